@@ -72,7 +72,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     learner.objective.load_state_dict(state["objective"])
     if accelerator.scaler:
         accelerator.scaler.load_state_dict(state["scaler"])
-    progress = Progress(**state["progress"])
+    progress = Progress(**state["progress"] | {"together": 1})
     progress.values = list(progress.values.to(accelerator.device))
     for key in ("drawn", "predictions", "margins"):
         setattr(progress, key, [getattr(progress, key).to(accelerator.device)] if accelerator.is_main_process else [])

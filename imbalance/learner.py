@@ -44,15 +44,18 @@ class Learner:
     seed: int
 
 
-def make_learner(config: ConfigDict, accelerator: Accelerator, directory: Path) -> Learner:
+def make_learner(
+    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+) -> Learner:
     """Build every section of the config.
 
     Args:
         directory: of the run, which holds the first run of a two-stage method.
+        dataset: what `config.data` and the seed give, where another run has it loaded.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    dataset = dataset or build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     of_train = dict(
         targets=dataset.train.targets,
         groups=dataset.train.groups,

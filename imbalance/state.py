@@ -25,6 +25,7 @@ class Progress:
     best_epoch: int = 0
     stale: int = 0  # evaluations since then
     ended: bool = False  # before the last epoch, by config.callbacks
+    together: int = 1  # runs that this process trains at once; see `imbalance.stack`
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # filled where config.callbacks.select is "best"
     # Of the epoch under way: the scalar that each step minimised, and what this process drew and predicted, with its margins.
     values: list[Tensor] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Progress:
 
 
 class Clock:
-    """How fast this process goes, how long the run has taken with all before it, and when to save next."""
+    """How fast this process goes, how much of its time the run has taken with all before it, and when to save next."""
 
     def __init__(self, progress: Progress, checkpoint_minutes: float):
         self.progress, self.interval = progress, 60 * checkpoint_minutes
@@ -57,7 +58,7 @@ class Clock:
         self.cost = 0.0  # seconds that the last save took
 
     def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + (time.monotonic() - self.started) / self.progress.together
 
     def steps_per_second(self) -> float:
         return (self.progress.step - self.steps_before) / (time.monotonic() - self.started)

@@ -72,7 +72,8 @@ def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], T
     indices, when = train.indices[order.to(device)], when.to(device)
 
     def images(places: slice) -> Tensor:
-        batch = augment(train.inputs[stored[places]], indices[places], when[places], names, learner.seed)
+        rows = train.inputs.index_select(0, stored[places])  # several times as fast as [] on a CPU
+        batch = augment(rows, indices[places], when[places], names, learner.seed)
         return learner.normalise(batch)
 
     return images

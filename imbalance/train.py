@@ -63,22 +63,24 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
             log.line(f"{directory}: done before; {config.score} {summary['score']:.4f}")
             return summary
         learner = make_learner(config, accelerator, directory)
-        for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-            check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
-        log.line(f"{directory}\n{report.describe(learner.dataset, learner.model, accelerator.device)}")
-        ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
-        log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
-        progress = checkpoint.resume(config, learner, log)
+        progress = begin(config, learner, log)
         interrupt.defer()
         try:
             fit(config, learner, progress, log, interrupt)
             return finish(config, learner, progress, log, interrupt)
         except (Diverged, Interrupted) as error:
-            with log.attempt(directory / "summary.json", "the one before it stays"):
-                log.summary(
-                    summarise(config, learner, progress, log, status=error.status, score=None, reason=str(error))
-                )
+            record_end(config, learner, progress, log, error)
             raise
+
+
+def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
+    """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
+    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
+        check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
+    log.line(f"{log.directory}\n{report.describe(learner.dataset, learner.model, learner.accelerator.device)}")
+    ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
+    log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
+    return checkpoint.resume(config, learner, log)
 
 
 def fit(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt) -> None:
@@ -88,38 +90,19 @@ def fit(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, i
         Diverged: the loss is non-finite; the optimiser has not applied it.
         Interrupted: a signal came; a checkpoint is written.
     """
-    epochs = 1 if config.debug else config.trainer.epochs
     clock = Clock(progress, config.callbacks.checkpoint_minutes)
     try:
-        while progress.epoch < epochs and not progress.ended:
+        while progress.epoch < epochs_of(config) and not progress.ended:
             train_epoch(config, learner, progress, log, interrupt, clock)
-            done = progress.epoch + 1
-            interpolated = not progress.interpolation_epoch and interpolates(learner, progress)
-            ends = done == epochs or (interpolated and config.callbacks.stop_at_interpolation)
-            values = {}
-            if ends or done % config.trainer.eval_every == 0:
-                values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-                values |= training_metrics(learner, progress)
-                for name in config.trainer.eval_splits:
-                    keep = config.callbacks.keep_logits
-                    measured, kept = evaluate(config, learner, name, interrupt, keep_logits=keep)
-                    values |= measured
-                    if keep:
-                        log.logits(name, done, gathered(kept))
-            # From here to the end of the epoch nothing can be interrupted, so that all of it is done once.
-            if interpolated:
-                progress.interpolation_epoch = done
-            if config.callbacks.monitor in values:
-                compare(config, learner, progress, done, values[config.callbacks.monitor])
-            progress.ended |= ends
-            if values:
-                log.metrics(values)
-                log.progress(report.evaluation(values, epochs, clock), last=progress.ended)
-            progress.next_epoch()
+            end_epoch(config, learner, progress, log, interrupt, clock)
     except Interrupted:
         checkpoint.save_run(learner, progress, log, clock)
         raise
     checkpoint.save_run(learner, progress, log, clock)
+
+
+def epochs_of(config: ConfigDict) -> int:
+    return 1 if config.debug else config.trainer.epochs
 
 
 def train_epoch(
@@ -166,6 +149,39 @@ def train_epoch(
             checkpoint.save_run(learner, progress, log, clock)
 
 
+def end_epoch(
+    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt, clock: Clock
+) -> None:
+    """Evaluate an epoch whose steps are done, where that is due, and go on to the next.
+
+    Raises:
+        Interrupted: a signal came; the evaluation is to be done again.
+    """
+    done = progress.epoch + 1
+    interpolated = not progress.interpolation_epoch and interpolates(learner, progress)
+    ends = done == epochs_of(config) or (interpolated and config.callbacks.stop_at_interpolation)
+    values = {}
+    if ends or done % config.trainer.eval_every == 0:
+        values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
+        values |= training_metrics(learner, progress)
+        for name in config.trainer.eval_splits:
+            keep = config.callbacks.keep_logits
+            measured, kept = evaluate(config, learner, name, interrupt, keep_logits=keep)
+            values |= measured
+            if keep:
+                log.logits(name, done, gathered(kept))
+    # From here on nothing can be interrupted, so that all of it is done once.
+    if interpolated:
+        progress.interpolation_epoch = done
+    if config.callbacks.monitor in values:
+        compare(config, learner, progress, done, values[config.callbacks.monitor])
+    progress.ended |= ends
+    if values:
+        log.metrics(values)
+        log.progress(report.evaluation(values, epochs_of(config), clock), last=progress.ended)
+    progress.next_epoch()
+
+
 def compare(config: ConfigDict, learner: Learner, progress: Progress, epoch: int, value: float) -> None:
     """Note whether the monitored `value` is the best so far; of equal ones the first stays.
 
@@ -205,6 +221,14 @@ def finish(
     log.line(report.final(values, learner.dataset.judged, config.score))
     log.summary(summary)
     return summary
+
+
+def record_end(
+    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, error: Diverged | Interrupted
+) -> None:
+    """Write the summary of a run that ends before it is done."""
+    with log.attempt(log.directory / "summary.json", "the one before it stays"):
+        log.summary(summarise(config, learner, progress, log, status=error.status, score=None, reason=str(error)))
 
 
 def gathered(kept: dict[int, Tensor]) -> Tensor:
@@ -249,6 +273,7 @@ def summarise(config: ConfigDict, learner: Learner, progress: Progress, log: Run
         "classes": {name: named(of.class_counts(getattr(of, name)), of.class_names) for name, of in sources.items()},
         "groups": {name: named(of.group_counts(getattr(of, name)), of.group_names) for name, of in sources.items()},
         "seconds": progress.seconds,
+        "together": progress.together,
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         **provenance(),

@@ -1,0 +1,305 @@
+"""Many runs at once: learning rates, weights and seeds of one experiment, trained in one process as one batched model.
+
+A small model's step takes its time to start its operations, not to do them. Here the parameters of M models, stacked
+along a new first dimension, go through each operation together (`torch.func.vmap`). Only the steps are batched: every
+run has its own learner, progress and log, and what begins, judges, saves and ends it is the code of `train`. So each
+leaves the run directory that main.py would make, equal up to rounding, and either can go on with what the other left.
+"""
+
+import copy
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from imbalance import checkpoint, forensics, report
+from imbalance.config import experiment, flatten, validate
+from imbalance.errors import Interrupted
+from imbalance.interrupt import Interrupt
+from imbalance.learner import Learner, make_learner
+from imbalance.logging import RunLog
+from imbalance.metrics import hard_margins
+from imbalance.processes import start_accelerator
+from imbalance.state import Clock, Progress
+from imbalance.step import Epoch, draw_epoch
+from imbalance.train import begin, end_epoch, epochs_of, finish, record_end
+
+# What can be batched: models without batch statistics or dropout, objectives without a memory.
+BATCHED = {
+    "model": ("linear", "mlp", "convnet"),
+    "objective": ("average", "log_average", "cvar"),
+    "optim": ("sgd",),
+    "mix": ("none",),
+}
+SECONDS_BETWEEN_LINES = 10
+
+
+def in_common(config: ConfigDict) -> str | None:
+    """What runs that are trained at once must agree in: all but seed, learning rate and weights, as text.
+
+    None for a config that can only be trained by itself.
+    """
+    plain = config.trainer.accumulation == 1 and config.trainer.mixed_precision == "no"
+    plain &= not (config.debug or config.trainer.compile or config.trainer.channels_last)
+    plain &= config.weights.name != "just_train_twice"  # which has a run before it
+    plain &= os.environ.get("WANDB_MODE", config.logger.mode) == "disabled"  # which has one run a process
+    if not plain or any(config[section].name not in names for section, names in BATCHED.items()):
+        return None
+    shared = flatten(experiment(config)) | {"data_dir": config.data_dir}
+    own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
+    return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
+
+
+def pays(config: ConfigDict) -> bool:
+    """Whether models of `config` are trained faster at once: convolutions keep a CPU busy one by one."""
+    return config.model.name in ("linear", "mlp") or torch.cuda.is_available()
+
+
+class Member(NamedTuple):
+    config: ConfigDict
+    learner: Learner
+    progress: Progress
+    log: RunLog
+    clock: Clock
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.progress.epoch, self.progress.batch
+
+
+def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any]]:
+    """Train runs whose `in_common` is the same, and return all of their summaries, in order.
+
+    A run whose loss becomes non-finite ends as it would by itself, with a summary that says "diverged", and the others
+    go on.
+
+    Args:
+        runs: the config and the run directory of each.
+
+    Raises:
+        BadInput: the config or the data is wrong.
+        Interrupted: a signal came; all have a checkpoint, and the same call goes on from there.
+    """
+    configs = [validate(config) for config, _ in runs]
+    accelerator = start_accelerator(configs[0])
+    with Interrupt() as interrupt, ExitStack() as logs:
+        members, datasets = [], {}
+        for config, (_, directory) in zip(configs, runs):
+            log = logs.enter_context(RunLog(Path(directory), config, writes=True))
+            if log.claim():
+                continue
+            learner = make_learner(config, accelerator, log.directory, datasets.get(config.seed))
+            datasets[config.seed] = learner.dataset
+            progress = begin(config, learner, log)
+            clock = Clock(progress, config.callbacks.checkpoint_minutes)
+            members.append(Member(config, learner, progress, log, clock))
+        for member in members:
+            member.progress.together = len(members)
+        interrupt.defer()
+        # Those that stand at the same step; more than one step only where a crash came in between two saves.
+        for _, together in groupby(sorted(members, key=lambda m: m.place), key=lambda m: m.place):
+            fit(list(together), interrupt)
+    return [json.loads((Path(directory) / "summary.json").read_text()) for _, directory in runs]
+
+
+def fit(members: list[Member], interrupt: Interrupt) -> None:
+    """Train members that stand at the same step, each to its end, and judge it there."""
+    told = time.monotonic()
+    try:
+        while members:
+            for member in [member for member in members if member.progress.ended]:
+                save(member)
+                finish(*member[:4], interrupt)
+                members.remove(member)
+            train_epoch(members, interrupt)
+            for member in members:
+                # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
+                end_epoch(*member[:4], Interrupt(), member.clock)
+            if interrupt.signum:
+                raise Interrupted(interrupt.signum)
+            if members and time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                print(f"{len(members)} runs at once: {how_far(members[0])}", file=sys.stderr, flush=True)
+    except Interrupted as error:
+        for member in members:
+            save(member)
+            record_end(*member[:4], error)
+        raise
+
+
+def save(member: Member) -> None:
+    checkpoint.save_run(member.learner, member.progress, member.log, member.clock)
+
+
+def how_far(member: Member) -> str:
+    """Between two epochs, a line on the epochs done."""
+    return report.progress(member.progress.epoch - 1, epochs_of(member.config), 1, 1, member.clock)
+
+
+def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
+    """The steps of one epoch, from where the members stand. Those whose loss becomes non-finite leave the list."""
+    if not members:
+        return
+    first, size = members[0], members[0].config.trainer.batch_size
+    epochs = [draw_epoch(member.learner, member.progress.epoch) for member in members]
+    stack = Stack(members, epochs)
+    batches = ceil(stack.rows.shape[1] / size)
+    for member in members:
+        member.learner.model.train()
+    for batch in range(first.progress.batch, batches):
+        places = slice(batch * size, (batch + 1) * size)
+        rate = first.learner.schedule(first.progress.epoch + batch / batches)
+        logits, losses, values = stack.forward(places)
+        if not values.detach().sum().isfinite():
+            stack.hand_back()
+            finite = values.isfinite().tolist()
+            for i in [i for i in reversed(range(len(members))) if not finite[i]]:
+                end_diverged(members[i], epochs[i], logits[i], losses[i], values[i])
+                del members[i]
+            train_epoch(members, interrupt)  # this step again, without them
+            return
+        stack.descend(values, rate)
+        stack.record(logits, values)
+        if interrupt.signum or first.clock.save_is_due(epoch_ends=False):
+            stack.hand_back()
+            if interrupt.signum:
+                raise Interrupted(interrupt.signum)
+            for member in members:
+                save(member)
+    stack.hand_back()
+
+
+def end_diverged(member: Member, epoch: Epoch, logits: Tensor, losses: Tensor, value: Tensor) -> None:
+    """Write what a run leaves behind whose loss is not finite."""
+    config, learner, progress, log, clock = member
+    before = forensics.before_step(learner)
+    error = forensics.diverged(learner, progress, log, epoch, config.trainer.batch_size, logits, losses, value, before)
+    progress.seconds = clock.seconds()
+    record_end(config, learner, progress, log, error)
+
+
+@dataclass
+class Stack:
+    """The models of the members for one epoch.
+
+    rows, targets, groups, weights: (M, n), what each draws, in order.
+    """
+
+    members: list[Member]
+    epochs: list[Epoch]
+    recorded: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list
+    )  # values and logits of the steps not handed back
+
+    def __post_init__(self):
+        first = self.members[0]
+        self.rows, self.targets, self.groups, self.weights = (
+            torch.stack([getattr(epoch, name) for epoch in self.epochs])
+            for name in ("rows", "targets", "groups", "weights")
+        )
+        self.of_each = [list(member.learner.model.parameters()) for member in self.members]
+        self.parameters = [torch.stack(tensors).detach().requires_grad_() for tensors in zip(*self.of_each)]
+        self.momenta = [torch.stack(tensors) for tensors in zip(*map(momenta, self.members))]
+        self.names = [name for name, _ in first.learner.model.named_parameters()]
+        self.rates = self.weights.new_tensor([member.config.optim.lr for member in self.members])
+        _, self.of_losses = stack_module_state([member.learner.loss for member in self.members])
+        model, loss, objective = transposed(first.learner.model), first.learner.loss, first.learner.objective
+
+        def step(parameters, of_loss, inputs, targets, groups, weights):
+            logits = functional_call(model, parameters, inputs)
+            losses = functional_call(loss, of_loss, (logits, targets, groups))
+            return logits, losses, objective(losses, weights, groups)
+
+        self.step = vmap(step)
+
+    def forward(self, places: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (M, B, K), losses (M, B) and values (M,) of the examples at `places` of each epoch."""
+        seeds = [member.config.seed for member in self.members]
+        images = {seed: epoch.images for seed, epoch in zip(seeds, self.epochs)}  # one seed draws one batch
+        batches = {seed: of_seed(places) for seed, of_seed in images.items()}
+        inputs = torch.stack([batches[seed] for seed in seeds])
+        labels = (self.targets[:, places], self.groups[:, places], self.weights[:, places])
+        return self.step(dict(zip(self.names, self.parameters)), self.of_losses, inputs, *labels)
+
+    @torch.no_grad()
+    def descend(self, values: Tensor, factor: float) -> None:
+        """A step of `optim.sgd` for each model, at its own learning rate times `factor`."""
+        optim = self.members[0].config.optim
+        gradients = torch.autograd.grad(
+            values, self.parameters, torch.ones_like(values)
+        )  # no model's value depends on another's
+        self.factor = factor
+        for i, (parameter, gradient) in enumerate(zip(self.parameters, gradients)):
+            if optim.weight_decay:
+                gradient = gradient.add(parameter, alpha=optim.weight_decay)
+            if optim.momentum:
+                gradient = torch.add(gradient, self.momenta[i], alpha=optim.momentum, out=self.momenta[i])
+            rates = (self.rates * factor).view(-1, *[1] * (parameter.dim() - 1))
+            parameter.addcmul_(gradient, rates, value=-1)
+
+    def record(self, logits: Tensor, values: Tensor) -> None:
+        """Note what a step made, for the metrics of its epoch."""
+        self.recorded.append((values.detach(), logits.detach()))
+
+    @torch.no_grad()
+    def hand_back(self) -> None:
+        """Bring every member to where the stack is: weights, momentum and progress."""
+        each = zip(*(parameter.unbind() for parameter in self.parameters))
+        torch._foreach_copy_([p for of_one in self.of_each for p in of_one], [p for of_one in each for p in of_one])
+        for i, member in enumerate(self.members):
+            for mine, of_all in zip(momenta(member), self.momenta):
+                mine.copy_(of_all[i])
+        if not self.recorded:
+            return
+        values, logits = (
+            torch.stack([v for v, _ in self.recorded], dim=1),
+            torch.cat([z for _, z in self.recorded], dim=1),
+        )
+        begun = self.members[0].progress.batch * self.members[0].config.trainer.batch_size
+        drawn = slice(begun, begun + logits.shape[1])
+        predictions = logits.argmax(2)
+        margins = hard_margins(logits.flatten(0, 1), self.targets[:, drawn].flatten()).view_as(predictions)
+        for i, (config, learner, progress, *_) in enumerate(self.members):
+            progress.values += values[i].unbind()
+            progress.drawn.append(self.rows[i, drawn])
+            progress.predictions.append(predictions[i])
+            progress.margins.append(margins[i])
+            progress.batch += len(self.recorded)
+            progress.step += len(self.recorded)
+            learner.optimizer.param_groups[0]["lr"] = config.optim.lr * self.factor
+        self.recorded = []
+
+
+def momenta(member: Member) -> list[Tensor]:
+    """The momentum of each parameter; none where `config.optim.momentum` is 0."""
+    optimizer = member.learner.optimizer
+    return [optimizer.state[p]["momentum_buffer"] for p in optimizer.param_groups[0]["params"] if optimizer.state[p]]
+
+
+class TransposedLinear(nn.Linear):
+    """A linear layer as (W xᵀ)ᵀ: batched, with few outputs, a product of that form and its gradients take a CPU a
+    fifth of the time that those of x Wᵀ take (torch 2.13)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.addmm(self.bias[:, None], self.weight, inputs.T).T
+
+
+def transposed(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose linear layers are computed in that form."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = TransposedLinear
+    return model
