@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.runs import JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
+from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
 from experiments.statistics import mean
 
 TUNE = flags.DEFINE_bool("tune", False, "Show where the configs' learning rates come from instead.")
@@ -40,7 +40,7 @@ def table() -> None:
     # Test is looked at beside val, so that the last epoch's is known too; nothing is chosen by it.
     overrides = {"trainer.eval_splits": ("val", "test")}
     runs = [configured(name, overrides, seed, WORK_DIR.value) for _, name, _ in METHODS for seed in SEEDS]
-    summaries = iter(run_all(runs, JOBS.value))
+    summaries = iter(run_all(runs, JOBS.value, AT_ONCE.value))
     print(
         "| method | groups read in training | worst group, selected epoch | last epoch | average, selected epoch | n |"
     )
@@ -63,7 +63,7 @@ def tune() -> None:
         for lr in LEARNING_RATES
         for seed in TUNING_SEEDS
     ]
-    summaries = iter(run_all(runs, JOBS.value))
+    summaries = iter(run_all(runs, JOBS.value, AT_ONCE.value))
     print("| method | " + " | ".join(f"lr {lr:g}" for lr in LEARNING_RATES) + " |")
     print("|---" * (len(LEARNING_RATES) + 1) + "|")
     for title, _, _ in METHODS:

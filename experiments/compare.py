@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.runs import JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
+from experiments.runs import AT_ONCE, JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
 from experiments.statistics import mean, paired_difference
 
 CONFIGS = flags.DEFINE_list(
@@ -23,7 +23,7 @@ METRIC = flags.DEFINE_string("metric", "test/balanced_accuracy", "A metric of su
 def compare() -> None:
     paths, seeds = CONFIGS.value, range(SEEDS.value)
     cells = [(path, seed) for seed in seeds for path in paths]
-    summaries = run_all([configured(path, {}, seed, WORK_DIR.value) for path, seed in cells], JOBS.value)
+    summaries = run_all([configured(path, {}, seed, WORK_DIR.value) for path, seed in cells], JOBS.value, AT_ONCE.value)
     found = {path: {} for path in paths}
     for (path, seed), summary in zip(cells, summaries):
         found[path][seed] = metric(summary, METRIC.value)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from absl import app
 
-from experiments.runs import JOBS, WORK_DIR, Run, configured, exit_status, run_all
+from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Run, configured, exit_status, run_all
 from experiments.statistics import mean
 from imbalance.data import DATASETS
 from imbalance.data.gaussian import balanced_error
@@ -48,7 +48,7 @@ def table() -> None:
         for exponent in EXPONENTS
         for seed in SEEDS
     ]
-    run_all(runs, JOBS.value)
+    run_all(runs, JOBS.value, AT_ONCE.value)
     judged = (judge(run) for run in runs)
     print(
         "Balanced error, %, with 95 % t-intervals over ten seeds; in brackets the mean angle to the limit, degrees.\n"

@@ -3,7 +3,7 @@
 from absl import flags
 
 from experiments import study
-from experiments.runs import JOBS, WORK_DIR, workers
+from experiments.runs import AT_ONCE, JOBS, WORK_DIR, workers
 from experiments.study import Place, Search
 
 STUDY = flags.DEFINE_string("study", None, "The study's name; by default the first config's, or the protocol's.")
@@ -22,7 +22,7 @@ def launch(place: Place, search: Search | None = None) -> int:
     if LAUNCHER.value == "slurm":
         from experiments import slurm
 
-        return slurm.run(place, search, JOBS.value, SLURM.value)
+        return slurm.run(place, search, JOBS.value, AT_ONCE.value, SLURM.value)
     with workers(JOBS.value) as pool:
-        ends = [pool.submit(study.work, place, search, True) for _ in range(JOBS.value)]
+        ends = [pool.submit(study.work, place, search, True, JOBS.value, AT_ONCE.value) for _ in range(JOBS.value)]
         return sum(end.result() for end in ends)

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from experiments.figures import FOLDER, PALETTE, published, save, subplots
-from experiments.runs import DATA, JOBS, SEEDS, WORK_DIR, Summary, configured, run_all, summary_of
+from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Summary, configured, run_all, summary_of
 from experiments.statistics import Mean, mean
 from imbalance.errors import BadInput
 
@@ -32,7 +32,7 @@ def compare(name: str, title: str, rows: Mapping[str, Rows]) -> int:
             for row, (c, o) in rows[data].items()
         }
         if TRAIN.value:
-            run_all([run for of_row in runs.values() for run in of_row], JOBS.value)
+            run_all([run for of_row in runs.values() for run in of_row], JOBS.value, AT_ONCE.value)
         for row, of_row in runs.items():
             there = [run.directory for run in of_row if (run.directory / "summary.json").exists()]
             found[data, row] = [summary_of(directory) for directory in there]

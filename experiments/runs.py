@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,10 @@ from imbalance.errors import BadInput, Diverged, Interrupted
 # Of every experiment that trains.
 WORK_DIR = flags.DEFINE_string("work_dir", "runs", "Where the run directories are.")
 JOBS = flags.DEFINE_integer("jobs", os.cpu_count(), "Runs at a time; they divide cores and GPUs.", lower_bound=1)
+AT_ONCE = flags.DEFINE_integer(
+    "at_once", 16, "Most runs that differ in seed, rate and weights only to train as one batched model, where that is faster.",
+    lower_bound=1,
+)  # fmt: skip
 DATA = flags.DEFINE_list("data", [], "Which of its data sets an experiment over several runs.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds 0 to this, exclusive.", lower_bound=1)
 
@@ -70,28 +75,54 @@ def config_file(path: str | Path) -> Path:
     return file
 
 
-def run_all(runs: Sequence[Run], jobs: int | None = None) -> list[Summary]:
-    """Train what is not done yet, `jobs` at a time (by default a run a core), and return the summaries in order.
+def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
+    """Train what is not done yet, by `jobs` processes of up to `at_once` runs, and return the summaries in order.
 
     A diverged run is tried again and returns its summary too, without metrics: look at `status`.
     """
-    with workers(min(len(runs), jobs or os.cpu_count())) as pool:
-        waiting = [pool.submit(train_quietly, *run) for run in runs]
-        for done, future in enumerate(as_completed(waiting), 1):
-            future.result()  # a user's mistake ends it all at once
+    batches, done = divided(runs, jobs, at_once), 0
+    with workers(min(len(batches), jobs)) as pool:
+        waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
+        for future in as_completed(waiting):
+            done += len(future.result())  # a user's mistake ends it all at once
             print(f"{done} of {len(runs)} runs", file=sys.stderr, flush=True)
-    return [future.result() for future in waiting]
+    found = {
+        run.directory: summary for future, batch in waiting.items() for run, summary in zip(batch, future.result())
+    }
+    return [found[run.directory] for run in runs]
 
 
-def train_quietly(config: ConfigDict, directory: Path) -> Summary:
-    """Train one run without a word (log.txt has them) and return its summary, of a diverged run too."""
+def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
+    """The runs in batches to be trained at once: of one where that cannot be or does not pay, else as even as `jobs` allow."""
+    together: dict[Any, list[Run]] = {}
+    for i, run in enumerate(runs):
+        together.setdefault(company(run) or i, []).append(run)
+    batches = []
+    for alike in together.values():
+        parts = max(ceil(len(alike) / at_once), min(jobs, len(alike)))
+        batches += [alike[i::parts] for i in range(parts)]
+    return batches
+
+
+def company(run: Run) -> str | None:
+    """The same for runs that are faster at once; None for one that is not."""
+    from imbalance.stack import in_common, pays
+
+    return in_common(run.config) if pays(run.config) else None
+
+
+def train_quietly(runs: Sequence[Run]) -> list[Summary]:
+    """Train one run, or several at once, without a word (log.txt has them); summaries of diverged runs are returned too."""
+    from imbalance.stack import train_at_once
     from imbalance.train import train
 
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if len(runs) > 1:
+            return train_at_once(runs)
         try:
-            return train(config, directory)
+            return [train(*runs[0])]
         except Diverged:
-            return summary_of(directory)
+            return [summary_of(runs[0].directory)]
 
 
 def summary_of(directory: Path) -> Summary:

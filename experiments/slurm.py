@@ -21,8 +21,8 @@ from imbalance.errors import BadInput, Interrupted
 class Worker:
     """What runs in each job."""
 
-    def __init__(self, place: Place, search: Search | None):
-        self.place, self.search = place, search
+    def __init__(self, place: Place, search: Search | None, workers: int, at_once: int):
+        self.place, self.search, self.workers, self.at_once = place, search, workers, at_once
 
     def __call__(self) -> int:
         out_of_time = []
@@ -33,7 +33,7 @@ class Worker:
 
         signal.signal(signal.SIGUSR2, warn)
         try:
-            return work(self.place, self.search, wait=False)
+            return work(self.place, self.search, False, self.workers, self.at_once)
         except Interrupted:
             if out_of_time:
                 task = os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]
@@ -41,7 +41,7 @@ class Worker:
             raise
 
 
-def run(place: Place, search: Search | None, jobs: int, parameters: Sequence[str]) -> int:
+def run(place: Place, search: Search | None, jobs: int, at_once: int, parameters: Sequence[str]) -> int:
     """Submit `jobs` workers and wait until all have ended. Ctrl-C leaves them running."""
     try:
         import submitit
@@ -63,7 +63,7 @@ def run(place: Place, search: Search | None, jobs: int, parameters: Sequence[str
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
         executor.update_parameters(**settings)
         with executor.batch():
-            sent = [executor.submit(Worker(place, search)) for _ in range(jobs)]
+            sent = [executor.submit(Worker(place, search, jobs, at_once)) for _ in range(jobs)]
     except (RuntimeError, NameError, TypeError, submitit.core.utils.FailedJobError) as error:
         raise BadInput(f"--launcher=slurm: {' '.join(str(error).split())}") from None
     array = sent[0].job_id.split("_")[0]

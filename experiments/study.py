@@ -14,6 +14,7 @@ died, and the next worker goes on with it from its checkpoint.
 """
 
 import fcntl
+import functools
 import itertools
 import json
 import math
@@ -21,11 +22,11 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runs import configured, train_quietly
+from experiments.runs import company, configured, train_quietly
 from imbalance.errors import BadInput
 from imbalance.interrupt import Interrupt
 
@@ -105,11 +106,13 @@ def add(place: Place, points: Sequence[Point]) -> None:
                 study.enqueue_trial(_numbers(point), user_attrs={"point": point})
 
 
-def work(place: Place, search: Search | None, wait: bool) -> int:
+def work(place: Place, search: Search | None, wait: bool, workers: int, at_once: int) -> int:
     """Take up trials until none is left, and return how many crashed here.
 
     Args:
         wait: for trials that others work on, to take them up should their workers die.
+        workers: among whom the trials are divided, this one included.
+        at_once: the most to train at once, where that is faster.
 
     Raises:
         BadInput: the config or the data is wrong; the trial stays as it is.
@@ -118,10 +121,12 @@ def work(place: Place, search: Search | None, wait: bool) -> int:
     study, crashed = open_study(place, search.sampler if search else "random"), 0
     with Interrupt():  # between two runs; a run has its own
         while True:
-            trial, others = _take(study, place, search)
-            if trial:
-                with trial.lock:
-                    crashed += not _perform(study, trial.trial, place, search)
+            taken, others = _take(study, place, search, workers, at_once)
+            if taken:
+                with ExitStack() as locks:
+                    for trial in taken:
+                        locks.enter_context(trial.lock)
+                    crashed += _perform(study, [trial.trial for trial in taken], place, search)
             elif others and wait:
                 time.sleep(1)
             else:
@@ -133,60 +138,80 @@ class _Taken(NamedTuple):
     lock: Any  # an open file
 
 
-def _take(study, place: Place, search: Search | None) -> tuple[_Taken | None, int]:
-    """A trial that nobody else works on, and how many others work on."""
+def _take(study, place: Place, search: Search | None, workers: int, at_once: int) -> tuple[list[_Taken], int]:
+    """Trials that nobody else works on, one or several to be trained at once, and how many others work on."""
     optuna = import_optuna()
-    states, others = optuna.trial.TrialState, 0
+    states, storage, others, taken = optuna.trial.TrialState, study._storage, 0, []
     with lock(place.folder / "queue.lock"):
-        for left in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        left = study.get_trials(deepcopy=False, states=(states.RUNNING,))
+        waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
+        most = min(at_once, math.ceil((len(left) + len(waiting)) / workers))
+        for found in (*left, *waiting):
+            if taken and (len(taken) >= most or not _go_together(place, taken[0].trial, found)):
+                continue
             try:
-                held = _lock_now(place.folder / f"trial-{left.number}.lock")
+                held = _lock_now(place.folder / f"trial-{found.number}.lock")
             except BlockingIOError:
                 others += 1
                 continue
-            if study._storage.get_trial(left._trial_id).state != states.RUNNING:  # it ended while we looked
+            if storage.get_trial(found._trial_id).state != found.state:  # it ended while we looked
                 held.close()
                 continue
+            if found.state == states.WAITING:
+                storage.set_trial_state_values(found._trial_id, states.RUNNING)
             # An enqueued trial's values, or those suggested before its worker died, come with it.
-            return _Taken(optuna.trial.Trial(study, left._trial_id), held), others
-        waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
-        if waiting or (search and len(study.get_trials(deepcopy=False)) < search.trials):
+            taken.append(_Taken(optuna.trial.Trial(study, found._trial_id), held))
+        if not taken and search and len(study.get_trials(deepcopy=False)) < search.trials:
             trial = study.ask()
-            return _Taken(trial, _lock_now(place.folder / f"trial-{trial.number}.lock")), others
-    return None, others
+            taken.append(_Taken(trial, _lock_now(place.folder / f"trial-{trial.number}.lock")))
+    return taken, others
 
 
-def _perform(study, trial, place: Place, search: Search | None) -> bool:
-    """Train the trial's run and record what became of it; False if it crashed."""
-    states = import_optuna().trial.TrialState
-    point = _suggest(study, trial, search)
-    run = configured(*_run_of(point), place.work_dir)
-    trial.set_user_attr("run_directory", str(run.directory))
+def _go_together(place: Place, *trials) -> bool:
+    """Whether the trials can be trained at once, and should be."""
+    points = [trial.user_attrs.get("point") for trial in trials]
+    companies = {point and _company(canonical(point), place.work_dir) for point in points}
+    return len(companies) == 1 and None not in companies
+
+
+@functools.cache
+def _company(point: str, work_dir: str) -> str | None:
+    return company(configured(*_run_of(_with_tuples(json.loads(point))), work_dir))
+
+
+def _perform(study, trials: list, place: Place, search: Search | None) -> int:
+    """Train the trials' runs and record what became of them; returns how many crashed, which is all or none."""
+    states, runs = import_optuna().trial.TrialState, []
+    for trial in trials:
+        runs.append(configured(*_run_of(_suggest(study, trial, search)), place.work_dir))
+        trial.set_user_attr("run_directory", str(runs[-1].directory))
     try:
-        summary = train_quietly(*run)
+        summaries = train_quietly(runs)
     except BadInput:
         raise
     except Exception as error:
-        trial.set_user_attr("status", "crashed")
-        trial.set_user_attr("error", traceback.format_exc())
-        print(f"trial {trial.number} crashed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        study.tell(trial.number, state=states.FAIL)
-        return False
-    trial.set_user_attr("status", summary["status"])
-    trial.set_user_attr("seconds", summary["seconds"])
-    if summary["status"] == "done" and summary["score"] is not None:
-        study.tell(trial.number, summary["score"])
-    else:
-        study.tell(trial.number, state=states.PRUNED)
-    score = f"{summary['score']:.4f}" if summary["score"] is not None else summary["status"]
-    print(f"trial {trial.number}: {score}  {run.directory}", file=sys.stderr, flush=True)
-    return True
+        for trial in trials:
+            trial.set_user_attr("status", "crashed")
+            trial.set_user_attr("error", traceback.format_exc())
+            print(f"trial {trial.number} crashed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            study.tell(trial.number, state=states.FAIL)
+        return len(trials)
+    for trial, run, summary in zip(trials, runs, summaries):
+        trial.set_user_attr("status", summary["status"])
+        trial.set_user_attr("seconds", summary["seconds"])
+        if summary["status"] == "done" and summary["score"] is not None:
+            study.tell(trial.number, summary["score"])
+        else:
+            study.tell(trial.number, state=states.PRUNED)
+        score = f"{summary['score']:.4f}" if summary["score"] is not None else summary["status"]
+        print(f"trial {trial.number}: {score}  {run.directory}", file=sys.stderr, flush=True)
+    return 0
 
 
 def _suggest(study, trial, search: Search | None) -> Point:
     """The trial's point; its numbers become the parameters that Optuna knows and its dashboard draws."""
     if "point" in trial.user_attrs:
-        point = {key: _as_tuple(value) for key, value in trial.user_attrs["point"].items()}
+        point = _with_tuples(trial.user_attrs["point"])
         for key, value in _numbers(point).items():
             low, high = study.user_attrs["bounds"][key]
             suggest = trial.suggest_int if isinstance(value, int) else trial.suggest_float
@@ -210,7 +235,7 @@ def points_of(study) -> list[tuple[Point, Any]]:
     for trial in study.get_trials(deepcopy=False):
         if "point" in trial.user_attrs:
             newest[canonical(trial.user_attrs["point"])] = trial
-    return [({k: _as_tuple(v) for k, v in trial.user_attrs["point"].items()}, trial) for trial in newest.values()]
+    return [(_with_tuples(trial.user_attrs["point"]), trial) for trial in newest.values()]
 
 
 def status(trial) -> str:
@@ -252,6 +277,10 @@ def canonical(point: Point) -> str:
     return json.dumps(point, sort_keys=True)
 
 
-def _as_tuple(value: Any) -> Any:
+def _with_tuples(point: Point) -> Point:
     """Tuples, which JSON turns to lists, as the config has them."""
+    return {key: _as_tuple(value) for key, value in point.items()}
+
+
+def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

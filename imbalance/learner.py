@@ -71,9 +71,12 @@ def make_learner(
     if config.weights.name == "just_train_twice":
         of_train["errors"] = from_main(accelerator, lambda: errors_of(directory / "first", len(dataset.train)))
 
+    draw = bind(SAMPLERS, config.sampler, **of_train)
+    annealed = "epoch" in inspect.signature(draw).parameters
+
     def sampler(epoch: int) -> Tensor:
         chooser = generator(config.seed, "sampler", epoch)
-        return build(SAMPLERS, config.sampler, **of_train, epoch=epoch, generator=chooser)
+        return draw(generator=chooser, **(dict(epoch=epoch) if annealed else {}))
 
     weigh = bind(WEIGHTS, config.weights, **of_train)
     scheduled = "epoch" in inspect.signature(weigh).parameters

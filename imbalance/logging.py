@@ -1,6 +1,7 @@
 """What a run leaves behind and what it tells: its directory, metrics.jsonl, wandb and the console."""
 
 import fcntl
+import functools
 import io
 import json
 import math
@@ -241,6 +242,7 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
     """Package versions, and the commit of this code ("+" after it: with changes) where it runs from a checkout."""
     root = Path(__file__).parent.parent

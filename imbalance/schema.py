@@ -52,12 +52,15 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
         )
     for key, annotation in annotations.items():
         try:
-            TypeAdapter(annotation).validate_python(section[key], strict=True)
+            _adapter(annotation).validate_python(section[key], strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
             problem = first["msg"].replace("Input should", "should")
             raise BadInput(f"config.{prefix}{key}{where}: {first['input']!r} given; it {problem}") from None
+
+
+_adapter = functools.cache(TypeAdapter)  # costs ten times what it then checks
 
 
 def check_call(path: str, section: Any, table: Table) -> None:

@@ -36,8 +36,10 @@ from imbalance.state import Clock, Progress
 from imbalance.step import Epoch, draw_epoch
 from imbalance.train import begin, end_epoch, epochs_of, finish, record_end
 
-# What can be batched: models without batch statistics or dropout, objectives without a memory.
+# What can be batched: samplers that draw as many examples at every seed, models without batch statistics or dropout,
+# objectives without a memory.
 BATCHED = {
+    "sampler": ("shuffle", "undersample", "oversample", "balanced", "resample"),
     "model": ("linear", "mlp", "convnet"),
     "objective": ("average", "log_average", "cvar"),
     "optim": ("sgd",),
@@ -284,8 +286,8 @@ class Stack:
 
 def momenta(member: Member) -> list[Tensor]:
     """The momentum of each parameter; none where `config.optim.momentum` is 0."""
-    optimizer = member.learner.optimizer
-    return [optimizer.state[p]["momentum_buffer"] for p in optimizer.param_groups[0]["params"] if optimizer.state[p]]
+    states = member.learner.optimizer.state  # which makes an entry for what is asked for by []
+    return [states[p]["momentum_buffer"] for p in member.learner.model.parameters() if p in states]
 
 
 class TransposedLinear(nn.Linear):

@@ -16,7 +16,7 @@ def test_the_best_rate_is_by_val_the_smaller_of_equals_and_never_one_that_diverg
 
 
 def test_the_protocol_tunes_each_method_and_compares_them_over_seeds(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(protocol, "launch", lambda place: studies.work(place, None, wait=False))
+    monkeypatch.setattr(protocol, "launch", lambda place: studies.work(place, None, False, 1, 16))
     flags.FLAGS.mark_as_parsed()
     given = {"data": ["digits"], "batch_sizes": ["512"], "rates": ["0.05", "1e30"], "epochs": 3, "seeds": 2}
     with flagsaver.flagsaver(**given, work_dir=str(tmp_path)):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.runs import configured, evaluations_of, metric, run_all
+from experiments.runs import configured, divided, evaluations_of, metric, run_all
 from imbalance.config import load, run_directory
 from imbalance.errors import BadInput
 
@@ -33,15 +33,31 @@ def test_a_mistake_in_a_run_is_one_line(path, overrides, words, tmp_path):
 def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path):
     rates = (0.05, 1e30, 0.1)
     runs = [configured("digits_ce", SHORT | {"optim.lr": lr}, 0, str(tmp_path)) for lr in rates]
-    summaries = run_all(runs, jobs=1)
+    summaries = run_all(runs, 1, 16)
     assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
     assert [s["run_directory"] for s in summaries] == [str(run.directory) for run in runs]
     assert np.isnan(metric(summaries[1], "test/accuracy")) and 0 < metric(summaries[0], "test/accuracy") < 1
     assert [row["epoch"] for row in evaluations_of(runs[0].directory)] == [1, 2]
 
     before = (runs[0].directory / "summary.json").stat().st_mtime_ns
-    run_all(runs[:1], jobs=1)
+    run_all(runs[:1], 1, 16)
     assert (runs[0].directory / "summary.json").stat().st_mtime_ns == before
+
+
+def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
+    def of(config: str, seeds: int) -> list:
+        return [configured(config, {}, seed, str(tmp_path)) for seed in range(seeds)]
+
+    runs = of("digits_poly", 10) + of("digits_ce", 2) + of("waterbirds_ce", 3)
+    for jobs, at_once, sizes in (
+        (1, 16, [10, 2, 1, 1, 1]),
+        (2, 16, [5, 5, 1, 1, 1, 1, 1]),
+        (1, 4, [4, 3, 3, 2, 1, 1, 1]),
+    ):
+        batches = divided(runs, jobs, at_once)
+        assert [len(batch) for batch in batches] == sizes
+        assert sorted(run.directory for batch in batches for run in batch) == sorted(run.directory for run in runs)
+    assert all(len(batch) == 1 for batch in divided(runs, 2, 1))
 
 
 def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):

@@ -26,8 +26,8 @@ def place(tmp_path):
     return Place("test", str(tmp_path / "runs"), "")
 
 
-def work(place, search=None):
-    return studies.work(place, search, wait=False)
+def work(place, search=None, at_once=16):
+    return studies.work(place, search, False, 1, at_once)
 
 
 def trials(place):
@@ -76,9 +76,9 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
 def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
     study = studies.open_study(place)
-    taken, others = studies._take(study, place, None)
-    assert taken and not others
-    assert studies._take(study, place, None) == (None, 1)
+    (taken,), others = studies._take(study, place, None, 1, 16)
+    assert not others
+    assert studies._take(study, place, None, 1, 16) == ([], 1)
     taken.lock.close()  # as the system does when its worker dies
     work(place)
     assert [t.state.name for t in trials(place)] == ["COMPLETE"]
@@ -88,21 +88,44 @@ def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]})
     train, seen = studies.train_quietly, []
 
-    def crash_once(config, directory):
-        seen.append(directory)
+    def crash_once(runs):
+        seen.append(runs)
         if len(seen) == 1:
             raise RuntimeError("out of memory")
-        return train(config, directory)
+        return train(runs)
 
     monkeypatch.setattr(studies, "train_quietly", crash_once)
     studies.add(place, points)
-    assert work(place) == 1
+    assert work(place, at_once=1) == 1
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE"]
     assert "out of memory" in trials(place)[0].user_attrs["error"]
     studies.add(place, points)
     assert work(place) == 0
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert [studies.status(t) for _, t in studies.points_of(studies.open_study(place))] == ["done", "done"]
+
+
+def test_workers_divide_the_trials_that_are_trained_at_once(place):
+    """Of one experiment: another batch size, and weights that cannot be batched, are for themselves."""
+    alike = studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0, 1, 2]})
+    other = studies.grid(AXES | {"trainer.batch_size": [64], "seed": [0, 1]})
+    alone = studies.grid(AXES | {"objective.name": ["worst_group"], "seed": [0, 1]})
+    studies.add(place, [alike[0], *other, *alone, *alike[1:]])
+    study, held = studies.open_study(place), []  # as long as it is held, nobody else takes a trial
+    for _ in range(6):
+        held.append(studies._take(study, place, None, 2, 4)[0])
+    assert [[trial.trial.number for trial in taken] for taken in held] == [[0, 5, 6, 7], [1, 2], [3], [4], [8, 9], []]
+
+
+def test_trials_trained_at_once_are_recorded_one_by_one(place):
+    points = studies.grid(AXES | {"optim.lr": [0.05, 1e30, 0.1], "seed": [0]})
+    studies.add(place, points)
+    work(place)
+    found = trials(place)
+    assert [studies.status(t) for t in found] == ["done", "diverged", "done"]
+    summaries = [summary_of(Path(t.user_attrs["run_directory"])) for t in found]
+    assert [s["together"] for s in summaries] == [3, 3, 3]
+    assert [t.value for t in found] == [summaries[0]["score"], None, summaries[2]["score"]]
 
 
 def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
@@ -155,7 +178,7 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     written = done(tmp_path)
 
     studies.add(place, points)
-    studies.work(place, None, wait=True)
+    studies.work(place, None, True, 1, 16)
     found = trials(place)
     assert [t.state.name for t in found] == ["COMPLETE"] * 6
     assert sorted(t.user_attrs["point"]["seed"] for t in found) == list(range(6))
