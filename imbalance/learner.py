@@ -44,6 +44,11 @@ class Learner:
     seed: int
 
 
+def load_dataset(config: ConfigDict) -> Dataset:
+    """What `config.data` and the seed say, on the CPU."""
+    return build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+
+
 def make_learner(
     config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Learner:
@@ -51,11 +56,11 @@ def make_learner(
 
     Args:
         directory: of the run, which holds the first run of a two-stage method.
-        dataset: what `config.data` and the seed give, where another run has it loaded.
+        dataset: what `load_dataset` returns, where it has been called for another run.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    dataset = dataset or build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    dataset = dataset or load_dataset(config)
     of_train = dict(
         targets=dataset.train.targets,
         groups=dataset.train.groups,

@@ -28,13 +28,13 @@ from imbalance import checkpoint, forensics, report
 from imbalance.config import experiment, flatten, validate
 from imbalance.errors import Interrupted
 from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner, make_learner
+from imbalance.learner import Learner, load_dataset, make_learner
 from imbalance.logging import RunLog
 from imbalance.metrics import hard_margins
-from imbalance.processes import start_accelerator
+from imbalance.processes import read_later, start_accelerator
 from imbalance.state import Clock, Progress
 from imbalance.step import Epoch, draw_epoch
-from imbalance.train import begin, end_epoch, epochs_of, finish, record_end
+from imbalance.train import SAVE, begin, end_epoch, epochs_of, finish, record_end
 
 # What can be batched: samplers that draw as many examples at every seed, models without batch statistics or dropout,
 # objectives without a memory.
@@ -102,8 +102,9 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
             log = logs.enter_context(RunLog(Path(directory), config, writes=True))
             if log.claim():
                 continue
-            learner = make_learner(config, accelerator, log.directory, datasets.get(config.seed))
-            datasets[config.seed] = learner.dataset
+            if config.seed not in datasets:
+                datasets[config.seed] = load_dataset(config)
+            learner = make_learner(config, accelerator, log.directory, datasets[config.seed])
             progress = begin(config, learner, log)
             clock = Clock(progress, config.callbacks.checkpoint_minutes)
             members.append(Member(config, learner, progress, log, clock))
@@ -164,7 +165,11 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
         places = slice(batch * size, (batch + 1) * size)
         rate = first.learner.schedule(first.progress.epoch + batch / batches)
         logits, losses, values = stack.forward(places)
-        if not values.detach().sum().isfinite():
+        request = interrupt.signum or (SAVE if first.clock.save_is_due(epoch_ends=False) else 0)
+        read = read_later(values.detach().abs().amax(), request)  # not finite if one of them is not
+        gradients = stack.backward(values)
+        all_finite, request = read()
+        if not all_finite:
             stack.hand_back()
             finite = values.isfinite().tolist()
             for i in [i for i in reversed(range(len(members))) if not finite[i]]:
@@ -172,12 +177,13 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
                 del members[i]
             train_epoch(members, interrupt)  # this step again, without them
             return
-        stack.descend(values, rate)
-        stack.record(logits, values)
-        if interrupt.signum or first.clock.save_is_due(epoch_ends=False):
+        stack.descend(gradients, rate)
+        stack.recorded.append((values.detach(), logits.detach()))
+        if request:
             stack.hand_back()
-            if interrupt.signum:
-                raise Interrupted(interrupt.signum)
+        if request > SAVE:
+            raise Interrupted(request)
+        if request == SAVE:
             for member in members:
                 save(member)
     stack.hand_back()
@@ -194,16 +200,15 @@ def end_diverged(member: Member, epoch: Epoch, logits: Tensor, losses: Tensor, v
 
 @dataclass
 class Stack:
-    """The models of the members for one epoch.
+    """The members' models, for an epoch.
 
-    rows, targets, groups, weights: (M, n), what each draws, in order.
+    members, epochs: M of them, and what each draws.
+    recorded: values (M,) and logits (M, B, K) of the steps that no member knows of yet.
     """
 
     members: list[Member]
     epochs: list[Epoch]
-    recorded: list[tuple[Tensor, Tensor]] = field(
-        default_factory=list
-    )  # values and logits of the steps not handed back
+    recorded: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __post_init__(self):
         first = self.members[0]
@@ -235,14 +240,14 @@ class Stack:
         labels = (self.targets[:, places], self.groups[:, places], self.weights[:, places])
         return self.step(dict(zip(self.names, self.parameters)), self.of_losses, inputs, *labels)
 
+    def backward(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Each model's gradient of its own value, stacked like the parameters: no value depends on another model."""
+        return torch.autograd.grad(values, self.parameters, torch.ones_like(values))
+
     @torch.no_grad()
-    def descend(self, values: Tensor, factor: float) -> None:
+    def descend(self, gradients: Sequence[Tensor], factor: float) -> None:
         """A step of `optim.sgd` for each model, at its own learning rate times `factor`."""
-        optim = self.members[0].config.optim
-        gradients = torch.autograd.grad(
-            values, self.parameters, torch.ones_like(values)
-        )  # no model's value depends on another's
-        self.factor = factor
+        optim, self.factor = self.members[0].config.optim, factor
         for i, (parameter, gradient) in enumerate(zip(self.parameters, gradients)):
             if optim.weight_decay:
                 gradient = gradient.add(parameter, alpha=optim.weight_decay)
@@ -250,10 +255,6 @@ class Stack:
                 gradient = torch.add(gradient, self.momenta[i], alpha=optim.momentum, out=self.momenta[i])
             rates = (self.rates * factor).view(-1, *[1] * (parameter.dim() - 1))
             parameter.addcmul_(gradient, rates, value=-1)
-
-    def record(self, logits: Tensor, values: Tensor) -> None:
-        """Note what a step made, for the metrics of its epoch."""
-        self.recorded.append((values.detach(), logits.detach()))
 
     @torch.no_grad()
     def hand_back(self) -> None:
@@ -265,10 +266,8 @@ class Stack:
                 mine.copy_(of_all[i])
         if not self.recorded:
             return
-        values, logits = (
-            torch.stack([v for v, _ in self.recorded], dim=1),
-            torch.cat([z for _, z in self.recorded], dim=1),
-        )
+        values, logits = zip(*self.recorded)
+        values, logits = torch.stack(values, dim=1), torch.cat(logits, dim=1)
         begun = self.members[0].progress.batch * self.members[0].config.trainer.batch_size
         drawn = slice(begun, begun + logits.shape[1])
         predictions = logits.argmax(2)
