@@ -26,6 +26,7 @@ from imbalance.errors import BadInput, Diverged, Interrupted
 # Of every experiment that trains.
 WORK_DIR = flags.DEFINE_string("work_dir", "runs", "Where the run directories are.")
 JOBS = flags.DEFINE_integer("jobs", os.cpu_count(), "Runs at a time; they divide cores and GPUs.", lower_bound=1)
+CONFIGS = flags.DEFINE_list("configs", [], "Config files, or their names in configs/.")
 DATA = flags.DEFINE_list("data", [], "Which of its data sets an experiment over several runs.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds 0 to this, exclusive.", lower_bound=1)
 
