@@ -3,15 +3,19 @@
 import csv
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from conftest import ROOT
 
 from experiments import plots, report
-from experiments.collect import collect, columns, write_csv
+from experiments.collect import collect, columns, write, write_csv, write_parquet
 from experiments.page import page
 from imbalance.config import load
+from imbalance.errors import BadInput
 
 
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
@@ -52,6 +56,36 @@ def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_pat
         read = list(csv.DictReader(file))
     assert len(read) == 6 and set(read[0]) == set(columns(rows))
     assert read[-1]["status"] == "incomplete" and read[-1]["score"] == read[-1]["test/balanced_accuracy"] == ""
+
+
+def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = collect(work_dir)
+    rows[0]["config.optim.lr"], rows[1]["config.data.imbalance"] = 1, None
+    rows[2]["config.weights.by"] = ["class", 2]  # a key whose values are of several types
+    write_parquet(tmp_path / "runs.parquet", rows)
+    read = parquet.read_table(tmp_path / "runs.parquet").to_pylist()
+    assert len(read) == 6 and set(read[0]) == set(columns(rows))
+    for row, found in zip(rows, read):
+        for key in ("status", "seed", "score", "config.optim.lr", "config.data.imbalance", "test/balanced_accuracy"):
+            assert found[key] == row.get(key)
+        for key in ("config.model.hidden", "config.weights.by"):
+            assert json.loads(found[key]) == row[key]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("runs.parquet", "writing Parquet needs pyarrow: pip install"),
+        ("runs.xlsx", "must end in one of .csv, .parquet"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    flags.FLAGS.mark_as_parsed()
+    given = {"work_dir": str(work_dir), "output": str(tmp_path / output)}
+    with flagsaver.flagsaver(**given), pytest.raises(BadInput, match=re.escape(words)):
+        write()
 
 
 def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_path):
