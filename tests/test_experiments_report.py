@@ -1,5 +1,6 @@
 """What is told of runs: nothing is left out, and the page stands alone."""
 
+import base64
 import csv
 import json
 import re
@@ -115,6 +116,21 @@ def test_the_page_has_every_run_and_figure_and_asks_nothing_of_the_network(work_
     assert text.count("<summary>config</summary>") == 6 and text.count("<img") == 3
     assert "4 done, 1 diverged, 1 incomplete" in text
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"|@import|https?://', text)
+
+
+def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "figure1.png").write_bytes(b"boundaries")
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(work_dir=str(work_dir), folder=str(folder)):
+        report.report()
+    assert {"results.md", "results.tex", "results.csv", "runs.csv", "boxes.pdf"} <= {
+        path.name for path in folder.iterdir()
+    }
+    text = (folder / "index.html").read_text()
+    assert "<h2>The paper&#x27;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
 
 
 def test_names_from_the_file_system_are_escaped_on_the_page(work_dir):
