@@ -130,7 +130,11 @@ def exit_status(function: Callable[[], int | None], argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def workers(n: int) -> Iterator[ProcessPoolExecutor]:
-    """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends."""
+    """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends.
+
+    Each sees one GPU, or none where there is none. Where GPUs are fewer than processes, several share one; where they
+    are more, some stay idle: a run that is to have several is for `torchrun main.py`.
+    """
     gpus = _gpus()
     spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")
