@@ -1,6 +1,6 @@
 """The tuning protocol: importance-weighted cross-entropy against poly, at two batch sizes, each at its best rate.
 
-    python -m experiments.protocol --data=digits --seeds=5
+    python -m experiments.protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
     python -m experiments.protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
 
 For every data set (configs/<data>_ce.py and _poly.py), method and batch size one run at each learning rate, all with
