@@ -3,9 +3,9 @@
     python -m experiments.report --work_dir=runs --folder=report
 
 Writes results.md, .tex and .csv (every config's mean over seeds with its interval), runs.csv (every run), figures as
-PNG and PDF, and index.html with all of it. What experiments.figure1 (decision boundaries in two dimensions) to figure5
-have written to the same folder is on the page too. Runs that diverged, were interrupted or are incomplete are counted
-beside each mean, and left out of it.
+PNG and PDF (learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
+experiments.figure1 to figure5 have written to the same folder is on the page too. Runs that diverged, were interrupted
+or are incomplete are counted beside each mean, and left out of it.
 """
 
 import csv

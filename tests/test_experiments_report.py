@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from absl import flags
 from absl.testing import flagsaver
 from conftest import ROOT
@@ -15,8 +16,10 @@ from conftest import ROOT
 from experiments import plots, report
 from experiments.collect import collect, columns, write, write_csv, write_parquet
 from experiments.page import page
+from experiments.runs import configured
 from imbalance.config import load
 from imbalance.errors import BadInput
+from imbalance.train import train
 
 
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
@@ -131,6 +134,23 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
     }
     text = (folder / "index.html").read_text()
     assert "<h2>The paper&#x27;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
+
+
+def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert plots.boundaries(work_dir, report.by_config(collect(work_dir))) is None
+    few = (10, 10)
+    planar = {"data.dim": 2, "data.means": ((5.0,), (0.0, 5.0)), "data.val_per_class": few, "data.test_per_class": few}
+    run = configured("gaussian_poly", planar | {"trainer.epochs": 5}, 0, str(work_dir))
+    train(*run)
+    dataset, x, y, decided = plots.decisions(run.directory)
+    state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
+    (w0, w1), bias = np.diff(state["head.weight"].numpy(), axis=0)[0], np.diff(state["head.bias"].numpy())
+    expected = w0 * x[None, :] + w1 * y[:, None] + bias > 0
+    assert (decided == expected).mean() > 0.999 and 0.2 < expected.mean() < 0.8  # float32 where the model had float64
+    assert x[0] < dataset.train.inputs[:, 0].min() < dataset.train.inputs[:, 0].max() < x[-1]
+    figures = plots.draw(work_dir, report.by_config(collect(work_dir)), ["balanced_accuracy"], tmp_path)
+    assert "boundaries.png" in [path.name for _, path in figures]
 
 
 def test_names_from_the_file_system_are_escaped_on_the_page(work_dir):
