@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 SWEEP = ["optuna>=4", "submitit>=1.5"]
 REPORT = ["matplotlib>=3.8"]
+PARQUET = ["pyarrow>=14"]
 
 setup(
     name="imbalance",
@@ -28,7 +29,7 @@ setup(
     extras_require={
         "sweep": SWEEP,
         "report": REPORT,
-        "parquet": ["pyarrow>=14"],
-        "dev": ["pytest>=8", "ruff>=0.6", *SWEEP, *REPORT],
+        "parquet": PARQUET,
+        "dev": ["pytest>=8", "ruff>=0.6", *SWEEP, *REPORT, *PARQUET],
     },
 )

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.debug = False  # one batch of train, val and test through everything
     config.work_dir = "runs"
     config.data_dir = "data"
-    config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
+    config.score = "val/group_balanced_accuracy"  # what a run returns, measured on the selected weights
 
     config.data = create(
         name="celeba",
@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     )
     config.callbacks = create(
         select="last",  # or "best": by the monitored metric
-        monitor="val/balanced_accuracy",
+        monitor="val/group_balanced_accuracy",
         patience=0,  # evaluations without a better monitored metric before training ends; 0: never
         stop_at_interpolation=False,  # end after an epoch whose every prediction was right
         keep_logits=False,  # of every evaluation, to select by another rule afterwards

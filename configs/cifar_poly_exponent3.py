@@ -2,7 +2,7 @@
 
 The setting of "Is Importance Weighting Incompatible with Interpolating Classifiers?" (Wang et al., ICLR 2022, section
 5), which reports a balanced test accuracy of 67.3 ± 0.8 % (± standard deviation over 10 seeds). Its row "Poly+IW": α =
-2, weights to the power 3. Class labels weigh training; none select. 600 epochs take over three hours on two cores, and
+2, weights to the power 3. Class labels weigh training; none select. 600 epochs take nearly four hours on two cores, and
 half of that with --config.trainer.mixed_precision=bf16 --config.trainer.channels_last=True where the processor computes
 in bf16.
 

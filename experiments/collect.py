@@ -1,4 +1,6 @@
-"""Every run under a work_dir as a row of one table: `python -m experiments.collect --work_dir=runs --csv=runs.csv`.
+"""Every run under a work_dir as a row of one table, CSV or Parquet by the suffix.
+
+    python -m experiments.collect --work_dir=runs --output=runs.parquet
 
 A row has the config, flattened, the run's status, score, seconds and every metric of the selected weights. No run is
 left out: one that has no summary yet is `incomplete`, and diverged and interrupted ones are counted like the others.
@@ -16,7 +18,7 @@ from experiments.runs import WORK_DIR, exit_status
 from imbalance.config import flatten
 from imbalance.errors import BadInput
 
-CSV = flags.DEFINE_string("csv", None, "The CSV file to write; by default <work_dir>/runs.csv.")
+OUTPUT = flags.DEFINE_string("output", None, "The .csv or .parquet file to write; by default <work_dir>/runs.csv.")
 
 Row = dict[str, Any]
 OF_SUMMARY = ("score", "epoch", "step", "selected_epoch", "interpolation_epoch", "seconds", "device", "commit")
@@ -64,13 +66,37 @@ def write_csv(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
+def write_parquet(path: Path, rows: list[Row]) -> None:
+    """nan and what a row lacks are null; lists, and columns of several types, are JSON text."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BadInput(
+            f"{path}: writing Parquet needs pyarrow: pip install -c constraints.txt -e '.[parquet]'"
+        ) from None
+    table = {}
+    for column in columns(rows):
+        values = [row.get(column) for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if list in kinds or (len(kinds) > 1 and kinds != {int, float}):
+            values = [None if value is None else json.dumps(value) for value in values]
+        table[column] = values
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+WRITERS = {".csv": write_csv, ".parquet": write_parquet}
+
+
 def write() -> None:
     work_dir = Path(WORK_DIR.value)
+    output = Path(OUTPUT.value or work_dir / "runs.csv")
+    if output.suffix not in WRITERS:
+        raise BadInput(f"--output={output}: must end in one of {', '.join(WRITERS)}")
     rows = collect(work_dir)
     if not rows:
         raise BadInput(f"--work_dir={work_dir}: no runs there")
-    output = Path(CSV.value or work_dir / "runs.csv")
-    write_csv(output, rows)
+    WRITERS[output.suffix](output, rows)
     counts = Counter(row["status"] for row in rows)
     print(f"{output}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
 

@@ -1,6 +1,6 @@
 """Compare configs over shared seeds, with intervals.
 
-    python -m experiments.compare --configs=configs/digits_ce.py,configs/digits_poly.py --seeds=5
+    python -m experiments.compare --configs=digits_ce,digits_poly --seeds=5
 
 Every run is the ordinary one that main.py makes, in the same directory: what is done already is read, not run again.
 Prints a Markdown table of the mean of a metric with its 95 % t-interval, and of the differences, paired by seed, from
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.runs import AT_ONCE, JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
+from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
 from experiments.statistics import mean, paired_difference
+from imbalance.errors import BadInput
 
-CONFIGS = flags.DEFINE_list(
-    "configs", None, "Config files; the first is what the others are compared with.", required=True
-)
 METRIC = flags.DEFINE_string("metric", "test/balanced_accuracy", "A metric of summary.json.")
 
 
 def compare() -> None:
+    if not CONFIGS.value:
+        raise BadInput("--configs: missing; the first is what the others are compared with")
     paths, seeds = CONFIGS.value, range(SEEDS.value)
     cells = [(path, seed) for seed in seeds for path in paths]
     summaries = run_all([configured(path, {}, seed, WORK_DIR.value) for path, seed in cells], JOBS.value, AT_ONCE.value)

@@ -1,8 +1,9 @@
 """Figure 1 of the paper: where weights move a linear boundary in two dimensions, and where they cannot.
 
 Wang et al., ICLR 2022. 20 examples around (0, 5) against 200 around (5, 0), drawn as the paper's notebook draws them.
-The lines are the limits of training, computed by `imbalance.oracle`; ours beside the paper's values is printed, the
-picture goes to <folder>/figure1.png and .pdf. It takes seconds.
+The lines are the limits of training, computed by `imbalance.oracle`. Printed beside an independent computation for this
+project, from the seed of that notebook: the paper has the picture, and no numbers. Ours goes to <folder>/figure1.png and
+.pdf. It takes seconds.
 
     python -m experiments.figure1
 """
@@ -57,8 +58,10 @@ def show() -> None:
         for name, direction in limits(*draw(1000 + seed)).items():
             over_seeds[name].append(measure(direction))
     print(
-        f"| limit | angle, ° (the paper's notebook) | offset (the same) | angle over {len(SEEDS)} other draws | offset over them |"
+        f"Degrees off the diagonal, and how far off the midpoint; draw {SEED} is the notebook's. Mean ± 95 % t-interval "
+        f"over {len(SEEDS)} others.\nIn brackets an independent computation of the same draw.\n"
     )
+    print("| limit | angle, ° | offset | angle over other draws | offset over them |")
     print("|---|---|---|---|---|")
     for name, (angle, offset) in ours.items():
         theirs = [published("figure1", f"{name} {what}").value for what in ("angle", "offset")]

@@ -58,7 +58,10 @@ class Published(NamedTuple):
 
 
 def published(source: str, name: str) -> Published | None:
-    """What published.csv has for `name` of `source`, if anything."""
+    """What published.csv has for `name` of `source`, if anything.
+
+    Of figures 3 to 5 the paper's runs; of figures 1 and 2, which the paper draws, numbers computed independently.
+    """
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (row["source"], row["name"]) == (source, name):

@@ -1,92 +1,176 @@
 """What figures 3 to 5 share: runs of the paper's rows, and the paper's own values beside ours.
 
 The paper's are the means and standard deviations of its published runs, in published.csv. Ours is group-balanced test
-accuracy too, the mean of the groups' accuracies.
+accuracy too, the mean of the groups' accuracies. Every run keeps the logits of all its evaluations, so that a figure
+about another epoch reads the same runs, and `experiments.selection` any other rule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from experiments.figures import FOLDER, PALETTE, published, save, subplots
-from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Summary, configured, run_all, summary_of
-from experiments.statistics import Mean, mean
+from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
+from experiments.selection import KEPT
+from experiments.statistics import mean
 from imbalance.errors import BadInput
 
 TRAIN = flags.DEFINE_bool("train", True, "Train what is missing; --notrain shows what there is.")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the data are.")
 
-# What the paper calls a row → the config and what differs from it.
-Rows = Mapping[str, tuple[str, dict]]
+Rows = Mapping[str, Mapping[str, str]]  # of each data set: what the paper calls a row → the config
+Line = Mapping[str, Any]  # of metrics.jsonl
+Choice = Callable[[list[Line]], Line]  # the evaluation of a run that a figure is about
 
 
-def compare(name: str, title: str, rows: Mapping[str, Rows]) -> int:
-    """Train, print the table and draw the bars of one figure; `rows` are those of each data set."""
+class Result(NamedTuple):
+    """What a run has come to, at the evaluation that the figure is about. Accuracies are fractions."""
+
+    seed: int
+    status: str  # "done", "diverged" or "unfinished"
+    chosen: int  # that evaluation's epoch
+    epoch: int  # the last one evaluated
+    epochs: int  # that the run is to have
+    test: float  # the mean over groups
+    train: float  # over all examples
+    summary: Mapping[str, Any]  # empty of one that was never stopped
+
+
+def compare(name: str, title: str, rows: Rows, choose: Choice) -> int:
+    """Train, print the table and draw the bars of one figure."""
     found = {}
     for data in DATA.value or rows:
         if data not in rows:
             raise BadInput(f"--data={data}; valid: {', '.join(rows)}")
+        overrides = KEPT | {"data_dir": DATA_DIR.value}
         runs = {
-            row: [configured(c, o | {"data_dir": DATA_DIR.value}, s, WORK_DIR.value) for s in range(SEEDS.value)]
-            for row, (c, o) in rows[data].items()
+            row: [configured(config, overrides, seed, WORK_DIR.value) for seed in range(SEEDS.value)]
+            for row, config in rows[data].items()
         }
         if TRAIN.value:
             run_all([run for of_row in runs.values() for run in of_row], JOBS.value, AT_ONCE.value)
         for row, of_row in runs.items():
-            there = [run.directory for run in of_row if (run.directory / "summary.json").exists()]
-            found[data, row] = [summary_of(directory) for directory in there]
+            found[data, row] = [result for run in of_row if (result := result_of(run, choose))]
     print_ledger(name, rows, found)
-    draw(name, title, {key: mean([group_balanced(s) for s in summaries]) for key, summaries in found.items()})
+    draw(name, title, found)
     return 0
 
 
-def print_ledger(name: str, rows: Mapping[str, Rows], found: Mapping[tuple[str, str], list[Summary]]) -> None:
-    """What was claimed, what came out, on what, in what time, by which code."""
-    print("| data | row | config | paper: mean ± standard deviation | n | ours: mean ± 95 % t-interval | n | not done "
-          "| device | minutes a run | commit |")  # fmt: skip
-    print("|---" * 11 + "|")
-    for (data, row), summaries in found.items():
-        theirs, done = published(f"{name} {data}", row), [s for s in summaries if s["status"] == "done"]
-        ours, minutes = mean([group_balanced(s) for s in done]), mean([s["seconds"] / 60 for s in done])
-        devices, commits = (", ".join(sorted({of(s) for s in done})) or "–" for of in (device, commit))
+def last(evaluations: list[Line]) -> Line:
+    return evaluations[-1]
+
+
+def best_group_average(evaluations: list[Line]) -> Line:
+    """By what the paper calls re-weighted val accuracy, of equal ones the first: the rule of that name in
+    `experiments.selection`, read from metrics.jsonl, which unfinished runs have too."""
+    return max(evaluations, key=lambda line: group_average(line, "val"))
+
+
+def group_average(line: Line, split: str) -> float:
+    """The mean of the accuracies of all groups that the split has."""
+    return np.mean([v for k, v in line.items() if k.startswith(f"{split}/group_accuracy/") and v is not None])
+
+
+def result_of(run: Run, choose: Choice) -> Result | None:
+    """None where there is no evaluation yet."""
+    if not (run.directory / "metrics.jsonl").exists():
+        return None
+    evaluations = evaluations_of(run.directory)
+    summary = summary_of(run.directory) if (run.directory / "summary.json").exists() else {}
+    status = summary["status"] if summary and summary["status"] != "interrupted" else "unfinished"
+    if not evaluations and status == "unfinished":
+        return None
+    epoch, chosen, test, train = 0, 0, np.nan, np.nan
+    if evaluations:
+        line, epoch = choose(evaluations), evaluations[-1]["epoch"]
+        chosen, test, train = line["epoch"], group_average(line, "test"), line["train/accuracy"]
+    return Result(run.config.seed, status, chosen, epoch, run.config.trainer.epochs, test, train, summary)
+
+
+def done(results: list[Result]) -> list[Result]:
+    return [result for result in results if result.status == "done"]
+
+
+def unfinished(results: list[Result]) -> list[Result]:
+    return [result for result in results if result.status == "unfinished"]
+
+
+def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Result]]) -> None:
+    """What was claimed, what came out, on what, in what time, by which code; and what is still under way."""
+    print("| data | row | config | paper: test, mean ± standard deviation | n | ours: test, mean ± 95 % t-interval "
+          "| n | train | diverged | unfinished, and in no mean | device | minutes a run | commit |")  # fmt: skip
+    print("|---" * 13 + "|")
+    for (data, row), results in found.items():
+        theirs, ours = published(f"{name} {data}", row), done(results)
+        test, train = mean([r.test for r in ours]), f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–"
+        minutes = mean([r.summary["seconds"] / 60 for r in ours])
+        devices, commits = (", ".join(sorted({of(r.summary) for r in ours})) or "–" for of in (device, commit))
+        diverged, so_far = (sum(r.status == "diverged" for r in results), "; ".join(map(progress, unfinished(results))))
         print(
-            f"| {data} | {row} | {rows[data][row][0]} | {theirs.value:.1f} ± {theirs.standard_deviation:.1f} "
-            f"| {theirs.n} | {ours.percent()} | {ours.n} | {len(summaries) - len(done)} | {devices} "
-            f"| {minutes.text(1, 1)} | {commits} |"
+            f"| {data} | {row} | {rows[data][row]} | {theirs.value:.1f} ± {theirs.standard_deviation:.1f} "
+            f"| {theirs.n} | {test.percent()} | {test.n} | {train} | {diverged} | {so_far or '–'} "
+            f"| {devices} | {minutes.text(1, 1)} | {commits} |"
         )
 
 
-def device(summary: Summary) -> str:
+def progress(result: Result) -> str:
+    """Of a run that has not finished: how far it is, and what it has so far."""
+    epoch = f"epoch {result.epoch} of {result.epochs}"
+    epoch += f", the best of them {result.chosen}" if result.chosen != result.epoch else ""
+    return f"seed {result.seed}, {epoch}: test {100 * result.test:.1f}, train {100 * result.train:.1f}"
+
+
+def device(summary: Mapping[str, Any]) -> str:
     return summary["device"]
 
 
-def commit(summary: Summary) -> str:
+def commit(summary: Mapping[str, Any]) -> str:
     """Short, and "+" where the code had changes."""
     whole = summary["commit"] or "unknown"
     return whole[:7] + ("+" if whole.endswith("+") else "")
 
 
-def group_balanced(summary: Summary) -> float:
-    """The mean of the test accuracies of all groups; nan where the run has none."""
-    if summary["status"] != "done":
-        return np.nan
-    values = [value for key, value in summary["metrics"].items() if key.startswith("test/group_accuracy/")]
-    return float(np.mean(values))
+def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]]) -> None:
+    """Bars of the paper's values, with its standard deviations, beside ours, with our intervals.
 
-
-def draw(name: str, title: str, found: dict[tuple[str, str], Mean]) -> None:
-    """Bars of the paper's values, with its standard deviations, beside ours, with our intervals."""
+    A run that has not finished is a point, with its last epoch beside it.
+    """
     data_sets = list(dict.fromkeys(data for data, _ in found))
-    figure, axes = subplots(1, len(data_sets), 3.8 * len(data_sets), 3.4, squeeze=False)
+    figure, axes = subplots(1, len(data_sets), 4.4 * len(data_sets), 4.0, squeeze=False)
     for axis, data in zip(axes[0], data_sets):
-        rows = [row for of, row in found if of == data]
-        at, theirs, ours = np.arange(len(rows)), [published(f"{name} {data}", r) for r in rows], [found[data, r] for r in rows]  # fmt: skip
-        axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
-                 color=PALETTE[5], capsize=2, label="paper, ± standard deviation")  # fmt: skip
-        axis.bar(at + 0.2, [100 * o.value for o in ours], 0.38, yerr=[np.nan_to_num(100 * o.half) for o in ours],
-                 color=PALETTE[0], capsize=2, label="ours, ± 95 % interval")  # fmt: skip
-        axis.set_xticks(at, rows, rotation=35, ha="right")
-        axis.set(title=f"{title}, {data}", ylabel="group-balanced test accuracy, %", ylim=(50, None))
-        axis.legend(loc="upper left")
+        rows = {row: results for (of, row), results in found.items() if of == data}
+        at, theirs = np.arange(len(rows)), [published(f"{name} {data}", row) for row in rows]
+        bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
+                         color=PALETTE[5], capsize=2, label="paper, ± standard deviation")]  # fmt: skip
+        means = {x: mean([100 * r.test for r in done(results)]) for x, results in enumerate(rows.values())}
+        ours = {x + 0.2: of_row for x, of_row in means.items() if of_row.n}
+        if ours:
+            bars.append(axis.bar(ours.keys(), [o.value for o in ours.values()], 0.38, color=PALETTE[0],
+                        label="ours, ± 95 % interval"))  # fmt: skip
+            for x, of_row in ours.items():
+                if of_row.n > 1:
+                    axis.errorbar(x, of_row.value, of_row.half, color="black", capsize=2)
+        for container, colour in zip(bars, ("black", "white")):
+            axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)
+        points = [(x + 0.2, 100 * r.test, r.epoch) for x, rs in enumerate(rows.values()) for r in unfinished(rs)]
+        if points:
+            x, y, epochs = zip(*points)
+            axis.plot(x, y, "D", color=PALETTE[1], markerfacecolor="white", markersize=5, clip_on=False, zorder=3,
+                      label="ours, unfinished, with the epoch so far")  # fmt: skip
+            for epoch, point in zip(epochs, zip(x, y)):
+                axis.annotate(epoch, point, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
+                              color=PALETTE[1], bbox={"color": "white", "pad": 0.4})  # fmt: skip
+        shown = [*(t.value for t in theirs), *(o.value for o in ours.values()), *(y for _, y, _ in points)]
+        none = "" if ours or points else ": no run of ours yet"
+        axis.set(
+            title=f"{title}, {data}{none}",
+            ylabel="group-balanced test accuracy, %",
+            ylim=(min(50, *(y - 1 for y in shown)), None),
+        )
+        axis.set_xticks(at, rows, rotation=35, ha="right", rotation_mode="anchor")
+        axis.grid(axis="x", visible=False)
+    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(data_sets))
     save(figure, FOLDER.value, name)

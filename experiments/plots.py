@@ -1,12 +1,18 @@
-"""The figures of a report: learning curves of every group, score against learning rate, box plots over seeds."""
+"""The figures of a report: learning curves of every group, score against learning rate, box plots over seeds, and
+decision boundaries where inputs have two dimensions."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.collect import Row
 from experiments.figures import NEUTRAL, PALETTE, save, subplots
 from experiments.runs import evaluations_of
+from imbalance.config import load
+
+if TYPE_CHECKING:
+    from imbalance.data import Dataset
 
 MOST_CURVES = 12
 Groups = dict[tuple[str, str], list[Row]]
@@ -23,6 +29,7 @@ def draw(work_dir: Path, groups: Groups, metrics: list[str], folder: Path) -> li
         ),
         ("Score against learning rate", "rates", rates(groups)),
         ("Over seeds", "boxes", boxes(groups, metrics)),
+        ("Decisions, over a training set", "boundaries", boundaries(work_dir, groups)),
     ):
         if figure:
             figures.append((title, save(figure, folder, name)[0]))
@@ -118,3 +125,54 @@ def boxes(groups: Groups, metrics: list[str]):
         axis.set(xlabel=f"test {metric.replace('_', ' ')}, %", ylim=(len(shown) - 0.5, -0.5))
         axis.set_yticks(at, [title_of(key) for key in shown], fontsize=7)
     return figure
+
+
+def boundaries(work_dir: Path, groups: Groups):
+    """What the first finished run of a config decides where, over the examples that it learnt from.
+
+    Of the first MOST_CURVES configs whose inputs have two dimensions; None where there are none.
+    """
+    planar = [
+        (key, run)
+        for key, runs in groups.items()
+        for run in [run for run in runs if run["status"] == "done" and run.get("config.data.dim") == 2][:1]
+    ][:MOST_CURVES]
+    if not planar:
+        return None
+    columns = min(3, len(planar))
+    rows, tallest = -(-len(planar) // columns), max(title_of(key).count("\n") for key, _ in planar)
+    figure, axes = subplots(rows, columns, 2.9 * columns, (3.3 + 0.16 * tallest) * rows, squeeze=False)
+    for axis in axes.flat[len(planar) :]:
+        axis.set_visible(False)
+    for axis, (key, run) in zip(axes.flat, planar):
+        dataset, x, y, decided = decisions(work_dir / run["run"])
+        inputs, targets = dataset.train.inputs.numpy(), dataset.train.targets.numpy()
+        axis.contourf(x, y, decided, levels=np.arange(dataset.num_classes + 1) - 0.5, alpha=0.2,
+                      colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
+        for k, name in enumerate(dataset.class_names):
+            axis.plot(*inputs[targets == k].T, "o^sDv<>"[k % 7], color=PALETTE[k % len(PALETTE)], markersize=3,
+                      alpha=0.7, label=name)  # fmt: skip
+        axis.set_title(f"{title_of(key)}\nseed {run['seed']}", fontsize=8)
+        axis.set_aspect("equal")
+        axis.legend(fontsize=6, title="class", title_fontsize=6)
+    return figure
+
+
+def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.ndarray]:
+    """A run's data set, and the class that its model decides on at every place (y, x) of a grid around its examples."""
+    import torch
+
+    from imbalance.data import DATASETS
+    from imbalance.models import MODELS
+    from imbalance.schema import build
+
+    config = load(directory / "config.json")
+    dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    model.load_state_dict(torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True))
+    inputs = dataset.train.inputs.numpy()
+    x, y = (np.linspace(inputs[:, i].min() - 1, inputs[:, i].max() + 1, 200) for i in range(2))
+    places = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).float()
+    with torch.no_grad():
+        decided = model.float().eval()(places).argmax(1)
+    return dataset, x, y, decided.view(len(y), len(x)).numpy()

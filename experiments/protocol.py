@@ -1,6 +1,6 @@
 """The tuning protocol: importance-weighted cross-entropy against poly, at two batch sizes, each at its best rate.
 
-    python -m experiments.protocol --data=digits --seeds=5
+    python -m experiments.protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
     python -m experiments.protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
 
 For every data set (configs/<data>_ce.py and _poly.py), method and batch size one run at each learning rate, all with
@@ -27,9 +27,9 @@ RATES = flags.DEFINE_list("rates", [], "Learning rates; by default those of RATE
 EPOCHS = flags.DEFINE_integer("epochs", 200, "Epochs of every run.", lower_bound=1)
 
 RATES_OF = {
-    "digits": (0.01, 0.03, 0.1),
-    "colored_digits": (0.01, 0.03, 0.1),
-    "gaussian": (0.001, 0.005, 0.02),
+    "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "gaussian": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
     "cifar": (0.001, 0.003, 0.01, 0.03),
     "celeba": (0.0001, 0.0003, 0.001, 0.003),
     "waterbirds": (0.0001, 0.0003, 0.001, 0.003),

@@ -3,8 +3,9 @@
     python -m experiments.report --work_dir=runs --folder=report
 
 Writes results.md, .tex and .csv (every config's mean over seeds with its interval), runs.csv (every run), figures as
-PNG and PDF, and index.html with all of it. Runs that diverged, were interrupted or are incomplete are counted beside
-each mean, and left out of it.
+PNG and PDF (learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
+experiments.figure1 to figure5 have written to the same folder is on the page too. Runs that diverged, were interrupted
+or are incomplete are counted beside each mean, and left out of it.
 """
 
 import csv
@@ -117,6 +118,7 @@ def report() -> None:
     write_csv(folder / "runs.csv", rows)
     write_table(folder, table)
     figures = plots.draw(work_dir, groups, METRICS.value, folder)
+    figures += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(folder.glob("figure[1-5].png"))]
     (folder / "index.html").write_text(page(rows, as_text(table), figures, METRICS.value), encoding="utf-8")
     print(markdown(as_text(table)))
     print(f"{folder / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")

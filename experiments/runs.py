@@ -31,6 +31,7 @@ AT_ONCE = flags.DEFINE_integer(
     "at_once", 16, "Most runs that differ in seed, rate and weights only to train as one batched model, where that is faster.",
     lower_bound=1,
 )  # fmt: skip
+CONFIGS = flags.DEFINE_list("configs", [], "Config files, or their names in configs/.")
 DATA = flags.DEFINE_list("data", [], "Which of its data sets an experiment over several runs.")
 SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds 0 to this, exclusive.", lower_bound=1)
 
@@ -160,7 +161,11 @@ def exit_status(function: Callable[[], int | None], argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def workers(n: int) -> Iterator[ProcessPoolExecutor]:
-    """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends."""
+    """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends.
+
+    Each sees one GPU, or none where there is none. Where GPUs are fewer than processes, several share one; where they
+    are more, some stay idle: a run that is to have several is for `torchrun main.py`.
+    """
     gpus = _gpus()
     spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")

@@ -1,10 +1,9 @@
 """Which epoch would another rule have chosen? From saved logits, without training again.
 
-    python -m experiments.sweep --config=configs/colored_digits_erm.py --grid=callbacks.keep_logits=True \
-        --grid='trainer.eval_splits=("val","test")'
-    python -m experiments.selection --work_dir=runs
+    python -m experiments.selection --configs=colored_digits_erm,colored_digits_poly --seeds=10
 
-For every config whose runs kept their logits, test accuracy of the worst group, of classes on average and over all
+Trains what is missing of these configs, keeping the logits; without --configs it reads all runs under --work_dir that
+kept theirs. For every config, test accuracy of the worst group, of groups on average, of classes on average and over all
 examples at the epoch that each rule chooses, the mean over seeds, and the labels that the rule reads. All rules are
 applied to the same runs, so that their differences are paired. The oracle reads test: what the others leave to be had.
 """
@@ -17,11 +16,13 @@ import numpy as np
 from absl import app, flags
 
 from experiments.collect import collect
-from experiments.runs import WORK_DIR, exit_status
+from experiments.runs import CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
 from experiments.statistics import mean
 from imbalance.errors import BadInput
 
 SHARE = flags.DEFINE_float("share", 0.1, "Of val whose groups the rule for few labels reads.", 0, 1)
+
+KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # what a run must say to be read here
 
 
 class Judged(NamedTuple):
@@ -49,6 +50,10 @@ def worst(split: Judged) -> np.ndarray:
     return over(split.right, split.groups).min(1)
 
 
+def group_average(split: Judged) -> np.ndarray:
+    return over(split.right, split.groups).mean(1)
+
+
 def few(split: Judged, share: float, seed: int) -> Judged:
     """A random `share` of the split, of at least one example a group."""
     rng = np.random.default_rng(seed)
@@ -65,6 +70,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
     ("best balanced", "val classes", lambda val, test, share, seed: int(balanced(val).argmax())),
+    ("best group average", "val groups", lambda val, test, share, seed: int(group_average(val).argmax())),
     ("best worst group", "val groups", lambda val, test, share, seed: int(worst(val).argmax())),
     ("best worst group, few labels", "a share of val groups",
      lambda val, test, share, seed: int(worst(few(val, share, seed)).argmax())),
@@ -81,28 +87,39 @@ def judged(directory: Path, split: str) -> tuple[list[int], Judged]:
     return sorted(files), Judged(right, targets, groups)
 
 
+# Of what test metric a table has a column.
+METRICS = {"worst group": worst, "group average": group_average, "balanced": balanced, "average": average}
+
+
 def compare() -> None:
-    work_dir, found = Path(WORK_DIR.value), {}
+    work_dir = Path(WORK_DIR.value)
+    if CONFIGS.value:
+        runs = [configured(c, KEPT, s, WORK_DIR.value) for c in CONFIGS.value for s in range(SEEDS.value)]
+        run_all(runs, JOBS.value)
+        wanted = {str(run.directory.relative_to(work_dir)) for run in runs}
+    found = {}
     for row in collect(work_dir):
         directory = work_dir / row["run"]
-        if row["status"] == "done" and all(list(directory.glob(f"evaluations/{s}-*.npy")) for s in ("val", "test")):
+        if (CONFIGS.value and row["run"] not in wanted) or row["status"] != "done":
+            continue
+        if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
             (epochs, val), (_, test) = judged(directory, "val"), judged(directory, "test")
+            metrics = [metric(test) for metric in METRICS.values()]
             for name, _, rule in RULES:
                 chosen = rule(val, test, SHARE.value, row["seed"])
-                values = (epochs[chosen], worst(test)[chosen], balanced(test)[chosen], average(test)[chosen])
+                values = (epochs[chosen], *(metric[chosen] for metric in metrics))
                 found.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
     if not found:
-        raise BadInput(f"--work_dir={work_dir}: no finished run there kept its logits of val and test")
+        raise BadInput(f"--work_dir={work_dir}: no finished run there kept its logits of val and test; see --configs")
     print(f"Test, %: mean ± 95 % t-interval over n seeds; few labels are {SHARE.value:.0%} of val.\n")
-    heads = ("config", "overrides", "rule", "labels it reads", "epoch", "worst group", "balanced", "average", "n")
-    rows = []
-    for key, by_rule in found.items():
-        for name, labels, _ in RULES:
-            epochs, *metrics = zip(*by_rule[name])
-            rows.append([*key, name, labels, f"{np.mean(epochs):.0f}", *(mean(m).percent() for m in metrics), str(len(epochs))])  # fmt: skip
+    heads = ("config", "rule", "labels it reads", "epoch", *METRICS, "n")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    for (name, overrides), by_rule in found.items():
+        others = [part for part in overrides.split(",") if part.partition("=")[0] not in KEPT]
+        for rule, labels, _ in RULES:
+            epochs, *metrics = zip(*by_rule[rule])
+            cells = [",".join([name, *others]), rule, labels, f"{np.mean(epochs):.0f}"]
+            print("| " + " | ".join([*cells, *(mean(m).percent() for m in metrics), str(len(epochs))]) + " |")
 
 
 def main(argv: list[str]) -> int:

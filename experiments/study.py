@@ -213,6 +213,8 @@ def _suggest(study, trial, search: Search | None) -> Point:
     if "point" in trial.user_attrs:
         point = _with_tuples(trial.user_attrs["point"])
         for key, value in _numbers(point).items():
+            if key in trial.params:  # suggested before the worker died, perhaps within narrower bounds
+                continue
             low, high = study.user_attrs["bounds"][key]
             suggest = trial.suggest_int if isinstance(value, int) else trial.suggest_float
             suggest(key, low, high)

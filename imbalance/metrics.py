@@ -9,7 +9,9 @@ from torch import Tensor
 
 from imbalance.errors import BadInput
 
-SUMMARIES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "adjusted_accuracy")
+SUMMARIES = (
+    "accuracy", "balanced_accuracy", "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy"
+)  # fmt: skip
 OF_A_CLASS = ("recall", "precision", "f1", "accuracy")
 
 
@@ -47,9 +49,9 @@ def compute(
 
     - `recall/<class>`, `precision/<class>`, `f1/<class>` and `accuracy/<class>` (of "is it this class?", one against
       the rest), `group_accuracy/<group>`;
-    - `accuracy` over all examples, `balanced_accuracy` (mean recall), `worst_group_accuracy`, and
-      `adjusted_accuracy`: group accuracies weighted by the groups' shares of the training set, the average that
-      the Waterbirds literature reports.
+    - `accuracy` over all examples, `balanced_accuracy` (mean recall), `worst_group_accuracy`,
+      `group_balanced_accuracy` (mean over groups), and `adjusted_accuracy`: group accuracies weighted by the groups'
+      shares of the training set, the average that the Waterbirds literature reports.
 
     0/0 (the recall of a class without examples, the precision of one never predicted) is nan, and is left out of
     means and of "worst".
@@ -68,6 +70,7 @@ def compute(
         "accuracy": overall,
         "balanced_accuracy": _over_present(np.mean, recall),
         "worst_group_accuracy": _over_present(np.min, group_accuracy),
+        "group_balanced_accuracy": _over_present(np.mean, group_accuracy),
         "adjusted_accuracy": np.nansum(shares * group_accuracy) / shares.sum() if shares.any() else np.nan,
     }
     for name, values in (("recall", recall), ("precision", precision), ("f1", f1), ("accuracy", accuracy)):

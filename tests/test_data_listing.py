@@ -32,7 +32,7 @@ def counts(listing) -> list[list[int]]:
 )
 def test_waterbirds_has_the_published_counts_in_every_layout(tmp_path, layout):
     make_waterbirds(tmp_path, layout)
-    listing = list_waterbirds(str(tmp_path), size=16, regenerated=False)
+    listing = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
     assert listing.problems == listing.split_problems() == []
     assert counts(listing) == [list(of_split) for of_split in PUBLISHED]
     assert listing.group_names == GROUPS
@@ -52,14 +52,14 @@ def test_waterbirds_trains_from_its_store(tmp_path):
 
 def test_a_regenerated_waterbirds_is_named_and_taken_only_if_the_config_says_so(tmp_path):
     make_waterbirds(tmp_path, counts=(REGENERATED_TRAIN, *PUBLISHED[1:]))
-    (problem,) = list_waterbirds(str(tmp_path), size=16, regenerated=False).problems
+    (problem,) = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems
     assert "regenerated with another seed" in problem and "config.data.regenerated=True" in problem
-    assert list_waterbirds(str(tmp_path), size=16, regenerated=True).problems == []
+    assert list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems == []
 
 
 def test_the_published_waterbirds_is_not_called_regenerated(tmp_path):
     make_waterbirds(tmp_path)
-    (problem,) = list_waterbirds(str(tmp_path), size=16, regenerated=True).problems
+    (problem,) = list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems
     assert "set config.data.regenerated=False" in problem
 
 
@@ -77,7 +77,7 @@ def test_waterbirds_names_every_bad_line(tmp_path):
     lines = file.read_text().splitlines()
     lines[3], lines[5], lines[8] = lines[3] + ",x", lines[5].replace(",0,0,0,", ",2,0,0,"), "9,cut"
     file.write_text("\n".join(lines))
-    assert list_waterbirds(str(tmp_path), size=16, regenerated=False).problems == [
+    assert list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems == [
         f"{file} line 4: 7 fields, the heading has 6",
         f"{file} line 9: 2 fields, the heading has 6",
         f"{file} line 6: y is '2', not one of 0, 1",
@@ -88,7 +88,7 @@ def test_no_waterbirds_says_where_it_should_be(tmp_path):
     with pytest.raises(
         BadInput, match=r"^config.data_dir: Waterbirds is not in .*waterbirds_v1.0/metadata.csv.*download"
     ):
-        list_waterbirds(str(tmp_path), size=16, regenerated=False)
+        list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
 
 
 # CelebA
@@ -101,6 +101,7 @@ PAPER = dict(
     test="balanced",
     subset_seed=0,
     size=8,
+    augment=(),
 )
 
 
@@ -201,9 +202,9 @@ def test_celeba_trains_from_its_store(celeba_dir):
     small = PAPER | dict(train_fraction=0.003, val_fraction=0.005)
     listing = list_celeba(celeba_dir, **small)
     with pytest.raises(BadInput, match=r"list_attr_celeba.* line \d+: \d+.jpg: no such file .* more: "):
-        celeba(celeba_dir, **small, augment=())
+        celeba(celeba_dir, **small)
     link_images(listing.folder, listing.paths, (178, 218))
-    dataset = celeba(celeba_dir, **small, augment=())
+    dataset = celeba(celeba_dir, **small)
     assert dataset.input_shape == (3, 8, 8) and len(dataset.train) == 488
     assert dataset.group_counts(dataset.test).tolist() == [180] * 4
 
@@ -212,7 +213,7 @@ def test_celeba_trains_from_its_store(celeba_dir):
 
 TABLE = dict(
     file="birds.csv", folder="images", classes=("land", "water"), groups=("target", "place"), val_fraction=0.0,
-    test_fraction=0.0, mode="RGB", resize=20, size=16,
+    test_fraction=0.0, mode="RGB", resize=20, size=16, augment=(),
 )  # fmt: skip
 
 
@@ -236,7 +237,7 @@ def rows_of(n=2):
 @pytest.mark.parametrize(("start", "end"), [("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
 def test_a_table_is_a_data_set_whatever_its_line_ends_and_mark(tmp_path, start, end):
     make_table(tmp_path, rows_of(), start=start, end=2 * end)  # blank lines are none
-    dataset = table(str(tmp_path), 0, **TABLE, augment=())
+    dataset = table(str(tmp_path), 0, **TABLE)
     assert dataset.group_names == ("land, field", "land, sea", "water, field", "water, sea")
     for name in ("train", "val", "test"):
         assert dataset.group_counts(getattr(dataset, name)).tolist() == [2] * 4
@@ -268,8 +269,8 @@ def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
     for row in rows_of():
         save_image(tmp_path / "images" / row.split(",")[0], mode="L")
     with pytest.raises(BadInput, match=r"birds.csv line 2: train/water/sea/0.png: an image of mode L, not RGB"):
-        table(str(tmp_path), 0, **TABLE, augment=())
-    assert table(str(tmp_path), 0, **TABLE | dict(mode="L"), augment=()).input_shape == (1, 16, 16)
+        table(str(tmp_path), 0, **TABLE)
+    assert table(str(tmp_path), 0, **TABLE | dict(mode="L")).input_shape == (1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
     file = tmp_path / "birds.csv"
     file.write_text(change(file.read_text()))
     with pytest.raises(BadInput, match=reason) as error:
-        table(str(tmp_path), 0, **TABLE, augment=())
+        table(str(tmp_path), 0, **TABLE)
     assert "\n" not in str(error.value)
 
 
@@ -314,13 +315,13 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
 def test_values_that_do_not_go_together_are_one_line(tmp_path, values, reason):
     make_table(tmp_path, rows_of(), images=False)
     with pytest.raises(BadInput, match=reason):
-        table(str(tmp_path), 0, **TABLE | values, augment=())
+        table(str(tmp_path), 0, **TABLE | values)
 
 
 def test_a_table_in_another_encoding_is_one_line(tmp_path):
     (tmp_path / "birds.csv").write_bytes("path,target,place\nVögel.png,land,sea\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"birds.csv: not UTF-8 text"):
-        table(str(tmp_path), 0, **TABLE, augment=())
+        table(str(tmp_path), 0, **TABLE)
 
 
 def test_parquet_is_read_like_csv_or_names_what_is_missing(tmp_path, monkeypatch):
@@ -329,11 +330,11 @@ def test_parquet_is_read_like_csv_or_names_what_is_missing(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "pyarrow", None)
         with pytest.raises(BadInput, match=r"birds.parquet: reading Parquet needs pyarrow: pip install pyarrow"):
-            table(str(tmp_path), 0, **values, augment=())
+            table(str(tmp_path), 0, **values)
     pyarrow_csv, parquet = pytest.importorskip("pyarrow.csv"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow_csv.read_csv(tmp_path / "birds.csv"), tmp_path / "birds.parquet")
     ours, theirs = (LISTINGS["table"](str(tmp_path), 0, **v) for v in (TABLE, values))
     assert list(ours.paths) == list(theirs.paths) and counts(ours) == counts(theirs)
     os.truncate(tmp_path / "birds.parquet", 100)
     with pytest.raises(BadInput, match=r"birds.parquet: "):
-        table(str(tmp_path), 0, **values, augment=())
+        table(str(tmp_path), 0, **values)

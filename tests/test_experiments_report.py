@@ -1,18 +1,25 @@
 """What is told of runs: nothing is left out, and the page stands alone."""
 
+import base64
 import csv
-import importlib
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
+import torch
+from absl import flags
+from absl.testing import flagsaver
 from conftest import ROOT
 
 from experiments import plots, report
-from experiments.collect import collect, columns, write_csv
+from experiments.collect import collect, columns, write, write_csv, write_parquet
 from experiments.page import page
+from experiments.runs import configured
 from imbalance.config import load
+from imbalance.errors import BadInput
+from imbalance.train import train
 
 
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
@@ -55,6 +62,36 @@ def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_pat
     assert read[-1]["status"] == "incomplete" and read[-1]["score"] == read[-1]["test/balanced_accuracy"] == ""
 
 
+def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = collect(work_dir)
+    rows[0]["config.optim.lr"], rows[1]["config.data.imbalance"] = 1, None
+    rows[2]["config.weights.by"] = ["class", 2]  # a key whose values are of several types
+    write_parquet(tmp_path / "runs.parquet", rows)
+    read = parquet.read_table(tmp_path / "runs.parquet").to_pylist()
+    assert len(read) == 6 and set(read[0]) == set(columns(rows))
+    for row, found in zip(rows, read):
+        for key in ("status", "seed", "score", "config.optim.lr", "config.data.imbalance", "test/balanced_accuracy"):
+            assert found[key] == row.get(key)
+        for key in ("config.model.hidden", "config.weights.by"):
+            assert json.loads(found[key]) == row[key]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("runs.parquet", "writing Parquet needs pyarrow: pip install"),
+        ("runs.xlsx", "must end in one of .csv, .parquet"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    flags.FLAGS.mark_as_parsed()
+    given = {"work_dir": str(work_dir), "output": str(tmp_path / output)}
+    with flagsaver.flagsaver(**given), pytest.raises(BadInput, match=re.escape(words)):
+        write()
+
+
 def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_path):
     groups = report.by_config(collect(work_dir))
     table = report.as_text(report.summarise(groups, ["balanced_accuracy"]))
@@ -84,6 +121,38 @@ def test_the_page_has_every_run_and_figure_and_asks_nothing_of_the_network(work_
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"|@import|https?://', text)
 
 
+def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "figure1.png").write_bytes(b"boundaries")
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(work_dir=str(work_dir), folder=str(folder)):
+        report.report()
+    assert {"results.md", "results.tex", "results.csv", "runs.csv", "boxes.pdf"} <= {
+        path.name for path in folder.iterdir()
+    }
+    text = (folder / "index.html").read_text()
+    assert "<h2>The paper&#x27;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
+
+
+def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert plots.boundaries(work_dir, report.by_config(collect(work_dir))) is None
+    few = (10, 10)
+    planar = {"data.dim": 2, "data.means": ((5.0,), (0.0, 5.0)), "data.val_per_class": few, "data.test_per_class": few}
+    run = configured("gaussian_poly", planar | {"trainer.epochs": 5}, 0, str(work_dir))
+    train(*run)
+    dataset, x, y, decided = plots.decisions(run.directory)
+    state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
+    (w0, w1), bias = np.diff(state["head.weight"].numpy(), axis=0)[0], np.diff(state["head.bias"].numpy())
+    expected = w0 * x[None, :] + w1 * y[:, None] + bias > 0
+    assert (decided == expected).mean() > 0.999 and 0.2 < expected.mean() < 0.8  # float32 where the model had float64
+    assert x[0] < dataset.train.inputs[:, 0].min() < dataset.train.inputs[:, 0].max() < x[-1]
+    figures = plots.draw(work_dir, report.by_config(collect(work_dir)), ["balanced_accuracy"], tmp_path)
+    assert "boundaries.png" in [path.name for _, path in figures]
+
+
 def test_names_from_the_file_system_are_escaped_on_the_page(work_dir):
     rows = collect(work_dir)
     rows[0]["overrides"] = "<script>alert(1)</script>"
@@ -103,15 +172,3 @@ def test_figure_1_is_the_notebooks_and_figure_2_the_papers_setting():
     for name, tolerance in (("margin", 1.0), ("1", 0.3), ("4", 0.7)):
         overall = np.mean([errors[name][2] for errors in found])
         assert overall == pytest.approx(published("figure2 right", f"{name} overall").value, abs=tolerance)
-
-
-@pytest.mark.parametrize("number", [3, 4, 5])
-def test_every_row_of_the_paper_is_a_valid_config_with_a_published_value(number):
-    from experiments.figures import published
-    from experiments.runs import configured
-
-    rows = importlib.import_module(f"experiments.figure{number}").ROWS
-    for data, of_data in rows.items():
-        directories = {configured(config, overrides, 0, "runs").directory for config, overrides in of_data.values()}
-        assert len(directories) == len(of_data) >= 4
-        assert all(50 < published(f"figure{number} {data}", row).value < 90 for row in of_data)

@@ -1,7 +1,11 @@
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from experiments.runs import configured, divided, evaluations_of, metric, run_all
+from experiments.runs import configured, divided, evaluations_of, metric, run_all, workers
 from imbalance.config import load, run_directory
 from imbalance.errors import BadInput
 
@@ -63,3 +67,30 @@ def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
 def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     assert evaluations_of(tmp_path) == [{"epoch": 1}]
+
+
+def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
+    """What a worker sees, told when all `n` have been asked: none can answer for another."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < n:
+        time.sleep(0.01)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "n", "seen"),
+    [
+        ("5,GPU-b", 3, ["5", "5", "GPU-b"]),  # shared
+        ("5,GPU-b", 1, ["5"]),  # one idle
+        ("", 2, ["", ""]),  # hidden from all of them
+    ],
+)
+def test_workers_divide_the_gpus_and_cores(visible, n, seen, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    before = os.environ.get("OMP_NUM_THREADS")
+    with workers(n) as pool:
+        found = [pool.submit(surroundings, tmp_path, n) for _ in range(n)]
+        gpus, threads = zip(*(future.result() for future in found))
+    assert sorted(gpus) == seen and set(threads) == {str(7 // n)}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and os.environ.get("OMP_NUM_THREADS") == before

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.selection import RULES, Judged, balanced, few, judged, worst
+from experiments.selection import RULES, Judged, balanced, few, group_average, judged, worst
 from imbalance.train import train
 
 
@@ -17,6 +17,7 @@ def test_kept_logits_give_the_metrics_of_every_evaluation(config, tmp_path):
         assert epochs == [line["epoch"] for line in lines] == [1, 2, 3]
         assert balanced(split) == pytest.approx([line[f"{name}/balanced_accuracy"] for line in lines])
         assert worst(split) == pytest.approx([line[f"{name}/worst_group_accuracy"] for line in lines])
+        assert group_average(split) == pytest.approx([line[f"{name}/group_balanced_accuracy"] for line in lines])
 
 
 def test_every_rule_chooses_by_what_it_says_it_reads():
@@ -30,6 +31,7 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
     test = Judged(right[::-1], targets, groups)
     chosen = {name: rule(val, test, 0.5, 0) for name, _, rule in RULES}
     assert chosen["last"] == 4 and chosen["best worst group"] == 3 and chosen["oracle"] == 1
+    assert chosen["best group average"] == 3  # 31/36 against 30/36, 20/36, 26/36 and 0
     assert chosen["best average"] == 0 and chosen["best balanced"] == int(balanced(val).argmax())
 
 
@@ -40,3 +42,24 @@ def test_few_labels_are_few_of_every_group_and_the_same_for_a_seed():
     assert len(found.groups) == 10 and set(found.groups) == {0, 1, 2}
     assert len(set(found.right[0])) == 10 and (found.right == few(split, 0.1, 3).right).all()
     assert len(few(split, 0.01, 0).groups) == 3
+
+
+@pytest.mark.parametrize(("name", "labels", "rule"), RULES)
+def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
+    """Exchanging what it does not name never moves its choice, and exchanging what it names does."""
+    rng = np.random.default_rng(0)
+
+    def moves(split: str, field: str) -> bool:
+        for seed in range(20):
+            splits = [
+                Judged(rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), rng.integers(0, 3, 60)) for _ in range(2)
+            ]
+            before, i = rule(*splits, 0.3, seed), ("val", "test").index(split)
+            splits[i] = splits[i]._replace(**{field: rng.permutation(getattr(splits[i], field))})
+            if rule(*splits, 0.3, seed) != before:
+                return True
+        return False
+
+    assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
+    assert moves("val", "groups") == ("val groups" in labels) and moves("test", "groups") == ("test groups" in labels)
+    assert moves("val", "targets") == (name == "best balanced") and not moves("test", "targets")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from experiments import study as studies
 from experiments import sweep
 from experiments.runs import summary_of
 from experiments.study import Place, Search
+from imbalance.config import flatten
 from imbalance.errors import BadInput, Interrupted
 
 optuna = pytest.importorskip("optuna")
@@ -79,9 +81,13 @@ def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
     (taken,), others = studies._take(study, place, None, 1, 16)
     assert not others
     assert studies._take(study, place, None, 1, 16) == ([], 1)
+    studies._suggest(study, taken.trial, None)
     taken.lock.close()  # as the system does when its worker dies
-    work(place)
-    assert [t.state.name for t in trials(place)] == ["COMPLETE"]
+    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna's, of values suggested within other bounds
+        work(place)
+    assert [t.params["optim.lr"] for t in trials(place) if t.state.name == "COMPLETE"] == [0.05, 0.1]
 
 
 def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place, monkeypatch):
@@ -192,3 +198,24 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
 
 def test_a_stop_survives_the_way_back_from_a_worker():
     assert str(pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))).startswith("SIGTERM: stopped")
+
+
+def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(main):
+    """The YAML expanded as `wandb agent` does it, by wandb's own functions, with values of the space's ends."""
+    yaml, utils = pytest.importorskip("yaml"), pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    said = yaml.safe_load((ROOT / "experiments" / "wandb_sweep.yaml").read_text())
+    values = {key: axis["values"][-1] if "values" in axis else axis["min"] for key, axis in said["parameters"].items()}
+    filled = utils.create_sweep_command_args({"args": {key: {"value": value} for key, value in values.items()}})
+    filled |= {"env": [], "interpreter": [], "program": []}
+    command = [
+        arg for part in utils.create_sweep_command(said["command"])
+        for arg in (filled[part[2:-1]] if part.startswith("${") else [part])
+    ]  # fmt: skip
+    assert said["program"] == "main.py" and said["command"][:3] == ["${env}", "${interpreter}", "${program}"]
+    result = main(*command, "--dry_run")
+    assert result.returncode == 0, result.stderr
+    text, _, directory = result.stdout.strip().rpartition("\n")
+    found = flatten(json.loads(text))
+    assert all(found[key.removeprefix("config.")] == value for key, value in values.items())
+    assert found["logger.mode"] == "online" and directory.endswith("/optim.lr=0.001,weights.exponent=2.0/seed=0")
+    assert said["metric"]["name"] == found["score"]  # which every evaluation logs

@@ -41,6 +41,7 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
     of_groups = [right[groups == g].mean() if (groups == g).any() else np.nan for g in range(num_groups)]
     np.testing.assert_allclose([found[f"group_accuracy/g{g}"] for g in range(num_groups)], of_groups)
     np.testing.assert_allclose(found["worst_group_accuracy"], np.nanmin(of_groups))
+    np.testing.assert_allclose(found["group_balanced_accuracy"], np.nanmean(of_groups))
     np.testing.assert_allclose(found["accuracy"], right.mean())
     seen = ~np.isnan(of_groups)
     expected = np.average(np.array(of_groups)[seen], weights=shares[seen])
@@ -61,7 +62,7 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
     counts = Counts(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
     values = compute(counts, ["a", "b", "c"], ["g", "h"], [5, 5])
-    assert len(values) == 4 + len(OF_A_CLASS) * 3 + 2
+    assert len(values) == 5 + len(OF_A_CLASS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
 

@@ -8,7 +8,6 @@ with overrides as for main.py. Exit status 0, or 2 with one line (verify: a line
 """
 
 import argparse
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -86,9 +85,7 @@ def verify(config: ConfigDict) -> int:
     section, provided = dict(config.data), {"data_dir": config.data_dir, "seed": config.seed}
     problems, name = [], section["name"]
     if name in LISTINGS:
-        function = LISTINGS[name]
-        wanted = inspect.signature(function).parameters.keys()
-        listing = function(**{key: value for key, value in (section | provided).items() if key in wanted})
+        listing = build(LISTINGS, section, **provided)
         problems += listing.all_problems()
         name, size = listing.name, len(listing.paths)
     else:

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.listing import Listing, dataset_of, find
-from imbalance.data.splits import Dataset, choose, stratified_split
+from imbalance.data.listing import Listing, find, opened
+from imbalance.data.splits import choose, stratified_split
 from imbalance.decode import Recipe
 from imbalance.errors import BadInput
 from imbalance.schema import Count, Name, Natural
@@ -32,7 +32,7 @@ PAPERS_TRAIN: Final = (
 )  # of the 2 % that Wang et al. train on: a fingerprint of the rows' order too
 
 
-def celeba(
+def list_celeba(
     data_dir: str,
     *,
     target: Name,
@@ -43,8 +43,8 @@ def celeba(
     subset_seed: Natural,
     size: Count,
     augment: tuple[Augmentation, ...],
-) -> Dataset:
-    """The published partition, or a part of it. Class: the target attribute; group: it and the confounders.
+) -> Listing:
+    """The published partition, checked, or a part of it. Class: the target attribute; group: it and the confounders.
 
     Args:
         target: the attribute to predict, such as Blond_Hair.
@@ -57,31 +57,6 @@ def celeba(
         size: of the square images: the middle 178×178 pixels, resized.
         augment: see `imbalance.data.augment`.
     """
-    listing = list_celeba(
-        data_dir,
-        target=target,
-        confounders=confounders,
-        train_fraction=train_fraction,
-        val_fraction=val_fraction,
-        test=test,
-        subset_seed=subset_seed,
-        size=size,
-    )
-    return dataset_of(listing, data_dir, augment)
-
-
-def list_celeba(
-    data_dir: str,
-    *,
-    target: Name,
-    confounders: tuple[Name, ...],
-    train_fraction: Share,
-    val_fraction: Share,
-    test: Literal["full", "balanced"],
-    subset_seed: Natural,
-    size: Count,
-) -> Listing:
-    """The images that the config asks for, the whole metadata checked against the published counts."""
     file = find(data_dir, LAYOUTS, "CelebA", "python -m imbalance.data download celeba says how to get it")
     problems: list[str] = []
     wanted = (target, *confounders)
@@ -117,6 +92,7 @@ def list_celeba(
         file,
         images,
         Recipe("RGB", (("crop", 178), ("square", size))),
+        augment,
         [names[row] for row in kept],
         lines[kept],
         values[target][kept],
@@ -127,6 +103,9 @@ def list_celeba(
         tuple(", ".join(parts) for parts in product(*either)),
         problems,
     )
+
+
+celeba = opened(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Image files and their labels, as a metadata file lists them: what Waterbirds, CelebA and a user's own table share."""
 
 import csv
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ class Listing:
     name: of the data set, and so of its store.
     file: the metadata, `lines` (N,) the line of each image in it.
     folder: what `paths` (N) are relative to.
+    augment: what becomes of them in training.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, rows of the metadata, from 0.
     problems: one line each. Rows that cannot be read are named there, and left out of the rest.
@@ -35,6 +38,7 @@ class Listing:
     file: Path
     folder: Path
     recipe: Recipe
+    augment: tuple[Augmentation, ...]
     paths: Sequence[str]
     lines: np.ndarray
     targets: np.ndarray
@@ -84,7 +88,17 @@ def population_problems(
     return problems
 
 
-def dataset_of(listing: Listing, data_dir: str, augment: Sequence[Augmentation]) -> Dataset:
+def opened(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
+    """The data set of what `list_images` lists; its signature, which is what a config must say, is the same."""
+
+    @functools.wraps(list_images)
+    def dataset(data_dir: str, *args: Any, **values: Any) -> Dataset:
+        return dataset_of(list_images(data_dir, *args, **values), data_dir)
+
+    return dataset
+
+
+def dataset_of(listing: Listing, data_dir: str) -> Dataset:
     """The splits of `listing`, their images from its store, which is built if there is none.
 
     Raises:
@@ -102,7 +116,7 @@ def dataset_of(listing: Listing, data_dir: str, augment: Sequence[Augmentation])
 
     mean, std = MEAN[listing.recipe.mode], STD[listing.recipe.mode]
     names = listing.class_names, listing.group_names
-    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(augment))
+    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment))
 
 
 def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:

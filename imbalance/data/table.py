@@ -6,56 +6,11 @@ from typing import Literal
 import numpy as np
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.listing import SPLITS, Listing, check_columns, dataset_of, read_csv
-from imbalance.data.splits import Dataset, stratified_split
+from imbalance.data.listing import SPLITS, Listing, check_columns, opened, read_csv
+from imbalance.data.splits import stratified_split
 from imbalance.decode import Recipe
 from imbalance.errors import BadInput
 from imbalance.schema import Count, Fraction, Name
-
-
-def table(
-    data_dir: str,
-    seed: int,
-    *,
-    file: Name,
-    folder: str,
-    classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
-    val_fraction: Fraction,
-    test_fraction: Fraction,
-    mode: Literal["RGB", "L"],
-    resize: Count,
-    size: Count,
-    augment: tuple[Augmentation, ...],
-) -> Dataset:
-    """Images that a table lists in columns `path` and `target`, and as many others as there are groups to tell apart.
-
-    Args:
-        file: the table, `.csv` (UTF-8) or `.parquet`, under data_dir.
-        folder: what its paths are relative to, under data_dir; "" for data_dir itself.
-        classes: the values of `target`, in the order of the classes.
-        groups: the columns whose combinations are the groups: ("target",) for the classes, ("target", "place") for
-            each class in each place, ("group",) for a column of groups.
-        val_fraction, test_fraction: of every group, drawn from the run's seed; 0.0 where a column `split` says train,
-            val or test.
-        mode: of the images, "RGB" or "L" (grey).
-        resize, size: the shorter side is resized to `resize` pixels, and the `size`×`size` in the middle are kept.
-        augment: see `imbalance.data.augment`.
-    """
-    listing = list_table(
-        data_dir,
-        seed,
-        file=file,
-        folder=folder,
-        classes=classes,
-        groups=groups,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        mode=mode,
-        resize=resize,
-        size=size,
-    )
-    return dataset_of(listing, data_dir, augment)
 
 
 def list_table(
@@ -71,8 +26,22 @@ def list_table(
     mode: Literal["RGB", "L"],
     resize: Count,
     size: Count,
+    augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """The rows of the table, checked."""
+    """Images that a table lists in columns `path` and `target`, and as many others as there are groups to tell apart.
+
+    Args:
+        file: the table, `.csv` (UTF-8) or `.parquet`, under data_dir.
+        folder: what its paths are relative to, under data_dir; "" for data_dir itself.
+        classes: the values of `target`, in the order of the classes.
+        groups: the columns whose combinations are the groups: ("target",) for the classes, ("target", "place") for
+            each class in each place, ("group",) for a column of groups.
+        val_fraction, test_fraction: of every group, drawn from the run's seed; 0.0 where a column `split` says train,
+            val or test.
+        mode: of the images, "RGB" or "L" (grey).
+        resize, size: the shorter side is resized to `resize` pixels, and the `size`×`size` in the middle are kept.
+        augment: see `imbalance.data.augment`.
+    """
     check_values(classes, groups, val_fraction + test_fraction, resize, size)
     path = Path(data_dir) / file
     read = read_parquet if path.suffix == ".parquet" else read_csv
@@ -117,6 +86,7 @@ def list_table(
         path,
         Path(data_dir) / folder,
         Recipe(mode, (("shorter", resize), ("crop", size))),
+        augment,
         column("path"),
         np.array(lines, dtype=np.int64)[kept],
         np.array([classes.index(name) for name in column("target")], dtype=np.int64),
@@ -127,6 +97,9 @@ def list_table(
         tuple(", ".join(values) for values in group_values),
         problems,
     )
+
+
+table = opened(list_table)
 
 
 def check_values(classes: tuple[str, ...], groups: tuple[str, ...], held_out: float, resize: int, size: int) -> None:

@@ -6,8 +6,7 @@ from typing import Final
 import numpy as np
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.listing import Listing, dataset_of, find, read_csv
-from imbalance.data.splits import Dataset
+from imbalance.data.listing import Listing, find, opened, read_csv
 from imbalance.decode import Recipe
 from imbalance.schema import Count
 
@@ -29,19 +28,14 @@ PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 64
 REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation, made with another seed
 
 
-def waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: tuple[Augmentation, ...]) -> Dataset:
-    """The published splits. Class: the bird; group: the bird and its background.
+def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
+    """The published splits, checked. Class: the bird; group: the bird and its background.
 
     Args:
         size: of the square images: resized to 8/7 of it, as 256 to 224, and cropped in the middle.
         regenerated: take a copy whose counts are not the published ones; results do not compare with the literature's.
         augment: see `imbalance.data.augment`; published runs use flip and random_resized_crop, or nothing.
     """
-    return dataset_of(list_waterbirds(data_dir, size=size, regenerated=regenerated), data_dir, augment)
-
-
-def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool) -> Listing:
-    """The metadata, checked against the published counts."""
     hint = "python -m imbalance.data download waterbirds fetches it"
     file = find(data_dir, LAYOUTS, "Waterbirds", hint)
     heading, rows, lines, problems = read_csv(file, COLUMNS)
@@ -67,6 +61,7 @@ def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool) -> Listing
         file,
         file.parent,
         Recipe("RGB", (("square", round(size * 8 / 7)), ("crop", size))),
+        augment,
         [rows[i][columns["img_filename"]] for i in good],
         np.array(lines)[good],
         birds,
@@ -77,6 +72,9 @@ def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool) -> Listing
         GROUPS,
         problems,
     )
+
+
+waterbirds = opened(list_waterbirds)
 
 
 def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[str]:

@@ -1,0 +1,65 @@
+"""CelebA, blond hair: the polynomially-tailed loss without weights, on 2 % of the training images.
+
+Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 78.5 ± 1.2 %
+group-balanced test accuracy at the last epoch. ResNet-50 from ImageNet weights, 50 epochs of 3,255 images: for a GPU;
+not yet run here. Get the images as `python -m imbalance.data download celeba` says.
+
+    python main.py --config=configs/celeba_poly_unweighted.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"
+    config.score = "val/group_balanced_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="celeba",
+        target="Blond_Hair",
+        confounders=("Male",),  # with the target they make the groups; () for none
+        train_fraction=0.02,  # of train: 1446, 1308, 468 and 33 examples of the groups
+        val_fraction=0.1,  # of every group
+        test="balanced",  # 180 of every group, as in the paper; "full" for all of it
+        subset_seed=0,  # of these draws: the same images under every seed
+        size=224,  # the middle 178×178, resized
+        augment=(),  # or "flip", "random_resized_crop"
+    )
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="poly", alpha=1.0, left="logistic")
+    config.objective = create(name="average")
+    config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
+    config.optim = create(name="sgd", lr=4e-4, momentum=0.9, weight_decay=0.0)
+    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=50,
+        batch_size=64,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        eval_batch_size=128,
+        eval_every=1,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=True,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="last",  # or "best": by the monitored metric
+        monitor="val/group_balanced_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config
