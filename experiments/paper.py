@@ -107,10 +107,11 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
         test, train = mean([r.test for r in ours]), f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–"
         minutes = mean([r.summary["seconds"] / 60 for r in ours])
         devices, commits = (", ".join(sorted({of(r.summary) for r in ours})) or "–" for of in (device, commit))
-        diverged, so_far = (sum(r.status == "diverged" for r in results), "; ".join(map(progress, unfinished(results))))
+        diverged = sum(r.status == "diverged" for r in results)
+        so_far = "; ".join(map(progress, unfinished(results))) or "–"
         print(
             f"| {data} | {row} | {rows[data][row]} | {theirs.value:.1f} ± {theirs.standard_deviation:.1f} "
-            f"| {theirs.n} | {test.percent()} | {test.n} | {train} | {diverged} | {so_far or '–'} "
+            f"| {theirs.n} | {test.percent()} | {test.n} | {train} | {diverged} | {so_far} "
             f"| {devices} | {minutes.text(1, 1)} | {commits} |"
         )
 
@@ -118,8 +119,8 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
 def progress(result: Result) -> str:
     """Of a run that has not finished: how far it is, and what it has so far."""
     epoch = f"epoch {result.epoch} of {result.epochs}"
-    epoch += f", the best of them {result.chosen}" if result.chosen != result.epoch else ""
-    return f"seed {result.seed}, {epoch}: test {100 * result.test:.1f}, train {100 * result.train:.1f}"
+    selected = f", selected {result.chosen}" if result.chosen != result.epoch else ""
+    return f"seed {result.seed}, {epoch}{selected}: test {100 * result.test:.1f}, train {100 * result.train:.1f}"
 
 
 def device(summary: Mapping[str, Any]) -> str:

@@ -66,12 +66,12 @@ def test_early_stopping_by_metrics_is_the_rule_of_that_name_by_logits(config, tm
 
 
 def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: list[float]) -> None:
-    """A run directory as training leaves it: an evaluation for every accuracy, of val's only group and test's first."""
+    """A run directory as training leaves it, with an evaluation for every val accuracy; the better val, the worse test."""
     directory = configured(config, KEPT, seed, str(work_dir)).directory
     directory.mkdir(parents=True)
     lines = [
         {"epoch": epoch, "train/accuracy": 0.9, "val/group_accuracy/cat": accuracy,
-         "test/group_accuracy/cat": accuracy, "test/group_accuracy/dog": 0.5, "test/group_accuracy/none": None}
+         "test/group_accuracy/cat": 1 - accuracy, "test/group_accuracy/dog": 0.5, "test/group_accuracy/none": None}
         for epoch, accuracy in enumerate(accuracies, 1)
     ]  # fmt: skip
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -83,8 +83,8 @@ def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: 
 @pytest.mark.parametrize(
     ("choose", "mean", "so_far"),
     [
-        (last, "55.0 ± 63.5", ["seed 2, epoch 3 of 400: test 55.0", "seed 3, epoch 1 of 400: test 47.0"]),
-        (best_group_average, "65.0 ± 0.0", ["seed 2, epoch 3 of 400, the best of them 1: test 75.0"]),
+        (last, "45.0 ± 63.5", ["seed 2, epoch 3 of 400: test 45.0", "seed 3, epoch 1 of 400: test 53.0"]),
+        (best_group_average, "35.0 ± 0.0", ["seed 2, epoch 3 of 400, selected 1: test 25.0"]),
     ],
 )
 def test_the_ledger_keeps_what_is_not_done_apart(choose, mean, so_far, tmp_path, capsys):
