@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.collect import collect
-from experiments.runs import CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
+from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
 from experiments.statistics import mean
 from imbalance.errors import BadInput
 
@@ -95,7 +95,7 @@ def compare() -> None:
     work_dir = Path(WORK_DIR.value)
     if CONFIGS.value:
         runs = [configured(c, KEPT, s, WORK_DIR.value) for c in CONFIGS.value for s in range(SEEDS.value)]
-        run_all(runs, JOBS.value)
+        run_all(runs, JOBS.value, AT_ONCE.value)
         wanted = {str(run.directory.relative_to(work_dir)) for run in runs}
     found = {}
     for row in collect(work_dir):

@@ -1,0 +1,39 @@
+"""The commands that train several runs and print a table, from their flags to the table."""
+
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from conftest import ROOT
+
+from experiments import compare, selection
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> list[str]:
+    """Two config files whose runs take a moment."""
+    paths = []
+    for name in ("digits_ce", "digits_poly"):
+        text = (ROOT / "configs" / f"{name}.py").read_text()
+        paths.append(tmp_path / f"{name}_short.py")
+        paths[-1].write_text(text.replace("epochs=600", "epochs=2").replace("eval_every=10", "eval_every=1"))
+    return list(map(str, paths))
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"),
+    [(compare.compare, 2), (selection.compare, 2 * len(selection.RULES))],
+    ids=["compare", "selection"],
+)
+def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(command, rows, configs, tmp_path, capsys):
+    arguments = [f"--configs={','.join(configs)}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
+    with flagsaver.flagsaver():
+        flags.FLAGS(["", *arguments])
+        command()
+        first = capsys.readouterr().out
+        command()
+        assert capsys.readouterr().out == first
+    table = [line for line in first.splitlines() if line.startswith("| digits_")]
+    assert len(table) == rows and all("_short" in line and " ± " in line for line in table)
+    assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
