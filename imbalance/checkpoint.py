@@ -38,7 +38,7 @@ def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) ->
             return
         values = {"values": torch.stack(progress.values).cpu() if progress.values else torch.empty(0)}
         state = {
-            "model": accelerator.unwrap_model(learner.model).state_dict(),
+            "model": learner.network.state_dict(),
             "optimizer": learner.optimizer.state_dict(),
             "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
             "objective": learner.objective.state_dict(),
@@ -67,7 +67,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     log.start_wandb(state["wandb_id"] if state else None)
     if not state:
         return Progress()
-    accelerator.unwrap_model(learner.model).load_state_dict(state["model"])
+    learner.network.load_state_dict(state["model"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.objective.load_state_dict(state["objective"])
     if accelerator.scaler:

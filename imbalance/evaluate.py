@@ -30,7 +30,7 @@ def evaluate(
     accelerator, dataset = learner.accelerator, learner.dataset.judged
     split, size = getattr(dataset, name), config.trainer.eval_batch_size
     starts = range(accelerator.process_index * size, len(split), accelerator.num_processes * size)
-    model, loss = accelerator.unwrap_model(learner.model).eval(), learner.loss
+    model, loss = learner.network.eval(), learner.loss
     if learner.dataset.probe:
         model, loss = probed(config, learner), CrossEntropy()
     kept, rows, predictions, margins = {}, [], [], []
@@ -66,7 +66,7 @@ def training_metrics(learner: Learner, progress: Progress) -> dict[str, float]:
     counts = count_everywhere(learner, dataset, train, rows, predictions)
     values = {"loss": torch.stack(progress.values).double().mean().item()} | measure(dataset, counts)
     values |= margins_of_groups(learner, dataset, rows, progress.margins)
-    parameters = learner.accelerator.unwrap_model(learner.model).parameters()
+    parameters = learner.network.parameters()
     norm = torch.stack([p.detach().double().square().sum() for p in parameters]).sum().sqrt().item()
     return {f"train/{key}": value for key, value in values.items()} | {"weight_norm": norm}
 
@@ -98,14 +98,14 @@ def margins_of_groups(learner: Learner, dataset: Dataset, rows: Tensor, margins:
 @torch.no_grad()
 def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
     """(N, D) what the model's last layer sees of a split, in evaluation mode."""
-    model, size = learner.accelerator.unwrap_model(learner.model).eval(), config.trainer.eval_batch_size
+    model, size = learner.network.eval(), config.trainer.eval_batch_size
     batches = (slice(start, start + size) for start in range(0, len(split), size))
     return torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
 
 
 def probed(config: ConfigDict, learner: Learner) -> nn.Module:
     """The model's features under a new head, fitted to classes that they were not trained for (`Dataset.probe`)."""
-    probe, model = learner.dataset.probe, learner.accelerator.unwrap_model(learner.model)
+    probe, model = learner.dataset.probe, learner.network
     inputs = features(config, learner, probe.train)
     return nn.Sequential(model.features, fit_head(inputs, probe.train.targets, learner.dataset.probe_strength))
 

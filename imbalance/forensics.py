@@ -24,7 +24,7 @@ FILE = "divergence.pt"
 
 def before_step(learner: Learner) -> dict[str, Any]:
     """What a step changes before its loss is known: with the parameters, all that it takes to do it again."""
-    objective = {key: value.clone() for key, value in learner.objective.state_dict().items()}
+    objective = {key: value.clone() for key, value in learner.objective.named_buffers()}
     return {"random": random_state(), "objective": objective}
 
 
@@ -77,7 +77,7 @@ def diverged(
         "margins": margins(every_logit, targets.cpu()),
         "losses": losses.detach(),
         "value": value.detach(),
-        "model": accelerator.unwrap_model(learner.model).state_dict(),
+        "model": learner.network.state_dict(),
         "objective": before["objective"],
         "random": [share["random"] for share in shares],
     }
@@ -100,7 +100,7 @@ def trace_forward(learner: Learner, inputs: Tensor) -> dict[str, float]:
 
     In the order in which they enter a forward pass in training mode.
     """
-    model = learner.accelerator.unwrap_model(learner.model)
+    model = learner.network
     found = {f"parameter {name}": _magnitude(parameter) for name, parameter in model.named_parameters()}
     found["inputs"] = _magnitude(inputs)
 

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from ml_collections import ConfigDict
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.data import DATASETS, Dataset, normaliser
 from imbalance.losses import LOSSES
@@ -42,6 +43,14 @@ class Learner:
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
+
+    @property
+    def network(self) -> nn.Module:
+        """The model without what exchanges its gradients: with the same weights, and for one process alone.
+
+        `accelerator.unwrap_model` would import torch's compiler to see whether the model is compiled.
+        """
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
@@ -101,7 +110,10 @@ def make_learner(
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer = build(OPTIMIZERS, optim, parameters=model.parameters())
     schedule = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
-    model = accelerator.prepare(model)  # not the optimiser: accelerate's wrapper costs more than a small model's step
+    # Not the optimiser: accelerate's wrapper costs more than a small model's step. And not the model where there is
+    # nothing to prepare, which accelerate imports half of torch to find out.
+    if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
+        model = accelerator.prepare(model)
     # From here on random numbers (dropout) differ between processes.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(

@@ -1,6 +1,7 @@
 """Optimisers, and learning-rate schedules as functions of the epoch."""
 
 import bisect
+import inspect
 import math
 from collections.abc import Iterable
 
@@ -12,12 +13,23 @@ from imbalance.schema import Fraction, Natural, NonNegative, Positive
 Parameters = Iterable[nn.Parameter]
 
 
+def uncompiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """`optimizer` without what torch wraps around its methods in case torch.compile looks into them.
+
+    That imports the compiler, which takes as long as all else before a first step. Here only models are compiled.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in wrapped}
+    methods["step"] = torch.no_grad()(inspect.unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)
+
+
 # All fused: one kernel a step for all parameters, on a CPU too, where a small model's step is mostly overhead.
 
 
 def sgd(parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative) -> torch.optim.SGD:
     """Stochastic gradient descent with (heavy-ball) momentum."""
-    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    optimizer = uncompiled(torch.optim.SGD)(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
     # torch leaves the momentum uninitialised where float16 gradients overflow in the first step (2.13). From zero the
     # first step is the same.
     for parameter in optimizer.param_groups[0]["params"] if momentum else ():
@@ -29,14 +41,14 @@ def adam(
     parameters: Parameters, *, lr: Positive, betas: tuple[Fraction, Fraction], weight_decay: NonNegative
 ) -> torch.optim.Adam:
     """Kingma and Ba, ICLR 2015; `weight_decay` is added to the gradient."""
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    return uncompiled(torch.optim.Adam)(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 def adamw(
     parameters: Parameters, *, lr: Positive, betas: tuple[Fraction, Fraction], weight_decay: NonNegative
 ) -> torch.optim.AdamW:
     """Loshchilov and Hutter, ICLR 2019; `weight_decay` shrinks the parameters directly."""
-    return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    return uncompiled(torch.optim.AdamW)(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 # A schedule returns the factor on the learning rate at a (fractional) epoch: without state, a resume needs none.

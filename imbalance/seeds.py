@@ -19,9 +19,9 @@ def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
 
 
 def random_state() -> dict[str, Tensor]:
-    """The state of torch's global generators, from which dropout draws: the CPU's, and where there is a GPU its own."""
+    """The state of torch's global generators, from which dropout draws: the CPU's, and where one is in use a GPU's."""
     state = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:

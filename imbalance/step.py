@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from imbalance.data.augment import augment, occasions
@@ -72,8 +73,9 @@ def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], T
     indices, when = train.indices[order.to(device)], when.to(device)
 
     def images(places: slice) -> Tensor:
-        rows = train.inputs.index_select(0, stored[places])  # several times as fast as [] on a CPU
-        batch = augment(rows, indices[places], when[places], names, learner.seed)
+        batch = train.inputs.index_select(0, stored[places])  # several times as fast as [] on a CPU
+        if names:
+            batch = augment(batch, indices[places], when[places], names, learner.seed)
         return learner.normalise(batch)
 
     return images
@@ -118,7 +120,7 @@ def forward(
     world = accelerator.num_processes  # the processes' gradients are averaged, where their sum is meant
     if parts == 1:
         logits, losses = predict(learner, epoch, places)
-        return logits, losses, lambda value: accelerator.backward(value * world if world > 1 else value)
+        return logits, losses, lambda value: go_backward(accelerator, value * world if world > 1 else value)
 
     # On every process as many, some perhaps empty: the processes wait for one another.
     share = range(len(epoch.rows))[places]
@@ -141,6 +143,11 @@ def forward(
         for i, (piece, coefficient) in enumerate(zip(pieces, coefficients.tensor_split(cuts[1:-1])), start=1):
             # Only the last part's backward pass exchanges gradients.
             with nullcontext() if i == parts else accelerator.no_sync(learner.model):
-                accelerator.backward((coefficient * predict(learner, epoch, piece)[1]).sum())
+                go_backward(accelerator, (coefficient * predict(learner, epoch, piece)[1]).sum())
 
     return logits, losses, backward
+
+
+def go_backward(accelerator: Accelerator, value: Tensor) -> None:
+    """As `accelerator.backward`, which divides by one first: of a small model's step, a twentieth."""
+    (accelerator.scaler.scale(value) if accelerator.scaler else value).backward()

@@ -122,7 +122,7 @@ def train_epoch(
         before = forensics.before_step(learner)
         logits, losses, backward = forward(learner, epoch, mine, config.trainer.accumulation)
         request = interrupt.signum or (SAVE if log.writes and clock.save_is_due(batch + 1 == batches) else 0)
-        losses, request = across_processes(accelerator, losses, request, len(epoch.rows[whole]))
+        losses, request = across_processes(accelerator, losses, request, min(size, len(epoch.rows) - whole.start))
         value = learner.objective(losses, epoch.weights[whole], epoch.groups[whole])
         read = read_later(value, request)
         backward(value)
@@ -193,7 +193,7 @@ def compare(config: ConfigDict, learner: Learner, progress: Progress, epoch: int
         return
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
     if config.callbacks.select == "best":
-        model = learner.accelerator.unwrap_model(learner.model)
+        model = learner.network
         progress.best_weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
 
 
@@ -201,7 +201,7 @@ def finish(
     config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt
 ) -> dict[str, Any]:
     """Judge the selected weights on every split, and write them, their predictions and the summary."""
-    model = learner.accelerator.unwrap_model(learner.model)
+    model = learner.network
     if config.callbacks.select == "best" and progress.best_weights:
         model.load_state_dict(progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
@@ -239,7 +239,7 @@ def gathered(kept: dict[int, Tensor]) -> Tensor:
 
 def new_head(config: ConfigDict, learner: Learner) -> dict[str, Tensor]:
     """The last layer's state after what `config.head` does to it."""
-    dataset, head = learner.dataset, learner.accelerator.unwrap_model(learner.model).head
+    dataset, head = learner.dataset, learner.network.head
     weight, bias = build(
         HEADS,
         config.head,

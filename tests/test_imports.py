@@ -23,6 +23,17 @@ def test_the_loop_needs_no_torchvision_wandb_or_scikit_learn():
     assert not {"torchvision", "wandb", "sklearn", "matplotlib"} & imported_by("import imbalance.train")
 
 
+def test_a_run_needs_no_compiler_and_no_scikit_learn(tmp_path):
+    """Which take longer to import than torch; many of torch's and accelerate's functions do so on the quiet."""
+    code = f"""
+from imbalance.config import load
+from imbalance.train import run
+config = load("configs/digits_ce.py")
+config.debug, config.work_dir = True, {str(tmp_path)!r}
+run(config)"""
+    assert not {"torch._dynamo", "torch._inductor", "sympy", "sklearn", "scipy.stats"} & imported_by(f"exec({code!r})")
+
+
 def test_torchvision_imports_beside_this_torch():
     """Also where torchvision is a CUDA build and torch is not: its transforms and data sets work."""
     from imbalance.vision import import_torchvision

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imbalance.data.digits import read_digits
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 from imbalance.schema import Fraction, Natural
@@ -30,16 +31,14 @@ def colored_digits(
             the colour, so the digit can always be read without it.
         val_fraction, test_fraction: of each class's examples (about 900).
     """
-    from sklearn.datasets import load_digits
-
     if min(val_fraction, test_fraction) < 0.01:
         raise BadInput(
             f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both splits need examples"
         )
-    source, rng = load_digits(), np.random.default_rng(seed)
+    (images, digits), rng = read_digits(), np.random.default_rng(seed)
     chosen = {"train": [], "val": [], "test": []}
     for label, name in enumerate(CLASSES):
-        rows = rng.permutation(np.flatnonzero(source.target % 2 == label))
+        rows = rng.permutation(np.flatnonzero(digits % 2 == label))
         of_train = train_per_group[2 * label : 2 * label + 2]
         sizes = {split: [int(len(rows) * f / 2)] * 2 for split, f in (("val", val_fraction), ("test", test_fraction))}
         left = len(rows) - sum(sizes["val"] + sizes["test"])
@@ -51,8 +50,6 @@ def colored_digits(
             for colour, size in enumerate(per_colour):
                 chosen[split] += [(row, label, colour) for row in rows[:size]]
                 rows = rows[size:]
-
-    images = torch.from_numpy(source.images / 16).float()
 
     def split(name: str) -> Split:
         rows, targets, colours = torch.tensor(np.array(chosen[name])).unbind(1)
