@@ -22,6 +22,7 @@ from imbalance.heads import HEADS
 from imbalance.interrupt import Interrupt
 from imbalance.learner import Learner, first_run, make_learner
 from imbalance.logging import RunLog, provenance
+from imbalance.memory import keep_freed_memory
 from imbalance.metrics import check_labels
 from imbalance.processes import across_processes, from_main, read_later, start_accelerator
 from imbalance.schema import build
@@ -80,6 +81,8 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     log.line(f"{log.directory}\n{report.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
+    if learner.accelerator.device.type == "cpu":
+        keep_freed_memory()
     return checkpoint.resume(config, learner, log)
 
 
