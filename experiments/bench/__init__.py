@@ -1,0 +1,1 @@
+"""How fast the project is, each figure beside what it has to be measured against."""

@@ -1,0 +1,81 @@
+"""What the parts of the benchmark share: rows, turns and processes."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    part, case: what was measured over what.
+    ratios: of all turns, in ascending order.
+    bar: what the median is held to, such as "≤ 1.03"; "" where nothing.
+    """
+
+    part: str
+    case: str
+    ratios: list[float]
+    bar: str
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """What `call` takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int) -> list[float]:
+    """The ratios of two measurements, first over second, in ascending order; who begins a turn changes."""
+    ratios = []
+    for turn in range(repeats):
+        if turn % 2:
+            under = second()
+            over = first()
+        else:
+            over = first()
+            under = second()
+        ratios.append(over / under)
+    return sorted(ratios)
+
+
+def timed_in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> list[float]:
+    """`in_turns` of the seconds that two calls take, after one of each to warm up."""
+    first()
+    second()
+    return in_turns(lambda: seconds(first), lambda: seconds(second), repeats)
+
+
+def few(repeats: int) -> int:
+    """How many turns there are of processes, whose start takes seconds."""
+    return (repeats + 1) // 2
+
+
+def python(*arguments: str) -> str:
+    """What a new process of this Python prints. It runs at the root of the project, with as many threads as this one."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    call = subprocess.run(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment
+    )
+    return call.stdout
+
+
+def measured_by(module: str, **arguments: Any) -> Any:
+    """What the module's `measure(**arguments)` returns in a process of its own, by way of JSON."""
+    code = f"import json; from {module} import measure; print(json.dumps(measure(**{arguments!r})))"
+    return json.loads(python("-c", code).splitlines()[-1])

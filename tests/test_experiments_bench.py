@@ -1,0 +1,141 @@
+"""The benchmark measures what it says; how fast anything is, it alone tells."""
+
+import json
+
+import pytest
+import torch
+from absl.testing import flagsaver
+from ml_collections.config_dict import create
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+from experiments.bench import __main__ as bench
+from experiments.bench import evaluation, growth, images, paper, start, step
+from experiments.bench.cases import make, on_images, our_epoch
+from experiments.bench.timing import Row, in_turns, measured_by
+from imbalance.data import DATASETS, Dataset, Split
+from imbalance.evaluate import evaluate, training_metrics
+from imbalance.interrupt import Interrupt
+from imbalance.state import Progress
+
+
+@pytest.mark.parametrize("case", (step.digits_mlp, lambda: on_images("linear", size=80, batch_size=32)))
+def test_the_bare_loop_takes_the_same_steps_as_ours(case):
+    config = case()
+    ours, theirs = make(config), make(config)
+    start = [parameter.detach().clone() for parameter in ours.model.parameters()]
+    our_epoch(config, ours)()
+    order = theirs.sampler(0)
+    step.bare_epoch(theirs, step.bare_optimizer(config, theirs), order, config.trainer.batch_size)
+    for before, our, their in zip(start, ours.model.parameters(), theirs.model.parameters()):
+        assert not torch.equal(our, before)
+        torch.testing.assert_close(our, their)
+
+
+def test_our_epochs_follow_one_another():
+    config = on_images("linear", size=80, batch_size=32)
+    learner = make(config)
+    epoch = our_epoch(config, learner)
+    drawn = []
+    sampler = learner.sampler
+    learner.sampler = lambda number: drawn.append(number) or sampler(number)
+    epoch()
+    epoch()
+    assert drawn == [0, 1]
+
+
+def test_the_papers_loop_sees_the_same_images_and_learns_them():
+    config = on_images("linear", size=48, batch_size=16)
+    learner = make(config)
+    theirs = paper.Transformed(learner.dataset)
+    seen = torch.stack([image for image, _ in theirs])
+    torch.testing.assert_close(seen, learner.normalise(learner.dataset.train.inputs), rtol=1e-4, atol=1e-4)
+    loader = DataLoader(theirs, 16, shuffle=True)
+    optimizer = torch.optim.SGD(learner.model.parameters(), lr=0.001, momentum=0.9)
+    epochs = [paper.epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
+    assert [len(epoch) for epoch in epochs] == [3] * 10
+    assert not learner.model.training  # each batch was seen again in evaluation mode
+    assert epochs[-1][0][0] < epochs[0][0][0] / 2 and epochs[-1][-1][1] == 1
+
+
+def test_turns_alternate_and_give_sorted_ratios():
+    calls, values = [], iter([8.0, 2.0, 4.0, 2.0, 9.0, 3.0])
+
+    def measured(name: str) -> float:
+        calls.append(name)
+        return next(values)
+
+    assert in_turns(lambda: measured("a"), lambda: measured("b"), 3) == [0.5, 3, 4]
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_every_part_gives_rows(monkeypatch):
+    """Those that start processes are tried in this one."""
+    tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
+    monkeypatch.setattr(step, "CASES", tiny)
+    found = step.rows(2) + evaluation.rows(2, [("linear", 64, 3, 5, "")])
+    monkeypatch.setattr(images, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
+    found += images.rows(2, count=10)
+    monkeypatch.setattr(paper, "measured_by", lambda _, **values: paper.measure(**values))
+    monkeypatch.setattr(growth, "measured_by", lambda _, **values: [1 + values["size"]] * 3)
+    monkeypatch.setattr(paper, "on_images", lambda _, **values: on_images("linear", **values))
+    found += paper.rows(4, batches=1)
+    examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
+    found += growth.rows(4, [examples], dict(classes=3, groups=4))
+    assert [row.part.partition(":")[0] for row in found] == [
+        "step", "evaluation", "images", "images", "paper", "growth", "growth", "growth"
+    ]  # fmt: skip
+    for row in found:
+        assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
+
+
+def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
+    parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in "ab"}
+    monkeypatch.setattr(bench, "PARTS", parts)
+    with flagsaver.as_parsed(only="b", repeats="2", output=str(tmp_path / "bench.json")):
+        bench.main(["bench"])
+    assert capsys.readouterr().out.splitlines()[-1] == "| b | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved["rows"] == [{"part": "b", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
+    assert saved["torch"] == torch.__version__
+
+
+def test_other_processes_measure_and_start():
+    seconds, memory, data = measured_by("experiments.bench.growth", size=2000, classes=2, groups=2)
+    assert seconds > 0 and data == 2000 * 3 * 32 * 32 and data < memory < 100 * data
+    start.start("digits_ce")  # raises where no step is made
+
+
+def test_nothing_grows_with_groups_times_examples():
+    """The largest tensor of a step, of an evaluation and of the training metrics has N·K or K² elements."""
+    size, classes, groups = 60, 40, 50
+
+    def points(seed: int) -> Dataset:
+        rows = torch.arange(size)
+        split = Split(torch.randn(size, 2), rows % classes, rows % groups, rows)
+        return Dataset(split, split, split, *(tuple(map(str, range(count))) for count in (classes, groups)))
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    self.elements = max(self.elements, tensor.numel())
+            return out
+
+    config = on_images("linear", size=size, batch_size=size)
+    config.data, config.weights.by = create(name="points"), "group"
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0)
+    with pytest.MonkeyPatch.context() as patch, Largest() as largest:
+        patch.setitem(DATASETS, "points", points)
+        learner = make(config)
+        largest.elements = 0
+        our_epoch(config, learner)()
+        evaluate(config, learner, "train", Interrupt())
+        rows = torch.arange(size)
+        progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
+        progress.margins = [torch.ones(size)]
+        training_metrics(learner, progress)
+    assert size * classes <= largest.elements < size * groups
