@@ -40,25 +40,26 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int) -> list[float]:
-    """The ratios of two measurements, first over second, in ascending order; who begins a turn changes."""
+def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:
+    """The ratios of two measurements, first over second, in ascending order; who begins a turn changes.
+
+    A ratio is one of medians over `each` turns, where a single one is so short that a hiccup of the machine shows.
+    """
     ratios = []
-    for turn in range(repeats):
-        if turn % 2:
-            under = second()
-            over = first()
-        else:
-            over = first()
-            under = second()
-        ratios.append(over / under)
+    for repeat in range(repeats):
+        over, under = [], []
+        for turn in range(repeat, repeat + each):
+            for measurement, found in ((first, over), (second, under))[:: -1 if turn % 2 else 1]:
+                found.append(measurement())
+        ratios.append(statistics.median(over) / statistics.median(under))
     return sorted(ratios)
 
 
-def timed_in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> list[float]:
+def timed_in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int, each: int = 1) -> list[float]:
     """`in_turns` of the seconds that two calls take, after one of each to warm up."""
     first()
     second()
-    return in_turns(lambda: seconds(first), lambda: seconds(second), repeats)
+    return in_turns(lambda: seconds(first), lambda: seconds(second), repeats, each)
 
 
 def few(repeats: int) -> int:
