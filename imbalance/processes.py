@@ -26,9 +26,8 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
     if config.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
-        torch.use_deterministic_algorithms(
-            config.trainer.deterministic
-        )  # imports torch's compiler, for a second or more
+        # Only then, as the call imports torch's compiler.
+        torch.use_deterministic_algorithms(config.trainer.deterministic)
     # `accelerate launch --cpu --num_processes 2` starts one process, and leaves no other trace of having been asked.
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     asked = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from absl.testing import flagsaver
 from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -79,11 +78,12 @@ def test_every_part_gives_rows(monkeypatch):
     monkeypatch.setattr(paper, "measured_by", lambda _, **values: paper.measure(**values))
     monkeypatch.setattr(growth, "measured_by", lambda _, **values: [1 + values["size"]] * 3)
     monkeypatch.setattr(paper, "on_images", lambda _, **values: on_images("linear", **values))
+    monkeypatch.setattr(paper, "gains_from_bf16", lambda: True)
     found += paper.rows(4, batches=1)
     examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
     found += growth.rows(4, [examples], dict(classes=3, groups=4))
     assert [row.part.partition(":")[0] for row in found] == [
-        "step", "evaluation", "images", "images", "paper", "growth", "growth", "growth"
+        "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth"
     ]  # fmt: skip
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
@@ -92,8 +92,7 @@ def test_every_part_gives_rows(monkeypatch):
 def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
     parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in "ab"}
     monkeypatch.setattr(bench, "PARTS", parts)
-    with flagsaver.as_parsed(only="b", repeats="2", output=str(tmp_path / "bench.json")):
-        bench.main(["bench"])
+    bench.main(["--only=b", "--repeats=2", f"--output={tmp_path / 'bench.json'}"])
     assert capsys.readouterr().out.splitlines()[-1] == "| b | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
     saved = json.loads((tmp_path / "bench.json").read_text())
     assert saved["rows"] == [{"part": "b", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
@@ -139,3 +138,10 @@ def test_nothing_grows_with_groups_times_examples():
         progress.margins = [torch.ones(size)]
         training_metrics(learner, progress)
     assert size * classes <= largest.elements < size * groups
+
+
+@pytest.mark.parametrize("argument", ("--only=steps", "--repeats=0"))
+def test_what_it_does_not_know_it_says(argument, capsys):
+    with pytest.raises(SystemExit) as exit:
+        bench.main([argument])
+    assert exit.value.code == 2 and "--only takes some of step, paper" in capsys.readouterr().err

@@ -5,14 +5,14 @@ median of the ratios with their range. All parts take six minutes or so on two c
 look at the range before the median.
 """
 
+import argparse
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from absl import app, flags
 
 from experiments.bench import evaluation, growth, images, paper, start, step
 from experiments.bench.timing import Row
@@ -26,9 +26,6 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "growth": growth.rows,
 }
 
-REPEATS = flags.DEFINE_integer("repeats", 5, "Ratios a figure; half as many where each takes new processes.", 1)
-ONLY = flags.DEFINE_list("only", list(PARTS), "The parts to run.")
-OUTPUT = flags.DEFINE_string("output", None, "A JSON file for all ratios.")
 HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
 
 
@@ -37,20 +34,26 @@ def line(row: Row) -> str:
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
 
 
-def main(argv: list[str]) -> None:
-    unknown = [name for name in ONLY.value if name not in PARTS]
-    if unknown or argv[1:]:
-        raise app.UsageError(f"{(unknown + argv[1:])[0]!r} given; --only takes some of {', '.join(PARTS)}")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="the parts to run, with commas; by default all")
+    parser.add_argument("--repeats", type=int, default=5, help="ratios a figure; half where each takes new processes")
+    parser.add_argument("--output", type=Path, help="a JSON file for all ratios")
+    arguments = parser.parse_args(argv)
+    parts = arguments.only.split(",")
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown or arguments.repeats < 1:
+        parser.error(f"--only takes some of {', '.join(PARTS)}, --repeats at least 1")
     machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
     found = []
-    for name in ONLY.value:
-        for row in PARTS[name](REPEATS.value):
+    for name in parts:
+        for row in PARTS[name](arguments.repeats):
             found.append(asdict(row) | {"median": row.median})
             print(line(row), flush=True)
-    if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(machine | {"rows": found}, indent=2) + "\n")
+    if arguments.output:
+        arguments.output.write_text(json.dumps(machine | {"rows": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
