@@ -56,9 +56,11 @@ def compute(
     0/0 (the recall of a class without examples, the precision of one never predicted) is nan, and is left out of
     means and of "worst".
     """
-    confusion = counts.confusion.cpu().numpy().astype(np.float64)
+    confusion = counts.confusion.cpu().numpy()
     wrong, right = counts.grouped.cpu().numpy().astype(np.float64).T
-    hits, support, predicted, total = confusion.diagonal(), confusion.sum(1), confusion.sum(0), confusion.sum()
+    sums = (confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+    hits, support, predicted = (values.astype(np.float64) for values in sums)
+    total = support.sum()
     with np.errstate(invalid="ignore"):
         recall, precision = hits / support, hits / predicted
         f1 = 2 * hits / (support + predicted)
