@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from experiments.bench import __main__ as bench
-from experiments.bench import evaluation, growth, images, paper, start, step
+from experiments.bench import evaluation, growth, images, paper, stacked, start, step
 from experiments.bench.cases import make, on_images, our_epoch
 from experiments.bench.timing import Row, in_turns, measured_by
 from imbalance.data import DATASETS, Dataset, Split
@@ -68,6 +69,12 @@ def test_turns_alternate_and_give_sorted_ratios():
     assert calls == ["a", "b", "b", "a", "a", "b"]
 
 
+def short() -> ConfigDict:
+    config = stacked.protocol("digits_ce")
+    config.trainer.epochs = 1
+    return config
+
+
 def test_every_part_gives_rows(monkeypatch):
     """Those that start processes are tried in this one."""
     tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
@@ -82,8 +89,13 @@ def test_every_part_gives_rows(monkeypatch):
     found += paper.rows(4, batches=1)
     examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
     found += growth.rows(4, [examples], dict(classes=3, groups=4))
+    monkeypatch.setattr(stacked, "EPOCHS", {"linear": (step.digits_mlp, 1, "")})
+    monkeypatch.setattr(stacked, "RATES", 2)
+    monkeypatch.setattr(stacked, "SEEDS", 2)
+    monkeypatch.setattr(stacked, "RUNS", {})
+    found += [*stacked.rows(2), Row(stacked.PART, "runs", stacked.of_runs(short, 2), "")]
     assert [row.part.partition(":")[0] for row in found] == [
-        "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth"
+        "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth", "sweep", "sweep"
     ]  # fmt: skip
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median

@@ -1,7 +1,7 @@
 """How fast the project is: `python -m experiments.bench [--only=step] [--repeats=5] [--output=bench.json]`.
 
 Every figure is a ratio of two runs that take turns, in one process or in a pair of processes, and the table has the
-median of the ratios with their range. All parts take six minutes or so on two cores; with anything else running there,
+median of the ratios with their range. All parts take ten minutes or so on two cores; with anything else running there,
 look at the range before the median.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from experiments.bench import evaluation, growth, images, paper, start, step
+from experiments.bench import evaluation, growth, images, paper, stacked, start, step
 from experiments.bench.timing import Row
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
@@ -24,6 +24,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "evaluation": evaluation.rows,
     "start": start.rows,
     "growth": growth.rows,
+    "sweep": stacked.rows,
 }
 
 HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
