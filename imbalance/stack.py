@@ -246,7 +246,7 @@ class Stack:
 
     def backward(self, values: Tensor) -> tuple[Tensor, ...]:
         """Each model's gradient of its own value, stacked like the parameters: no value depends on another model."""
-        return torch.autograd.grad(values, self.parameters, torch.ones_like(values))
+        return torch.autograd.grad(values.sum(), self.parameters)
 
     @torch.no_grad()
     def descend(self, gradients: Sequence[Tensor], factor: float) -> None:
