@@ -226,6 +226,27 @@ def test_one_that_diverges_does_not_stop_the_others(config, tmp_path):
     assert "first non-finite" in forensics.replay(ours[2])
 
 
+def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypatch):
+    """Where it is not nan, that the others would take on in a sum or a mean."""
+    configs, forward, calls = varied(config, *MEMBERS), stack.Stack.forward, []
+
+    def patched(self, places):
+        logits, losses, values = forward(self, places)
+        calls.append(len(values))
+        if len(calls) == 3:
+            values = values + values.new_tensor([0, torch.inf, 0, 0])
+        return logits, losses, values
+
+    with monkeypatch.context() as context:
+        context.setattr(stack.Stack, "forward", patched)
+        ours = at_once(configs, tmp_path / "ours")
+    assert calls[:4] == [4, 4, 4, 3]
+    assert json.loads((ours[1] / "summary.json").read_text())["status"] == "diverged"
+    others = [0, 2, 3]
+    for i, theirs in zip(others, one_by_one([configs[i] for i in others], tmp_path / "theirs")):
+        assert_same(ours[i], theirs)
+
+
 @pytest.mark.parametrize("number", [1, 3, 7, 8])
 def test_stopped_and_gone_on_with(number, config, tmp_path, monkeypatch):
     """In any step; some of them then by themselves, the others at once."""
