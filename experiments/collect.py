@@ -21,6 +21,7 @@ from imbalance.errors import BadInput
 OUTPUT = flags.DEFINE_string("output", None, "The .csv or .parquet file to write; by default <work_dir>/runs.csv.")
 
 Row = dict[str, Any]
+INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # in place of a summary that is not there yet
 OF_SUMMARY = ("score", "epoch", "step", "selected_epoch", "interpolation_epoch", "seconds", "device", "commit")
 
 
@@ -28,7 +29,7 @@ def collect(work_dir: Path) -> list[Row]:
     """A row for every directory that holds a config.json, sorted by directory.
 
     Keys: name (of the config file), overrides, status, seed, the keys of OF_SUMMARY, config.<key> for every value of
-    the config, and <split>/<metric> where the run is done.
+    the config, test/examples/<group>, how many there are of each, and <split>/<metric> where the run is done.
     """
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
@@ -37,7 +38,7 @@ def collect(work_dir: Path) -> list[Row]:
             continue
         config = json.loads(path.read_text())
         summary_path = directory / "summary.json"
-        summary = json.loads(summary_path.read_text()) if summary_path.exists() else {"status": "incomplete"}
+        summary = json.loads(summary_path.read_text()) if summary_path.exists() else INCOMPLETE
         rows.append(
             {
                 "run": str(directory.relative_to(work_dir)),
@@ -48,6 +49,7 @@ def collect(work_dir: Path) -> list[Row]:
                 **{key: summary.get(key) for key in OF_SUMMARY},
                 **{f"config.{key}": value for key, value in flatten(config).items()},
                 **(summary.get("metrics") or {}),
+                **{f"test/examples/{group}": n for group, n in summary["groups"]["test"].items()},
             }
         )
     return rows

@@ -46,12 +46,19 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 """
 
 
-def page(rows: list[Row], table: list[dict[str, str]], figures: list[tuple[str, Path]], metrics: list[str]) -> str:
+def page(
+    rows: list[Row],
+    table: list[dict[str, str]],
+    of_groups: list[dict[str, str]],
+    figures: list[tuple[str, Path]],
+    metrics: list[str],
+) -> str:
     """The page's text.
 
     Args:
         rows: of every run, as `collect` returns them.
         table: of every config, as text.
+        of_groups: of every test group of every config, as text; may be empty.
         figures: title and PNG file of each.
         metrics: test metrics to show of every run.
     """
@@ -63,8 +70,14 @@ def page(rows: list[Row], table: list[dict[str, str]], figures: list[tuple[str, 
         f"<style>{STYLE}</style><main><h1>{len(rows)} runs of {len(table)} configs</h1><p>{said}.</p>",
         "<h2>Results</h2><p class=faint>Test metrics in %, mean ± 95 % t-interval over the n seeds that are done; "
         "the others are counted, and left out of the means.</p>",
-        _table(list(table[0]), [[(_breakable(cell), cell) for cell in row.values()] for row in table]),
+        _text_table(table),
     ]
+    if of_groups:
+        parts += [
+            "<h2>Test groups</h2><p class=faint>Accuracy in %, mean ± 95 % t-interval over n seeds; and how far the test "
+            "examples alone decide it, the 95 % interval of one run: Wilson's of a group, by bootstrap of their worst "
+            f"and mean.</p><details><summary>{len(of_groups)} rows</summary>{_text_table(of_groups)}</details>",
+        ]
     for title, path in figures:
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(
@@ -73,6 +86,10 @@ def page(rows: list[Row], table: list[dict[str, str]], figures: list[tuple[str, 
     heads = ["config", "overrides", "seed", "status", "score", *(f"test {m}" for m in metrics), "seconds", "settings"]
     parts += ["<h2>Every run</h2>", _table(heads, [_run(row, metrics) for row in rows], sortable=True)]
     return "".join([*parts, f"</main><script>{SCRIPT}</script>"])
+
+
+def _text_table(table: list[dict[str, str]]) -> str:
+    return _table(list(table[0]), [[(_breakable(cell), cell) for cell in row.values()] for row in table])
 
 
 def _run(row: Row, metrics: list[str]) -> list[tuple[str, Any]]:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.figures import FOLDER, PALETTE, published, save, subplots
+from experiments.figures import FOLDER, PALETTE, Published, published, save, subplots
 from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
 from experiments.selection import KEPT
-from experiments.statistics import mean
+from experiments.statistics import Interval, mean, over_examples
 from imbalance.errors import BadInput
 
 TRAIN = flags.DEFINE_bool("train", True, "Train what is missing; --notrain shows what there is.")
@@ -34,6 +34,7 @@ class Result(NamedTuple):
     epoch: int  # the last one evaluated
     epochs: int  # that the run is to have
     test: float  # the mean over groups
+    interval: Interval | None  # of that over test examples, where the run is done
     train: float  # over all examples
     summary: Mapping[str, Any]  # empty of one that was never stopped
 
@@ -82,11 +83,20 @@ def result_of(run: Run, choose: Choice) -> Result | None:
     status = summary["status"] if summary and summary["status"] != "interrupted" else "unfinished"
     if not evaluations and status == "unfinished":
         return None
-    epoch, chosen, test, train = 0, 0, np.nan, np.nan
+    epoch, chosen, test, train, interval = 0, 0, np.nan, np.nan, None
     if evaluations:
         line, epoch = choose(evaluations), evaluations[-1]["epoch"]
         chosen, test, train = line["epoch"], group_average(line, "test"), line["train/accuracy"]
-    return Result(run.config.seed, status, chosen, epoch, run.config.trainer.epochs, test, train, summary)
+    if status == "done":
+        interval = test_interval(line, summary["groups"]["test"])
+    return Result(run.config.seed, status, chosen, epoch, run.config.trainer.epochs, test, interval, train, summary)
+
+
+def test_interval(line: Line, counts: Mapping[str, int]) -> Interval:
+    """How far the test examples, `counts` of each group, alone decide the mean of the groups' accuracies."""
+    totals = {group: n for group, n in counts.items() if n}
+    right = [round(line[f"test/group_accuracy/{group}"] * n) for group, n in totals.items()]
+    return over_examples(right, [*totals.values()], np.nanmean)
 
 
 def done(results: list[Result]) -> list[Result]:
@@ -99,7 +109,8 @@ def unfinished(results: list[Result]) -> list[Result]:
 
 def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Result]]) -> None:
     """What was claimed, what came out, on what, in what time, by which code; and what is still under way."""
-    print("| data | row | config | paper: test, mean ± standard deviation | n | ours: test, mean ± 95 % t-interval "
+    print("| data | row | config | paper: test, mean ± standard deviation | n "
+          "| ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples "
           "| n | train | diverged | unfinished, and in no mean | device | minutes a run | commit |")  # fmt: skip
     print("|---" * 13 + "|")
     for (data, row), results in found.items():
@@ -108,10 +119,11 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
         minutes = mean([r.summary["seconds"] / 60 for r in ours])
         devices, commits = (", ".join(sorted({of(r.summary) for r in ours})) or "–" for of in (device, commit))
         diverged = sum(r.status == "diverged" for r in results)
+        alone = f" ({ours[0].interval.percent()})" if len(ours) == 1 else ""
         so_far = "; ".join(map(progress, unfinished(results))) or "–"
         print(
             f"| {data} | {row} | {rows[data][row]} | {theirs.value:.1f} ± {theirs.standard_deviation:.1f} "
-            f"| {theirs.n} | {test.percent()} | {test.n} | {train} | {diverged} | {so_far} "
+            f"| {theirs.n} | {test.percent()}{alone} | {test.n} | {train} | {diverged} | {so_far} "
             f"| {devices} | {minutes.text(1, 1)} | {commits} |"
         )
 
@@ -134,44 +146,46 @@ def commit(summary: Mapping[str, Any]) -> str:
 
 
 def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]]) -> None:
-    """Bars of the paper's values, with its standard deviations, beside ours, with our intervals.
-
-    A run that has not finished is a point, with its last epoch beside it.
-    """
+    """Bars of the paper's values beside ours, a panel for each data set."""
     data_sets = list(dict.fromkeys(data for data, _ in found))
     figure, axes = subplots(1, len(data_sets), 4.4 * len(data_sets), 4.0, squeeze=False)
     for axis, data in zip(axes[0], data_sets):
         rows = {row: results for (of, row), results in found.items() if of == data}
-        at, theirs = np.arange(len(rows)), [published(f"{name} {data}", row) for row in rows]
-        bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
-                         color=PALETTE[5], capsize=2, label="paper, ± standard deviation")]  # fmt: skip
-        means = {x: mean([100 * r.test for r in done(results)]) for x, results in enumerate(rows.values())}
-        ours = {x + 0.2: of_row for x, of_row in means.items() if of_row.n}
-        if ours:
-            bars.append(axis.bar(ours.keys(), [o.value for o in ours.values()], 0.38, color=PALETTE[0],
-                        label="ours, ± 95 % interval"))  # fmt: skip
-            for x, of_row in ours.items():
-                if of_row.n > 1:
-                    axis.errorbar(x, of_row.value, of_row.half, color="black", capsize=2)
-        for container, colour in zip(bars, ("black", "white")):
-            axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)
-        points = [(x + 0.2, 100 * r.test, r.epoch) for x, rs in enumerate(rows.values()) for r in unfinished(rs)]
-        if points:
-            x, y, epochs = zip(*points)
-            axis.plot(x, y, "D", color=PALETTE[1], markerfacecolor="white", markersize=5, clip_on=False, zorder=3,
-                      label="ours, unfinished, with the epoch so far")  # fmt: skip
-            for epoch, point in zip(epochs, zip(x, y)):
-                axis.annotate(epoch, point, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
-                              color=PALETTE[1], bbox={"color": "white", "pad": 0.4})  # fmt: skip
-        shown = [*(t.value for t in theirs), *(o.value for o in ours.values()), *(y for _, y, _ in points)]
-        none = "" if ours or points else ": no run of ours yet"
-        axis.set(
-            title=f"{title}, {data}{none}",
-            ylabel="group-balanced test accuracy, %",
-            ylim=(min(50, *(y - 1 for y in shown)), None),
-        )
-        axis.set_xticks(at, rows, rotation=35, ha="right", rotation_mode="anchor")
-        axis.grid(axis="x", visible=False)
+        draw_rows(axis, rows, [published(f"{name} {data}", row) for row in rows])
+        none = "" if any(rows.values()) else ": no run of ours yet"
+        axis.set(title=f"{title}, {data}{none}", ylabel="group-balanced test accuracy, %")
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(data_sets))
     save(figure, FOLDER.value, name)
+
+
+def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -> None:
+    """The paper's values with its standard deviations, ours with 95 % intervals: over seeds, or of one run over test
+    examples. A run that has not finished is a point, with its last epoch beside it.
+    """
+    at = np.arange(len(rows))
+    bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
+                     color=PALETTE[5], capsize=2, label="paper, ± standard deviation")]  # fmt: skip
+    ours = {x + 0.2: done(results) for x, results in enumerate(rows.values()) if done(results)}
+    means = [mean([100 * r.test for r in results]) for results in ours.values()]
+    if ours:
+        bars.append(axis.bar(ours.keys(), [m.value for m in means], 0.38, color=PALETTE[0],
+                    label="ours, 95 % interval over seeds,\nof one run over test examples"))  # fmt: skip
+    for (x, (first, *_)), of_row in zip(ours.items(), means):
+        alone = [of_row.value - 100 * first.interval.low, 100 * first.interval.high - of_row.value]
+        ends = alone if of_row.n == 1 else [of_row.half, of_row.half]
+        axis.errorbar(x, of_row.value, np.transpose([ends]), color="black", capsize=2)
+    for container, colour in zip(bars, ("black", "white")):
+        axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)
+    points = [(x + 0.2, 100 * r.test, r.epoch) for x, rs in enumerate(rows.values()) for r in unfinished(rs)]
+    if points:
+        x, y, epochs = zip(*points)
+        axis.plot(x, y, "D", color=PALETTE[1], markerfacecolor="white", markersize=5, clip_on=False, zorder=3,
+                  label="ours, unfinished, with the epoch so far")  # fmt: skip
+        for epoch, point in zip(epochs, zip(x, y)):
+            axis.annotate(epoch, point, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
+                          color=PALETTE[1], bbox={"color": "white", "pad": 0.4})  # fmt: skip
+    shown = [*(t.value for t in theirs), *(m.value for m in means), *(y for _, y, _ in points)]
+    axis.set_ylim(min(50, *(y - 1 for y in shown)), None)
+    axis.set_xticks(at, rows, rotation=35, ha="right", rotation_mode="anchor")
+    axis.grid(axis="x", visible=False)

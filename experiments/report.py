@@ -2,17 +2,20 @@
 
     python -m experiments.report --work_dir=runs --folder=report
 
-Writes results.md, .tex and .csv (every config's mean over seeds with its interval), runs.csv (every run), figures as
-PNG and PDF (learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
+Writes results.md, .tex and .csv (every config's mean over seeds with its interval), groups.md, .tex and .csv (the same
+of every test group, and how far the test examples alone decide it), runs.csv (every run), figures as PNG and PDF
+(learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
 experiments.figure1 to figure5 have written to the same folder is on the page too. Runs that diverged, were interrupted
 or are incomplete are counted beside each mean, and left out of it.
 """
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import app, flags
 
 from experiments import plots
@@ -20,12 +23,14 @@ from experiments.collect import Row, collect, write_csv
 from experiments.figures import FOLDER
 from experiments.page import page
 from experiments.runs import WORK_DIR, exit_status
-from experiments.statistics import Mean, mean
+from experiments.statistics import Interval, Mean, mean, over_examples, wilson
 from imbalance.errors import BadInput
 
 METRICS = flags.DEFINE_list("metrics", ["balanced_accuracy", "worst_group_accuracy"], "Test metrics of the tables.")
 
+EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
 Key = tuple[str, str]  # config and overrides
+Numbers = Mean | Interval
 
 
 def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
@@ -64,11 +69,44 @@ def summarise(groups: dict[Key, list[Row]], metrics: list[str]) -> list[dict[str
     return table
 
 
-def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Metrics in %, with their 95 % t-intervals over seeds."""
+def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
+    """A row for every test group of every config, and one each for the worst and the mean of its groups."""
     return [
         {
-            key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Mean) else str(value)
+            "config": name,
+            "overrides": overrides,
+            "test group": label,
+            "examples": examples,
+            "accuracy": mean(accuracies),
+            "n": len(accuracies),
+            "one run, over test examples": Interval(*np.mean(intervals, axis=0).tolist()),
+        }
+        for (name, overrides), runs in groups.items()
+        for label, examples, accuracies, intervals in _of_groups([run for run in runs if run["status"] == "done"])
+    ]
+
+
+def _of_groups(runs: list[Row]) -> Iterator[tuple[str, int, np.ndarray, list[Interval]]]:
+    """What it is, how many examples, and of each run the accuracy with its interval over test examples: Wilson's of a
+    group, by bootstrap of their worst and their mean."""
+    if not runs:
+        return
+    labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
+    totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
+    accuracies = np.array([[run[f"test/group_accuracy/{label}"] for label in labels] for run in runs])
+    right = np.rint(accuracies * totals).astype(int)
+    for i, label in enumerate(labels):
+        yield label, totals[0, i], accuracies[:, i], [wilson(r, n) for r, n in zip(right[:, i], totals[:, i])]
+    for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
+        intervals = [over_examples(r, n, statistic) for r, n in zip(right, totals)]
+        yield label, totals[0].sum(), statistic(accuracies, axis=1), intervals
+
+
+def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Metrics in %, with their 95 % intervals."""
+    return [
+        {
+            key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Numbers) else str(value)
             for key, value in row.items()
         }
         for row in table
@@ -91,17 +129,17 @@ def latex(table: list[dict[str, str]]) -> str:
     return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{line(table[0])}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def write_table(folder: Path, table: list[dict[str, Any]]) -> None:
-    """results.md and .tex for reading, results.csv with the mean, half-width and n of each metric apart."""
-    (folder / "results.md").write_text(markdown(as_text(table)), encoding="utf-8")
-    (folder / "results.tex").write_text(latex(as_text(table)), encoding="utf-8")
+def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
+    """<name>.md and .tex for reading, <name>.csv with the mean, half-width and n of each metric apart."""
+    (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
+    (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
     flat = []
     for row in table:
         flat.append({})
         for key, value in row.items():
-            parts = value._asdict() if isinstance(value, Mean) else {"": value}
+            parts = value._asdict() if isinstance(value, Numbers) else {"": value}
             flat[-1] |= {f"{key} {part}".strip(): number for part, number in parts.items()}
-    with open(folder / "results.csv", "w", newline="", encoding="utf-8") as file:
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, flat[0])
         writer.writeheader()
         writer.writerows(flat)
@@ -114,15 +152,18 @@ def report() -> None:
         raise BadInput(f"--work_dir={work_dir}: no runs there")
     folder.mkdir(parents=True, exist_ok=True)
     groups = by_config(rows)
-    table = summarise(groups, METRICS.value)
+    table, of_groups = summarise(groups, METRICS.value), summarise_groups(groups)
     write_csv(folder / "runs.csv", rows)
-    write_table(folder, table)
+    write_table(folder, "results", table)
+    if of_groups:
+        write_table(folder, "groups", of_groups)
     figures = plots.draw(work_dir, groups, METRICS.value, folder)
     figures += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(folder.glob("figure[1-5].png"))]
-    (folder / "index.html").write_text(page(rows, as_text(table), figures, METRICS.value), encoding="utf-8")
+    (folder / "index.html").write_text(
+        page(rows, as_text(table), as_text(of_groups), figures, METRICS.value), encoding="utf-8"
+    )
     print(markdown(as_text(table)))
     print(f"{folder / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
-    return 0
 
 
 def _number(value: Any) -> float:

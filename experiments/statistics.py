@@ -1,6 +1,6 @@
-"""Intervals: over seeds, between methods, and over test examples. Every distribution is SciPy's."""
+"""Intervals: over seeds, between methods, and over test examples. Every distribution is SciPy's or NumPy's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,17 @@ class Mean(NamedTuple):
         return value if self.n < 2 else f"{value} ± {scale * self.half:.{digits}f}"
 
 
+class Interval(NamedTuple):
+    """The ends of a 95 % interval over test examples."""
+
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        """`60.2 to 64.5` of fractions."""
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+
 def mean(values: Sequence[float]) -> Mean:
     """The mean over seeds with its 95 % interval from Student's t. nan, of a run that gave no value, is left out."""
     from scipy import stats
@@ -44,37 +55,38 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
     return mean([values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())])
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: int, n: int) -> Interval:
     """Wilson's 95 % score interval of an accuracy, `right` of `n`: holds its level where n is small or the accuracy 1."""
     from scipy import stats
 
     interval = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    return Interval(float(interval.low), float(interval.high))
 
 
-def worst_group_bootstrap(
-    right: np.ndarray, groups: np.ndarray, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of worst-group accuracy over test examples, of one classifier.
+def over_examples(
+    right: Sequence[int],
+    totals: Sequence[int],
+    statistic: Callable[..., np.ndarray],
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """95 % percentile bootstrap interval of a statistic of the groups' accuracies, of one classifier.
 
-    The minimum of noisy accuracies lies below the accuracy of the worst group, the more so the smaller the groups are;
-    the interval shows how far test examples alone move it, and knows nothing of seeds.
+    A test example counts by its group and by whether it was predicted rightly, so that to draw the examples anew with
+    replacement is to draw these counts from a multinomial distribution. The interval shows how far test examples alone
+    move the statistic, and knows nothing of seeds. The minimum of noisy accuracies lies below the accuracy of the worst
+    group, the more so the smaller the groups are.
 
     Args:
-        right: (N,) bool, whether each prediction is right.
-        groups: (N,) the group of each example.
+        right: (G,) examples of each group that were predicted rightly.
+        totals: (G,) examples of each group.
+        statistic: np.nanmin for the worst group or np.nanmean for the mean of groups; nan is the accuracy of a group
+            that a resample has no example of.
     """
-    from scipy import stats
-
-    present = np.unique(groups)
-
-    def worst(right: np.ndarray, groups: np.ndarray, axis: int) -> np.ndarray:
-        members = [groups == group for group in present]
-        with np.errstate(invalid="ignore"):  # a group that a resample has none of is nan, and never the worst
-            return np.nanmin([(right * m).sum(axis) / m.sum(axis) for m in members], axis=0)
-
-    found = stats.bootstrap(
-        (np.asarray(right, dtype=np.float64), np.asarray(groups)), worst, paired=True, vectorized=True,
-        n_resamples=resamples, batch=50, confidence_level=LEVEL, method="percentile", rng=seed,
-    )  # fmt: skip
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    right, totals = np.asarray(right), np.asarray(totals)
+    n = totals.sum()
+    drawn = np.random.default_rng(seed).multinomial(n, np.stack([right, totals - right]).ravel() / n, resamples)
+    right, wrong = drawn.reshape(resamples, 2, -1).swapaxes(0, 1)
+    with np.errstate(invalid="ignore"):
+        low, high = np.quantile(statistic(right / (right + wrong), axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import pytest
 from absl import flags
@@ -76,7 +77,8 @@ def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: 
     ]  # fmt: skip
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if status:
-        summary = {"status": status, "seconds": 60.0, "device": "cpu", "commit": "0123456789+"}
+        groups = {"test": {"cat": 1000, "dog": 500, "none": 0}}
+        summary = {"status": status, "seconds": 60.0, "device": "cpu", "commit": "0123456789+", "groups": groups}
         (directory / "summary.json").write_text(json.dumps(summary))
 
 
@@ -96,6 +98,7 @@ def test_the_ledger_keeps_what_is_not_done_apart(choose, mean, so_far, tmp_path,
     write_run(runs, "cifar_ce", 3, "interrupted", [0.44])
     write_run(runs, "cifar_ce", 4, "diverged", [0.3])
     write_run(runs, "cifar_ce", 5, None, [])
+    write_run(runs, "cifar_poly_exponent15", 4, "done", [0.7])
     given = {"data": ["cifar"], "seeds": 7, "train": False, "work_dir": str(runs), "folder": str(tmp_path)}
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(**given):
@@ -105,6 +108,9 @@ def test_the_ledger_keeps_what_is_not_done_apart(choose, mean, so_far, tmp_path,
     assert ce[5:9] == [mean, "2", "90.0", "1"] and all(text in ce[9] for text in so_far) and "seed 4" not in ce[9]
     assert ce[3] == "57.8 ± 1.3" and ce[10:] == ["cpu", "1.0 ± 0.0", "0123456+ |"]
     assert rows["cifar_poly"][5:10] == ["–", "0", "–", "0", "–"]
+    # Accuracies of .3 and .5 of 1,000 and 500: their mean's standard error is √(.3 · .7 / 1000 + .5 · .5 / 500) / 2.
+    test, low, high = map(float, re.fullmatch(r"(.*) \((.*) to (.*)\)", rows["cifar_poly_exponent15"][5]).groups())
+    assert test == 40 and (low, high) == pytest.approx((37.4, 42.6), abs=0.3)
     assert (tmp_path / "figure3.png").stat().st_size > 5000
 
 

@@ -17,6 +17,7 @@ from experiments import plots, report
 from experiments.collect import collect, columns, write, write_csv, write_parquet
 from experiments.page import page
 from experiments.runs import configured
+from experiments.statistics import Interval, wilson
 from imbalance.config import load
 from imbalance.errors import BadInput
 from imbalance.train import train
@@ -32,8 +33,14 @@ def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst:
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
     if summary:
-        metrics = {"test/balanced_accuracy": summary["score"], "test/worst_group_accuracy": worst}
-        summary = {"seconds": 1.0, "metrics": metrics if summary["status"] == "done" else None} | summary
+        metrics = {
+            "test/balanced_accuracy": summary["score"], "test/worst_group_accuracy": worst,
+            "test/group_accuracy/0": worst, "test/group_accuracy/1": summary["score"], "test/group_accuracy/none": None,
+        }  # fmt: skip
+        summary = {
+            "seconds": 1.0, "groups": {"test": {"0": 20, "1": 1000, "none": 0}},
+            "metrics": metrics if summary["status"] == "done" else None, **summary,
+        }  # fmt: skip
         (directory / "summary.json").write_text(json.dumps(summary))
         line = {"epoch": 10, "val/group_accuracy/0": 0.9, "val/group_accuracy/1": None}
         (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n")
@@ -102,10 +109,30 @@ def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_pa
     assert by_overrides["optim.lr=0.5"]["left out"] == "1 diverged, 1 incomplete"
     assert all(line.count("|") == len(table[0]) + 1 for line in report.markdown(table).splitlines())
     assert r"digits\_ce" in report.latex(table) and r"70.0 $\pm$ 24.8" in report.latex(table)
-    report.write_table(tmp_path, report.summarise(groups, ["balanced_accuracy"]))
+    report.write_table(tmp_path, "results", report.summarise(groups, ["balanced_accuracy"]))
     with open(tmp_path / "results.csv", newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["overrides"] == "default")
     assert float(row["balanced_accuracy value"]) == pytest.approx(0.7) and row["balanced_accuracy n"] == "3"
+
+
+def test_groups_have_means_over_seeds_and_intervals_over_test_examples(work_dir, tmp_path):
+    of_groups = report.summarise_groups(report.by_config(collect(work_dir)))
+    found = {(row["overrides"], row["test group"]): row for row in report.as_text(of_groups)}
+    assert len(found) == 2 * 4  # two groups that there are examples of, the worst of them and their mean
+    intervals = "one run, over test examples"
+    few, many, one = found["default", "0"], found["default", "1"], found["optim.lr=0.5", "0"]
+    assert (few["examples"], few["accuracy"], few["n"]) == ("20", "50.0 ± 0.0", "3")
+    assert few[intervals] == "29.9 to 70.1"  # Wilson's, of 10 of 20
+    assert many["accuracy"] == "70.0 ± 24.8"
+    ends = [wilson(right, 1000) for right in (600, 700, 800)]
+    assert many[intervals] == Interval(*np.mean(ends, axis=0)).percent()
+    assert (one["accuracy"], one["n"], one[intervals]) == ("25.0", "1", wilson(5, 20).percent())
+    worst, average = found["default", "the worst"], found["default", "their mean"]
+    assert (worst["examples"], worst["accuracy"], average["accuracy"]) == ("1020", "50.0 ± 0.0", "60.0 ± 12.4")
+    report.write_table(tmp_path, "groups", of_groups)
+    with open(tmp_path / "groups.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row[f"{intervals} low"]) == pytest.approx(0.299, abs=0.001) and row["accuracy n"] == "3"
 
 
 def test_the_page_has_every_run_and_figure_and_asks_nothing_of_the_network(work_dir, tmp_path):
@@ -115,7 +142,9 @@ def test_the_page_has_every_run_and_figure_and_asks_nothing_of_the_network(work_
     figures = plots.draw(work_dir, groups, ["balanced_accuracy"], tmp_path)
     assert len(figures) == 3 and all(path.stat().st_size > 5000 for _, path in figures)
     table = report.as_text(report.summarise(groups, ["balanced_accuracy"]))
-    text = page(rows, table, figures, ["balanced_accuracy"])
+    of_groups = report.as_text(report.summarise_groups(groups))
+    text = page(rows, table, of_groups, figures, ["balanced_accuracy"])
+    assert "<summary>8 rows</summary>" in text and "Test groups" not in page(rows, table, [], figures, [])
     assert text.count("<summary>config</summary>") == 6 and text.count("<img") == 3
     assert "4 done, 1 diverged, 1 incomplete" in text
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]*"|@import|https?://', text)
@@ -129,7 +158,7 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(work_dir=str(work_dir), folder=str(folder)):
         report.report()
-    assert {"results.md", "results.tex", "results.csv", "runs.csv", "boxes.pdf"} <= {
+    assert {"results.md", "results.tex", "results.csv", "groups.md", "runs.csv", "boxes.pdf"} <= {
         path.name for path in folder.iterdir()
     }
     text = (folder / "index.html").read_text()
@@ -157,7 +186,7 @@ def test_names_from_the_file_system_are_escaped_on_the_page(work_dir):
     rows = collect(work_dir)
     rows[0]["overrides"] = "<script>alert(1)</script>"
     table = report.as_text(report.summarise(report.by_config(rows), ["balanced_accuracy"]))
-    assert "<script>alert" not in page(rows, table, [], ["balanced_accuracy"])
+    assert "<script>alert" not in page(rows, table, [], [], ["balanced_accuracy"])
 
 
 def test_figure_1_is_the_notebooks_and_figure_2_the_papers_setting():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments.statistics import mean, paired_difference, wilson, worst_group_bootstrap
+from experiments.statistics import mean, over_examples, paired_difference, wilson
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():
@@ -28,20 +29,31 @@ def test_wilson_is_its_closed_form():
     centre = (right + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(right * (n - right) / n + z**2 / 4)
     assert wilson(right, n) == pytest.approx((centre - half, centre + half), rel=1e-6)
-    assert wilson(10, 10)[1] == 1 and wilson(10, 10)[0] < 0.75
+    assert wilson(10, 10).high == 1 and wilson(10, 10).low < 0.75
+    assert wilson(5, 10).percent() == "23.7 to 76.3"
 
 
-def test_the_bootstrap_of_the_worst_group_covers_it_and_narrows_with_more_examples():
-    def interval(n: int) -> tuple[float, float]:
-        """Of n/2 examples with accuracy 0.9 and n/2 with 0.7, exactly."""
-        return worst_group_bootstrap(np.arange(n) // 2 % 10 < 9 - 2 * (np.arange(n) % 2), np.arange(n) % 2, 300)
+@pytest.mark.parametrize("statistic", [np.nanmin, np.nanmean])
+def test_a_bootstrap_of_counts_is_scipys_of_the_examples(statistic):
+    rights, totals = [450, 160, 27], [500, 200, 40]
+    groups = np.repeat([0, 1, 2], totals)
+    right = np.concatenate([np.arange(n) < r for r, n in zip(rights, totals)]).astype(float)
 
-    few, many = interval(200), interval(4000)
-    assert few[0] < 0.7 < few[1] and many[0] < 0.7 < many[1]
-    # Half the width of the second is 1.96 √(0.7 · 0.3 / 2000) = 0.020.
-    assert many[1] - many[0] == pytest.approx(0.04, rel=0.25) and few[1] - few[0] > 3 * (many[1] - many[0])
+    def of_examples(right: np.ndarray, groups: np.ndarray, axis: int) -> np.ndarray:
+        return statistic([(right * (groups == g)).sum(axis) / (groups == g).sum(axis) for g in range(3)], axis=0)
+
+    options = {"paired": True, "vectorized": True, "n_resamples": 4000, "batch": 500, "method": "percentile"}
+    theirs = stats.bootstrap((right, groups), of_examples, rng=1, **options).confidence_interval
+    assert over_examples(rights, totals, statistic, resamples=4000) == pytest.approx(
+        (theirs.low, theirs.high), abs=0.006
+    )
+
+
+def test_the_interval_of_one_groups_accuracy_narrows_as_its_standard_error():
+    for n in (200, 20_000):
+        low, high = over_examples([7 * n // 10], [n], np.nanmin)
+        assert low < 0.7 < high and high - low == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / n), rel=0.08)
 
 
 def test_the_bootstrap_takes_groups_that_a_resample_may_miss():
-    right, groups = np.array([True] * 50 + [False]), np.array([0] * 50 + [3])
-    assert worst_group_bootstrap(right, groups, resamples=200) == (0, 1)
+    assert over_examples([50, 0], [50, 1], np.nanmin) == (0, 1)
