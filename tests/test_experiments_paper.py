@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import figure3, figure4
+from experiments import figure3, figure4, figure5
 from experiments.figures import published
 from experiments.paper import best_group_average, compare, last, result_of
 from experiments.runs import Run, configured
@@ -44,6 +44,36 @@ def test_the_rows_of_figure_3_have_the_papers_settings(data, row):
     assert (exponent, config.optim.lr, config.optim.momentum, config.trainer.epochs) == SETTINGS[data, weighting]
     assert config.loss.name == {"ce": "cross_entropy", "poly": "poly"}[loss] and config.optim.weight_decay == 0
     assert config.trainer.batch_size == 64 and config.optim.schedule.name == "constant"
+
+
+# The loss, the exponent of the weights, the objective, learning rate, momentum and epochs, from the paper's released
+# commands, where CDT and LA are its VS loss at τ = 0 and at γ = 0.
+TUNED = {
+    ("cifar", "CE+US"): ({"name": "cross_entropy"}, 0, "average", 1e-3, 0.9, 600),
+    ("cifar", "LDAM"): ({"name": "ldam", "max_margin": 1.0, "scale": 1.0}, 0, "average", 0.01, 0.9, 300),
+    ("cifar", "CDT"): ({"name": "cdt", "gamma": 0.5}, 0, "average", 0.01, 0.9, 300),
+    ("cifar", "LA"): ({"name": "logit_adjusted", "tau": 3.0}, 0, "average", 0.01, 0.9, 300),
+    ("cifar", "VS"): ({"name": "vs", "gamma": 0.3, "tau": 3.0}, 0, "average", 0.01, 0.9, 300),
+    ("cifar", "Poly+IW"): ({"name": "poly", "alpha": 2.0, "left": "logistic"}, 3, "average", 0.08, 0.0, 600),
+    ("celeba", "CE+US"): ({"name": "cross_entropy"}, 0, "average", 4e-4, 0.9, 50),
+    ("celeba", "VS"): ({"name": "vs_group", "gamma": 0.4, "tau": 0.0}, 0, "average", 4e-4, 0.9, 50),
+    ("celeba", "Poly+IW"): ({"name": "poly", "alpha": 2.0, "left": "logistic"}, 2.5, "average", 4e-4, 0.9, 200),
+    ("celeba", "CE+DRO"): ({"name": "cross_entropy"}, 0, "group_dro", 1e-3, 0.9, 200),
+    ("celeba", "VS+DRO"): ({"name": "vs_group", "gamma": 0.4, "tau": 0.0}, 0, "group_dro", 1e-3, 0.9, 200),
+    ("celeba", "Poly+DRO"): ({"name": "poly", "alpha": 2.0, "left": "logistic"}, 0, "group_dro", 1e-3, 0.9, 200),
+}
+
+
+@pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure5.ROWS.items() for row in rows])
+def test_the_rows_of_figure_5_have_the_papers_settings(data, row):
+    config = configured(figure5.ROWS[data][row], KEPT, 0, "runs").config
+    exponent = config.weights.exponent if config.weights.name == "importance" else 0
+    optim, epochs = config.optim, config.trainer.epochs
+    found = config.loss.to_dict(), exponent, config.objective.name, optim.lr, optim.momentum, epochs
+    assert found == TUNED[data, row] and optim.weight_decay == 0
+    assert config.sampler.name == ("reject" if row == "CE+US" else "shuffle") and config.trainer.batch_size == 64
+    if config.objective.name == "group_dro":
+        assert config.objective.step_size == 0.05
 
 
 def test_figure_4_trains_nothing_of_its_own():
