@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from imbalance.config import load, run_directory, validate
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.config import config_file, load, run_directory, validate
+from imbalance.errors import BadInput, Busy, Diverged, Interrupted
+from imbalance.output import one_line
+from imbalance.overrides import override
 
 # Of every experiment that trains.
 WORK_DIR = flags.DEFINE_string("work_dir", "runs", "Where the run directories are.")
@@ -51,29 +53,10 @@ def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_d
         BadInput: there is no such file or key, or a value is of the wrong type or out of range.
     """
     file = config_file(path)
-    config = load(file)
-    config.work_dir, config.seed = work_dir, seed
-    for key, value in overrides.items():
-        *sections, last = key.split(".")
-        section = config
-        for part in sections:
-            section = section[part] if isinstance(section, ConfigDict) and part in section else None
-        if not isinstance(section, ConfigDict) or last not in section:
-            raise BadInput(f"config.{key}: {file} has no such key")
-        try:
-            section[last] = value
-        except TypeError as error:
-            raise BadInput(f"config.{key}: {value!r} given; {' '.join(str(error).split())}") from None
+    base = load(file)
+    config = override(base, {**overrides, "work_dir": work_dir, "seed": seed})
     validate(config)
-    return Run(config, run_directory(config, file.stem, base=load(file)))
-
-
-def config_file(path: str | Path) -> Path:
-    """`path`, or configs/<path>.py for a name."""
-    file = ROOT / "configs" / f"{path}.py" if Path(path).stem == str(path) else Path(path)
-    if not file.is_file():
-        raise BadInput(f"{file}: no such config file")
-    return file
+    return Run(config, run_directory(config, file.stem, base))
 
 
 def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:

@@ -208,7 +208,7 @@ def finish(
     if config.callbacks.select == "best" and progress.best_weights:
         model.load_state_dict(progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner)))
+        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner, interrupt)))
     values = {}
     for name in ("train", "val", "test"):
         measured, kept = evaluate(config, learner, name, interrupt, keep_logits=True)
@@ -240,18 +240,23 @@ def gathered(kept: dict[int, Tensor]) -> Tensor:
     return torch.cat([kept[start] for start in sorted(kept)])
 
 
-def new_head(config: ConfigDict, learner: Learner) -> dict[str, Tensor]:
-    """The last layer's state after what `config.head` does to it."""
+def new_head(config: ConfigDict, learner: Learner, interrupt: Interrupt) -> dict[str, Tensor]:
+    """The last layer's state after what `config.head` does to it.
+
+    Raises:
+        Interrupted: a signal came; what it was doing can be done again.
+    """
     dataset, head = learner.dataset, learner.network.head
-    weight, bias = build(
-        HEADS,
-        config.head,
-        head=head,
-        dataset=dataset,
-        class_counts=dataset.class_counts(dataset.train),
-        features=lambda name: features(config, learner, getattr(dataset, name)),
-        generator=generator(config.seed, "head"),
-    )
+    with interrupt.at_once():
+        weight, bias = build(
+            HEADS,
+            config.head,
+            head=head,
+            dataset=dataset,
+            class_counts=dataset.class_counts(dataset.train),
+            features=lambda name: features(config, learner, getattr(dataset, name)),
+            generator=generator(config.seed, "head"),
+        )
     return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
 
 
