@@ -8,12 +8,10 @@ import argparse
 import difflib
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.output import guard_streams, one_line

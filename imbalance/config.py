@@ -5,7 +5,6 @@ import difflib
 import functools
 import hashlib
 import json
-import os
 import re
 import runpy
 from collections.abc import Mapping
@@ -193,15 +192,22 @@ def config_file(name: str | Path) -> Path:
         BadInput: there is no such file; the message has the names that are nearest.
     """
     given, there = Path(name), {path.stem: path for path in sorted(CONFIGS.rglob("*.py"))}
-    if os.path.isfile(given) and given.suffix in (".py", ".json"):
+    if _is(given, "file") and given.suffix in (".py", ".json"):
         return given
     if str(name) in there:
         return there[str(name)]
-    if os.path.exists(given):
+    if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
     near = difflib.get_close_matches(given.stem, there, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))
+
+
+def _is(path: Path, *kinds: str) -> bool:
+    try:
+        return any(getattr(path, f"is_{kind}")() for kind in kinds)
+    except OSError:  # a name that is too long
+        return False
 
 
 def _with_tuples(value: Any) -> Any:
@@ -265,7 +271,9 @@ def _as_file_name(value: Any) -> str:
     text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
     text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))
     plain = _plain(value, r"[\w.+-]*")
-    if isinstance(value, list):  # whose items are joined by +; a list of lists shows where each ends if all have one item
+    if isinstance(
+        value, list
+    ):  # whose items are joined by +; a list of lists shows where each ends if all have one item
         items = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in value]
         plain = all(_plain(item, r"[\w.-]+") for item in items)
         plain &= len({isinstance(item, list) for item in value}) <= 1

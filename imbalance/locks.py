@@ -51,6 +51,6 @@ class FolderLock:
 def is_same(path: Path, descriptor: int) -> bool:
     """Whether `path` is the file that is open as `descriptor`."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

@@ -114,7 +114,9 @@ class RunLog:
         except ValueError:
             pass
         if not (self.directory / "checkpoints" / "last.pt").exists():
-            raise BadInput(f"{path}: damaged, with no checkpoint to make it from; remove {self.directory} to start anew")
+            raise BadInput(
+                f"{path}: damaged, with no checkpoint to make it from; remove {self.directory} to start anew"
+            )
         self.line(f"WARNING: {path} is damaged; it is made again from the last checkpoint")
         return nothing
 

@@ -61,7 +61,8 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
         if summary:
-            log.line(f"{directory}: done before; {config.score} {summary['score']:.4f}")
+            score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
+            log.line(f"{directory}: done before; {config.score} {score}")
             return summary
         learner = make_learner(config, accelerator, directory)
         progress = begin(config, learner, log)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.errors import BadInput, Interrupted
+from imbalance.training.heartbeat import watch_processes
 
 
 def start_accelerator(config: ConfigDict) -> Accelerator:
@@ -38,6 +39,7 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
             f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
             "see each other; use torchrun --standalone --nproc_per_node N main.py … (see the README)"
         )
+    watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
 
 
