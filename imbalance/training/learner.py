@@ -159,7 +159,7 @@ def make_mixing(
 
 def first_run(config: ConfigDict) -> ConfigDict:
     """The run whose errors the weights "just_train_twice" count more: the same, unweighted, and shorter."""
-    first = ConfigDict(config)
+    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
     first.weights = ConfigDict({"name": "uniform"})
     first.trainer.epochs = config.weights.first_epochs
     first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
