@@ -101,7 +101,7 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
         "line 5: train-land-sea-1.png: no such file",
         "line 12: val-land-sea-0.png: damaged, or not whole",
         "line 25: test-water-sea-1.png: an image of mode L, not RGB; convert it",
-        "images.u8: row 5 fails its checksum; remove",
+        "images.u8 row 5: fails its checksum; remove",
     ]
     lines = captured.err.splitlines()
     assert len(lines) == len(expected)

@@ -1,7 +1,9 @@
 """What a data set is made of, and how examples are divided among splits and thinned out into an imbalance."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -35,6 +37,18 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @cached_property
+    def checksums(self) -> np.ndarray:
+        """(N,) uint32, the CRC-32 of each input: of a store's images as they were decoded, of a tensor's rows as they are.
+
+        Of float64 as float32, so that the last bit of what is computed, which differs between machines, does not count.
+        """
+        if isinstance(self.inputs, Stored):
+            return self.inputs.checksums[self.inputs.rows.numpy()]
+        inputs = self.inputs.float() if self.inputs.dtype == torch.float64 else self.inputs
+        rows = inputs.contiguous().view(len(inputs), -1).numpy()
+        return np.fromiter(map(zlib.crc32, rows), dtype=np.uint32, count=len(rows))
 
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
         """The split on `device`, float inputs as `dtype`, images in the memory format `layout`."""

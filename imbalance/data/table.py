@@ -1,5 +1,7 @@
 """A user's own images: a CSV or Parquet file that lists them, beside a folder."""
 
+import os
+import unicodedata
 from pathlib import Path
 from typing import Literal
 
@@ -7,9 +9,12 @@ import numpy as np
 
 from imbalance.data.augment import Augmentation
 from imbalance.data.decode import Recipe
-from imbalance.data.listing import SPLITS, Listing, check_columns, opened, read_csv
+from imbalance.data.listing import Listing, check_columns, opened, read_csv
+from imbalance.data.population import SPLITS
+from imbalance.data.problems import Problem
 from imbalance.data.splits import stratified_split
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
 from imbalance.schema import Count, Fraction, Name
 
 
@@ -51,19 +56,26 @@ def list_table(
         said = f"{val_fraction}, {test_fraction} given"
         need = "must be 0.0: the table has a column split" if has_split else "are needed: the table has no column split"
         raise BadInput(f"config.data.val_fraction, test_fraction: {said}; they {need} ({path})")
+    classes = tuple(map(composed, classes))
     columns = {name: heading.index(name) for name in ("path", "target", *groups, *(["split"] if has_split else []))}
+    valid = {"target": set(classes), "split": set(SPLITS)}
+    choices = {"target": ", ".join(classes), "split": ", ".join(SPLITS)}
     good, first_line = [], {}
     for row, line in zip(rows, lines):
-        wrong = [
-            f"{path} line {line}: {name} is {row[columns[name]]!r}, not one of {', '.join(valid)}"
-            for name, valid in (("target", classes), ("split", SPLITS))
-            if name in columns and row[columns[name]] not in valid
-        ]
-        image = row[columns["path"]]
+        wrong = []
+        for name, i in columns.items():
+            if name == "path":
+                continue
+            value = row[i] = composed(row[i])
+            if name in valid and value not in valid[name]:
+                wrong.append(f"{name} is {value!r}, not one of {choices[name]}")
+            elif not value or value != value.strip():  # which would be a group of its own, under what looks one name
+                wrong.append(f"{name} is {value!r}: empty, or with a space at an end")
+        image = os.path.normpath(row[columns["path"]])
         if image in first_line:  # the same image in two splits would be a test on the training set
-            wrong.append(f"{path} line {line}: {image} is on line {first_line[image]} already")
+            wrong.append(f"{row[columns['path']]!r} is on line {first_line[image]} already")
         first_line.setdefault(image, line)
-        problems += wrong
+        problems += [Problem(f"{path} line {line}", cause) for cause in wrong]
         good.append(not wrong)
     kept = np.flatnonzero(np.array(good, dtype=bool))
 
@@ -94,7 +106,7 @@ def list_table(
         splits,
         kept,
         classes,
-        tuple(", ".join(values) for values in group_values),
+        tuple(map(group_name, group_values)),
         problems,
     )
 
@@ -102,14 +114,31 @@ def list_table(
 table = opened(list_table)
 
 
+def composed(text: str) -> str:
+    """`text` with its accents composed (Unicode's NFC), so that what looks the same is the same."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def group_name(values: tuple[str, ...]) -> str:
+    """The values of a group's columns, joined as a line of CSV would have them: no two groups get one name."""
+    if len(values) == 1:
+        return values[0]
+    return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
+
+
 def check_values(classes: tuple[str, ...], groups: tuple[str, ...], held_out: float, resize: int, size: int) -> None:
     """What the schema cannot say of this section."""
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different ones are needed")
+    twice = [name for name in classes if [composed(other) for other in classes].count(composed(name)) > 1]
+    if twice:
+        raise BadInput(f"config.data.classes: {twice[0]!r} is there twice")
     if not groups or len(set(groups)) != len(groups):
         raise BadInput(f"config.data.groups: {groups} given; it takes one column or more, such as ('target',)")
     if held_out >= 1:
         raise BadInput(f"config.data.val_fraction, test_fraction: they leave no training set; their sum is {held_out}")
+    if "path" in groups:
+        raise BadInput("config.data.groups: 'path' given; every image would be a group of its own")
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; images of config.data.resize={resize} are cropped to it")
 
@@ -126,8 +155,8 @@ def draw_splits(groups: np.ndarray, val_fraction: float, test_fraction: float, s
     return splits
 
 
-def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[str]]:
-    """As `read_csv`; values that are not text are written as text, a line is the row counted from 1."""
+def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
+    """As `read_csv`; values that are not text are written as text, missing ones as "", a line is the row from 1."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -136,10 +165,13 @@ def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[
             f"{file}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
         ) from None
     try:
+        check_regular(file)
         content = pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{file}: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{file}: {' '.join(str(error).split()[:40])}") from None
     heading = content.column_names
     check_columns(file, heading, columns)
-    rows = [["" if value is None else str(value) for value in row.values()] for row in content.to_pylist()]
+    rows = [
+        ["" if value is None or value != value else str(value) for value in row.values()] for row in content.to_pylist()
+    ]
     return heading, rows, list(range(1, len(rows) + 1)), []
