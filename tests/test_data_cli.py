@@ -18,8 +18,9 @@ def get_config():
     config = load({base!r})
     config.data_dir = {data_dir!r}
     config.data = dict(
-        name="table", file="birds.csv", folder="images", classes=("land", "water"), groups=("target", "place"),
-        val_fraction=0.0, test_fraction=0.0, mode="RGB", resize=20, size=16, augment=())
+        name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
+        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        mode="RGB", convert=False, resize=20, size=16, augment=())
     return config
 """
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_poly.py"

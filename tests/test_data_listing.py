@@ -212,8 +212,9 @@ def test_celeba_trains_from_its_store(celeba_dir):
 # Tables
 
 TABLE = dict(
-    file="birds.csv", folder="images", classes=("land", "water"), groups=("target", "place"), val_fraction=0.0,
-    test_fraction=0.0, mode="RGB", resize=20, size=16, augment=(),
+    file="birds.csv", delimiter=",", folder="images", path="path", target="target", classes=("land", "water"),
+    groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False,
+    resize=20, size=16, augment=(),
 )  # fmt: skip
 
 
@@ -248,7 +249,7 @@ def test_a_table_is_a_data_set_whatever_its_line_ends_and_mark(tmp_path, start, 
 def test_a_table_without_splits_is_divided_by_group(tmp_path):
     rows = [row.rsplit(",", 1)[0] for row in rows_of(10)]
     make_table(tmp_path, rows, heading="path,target,place", images=False)
-    values = TABLE | dict(val_fraction=0.2, test_fraction=0.1)
+    values = TABLE | dict(split="", val_fraction=0.2, test_fraction=0.1)
     listing = LISTINGS["table"](str(tmp_path), 0, **values)
     assert counts(listing) == [[21] * 4, [6] * 4, [3] * 4]
     again, other = (LISTINGS["table"](str(tmp_path), seed, **values).splits for seed in (0, 1))
@@ -284,11 +285,11 @@ def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
         (lambda t: t.replace("water/sea/1.png", "water/sea/0.png", 1), r"line 3: train/water/sea/0.png is on line 2 already"),
         (lambda t: t.replace("water,sea,val", "water,field,val"), r"the val split has no example of group 'water, sea'"),
         (lambda t: t.replace(",water,", ",land,"), r"the train split has only class 'land'; it needs two"),
-        (lambda t: t.replace(",test", ",val"), r"the test split has no example"),
+        (lambda t: t.replace(",test", ",val"), r"^config.data.test_fraction: 0.0 given; it must be above 0: .* no example"),
         (lambda t: t.split("\n")[0], r"the train split has no example"),
         (lambda t: t + '"unclosed,land,sea,train\n', r"line 2\d: unexpected end of data"),
         (lambda t: "", r"line 1: no column 'path'; there are none"),
-        (lambda t: t.replace(",split", ",part"), r"^config.data.val_fraction, test_fraction: .* no column split"),
+        (lambda t: t.replace(",split", ",part"), r"line 1: no column 'split'; there are path, target, place, part"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
@@ -304,11 +305,13 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
     ("values", "reason"),
     [
         (dict(classes=("land", "land")), "config.data.classes"),
-        (dict(groups=()), "config.data.groups"),
+        (dict(groups=("place", "place")), "config.data.groups"),
+        (dict(split=""), "config.data.val_fraction: 0.0 given; it must be above 0"),
+        (dict(delimiter=";"), "line 1: no column 'path'; there are path,target,place,split"),
         (dict(groups=("colour",)), "no column 'colour'"),
         (dict(size=21), "config.data.size: 21 given; images of config.data.resize=20"),
-        (dict(val_fraction=0.5, test_fraction=0.5), "leave no training set"),
-        (dict(val_fraction=0.1), "must be 0.0: the table has a column split"),
+        (dict(split="", val_fraction=0.5, test_fraction=0.5), "leave no training set"),
+        (dict(val_fraction=0.1), "config.data.val_fraction: 0.1 given; it must be 0.0: there are val examples"),
         (dict(file="none.csv"), "none.csv: No such file"),
     ],
 )

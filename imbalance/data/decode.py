@@ -11,13 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+# What 8 bits a channel can express, grey, palette, transparency (which is dropped, as torchvision does) and print.
+CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
+
 
 class Recipe(NamedTuple):
     """How a file becomes a (C, size, size) uint8 image.
 
     mode: "RGB" or "L", as Pillow calls it; a file of another mode is refused rather than converted unseen.
-    steps: done in this order: ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with
-        antialiasing, and ("crop", n) takes the n×n in the middle. The same pixels as torchvision's transforms.
+    steps: done in this order: ("convert", 0) first, where there is one, makes images of the modes CONVERTIBLE into
+        `mode`; ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with antialiasing,
+        and ("crop", n) takes the n×n in the middle. The same pixels as torchvision's transforms.
     """
 
     mode: str
@@ -53,9 +57,27 @@ def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:  # whatever a codec raises
         raise ValueError(getattr(error, "strerror", None) or f"damaged, or not whole ({error})") from None
+    return pixels_of(image, recipe)
+
+
+def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: F821
+    """(C, H, W) uint8 of an image that is open; raises ValueError as `decode` does."""
+    from PIL import Image
+
+    steps = recipe.steps
+    if steps and steps[0][0] == "convert":
+        steps = steps[1:]
+        if image.mode in CONVERTIBLE:
+            image = (
+                image.convert("RGBA").convert(recipe.mode)
+                if "transparency" in image.info
+                else image.convert(recipe.mode)
+            )
     if image.mode != recipe.mode:
-        raise ValueError(f"an image of mode {image.mode}, not {recipe.mode}; convert it")
-    for step, size in recipe.steps:
+        raise ValueError(
+            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or where there is config.data.convert set it to True"
+        )
+    for step, size in steps:
         width, height = image.size
         if step == "crop":
             if min(width, height) < size:
@@ -67,7 +89,7 @@ def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
         else:
             shorter = min(width, height)
             image = image.resize((size * width // shorter, size * height // shorter), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(*recipe.shape[1:], -1).transpose(2, 0, 1)
+    return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
 def decode_into(
