@@ -26,9 +26,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runs import company, configured, train_quietly
 from imbalance.errors import BadInput
 from imbalance.training.interrupt import Interrupt
+
+from .runs import company, configured, train_quietly
 
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
 

@@ -25,7 +25,7 @@ from data_files import save_image
 from PIL import Image, ImageOps
 
 from imbalance.data import store
-from imbalance.data.decode import Recipe, decode, decode_chunk, pixels_of
+from imbalance.data.decode import Recipe, decode, decode_chunk, open_image, pixels_of
 from imbalance.data.splits import Dataset, class_split, normaliser
 from imbalance.data.store import Stored, damage, open_store
 from imbalance.errors import BadInput
@@ -369,6 +369,8 @@ def grey_in_16_bits(path: Path) -> None:
         (lambda path: noise("LA").save(path, "PNG"), "L", "an image of mode LA, not L; convert it"),
         (lambda path: noise("L").convert("1").save(path, "PNG"), "L", "an image of mode 1, not L; convert it"),
         (grey_in_16_bits, "L", "an image of mode I;16, not L; convert it"),
+        (lambda path: noise("L").save(path, "GIF", save_all=True, append_images=[noise("L").rotate(90)]), "L",
+         "an animation, or several pages: 2 images in one file"),
         (lambda path: noise("RGB").save(path, "PNG", save_all=True, append_images=[noise("RGB").rotate(90)]), "RGB",
          "an animation, or several pages: 2 images in one file"),
         (lambda path: noise("RGB").save(path, "TIFF", save_all=True, append_images=[noise("RGB")]), "RGB",
@@ -406,7 +408,11 @@ def test_a_damaged_image_of_any_format_is_a_line_or_an_image(tmp_path, kind):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Pillow, on damaged TIFF
-                assert pixels_of(bytes(content), Recipe(mode, (("crop", 8),))).shape == (1 if mode == "L" else 3, 8, 8)
+                assert pixels_of(open_image(bytes(content)), Recipe(mode, (("crop", 8),))).shape == (
+                    1 if mode == "L" else 3,
+                    8,
+                    8,
+                )
         except ValueError as error:
             assert str(error) and "\n" not in str(error)
             refused += 1

@@ -6,13 +6,16 @@ A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of 
 from collections.abc import Mapping
 from typing import Any
 
+from imbalance.data.arrays import arrays
 from imbalance.data.celeba import celeba, list_celeba
 from imbalance.data.cifar10 import cifar10
 from imbalance.data.class_map import class_map, new_classes
 from imbalance.data.colored_digits import colored_digits
 from imbalance.data.digits import digits
 from imbalance.data.fashion import fashion
+from imbalance.data.folder import folder, list_folder
 from imbalance.data.gaussian import gaussian
+from imbalance.data.given import as_dataset, given
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
 from imbalance.data.population import check
@@ -33,11 +36,14 @@ DATASETS = {
     "waterbirds": waterbirds,
     "celeba": celeba,
     "table": table,
+    "folder": folder,
+    "arrays": arrays,
+    "given": given,
     "class_map": class_map,
     "new_classes": new_classes,
 }
 # Of those that list files: what `python -m imbalance.data verify` goes through, without stopping at the first problem.
-LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table}
+LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
 
 
 def load(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
@@ -49,4 +55,4 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
     return check(build(DATASETS, section, data_dir=data_dir, seed=seed))
 
 
-__all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "load", "normaliser"]
+__all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

@@ -140,7 +140,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
     labels = np.stack([listing.targets, listing.groups], 1)
     whole = np.flatnonzero(checksums)
-    place = [f"{listing.paths[row]} (line {listing.lines[row]})" for row in whole]
+    place = [f"{listing.paths[row]} ({listing.where(row)})" for row in whole]
     notes = copies(
         checksums[whole],
         listing.splits[whole],

@@ -147,11 +147,6 @@ def read_attributes(
             problems.append(Problem(f"{file} line 1", f"says {said!r} images, {max(0, count)} follow"))
     else:
         first, heading = 1, words.of_line(0)
-        if words.text.startswith(","):
-            raise BadInput(
-                f"{file} line 1: the first column has no name; pandas writes its index there unless asked not to: "
-                "to_csv(…, index=False)"
-            )
     for name in wanted:
         if name not in heading[1:]:
             raise BadInput(
@@ -244,4 +239,9 @@ def split_words(file: Path) -> Words:
     line_ends = np.flatnonzero(characters == ord("\n"))
     first = np.searchsorted(starts, np.concatenate([[0], line_ends[:-1]]))
     text = content.decode("ascii", errors="replace")  # one character a byte
+    if text.startswith(","):
+        raise BadInput(
+            f"{file} line 1: the first column has no name; pandas writes its index there unless asked not to: "
+            "to_csv(…, index=False)"
+        )
     return Words(text, characters, starts, ends, first)

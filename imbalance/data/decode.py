@@ -19,6 +19,8 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit; of a file, and of what resizing m
 MAX_BYTES = 2**29  # of a file, which is more than such an image takes uncompressed
 # Not all that Pillow reads: some formats run other programs (EPS) or are seldom anything but an attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# What 8 bits a channel can express, grey, palette, transparency (which is dropped, as torchvision does) and print.
+CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 ORIENTATION_TAG = 0x0112  # of EXIF
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
@@ -30,8 +32,9 @@ class Recipe(NamedTuple):
     """How a file becomes a (C, size, size) uint8 image.
 
     mode: "RGB" or "L", as Pillow calls it; a file of another mode is refused rather than converted unseen.
-    steps: done in this order: ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with
-        antialiasing, and ("crop", n) takes the n×n in the middle. The same pixels as torchvision's transforms.
+    steps: done in this order: ("convert", 0) first, where there is one, makes images of the modes CONVERTIBLE into
+        `mode`; ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with antialiasing,
+        and ("crop", n) takes the n×n in the middle. The same pixels as torchvision's transforms.
     """
 
     mode: str
@@ -50,7 +53,7 @@ def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
     Raises:
         ValueError: the file is missing, damaged, or not what the recipe takes; the message says so without its name.
     """
-    return pixels_of(read_image(path), recipe)
+    return pixels_of(open_image(read_image(path)), recipe)
 
 
 def read_image(path: str | Path) -> bytes:
@@ -71,10 +74,11 @@ def read_image(path: str | Path) -> bytes:
         raise ValueError(error.strerror) from None
 
 
-def pixels_of(content: bytes, recipe: Recipe) -> np.ndarray:
-    """(C, H, W) uint8 from a file's `content`; raises as `decode` does.
+def open_image(content: bytes) -> "PIL.Image.Image":  # noqa: F821
+    """The one image that a file's `content` is, decoded, and turned upright as its EXIF data say: as viewers show it.
 
-    A photograph is turned upright as its EXIF data say, as viewers show it.
+    Raises:
+        ValueError: it is damaged, no image, several, or so large that it would take gigabytes; the message says so.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -86,15 +90,13 @@ def pixels_of(content: bytes, recipe: Recipe) -> np.ndarray:
             check_pixels("an image of", *image.size)  # the header's word, before anything is decoded
             # A telephone's MPO holds a preview or a depth map behind the photograph.
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if image.mode != recipe.mode:
-                raise Refused(f"an image of mode {image.mode}, not {recipe.mode}; convert it")
             if frames > 1:
-                raise Refused(
+                raise TooMuch(
                     f"an animation, or several pages: {frames} images in one file; save the one that is meant"
                 )
             image.load()
             turned = TURNS.get(image.getexif().get(ORIENTATION_TAG))
-    except Refused:
+    except TooMuch:
         raise
     except UnidentifiedImageError:
         raise ValueError("not an image, or not whole") from None
@@ -103,9 +105,27 @@ def pixels_of(content: bytes, recipe: Recipe) -> np.ndarray:
     except Exception as error:  # a codec may raise anything on damaged data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"damaged, or not whole ({' '.join(reason.split())})") from None
-    if turned:
-        image = image.transpose(Image.Transpose[turned])
-    for step, size in recipe.steps:
+    return image.transpose(Image.Transpose[turned]) if turned else image
+
+
+def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: F821
+    """(C, H, W) uint8 of an image that is open; raises ValueError as `decode` does."""
+    from PIL import Image
+
+    steps = recipe.steps
+    if steps and steps[0][0] == "convert":
+        steps = steps[1:]
+        if image.mode in CONVERTIBLE:
+            image = (
+                image.convert("RGBA").convert(recipe.mode)
+                if "transparency" in image.info
+                else image.convert(recipe.mode)
+            )
+    if image.mode != recipe.mode:
+        raise ValueError(
+            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or where there is config.data.convert set it to True"
+        )
+    for step, size in steps:
         width, height = image.size
         if step == "crop":
             if min(width, height) < size:
@@ -119,17 +139,17 @@ def pixels_of(content: bytes, recipe: Recipe) -> np.ndarray:
             wide, tall = size * width // shorter, size * height // shorter
             check_pixels(f"{width}×{height} pixels, which resized are", wide, tall)
             image = image.resize((wide, tall), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(*recipe.shape[1:], -1).transpose(2, 0, 1)
+    return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
-class Refused(ValueError):
-    """An image that is whole, and not what the recipe takes."""
+class TooMuch(ValueError):
+    """An image that is whole, and too large or too many."""
 
 
 def check_pixels(what: str, width: int, height: int) -> None:
     """Refuse an image that would take gigabytes: a file of 300 bytes can say that it has 10¹⁰ pixels."""
     if width * height > MAX_PIXELS:
-        raise Refused(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+        raise TooMuch(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
 
 
 def decode_chunk(
@@ -147,7 +167,7 @@ def decode_chunk(
         for row, path in enumerate(paths, first):
             try:
                 content = read_image(folder / path)
-                pixels = pixels_of(content, recipe).tobytes()
+                pixels = pixels_of(open_image(content), recipe).tobytes()
             except ValueError as error:
                 problems.append((row, str(error)))
                 checksums.append((0, 0))

@@ -91,17 +91,19 @@ def copies(
     """
     _, inverse, counts = np.unique(checksums, return_inverse=True, return_counts=True)
     first_of: dict[int, int] = {}
-    found: dict[str, list[str]] = {}
+    across: dict[str, list[str]] = {}
+    relabelled: list[str] = []
     for i in np.flatnonzero(counts[inverse] > 1).tolist():
         first = first_of.setdefault(int(inverse[i]), i)
         if first == i or not equal(first, i):
             continue
         pair = f"{place(i)} is a copy of {place(first)}"
         if splits[i] != splits[first]:
-            found.setdefault(f"of {SPLITS[splits[i]]} are also in {SPLITS[splits[first]]}", []).append(pair)
+            across.setdefault(f"in {SPLITS[splits[first]]} and {SPLITS[splits[i]]}", []).append(pair)
         if (labels[i] != labels[first]).any():
-            found.setdefault("are there again with another class or group", []).append(pair)
+            relabelled.append(pair)
+    found = across | ({"with different classes or groups": relabelled} if relabelled else {})
     return [
-        f"{len(pairs):,} examples {what}: {pairs[0]}{', and so on' if pairs[1:] else ''}"
+        f"equal examples {what}: {len(pairs):,}; {pairs[0]}{', and so on' if pairs[1:] else ''}"
         for what, pairs in found.items()
     ]

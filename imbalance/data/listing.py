@@ -2,6 +2,8 @@
 
 import csv
 import functools
+import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +91,8 @@ def dataset_of(listing: Listing, data_dir: str) -> Dataset:
 
     mean, std = MEAN[listing.recipe.mode], STD[listing.recipe.mode]
     names = listing.class_names, listing.group_names
-    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment))
+    files = {"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps}
+    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment), preprocessing=files)
 
 
 def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
@@ -102,10 +105,12 @@ def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path
     )
 
 
-def read_csv(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
+def read_csv(
+    file: Path, columns: Sequence[str], delimiter: str = ","
+) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
     """A CSV file with a heading: the heading, the rows, the line of each, and what is wrong with the others.
 
-    A byte-order mark and either kind of line end make no difference.
+    A byte-order mark and either kind of line end make no difference; `.gz` at the end of its name says gzip.
 
     Args:
         columns: those that must be there.
@@ -113,8 +118,9 @@ def read_csv(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[s
     rows, lines, problems = [], [], []
     try:
         check_regular(file)
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
+        open_text = gzip.open if file.suffix == ".gz" else open
+        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
             heading = next(reader, [])
             check_columns(file, heading, columns)
             for row in reader:
@@ -128,8 +134,8 @@ def read_csv(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[s
         raise BadInput(f"{file}: not UTF-8 text ({error.reason})") from None
     except csv.Error as error:
         raise BadInput(f"{file} line {reader.line_num}: {error}") from None
-    except OSError as error:
-        raise BadInput(f"{file}: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     return heading, rows, lines, problems
 
 

@@ -1,10 +1,10 @@
 """What a data set is made of, and how examples are divided among splits and thinned out into an imbalance."""
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,6 +72,9 @@ class Dataset:
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
         a new head is fitted, on whose val and test it is judged.
     probe_strength: the inverse of that head's L2 penalty.
+    preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
+        trained model keeps it: see `imbalance.inference`.
+    notes: what the reader of a log should know of how the data was read, a line each.
     """
 
     train: Split
@@ -84,6 +87,8 @@ class Dataset:
     augmentations: tuple[Augmentation, ...] = ()
     probe: "Dataset | None" = None
     probe_strength: float = 0.0
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def judged(self) -> "Dataset":
@@ -126,9 +131,14 @@ def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Ca
     """From a batch as `dataset` has it to the model's input: floats as they are, uint8 images with mean 0, deviation 1."""
     if dataset.train.inputs.is_floating_point():
         return lambda batch: batch
-    mean, std = (
-        torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (dataset.mean, dataset.std)
-    )
+    return pixel_normaliser(dataset.mean, dataset.std, device, dtype)
+
+
+def pixel_normaliser(
+    mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """`normaliser` of uint8 images, whose channels have `mean` and `std` as fractions of 255."""
+    mean, std = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
 
     def normalise(batch: Tensor) -> Tensor:
         if batch.device.type != "cpu" or not batch.is_contiguous():
