@@ -178,6 +178,11 @@ def imbalanced_counts(available: Sequence[int], profile: Profile, ratio: float, 
     """
     available = np.asarray(available)
     num_classes = len(available)
+    if available.min() < 1:
+        raise BadInput(
+            f"config.data.val_fraction, test_fraction: of the classes they leave {available.tolist()} training examples; "
+            "no class can be empty"
+        )
     if profile == "exp":
         shares = ratio ** (-np.arange(num_classes) / max(1, num_classes - 1))
     elif profile == "step":
