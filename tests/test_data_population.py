@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import struct
+import sys
 import zipfile
 
 import numpy as np
@@ -162,7 +163,7 @@ def test_an_archive_larger_than_the_memory_is_not_unpacked(tmp_path, monkeypatch
 
 
 def test_a_gzip_file_is_unpacked_no_further_than_it_can_be_good(tmp_path, monkeypatch):
-    monkeypatch.setattr("imbalance.data.fashion.MAX_BYTES", 2**16)
+    monkeypatch.setattr(sys.modules[read_idx.__module__], "MAX_BYTES", 2**16)
     with gzip.open(tmp_path / "t10k-labels-idx1-ubyte.gz", "wb") as file:
         file.write(struct.pack(">BBBBI", 0, 0, 8, 1, 2**17))
         file.write(bytes(2**17))

@@ -328,7 +328,7 @@ def show_progress(title: str, futures: list[Future], images: int) -> None:
 
 def stamps_of(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:
     """(N, 3) each file's size, mtime and ctime in nanoseconds, and what is missing, no file, or there twice."""
-    found, problems = np.zeros((len(paths), 3), dtype=np.int64), []
+    found, problems = [(0, 0, 0)] * len(paths), []
     first_of: dict[tuple[int, int], int] = {}
     for row, path in enumerate(paths):
         problem = None
@@ -347,7 +347,7 @@ def stamps_of(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -
             problem = getattr(error, "strerror", None) or f"{error} in the name"
         if problem:
             problems.append(Problem(f"{where(row)}: {path if path.isprintable() else repr(path)}", problem))
-    return found, problems
+    return np.array(found, dtype=np.int64).reshape(-1, 3), problems
 
 
 def other_spelling(path: Path) -> str:
