@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.runs import WORK_DIR, exit_status
 from imbalance.config import flatten
 from imbalance.errors import BadInput
+
+from .runs import WORK_DIR, exit_status
 
 OUTPUT = flags.DEFINE_string("output", None, "The .csv or .parquet file to write; by default <work_dir>/runs.csv.")
 

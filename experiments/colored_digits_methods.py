@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
+from .intervals import mean
+from .runs import AT_ONCE, JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
 
 TUNE = flags.DEFINE_bool("tune", False, "Show where the configs' learning rates come from instead.")
 

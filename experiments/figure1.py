@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from absl import app
 
-from experiments.figures import FOLDER, NEUTRAL, PALETTE, published, save, subplots
-from experiments.intervals import mean
-from experiments.runs import exit_status
 from imbalance.theory.oracle import margin_direction, poly_direction
+
+from .figures import FOLDER, NEUTRAL, PALETTE, published, save, subplots
+from .intervals import mean
+from .runs import exit_status
 
 MINORITY, MAJORITY = np.array([0.0, 5.0]), np.array([5.0, 0.0])
 SIZES, SEED, SEEDS = (20, 200), 1, range(50)

@@ -14,10 +14,11 @@ import numpy as np
 from absl import app
 from scipy.special import ndtr
 
-from experiments.figures import FOLDER, PALETTE, published, save, subplots
-from experiments.intervals import mean
-from experiments.runs import exit_status
 from imbalance.theory.oracle import margin_direction, poly_direction
+
+from .figures import FOLDER, PALETTE, published, save, subplots
+from .intervals import mean
+from .runs import exit_status
 
 DIMENSIONS, EXAMPLES = 10**6, 100
 NORM = DIMENSIONS**0.251

@@ -8,8 +8,8 @@ cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --notrain
 
 from absl import app
 
-from experiments.paper_rows import compare, last
-from experiments.runs import exit_status
+from .paper_rows import compare, last
+from .runs import exit_status
 
 ROWS = {
     "cifar": {

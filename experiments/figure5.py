@@ -8,8 +8,8 @@ unfinished runs too.
 
 from absl import app
 
-from experiments.paper_rows import compare, last
-from experiments.runs import exit_status
+from .paper_rows import compare, last
+from .runs import exit_status
 
 ROWS = {
     "cifar": {

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from absl import app
 
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Run, configured, exit_status, run_all
 from imbalance.data import DATASETS
 from imbalance.data.gaussian import balanced_error
 from imbalance.schema import build
 from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
+
+from .intervals import mean
+from .runs import AT_ONCE, JOBS, WORK_DIR, Run, configured, exit_status, run_all
 
 SEEDS = range(10)
 EXPONENTS = (0.0, 1.0, 1.5, 2.0, 3.0)

@@ -2,9 +2,9 @@
 
 from absl import flags
 
-from experiments import study
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, workers
-from experiments.study import Place, Search
+from . import study
+from .runs import AT_ONCE, JOBS, WORK_DIR, workers
+from .study import Place, Search
 
 STUDY = flags.DEFINE_string("study", None, "The study's name; by default the first config's, or the protocol's.")
 STORAGE = flags.DEFINE_string("storage", "", "Optuna's storage; by default SQLite in <work_dir>/sweeps/<study>.")
@@ -20,7 +20,7 @@ def place(name: str) -> Place:
 def launch(place: Place, search: Search | None = None) -> int:
     """Work on the study until no trial is left, and return how many crashed."""
     if LAUNCHER.value == "slurm":
-        from experiments import slurm
+        from . import slurm
 
         return slurm.run(place, search, JOBS.value, AT_ONCE.value, SLURM.value)
     with workers(JOBS.value) as pool:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments.figures import FOLDER, PALETTE, Published, published, save, subplots
-from experiments.intervals import Interval, mean, over_examples
-from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
-from experiments.selection import KEPT
 from imbalance.errors import BadInput
+
+from .figures import FOLDER, PALETTE, Published, published, save, subplots
+from .intervals import Interval, mean, over_examples
+from .runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
+from .selection import KEPT
 
 TRAIN = flags.DEFINE_bool("train", True, "Train what is missing; --notrain shows what there is.")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the data are.")

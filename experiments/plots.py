@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.collect import Row
-from experiments.figures import NEUTRAL, PALETTE, save, subplots
-from experiments.runs import evaluations_of
 from imbalance.config import load
+
+from .collect import Row
+from .figures import NEUTRAL, PALETTE, save, subplots
+from .runs import evaluations_of
 
 if TYPE_CHECKING:
     from imbalance.data import Dataset

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from absl import app, flags
 
-from experiments import study as studies
-from experiments.intervals import mean, paired_difference
-from experiments.launch import launch, place
-from experiments.runs import DATA, SEEDS, exit_status, metric, summary_of
 from imbalance.config import config_file, load
 from imbalance.errors import BadInput
+
+from . import study as studies
+from .intervals import mean, paired_difference
+from .launch import launch, place
+from .runs import DATA, SEEDS, exit_status, metric, summary_of
 
 METHODS = ("ce", "poly")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64", "512"], "Batch sizes.")

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from experiments import plots
-from experiments.collect import Row, collect, write_csv
-from experiments.figures import FOLDER
-from experiments.intervals import Interval, Mean, mean, over_examples, wilson
-from experiments.page import page
-from experiments.runs import WORK_DIR, exit_status
 from imbalance.errors import BadInput
+
+from . import plots
+from .collect import Row, collect, write_csv
+from .figures import FOLDER
+from .intervals import Interval, Mean, mean, over_examples, wilson
+from .page import page
+from .runs import WORK_DIR, exit_status
 
 METRICS = flags.DEFINE_list("metrics", ["balanced_accuracy", "worst_group_accuracy"], "Test metrics of the tables.")
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import app, flags
 
-from experiments.collect import collect
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
 from imbalance.errors import BadInput
+
+from .collect import collect
+from .intervals import mean
+from .runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
 
 SHARE = flags.DEFINE_float("share", 0.1, "Of val whose groups the rule for few labels reads.", 0, 1)
 

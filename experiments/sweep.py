@@ -18,13 +18,14 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import study as studies
-from experiments.intervals import mean
-from experiments.launch import launch, place
-from experiments.runs import SEEDS, exit_status
-from experiments.study import Place, Search
 from imbalance.config import flatten, load
 from imbalance.errors import BadInput
+
+from . import study as studies
+from .intervals import mean
+from .launch import launch, place
+from .runs import SEEDS, exit_status
+from .study import Place, Search
 
 CONFIG = flags.DEFINE_list("config", [], "Config files; more than one multiplies the grid.")
 GRID = flags.DEFINE_multi_string("grid", [], "<key>=<value>,<value>,…; several multiply.")

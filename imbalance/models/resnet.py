@@ -1,6 +1,5 @@
 """Residual networks: torchvision's, and the small ones for 32×32 images. Each is `features`, then a linear `head`."""
 
-import pickle
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
 from imbalance.models.small import with_head
 from imbalance.torchvision_import import import_torchvision
 
@@ -55,13 +55,19 @@ def load_weights(network: nn.Module, pretrained: str, published: str) -> None:
             weights = import_torchvision().models.get_weight(f"{published}.IMAGENET1K_V1")
             state = weights.get_state_dict(check_hash=True)
         else:
+            check_regular(pretrained)
             state = torch.load(pretrained, map_location="cpu", weights_only=True)
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
         network.load_state_dict(state)
-    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:  # no network, no file, another one
-        reason = " ".join(str(error).split()).split(". ")[0][:200]
+    except Exception as error:  # no network, no file, another one, damaged in any way
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
         hint = "give the path of a file with them" if pretrained == "imagenet" else "it must hold a state dict of it"
-        raise BadInput(f"config.model.pretrained: no weights from {pretrained!r} ({reason}); {hint}") from None
+        raise BadInput(
+            f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
+        ) from None
+    bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
 
 
 class BasicBlock(nn.Module):

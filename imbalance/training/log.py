@@ -329,4 +329,10 @@ def provenance() -> dict[str, Any]:
             return subprocess.run(["git", "-C", root, *args], capture_output=True, text=True).stdout.strip()
 
         commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    return {"commit": commit, "versions": {package: version(package) for package in PACKAGES}}
+    return {"commit": commit, "versions": versions()}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a run computes."""
+    return {package: version(package) for package in PACKAGES}

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.config import run_directory, validate
+from imbalance.data.population import remarks
 from imbalance.errors import Diverged, Interrupted
 from imbalance.judge.metrics import check_labels
 from imbalance.methods.heads import HEADS
@@ -27,6 +28,7 @@ from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, first_run, make_learner
 from imbalance.training.log import RunLog, provenance
 from imbalance.training.memory import keep_freed_memory
+from imbalance.training.origin import check_done, origin
 from imbalance.training.processes import from_main, start_accelerator
 from imbalance.training.progress import Clock, Progress
 from imbalance.training.step import batches_of, draw_epoch, take_step
@@ -61,6 +63,8 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
         if summary:
+            path = directory / "summary.json"
+            from_main(accelerator, lambda: check_done(config, summary, path, log.line))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(f"{directory}: done before; {config.score} {score}")
             return summary
@@ -80,6 +84,8 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
+    for remark in remarks(learner.dataset):
+        log.line(f"WARNING: {remark}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -299,5 +305,6 @@ def summarise(config: ConfigDict, learner: Learner, progress: Progress, log: Run
         "together": progress.together,
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
+        **origin(learner.data),
         **provenance(),
     }
