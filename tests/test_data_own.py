@@ -1,6 +1,7 @@
 """One's own data: folders of images, arrays and columns in files, tensors and torch data sets."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import imbalance
 from imbalance.config import load
 from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.arrays import arrays
@@ -356,3 +358,26 @@ def changed(change):
 def test_what_is_wrong_with_given_data_is_one_line(data, reason):
     with pytest.raises(BadInput, match=reason):
         as_dataset(data)
+
+
+def test_a_run_takes_the_data_of_a_program_and_says_so(config):
+    """It is trained, judged and loaded like any other, and cannot be run from its config alone."""
+    data, directory = parts(n=30), Path(config.work_dir) / "given"
+    config.model = dict(name="linear", init="default")
+    score = imbalance.run(config, directory, data)
+    assert load(directory / "config.json").data.to_dict() == {"name": "given"} and config.data.name == "digits"
+    with np.load(directory / "predictions" / "test.npz") as saved:
+        expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
+    found = imbalance.load(directory).predict(data["test"][0])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert imbalance.run(config, directory, data) == score
+    with pytest.raises(BadInput, match="config.data.name: 'given' is data that a program handed to imbalance.run"):
+        imbalance.run(load(directory / "config.json"), directory.with_name("again"))
+
+
+def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
+    config.model = dict(name="linear", init="default")
+    config.weights = dict(name="just_train_twice", first_epochs=1, upweight=5.0)
+    directory = Path(config.work_dir) / "given"
+    imbalance.run(config, directory, parts(n=30))
+    assert (directory / "first" / "summary.json").is_file()

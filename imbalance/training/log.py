@@ -223,6 +223,10 @@ class RunLog:
                 flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
                 self._wandb_call(lambda: self.wandb.summary.update(flat))
 
+    def model(self, values: dict[str, Any]) -> None:
+        """model.json: what `imbalance.load` must know beside the weights."""
+        write_whole(self.directory / "model.json", json.dumps(values, indent=2, allow_nan=False).encode() + b"\n")
+
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
         file = io.BytesIO()
