@@ -28,7 +28,7 @@ from imbalance.data.folder import images_in
 from imbalance.data.splits import pixel_normaliser
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
-from imbalance.schema import build
+from imbalance.schema import build, own_module
 
 FORMAT = 1  # of model.json
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")
@@ -193,6 +193,9 @@ def size_of(shape: Sequence[int]) -> str:
 def load(run_directory: str | Path, device: str | torch.device | None = None) -> TrainedModel:
     """The model that a run selected, from its directory alone.
 
+    A model of a module of one's own is made by the copy of that module in the run directory, which is run: load such
+    directories only of people whose code you would run.
+
     Args:
         run_directory: of a run that is done.
         device: by default a GPU if there is one.
@@ -226,6 +229,9 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise BadInput(f"{directory}: damaged ({' '.join(str(error).split())[:200]})") from None
     if about.get("format") != FORMAT:
         raise BadInput(f"{directory / 'model.json'}: of format {about.get('format')}; this version reads {FORMAT}")
+    if own := own_module(about["model"]["name"]):  # the run's own copy, whatever has become of the file since
+        function = about["model"]["name"].rpartition(":")[2]
+        about["model"]["name"] = f"{directory / 'modules' / Path(own).name}:{function}"
     about["model"] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["model"].items()}
     return about, state
 

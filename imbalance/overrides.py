@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from imbalance.config import flatten, tables
 from imbalance.errors import BadInput
-from imbalance.schema import fields, parse
+from imbalance.schema import entry, fields, parse
 
 PREFIX = "--config."
 
@@ -95,8 +95,10 @@ def replace(config: ConfigDict, path: str, section: Mapping[str, Any]) -> None:
 
 def annotation(path: str, name: str, key: str) -> Any:
     """What a function that the section at `path` could name asks for under `key`; None where it asks for no such thing."""
-    table = tables().get(path, {})
-    return fields(table[name]).get(key) if name in table else None
+    try:
+        return fields(entry(tables().get(path, {}), name)).get(key)
+    except BadInput:  # which `validate` will say
+        return None
 
 
 def as_before(key: str, text: str, before: Any) -> Any:

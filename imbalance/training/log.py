@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.config import experiment
+from imbalance.config import experiment, own_modules
 from imbalance.errors import BadInput, Busy
 from imbalance.files import write_whole
 from imbalance.locks import FolderLock, is_same
@@ -61,6 +61,7 @@ class RunLog:
         try:
             self._lock = FolderLock(self.directory)
             self._check_config()
+            self._keep_modules()
             self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
         except BlockingIOError:
@@ -100,6 +101,18 @@ class RunLog:
                     f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
                 )
         write_whole(path, json.dumps(self.config.to_dict(), indent=2).encode() + b"\n")
+
+    def _keep_modules(self) -> None:
+        """A copy of each module of one's own, with which the run can be loaded and run again."""
+        for file in own_modules(self.config):
+            copy, code = self.directory / "modules" / file.name, file.read_bytes()
+            if not copy.exists():
+                write_whole(copy, code)
+            elif copy.read_bytes() != code:
+                raise BadInput(
+                    f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
+                    "config.work_dir"
+                )
 
     def _summary_before(self) -> dict[str, Any]:
         """What summary.json says; a damaged one is made again from the last checkpoint."""
