@@ -54,14 +54,32 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     if missing:
         flags = " ".join(f"--config.{prefix}{key}=<{in_words(annotations[key])}>" for key in missing)
         raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
+    check_values(f"config.{prefix}", section, annotations)
+
+
+def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Raise `BadInput`, which names `prefix` and the key, unless each of `annotations` fits its value."""
     for key, annotation in annotations.items():
         try:
-            _adapter(annotation).validate_python(section[key], strict=True)
+            _adapter(annotation).validate_python(values[key], strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
             problem = first["msg"].replace("Input should", "should")
-            raise BadInput(f"config.{prefix}{key}{where}: {first['input']!r} given; it {problem}") from None
+            raise BadInput(f"{prefix}{key}{where}: {first['input']!r} given; it {problem}") from None
+
+
+def checked(cls: type[T]) -> type[T]:
+    """A class whose constructor checks its keyword-only values, by their annotations, for who calls it without a config."""
+    init, annotations = cls.__init__, fields(cls)
+
+    @functools.wraps(init)
+    def __init__(self, *args: Any, **values: Any) -> None:
+        check_values(f"{cls.__name__}: ", values, {key: annotations[key] for key in annotations if key in values})
+        init(self, *args, **values)
+
+    cls.__init__ = __init__
+    return cls
 
 
 _adapter = functools.cache(TypeAdapter)  # costs ten times what it then checks
