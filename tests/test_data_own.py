@@ -1,6 +1,11 @@
 """One's own data: folders of images, arrays and columns in files, tensors and torch data sets."""
 
 import gzip
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -381,3 +386,24 @@ def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
     directory = Path(config.work_dir) / "given"
     imbalance.run(config, directory, parts(n=30))
     assert (directory / "first" / "summary.json").is_file()
+
+
+def test_the_readmes_commands_go_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
+    """Two of its four methods, for an epoch each."""
+    text = re.search(r"^    for method in .*?^    done\n", (ROOT / "README.md").read_text(), re.M | re.S)[0]
+    (tmp_path / "data").mkdir()
+    write_csv(tmp_path / "data" / "people.csv", people() | {"split": people()["work"]})
+    commands = text.replace("erm ce poly dro", "erm dro").replace(
+        "python main.py", f"{sys.executable} {ROOT / 'main.py'}"
+    )
+    commands = commands.replace("--config=configs/", f"--config={ROOT / 'configs'}/").replace(
+        "'?,'", "'?,' --config.trainer.epochs=1 || exit 1"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert len(summaries) == 2
+    for summary in summaries:
+        groups = [key for key in summary["metrics"] if key.startswith("test/group_accuracy/")]
+        assert len(groups) == 4 and summary["metrics"]["test/worst_group_accuracy"] is not None
