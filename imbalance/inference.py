@@ -4,7 +4,6 @@ A run that is done leaves `model.json` beside the weights that it selected: arch
 inputs before the model saw them. With those two files a model can be used where its training data is not.
 """
 
-import argparse
 import csv
 import json
 import pickle
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 import imbalance
 from imbalance.data import Dataset
-from imbalance.data.columns import FORMATS, Columns, of_frame, read_columns
+from imbalance.data.columns import Columns, of_frame, read_columns
 from imbalance.data.decode import Recipe, decode, pixels_of
 from imbalance.data.features import transform
 from imbalance.data.folder import images_in
@@ -250,34 +249,23 @@ def ending(directory: Path) -> str:
 # Commands
 
 
-def predict_command(argv: Sequence[str], parser: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> int:
+def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: int, device: str | None) -> str:
     """`imbalance predict RUN FILES… --output=predictions.csv`: what a trained model makes of files."""
-    arguments = parser(prog="imbalance predict", description=predict_command.__doc__)
-    arguments.add_argument("run", type=Path, help="the directory of a run that is done")
-    arguments.add_argument("files", type=Path, nargs="+", help=f"images, folders of images, or {FORMATS}")
-    arguments.add_argument("--output", type=Path, default=Path("predictions.csv"), help="file,row,class, probabilities")
-    arguments.add_argument("--batch_size", type=int, default=256)
-    arguments.add_argument("--device", default=None, help="cpu, cuda, …; by default a GPU if there is one")
-    given = arguments.parse_args(list(argv))
-    if given.batch_size < 1:
-        raise BadInput(f"--batch_size: {given.batch_size} given; it must be at least 1")
-    if given.output.is_dir() or not given.output.absolute().parent.is_dir():
-        raise BadInput(
-            f"--output: {given.output} is {'a folder' if given.output.is_dir() else 'in a folder that is not there'}"
-        )
-    model = load(given.run, given.device)
-    sources = list(found_files(given.files, model))
-    temporary = given.output.with_name(given.output.name + ".tmp")
+    into = Path(output)
+    if into.is_dir() or not into.absolute().parent.is_dir():
+        raise BadInput(f"--output: {into} is {'a folder' if into.is_dir() else 'in a folder that is not there'}")
+    model = load(run, device)
+    sources = list(found_files([Path(file) for file in files], model))
+    temporary = into.with_name(into.name + ".tmp")
     try:
-        with open(temporary, "w", newline="") as text:
-            count = write_predictions(csv.writer(text), model, sources, given.batch_size)
-        temporary.replace(given.output)
+        with open(temporary, "w", newline="", encoding="utf-8") as text:
+            count = write_predictions(csv.writer(text), model, sources, batch_size)
+        temporary.replace(into)
     except OSError as error:
-        raise BadInput(f"--output: cannot write {given.output}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"{given.output}: {count:,} predictions")
-    return 0
+    return f"{into}: {count:,} predictions"
 
 
 def found_files(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
@@ -323,12 +311,7 @@ def write_predictions(
     return done
 
 
-def export_command(argv: Sequence[str], parser: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> int:
+def export_file(*, run: str, file: str) -> str:
     """`imbalance export RUN FILE`: a trained model as .pt2 (torch.export), .onnx, or .safetensors (weights alone)."""
-    arguments = parser(prog="imbalance export", description=export_command.__doc__)
-    arguments.add_argument("run", type=Path, help="the directory of a run that is done")
-    arguments.add_argument("file", type=Path, help="ends in .pt2, .onnx or .safetensors")
-    given = arguments.parse_args(list(argv))
-    load(given.run, "cpu").export(given.file)
-    print(f"{given.file}: {given.file.stat().st_size:,} bytes, with the outputs of {given.run}")
-    return 0
+    load(run, "cpu").export(file)
+    return f"{file}: {Path(file).stat().st_size:,} bytes, with the outputs of {run}"

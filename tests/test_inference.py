@@ -16,7 +16,7 @@ import imbalance
 from imbalance import export
 from imbalance.config import load as load_config
 from imbalance.errors import BadInput
-from imbalance.inference import export_command, predict_command
+from imbalance.inference import export_file, predict_files
 from imbalance.models import MODELS
 from imbalance.schema import build
 from imbalance.training.loop import train
@@ -169,12 +169,16 @@ def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
 # Commands
 
 
-def test_predict_writes_a_line_an_example(pictures, people, tmp_path, capsys):
+def predicted(run, *files, output, batch_size=256):
+    """What the command line calls."""
+    return predict_files(run=run, files=list(map(str, files)), output=str(output), batch_size=batch_size, device=None)
+
+
+def test_predict_writes_a_line_an_example(pictures, people, tmp_path):
     directory, folder = pictures
     output = tmp_path / "predictions.csv"
     one, rest = sorted((folder / "land").iterdir())[0], folder / "water"
-    assert predict_command([directory, str(one), str(rest), f"--output={output}", "--batch_size=4"]) == 0
-    assert "7 predictions" in capsys.readouterr().out
+    assert predicted(directory, one, rest, output=output, batch_size=4) == f"{output}: 7 predictions"
     with open(output) as text:
         rows = list(csv.DictReader(text))
     expected = of_run(directory)[0][[0, *range(6, 12)]]
@@ -183,7 +187,7 @@ def test_predict_writes_a_line_an_example(pictures, people, tmp_path, capsys):
     assert [row["class"] for row in rows] == [("land", "water")[i] for i in expected.argmax(1)]
 
     directory, file = people
-    assert predict_command([directory, str(file), f"--output={output}"]) == 0
+    predicted(directory, file, output=output)
     with open(output) as text:
         rows = list(csv.DictReader(text))
     assert [row["row"] for row in rows] == [str(i) for i in range(24)]
@@ -194,10 +198,10 @@ def test_predict_takes_array_files_for_models_of_arrays(digits, tmp_path):
     np.save(tmp_path / "new.npy", np.zeros((3, 1, 8, 8), dtype=np.float32))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     output = tmp_path / "out.csv"
-    assert predict_command([digits, str(tmp_path / "new.npy"), f"--output={output}"]) == 0
+    predicted(digits, tmp_path / "new.npy", output=output)
     assert len(output.read_text().splitlines()) == 4
     with pytest.raises(BadInput, match="two.npz: 2 arrays; this model takes one"):
-        predict_command([digits, str(tmp_path / "two.npz"), f"--output={output}"])
+        predicted(digits, tmp_path / "two.npz", output=output)
 
 
 def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
@@ -205,13 +209,12 @@ def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
     bad, output = tmp_path / "bad.png", tmp_path / "predictions.csv"
     bad.write_text("no image")
     output.write_text("before")
-    arguments = [directory, str(folder), str(bad), f"--output={output}"]
     with pytest.raises(BadInput, match="bad.png: not an image"):
-        predict_command([*arguments, "--batch_size=2"])
+        predicted(directory, folder, bad, output=output, batch_size=2)
     with pytest.raises(BadInput, match="none: no such file"):
-        predict_command([directory, str(tmp_path / "none"), f"--output={output}"])
+        predicted(directory, tmp_path / "none", output=output)
     with pytest.raises(BadInput, match="--output: .*in a folder that is not there"):
-        predict_command([*arguments[:2], f"--output={tmp_path / 'no' / 'p.csv'}"])
+        predicted(directory, folder, output=tmp_path / "no" / "p.csv")
     assert output.read_text() == "before" and sorted(p.name for p in tmp_path.iterdir()) == [
         "bad.png",
         "predictions.csv",
@@ -230,7 +233,7 @@ def test_an_exported_model_has_the_models_outputs_at_any_batch_size(which, suffi
     directory = request.getfixturevalue(which)
     directory = directory if isinstance(directory, str) else directory[0]
     model, path = imbalance.load(directory), tmp_path / f"model{suffix}"
-    assert export_command([directory, str(path)]) == 0
+    assert export_file(run=directory, file=str(path)).startswith(str(path))
     batch = export.examples(model, 7)
     about = json.loads(json.dumps(model.about))
     if suffix == ".pt2":
