@@ -17,8 +17,12 @@ LATEX = {
 }  # fmt: skip
 
 
+class Raw(str):
+    """A cell that is Markdown, and not to be escaped."""
+
+
 def markdown_cell(value: Any) -> str:
-    return _replaced(value, MARKDOWN)
+    return value if isinstance(value, Raw) else _replaced(value, MARKDOWN)
 
 
 def latex_cell(value: Any) -> str:

@@ -90,6 +90,7 @@ def parse(text: Any, annotation: Any) -> Any:
 
     `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes, and `1` is a name where a name is asked for.
     """
+    text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
     try:
         literal = ast.literal_eval(text)

@@ -18,12 +18,12 @@ from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import remarks
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
-from imbalance.judge.metrics import check_labels
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
+from imbalance.training.checks import check_data
 from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
@@ -97,8 +97,7 @@ def train(
 
 def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
-    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
+    check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for remark in remarks(learner.dataset):
         log.line(f"WARNING: {remark}")
