@@ -30,6 +30,6 @@ setup(
         "sweep": SWEEP,
         "report": REPORT,
         "parquet": PARQUET,
-        "dev": ["pytest>=8", "ruff>=0.6", *SWEEP, *REPORT, *PARQUET],
+        "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *SWEEP, *REPORT, *PARQUET],
     },
 )

@@ -16,6 +16,11 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-fault", action="store_true", help="let every call fail with every error, not a sample")
+    parser.addoption("--fuzz-minutes", type=float, default=0, help="fuzz for so long, with new random inputs")
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigDict:
     """The digits under the polynomial loss, for three epochs of five batches."""

@@ -17,6 +17,8 @@ from imbalance.training.log import RunLog
 from imbalance.training.processes import from_main
 from imbalance.training.progress import Clock, Progress, joined
 
+FORMAT = 1  # of what `save_run` writes; raise it with every change to that which `resume` cannot take up
+
 
 def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) -> None:
     """Write all that `resume` needs; every process takes part.
@@ -58,7 +60,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     those that had none.
 
     Raises:
-        BadInput: there are checkpoints, and none is whole.
+        BadInput: there are checkpoints, and none is whole, or another version of this program wrote them.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
@@ -87,26 +89,26 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     The file before it is kept as `<stem>.previous.pt`, for the case that a disk loses what it said was written.
     """
-    fresh = path.with_suffix(".fresh.pt")
-    write(fresh, state)
-    if path.exists():
-        path.replace(previous(path))
-    fresh.replace(path)
+    write(path, {"format": FORMAT, **state}, previous(path))
 
 
-def write(path: Path, state: dict[str, Any]) -> None:
-    """`state` as torch saves it, in a file that is whole or not there."""
+def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """`state` as torch saves it, by `write_whole`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getbuffer())
+    write_whole(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     """The checkpoint at `path`, or with a warning the one before it if that is damaged; None if there is neither.
 
     torch's files are zip archives, whose checksums tell a damaged one; nothing pickled is ever run.
+
+    Raises:
+        BadInput: there is one, and none is whole, or another version of this program wrote it.
+        OSError: none can be read.
     """
-    found = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    found, unread = [candidate for candidate in (path, previous(path)) if candidate.exists()], None
     for candidate in found:
         try:
             data = candidate.read_bytes()
@@ -114,12 +116,29 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            check_format(candidate, state.get("format", 0))
+            return state
+        except BadInput:
+            raise
         except Exception as error:  # a damaged file can fail in any way
+            unread = error if isinstance(error, OSError) else unread
             log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
+    if unread:
+        raise unread
     if found:
         raise BadInput(f"{path}: damaged, and so is the checkpoint before it; remove both to start anew")
     return None
+
+
+def check_format(path: Path, version: int) -> None:
+    """Raise `BadInput` for a checkpoint that another version of this program wrote in another format."""
+    if version != FORMAT:
+        age = "another" if not isinstance(version, int) else "a newer" if version > FORMAT else "an older"
+        raise BadInput(
+            f"{path}: written by {age} version of imbalance (format {version}, this one reads {FORMAT}); "
+            "go on with that version, or use another config.work_dir to start anew"
+        )
 
 
 def previous(path: Path) -> Path:

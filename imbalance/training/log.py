@@ -22,7 +22,7 @@ from torch import Tensor
 
 from imbalance.config import experiment
 from imbalance.errors import BadInput
-from imbalance.files import write_whole
+from imbalance.files import make_folder, sync, write_whole
 
 PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
@@ -56,12 +56,13 @@ class RunLog:
             BadInput: it cannot be written to, another process has it, or it holds another experiment.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            make_folder(self.directory)
             self._lock = open(self.directory / ".lock", "w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._check_config()
             self._text = open(self.directory / "log.txt", "a", buffering=1)
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            sync(self.directory)  # a checkpoint says how long metrics.jsonl is, which must then be there
         except BlockingIOError:
             raise BadInput(f"config.work_dir: another process is training in {self.directory}") from None
         except OSError as error:
@@ -166,7 +167,7 @@ class RunLog:
     def summary(self, values: dict[str, Any]) -> None:
         """summary.json, whole or not at all, and only where metrics.jsonl has all of its lines."""
         if self.writes:
-            self._write_metrics()
+            self.position()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
             write_whole(self.directory / "summary.json", text.encode() + b"\n")
             if self.wandb:
