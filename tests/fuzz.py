@@ -219,7 +219,8 @@ def try_table(table: bytes, folder: Path) -> tuple[str, str]:
             save_image(folder / "images" / f"{i}.png", seed=i)
     (folder / "table.csv").write_bytes(table)
     config = load(ROOT / "configs" / "table_erm.py")
-    config.update(debug=True, data_dir=str(folder), model=dict(name="linear", init="zeros"))
+    config.update(debug=True, data_dir=str(folder))
+    config.model = dict(name="linear", init="zeros")
     config.data.update(resize=16, size=16, val_fraction=0.0, test_fraction=0.0)
     return try_config(config.to_dict(), folder)
 
