@@ -89,7 +89,10 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     from imbalance.models import MODELS
     from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
-    config = FrozenConfigDict(ConfigDict(config))
+    try:
+        config = FrozenConfigDict(ConfigDict(config))
+    except ValueError as error:  # a section in a tuple
+        raise BadInput(f"config: {error}") from None
     plain = config.to_dict()
     check_fields("", plain, get_type_hints(Experiment, include_extras=True))
     for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):

@@ -68,7 +68,7 @@ def check_call(path: str, section: Any, table: Table) -> None:
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
     name = section["name"]
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise BadInput(f"config.{path}.name: {name!r} given{_hint(name, table)}")
     values = {key: section[key] for key in section if key != "name"}
     check_fields(path, values, fields(table[name]))

@@ -17,8 +17,14 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-fault", action="store_true", help="let every call fail with every error, not a sample")
-    parser.addoption("--fuzz-minutes", type=float, default=0, help="fuzz for so long, with new random inputs")
+    parser.addoption(
+        "--every-fault",
+        action="store_true",
+        help="with --timeout=0: let every call to the file system fail with every error, not a sample (an hour)",
+    )
+    parser.addoption(
+        "--fuzz-minutes", type=float, default=0, help="with --timeout=0: fuzz for so long, with new random inputs"
+    )
 
 
 @pytest.fixture

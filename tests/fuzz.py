@@ -221,7 +221,8 @@ def try_table(table: bytes, folder: Path) -> tuple[str, str]:
     config = load(ROOT / "configs" / "table_erm.py")
     config.update(debug=True, data_dir=str(folder))
     config.model = dict(name="linear", init="zeros")
-    config.data.update(resize=16, size=16, val_fraction=0.0, test_fraction=0.0)
+    small = dict(resize=16, size=16, val_fraction=0.0, test_fraction=0.0, split="split")
+    config.data.update({key: value for key, value in small.items() if key in config.data})
     return try_config(config.to_dict(), folder)
 
 

@@ -79,7 +79,6 @@ def faults(size: int, long: bool) -> list[Fault]:
     return once + [Fault(choose.randint(1, size), errno.ENOSPC, lasting=True, cut=True) for _ in range(size // 20)]
 
 
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("begun", [0, 1, 3], ids=["new", "resumed", "resumed-later"])
 def test_a_call_that_fails_loses_nothing(config, tmp_path, monkeypatch, begun, request, capsys):
     """begun: steps that are done and saved before."""

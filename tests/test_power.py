@@ -130,7 +130,6 @@ def test_a_checkpoint_that_was_saved_is_found_whatever_the_power_does(tmp_path):
     assert len(seen) > 30
 
 
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("full", [False, True], ids=["saved", "no-checkpoint-fits"])
 def test_a_run_ends_the_same_whatever_the_power_does(config, tmp_path, monkeypatch, full, request, capsys):  # noqa: F811
     """The same command goes on from any state that the disk can be in; a sample of those of some moments."""
