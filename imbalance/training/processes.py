@@ -54,12 +54,12 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
 
 
 def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What `function` returns on the main process, on every process; a `BadInput` that it raises, too."""
+    """What `function` returns on the main process, on every process; a `BadInput` or `OSError` that it raises, too."""
     answer = [None, None]
     if accelerator.is_main_process:
         try:
             answer[0] = function()
-        except BadInput as error:
+        except (BadInput, OSError) as error:
             answer[1] = error
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)
