@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-fault",
         action="store_true",
-        help="with --timeout=0: let every call to the file system fail with every error, not a sample (an hour)",
+        help="with --timeout=0: let every call to the file system fail with every error, not a sample (ten minutes)",
     )
     parser.addoption(
         "--fuzz-minutes", type=float, default=0, help="with --timeout=0: fuzz for so long, with new random inputs"

@@ -41,15 +41,15 @@ def golden_config() -> ConfigDict:
     return config
 
 
-def interrupt_at(step: int):
-    """In place of the loop's `forward`, which sends SIGTERM in that step."""
-    forward, calls = loop.forward, []
+def interrupt_at(number: int):
+    """In place of the optimiser's `step`, which sends SIGTERM in that one."""
+    step, calls = torch.optim.SGD.step, []
 
     def patched(*args, **kwargs):
         calls.append(None)
-        if len(calls) == step:
+        if len(calls) == number:
             os.kill(os.getpid(), signal.SIGTERM)
-        return forward(*args, **kwargs)
+        return step(*args, **kwargs)
 
     return patched
 
@@ -63,7 +63,7 @@ def make(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)  # a summary has the run directory, which is to be no one's own
         loop.train(config, "finished")
-        with mock.patch.object(loop, "forward", interrupt_at(step=5)):
+        with mock.patch.object(torch.optim.SGD, "step", interrupt_at(4)):
             try:
                 loop.train(config, "interrupted")
             except Interrupted as error:

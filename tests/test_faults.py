@@ -70,24 +70,25 @@ class Fault:
 
 
 def faults(size: int, long: bool) -> list[Fault]:
-    """Every call of `size` with every error, once and lasting; for a quick look a sample of them."""
+    """Every call of `size` with every error, and on a disk that stays full; for a quick look a sample of them."""
     if long:
-        options = [dict(lasting=lasting, cut=cut) for lasting in (False, True) for cut in (False, True)]
-        return [Fault(n, error, **of) for n in range(1, size + 1) for error in ERRORS for of in options]
+        kinds = [dict(error=error) for error in ERRORS]
+        kinds += [dict(error=errno.ENOSPC, lasting=lasting, cut=cut) for lasting, cut in ((0, 1), (1, 0), (1, 1))]
+        return [Fault(n, **kind) for n in range(1, size + 1) for kind in kinds]
     choose = random.Random(size)
     once = [Fault(n, choose.choice(ERRORS)) for n in sorted(choose.sample(range(1, size + 1), size // 4))]
     return once + [Fault(choose.randint(1, size), errno.ENOSPC, lasting=True, cut=True) for _ in range(size // 20)]
 
 
-@pytest.mark.parametrize("begun", [0, 1, 3], ids=["new", "resumed", "resumed-later"])
+@pytest.mark.parametrize("begun", [0, 1, 3], ids=["new", "resumed", "resumed-to-judge"])
 def test_a_call_that_fails_loses_nothing(config, tmp_path, monkeypatch, begun, request, capsys):
-    """begun: steps that are done and saved before."""
+    """begun: the step that hears of a signal, so that one more is done; 0: none, the run is new."""
     none, whole, before = Fault(0, 0), tmp_path / "whole", tmp_path / "before"
     assert train(config, whole, Fault(0, 0)) == 0
     expected = outcome(whole)
     if begun:
         with monkeypatch.context() as patch:
-            at_call(patch, loop, "forward", begun, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            at_call(patch, torch.optim.SGD, "step", begun, lambda: os.kill(os.getpid(), signal.SIGTERM))
             with pytest.raises(Interrupted):
                 loop.train(config, before)
     else:
