@@ -103,7 +103,10 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
     from imbalance.judge.metrics import check_metric_name
 
-    config = FrozenConfigDict(ConfigDict(config))
+    try:
+        config = FrozenConfigDict(ConfigDict(config))
+    except ValueError as error:  # a section in a tuple
+        raise BadInput(f"config: {error}") from None
     plain = config.to_dict()
     check_fields("", plain, get_type_hints(Experiment, include_extras=True))
     for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):

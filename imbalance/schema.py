@@ -155,7 +155,7 @@ def entry(table: Table, name: Any) -> Callable[..., T]:
         if function not in functions:
             raise BadInput(f"{own} has no {function!r}{_hint(function, functions)}")
         return functions[function]
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise BadInput(f"{name!r} given{_hint(name, table)}, or <file>.py:<function> for one of your own")
     return table[name]
 

@@ -100,6 +100,8 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("callbacks.monitor", "val/", "config.callbacks.monitor: 'val/' given"),
         ("sampler", KeyError, "config.sampler: missing"),
         ("tags", ("a",), "config.tags: unknown key"),
+        ("loss.name", {"a": 1}, "config.loss.name: {'a': 1} given"),
+        ("data.classes", ({"a": 1},), "within a list or tuple"),
     ],
 )
 def test_one_line_names_the_key_what_was_given_and_what_is_valid(config, key, value, words):
