@@ -90,7 +90,7 @@ def tables() -> dict[str, Table]:
     from imbalance.methods.objectives import OBJECTIVES
     from imbalance.methods.samplers import SAMPLERS
     from imbalance.methods.weights import WEIGHTS
-    from imbalance.models import MODELS
+    from imbalance.models import COSINE, MODELS
     from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
     return {
@@ -128,6 +128,11 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
     check_balanced_once(config.sampler.name, config.weights.name)
+    if config.head.name != "none" and config.model.name in COSINE:
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
+            f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
+        )
     if config.trainer.mixed_precision != "no" and config.trainer.dtype != "float32":
         raise BadInput(
             f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"
