@@ -7,7 +7,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from imbalance.data.splits import Dataset, Profile, choose, class_split, imbalanced_counts, stratified_split
+from imbalance.data.splits import (
+    Dataset,
+    Profile,
+    check_classes,
+    choose,
+    class_split,
+    imbalanced_counts,
+    stratified_split,
+)
 from imbalance.errors import BadInput
 from imbalance.schema import AtLeastOne, Fraction, Natural
 from imbalance.vision import import_torchvision
@@ -42,11 +50,7 @@ def cifar10(
             see `published_draw`.
         download: fetch the files if they are missing (170 MB).
     """
-    unknown = sorted(set(classes) - set(CLASSES))
-    if unknown or len(set(classes)) != len(classes) or len(classes) < 2:
-        raise BadInput(
-            f"config.data.classes: {classes} given; at least two different ones of {', '.join(CLASSES)} are needed"
-        )
+    check_classes(classes, CLASSES)
     if not val_fraction:
         raise BadInput("config.data.val_fraction: 0 given; selection and the score need a val split")
     asked = (classes, imbalance, imbalance_ratio, total, val_fraction)
