@@ -81,16 +81,19 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
 
     A diverged run is tried again and returns its summary too, without metrics: look at `status`.
     """
-    batches, done = divided(runs, jobs, at_once), 0
+    found = run_batches(divided(runs, jobs, at_once), jobs)
+    return [found[run.directory] for run in runs]
+
+
+def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
+    """Train what is not done yet, the runs of a batch at once, by `jobs` processes; the summary of each run directory."""
+    runs, done = sum(map(len, batches)), 0
     with workers(min(len(batches), jobs)) as pool:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
         for future in as_completed(waiting):
             done += len(future.result())  # a user's mistake ends it all at once
-            print(f"{done} of {len(runs)} runs", file=sys.stderr, flush=True)
-    found = {
-        run.directory: summary for future, batch in waiting.items() for run, summary in zip(batch, future.result())
-    }
-    return [found[run.directory] for run in runs]
+            print(f"{done} of {runs} runs", file=sys.stderr, flush=True)
+    return {run.directory: summary for future, batch in waiting.items() for run, summary in zip(batch, future.result())}
 
 
 def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:

@@ -1,5 +1,6 @@
 """CIFAR-10 (Krizhevsky, 2009) from torchvision's files: all ten classes or some, balanced or imbalanced."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -103,6 +104,7 @@ def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(val)
 
 
+@functools.lru_cache(maxsize=1)  # reading and checking takes a second, and the seeds of a sweep share a process
 def published(name: str, data_dir: str, download: bool) -> tuple[Any, Any]:
     """torchvision's training and test sets of `name`, CIFAR10 or CIFAR100, their files' checksums compared.
 
