@@ -30,7 +30,7 @@ def parse(argv: list[str]) -> list[str]:
         there_are = ", ".join(sorted(str(file.relative_to(root)) for file in root.glob("configs/**/*.py")))
         fail(f"--config: {f'no file {path}' if path else 'missing'}; there are {there_are}")
     if path.endswith(".json"):
-        saved = Path(__file__).parent / "imbalance" / "saved.py"
+        saved = Path(__file__).parent / "imbalance" / "training" / "saved.py"
         forms = (path, f"--config={path}", f"-config={path}")
         argv = [arg.replace(path, f"{saved}:{path}") if arg in forms else arg for arg in argv]
     try:
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
             if not RANK:
                 print(f"{json.dumps(config.to_dict(), indent=2)}\n{directory}")
             return 0
-        from imbalance.train import train
+        from imbalance.training.loop import train
 
         result = train(config, directory)
     except BadInput as error:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from experiments.intervals import mean, paired_difference
 from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
-from experiments.statistics import mean, paired_difference
 from imbalance.errors import BadInput
 
 METRIC = flags.DEFINE_string("metric", "test/balanced_accuracy", "A metric of summary.json.")

@@ -1,7 +1,7 @@
 """Figure 1 of the paper: where weights move a linear boundary in two dimensions, and where they cannot.
 
 Wang et al., ICLR 2022. 20 examples around (0, 5) against 200 around (5, 0), drawn as the paper's notebook draws them.
-The lines are the limits of training, computed by `imbalance.oracle`. Printed beside an independent computation for this
+The lines are the limits of training, computed by `imbalance.theory.oracle`. Printed beside an independent computation for this
 project, from the seed of that notebook: the paper has the picture, and no numbers. Ours goes to <folder>/figure1.png and
 .pdf. It takes seconds.
 
@@ -13,9 +13,9 @@ import torch
 from absl import app
 
 from experiments.figures import FOLDER, NEUTRAL, PALETTE, published, save, subplots
+from experiments.intervals import mean
 from experiments.runs import exit_status
-from experiments.statistics import mean
-from imbalance.oracle import margin_direction, poly_direction
+from imbalance.theory.oracle import margin_direction, poly_direction
 
 MINORITY, MAJORITY = np.array([0.0, 5.0]), np.array([5.0, 0.0])
 SIZES, SEED, SEEDS = (20, 200), 1, range(50)

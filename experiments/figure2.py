@@ -3,7 +3,7 @@
 Wang et al., ICLR 2022. p = 10⁶, n = 100, orthogonal means of norm p^0.251, unit noise, no bias, the pure tail 1/m, and
 weights 1 for the majority and τ^ρ for the minority, τ the ratio of the classes. Nothing of size p is drawn: a linear
 classifier lies in the span of the n examples and the two means, and there the noise is the Bartlett factor of a
-Wishart matrix, so that n + 2 dimensions hold the same distribution exactly. Limits come from `imbalance.oracle`,
+Wishart matrix, so that n + 2 dimensions hold the same distribution exactly. Limits come from `imbalance.theory.oracle`,
 errors are exact. Printed beside an independent computation of the same setting; the picture goes to
 <folder>/figure2.png and .pdf.
 
@@ -15,9 +15,9 @@ from absl import app
 from scipy.special import ndtr
 
 from experiments.figures import FOLDER, PALETTE, published, save, subplots
+from experiments.intervals import mean
 from experiments.runs import exit_status
-from experiments.statistics import mean
-from imbalance.oracle import margin_direction, poly_direction
+from imbalance.theory.oracle import margin_direction, poly_direction
 
 DIMENSIONS, EXAMPLES = 10**6, 100
 NORM = DIMENSIONS**0.251

@@ -8,7 +8,7 @@ cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --notrain
 
 from absl import app
 
-from experiments.paper import compare, last
+from experiments.paper_rows import compare, last
 from experiments.runs import exit_status
 
 ROWS = {

@@ -10,7 +10,7 @@ is nothing left to train. --notrain shows what there is, unfinished runs too.
 from absl import app
 
 from experiments.figure3 import ROWS as LAST
-from experiments.paper import best_group_average, compare
+from experiments.paper_rows import best_group_average, compare
 from experiments.runs import exit_status
 
 ROWS = {data: {f"{row}-ES": rows[row] for row in rows if "No IW" not in row} for data, rows in LAST.items()}

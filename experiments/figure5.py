@@ -8,7 +8,7 @@ unfinished runs too.
 
 from absl import app
 
-from experiments.paper import compare, last
+from experiments.paper_rows import compare, last
 from experiments.runs import exit_status
 
 ROWS = {

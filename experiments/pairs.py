@@ -21,7 +21,7 @@ import numpy as np
 from absl import app
 
 from experiments import results
-from experiments.paper import DATA_DIR, TRAIN
+from experiments.paper_rows import DATA_DIR, TRAIN
 from experiments.results import Row, numbers
 from experiments.runs import DATA, JOBS, SEEDS, WORK_DIR, Run, configured, exit_status, run_batches
 from imbalance.data.cifar10 import CLASSES as CIFAR10

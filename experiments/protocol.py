@@ -15,9 +15,9 @@ from typing import NamedTuple
 from absl import app, flags
 
 from experiments import study as studies
+from experiments.intervals import mean, paired_difference
 from experiments.launch import launch, place
 from experiments.runs import DATA, SEEDS, config_file, exit_status, metric, summary_of
-from experiments.statistics import mean, paired_difference
 from imbalance.config import load
 from imbalance.errors import BadInput
 

@@ -21,9 +21,9 @@ from absl import app, flags
 from experiments import plots
 from experiments.collect import Row, collect, write_csv
 from experiments.figures import FOLDER
+from experiments.intervals import Interval, Mean, mean, over_examples, wilson
 from experiments.page import page
 from experiments.runs import WORK_DIR, exit_status
-from experiments.statistics import Interval, Mean, mean, over_examples, wilson
 from imbalance.errors import BadInput
 
 METRICS = flags.DEFINE_list("metrics", ["balanced_accuracy", "worst_group_accuracy"], "Test metrics of the tables.")

@@ -110,15 +110,15 @@ def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
 
 def company(run: Run) -> str | None:
     """The same for runs that are faster at once; None for one that is not."""
-    from imbalance.stack import in_common, pays
+    from imbalance.training.batched import in_common, pays
 
     return in_common(run.config) if pays(run.config) else None
 
 
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:
     """Train one run, or several at once, without a word (log.txt has them); summaries of diverged runs are returned too."""
-    from imbalance.stack import train_at_once
-    from imbalance.train import train
+    from imbalance.training.batched import train_at_once
+    from imbalance.training.loop import train
 
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         if len(runs) > 1:

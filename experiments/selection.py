@@ -16,8 +16,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments.collect import collect
+from experiments.intervals import mean
 from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
-from experiments.statistics import mean
 from imbalance.errors import BadInput
 
 SHARE = flags.DEFINE_float("share", 0.1, "Of val whose groups the rule for few labels reads.", 0, 1)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from experiments.runs import company, configured, train_quietly
 from imbalance.errors import BadInput
-from imbalance.interrupt import Interrupt
+from imbalance.training.interrupt import Interrupt
 
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
 

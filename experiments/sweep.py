@@ -19,9 +19,9 @@ from typing import Any
 from absl import app, flags
 
 from experiments import study as studies
+from experiments.intervals import mean
 from experiments.launch import launch, place
 from experiments.runs import SEEDS, exit_status
-from experiments.statistics import mean
 from experiments.study import Place, Search
 from imbalance.config import flatten, load
 from imbalance.errors import BadInput

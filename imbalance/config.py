@@ -79,15 +79,15 @@ NOT_THE_EXPERIMENT = ("work_dir", "data_dir", "logger")
 def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
     from imbalance.data import DATASETS
-    from imbalance.heads import HEADS
-    from imbalance.losses import LOSSES
-    from imbalance.metrics import check_metric_name
-    from imbalance.mixing import MIXINGS
+    from imbalance.judge.metrics import check_metric_name
+    from imbalance.methods.heads import HEADS
+    from imbalance.methods.losses import LOSSES
+    from imbalance.methods.mixing import MIXINGS
+    from imbalance.methods.objectives import OBJECTIVES
+    from imbalance.methods.samplers import SAMPLERS
+    from imbalance.methods.weights import WEIGHTS
     from imbalance.models import MODELS
-    from imbalance.objectives import OBJECTIVES
-    from imbalance.optim import OPTIMIZERS, SCHEDULES
-    from imbalance.samplers import SAMPLERS
-    from imbalance.weights import WEIGHTS
+    from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
     config = FrozenConfigDict(ConfigDict(config))
     plain = config.to_dict()
@@ -116,8 +116,8 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
 
 def check_balanced_once(sampler: str, weights: str) -> None:
     """Raise `BadInput` for a sampler and weights that would both even out the same classes or groups."""
-    from imbalance import samplers
-    from imbalance import weights as weightings
+    from imbalance.methods import samplers
+    from imbalance.methods import weights as weightings
 
     if sampler in samplers.BALANCING and weights in weightings.BALANCING:
         raise BadInput(

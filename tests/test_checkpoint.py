@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from imbalance import checkpoint
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
+from imbalance.training import checkpoint
 
 ONE, TWO, THREE = ({"n": n, "weight": torch.arange(2000.0) * n, "names": {"a": [n]}} for n in (1, 2, 3))
 

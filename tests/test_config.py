@@ -11,7 +11,7 @@ from ml_collections.config_dict import create, placeholder
 
 from imbalance.config import flatten, load, run_directory, validate
 from imbalance.errors import BadInput
-from imbalance.train import run
+from imbalance.training.loop import run
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 

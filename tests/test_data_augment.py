@@ -14,7 +14,7 @@ from imbalance.data.augment import (
     random_resized_crop,
     uniforms,
 )
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
 
 COUNT = 512
 IMAGES = torch.randint(0, 256, (COUNT, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ import torch
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.schema import build
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
 
 
 def model_of(name: str, shape=(3, 32, 32), num_classes: int = 10, **values):

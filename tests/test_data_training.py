@@ -7,8 +7,8 @@ from data_files import make_waterbirds
 from ml_collections.config_dict import create
 
 from imbalance.data import class_map, new_classes
-from imbalance.probe import fit_head
-from imbalance.train import train
+from imbalance.methods.heads import fit_head
+from imbalance.training.loop import train
 
 COUNTS = ((20, 6, 4, 10), (4, 4, 4, 4), (4, 4, 4, 4))
 DIGITS = dict(
@@ -53,7 +53,7 @@ def test_augmentation_reaches_training_alone_and_follows_the_seed(birds, tmp_pat
         examples.append(indices)
         return images
 
-    monkeypatch.setattr("imbalance.step.augment", note)
+    monkeypatch.setattr("imbalance.training.step.augment", note)
     train(birds)
     assert [n for n, *_ in seen] == [16, 16, 8] * 2  # the training batches, not those of val and test
     assert torch.cat(examples[:3]).sort().values.equal(torch.arange(40))

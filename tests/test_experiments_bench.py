@@ -10,23 +10,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from experiments.bench import __main__ as bench
-from experiments.bench import evaluation, growth, images, paper, stacked, start, step
+from experiments.bench import evaluations, growth, images, paper_loop, stacked, start, steps
 from experiments.bench.cases import make, on_images, our_epoch
 from experiments.bench.timing import Row, in_turns, measured_by
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.evaluate import evaluate, training_metrics
-from imbalance.interrupt import Interrupt
-from imbalance.state import Progress
+from imbalance.training.evaluate import evaluate, training_metrics
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.progress import Progress
 
 
-@pytest.mark.parametrize("case", (step.digits_mlp, lambda: on_images("linear", size=80, batch_size=32)))
+@pytest.mark.parametrize("case", (steps.digits_mlp, lambda: on_images("linear", size=80, batch_size=32)))
 def test_the_bare_loop_takes_the_same_steps_as_ours(case):
     config = case()
     ours, theirs = make(config), make(config)
     start = [parameter.detach().clone() for parameter in ours.model.parameters()]
     our_epoch(config, ours)()
     order = theirs.sampler(0)
-    step.bare_epoch(theirs, step.bare_optimizer(config, theirs), order, config.trainer.batch_size)
+    steps.bare_epoch(theirs, steps.bare_optimizer(config, theirs), order, config.trainer.batch_size)
     for before, our, their in zip(start, ours.model.parameters(), theirs.model.parameters()):
         assert not torch.equal(our, before)
         torch.testing.assert_close(our, their)
@@ -47,12 +47,12 @@ def test_our_epochs_follow_one_another():
 def test_the_papers_loop_sees_the_same_images_and_learns_them():
     config = on_images("linear", size=48, batch_size=16)
     learner = make(config)
-    theirs = paper.Transformed(learner.dataset)
+    theirs = paper_loop.Transformed(learner.dataset)
     seen = torch.stack([image for image, _ in theirs])
     torch.testing.assert_close(seen, learner.normalise(learner.dataset.train.inputs), rtol=1e-4, atol=1e-4)
     loader = DataLoader(theirs, 16, shuffle=True)
     optimizer = torch.optim.SGD(learner.model.parameters(), lr=0.001, momentum=0.9)
-    epochs = [paper.epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
+    epochs = [paper_loop.epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
     assert [len(epoch) for epoch in epochs] == [3] * 10
     assert not learner.model.training  # each batch was seen again in evaluation mode
     assert epochs[-1][0][0] < epochs[0][0][0] / 2 and epochs[-1][-1][1] == 1
@@ -78,18 +78,18 @@ def short() -> ConfigDict:
 def test_every_part_gives_rows(monkeypatch):
     """Those that start processes are tried in this one."""
     tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
-    monkeypatch.setattr(step, "CASES", tiny)
-    found = step.rows(2) + evaluation.rows(2, [("linear", 64, 3, 5, "")])
+    monkeypatch.setattr(steps, "CASES", tiny)
+    found = steps.rows(2) + evaluations.rows(2, [("linear", 64, 3, 5, "")])
     monkeypatch.setattr(images, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
     found += images.rows(2, count=10)
-    monkeypatch.setattr(paper, "measured_by", lambda _, **values: paper.measure(**values))
+    monkeypatch.setattr(paper_loop, "measured_by", lambda _, **values: paper_loop.measure(**values))
     monkeypatch.setattr(growth, "measured_by", lambda _, **values: [1 + values["size"]] * 3)
-    monkeypatch.setattr(paper, "on_images", lambda _, **values: on_images("linear", **values))
-    monkeypatch.setattr(paper, "gains_from_bf16", lambda: True)
-    found += paper.rows(4, batches=1)
+    monkeypatch.setattr(paper_loop, "on_images", lambda _, **values: on_images("linear", **values))
+    monkeypatch.setattr(paper_loop, "gains_from_bf16", lambda: True)
+    found += paper_loop.rows(4, batches=1)
     examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
     found += growth.rows(4, [examples], dict(classes=3, groups=4))
-    monkeypatch.setattr(stacked, "EPOCHS", {"linear": (step.digits_mlp, 1, "")})
+    monkeypatch.setattr(stacked, "EPOCHS", {"linear": (steps.digits_mlp, 1, "")})
     monkeypatch.setattr(stacked, "RATES", 2)
     monkeypatch.setattr(stacked, "SEEDS", 2)
     monkeypatch.setattr(stacked, "RUNS", {})

@@ -15,12 +15,12 @@ from conftest import ROOT
 
 from experiments import plots, report
 from experiments.collect import collect, columns, write, write_csv, write_parquet
+from experiments.intervals import Interval, wilson
 from experiments.page import page
 from experiments.runs import configured
-from experiments.statistics import Interval, wilson
 from imbalance.config import load
 from imbalance.errors import BadInput
-from imbalance.train import train
+from imbalance.training.loop import train
 
 
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.selection import RULES, Judged, balanced, few, group_average, judged, worst
-from imbalance.train import train
+from imbalance.training.loop import train
 
 
 def test_kept_logits_give_the_metrics_of_every_evaluation(config, tmp_path):

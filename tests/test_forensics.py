@@ -7,17 +7,18 @@ from jobs import Job, dropout
 from ml_collections.config_dict import create
 from torch import nn
 
-from imbalance import forensics, train
 from imbalance.errors import BadInput, Diverged
-from imbalance.losses import LOSSES, margins
+from imbalance.margins import soft_margins
+from imbalance.methods.losses import LOSSES
+from imbalance.methods.objectives import OBJECTIVES
 from imbalance.models import MODELS
-from imbalance.objectives import OBJECTIVES
+from imbalance.training import forensics, loop
 
 
 def diverge(config, directory: Path) -> dict:
     """What a run that must diverge leaves, loaded as anyone may."""
-    with pytest.raises(Diverged, match=f"python -m imbalance.forensics {directory}"):
-        train.train(config, directory)
+    with pytest.raises(Diverged, match=f"python -m imbalance.training.forensics {directory}"):
+        loop.train(config, directory)
     return torch.load(directory / "divergence.pt", weights_only=True)
 
 
@@ -30,7 +31,7 @@ def test_a_divergence_is_told_in_full_and_can_be_replayed(config, tmp_path, monk
     saved = diverge(config, tmp_path)
     assert (saved["step"], saved["epoch"], saved["batch"], saved["learning_rate"]) == (1, 0, 1, 1e20)
     assert saved["targets"].shape == saved["weights"].shape == saved["losses"].shape == saved["indices"].shape == (64,)
-    assert torch.equal(margins(saved["logits"], saved["targets"]).isfinite(), saved["margins"].isfinite())
+    assert torch.equal(soft_margins(saved["logits"], saved["targets"]).isfinite(), saved["margins"].isfinite())
     assert not saved["losses"].isfinite().all()
     report = forensics.replay(tmp_path)
     assert "the losses are the same, bit for bit" in report

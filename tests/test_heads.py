@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import BadInput
-from imbalance.heads import HEADS, l1_logistic_regression
+from imbalance.methods.heads import HEADS, l1_logistic_regression
 from imbalance.schema import build
 
 DFR = dict(name="dfr", inverse_penalties=(1.0, 0.1), fits=5)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from scipy.special import log_softmax
 
-from imbalance.losses import LOSSES, margins
+from imbalance.margins import soft_margins
+from imbalance.methods.losses import LOSSES
 from imbalance.schema import build, fields
 
 # A config section for each loss, with hyperparameters that all act.
@@ -246,5 +247,5 @@ def test_group_vs_demands_a_larger_margin_of_a_smaller_group():
 
 def test_margins_are_zero_where_logits_are_equal_and_the_difference_for_two_classes():
     logits, targets, _ = batch(num_classes=2)
-    torch.testing.assert_close(margins(logits, targets), (logits[:, 1] - logits[:, 0]) * (2 * targets - 1))
-    assert margins(torch.full((1, 7), 3.0), torch.tensor([2])).abs().item() < 1e-6
+    torch.testing.assert_close(soft_margins(logits, targets), (logits[:, 1] - logits[:, 0]) * (2 * targets - 1))
+    assert soft_margins(torch.full((1, 7), 3.0), torch.tensor([2])).abs().item() < 1e-6

@@ -10,7 +10,7 @@ GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 # Large blocks, one after the other, as a training step has its activations.
 FAULTS = """
 import resource
-from imbalance.memory import keep_freed_memory
+from imbalance.training.memory import keep_freed_memory
 keep_freed_memory()
 def faults(count):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -9,9 +9,9 @@ import torch
 
 from imbalance.config import load, validate
 from imbalance.errors import BadInput, Interrupted
-from imbalance.interrupt import Interrupt
-from imbalance.samplers import SAMPLERS
-from imbalance.train import train
+from imbalance.methods.samplers import SAMPLERS
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.loop import train
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -88,7 +88,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(config, change, monkey
     whole = train(config, tmp_path / "whole")
     StopsAfter.steps = 11
     with monkeypatch.context() as patch:
-        patch.setattr("imbalance.train.Interrupt", StopsAfter)
+        patch.setattr("imbalance.training.loop.Interrupt", StopsAfter)
         with pytest.raises(Interrupted):
             train(config, tmp_path / "parts")
     parts = train(config, tmp_path / "parts")

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from imbalance.errors import BadInput
-from imbalance.metrics import OF_A_CLASS, Counts, check_labels, compute, count
+from imbalance.judge.metrics import OF_A_CLASS, Counts, check_labels, compute, count
 
 
 def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts):

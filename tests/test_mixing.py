@@ -3,7 +3,7 @@ import torch
 from scipy.stats import beta, kstest
 
 from imbalance.errors import BadInput
-from imbalance.mixing import MIXINGS
+from imbalance.methods.mixing import MIXINGS
 from imbalance.schema import build
 
 GROUPS = torch.tensor([0, 1, 2, 3] * 20 + [0] * 20)

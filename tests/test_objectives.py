@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from imbalance.objectives import OBJECTIVES
+from imbalance.methods.objectives import OBJECTIVES
 from imbalance.schema import build, fields
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])

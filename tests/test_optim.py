@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from imbalance.optim import OPTIMIZERS, constant, cosine, step, warm_up
+from imbalance.training.optim import OPTIMIZERS, constant, cosine, step, warm_up
 
 
 def test_warm_up_is_linear_and_then_out_of_the_way():

@@ -11,9 +11,9 @@ from imbalance.config import load
 from imbalance.data import DATASETS
 from imbalance.data.gaussian import balanced_error
 from imbalance.errors import BadInput
-from imbalance.oracle import angle, direction_of, margin_direction, poly_direction
 from imbalance.schema import build
-from imbalance.train import train
+from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
+from imbalance.training.loop import train
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

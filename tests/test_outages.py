@@ -7,9 +7,9 @@ import pytest
 import wandb
 from jobs import Job, at_call
 
-from imbalance import train
 from imbalance.errors import BadInput
-from imbalance.logging import RunLog
+from imbalance.training import loop
+from imbalance.training.log import RunLog
 
 
 def full_at(size: int) -> None:
@@ -20,7 +20,7 @@ def full_at(size: int) -> None:
 def test_a_full_disk_ends_a_run_only_where_its_results_cannot_be_written(config, tmp_path):
     """No checkpoint fits, and training goes on; at the end the weights do not fit either."""
     config.callbacks.checkpoint_minutes = 1e-9
-    whole = train.train(config, tmp_path / "whole")
+    whole = loop.train(config, tmp_path / "whole")
     job = Job(config, target=partial(full_at, 100_000))
     assert job.wait() == [2]
     assert job.stderr().count("\n") == 1
@@ -35,7 +35,7 @@ def test_a_full_disk_ends_a_run_only_where_its_results_cannot_be_written(config,
 
 def test_metrics_that_a_full_disk_did_not_take_follow_when_it_does(config, tmp_path, monkeypatch, capfd):
     config.trainer.epochs = 6
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     metrics = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     full = len(metrics) // 3  # within a line
     assert not metrics[:full].endswith(b"\n")
@@ -45,10 +45,10 @@ def test_metrics_that_a_full_disk_did_not_take_follow_when_it_does(config, tmp_p
         seen.append((tmp_path / "again" / "metrics.jsonl").read_bytes())
         full_at(resource.RLIM_INFINITY)
 
-    at_call(monkeypatch, train, "training_metrics", 1, partial(full_at, full))
-    at_call(monkeypatch, train, "training_metrics", 5, free)
+    at_call(monkeypatch, loop, "training_metrics", 1, partial(full_at, full))
+    at_call(monkeypatch, loop, "training_metrics", 5, free)
     try:
-        train.train(config, tmp_path / "again")
+        loop.train(config, tmp_path / "again")
     finally:
         full_at(resource.RLIM_INFINITY)
     assert seen == [metrics[:full]]
@@ -67,12 +67,12 @@ def test_no_checkpoint_forgets_metrics_that_are_not_written(config, tmp_path):
 
 @pytest.mark.parametrize("work_dir", ["{file}/runs", "/proc/runs"])
 def test_a_work_dir_that_cannot_be_written_is_said_before_anything_is_loaded(config, tmp_path, monkeypatch, work_dir):
-    monkeypatch.setattr(train, "make_learner", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(loop, "make_learner", lambda *_: pytest.fail("loaded"))
     file = tmp_path / "file"
     file.touch()
     config.work_dir = work_dir.format(file=file)
     with pytest.raises(BadInput, match=r"config.work_dir: cannot write .*: (Not a directory|No such file)"):
-        train.run(config)
+        loop.run(config)
 
 
 def test_data_that_have_gone_are_one_line(config):
@@ -82,7 +82,7 @@ def test_data_that_have_gone_are_one_line(config):
 
 
 def lose_the_data() -> None:
-    at_call(pytest.MonkeyPatch(), train, "forward", 3, partial(open, "/gone/images"))
+    at_call(pytest.MonkeyPatch(), loop, "forward", 3, partial(open, "/gone/images"))
 
 
 def test_metrics_jsonl_cut_short_by_hand_is_not_filled_with_zeros(config, tmp_path):
@@ -118,7 +118,7 @@ def test_wandb_that_fails_ends_nothing(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config.logger.mode = "online"
-    summary = train.train(config, tmp_path)
+    summary = loop.train(config, tmp_path)
     assert modes == ["online", "offline"]
     assert summary["status"] == "done" and len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
     printed = capsys.readouterr().out
@@ -132,5 +132,5 @@ def test_wandb_without_a_key_does_not_ask_for_one(config, tmp_path, monkeypatch)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config.logger.mode = "online"
-    assert train.train(config, tmp_path)["status"] == "done"
+    assert loop.train(config, tmp_path)["status"] == "done"
     assert modes == ["offline"]

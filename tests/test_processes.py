@@ -18,14 +18,14 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
 
-import imbalance.step as step_module
-import imbalance.train as loop
+import imbalance.training.loop as loop
+import imbalance.training.step as step_module
 from imbalance.config import load
 from imbalance.errors import BadInput
+from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS
-from imbalance.objectives import OBJECTIVES
-from imbalance.samplers import SAMPLERS
-from imbalance.train import train
+from imbalance.training.loop import train
 
 OBJECTIVES_TRIED = [
     dict(name="average"),

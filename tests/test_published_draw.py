@@ -9,7 +9,7 @@ import torch
 
 from imbalance.data.cifar10 import CLASSES, cifar10
 from imbalance.errors import BadInput
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
 
 PAPERS = dict(classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2, download=False)
 

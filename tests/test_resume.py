@@ -14,10 +14,10 @@ from jobs import Job, add_dropout, at_call, dropout
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
-from imbalance import checkpoint, train
 from imbalance.errors import BadInput, Interrupted
-from imbalance.logging import RunLog
 from imbalance.models import MODELS
+from imbalance.training import checkpoint, loop
+from imbalance.training.log import RunLog
 
 
 @pytest.fixture
@@ -79,55 +79,55 @@ def let_it_save(job: Job, times: int) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "number"),
     [
-        (train, "forward", 2),  # within an epoch
-        (train, "forward", 3),  # in the last step of an epoch
-        (train, "training_metrics", 1),  # between that and the evaluation
-        (train, "evaluate", 2),
+        (loop, "forward", 2),  # within an epoch
+        (loop, "forward", 3),  # in the last step of an epoch
+        (loop, "training_metrics", 1),  # between that and the evaluation
+        (loop, "evaluate", 2),
         (RunLog, "metrics", 2),  # after the evaluation
         (RunLog, "metrics", 3),  # the last
         (checkpoint, "save", 1),
         (checkpoint, "save", 2),
-        (train, "finish", 1),  # where the best weights have taken the place of the last
+        (loop, "finish", 1),  # where the best weights have taken the place of the last
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_interrupted_at_this_point(config, tmp_path, monkeypatch, place, name, number):
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         at_call(patch, place, name, number, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
-            train.train(config, tmp_path / "twice")
+            loop.train(config, tmp_path / "twice")
     assert json.loads((tmp_path / "twice" / "summary.json").read_text())["status"] == "interrupted"
-    train.train(config, tmp_path / "twice")
+    loop.train(config, tmp_path / "twice")
     assert outcome(tmp_path / "twice") == outcome(tmp_path / "whole")
 
 
 def test_lines_written_after_the_last_checkpoint_are_not_there_twice(config, tmp_path, monkeypatch):
     """A crash, that is: nothing is saved at it."""
-    train.train(config, tmp_path / "whole")
+    loop.train(config, tmp_path / "whole")
     config.callbacks.checkpoint_minutes = 1e-9
     with monkeypatch.context() as patch:
         at_call(patch, RunLog, "progress", 2, lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            train.train(config, tmp_path / "twice")
+            loop.train(config, tmp_path / "twice")
     assert len((tmp_path / "twice" / "metrics.jsonl").read_text().splitlines()) == 2
-    train.train(config, tmp_path / "twice")
+    loop.train(config, tmp_path / "twice")
     assert outcome(tmp_path / "twice") == outcome(tmp_path / "whole")
 
 
 def test_a_directory_is_one_run_s_alone(config, tmp_path, monkeypatch):
     def refused() -> None:
         with pytest.raises(BadInput, match="another process is training"):
-            train.train(config, tmp_path)
+            loop.train(config, tmp_path)
 
-    at_call(monkeypatch, train, "forward", 2, refused)
-    train.train(config, tmp_path)
+    at_call(monkeypatch, loop, "forward", 2, refused)
+    loop.train(config, tmp_path)
 
 
 def test_a_directory_is_one_config_s_alone(config, tmp_path):
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     before = outcome(tmp_path)
     config.optim.momentum = 0.5
     with pytest.raises(BadInput, match=r"config.optim: .*use another config.work_dir"):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
     assert outcome(tmp_path) == before

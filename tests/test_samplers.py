@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from imbalance.samplers import SAMPLERS
+from imbalance.methods.samplers import SAMPLERS
 from imbalance.schema import build
 from imbalance.seeds import generator
 

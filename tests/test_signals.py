@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from jobs import Job, at_call
 
-from imbalance import data, train
+from imbalance import data
 from imbalance.errors import Interrupted
-from imbalance.losses import Poly
+from imbalance.methods.losses import Poly
+from imbalance.training import loop
 
 
 def send(signum: int) -> None:
@@ -39,13 +40,13 @@ def test_a_second_sigint_ends_it_at_once(config):
 
 
 def interrupt_twice() -> None:
-    at_call(pytest.MonkeyPatch(), train, "forward", 3, lambda: (send(signal.SIGINT), send(signal.SIGINT)))
+    at_call(pytest.MonkeyPatch(), loop, "forward", 3, lambda: (send(signal.SIGINT), send(signal.SIGINT)))
 
 
 def test_the_step_under_way_is_finished_and_no_other_begun(config, monkeypatch, tmp_path):
-    at_call(monkeypatch, train, "forward", 2, lambda: send(signal.SIGTERM))
+    at_call(monkeypatch, loop, "forward", 2, lambda: send(signal.SIGTERM))
     with pytest.raises(Interrupted):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["step"] == 2
 
 
@@ -59,7 +60,7 @@ def test_a_signal_while_the_data_are_loaded_acts_at_once(config, monkeypatch):
     config.data = {"name": "endless"}
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        train.run(config)
+        loop.run(config)
     assert signal.getsignal(signal.SIGTERM) == before
     assert not list(Path(config.work_dir).rglob("*.pt"))
 
@@ -68,6 +69,6 @@ def test_a_signal_during_an_evaluation_does_not_wait_for_its_end(config, monkeyp
     config.trainer.eval_batch_size = 1  # val has 358 examples
     calls = at_call(monkeypatch, Poly, "forward", 5 + 4, lambda: send(signal.SIGTERM))
     with pytest.raises(Interrupted):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
     assert len(calls) == 5 + 4
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"

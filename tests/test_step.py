@@ -9,10 +9,10 @@ from jobs import dropout
 from ml_collections.config_dict import create
 from torch import nn
 
-from imbalance import train
 from imbalance.errors import BadInput
+from imbalance.methods.objectives import OBJECTIVES
 from imbalance.models import MODELS, with_head
-from imbalance.objectives import OBJECTIVES
+from imbalance.training import loop
 
 
 @pytest.mark.parametrize("parts", [2, 5, 100])
@@ -20,9 +20,9 @@ def test_parts_of_a_batch_make_its_step(config, tmp_path, parts):
     """For an objective that mixes examples; 100 parts of 64 examples leave some parts empty."""
     config.objective = create(name="log_average")
     config.trainer.update(epochs=1, dtype="float64")
-    whole = train.train(config, tmp_path / "whole")["metrics"]
+    whole = loop.train(config, tmp_path / "whole")["metrics"]
     config.trainer.accumulation = parts
-    found = train.train(config, tmp_path / "parts")["metrics"]
+    found = loop.train(config, tmp_path / "parts")["metrics"]
     assert found == pytest.approx(whole, rel=1e-10, nan_ok=True)
 
 
@@ -42,7 +42,7 @@ def test_both_passes_over_the_parts_draw_the_same_and_count_once(config, tmp_pat
     config.model = create(name="both")
     config.debug = True
     config.trainer.update(accumulation=2, eval_splits=("val",))
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     (a, before), (b, _), (c, again), (d, moved) = passes[:4]
     assert torch.equal(a, c) and torch.equal(b, d) and not torch.equal(a, b)
     assert torch.equal(before, again)
@@ -60,7 +60,7 @@ def test_a_batch_in_one_part_goes_through_the_model_once(config, tmp_path, monke
 
     monkeypatch.setitem(MODELS, "linear", counted)
     config.model = create(name="linear", init="zeros")
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert calls.count(True) == 3 * 5
 
 
@@ -68,14 +68,14 @@ def test_a_batch_in_one_part_goes_through_the_model_once(config, tmp_path, monke
 def scaler(monkeypatch) -> torch.amp.GradScaler:
     """fp16's gradient scaler, which works on a CPU too, with a scale that overflows at first."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
-    make = train.make_learner
+    make = loop.make_learner
 
     def with_scaler(*args):
         learner = make(*args)
         learner.accelerator.scaler = scaler
         return learner
 
-    monkeypatch.setattr(train, "make_learner", with_scaler)
+    monkeypatch.setattr(loop, "make_learner", with_scaler)
     return scaler
 
 
@@ -83,7 +83,7 @@ def test_an_overflow_of_scaled_gradients_is_no_divergence(config, tmp_path, scal
     monkeypatch.setattr(OBJECTIVES["average"], "forward", lambda _, losses, *__: 1e6 * losses.mean())
     config.optim.lr = 1e-7
     config.trainer.update(epochs=40, batch_size=512)
-    summary = train.train(config, tmp_path)
+    summary = loop.train(config, tmp_path)
     assert summary["status"] == "done" and scaler.get_scale() < 2.0**127
     losses = [json.loads(line)["train/loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert losses[0] == pytest.approx(losses[5], rel=1e-6) and losses[-1] < losses[0] / 2  # at first no step, then some
@@ -94,10 +94,10 @@ def test_an_overflow_of_scaled_gradients_is_no_divergence(config, tmp_path, scal
 def test_fp16_needs_a_gpu(config):
     config.trainer.mixed_precision = "fp16"
     if torch.cuda.is_available():
-        assert train.run(config) > 0
+        assert loop.run(config) > 0
     else:
         with pytest.raises(BadInput, match="config.trainer.mixed_precision: 'fp16' given, which a CPU"):
-            train.run(config)
+            loop.run(config)
 
 
 def test_bf16_is_in_the_model_only(config, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_bf16_is_in_the_model_only(config, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "inside", model)
     config.model = create(name="inside")
     config.trainer.mixed_precision = "bf16"
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     assert set(seen) == {torch.bfloat16, (torch.float32, torch.float32)}
 
 
@@ -141,7 +141,7 @@ def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
     config.model = create(name="two")
     for channels_last in (False, True):
         config.trainer.channels_last = channels_last
-        train.train(config, tmp_path / str(channels_last))
+        loop.train(config, tmp_path / str(channels_last))
         assert seen == {channels_last}
         seen.clear()
 
@@ -150,9 +150,9 @@ def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
 def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(config, tmp_path):
     config.model = create(name="linear", init="zeros")
     config.trainer.update(epochs=2, batch_size=512, eval_batch_size=512)
-    plain = train.train(config, tmp_path / "plain")
+    plain = loop.train(config, tmp_path / "plain")
     config.trainer.compile = True
-    compiled = train.train(config, tmp_path / "compiled")
+    compiled = loop.train(config, tmp_path / "compiled")
     assert compiled["metrics"] == pytest.approx(plain["metrics"], rel=1e-4, nan_ok=True)
     keys = (torch.load(tmp_path / name / "checkpoints" / "selected.pt").keys() for name in ("plain", "compiled"))
     assert len(set(map(tuple, keys))) == 1
@@ -162,5 +162,5 @@ def test_deterministic_is_set_and_unset(config, tmp_path):
     config.debug = True
     for wanted in (True, False):
         config.trainer.deterministic = wanted
-        train.train(config, tmp_path / str(wanted))
+        loop.train(config, tmp_path / str(wanted))
         assert torch.are_deterministic_algorithms_enabled() == wanted

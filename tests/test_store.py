@@ -18,11 +18,11 @@ from data_files import save_image
 from PIL import Image
 
 from imbalance.data import store
+from imbalance.data.decode import Recipe, decode
 from imbalance.data.splits import Dataset, class_split, normaliser
 from imbalance.data.store import Stored, damage, open_store
-from imbalance.decode import Recipe, decode
 from imbalance.errors import BadInput
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
 
 RECIPE = Recipe("RGB", (("shorter", 20), ("crop", 16)))
 

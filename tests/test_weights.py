@@ -4,9 +4,9 @@ import torch
 
 from imbalance.config import check_balanced_once
 from imbalance.errors import BadInput
-from imbalance.samplers import SAMPLERS
+from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.weights import WEIGHTS, effective_sample_size
 from imbalance.schema import build
-from imbalance.weights import WEIGHTS, effective_sample_size
 
 TARGETS = torch.repeat_interleave(torch.tensor([0, 1]), torch.tensor([80, 20]))
 GROUPS = torch.repeat_interleave(torch.tensor([0, 1, 2, 3]), torch.tensor([60, 20, 15, 5]))

@@ -3,7 +3,7 @@
 import sklearn.datasets  # noqa: F401
 import torch
 
-import imbalance.train  # noqa: F401
+import imbalance.training.loop  # noqa: F401
 
 torch.set_num_threads(1)
 torch.optim.SGD([torch.zeros(1)], lr=0.1)  # imports most of torch on its first use

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from experiments.bench import evaluation, growth, images, paper, stacked, start, step
+from experiments.bench import evaluations, growth, images, paper_loop, stacked, start, steps
 from experiments.bench.timing import Row
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
-    "step": step.rows,
-    "paper": paper.rows,
+    "step": steps.rows,
+    "paper": paper_loop.rows,
     "images": images.rows,
-    "evaluation": evaluation.rows,
+    "evaluation": evaluations.rows,
     "start": start.rows,
     "growth": growth.rows,
     "sweep": stacked.rows,

@@ -10,13 +10,13 @@ from ml_collections.config_dict import create
 from experiments.bench.timing import ROOT
 from imbalance.config import load, validate
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner, make_learner
-from imbalance.logging import RunLog
-from imbalance.processes import start_accelerator
 from imbalance.schema import Count
-from imbalance.state import Clock, Progress
-from imbalance.train import train_epoch
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.learner import Learner, make_learner
+from imbalance.training.log import RunLog
+from imbalance.training.loop import train_epoch
+from imbalance.training.processes import start_accelerator
+from imbalance.training.progress import Clock, Progress
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:

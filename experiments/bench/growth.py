@@ -10,9 +10,9 @@ from pathlib import Path
 
 from experiments.bench.cases import make, on_images, our_epoch
 from experiments.bench.timing import Row, few, measured_by, seconds
-from imbalance.evaluate import evaluate
-from imbalance.interrupt import Interrupt
-from imbalance.memory import keep_freed_memory
+from imbalance.training.evaluate import evaluate
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

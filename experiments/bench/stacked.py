@@ -15,15 +15,15 @@ import torch
 from ml_collections import ConfigDict
 
 from experiments.bench.cases import make, on_images, our_epoch
-from experiments.bench.step import digits_mlp, gaussian_linear
+from experiments.bench.steps import digits_mlp, gaussian_linear
 from experiments.bench.timing import ROOT, Row, few, timed_in_turns
-from imbalance import stack
 from imbalance.config import load, validate
-from imbalance.interrupt import Interrupt
-from imbalance.logging import RunLog
-from imbalance.memory import keep_freed_memory
-from imbalance.state import Clock, Progress
-from imbalance.train import train
+from imbalance.training import batched
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.log import RunLog
+from imbalance.training.loop import train
+from imbalance.training.memory import keep_freed_memory
+from imbalance.training.progress import Clock, Progress
 
 RATES, SEEDS = 4, 4
 PART = "sweep: one by one / at once"
@@ -79,7 +79,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
     for config in configs:
         progress = Progress()
         log = RunLog(Path(), config, writes=False)
-        members.append(stack.Member(config, make(config), progress, log, Clock(progress, 1e9)))
+        members.append(batched.Member(config, make(config), progress, log, Clock(progress, 1e9)))
 
     def one_by_one() -> None:
         for epoch in singles:
@@ -88,7 +88,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
 
     def at_once() -> None:
         for _ in range(epochs):
-            stack.train_epoch(members, Interrupt())
+            batched.train_epoch(members, Interrupt())
             for member in members:
                 member.progress.next_epoch()
 
@@ -104,7 +104,7 @@ def of_runs(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
             train(config, folder / str(i))
 
     def at_once(folder: Path) -> None:
-        stack.train_at_once([(config, folder / str(i)) for i, config in enumerate(configs)])
+        batched.train_at_once([(config, folder / str(i)) for i, config in enumerate(configs)])
 
     def quietly(runs: Callable[[Path], None]) -> None:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as quiet:

@@ -9,7 +9,7 @@ ONLY_TORCH = "import os, torch; os._exit(0)"
 # In a debug run the step's logits are settled at its end, before anything is evaluated or written.
 FIRST_STEP = """
 import os, runpy, sys
-from imbalance.state import Progress
+from imbalance.training.progress import Progress
 Progress.settle = lambda *_: os._exit(0)
 sys.argv = ["main.py", *{arguments}]
 runpy.run_path("main.py", run_name="__main__")

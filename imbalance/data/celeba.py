@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from imbalance.data.augment import Augmentation
+from imbalance.data.decode import Recipe
 from imbalance.data.listing import Listing, find, opened
 from imbalance.data.splits import choose, stratified_split
-from imbalance.decode import Recipe
 from imbalance.errors import BadInput
 from imbalance.schema import Count, Name, Natural
 

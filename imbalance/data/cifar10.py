@@ -19,7 +19,7 @@ from imbalance.data.splits import (
 )
 from imbalance.errors import BadInput
 from imbalance.schema import AtLeastOne, Fraction, Natural
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

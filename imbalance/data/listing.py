@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from imbalance.data.augment import Augmentation
+from imbalance.data.decode import Recipe
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.store import Stored, image_problems, open_store, raise_first
-from imbalance.decode import Recipe
 from imbalance.errors import BadInput
 
 SPLITS = ("train", "val", "test")

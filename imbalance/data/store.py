@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.decode import Recipe, check, decode_into, start_worker
+from imbalance.data.decode import Recipe, check, decode_into, start_worker
 from imbalance.errors import BadInput
 
-VERSION = 1  # of the format, and of what `imbalance.decode` makes of a recipe
+VERSION = 1  # of the format, and of what `imbalance.data.decode` makes of a recipe
 CHUNK = 64  # images that a worker decodes at a time
 SAMPLED = 64  # rows whose checksums are compared on every opening; `verify` compares all
 

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 
 from imbalance.data.augment import Augmentation
+from imbalance.data.decode import Recipe
 from imbalance.data.listing import SPLITS, Listing, check_columns, opened, read_csv
 from imbalance.data.splits import stratified_split
-from imbalance.decode import Recipe
 from imbalance.errors import BadInput
 from imbalance.schema import Count, Fraction, Name
 

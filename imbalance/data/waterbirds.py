@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from imbalance.data.augment import Augmentation
+from imbalance.data.decode import Recipe
 from imbalance.data.listing import Listing, find, opened, read_csv
-from imbalance.decode import Recipe
 from imbalance.schema import Count
 
 # Where group_DRO, WILDS and the paper's code keep it, and where the archive is unpacked.

@@ -29,12 +29,6 @@ class Counts(NamedTuple):
     grouped: Tensor
 
 
-def hard_margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,) z_y − max_{j≠y} z_j of (B, K) logits: positive exactly where the prediction is right."""
-    own = logits.gather(1, targets[:, None])
-    return own.squeeze(1) - logits.scatter(1, targets[:, None], -torch.inf).amax(1)
-
-
 def count(predictions: Tensor, targets: Tensor, groups: Tensor, num_classes: int, num_groups: int) -> Counts:
     """Count (B,) predicted classes against (B,) targets and groups; int64, on the inputs' device."""
     confusion = torch.bincount(targets * num_classes + predictions, minlength=num_classes**2)

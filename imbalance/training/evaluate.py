@@ -6,14 +6,15 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
-from imbalance import metrics
 from imbalance.data import Dataset, Split
 from imbalance.errors import Interrupted
-from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner
-from imbalance.losses import CrossEntropy
-from imbalance.probe import fit_head
-from imbalance.state import Progress, joined
+from imbalance.judge import metrics
+from imbalance.margins import hard_margins
+from imbalance.methods.heads import fit_head
+from imbalance.methods.losses import CrossEntropy
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.learner import Learner
+from imbalance.training.progress import Progress, joined
 
 
 @torch.inference_mode()
@@ -44,7 +45,7 @@ def evaluate(
         predictions.append(logits.argmax(1))
         rows.append(torch.arange(start, start + len(logits), device=accelerator.device))
         if name == "train":
-            margins.append(metrics.hard_margins(logits, split.targets[batch]))
+            margins.append(hard_margins(logits, split.targets[batch]))
         if keep_logits:
             kept[start] = logits.float().cpu()
     rows = joined(rows, split.indices)

@@ -1,6 +1,6 @@
 """A training step of the project's loop over one of a bare PyTorch loop: same model, data in memory, batch, threads.
 
-Both keep the memory that they free (see `imbalance.memory`), which makes them faster by about as much.
+Both keep the memory that they free (see `imbalance.training.memory`), which makes them faster by about as much.
 """
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 from experiments.bench.cases import make, on_images, our_epoch
 from experiments.bench.timing import ROOT, Row, timed_in_turns
 from imbalance.config import load
-from imbalance.learner import Learner
-from imbalance.memory import keep_freed_memory
+from imbalance.training.learner import Learner
+from imbalance.training.memory import keep_freed_memory
 
 
 def digits_mlp() -> ConfigDict:

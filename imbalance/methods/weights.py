@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.samplers import annealed_chance
+from imbalance.methods.samplers import annealed_chance
 from imbalance.schema import AtLeastOne, By, Count, Fraction, Natural, NonNegative, Positive
 
 

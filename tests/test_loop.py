@@ -11,9 +11,9 @@ from ml_collections.config_dict import create
 from imbalance import models
 from imbalance.data import digits
 from imbalance.errors import Diverged
-from imbalance.logging import without_nan
 from imbalance.seeds import generator
-from imbalance.train import run, train
+from imbalance.training.log import without_nan
+from imbalance.training.loop import run, train
 
 
 def selected_weights(summary) -> dict[str, torch.Tensor]:

@@ -1,11 +1,7 @@
-"""Models: from a batch of inputs to logits (B, K). Each is `features`, then a linear `head`."""
+"""Residual networks: torchvision's, and the small ones for 32×32 images. Each is `features`, then a linear `head`."""
 
 import pickle
-from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
-from math import prod
 from typing import Literal
 
 import torch
@@ -13,91 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count
-from imbalance.vision import import_torchvision
-
-
-def with_head(features: nn.Module, width: int, num_classes: int) -> nn.Sequential:
-    """`features`, then a linear layer from `width` to the classes, reachable as `model.features` and `model.head`."""
-    return nn.Sequential(OrderedDict(features=features, head=nn.Linear(width, num_classes)))
-
-
-def linear(input_shape: Sequence[int], num_classes: int, *, init: Literal["default", "zeros"]) -> nn.Sequential:
-    """Logistic regression on the flattened input.
-
-    Args:
-        init: "zeros" starts both head parameters at zero, as the limit directions of `d > n` need: what lies outside
-            the span of the data is never moved by gradient descent.
-    """
-    model = with_head(nn.Flatten(), prod(input_shape), num_classes)
-    if init == "zeros":
-        nn.init.zeros_(model.head.weight)
-        nn.init.zeros_(model.head.bias)
-    return model
-
-
-def mlp(input_shape: Sequence[int], num_classes: int, *, hidden: tuple[Count, ...]) -> nn.Sequential:
-    """A perceptron with ReLU layers of the widths of `hidden` on the flattened input."""
-    widths = [prod(input_shape), *hidden]
-    layers = [nn.Flatten()]
-    for before, after in pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return with_head(nn.Sequential(*layers), widths[-1], num_classes)
-
-
-def convnet(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
-    """The ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
-
-    The network of the paper's CIFAR experiments: five unpadded 3×3 convolutions and two hidden layers, no
-    normalisation, no dropout. Takes images of at least 20×20.
-    """
-    if len(input_shape) != 3 or min(input_shape[1:]) < 20:
-        raise BadInput(
-            f"config.model.name: convnet takes images of at least 20×20; this data set has {tuple(input_shape)}"
-        )
-    channels, height, width = input_shape
-
-    def conv(before: int, after: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3), nn.ReLU()]
-
-    # Two unpadded 3×3 convolutions take 4 pixels off each side length, three take 6; a pool halves it.
-    height, width = (((side - 4) // 2 - 6) // 2 for side in (height, width))
-    return with_head(
-        nn.Sequential(
-            *conv(channels, 64), *conv(64, 64), nn.MaxPool2d(2),
-            *conv(64, 128), *conv(128, 128), *conv(128, 128), nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(128 * height * width, 512), nn.ReLU(),
-            nn.Linear(512, 128), nn.ReLU(),
-        ),
-        128,
-        num_classes,
-    )  # fmt: skip
-
-
-def lenet(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
-    """LeNet-5 (LeCun et al., 1998) as it is built today, with ReLU and max pooling: small enough for a CPU.
-
-    Two unpadded 5×5 convolutions of 6 and 16 channels and two hidden layers of 120 and 84. Takes images of at least
-    16×16.
-    """
-    if len(input_shape) != 3 or min(input_shape[1:]) < 16:
-        raise BadInput(
-            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)}"
-        )
-    channels, height, width = input_shape
-    height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
-    return with_head(
-        nn.Sequential(
-            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(16 * height * width, 120), nn.ReLU(),
-            nn.Linear(120, 84), nn.ReLU(),
-        ),
-        84,
-        num_classes,
-    )  # fmt: skip
+from imbalance.models.small import with_head
+from imbalance.torchvision_import import import_torchvision
 
 
 class Frozen(nn.Module):
@@ -187,16 +100,3 @@ def cifar_resnet(
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
     return with_head(Frozen(features) if frozen else features, 64, num_classes)
-
-
-MODELS = {
-    "linear": linear,
-    "mlp": mlp,
-    "convnet": convnet,
-    "lenet": lenet,
-    "resnet18": partial(resnet, 18),
-    "resnet34": partial(resnet, 34),
-    "resnet50": partial(resnet, 50),
-    "resnet20": partial(cifar_resnet, 20),
-    "resnet32": partial(cifar_resnet, 32),
-}

@@ -14,14 +14,14 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
 
-from imbalance import forensics, stack
 from imbalance.config import load, validate
 from imbalance.data import DATASETS
 from imbalance.data.splits import Dataset, class_split
 from imbalance.errors import Interrupted
 from imbalance.models import MODELS
-from imbalance.stack import in_common, train_at_once, transposed
-from imbalance.train import train
+from imbalance.training import batched, forensics
+from imbalance.training.batched import in_common, train_at_once, transposed
+from imbalance.training.loop import train
 
 TOLERANCE = 1e-9  # in float64, absolute and relative; of losses, metrics, weights and logits
 
@@ -228,7 +228,7 @@ def test_one_that_diverges_does_not_stop_the_others(config, tmp_path):
 
 def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypatch):
     """Where it is not nan, that the others would take on in a sum or a mean."""
-    configs, forward, calls = varied(config, *MEMBERS), stack.Stack.forward, []
+    configs, forward, calls = varied(config, *MEMBERS), batched.Stack.forward, []
 
     def patched(self, places):
         logits, losses, values = forward(self, places)
@@ -238,7 +238,7 @@ def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypat
         return logits, losses, values
 
     with monkeypatch.context() as context:
-        context.setattr(stack.Stack, "forward", patched)
+        context.setattr(batched.Stack, "forward", patched)
         ours = at_once(configs, tmp_path / "ours")
     assert calls[:4] == [4, 4, 4, 3]
     assert json.loads((ours[1] / "summary.json").read_text())["status"] == "diverged"
@@ -253,7 +253,7 @@ def test_stopped_and_gone_on_with(number, config, tmp_path, monkeypatch):
     configs = varied(config, *MEMBERS)
     whole = at_once(configs, tmp_path / "whole")
     with monkeypatch.context() as context, pytest.raises(Interrupted):
-        at_call(context, stack.Stack, "forward", number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_call(context, batched.Stack, "forward", number, lambda: os.kill(os.getpid(), signal.SIGTERM))
         at_once(configs, tmp_path / "parts")
     summaries = [json.loads((tmp_path / "parts" / f"{i}" / "summary.json").read_text()) for i in range(4)]
     assert {(s["status"], s["step"]) for s in summaries} == {("interrupted", number)}
@@ -271,8 +271,8 @@ def test_killed_between_two_saves(config, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(stack.Clock, "save_is_due", lambda self, epoch_ends: True)
-        at_call(context, stack, "save", 10, die)
+        context.setattr(batched.Clock, "save_is_due", lambda self, epoch_ends: True)
+        at_call(context, batched, "save", 10, die)
         at_once(configs, tmp_path / "parts")
     steps = [torch.load(tmp_path / "parts" / f"{i}" / "checkpoints" / "last.pt")["progress"]["step"] for i in range(4)]
     assert steps == [3, 2, 2, 2]
@@ -319,9 +319,9 @@ def test_transposed_layers_compute_the_same():
     model = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2)).double()
     inputs = torch.randn(11, 7, dtype=torch.float64)
     torch.testing.assert_close(transposed(model)(inputs), model(inputs), rtol=1e-14, atol=1e-14)
-    assert not any(isinstance(module, stack.TransposedLinear) for module in model.modules())
+    assert not any(isinstance(module, batched.TransposedLinear) for module in model.modules())
 
 
 def test_every_model_without_a_state_of_its_own_is_batched():
     """A new model that keeps no statistics and draws no random numbers should be looked at here."""
-    assert set(stack.BATCHED["model"]) == {"linear", "mlp", "convnet"} <= MODELS.keys()
+    assert set(batched.BATCHED["model"]) == {"linear", "mlp", "convnet"} <= MODELS.keys()

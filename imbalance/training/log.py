@@ -245,7 +245,7 @@ def duration(seconds: float) -> str:
 @functools.cache
 def provenance() -> dict[str, Any]:
     """Package versions, and the commit of this code ("+" after it: with changes) where it runs from a checkout."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parent.parent.parent
     commit = None
     if (root / ".git").exists():
 

@@ -14,22 +14,22 @@ from accelerate.utils import gather_object
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance import checkpoint, forensics, report
 from imbalance.config import run_directory, validate
 from imbalance.errors import Diverged, Interrupted
-from imbalance.evaluate import evaluate, features, interpolates, training_metrics
-from imbalance.heads import HEADS
-from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner, first_run, make_learner
-from imbalance.logging import RunLog, provenance
-from imbalance.memory import keep_freed_memory
-from imbalance.metrics import check_labels
-from imbalance.processes import across_processes, from_main, read_later, start_accelerator
+from imbalance.judge.metrics import check_labels
+from imbalance.methods.heads import HEADS
+from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
-from imbalance.state import Clock, Progress
-from imbalance.step import batch_places, draw_epoch, forward
-from imbalance.weights import effective_sample_size
+from imbalance.training import checkpoint, console, forensics
+from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.learner import Learner, first_run, make_learner
+from imbalance.training.log import RunLog, provenance
+from imbalance.training.memory import keep_freed_memory
+from imbalance.training.processes import across_processes, from_main, read_later, start_accelerator
+from imbalance.training.progress import Clock, Progress
+from imbalance.training.step import batch_places, draw_epoch, forward
 
 SETTLED_STEPS = 100  # after so many steps their logits become predictions and margins
 SAVE = 1  # a request to save and go on; greater ones are signals, to save and stop
@@ -78,7 +78,7 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
-    log.line(f"{log.directory}\n{report.describe(learner.dataset, learner.model, learner.accelerator.device)}")
+    log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -143,7 +143,7 @@ def train_epoch(
         progress.drawn.append(epoch.rows[mine])
         progress.logits.append(logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
-        log.bar(lambda: report.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, clock))
+        log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, clock))
         if len(progress.logits) == SETTLED_STEPS or progress.batch == batches:
             progress.settle(train.targets)
         if request > SAVE:
@@ -181,7 +181,7 @@ def end_epoch(
     progress.ended |= ends
     if values:
         log.metrics(values)
-        log.progress(report.evaluation(values, epochs_of(config), clock), last=progress.ended)
+        log.progress(console.evaluation(values, epochs_of(config), clock), last=progress.ended)
     progress.next_epoch()
 
 
@@ -221,7 +221,7 @@ def finish(
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
     summary = summarise(config, learner, progress, log, status="done", score=values[config.score], metrics=values)
-    log.line(report.final(values, learner.dataset.judged, config.score))
+    log.line(console.final(values, learner.dataset.judged, config.score))
     log.summary(summary)
     return summary
 

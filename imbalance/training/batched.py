@@ -24,17 +24,17 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from imbalance import checkpoint, forensics, report
 from imbalance.config import experiment, flatten, validate
 from imbalance.errors import Interrupted
-from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner, load_dataset, make_learner
-from imbalance.logging import RunLog
-from imbalance.metrics import hard_margins
-from imbalance.processes import read_later, start_accelerator
-from imbalance.state import Clock, Progress
-from imbalance.step import Epoch, draw_epoch
-from imbalance.train import SAVE, begin, end_epoch, epochs_of, finish, record_end
+from imbalance.margins import hard_margins
+from imbalance.training import checkpoint, console, forensics
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.learner import Learner, load_dataset, make_learner
+from imbalance.training.log import RunLog
+from imbalance.training.loop import SAVE, begin, end_epoch, epochs_of, finish, record_end
+from imbalance.training.processes import read_later, start_accelerator
+from imbalance.training.progress import Clock, Progress
+from imbalance.training.step import Epoch, draw_epoch
 
 # What can be batched: samplers that draw as many examples at every seed, models without batch statistics or dropout,
 # objectives without a memory.
@@ -152,7 +152,7 @@ def save(member: Member) -> None:
 
 def how_far(member: Member) -> str:
     """Between two epochs, a line on the epochs done."""
-    return report.progress(member.progress.epoch - 1, epochs_of(member.config), 1, 1, member.clock)
+    return console.progress(member.progress.epoch - 1, epochs_of(member.config), 1, 1, member.clock)
 
 
 def train_epoch(members: list[Member], interrupt: Interrupt) -> None:

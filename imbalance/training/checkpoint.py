@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
-from imbalance.learner import Learner
-from imbalance.logging import RunLog
-from imbalance.processes import from_main
 from imbalance.seeds import random_state, set_random_state
-from imbalance.state import Clock, Progress, joined
+from imbalance.training.learner import Learner
+from imbalance.training.log import RunLog
+from imbalance.training.processes import from_main
+from imbalance.training.progress import Clock, Progress, joined
 
 
 def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) -> None:

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from imbalance.data.augment import augment, occasions
-from imbalance.learner import Learner
 from imbalance.seeds import random_state, set_random_state
+from imbalance.training.learner import Learner
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from absl import flags
 
 from experiments.figures import FOLDER, PALETTE, Published, published, save, subplots
+from experiments.intervals import Interval, mean, over_examples
 from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
 from experiments.selection import KEPT
-from experiments.statistics import Interval, mean, over_examples
 from imbalance.errors import BadInput
 
 TRAIN = flags.DEFINE_bool("train", True, "Train what is missing; --notrain shows what there is.")

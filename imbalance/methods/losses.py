@@ -11,36 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imbalance.margins import at_least_float32, log_odds, soft_margins
+from imbalance.methods.weights import inverse_effective_number
 from imbalance.schema import Fraction, NonNegative, Positive
-from imbalance.weights import inverse_effective_number
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Half-precision logits in float32: bf16 ties are common, and a difference must be taken after the cast."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """z_y − log Σ_{j≠y} exp z_j + log(K − 1): zero where all logits are equal, z_y − z_{1−y} for two classes.
-
-    Args:
-        logits: (B, K).
-        targets: (B,), in 0..K-1.
-
-    Returns:
-        (B,) margins in at least float32; positive exactly where an example beats the (soft) average of its rivals.
-    """
-    return log_odds(logits, targets) + math.log(logits.shape[1] - 1)
-
-
-def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,) log p_y / (1 − p_y) = z_y − log Σ_{j≠y} exp z_j under the softmax."""
-    logits = at_least_float32(logits)
-    if logits.shape[1] == 2:  # the same with fewer operations, of which the step of a small model is made
-        first, second = logits.unbind(1)
-        return (second - first) * (2 * targets - 1)
-    own = logits.gather(1, targets[:, None]).squeeze(1)
-    return own - logits.scatter(1, targets[:, None], -math.inf).logsumexp(1)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -63,7 +36,7 @@ class Poly(nn.Module):
     """The polynomially-tailed loss of "Is Importance Weighting Incompatible with Interpolating Classifiers?".
 
     Wang, Chatterji, Haque and Hashimoto, ICLR 2022, equation 3: m^−α for margins m > 1, and for m ≤ 1 a left part
-    that meets it at 1. Margins are those of `margins`, so that the binary loss extends to any number of classes.
+    that meets it at 1. Margins are those of `soft_margins`, so that the binary loss extends to any number of classes.
 
     Args:
         alpha: the exponent α of the tail.
@@ -76,7 +49,7 @@ class Poly(nn.Module):
         self.alpha, self.left = alpha, left
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
-        m = margins(logits, targets)
+        m = soft_margins(logits, targets)
         # Each branch is evaluated only on margins where it is finite, in value and in gradient: |m|^−α masked by a
         # multiplication is inf · 0 = nan at m = 0, where every zero-initialised model starts.
         right = m.clamp(min=1).pow(-self.alpha)

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.data import DATASETS, Dataset, normaliser
-from imbalance.losses import LOSSES
-from imbalance.mixing import MIXINGS
+from imbalance.methods.losses import LOSSES
+from imbalance.methods.mixing import MIXINGS
+from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
-from imbalance.objectives import OBJECTIVES
-from imbalance.optim import OPTIMIZERS, SCHEDULES
-from imbalance.processes import from_main, share_batch_statistics
-from imbalance.samplers import SAMPLERS
 from imbalance.schema import bind, build
 from imbalance.seeds import derived_seed, generator
-from imbalance.weights import WEIGHTS
+from imbalance.training.optim import OPTIMIZERS, SCHEDULES
+from imbalance.training.processes import from_main, share_batch_statistics
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a non-finite loss leaves behind, and how to look into it: `python -m imbalance.forensics RUN_DIRECTORY`."""
+"""What a non-finite loss leaves behind, and how to look into it: `python -m imbalance.training.forensics RUN_DIRECTORY`."""
 
 import sys
 from pathlib import Path
@@ -8,16 +8,16 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from imbalance import checkpoint
 from imbalance.config import load, validate
 from imbalance.errors import BadInput, Diverged
-from imbalance.learner import Learner, make_learner
-from imbalance.logging import RunLog
-from imbalance.losses import margins
-from imbalance.processes import start_accelerator
+from imbalance.margins import soft_margins
 from imbalance.seeds import random_state, set_random_state
-from imbalance.state import Progress
-from imbalance.step import Epoch, batch_places, draw_epoch, forward, model_inputs
+from imbalance.training import checkpoint
+from imbalance.training.learner import Learner, make_learner
+from imbalance.training.log import RunLog
+from imbalance.training.processes import start_accelerator
+from imbalance.training.progress import Progress
+from imbalance.training.step import Epoch, batch_places, draw_epoch, forward, model_inputs
 
 FILE = "divergence.pt"
 
@@ -74,7 +74,7 @@ def diverged(
         "groups": train.groups[rows],
         "weights": epoch.weights[whole],
         "logits": every_logit,
-        "margins": margins(every_logit, targets.cpu()),
+        "margins": soft_margins(every_logit, targets.cpu()),
         "losses": losses.detach(),
         "value": value.detach(),
         "model": learner.network.state_dict(),
@@ -90,7 +90,7 @@ def diverged(
         f"non-finite loss {value.item()} at step {progress.step} (epoch {progress.epoch}), learning rate {rate:g}; "
         f"first non-finite: {first}"
         + (f"; examples with a non-finite loss (source rows): {shown}" if bad else "")
-        + f"; to look into it: python -m imbalance.forensics {log.directory}"
+        + f"; to look into it: python -m imbalance.training.forensics {log.directory}"
     )
 
 
@@ -179,7 +179,7 @@ def _magnitude(tensor: Tensor) -> float:
 if __name__ == "__main__":
     try:
         if len(sys.argv) != 2:
-            raise BadInput("usage: python -m imbalance.forensics RUN_DIRECTORY")
+            raise BadInput("usage: python -m imbalance.training.forensics RUN_DIRECTORY")
         print(replay(Path(sys.argv[1])))
     except BadInput as bad_input:
         print(bad_input, file=sys.stderr)

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from experiments.bench.cases import make, on_images
 from experiments.bench.timing import Row, timed_in_turns
-from imbalance.evaluate import evaluate
-from imbalance.interrupt import Interrupt
-from imbalance.learner import Learner
-from imbalance.memory import keep_freed_memory
+from imbalance.training.evaluate import evaluate
+from imbalance.training.interrupt import Interrupt
+from imbalance.training.learner import Learner
+from imbalance.training.memory import keep_freed_memory
 
 # Model, images, classes, groups and the bar.
 CASES = (

@@ -6,9 +6,9 @@ from math import isnan
 from torch import device, nn
 
 from imbalance.data import Dataset
-from imbalance.logging import duration
-from imbalance.metrics import OF_A_CLASS, SUMMARIES
-from imbalance.state import Clock
+from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES
+from imbalance.training.log import duration
+from imbalance.training.progress import Clock
 
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:

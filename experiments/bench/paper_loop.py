@@ -1,6 +1,6 @@
 """The loop that the paper's code runs, over the project's: its ConvNet, 32×32 images, batch 64, float32.
 
-Each in a process of its own, so that theirs runs as it is: without `imbalance.memory`. The first epoch warms up. Theirs
+Each in a process of its own, so that theirs runs as it is: without `imbalance.training.memory`. The first epoch warms up. Theirs
 is written here from a description: every image goes through Pillow and torchvision's transforms and is collated into a
 batch, and after every step the model sees the batch again, in evaluation mode, for the training metrics.
 
@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from experiments.bench.cases import make, on_images, our_epoch
 from experiments.bench.timing import Row, few, in_turns, measured_by, seconds
 from imbalance.data import Dataset
-from imbalance.memory import keep_freed_memory
-from imbalance.vision import import_torchvision
+from imbalance.torchvision_import import import_torchvision
+from imbalance.training.memory import keep_freed_memory
 
 BATCH = 64
 BATCHES = 6  # an epoch
@@ -96,7 +96,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 def rows(repeats: int, batches: int = BATCHES) -> list[Row]:
     def ratios(**ours: bool) -> list[float]:
         def turn(whose: str, **how: bool) -> float:
-            return measured_by("experiments.bench.paper", whose=whose, batches=batches, **how)
+            return measured_by("experiments.bench.paper_loop", whose=whose, batches=batches, **how)
 
         return in_turns(lambda: turn("theirs"), lambda: turn("ours", **ours), few(repeats))
 

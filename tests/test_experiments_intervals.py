@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import mean, over_examples, paired_difference, wilson
+from experiments.intervals import mean, over_examples, paired_difference, wilson
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():

@@ -10,10 +10,10 @@ from absl.testing import flagsaver
 
 from experiments import figure3, figure4, figure5
 from experiments.figures import published
-from experiments.paper import best_group_average, compare, last, result_of
+from experiments.paper_rows import best_group_average, compare, last, result_of
 from experiments.runs import Run, configured
 from experiments.selection import KEPT, RULES, group_average, judged
-from imbalance.train import train
+from imbalance.training.loop import train
 
 
 @pytest.mark.parametrize("number", [3, 4, 5])

@@ -3,16 +3,16 @@
 Each method is its config as it stands. The learning rate of each is the best of LEARNING_RATES by the val worst-group
 accuracy at the selected epoch, over three seeds that the table does not use: the same budget for all.
 
-    python -m experiments.colored_digits          # the table
-    python -m experiments.colored_digits --tune   # what the learning rates in the configs come from
+    python -m experiments.colored_digits_methods          # the table
+    python -m experiments.colored_digits_methods --tune   # what the learning rates in the configs come from
 """
 
 from pathlib import Path
 
 from absl import app, flags
 
+from experiments.intervals import mean
 from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
-from experiments.statistics import mean
 
 TUNE = flags.DEFINE_bool("tune", False, "Show where the configs' learning rates come from instead.")
 

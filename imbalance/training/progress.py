@@ -9,7 +9,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from imbalance.metrics import hard_margins
+from imbalance.margins import hard_margins
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Progress:
     best_epoch: int = 0
     stale: int = 0  # evaluations since then
     ended: bool = False  # before the last epoch, by config.callbacks
-    together: int = 1  # runs that this process trains at once; see `imbalance.stack`
+    together: int = 1  # runs that this process trains at once; see `imbalance.training.batched`
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # filled where config.callbacks.select is "best"
     # Of the epoch under way: the scalar that each step minimised, and what this process drew and predicted, with its margins.
     values: list[Tensor] = field(default_factory=list)

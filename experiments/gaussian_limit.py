@@ -1,23 +1,23 @@
 """Do importance weights change what a linear classifier converges to? On the Gaussian mixture, where it can be computed.
 
 Wang et al., ICLR 2022: under cross-entropy no, under a polynomial tail yes. 200 against 20 examples in 500 dimensions,
-ten seeds; the exact balanced error of the trained classifier, and the angle to the limit that `imbalance.oracle`
+ten seeds; the exact balanced error of the trained classifier, and the angle to the limit that `imbalance.theory.oracle`
 computes without training. Below it, what the claim does not say: after 100 plain steps weights move cross-entropy too,
 and as far; and where the means are antipodal instead of orthogonal they improve neither. Five minutes on two cores.
 
-    python -m experiments.gaussian
+    python -m experiments.gaussian_limit
 """
 
 import numpy as np
 import torch
 from absl import app
 
+from experiments.intervals import mean
 from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Run, configured, exit_status, run_all
-from experiments.statistics import mean
 from imbalance.data import DATASETS
 from imbalance.data.gaussian import balanced_error
-from imbalance.oracle import angle, direction_of, margin_direction, poly_direction
 from imbalance.schema import build
+from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
 
 SEEDS = range(10)
 EXPONENTS = (0.0, 1.0, 1.5, 2.0, 3.0)

@@ -1,0 +1,1 @@
+"""From predictions to counts, and from counts to metrics."""

@@ -1,0 +1,43 @@
+"""Margins: by how much the logit of an example's own class beats those of the others.
+
+`soft_margins` are smooth, and what losses are functions of; `hard_margins` say whether the prediction is right.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Half-precision logits in float32: bf16 ties are common, and a difference must be taken after the cast."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) log p_y / (1 − p_y) = z_y − log Σ_{j≠y} exp z_j under the softmax."""
+    logits = at_least_float32(logits)
+    if logits.shape[1] == 2:  # the same with fewer operations, of which the step of a small model is made
+        first, second = logits.unbind(1)
+        return (second - first) * (2 * targets - 1)
+    own = logits.gather(1, targets[:, None]).squeeze(1)
+    return own - logits.scatter(1, targets[:, None], -math.inf).logsumexp(1)
+
+
+def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
+    """z_y − log Σ_{j≠y} exp z_j + log(K − 1): zero where all logits are equal, z_y − z_{1−y} for two classes.
+
+    Args:
+        logits: (B, K).
+        targets: (B,), in 0..K-1.
+
+    Returns:
+        (B,) margins in at least float32; positive exactly where an example beats the (soft) average of its rivals.
+    """
+    return log_odds(logits, targets) + math.log(logits.shape[1] - 1)
+
+
+def hard_margins(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) z_y − max_{j≠y} z_j of (B, K) logits: positive exactly where the prediction is right."""
+    own = logits.gather(1, targets[:, None])
+    return own.squeeze(1) - logits.scatter(1, targets[:, None], -torch.inf).amax(1)

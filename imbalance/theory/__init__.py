@@ -1,0 +1,1 @@
+"""Where linear models go in the limit, computed without training them."""
