@@ -1,5 +1,5 @@
 """CIFAR-10 cat against dog, 500 to 50: cross-entropy under importance weights,
-a perceptron with one hidden layer of 32.
+a perceptron with one hidden layer of 16.
 
 A small stand-in for the CIFAR-10 experiment of Wang et al. (ICLR 2022), for comparisons over many pairs, seeds and
 rates: see `experiments.pairs` and `experiments.protocol`, which override classes, exponent, rate and length.
@@ -34,13 +34,13 @@ def get_config() -> ConfigDict:
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
-    config.model = create(name="mlp", hidden=(32,))
+    config.model = create(name="mlp", hidden=(16,))
     config.optim = create(name="sgd", lr=0.01, momentum=0.9, weight_decay=0.0)
     config.optim.schedule = create(name="constant", warmup_epochs=0)
     config.head = create(name="none")  # what becomes of the last layer after training
 
     config.trainer = create(
-        epochs=100,
+        epochs=60,
         batch_size=32,
         accumulation=1,  # parts that a batch is computed in, for want of memory
         eval_batch_size=512,

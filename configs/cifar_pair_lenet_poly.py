@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.head = create(name="none")  # what becomes of the last layer after training
 
     config.trainer = create(
-        epochs=100,
+        epochs=60,
         batch_size=32,
         accumulation=1,  # parts that a batch is computed in, for want of memory
         eval_batch_size=512,
