@@ -21,6 +21,7 @@ import numpy as np
 from absl import app
 
 from experiments import results
+from experiments.pairs_report import EXPONENTS, METHODS, Method, label, report
 from experiments.paper_rows import DATA_DIR, TRAIN
 from experiments.results import Row, numbers
 from experiments.runs import DATA, JOBS, SEEDS, WORK_DIR, Run, configured, exit_status, run_batches
@@ -30,9 +31,6 @@ from imbalance.errors import BadInput
 
 STUDY = "pairs"
 LOSSES = ("ce", "poly")
-EXPONENTS = (0.0, 1.0, 1.5)
-Method = tuple[str, float]  # the loss and the exponent of the weights
-METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
 CLASSES = {"fashion": FASHION, "cifar": CIFAR10}
 RATES = {"fashion": (0.001, 0.003, 0.01, 0.03), "cifar": (0.0003, 0.001, 0.003, 0.01)}
 TUNED_ON = {
@@ -125,6 +123,35 @@ def pairs() -> None:
         tune(data)
     for data in data_sets if TRAIN.value else ():
         all_pairs(data)
+    print_tuning(data_sets)
+    report({data: {method: of_seeds(data, method) for method in METHODS} for data in data_sets})
+
+
+def of_seeds(data: str, method: Method) -> list[Row]:
+    """What results/ has of a method at its rate, without the tuning runs."""
+    rate = rate_of(data, method)
+    return [r for r in rows_of(data, method) if float(r["lr"]) == rate and int(r["seed"]) not in TUNING_SEEDS]
+
+
+def print_tuning(data_sets: Sequence[str]) -> None:
+    print(
+        "Val balanced accuracy at the last epoch and share of runs that interpolate, %, by rate; the chosen one in bold.\n"
+    )
+    for data in data_sets:
+        print(
+            f"| {data} | "
+            + " | ".join(f"{rate:g}" for rate in RATES[data])
+            + " |\n|---"
+            + "|---" * len(RATES[data])
+            + "|"
+        )
+        for method in METHODS:
+            chosen, cells = rate_of(data, method), []
+            for rate, (val, share) in tried(data, method).items():
+                text = f"{100 * val:.1f}, {100 * share:.0f}"
+                cells.append(f"**{text}**" if rate == chosen else text)
+            print(f"| {label(method)} | " + " | ".join(cells) + " |")
+        print()
 
 
 def main(argv: list[str]) -> int:

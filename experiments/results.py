@@ -153,7 +153,8 @@ def add(study: str, rows: Iterable[Row], packed: bool = False) -> int:
         path.unlink(missing_ok=True)
         path = path.with_name(path.name + ".gz")
     both = sorted(there + new, key=lambda row: (row["name"], row["overrides"], int(row["seed"]), row["data"]))
-    columns = list(dict.fromkeys(key for row in both for key in row))
+    longest = max(both, key=len)  # a diverged run has fewer
+    columns = list(dict.fromkeys([*longest, *(key for row in both for key in row)]))
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
