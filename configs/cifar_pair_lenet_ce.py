@@ -1,4 +1,4 @@
-"""CIFAR-10 cat against dog, 500 to 50: cross-entropy under importance weights,
+"""CIFAR-10 cat against dog, 250 to 25: cross-entropy under importance weights,
 LeNet.
 
 A small stand-in for the CIFAR-10 experiment of Wang et al. (ICLR 2022), for comparisons over many pairs, seeds and
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
         classes=("cat", "dog"),  # the largest class first
         imbalance="step",  # "none", "exp" or "step"
         imbalance_ratio=10.0,  # largest over smallest class
-        total=825,  # examples of train and val together; 0: as many as the ratio allows
-        val_fraction=0.3333,
+        total=550,  # examples of train and val together; 0: as many as the ratio allows
+        val_fraction=0.5,
         draw="stratified",  # "stratified": anew at every seed; "published": the images of Wang et al., if total is 0
         download=False,  # fetch the files into data_dir if they are missing (170 MB)
     )
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.head = create(name="none")  # what becomes of the last layer after training
 
     config.trainer = create(
-        epochs=60,
+        epochs=80,
         batch_size=32,
         accumulation=1,  # parts that a batch is computed in, for want of memory
         eval_batch_size=512,
