@@ -21,7 +21,7 @@ import numpy as np
 from absl import app
 
 from experiments import results
-from experiments.pairs_report import EXPONENTS, METHODS, Method, label, report
+from experiments.pairs_report import EXPONENTS, METHODS, TITLES, Method, label, markdown, report
 from experiments.paper_rows import DATA_DIR, TRAIN
 from experiments.results import Row, numbers
 from experiments.runs import DATA, JOBS, SEEDS, WORK_DIR, Run, configured, exit_status, run_batches
@@ -126,8 +126,13 @@ def pairs() -> None:
         tune(data)
     for data in data_sets if TRAIN.value else ():
         all_pairs(data)
-    print_tuning(data_sets)
-    report({data: {method: of_seeds(data, method) for method in METHODS} for data in data_sets})
+    print(tuning_table(data_sets) + "\n")
+    report(by_method(data_sets), results.RESULTS.value)
+
+
+def by_method(data_sets: Sequence[str]) -> dict[str, dict[Method, list[Row]]]:
+    """What results/ has of the pairs, without the tuning runs."""
+    return {data: {method: of_seeds(data, method) for method in METHODS} for data in data_sets}
 
 
 def of_seeds(data: str, method: Method) -> list[Row]:
@@ -136,25 +141,16 @@ def of_seeds(data: str, method: Method) -> list[Row]:
     return [r for r in rows_of(data, method) if float(r["lr"]) == rate and int(r["seed"]) not in TUNING_SEEDS]
 
 
-def print_tuning(data_sets: Sequence[str]) -> None:
-    print(
-        "Val balanced accuracy at the last epoch and share of runs that interpolate, %, by rate; the chosen one in bold.\n"
-    )
-    for data in data_sets:
-        print(
-            f"| {data} | "
-            + " | ".join(f"{rate:g}" for rate in RATES[data])
-            + " |\n|---"
-            + "|---" * len(RATES[data])
-            + "|"
-        )
-        for method in METHODS:
-            chosen, cells = rate_of(data, method), []
-            for rate, (val, share) in tried(data, method).items():
-                text = f"{100 * val:.1f}, {100 * share:.0f}"
-                cells.append(f"**{text}**" if rate == chosen else text)
-            print(f"| {label(method)} | " + " | ".join(cells) + " |")
-        print()
+def tuning_table(data_sets: Sequence[str]) -> str:
+    """Val balanced accuracy at the last epoch and the share of runs that interpolate, by rate; the chosen one in bold."""
+    table = [["data", "method", "rate: val balanced accuracy, % (runs that interpolate, %)"]]
+    for data, method in itertools.product(data_sets, METHODS):
+        chosen, cells = rate_of(data, method), []
+        for rate, (val, share) in tried(data, method).items():
+            text = f"{rate:g}: {100 * val:.1f} ({100 * share:.0f})"
+            cells.append(f"**{text}**" if rate == chosen else text)
+        table.append([TITLES[data], label(method), ", ".join(cells)])
+    return markdown(table)
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import results
 from experiments.aggregates import (
     Estimate,
     bootstrap,
@@ -32,7 +31,7 @@ class Scores(NamedTuple):
 
     test: Mapping[str, np.ndarray]  # balanced accuracy by choice of epoch
     train: np.ndarray  # accuracy over all training examples, at the last epoch
-    after: np.ndarray  # the share of training that came after interpolation; 0 of a run that never did
+    after: np.ndarray  # the share of training from the epoch of interpolation on; 0 of a run that never did
     rate: float
 
 
@@ -67,7 +66,7 @@ def scores_of(by_method: Mapping[Method, list[Row]]) -> tuple[list[str], dict[Me
         )
         rates = {row["lr"] for row in rows.values()}
         assert len(rates) == 1, f"{label(method)}: runs at rates {rates}"
-        return Scores(test, table(rows, train_accuracy), np.nan_to_num(1 - at / epochs), float(*rates))
+        return Scores(test, table(rows, train_accuracy), np.nan_to_num(1 - (at - 1) / epochs), float(*rates))
 
     return pairs, {method: of(method) for method in found}
 
@@ -83,17 +82,26 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
     return np.array([of(row) for row in rows])
 
 
-def print_methods(found: Mapping[str, Mapping[Method, Scores]]) -> None:
+def methods_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
     """Every method: how far it interpolates, and its interquartile mean."""
-    print("| data | method | rate | runs | interpolate | train accuracy | of training after that "
-          "| test, last epoch | test, early-stopped |\n" + "|---" * 9 + "|")  # fmt: skip
+    table = [[
+        "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
+        *(f"test, {name}" for name in COLUMNS),
+    ]]  # fmt: skip
     for data, methods in found.items():
         for method, scores in methods.items():
-            iqm = [bootstrap(interquartile_mean, scores.test[name], paired=True).percent() for name in COLUMNS]
-            print(
-                f"| {TITLES[data]} | {label(method)} | {scores.rate:g} | {scores.train.size} | {(scores.after > 0).mean():.0%} "
-                f"| {100 * np.nanmean(scores.train):.1f} | {scores.after.mean():.0%} | " + " | ".join(iqm) + " |"
-            )
+            table.append([
+                TITLES[data], label(method), f"{scores.rate:g}", str(scores.train.size), f"{(scores.after > 0).mean():.0%}",
+                f"{100 * np.nanmean(scores.train):.1f}", f"{scores.after.mean():.0%}",
+                *(bootstrap(interquartile_mean, scores.test[name], paired=True).percent() for name in COLUMNS),
+            ])  # fmt: skip
+    return markdown(table)
+
+
+def markdown(table: list[list[str]]) -> str:
+    """The first row is the heading."""
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
 
 
 class Comparison(NamedTuple):
@@ -122,16 +130,18 @@ QUESTIONS: tuple[tuple[Method, Method], ...] = (
 )
 
 
-def print_comparisons(found: Mapping[str, Mapping[Method, Scores]]) -> None:
-    print("\n| data | epoch | what over what | difference of interquartile means, points "
-          "| probability of improvement, % | pairs ahead | behind | of |\n" + "|---" * 8 + "|")  # fmt: skip
+def comparisons_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
+    table = [[
+        "data", "epoch", "what over what", "difference of interquartile means, points", "probability of improvement, %",
+        "pairs ahead", "behind", "of",
+    ]]  # fmt: skip
     for data, name, (first, second) in itertools.product(found, COLUMNS, QUESTIONS):
-        one, other = (found[data][method].test[name] for method in (first, second))
-        result = compared(one, other)
-        print(
-            f"| {TITLES[data]} | {name} | {label(first)} over {label(second)} | {result.difference.percent()} "
-            f"| {result.chance.percent()} | {result.ahead} | {result.behind} | {result.pairs} |"
-        )
+        result = compared(*(found[data][method].test[name] for method in (first, second)))
+        table.append([
+            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.percent(), result.chance.percent(),
+            str(result.ahead), str(result.behind), str(result.pairs),
+        ])  # fmt: skip
+    return markdown(table)
 
 
 def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
@@ -162,17 +172,19 @@ def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
     save(figure, folder, "pairs")
 
 
-def report(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> None:
-    """The tables, and the picture in the folder of results."""
-    found = {}
-    for data, by_method in by_data.items():
-        pairs, scores = scores_of(by_method)
-        if pairs:
-            found[data] = scores
-            seeds = scores[METHODS[0]].train.shape[1]
-            print(f"{TITLES[data]}: {len(pairs)} of 45 pairs with {seeds} seeds of every method.")
+def scores_by_data(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> dict[str, dict[Method, Scores]]:
+    """Of those data sets that have a pair with all seeds of all methods."""
+    found = {data: scores_of(by_method)[1] for data, by_method in by_data.items() if all(by_method.values())}
+    return {data: scores for data, scores in found.items() if scores[METHODS[0]].train.size}
+
+
+def report(by_data: Mapping[str, Mapping[Method, list[Row]]], folder: str) -> None:
+    """The tables, and the picture in `folder`."""
+    found = scores_by_data(by_data)
+    for data, scores in found.items():
+        pairs, seeds = scores[METHODS[0]].train.shape
+        print(f"{TITLES[data]}: {pairs} of 45 pairs have {seeds} seeds of every method.")
     if found:
-        print("\nBalanced accuracy, %; (95 % stratified bootstrap interval over seeds).\n")
-        print_methods(found)
-        print_comparisons(found)
-        draw(found, results.RESULTS.value)
+        print("\nBalanced accuracy, %, with its 95 % stratified bootstrap interval over seeds.\n")
+        print(methods_table(found) + "\n\n" + comparisons_table(found))
+        draw(found, folder)
