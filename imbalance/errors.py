@@ -1,4 +1,4 @@
-"""The three ways in which a run ends early, each with its exit status."""
+"""The ways in which a run ends early, each with its exit status."""
 
 import signal
 
@@ -9,8 +9,18 @@ class BadInput(ValueError):
     exit_status = 2
 
 
+class Busy(BadInput):
+    """Another process is training in the run directory; once it has ended, this run can be taken up or read."""
+
+    def __init__(self, directory: str):
+        super().__init__(directory)
+
+    def __str__(self) -> str:
+        return f"config.work_dir: another process is training in {self.args[0]}"
+
+
 class Diverged(ArithmeticError):
-    """The training loss became non-finite; the parameters are those before that step."""
+    """A loss, a weight or an output became non-finite; nothing that is not finite has been saved."""
 
     status, exit_status = "diverged", 3
 
