@@ -49,16 +49,20 @@ def point(data: str, method: Method, pair: Sequence[str], rate: float, seed: int
     return configured(f"{data}_pair_{loss}", overrides, seed, WORK_DIR.value)
 
 
-def name_of(run: Run) -> tuple[str, str, str]:
-    """As a row has it."""
-    *_, name, overrides, _ = run.directory.parts
-    return name, overrides, str(run.config.seed)
+# What tells two of these runs apart, whatever else configs and the names of run directories come to have.
+SAME = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
+
+
+def identity(run: Run) -> tuple[str, ...]:
+    """Of a run that may be yet to come, as its row will have it."""
+    row = {"name": run.directory.parts[-3], "seed": run.config.seed} | results.settings(run.config)
+    return tuple(results.text(row[column]) for column in SAME)
 
 
 def train(batches: list[list[Run]]) -> None:
     """Those runs that results/ lacks, each batch at once; some batches after another they are added to results/."""
-    there = {(row["name"], row["overrides"], row["seed"]) for row in results.read(STUDY)}
-    missing = [[run for run in batch if name_of(run) not in there] for batch in batches]
+    there = {tuple(row[column] for column in SAME) for row in results.read(STUDY)}
+    missing = [[run for run in batch if identity(run) not in there] for batch in batches]
     missing = [batch for batch in missing if batch]
     some = 6 * JOBS.value
     for i in range(0, len(missing), some):

@@ -15,7 +15,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ def row_of(directory: Path) -> Row | None:
     if summary["status"] not in ("done", "diverged"):
         return None
     config = json.loads((directory / "config.json").read_text())
-    flat, trainer = flatten(config), config["trainer"]
+    trainer = config["trainer"]
     row = {
         "name": directory.parts[-3], "overrides": directory.parts[-2], "seed": config["seed"],
         "data": digest(directory) if summary["status"] == "done" else "",
-        **{column: flat.get(key) for column, key in OF_CONFIG.items()},
+        **settings(config),
         "status": summary["status"], "epoch": summary["epoch"], "interpolation epoch": summary["interpolation_epoch"],
         "groups": "|".join(summary["groups"]["test"]),
         **{f"{split} counts": "|".join(map(str, of.values())) for split, of in summary["groups"].items()},
@@ -76,6 +76,12 @@ def row_of(directory: Path) -> Row | None:
         "commit": (summary["commit"] or "")[:10] + ("+" if (summary["commit"] or "").endswith("+") else ""),
     }  # fmt: skip
     return {key: text(value) for key, value in row.items()}
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of OF_CONFIG, whatever a config may lack."""
+    flat = flatten(config)
+    return {column: flat.get(key) for column, key in OF_CONFIG.items()}
 
 
 def outcome(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, Any]:
