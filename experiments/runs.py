@@ -59,7 +59,13 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
 
     A diverged run is tried again and returns its summary too, without metrics: look at `status`.
     """
-    batches, found = divided(list({run.directory: run for run in runs}.values()), jobs, at_once), {}
+    found = run_batches(divided(list({run.directory: run for run in runs}.values()), jobs, at_once), jobs)
+    return [found[run.directory] for run in runs]
+
+
+def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
+    """Train what is not done yet, the runs of a batch at once, by `jobs` processes; the summary of each run directory."""
+    runs, found = sum(map(len, batches)), {}
     with workers(min(len(batches), jobs)) as pool:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
         told = set()
@@ -79,8 +85,8 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
                     }
                     continue
                 found |= {run.directory: summary for run, summary in zip(batch, summaries)}
-                print(f"{len(found)} of {len(runs)} runs", file=sys.stderr, flush=True)
-    return [found[run.directory] for run in runs]
+                print(f"{len(found)} of {runs} runs", file=sys.stderr, flush=True)
+    return found
 
 
 def train_later(run: Run, held: bool) -> list[Summary]:

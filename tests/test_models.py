@@ -6,7 +6,7 @@ from torch import nn
 
 from imbalance.config import load, validate
 from imbalance.errors import BadInput
-from imbalance.models import COSINE, MODELS, CosineLinear, convnet, linear, mlp
+from imbalance.models import COSINE, MODELS, CosineLinear, convnet, lenet, linear, mlp
 from imbalance.schema import build, fields
 
 
@@ -18,6 +18,16 @@ def test_the_convnet_is_the_papers():
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 2)
     assert convnet((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert convnet((1, 20, 21), 10)(torch.zeros(2, 1, 20, 21)).shape == (2, 10)
+
+
+def test_lenet_is_the_published_one():
+    model = lenet((1, 32, 32), 10)
+    sizes = [tuple(layer.weight.shape) for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert sizes == [(6, 1, 5, 5), (16, 6, 5, 5), (120, 400), (84, 120), (10, 84)]
+    for shape in ((3, 32, 32), (1, 28, 28), (1, 16, 17)):
+        assert lenet(shape, 2)(torch.zeros(2, *shape)).shape == (2, 2)
+    with pytest.raises(BadInput, match="16×16"):
+        lenet((1, 8, 8), 2)
 
 
 @pytest.mark.parametrize("shape", [(500,), (3, 19, 32)])
@@ -33,7 +43,12 @@ def test_a_linear_model_can_start_at_zero():
 
 
 def test_every_model_has_features_and_a_head():
-    for model in (linear((5,), 3, init="zeros"), mlp((5,), 3, hidden=(7, 4)), convnet((3, 32, 32), 3)):
+    for model in (
+        linear((5,), 3, init="zeros"),
+        mlp((5,), 3, hidden=(7, 4)),
+        convnet((3, 32, 32), 3),
+        lenet((3, 32, 32), 3),
+    ):
         assert [name for name, _ in model.named_children()] == ["features", "head"]
         assert model.head.out_features == 3
     assert {"linear", "mlp", "convnet"} <= MODELS.keys()

@@ -234,6 +234,7 @@ class ClassBalanced(nn.Module):
         return self.factors.to(losses)[targets] * losses
 
 
+@checked
 class ClassBalancedSigmoid(nn.Module):
     """−K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k, p_y = σ(z_y) and p_k = σ(−z_k) of the other classes.
 
@@ -247,7 +248,7 @@ class ClassBalancedSigmoid(nn.Module):
         self.gamma = gamma
         self.register_buffer("factors", class_balanced_factors(class_counts, beta))
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
         odds = logits * (2 * F.one_hot(targets, logits.shape[1]) - 1)  # log p_k / (1 − p_k)
         losses = ((-self.gamma * softplus(odds)).exp() * softplus(-odds)).sum(1)

@@ -3,12 +3,13 @@
 from functools import partial
 
 from imbalance.models.resnet import cifar_resnet, resnet
-from imbalance.models.small import CosineLinear, convnet, linear, mlp, with_head
+from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
 
 LINEAR = {
     "linear": linear,
     "mlp": mlp,
     "convnet": convnet,
+    "lenet": lenet,
     "resnet18": partial(resnet, 18),
     "resnet34": partial(resnet, 34),
     "resnet50": partial(resnet, 50),
@@ -19,4 +20,15 @@ LINEAR = {
 COSINE = {f"{name}_cosine": partial(model, head=CosineLinear) for name, model in LINEAR.items()}
 MODELS = LINEAR | COSINE
 
-__all__ = ["COSINE", "MODELS", "CosineLinear", "cifar_resnet", "convnet", "linear", "mlp", "resnet", "with_head"]
+__all__ = [
+    "COSINE",
+    "MODELS",
+    "CosineLinear",
+    "cifar_resnet",
+    "convnet",
+    "lenet",
+    "linear",
+    "mlp",
+    "resnet",
+    "with_head",
+]

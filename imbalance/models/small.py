@@ -107,3 +107,29 @@ def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear
         num_classes,
         head,
     )  # fmt: skip
+
+
+def lenet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
+    """LeNet-5 (LeCun et al., 1998) as it is built today, with ReLU and max pooling: small enough for a CPU.
+
+    Two unpadded 5×5 convolutions of 6 and 16 channels and two hidden layers of 120 and 84. Takes images of at least
+    16×16.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < 16:
+        raise BadInput(
+            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)}"
+        )
+    channels, height, width = input_shape
+    height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+    return with_head(
+        nn.Sequential(
+            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * height * width, 120), nn.ReLU(),
+            nn.Linear(120, 84), nn.ReLU(),
+        ),
+        84,
+        num_classes,
+        head,
+    )  # fmt: skip
