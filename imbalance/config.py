@@ -90,7 +90,7 @@ def tables() -> dict[str, Table]:
     from imbalance.methods.objectives import OBJECTIVES
     from imbalance.methods.samplers import SAMPLERS
     from imbalance.methods.weights import WEIGHTS
-    from imbalance.models import COSINE, MODELS
+    from imbalance.models import MODELS
     from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
     return {
@@ -102,6 +102,7 @@ def tables() -> dict[str, Table]:
 def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
     from imbalance.judge.metrics import check_metric_name
+    from imbalance.models import COSINE
 
     try:
         config = FrozenConfigDict(ConfigDict(config))
