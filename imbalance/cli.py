@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     guard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     on_stop(lambda signum, frame: stop(signum, trains=argv[:1] == ["train"]))
+    return call(argv)
+
+
+def call(argv: Sequence[str]) -> int:
+    """`main`, but for what it does to the process."""
     try:
         name, rest = command_of(argv)
         if name is None or {"-h", "--help"} & set(rest):

@@ -213,7 +213,7 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     """SIGKILL hits the sweep alone: its worker, told by nobody, must save, end and let go of its trial."""
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
-        sys.executable, "-m", "experiments.sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
+        sys.executable, "-m", "imbalance", "sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
         "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1", "--at_once=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)

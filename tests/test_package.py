@@ -76,7 +76,7 @@ config = load(imbalance.__path__[0] + '/configs/digits_ce.py')
 config.update({settings})
 run(config)"""
     call(installed, tmp_path, "-c", train)
-    collected = call(installed, tmp_path, "-m", "imbalance.experiments.collect", "--work_dir=runs", "--output=runs.csv")
+    collected = call(installed, tmp_path, "-m", "imbalance", "collect", "--work_dir=runs", "--output=runs.csv")
     assert "1 run" in collected
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2
 
