@@ -72,7 +72,7 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:
     """`did you mean …?` with the nearest three; all of few; nothing where none is near."""
-    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.5) or (list(valid) if len(valid) <= 8 else [])
+    near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 

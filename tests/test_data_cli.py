@@ -172,14 +172,14 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["describe", "--config=nowhere.py"], "--config: no file nowhere.py"),
+        (["describe", "--config=nowhere.py"], "--config: no config nowhere.py"),
         (["build", f"--config={DIGITS}", "--config.data.clases=1"], "clases"),
         (
             ["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=0.5"],
             "config.data.imbalance_ratio: 0.5 given",
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
-        (["build", f"--config={DIGITS}", "extra"], "'extra': unexpected argument"),
+        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; an override reads --config.<key>=<value>"),
         (["download", "celeba"], "celeba: cannot be fetched"),
     ],
 )
