@@ -65,9 +65,8 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
         return None, []
     known = [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words and words[0] in GROUPS else []
     given = " ".join(words[: 2 if known else 1]) or argv[0]
-    raise BadInput(
-        f"{given}: no such command; {did_you_mean(given, known or COMMANDS) or 'imbalance --help lists them'}"
-    )
+    hint = f"say {' or '.join(known)}" if known and len(words) == 1 else did_you_mean(given, known or COMMANDS)
+    raise BadInput(f"{given}: no such command; {hint or 'imbalance --help lists them'}")
 
 
 def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:

@@ -60,8 +60,8 @@ def test_both_ways_in_are_the_same(command):
 
 MISTAKES = {
     "trian --config=digits_ce": "trian: no such command; did you mean train?",
-    "data verfy --config=digits_ce": "data verfy: no such command; did you mean data verify?",
-    "list": "list: no such command; did you mean list configs or list methods or list data or list models?",
+    "data verfy --config=digits_ce": "data verfy: no such command; did you mean data verify or data describe?",
+    "list": "list: no such command; say list configs or list methods or list data or list models",
     "train": "the following arguments are required: --config",
     "train --confg=digits_ce --config=digits_ce": "--confg=digits_ce: unknown; did you mean --config?",
     "train --config=digts_poly": "no config digts_poly; did you mean digits_poly or medmnist_poly",
