@@ -1,6 +1,8 @@
 """Files that are whole or not there, whatever happens to the process, the disk or the power."""
 
+import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,3 +30,14 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise `OSError` unless `path` is a regular file, or a link to one: opening a pipe or a device may wait for ever."""
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, f"{error} in the name", str(path)) from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))

@@ -82,7 +82,7 @@ def test_data_that_have_gone_are_one_line(config):
 
 
 def lose_the_data() -> None:
-    at_call(pytest.MonkeyPatch(), loop, "forward", 3, partial(open, "/gone/images"))
+    at_call(pytest.MonkeyPatch(), loop, "take_step", 3, partial(open, "/gone/images"))
 
 
 def test_metrics_jsonl_cut_short_by_hand_is_not_filled_with_zeros(config, tmp_path):

@@ -11,11 +11,13 @@ from imbalance.data.listing import find
 from imbalance.data.long_tailed import ValFrom, channels_first, long_tailed
 from imbalance.data.splits import Dataset, Profile, check_classes
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
 from imbalance.schema import AtLeastOne, Fraction, Natural
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # torchvision's, the archives by themselves, and what `apt-get install dataset-fashion-mnist` installs.
 FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
+MAX_BYTES = 2**27  # of a file, unpacked; the largest has 47 MB
 PER_CLASS = {"train": 6000, "t10k": 1000}
 
 
@@ -68,7 +70,9 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
     """The uint8 array of an IDX file, gzipped or not: two zero bytes, the type (8), the dimensions, their sizes, the data."""
     zipped = path.with_name(path.name + ".gz")
     try:
-        content = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
+        check_regular(path if path.exists() else zipped)
+        with open(path, "rb") if path.exists() else gzip.open(zipped) as file:
+            content = file.read(MAX_BYTES)  # and no more, whatever a damaged archive unpacks to
     except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or failing its checksum
         raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]

@@ -1,5 +1,8 @@
 """Losses: `loss(logits (B, K), targets (B,), groups (B,)) -> (B,)`, one value an example, in at least float32.
 
+`groups` can be left out where a loss does not read them. In a loop of one's own: `Poly(alpha=1.0, left="logistic")(logits,
+targets).mean()`; see `imbalance.parts`.
+
 To add one, write a module with keyword-only hyperparameters and put it in `LOSSES`; what stands before the `*`
 (`class_counts`, `group_counts`, `num_classes`) is filled in from the training set.
 """
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from imbalance.margins import at_least_float32, log_odds, soft_margins
 from imbalance.methods.weights import inverse_effective_number
-from imbalance.schema import Fraction, NonNegative, Positive
+from imbalance.schema import Fraction, NonNegative, Positive, checked
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -28,10 +31,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class CrossEntropy(nn.Module):
     """−log softmax(z)_y."""
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         return cross_entropy(logits, targets)
 
 
+@checked
 class Poly(nn.Module):
     """The polynomially-tailed loss of "Is Importance Weighting Incompatible with Interpolating Classifiers?".
 
@@ -48,7 +52,7 @@ class Poly(nn.Module):
         super().__init__()
         self.alpha, self.left = alpha, left
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         m = soft_margins(logits, targets)
         # Each branch is evaluated only on margins where it is finite, in value and in gradient: |m|^−α masked by a
         # multiplication is inf · 0 = nan at m = 0, where every zero-initialised model starts.
@@ -71,35 +75,52 @@ class Adjusted(nn.Module):
         self.register_buffer("factors", factors.double())
         self.register_buffer("offsets", offsets.double())
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
         return cross_entropy(logits * self.factors.to(logits) + self.offsets.to(logits), targets)
 
 
+@checked
 class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 
     Kini, Paraskevas, Oymak and Thrampoulidis, "Label-Imbalanced and Group-Sensitive Classification under
     Overparameterization", NeurIPS 2021, equation 2. The factors decide where an interpolating model goes, the offsets
     how it starts.
+
+    Args:
+        class_counts: (K,) training examples of each class.
+        gamma: the power γ of the factors; 0 for none.
+        tau: the factor τ of the offsets; 0 for none.
     """
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative, tau: NonNegative):
         super().__init__(relative(class_counts) ** gamma, tau * share(class_counts).log())
 
 
+@checked
 class ClassDependentTemperatures(Adjusted):
     """CDT: cross-entropy of (n_j / n_max)^γ · z_j.
 
     Ye, Chen, Zhan and Chao, "Identifying and Compensating for Feature Deviation in Imbalanced Deep Learning", 2020.
+
+    Args:
+        class_counts: (K,) training examples of each class.
+        gamma: the power γ; at 0 it is cross-entropy.
     """
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative):
         super().__init__(relative(class_counts) ** gamma, torch.zeros(len(class_counts)))
 
 
+@checked
 class LogitAdjusted(Adjusted):
-    """Cross-entropy of z_j + τ log π_j (Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 10)."""
+    """Cross-entropy of z_j + τ log π_j (Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 10).
+
+    Args:
+        class_counts: (K,) training examples of each class.
+        tau: the factor τ; at 0 it is cross-entropy.
+    """
 
     def __init__(self, class_counts: Tensor, *, tau: NonNegative):
         super().__init__(torch.ones(len(class_counts)), tau * share(class_counts).log())
@@ -112,11 +133,17 @@ class BalancedSoftmax(Adjusted):
         super().__init__(torch.ones(len(class_counts)), share(class_counts).log())
 
 
+@checked
 class LDAM(nn.Module):
     """Cross-entropy of s · (z_j − Δ_y [j = y]), with a margin Δ_y ∝ n_y^−¼ that is `max_margin` for the rarest class.
 
     Cao, Wei, Gaidon, Arechiga and Ma, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
     NeurIPS 2019, equation 13, with the scale s of their code.
+
+    Args:
+        class_counts: (K,) training examples of each class.
+        max_margin: of the rarest class.
+        scale: s; 30 in their code, which is meant for logits in [−1, 1].
     """
 
     def __init__(self, class_counts: Tensor, *, max_margin: NonNegative, scale: Positive):
@@ -125,18 +152,24 @@ class LDAM(nn.Module):
         margin = present(class_counts) ** -0.25
         self.register_buffer("margin", max_margin * margin / margin.max())
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
         own = F.one_hot(targets, logits.shape[1])
         return cross_entropy(self.scale * (logits - own * self.margin.to(logits)), targets)
 
 
+@checked
 class GroupVectorScaling(nn.Module):
     """The VS loss for groups: log(1 + Σ_{j≠y} e^{ι_g + Δ_g (z_j − z_y)}).
 
     Kini et al., NeurIPS 2021, equation 5, with Δ_g = (n_g / n_max)^γ and ι_g = τ log(n_max / n_g), so that a small
     group must reach a larger margin. The offset is on the target's rivals alone: on every logit, as in published
     code, the softmax would cancel it, and τ would do nothing.
+
+    Args:
+        group_counts: (G,) training examples of each group.
+        gamma: the power γ of the factors; 0 for none.
+        tau: the factor τ of the offsets; 0 for none.
     """
 
     def __init__(self, group_counts: Tensor, *, gamma: NonNegative, tau: NonNegative):
@@ -150,27 +183,37 @@ class GroupVectorScaling(nn.Module):
         return F.softplus(self.offsets.to(logits)[groups] - log_odds(scaled, targets))
 
 
+@checked
 class Focal(nn.Module):
     """−(1 − p_y)^γ log p_y, p = softmax(z) (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4).
 
     Both factors come from the log-odds of p_y, so that neither is lost to rounding: 1 − p_y is 0 in float32 from a
     margin of 17 on, where its power has no gradient. Weights multiply the loss, and never enter p.
+
+    Args:
+        gamma: the power γ; at 0 it is cross-entropy.
     """
 
     def __init__(self, *, gamma: NonNegative):
         super().__init__()
         self.gamma = gamma
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         odds = log_odds(logits, targets)
         return (-self.gamma * F.softplus(odds)).exp() * F.softplus(-odds)
 
 
+@checked
 class ClassBalanced(nn.Module):
     """The focal loss times K · u_y / Σ_j u_j with u_j = (1 − β) / (1 − β^{n_j}), the inverse effective number.
 
     Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019,
     equations 2 and 5; at γ = 0 their class-balanced softmax loss. `weights.effective_number` serves other losses.
+
+    Args:
+        class_counts: (K,) training examples of each class.
+        beta: β; 0 for no factors, and the nearer to 1 the nearer they are to 1 / n.
+        gamma: of the focal loss.
     """
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
@@ -179,7 +222,7 @@ class ClassBalanced(nn.Module):
         factors = inverse_effective_number(present(class_counts), beta)
         self.register_buffer("factors", factors / factors.mean())
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         losses = self.focal(logits, targets, groups)
         return self.factors.to(losses)[targets] * losses
 

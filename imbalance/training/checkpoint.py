@@ -15,6 +15,7 @@ from imbalance.seeds import random_state, set_random_state
 from imbalance.training.finite import first_not_finite, learned, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
+from imbalance.training.origin import check_format, check_origin, origin
 from imbalance.training.processes import from_main
 from imbalance.training.progress import Clock, Progress, joined
 
@@ -43,6 +44,7 @@ def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) ->
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},
             "random": [part["random"] for part in parts],
             "wandb_id": log.wandb.id if log.wandb else None,
+            **origin(learner.data),
         }
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the checkpoint before it stays"):
@@ -56,11 +58,13 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     those that had none.
 
     Raises:
-        BadInput: there are checkpoints, and none is whole.
+        BadInput: there are checkpoints, and none is whole; or they are of other data.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
+    if state:
+        from_main(accelerator, lambda: check_origin(state, learner.data, path, log.line))
     from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
     from_main(accelerator, lambda: log.start_wandb(state["wandb_id"] if state else None))
     if not state:
@@ -110,9 +114,12 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can fail in any way
             log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
+        else:
+            check_format(state, candidate)
+            return state
     if found:
         raise BadInput(f"{path}: damaged, and so is the checkpoint before it; remove both to start anew")
     return None
