@@ -45,6 +45,10 @@ def balanced(split: Judged) -> np.ndarray:
     return over(split.right, split.targets).mean(1)
 
 
+def worst_class(split: Judged) -> np.ndarray:
+    return over(split.right, split.targets).min(1)
+
+
 def worst(split: Judged) -> np.ndarray:
     return over(split.right, split.groups).min(1)
 
@@ -69,6 +73,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
     ("best balanced", "val classes", lambda val, test, share, seed: int(balanced(val).argmax())),
+    ("best worst class", "val classes", lambda val, test, share, seed: int(worst_class(val).argmax())),
     ("best group average", "val groups", lambda val, test, share, seed: int(group_average(val).argmax())),
     ("best worst group", "val groups", lambda val, test, share, seed: int(worst(val).argmax())),
     ("best worst group, few labels", "a share of val groups",

@@ -102,8 +102,12 @@ def tables() -> dict[str, Table]:
 def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
     from imbalance.judge.metrics import check_metric_name
+    from imbalance.models import COSINE
 
-    config = FrozenConfigDict(ConfigDict(config))
+    try:
+        config = FrozenConfigDict(ConfigDict(config))
+    except ValueError as error:  # a section in a tuple
+        raise BadInput(f"config: {error}") from None
     plain = config.to_dict()
     check_fields("", plain, get_type_hints(Experiment, include_extras=True))
     for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):
@@ -125,6 +129,11 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
     check_balanced_once(config.sampler.name, config.weights.name)
+    if config.head.name != "none" and config.model.name in COSINE:
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
+            f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
+        )
     if config.trainer.mixed_precision != "no" and config.trainer.dtype != "float32":
         raise BadInput(
             f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"

@@ -37,8 +37,12 @@ Table = Mapping[str, Callable[..., T]]
 
 
 def fields(function: Callable) -> dict[str, Any]:
-    """The annotation of each keyword-only parameter: what a config section for `function` must say."""
-    parameters = inspect.signature(function).parameters.values()
+    """The annotation of each keyword-only parameter: what a config section for `function` must say.
+
+    What a `functools.partial` has filled in already is not asked for.
+    """
+    filled = function.keywords if isinstance(function, functools.partial) else {}
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in filled]
     function = function.func if isinstance(function, functools.partial) else function
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -155,7 +159,7 @@ def entry(table: Table, name: Any) -> Callable[..., T]:
         if function not in functions:
             raise BadInput(f"{own} has no {function!r}{_hint(function, functions)}")
         return functions[function]
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise BadInput(f"{name!r} given{_hint(name, table)}, or <file>.py:<function> for one of your own")
     return table[name]
 

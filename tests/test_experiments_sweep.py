@@ -214,13 +214,14 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
         sys.executable, "-m", "experiments.sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
-        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1",
+        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1", "--at_once=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
+    # One by one: trained at once, all six would be done in the same moment, with nothing left to go on with.
     while len(done(tmp_path)) < 2 and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     written = done(tmp_path)

@@ -1,9 +1,13 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import ROOT
 from torch import nn
 
+from imbalance.config import load, validate
 from imbalance.errors import BadInput
-from imbalance.models import MODELS, convnet, lenet, linear, mlp
+from imbalance.models import COSINE, MODELS, CosineLinear, convnet, lenet, linear, mlp
+from imbalance.schema import build, fields
 
 
 def test_the_convnet_is_the_papers():
@@ -48,3 +52,44 @@ def test_every_model_has_features_and_a_head():
         assert [name for name, _ in model.named_children()] == ["features", "head"]
         assert model.head.out_features == 3
     assert {"linear", "mlp", "convnet"} <= MODELS.keys()
+
+
+SECTIONS = {"linear": {"init": "default"}, "mlp": {"hidden": (7, 4)}, "convnet": {}, "resnet20": {"frozen": False}}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_with_a_normalised_head_logits_are_cosines_of_the_same_features(name):
+    section = dict(name=f"{name}_cosine", **SECTIONS[name])
+    assert fields(MODELS[f"{name}_cosine"]) == fields(MODELS[name])
+    model = build(MODELS, section, input_shape=(3, 20, 20), num_classes=5).eval()
+    assert type(model.head) is CosineLinear and model.head.bias is None
+    torch.testing.assert_close(model.head.weight.norm(dim=1), torch.ones(5))
+    inputs = torch.randn(6, 3, 20, 20)
+    with torch.no_grad():
+        model.head.weight.mul_(torch.rand(5, 1) + 0.5)  # their length must not matter
+        features = model.features(inputs)
+        expected = F.cosine_similarity(features[:, None], model.head.weight, dim=2)
+        torch.testing.assert_close(model(inputs), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model.head(features).equal(model.head(features.float())) and model(inputs).dtype == torch.float32
+
+
+def test_a_normalised_head_stays_finite_where_all_features_are_zero():
+    head, features = CosineLinear(4, 3), torch.zeros(2, 4, requires_grad=True)
+    head(features).square().sum().backward()
+    assert head.weight.grad.isfinite().all() and features.grad.isfinite().all()
+
+
+def test_every_model_has_a_normalised_twin_which_no_head_can_replace():
+    assert COSINE.keys() == {f"{name}_cosine" for name in MODELS.keys() - COSINE.keys()} and len(MODELS) == 16
+    config = load(ROOT / "configs" / "digits_poly.py")
+    config.model.name = "mlp_cosine"
+    validate(config)
+    config.head = {"name": "tau_normalised", "tau": 1.0}
+    with pytest.raises(BadInput, match="config.head.name: 'tau_normalised' given, .* use 'none', or 'mlp'"):
+        validate(config)
+
+
+def test_a_normalised_head_does_not_start_at_zero():
+    with pytest.raises(BadInput, match="config.model.init"):
+        linear((5,), 3, CosineLinear, init="zeros")

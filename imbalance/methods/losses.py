@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imbalance.margins import at_least_float32, log_odds, soft_margins
+from imbalance.margins import at_least_float32, log_odds, soft_margins, softplus
 from imbalance.methods.weights import inverse_effective_number
 from imbalance.schema import Fraction, NonNegative, Positive, checked
 
@@ -25,7 +25,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     `F.cross_entropy` subtracts two numbers that are equal once the margin passes 16 (in float32), and is 0 from there
     on. The tail of the loss is what decides where an interpolating model goes, so here it keeps its full precision.
     """
-    return F.softplus(-log_odds(logits, targets))
+    return softplus(-log_odds(logits, targets))
 
 
 class CrossEntropy(nn.Module):
@@ -45,8 +45,12 @@ class Poly(nn.Module):
     Args:
         alpha: the exponent α of the tail.
         left: "logistic", log(1 + e^−m) / log(1 + e^−1), as in the paper's runs (convex for α ≤ 0.8585);
-            "exponential", e^{α(1−m)}, or "linear", 1 − α(m − 1): both C¹ and convex for every α.
+            "exponential", e^{α(1−m)}, or "linear", 1 − α(m − 1): both C¹ and convex for every α. The exponential goes
+            on as its tangent where it exceeds e^`STEEPEST`, C¹ and convex still: it would be inf from m = 1 − 89/α
+            on in float32, and its gradient sooner useless, as squares of it overflow in a norm.
     """
+
+    STEEPEST = 30.0
 
     def __init__(self, *, alpha: Positive, left: Literal["logistic", "exponential", "linear"]):
         super().__init__()
@@ -59,9 +63,11 @@ class Poly(nn.Module):
         right = m.clamp(min=1).pow(-self.alpha)
         h = m.clamp(max=1)
         if self.left == "logistic":
-            head = F.softplus(-h) / math.log1p(math.exp(-1))
+            head = softplus(-h) / math.log1p(math.exp(-1))
         elif self.left == "exponential":
-            head = (self.alpha * (1 - h)).exp()
+            rise = self.alpha * (1 - h)
+            capped = rise.clamp(max=self.STEEPEST)
+            head = capped.exp() * (1 + (rise - capped))
         else:
             head = 1 - self.alpha * (h - 1)
         return torch.where(m > 1, right, head)
@@ -180,7 +186,7 @@ class GroupVectorScaling(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
         logits = at_least_float32(logits)
         scaled = logits * self.factors.to(logits)[groups, None]
-        return F.softplus(self.offsets.to(logits)[groups] - log_odds(scaled, targets))
+        return softplus(self.offsets.to(logits)[groups] - log_odds(scaled, targets))
 
 
 @checked
@@ -200,7 +206,7 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         odds = log_odds(logits, targets)
-        return (-self.gamma * F.softplus(odds)).exp() * F.softplus(-odds)
+        return (-self.gamma * softplus(odds)).exp() * softplus(-odds)
 
 
 @checked
@@ -208,7 +214,9 @@ class ClassBalanced(nn.Module):
     """The focal loss times K · u_y / Σ_j u_j with u_j = (1 − β) / (1 − β^{n_j}), the inverse effective number.
 
     Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019,
-    equations 2 and 5; at γ = 0 their class-balanced softmax loss. `weights.effective_number` serves other losses.
+    equations 2 and 5; at γ = 0 their class-balanced softmax loss (equation 6). At γ > 0 it is the softmax focal loss
+    that is weighted; their focal loss is a sum of sigmoids, `ClassBalancedSigmoid`. `weights.effective_number` serves
+    other losses.
 
     Args:
         class_counts: (K,) training examples of each class.
@@ -219,12 +227,38 @@ class ClassBalanced(nn.Module):
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
         super().__init__()
         self.focal = Focal(gamma=gamma)
-        factors = inverse_effective_number(present(class_counts), beta)
-        self.register_buffer("factors", factors / factors.mean())
+        self.register_buffer("factors", class_balanced_factors(class_counts, beta))
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         losses = self.focal(logits, targets, groups)
         return self.factors.to(losses)[targets] * losses
+
+
+@checked
+class ClassBalancedSigmoid(nn.Module):
+    """−K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k, p_y = σ(z_y) and p_k = σ(−z_k) of the other classes.
+
+    The class-balanced focal loss as it was published: Cui et al., CVPR 2019, equations 7 to 10, one class against the
+    rest K times, with the factors of `ClassBalanced`; at γ = 0 their class-balanced sigmoid loss. Their code also
+    starts the last layer's bias at −log(K − 1) and keeps weight decay from it; here it is trained like any other.
+    """
+
+    def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("factors", class_balanced_factors(class_counts, beta))
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        logits = at_least_float32(logits)
+        odds = logits * (2 * F.one_hot(targets, logits.shape[1]) - 1)  # log p_k / (1 − p_k)
+        losses = ((-self.gamma * softplus(odds)).exp() * softplus(-odds)).sum(1)
+        return self.factors.to(losses)[targets] * losses
+
+
+def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
+    """(K,) u_j = (1 − β) / (1 − β^{n_j}), rescaled to a mean of 1 over the classes."""
+    factors = inverse_effective_number(present(class_counts), beta)
+    return factors / factors.mean()
 
 
 def present(counts: Tensor) -> Tensor:
@@ -253,4 +287,5 @@ LOSSES = {
     "ldam": LDAM,
     "focal": Focal,
     "class_balanced": ClassBalanced,
+    "class_balanced_sigmoid": ClassBalancedSigmoid,
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.files import check_regular
-from imbalance.models.small import with_head
+from imbalance.models.small import Head, with_head
 from imbalance.torchvision_import import import_torchvision
 
 
@@ -29,7 +29,13 @@ class Frozen(nn.Module):
 
 
 def resnet(
-    depth: Literal[18, 34, 50], input_shape: Sequence[int], num_classes: int, *, pretrained: str, frozen: bool
+    depth: Literal[18, 34, 50],
+    input_shape: Sequence[int],
+    num_classes: int,
+    head: Head = nn.Linear,
+    *,
+    pretrained: str,
+    frozen: bool,
 ) -> nn.Sequential:
     """torchvision's residual network (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), for RGB.
 
@@ -47,7 +53,7 @@ def resnet(
     width, network.fc = network.fc.in_features, nn.Identity()
     if pretrained:
         load_weights(network, pretrained, f"ResNet{depth}_Weights")
-    return with_head(Frozen(network) if frozen else network, width, num_classes)
+    return with_head(Frozen(network) if frozen else network, width, num_classes, head)
 
 
 def load_weights(network: nn.Module, pretrained: str, published: str) -> None:
@@ -101,7 +107,7 @@ class BasicBlock(nn.Module):
 
 
 def cifar_resnet(
-    depth: Literal[20, 32], input_shape: Sequence[int], num_classes: int, *, frozen: bool
+    depth: Literal[20, 32], input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, frozen: bool
 ) -> nn.Sequential:
     """The residual network for 32×32 images of He et al., CVPR 2016, section 4.2, with shortcuts of option A.
 
@@ -119,4 +125,4 @@ def cifar_resnet(
     for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    return with_head(Frozen(features) if frozen else features, 64, num_classes)
+    return with_head(Frozen(features) if frozen else features, 64, num_classes, head)
