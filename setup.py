@@ -55,5 +55,6 @@ setup(
         "scikit-learn>=1.4",  # the digits, which need no download
         "safetensors>=0.4",  # weights for other programs; accelerate needs it too
     ],
-    extras_require=EXTRAS | {"all": ALL, "dev": ["pytest>=8", "ruff>=0.6", *ALL]},
+    extras_require=EXTRAS
+    | {"all": ALL, "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *ALL]},
 )

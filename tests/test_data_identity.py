@@ -154,9 +154,7 @@ def test_other_packages_are_told_and_a_later_format_is_refused(config, tmp_path,
     train(config, tmp_path)
     assert "does not say which data it is of" in capfd.readouterr().out
     path.write_text(json.dumps(summary | {"format": FORMAT + 1}))
-    with pytest.raises(
-        BadInput, match=rf"summary.json: of format {FORMAT + 1}, which a later version of imbalance wrote"
-    ):
+    with pytest.raises(BadInput, match=rf"summary.json: written by a newer version of imbalance .format {FORMAT + 1},"):
         train(config, tmp_path)
     path.unlink()
     last = tmp_path / "checkpoints" / "last.pt"
@@ -164,7 +162,7 @@ def test_other_packages_are_told_and_a_later_format_is_refused(config, tmp_path,
     assert state["format"] == FORMAT and state["data"] == summary["data"] and state["versions"] == versions()
     for file in (last, checkpoint.previous(last)):
         checkpoint.write(file, state | {"format": FORMAT + 1})
-    with pytest.raises(BadInput, match=rf"last.pt: of format {FORMAT + 1}, which a later version"):
+    with pytest.raises(BadInput, match=r"last.pt: written by a newer version"):
         train(config, tmp_path)
 
 

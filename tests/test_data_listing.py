@@ -9,7 +9,7 @@ import torch
 from data_files import link_images, make_celeba, make_waterbirds, save_image
 
 from imbalance.data import LISTINGS, celeba, table, waterbirds
-from imbalance.data.celeba import FINGERPRINT, PAPERS_TRAIN, list_celeba
+from imbalance.data.celeba import FINGERPRINT, PAPERS_TRAIN, draw_train, list_celeba
 from imbalance.data.waterbirds import GROUPS, PUBLISHED, REGENERATED_TRAIN, list_waterbirds
 from imbalance.errors import BadInput
 
@@ -135,6 +135,14 @@ def test_celebas_subset_is_that_of_the_paper(celeba_dir):
     assert listing.paths[0] == f"{listing.indices[0] + 1:06}.jpg"
     other = list_celeba(celeba_dir, **PAPER | dict(subset_seed=1))
     assert set(other.indices[other.splits == 0]) != set(paper)
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.01, 1628), (0.02, 3255), (1.0, 162770)])
+def test_a_fraction_of_celeba_is_rounded_as_by_the_paper_s_code(fraction, size):
+    """A hundredth of 162,770 images is 1,627.7: 1,628 images, and not the same ones as 1,627 would be."""
+    split = np.repeat([0, 1, 2], [162770, 19867, 19962])
+    paper = np.random.default_rng(0).choice(np.where(split == 0)[0], size, replace=False)
+    assert draw_train(split, fraction, 0).tolist() == sorted(paper)
 
 
 def test_celebas_val_fraction_is_that_of_every_group(celeba_dir):

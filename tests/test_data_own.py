@@ -1,6 +1,12 @@
 """One's own data: folders of images, arrays and columns in files, tensors and torch data sets."""
 
 import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import imbalance
 from imbalance.config import load
 from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.arrays import arrays
@@ -356,3 +363,47 @@ def changed(change):
 def test_what_is_wrong_with_given_data_is_one_line(data, reason):
     with pytest.raises(BadInput, match=reason):
         as_dataset(data)
+
+
+def test_a_run_takes_the_data_of_a_program_and_says_so(config):
+    """It is trained, judged and loaded like any other, and cannot be run from its config alone."""
+    data, directory = parts(n=30), Path(config.work_dir) / "given"
+    config.model = dict(name="linear", init="default")
+    score = imbalance.run(config, directory, data)
+    assert load(directory / "config.json").data.to_dict() == {"name": "given"} and config.data.name == "digits"
+    with np.load(directory / "predictions" / "test.npz") as saved:
+        expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
+    found = imbalance.load(directory).predict(data["test"][0])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert imbalance.run(config, directory, data) == score
+    with pytest.raises(BadInput, match="config.data.name: 'given' is data that a program handed to imbalance.run"):
+        imbalance.run(load(directory / "config.json"), directory.with_name("again"))
+
+
+def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
+    config.model = dict(name="linear", init="default")
+    config.weights = dict(name="just_train_twice", first_epochs=1, upweight=5.0)
+    directory = Path(config.work_dir) / "given"
+    imbalance.run(config, directory, parts(n=30))
+    assert (directory / "first" / "summary.json").is_file()
+
+
+def test_the_readmes_commands_go_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
+    """Two of its four methods, for an epoch each."""
+    text = re.search(r"^    for method in .*?^    done\n", (ROOT / "README.md").read_text(), re.M | re.S)[0]
+    (tmp_path / "data").mkdir()
+    write_csv(tmp_path / "data" / "people.csv", people() | {"split": people()["work"]})
+    commands = text.replace("erm ce poly dro", "erm dro").replace(
+        "python main.py", f"{sys.executable} {ROOT / 'main.py'}"
+    )
+    commands = commands.replace("--config=configs/", f"--config={ROOT / 'configs'}/").replace(
+        "'?,'", "'?,' --config.trainer.epochs=1 || exit 1"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert len(summaries) == 2
+    for summary in summaries:
+        groups = [key for key in summary["metrics"] if key.startswith("test/group_accuracy/")]
+        assert len(groups) == 4 and summary["metrics"]["test/worst_group_accuracy"] is not None

@@ -69,8 +69,9 @@ def main() -> int:
             print(describe(dataset))
             for remark in (*remarks(dataset), *copies_in(dataset)):
                 print(f"note: {remark}")
-            write_sheet(dataset, arguments.sheet)
-            print(f"sample images of every group: {arguments.sheet}")
+            if len(dataset.input_shape) == 3:
+                write_sheet(dataset, arguments.sheet)
+                print(f"sample images of every group: {arguments.sheet}")
     except BadInput as error:
         print(error, file=sys.stderr)
         return error.exit_status
@@ -167,7 +168,7 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
 
 def describe(dataset: Dataset) -> str:
     """Counts of every split, class and group, as a table."""
-    lines = []
+    lines = [*dataset.notes, ""] if dataset.notes else []
     for kind in ("class", "group"):
         if kind == "group" and dataset.group_names == dataset.class_names:
             continue

@@ -9,10 +9,10 @@ import numpy as np
 from imbalance.data.augment import Augmentation
 from imbalance.data.listing import find
 from imbalance.data.long_tailed import ValFrom, channels_first, long_tailed
-from imbalance.data.splits import Dataset, Profile
+from imbalance.data.splits import Dataset, Profile, check_classes
 from imbalance.errors import BadInput
 from imbalance.files import check_regular
-from imbalance.schema import AtLeastOne, Fraction
+from imbalance.schema import AtLeastOne, Fraction, Natural
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # torchvision's, the archives by themselves, and what `apt-get install dataset-fashion-mnist` installs.
@@ -25,25 +25,31 @@ def fashion(
     data_dir: str,
     seed: int,
     *,
+    classes: tuple[str, ...],
     imbalance: Profile,
     imbalance_ratio: AtLeastOne,
+    total: Natural,
     val_from: ValFrom,
     val_fraction: Fraction,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """28×28 grey images of ten kinds of clothing, 6,000 and 1,000 a class.
+    """28×28 grey images of ten kinds of clothing, or of some of them, 6,000 and 1,000 a class.
 
     Args:
-        imbalance, imbalance_ratio: see `imbalanced_counts`.
+        classes: names of the classes, the largest first.
+        imbalance, imbalance_ratio, total: see `imbalanced_counts`; what is val and of train counts too.
         val_from, val_fraction: see `long_tailed`.
         augment: see `imbalance.data.augment`.
     """
+    check_classes(classes, CLASSES)
     hint = "python -m imbalance.data download fashion fetches it, apt-get install dataset-fashion-mnist has it"
     folder = find(data_dir, FOLDERS, "Fashion-MNIST", hint)
-    train, test = (read(folder, part) for part in ("train", "t10k"))
+    label_of = np.full(len(CLASSES), -1)
+    label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))
+    train, test = ((images, label_of[labels]) for images, labels in (read(folder, part) for part in PER_CLASS))
     mean, std = (0.286,), (0.353,)
     return long_tailed(
-        train, test, CLASSES, mean, std, seed, imbalance, imbalance_ratio, val_from, val_fraction, augment
+        train, test, classes, mean, std, seed, imbalance, imbalance_ratio, total, val_from, val_fraction, augment
     )
 
 

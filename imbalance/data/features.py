@@ -76,7 +76,7 @@ def numbers(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
         known = gone | np.isfinite(found[:, 0])
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        given = values[row]
+        given = values[row].tolist() if hasattr(values[row], "tolist") else values[row]
         raise BadInput(
             f"{columns.where(row)}: {name} is {given!r}, not a number; if that means that it is missing, say so in "
             "config.data.missing, and if it is a category, name the column in config.data.categorical"

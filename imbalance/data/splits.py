@@ -157,6 +157,14 @@ def pixel_normaliser(
     return normalise
 
 
+def check_classes(asked: Sequence[str], there: Sequence[str]) -> None:
+    """Raise `BadInput` unless `config.data.classes` names at least two different classes that there are."""
+    if set(asked) - set(there) or len(set(asked)) != len(asked) or len(asked) < 2:
+        raise BadInput(
+            f"config.data.classes: {asked} given; at least two different ones of {', '.join(there)} are needed"
+        )
+
+
 def imbalanced_counts(available: Sequence[int], profile: Profile, ratio: float, total: int) -> np.ndarray:
     """How many examples of each class to keep; earlier classes are the larger ones.
 

@@ -15,7 +15,7 @@ from imbalance.seeds import random_state, set_random_state
 from imbalance.training.finite import first_not_finite, learned, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
-from imbalance.training.origin import check_format, check_origin, origin
+from imbalance.training.origin import FORMAT, check_format, check_origin, origin
 from imbalance.training.processes import from_main
 from imbalance.training.progress import Clock, Progress, joined
 
@@ -58,7 +58,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     those that had none.
 
     Raises:
-        BadInput: there are checkpoints, and none is whole; or they are of other data.
+        BadInput: there are checkpoints, and none is whole; they are of other data, or of another version of this program.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
@@ -87,26 +87,26 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     The file before it is kept as `<stem>.previous.pt`, for the case that a disk loses what it said was written.
     """
-    fresh = path.with_suffix(".fresh.pt")
-    write(fresh, state)
-    if path.exists():
-        path.replace(previous(path))
-    fresh.replace(path)
+    write(path, {"format": FORMAT, **state}, previous(path))
 
 
-def write(path: Path, state: dict[str, Any]) -> None:
-    """`state` as torch saves it, in a file that is whole or not there."""
+def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """`state` as torch saves it, by `write_whole`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getbuffer())
+    write_whole(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     """The checkpoint at `path`, or with a warning the one before it if that is damaged; None if there is neither.
 
     torch's files are zip archives, whose checksums tell a damaged one; nothing pickled is ever run.
+
+    Raises:
+        BadInput: there is one, and none is whole, or another version of this program wrote it.
+        OSError: none can be read.
     """
-    found = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    found, unread = [candidate for candidate in (path, previous(path)) if candidate.exists()], None
     for candidate in found:
         try:
             data = candidate.read_bytes()
@@ -115,11 +115,15 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
             if damaged:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file can fail in any way
-            log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
-        else:
-            check_format(state, candidate)
+            check_format(state, candidate, oldest=FORMAT)
             return state
+        except BadInput:
+            raise
+        except Exception as error:  # a damaged file can fail in any way
+            unread = error if isinstance(error, OSError) else unread
+            log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
+    if unread:
+        raise unread
     if found:
         raise BadInput(f"{path}: damaged, and so is the checkpoint before it; remove both to start anew")
     return None

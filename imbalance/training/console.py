@@ -13,7 +13,7 @@ from imbalance.training.progress import Clock
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
     """How many examples each split has of each class (and group), and how large the model is."""
-    lines = []
+    lines = list(dataset.notes)
     for name, of in (("train", dataset), ("val", dataset.judged), ("test", dataset.judged)):
         split = getattr(of, name)
         lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")

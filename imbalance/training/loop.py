@@ -14,14 +14,16 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.config import run_directory, validate
+from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import remarks
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge.metrics import check_labels
+from imbalance.inference import description
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
+from imbalance.training.checks import check_data
 from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
@@ -37,12 +39,18 @@ SETTLED_STEPS = 100  # after so many steps their logits become predictions and m
 SAVE = 1  # a request to save and go on; greater ones are signals, to save and stop
 
 
-def run(config: Mapping[str, Any], directory: str | Path | None = None) -> float:
+def run(
+    config: Mapping[str, Any],
+    directory: str | Path | None = None,
+    data: Dataset | Mapping[str, Any] | None = None,
+) -> float:
     """Train, select and test what `config` says, and return `config.score` of the selected checkpoint.
 
     Args:
         config: see `imbalance.config.Experiment` and the files under `configs/`.
         directory: the run directory; by default `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
+        data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
+            as `name="given"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -50,15 +58,23 @@ def run(config: Mapping[str, Any], directory: str | Path | None = None) -> float
         Interrupted: a signal came; a checkpoint is written, and the same call goes on from it.
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
-    return train(config, directory)["score"]
+    return train(config, directory, data)["score"]
 
 
-def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dict[str, Any]:
+def train(
+    config: Mapping[str, Any],
+    directory: str | Path | None = None,
+    data: Dataset | Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """`run`, returning all of summary.json."""
+    dataset = None
+    if data is not None:
+        dataset, config = as_dataset(data), ConfigDict(config).copy_and_resolve_references()
+        config.data = ConfigDict({"name": "given"})
     config = validate(config)
     directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
     if config.weights.name == "just_train_twice":
-        train(first_run(config), directory / "first")
+        train(first_run(config), directory / "first", dataset)
     accelerator = start_accelerator(config)
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
@@ -68,7 +84,7 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(f"{directory}: done before; {config.score} {score}")
             return summary
-        learner = make_learner(config, accelerator, directory)
+        learner = make_learner(config, accelerator, directory, dataset)
         progress = begin(config, learner, log)
         interrupt.defer()
         try:
@@ -81,8 +97,7 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
 
 def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
-    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
+    check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for remark in remarks(learner.dataset):
         log.line(f"WARNING: {remark}")
@@ -239,6 +254,7 @@ def finish(
             log.predictions(name, logits=logits, **of_split)
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
+        log.model(description(config, learner.dataset))
     summary = summarise(config, learner, progress, log, status="done", score=values[config.score], metrics=values)
     log.line(console.final(values, learner.dataset.judged, config.score))
     log.summary(summary)

@@ -20,11 +20,18 @@ def origin(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "data": dict(data), "versions": versions()}
 
 
-def check_format(found: Mapping[str, Any], path: Path) -> None:
-    """Raise `BadInput` if what `path` holds was written by a later version of this program."""
-    if found.get("format", 0) > FORMAT:
+def check_format(found: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
+    """Raise `BadInput` if another version of this program wrote what `path` holds in a format that this one cannot read.
+
+    Args:
+        oldest: the oldest format that can be read; 0 is what does not say.
+    """
+    version = found.get("format", 0)
+    if not isinstance(version, int) or not oldest <= version <= FORMAT:
+        age = "another" if not isinstance(version, int) else "a newer" if version > FORMAT else "an older"
         raise BadInput(
-            f"{path}: of format {found['format']}, which a later version of imbalance wrote; this one reads up to {FORMAT}"
+            f"{path}: written by {age} version of imbalance (format {version}, this one reads {FORMAT}); "
+            "go on with that version, or use another config.work_dir to start anew"
         )
 
 
