@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imbalance.config import run_directory, validate
 from imbalance.data import Dataset, as_dataset
-from imbalance.data.population import check, remarks
+from imbalance.data.population import check_population, remarks
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
 from imbalance.methods.heads import HEADS
@@ -69,7 +69,7 @@ def train(
     """`run`, returning all of summary.json."""
     dataset = None
     if data is not None:
-        dataset, config = check(as_dataset(data)), ConfigDict(config).copy_and_resolve_references()
+        dataset, config = check_population(as_dataset(data)), ConfigDict(config).copy_and_resolve_references()
         config.data = ConfigDict({"name": "given"})
     config = validate(config)
     directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
