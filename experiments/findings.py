@@ -1,26 +1,26 @@
 """The tables of the findings and of the README's ledger, made from results/.
 
-    python -m experiments.findings           # rewrites docs/findings.md and README.md, draws results/pairs.png
-    python -m experiments.findings --check   # says what does not agree with results/, and changes nothing
+    imbalance findings           # rewrites docs/findings.md and README.md, draws results/pairs.png
+    imbalance findings --check   # says what does not agree with results/, and changes nothing
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of NAME -->`; the words around it are written by hand.
 """
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from absl import app, flags
 
-from experiments import pairs, pairs_report, results
-from experiments.figures import published
-from experiments.intervals import mean, paired_difference
-from experiments.pairs_report import TITLES, markdown
-from experiments.results import Row, numbers
-from experiments.runs import ROOT, exit_status
+from . import pairs, pairs_report
+from . import results as kept
+from .figures import published
+from .intervals import mean, paired_difference
+from .pairs_report import TITLES
+from .results import Row, numbers
+from .tables import markdown
 
-CHECK = flags.DEFINE_bool("check", False, "Compare only; exit status 1 where something does not agree.")
-
+ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs" / "findings.md", ROOT / "README.md")
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
@@ -53,11 +53,12 @@ def agreement(ours: np.ndarray, value: float, deviation: float, n: int) -> str:
     return f"{'yes' if abs(difference) < half else 'no'}: {difference:+.1f} ± {half:.1f}"
 
 
-def paper_table() -> str:
+def paper_table(folder: Path) -> str:
     """Every row of figures 3 and 4 of which a run is done."""
-    table = [["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
-              "right from epoch on", "hours a run"]]  # fmt: skip
-    rows = results.read("rows")
+    heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
+             "right from epoch on", "hours a run"]  # fmt: skip
+    table = []
+    rows = kept.read("rows", folder)
     for figure, columns in PAPER_ROWS.items():
         for (name, config), (when, column) in ((pair, *columns.items()) for pair in CONFIGS.items()):
             mine = [row for row in rows if row["name"] == config and row["status"] == "done"]
@@ -67,12 +68,12 @@ def paper_table() -> str:
             ours = 100 * numbers(mine, column)
             epochs = numbers(mine, "interpolation epoch")
             table.append([
-                f"{name}, {when}", f"`{config}`", f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
+                f"{name}, {when}", config, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
                 f"{mean(ours).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
                 "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
                 f"{numbers(mine, 'seconds').mean() / 3600:.1f}",
             ])  # fmt: skip
-    return markdown(table) if table[1:] else "No run of these rows has finished yet."
+    return markdown(heads, table) if table else "No run of these rows has finished yet.\n"
 
 
 # The tuning protocol
@@ -84,27 +85,24 @@ PROTOCOL = {
 SEEDS = 10
 
 
-def protocol_table() -> str:
+def protocol_table(folder: Path) -> str:
     """Both losses at their best rates, where all seeds are done."""
-    table = [
-        [
-            "data and network",
-            "batch",
-            "loss",
-            "rate",
-            "n",
-            "interpolate",
-            "test, last epoch",
-            "poly minus cross-entropy",
-        ]
+    heads = [
+        "data and network",
+        "batch",
+        "loss",
+        "rate",
+        "n",
+        "interpolate",
+        "test, last epoch",
+        "poly minus cross-entropy",
     ]
+    table, rows_there = [], kept.read("protocol", folder)
     for data, said in PROTOCOL.items():
         for size in ("64", "512"):
             reference: dict[int, float] = {}
             for loss in ("ce", "poly"):
-                rows = [
-                    r for r in results.read("protocol") if r["name"] == f"{data}_{loss}" and r["batch size"] == size
-                ]
+                rows = [r for r in rows_there if r["name"] == f"{data}_{loss}" and r["batch size"] == size]
                 rate, of_seeds = best_rate(rows)
                 if len(of_seeds) < SEEDS:
                     continue
@@ -116,7 +114,7 @@ def protocol_table() -> str:
                     f"{np.mean([row['interpolation epoch'] != '' for row in of_seeds]):.0%}",
                     mean(list(tests.values())).percent(), difference,
                 ])  # fmt: skip
-    return markdown(table) if table[1:] else "No part of the protocol has finished yet."
+    return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
 
 
 def best_rate(rows: list[Row]) -> tuple[str, list[Row]]:
@@ -130,48 +128,43 @@ def best_rate(rows: list[Row]) -> tuple[str, list[Row]]:
 # The pairs
 
 
-def of_pairs(table: Callable[[dict], str]) -> Callable[[], str]:
-    def made() -> str:
-        found = pairs_report.scores_by_data(pairs.by_method(list(TITLES)))
-        return table(found) if found else "No pair has finished yet."
+def scores(folder: Path) -> dict:
+    return pairs_report.scores_by_data(pairs.by_method(kept.read(pairs.STUDY, folder), TITLES))
+
+
+def of_pairs(table: Callable[[dict], str]) -> Callable[[Path], str]:
+    def made(folder: Path) -> str:
+        found = scores(folder)
+        return table(found) if found else "No pair has finished yet.\n"
 
     return made
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "paper": paper_table,
     "protocol": protocol_table,
-    "pairs-tuning": lambda: pairs.tuning_table(list(TITLES)),
+    "pairs-tuning": lambda folder: pairs.tuning_table(kept.read(pairs.STUDY, folder), TITLES),
     "pairs-methods": of_pairs(pairs_report.methods_table),
     "pairs-comparisons": of_pairs(pairs_report.comparisons_table),
 }
 
 
-def rewritten(text: str) -> str:
-    """`text` with every table as results/ has it now."""
-    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]]()}\n{block[3]}", text)
+def rewritten(text: str, folder: Path) -> str:
+    """`text` with every table as the folder of results has it now."""
+    return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](folder)}{block[3]}", text)
 
 
-def findings() -> int:
-    differing = []
+def findings(*, check: bool, results: str) -> int:
+    """Rewrite the pages and draw the picture; or only compare, and return 1 where something does not agree."""
+    folder, differing = Path(results), []
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
-        after = rewritten(before)
+        after = rewritten(before, folder)
         if after != before:
             differing.append(str(page))
-            if not CHECK.value:
+            if not check:
                 page.write_text(after, encoding="utf-8")
-    if not CHECK.value:
-        found = pairs_report.scores_by_data(pairs.by_method(list(TITLES)))
-        if found:
-            pairs_report.draw(found, results.RESULTS.value)
-    print(f"{'differ from results/' if CHECK.value else 'rewritten'}: {', '.join(differing) or 'none'}")
-    return int(bool(CHECK.value and differing))
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(findings, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    if not check and (found := scores(folder)):
+        pairs_report.draw(found, results)
+    print(f"{'differ from results/' if check else 'rewritten'}: {', '.join(differing) or 'none'}")
+    return int(check and bool(differing))

@@ -1,6 +1,6 @@
 """What waits for a GPU, in pieces: the same command goes on with what is left, and needs no network.
 
-    python -m experiments.pack --data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
+    imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
 
 In this order: the tests that use a GPU where there is one, the parts of the benchmark with bars for a GPU, and the rows of
 the paper's figures 3 to 5 on CIFAR-10, --seeds of each, several processes sharing the GPU. After --minutes what runs is
@@ -13,19 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from absl import app, flags
+from . import results as kept
 
-from experiments import results
-from experiments.paper_rows import DATA_DIR
-from experiments.runs import JOBS, ROOT, SEEDS, WORK_DIR, exit_status
-from imbalance.errors import BadInput
-
-MINUTES = flags.DEFINE_float("minutes", 9.0, "How long to work, in all.", lower_bound=0.1)
-ONLY = flags.DEFINE_list("only", ["tests", "bench", "rows"], "Which kinds of pieces.")
-
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = ("tests", "bench", "rows")
 TESTS = ("test_step", "test_loop", "test_batched", "test_finite", "test_resume", "test_store")
 BENCH = ("step", "evaluation", "sweep", "paper")
 FIGURES = ("figure3", "figure5")  # figure 4 is about the runs of figure 3
@@ -38,22 +33,16 @@ class Piece(NamedTuple):
     arguments: tuple[str, ...]  # of python -m
 
 
-def pieces() -> list[Piece]:
+def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Piece]:
     """All of them, in the order in which they are worked on."""
     tests = [Piece("tests", name, ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Piece("bench", name, ("experiments.bench", f"--only={name}")) for name in BENCH]
     shared = (
-        f"--data_dir={DATA_DIR.value}",
-        f"--work_dir={WORK_DIR.value}",
-        f"--seeds={SEEDS.value}",
-        f"--jobs={JOBS.value}",
-    )
-    rows = [
-        Piece("rows", f"{name}-{SEEDS.value}-seeds",
-              (f"experiments.{name}", "--data=cifar", *shared, f"--folder={WORK_DIR.value}/pack"))
-        for name in FIGURES
-    ]  # fmt: skip
-    return [piece for piece in (*tests, *bench, *rows) if piece.kind in ONLY.value]
+        "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",
+        f"--folder={Path(work_dir).absolute()}/pack", *(f"--config.{key}={value}" for key, value in overrides.items()),
+    )  # fmt: skip
+    rows = [Piece("rows", f"{name}-{seeds}-seeds", ("imbalance", "reproduce", name, *shared)) for name in FIGURES]
+    return [*tests, *bench, *rows]
 
 
 def perform(piece: Piece, folder: Path, seconds: float) -> int | None:
@@ -85,13 +74,26 @@ def wait_for_group(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
 
-def pack() -> int:
-    unknown = sorted(set(ONLY.value) - {"tests", "bench", "rows"})
-    if unknown:
-        raise BadInput(f"--only={unknown[0]}: not one or several of tests, bench, rows")
-    folder, until, failed = Path(WORK_DIR.value).absolute() / "pack", time.monotonic() + 60 * MINUTES.value, []
+def pack(
+    *,
+    minutes: float,
+    only: Sequence[str],
+    overrides: Mapping[str, Any],
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    results: str,
+) -> int:
+    """Work on what is left for so many minutes; 1 where a piece failed.
+
+    Args:
+        only: of KINDS.
+        overrides: of the rows: where the data are.
+    """
+    folder, until, failed = Path(work_dir).absolute() / "pack", time.monotonic() + 60 * minutes, []
     folder.mkdir(parents=True, exist_ok=True)
-    left = [piece for piece in pieces() if not (folder / f"{piece.name}.done").exists()]
+    wanted = [p for p in pieces(overrides=overrides, seeds=seeds, work_dir=work_dir, jobs=jobs) if p.kind in only]
+    left = [piece for piece in wanted if not (folder / f"{piece.name}.done").exists()]
     while left and time.monotonic() < until:
         piece = left[0]
         status = perform(piece, folder, until - time.monotonic())
@@ -104,16 +106,8 @@ def pack() -> int:
         else:
             failed.append(piece)
         left.remove(piece)
-    if "rows" in ONLY.value:
-        print(f"results/rows: {results.add('rows', results.finished(Path(WORK_DIR.value)))} runs added")
+    if "rows" in only:
+        print(f"{kept.add('rows', Path(results), kept.finished(Path(work_dir)))} runs added to {results}/rows.csv")
     waiting = len(left) + len(failed)
-    print(f"{waiting} of {len(pieces())} pieces left" + ("; the same command goes on" if waiting else ""))
-    return 1 if failed else 0
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(pack, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    print(f"{waiting} of {len(wanted)} pieces left" + ("; the same command goes on" if waiting else ""))
+    return int(bool(failed))

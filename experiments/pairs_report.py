@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.aggregates import (
+from .aggregates import (
     Estimate,
     bootstrap,
     difference_of_iqm,
@@ -14,9 +14,10 @@ from experiments.aggregates import (
     interquartile_mean,
     profile,
 )
-from experiments.figures import NEUTRAL, PALETTE, save, subplots
-from experiments.intervals import mean
-from experiments.results import Row, numbers
+from .figures import NEUTRAL, PALETTE, save, subplots
+from .intervals import mean
+from .results import Row, numbers
+from .tables import markdown
 
 Method = tuple[str, float]  # the loss and the exponent of the weights
 EXPONENTS = (0.0, 1.0, 1.5)
@@ -84,10 +85,11 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 
 def methods_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
     """Every method: how far it interpolates, and its interquartile mean."""
-    table = [[
+    heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
         *(f"test, {name}" for name in COLUMNS),
-    ]]  # fmt: skip
+    ]  # fmt: skip
+    table = []
     for data, methods in found.items():
         for method, scores in methods.items():
             table.append([
@@ -95,13 +97,7 @@ def methods_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
                 f"{100 * np.nanmean(scores.train):.1f}", f"{scores.after.mean():.0%}",
                 *(bootstrap(interquartile_mean, scores.test[name], paired=True).percent() for name in COLUMNS),
             ])  # fmt: skip
-    return markdown(table)
-
-
-def markdown(table: list[list[str]]) -> str:
-    """The first row is the heading."""
-    lines = ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
+    return markdown(heads, table)
 
 
 class Comparison(NamedTuple):
@@ -131,17 +127,18 @@ QUESTIONS: tuple[tuple[Method, Method], ...] = (
 
 
 def comparisons_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
-    table = [[
+    heads = [
         "data", "epoch", "what over what", "difference of interquartile means, points", "probability of improvement, %",
         "pairs ahead", "behind", "of",
-    ]]  # fmt: skip
+    ]  # fmt: skip
+    table = []
     for data, name, (first, second) in itertools.product(found, COLUMNS, QUESTIONS):
         result = compared(*(found[data][method].test[name] for method in (first, second)))
         table.append([
             TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.percent(), result.chance.percent(),
             str(result.ahead), str(result.behind), str(result.pairs),
         ])  # fmt: skip
-    return markdown(table)
+    return markdown(heads, table)
 
 
 def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
@@ -167,7 +164,7 @@ def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
         row[2].set(
             title=f"{TITLES[data]}, last epoch", xlabel="test balanced accuracy above, %", ylabel="share of runs"
         )
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     axes[0, 2].legend(loc="lower left")
     save(figure, folder, "pairs")
 
@@ -186,5 +183,5 @@ def report(by_data: Mapping[str, Mapping[Method, list[Row]]], folder: str) -> No
         print(f"{TITLES[data]}: {pairs} of 45 pairs have {seeds} seeds of every method.")
     if found:
         print("\nBalanced accuracy, %, with its 95 % stratified bootstrap interval over seeds.\n")
-        print(methods_table(found) + "\n\n" + comparisons_table(found))
+        print(methods_table(found) + "\n" + comparisons_table(found))
         draw(found, folder)

@@ -1,16 +1,15 @@
 """What has been run, kept: a row in results/ for every finished run, whichever machine and day it comes from.
 
-    python -m experiments.results --work_dir=runs --study=rows       # adds the finished runs under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds the finished runs under runs/ to results/rows.csv
 
-A row says what was run (config, overrides, seed, a digest of the data), how (device, precision, versions, commit) and
-what came out: of the tested weights every group's accuracy on train, val and test, and, where test was followed, of what other selection
-rules would have chosen. A run that is there already is left as it is, so that the command can be given again.
+A row says what was run (config, overrides, seed, a digest of the data), how (device, precision, versions, commit) and what
+came out: of the tested weights every group's accuracy on train, val and test, and, where test was followed, what other
+selection rules would have chosen. A run that is there already is left as it is, so that the command can be given again.
 
 Studies are apart so that the files stay small: results/<study>.csv, or .csv.gz for thousands of runs.
 """
 
 import csv
-import functools
 import gzip
 import hashlib
 import io
@@ -20,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
-from experiments.runs import ROOT, WORK_DIR, evaluations_of, exit_status
 from imbalance.config import flatten
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 
-STUDY = flags.DEFINE_string("study", None, "What the runs are for: results/<study>.csv, or .csv.gz if that is there.")
-RESULTS = flags.DEFINE_string("results", str(ROOT / "results"), "The folder that keeps them.")
+from .runs import evaluations_of
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
@@ -126,35 +122,31 @@ def text(value: Any) -> str:
 # The files
 
 
-def file_of(study: str) -> Path:
+def file_of(study: str, folder: Path) -> Path:
     """Where the study's rows are, or are to be."""
-    packed = Path(RESULTS.value) / f"{study}.csv.gz"
+    packed = folder / f"{study}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
-@functools.cache
-def _read(path: Path, changed: int) -> tuple[Row, ...]:
-    content = path.read_bytes()
-    content = gzip.decompress(content) if path.suffix == ".gz" else content
-    return tuple(csv.DictReader(io.StringIO(content.decode(), newline="")))
-
-
-def read(study: str) -> list[Row]:
+def read(study: str, folder: Path) -> list[Row]:
     """The study's rows; none where there is no file yet."""
-    path = file_of(study)
-    return [dict(row) for row in _read(path, path.stat().st_mtime_ns)] if path.exists() else []
+    path = file_of(study, folder)
+    if not path.exists():
+        return []
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 
 
-def add(study: str, rows: Iterable[Row], packed: bool = False) -> int:
+def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
     """Put rows in the study's file that are not there yet, and return how many: sorted, so that the order of adding
     leaves no trace."""
-    there = read(study)
+    there = read(study, folder)
     known = {tuple(row[key] for key in KEY) for row in there}
-    new = {tuple(row[key] for key in KEY): row for row in rows}
-    new = [row for key, row in new.items() if key not in known]
+    by_key = {tuple(row[key] for key in KEY): row for row in rows}
+    new = [row for key, row in by_key.items() if key not in known]
     if not new:
         return 0
-    path = file_of(study)
+    path = file_of(study, folder)
     if packed and path.suffix != ".gz":
         path.unlink(missing_ok=True)
         path = path.with_name(path.name + ".gz")
@@ -182,19 +174,10 @@ def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
     return np.array([float(row.get(column) or "nan") for row in rows])
 
 
-def collect() -> None:
-    if not STUDY.value:
-        raise BadInput("--study: missing; the name of the file in results/ that the runs are for")
-    rows = finished(Path(WORK_DIR.value))
+def keep(*, study: str, work_dir: str, results: str) -> str:
+    """Add the finished runs under `work_dir` to a study, and say how many there are."""
+    rows, folder = finished(Path(work_dir)), Path(results)
     if not rows:
-        raise BadInput(f"--work_dir={WORK_DIR.value}: no finished run there")
-    added = add(STUDY.value, rows)
-    print(f"{file_of(STUDY.value)}: {added} of {len(rows)} runs added, {len(read(STUDY.value))} there")
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(collect, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+        raise BadInput(f"--work_dir={work_dir}: no finished run there")
+    added = add(study, folder, rows)
+    return f"{file_of(study, folder)}: {added} of {len(rows)} runs added, {len(read(study, folder))} there"

@@ -102,7 +102,11 @@ STUDY = (
          action="append", default=[], metavar="NAME=VALUE"),
 )  # fmt: skip
 RUN = Flag(("run",), {"help": "a run directory: <work_dir>/<config>/<overrides>/seed=<n>", "metavar": "RUN"})
-DATA = ("digits", "colored_digits", "gaussian", "cifar", "celeba", "waterbirds")
+DATA = (
+    "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
+    "cifar", "celeba", "waterbirds",
+)  # fmt: skip
+RESULTS = flag("--results", "the folder that keeps a row for every run", default="results", metavar="FOLDER")
 
 PAPER = (
     flag("--data", "of cifar and celeba; by default both", type=several(), default=[], metavar="NAME,…"),
@@ -120,26 +124,26 @@ COMMANDS = {
     ),
     "data download": Command(
         "Fetch a data set, after saying under which licence.",
-        "imbalance.data.__main__:fetch",
+        "imbalance.data.commands:download",
         (Flag(("name",), {"help": "cifar10, waterbirds, …; `imbalance list data` shows all", "metavar": "NAME"}),
          flag("--data_dir", "where to", default="data", metavar="FOLDER")),
         documented=False,
     ),
     "data verify": Command(
         "List what is wrong with a config's data, opening every image.",
-        "imbalance.data.__main__:verify_config",
-        (CONFIG,),
+        "imbalance.data.commands:verify",
+        (CONFIG, Flag(("--all",), {"action": "store_true", "dest": "every", "help": "a line for every problem, not for every kind"})),
         overrides=True, documented=False,
     ),
     "data build": Command(
         "Decode a config's images before a run does.",
-        "imbalance.data.__main__:build_config",
+        "imbalance.data.commands:build",
         (CONFIG,),
         overrides=True, documented=False,
     ),
     "data describe": Command(
         "Count a config's examples by split, class and group, and show some.",
-        "imbalance.data.__main__:describe_config",
+        "imbalance.data.commands:describe",
         (CONFIG, flag("--sheet", "where the sample images go", default="sheet.png", metavar="FILE")),
         overrides=True, documented=False,
     ),
@@ -231,6 +235,32 @@ COMMANDS = {
         "Compare seven methods by their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
         (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"), *TRAINS),
+    ),
+    "reproduce pairs": Command(
+        "Compare poly with cross-entropy on all pairs of two data sets' classes.",
+        "imbalance.experiments.pairs:pairs",
+        (flag("--data", "of fashion and cifar; by default both", type=several(), default=[], metavar="NAME,…"),
+         PAPER[1], RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
+    "keep": Command(
+        "Add finished runs to results/.",
+        "imbalance.experiments.results:keep",
+        (flag("--study", "what the runs are for: results/<study>.csv", required=True, metavar="NAME"), WORK_DIR, RESULTS),
+    ),
+    "findings": Command(
+        "Make the tables of docs/findings.md and README.md from results/.",
+        "imbalance.experiments.findings:findings",
+        (flag("--check", "compare only; exit status 1 where something does not agree", action="store_true"), RESULTS),
+    ),
+    "pack": Command(
+        "Do what waits for a GPU, in pieces.",
+        "imbalance.experiments.pack:pack",
+        (flag("--minutes", "how long to work, in all", type=positive, default=9.0, metavar="N"),
+         flag("--only", "of tests, bench and rows", type=several(valid=("tests", "bench", "rows")), default=["tests", "bench", "rows"],
+              metavar="KIND,…"),
+         RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
     ),
     "completion": Command(
         "Print what makes a shell complete these commands.",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.aggregates import (
+from imbalance.experiments.aggregates import (
     bootstrap,
     difference_of_iqm,
     improvement,

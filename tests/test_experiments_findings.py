@@ -2,33 +2,21 @@
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from conftest import ROOT
 from scipy import stats
 
-from experiments import findings, pairs, pairs_report, results
-from experiments.findings import agreement, best_rate
-
-
-@pytest.fixture
-def given(tmp_path):
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(results=str(tmp_path), data_dir="data", seeds=3):
-        yield tmp_path
+from imbalance.experiments import findings, pairs, pairs_report, results
+from imbalance.experiments.findings import agreement, best_rate
 
 
 def test_the_pages_agree_with_results():
-    """After a change of results/ or of a table: python -m experiments.findings."""
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(results=str(ROOT / "results"), check=True):
-        for page in findings.PAGES:
-            text = page.read_text(encoding="utf-8")
-            assert findings.rewritten(text) == text, page
-    blocks = [
-        name for page in findings.PAGES for _, name, _ in findings.BLOCK.findall(page.read_text(encoding="utf-8"))
-    ]
-    assert set(blocks) == set(findings.TABLES)
+    """After a change of results/ or of a table: imbalance findings."""
+    names = set()
+    for page in findings.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert findings.rewritten(text, ROOT / "results") == text, page
+        names |= {name for _, name, _ in findings.BLOCK.findall(text)}
+    assert names == set(findings.TABLES)
     assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 2_000_000
 
 
@@ -59,19 +47,18 @@ def made_up(rng) -> list[dict]:
     return rows
 
 
-def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(given):
+def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     rows = made_up(np.random.default_rng(0))
     poly = [r for r in rows if r["name"] == "fashion_pair_poly" and r["exponent"] == "1" and r["seed"] in "012"]
     poly[0].update(row(("poly", 1.0), poly[0]["classes"], poly[0]["seed"], 0.003, interpolation=""))  # one diverged
     rows.append(row(("ce", 0.0), "a+d", 0, 0.003, 0.7))  # a pair that has not all of its runs
-    results.add(pairs.STUDY, rows, packed=True)
 
     method = ("poly", 1.0)
-    assert pairs.tried("fashion", method) == {0.001: (pytest.approx(0.9), 0), 0.003: (pytest.approx(0.8), 1)}
-    assert pairs.rate_of("fashion", method) == 0.003
-    assert "**0.003: 80.0 (100)**" in pairs.tuning_table(["fashion"])
+    assert pairs.tried(rows, "fashion", method) == {0.001: (pytest.approx(0.9), 0), 0.003: (pytest.approx(0.8), 1)}
+    assert pairs.rate_of(rows, "fashion", method) == 0.003
+    assert "**0.003: 80.0 (100)**" in pairs.tuning_table(rows, ["fashion"])
 
-    found = pairs_report.scores_by_data(pairs.by_method(["fashion", "cifar"]))
+    found = pairs_report.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
     scores, others = (found["fashion"][loss, 1.0] for loss in ("poly", "ce"))
     assert scores.train.shape == (2, 3)
@@ -88,28 +75,29 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(given):
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
     assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
     pytest.importorskip("matplotlib")
-    pairs_report.draw(found, str(given))
-    assert (given / "pairs.png").stat().st_size > 10_000
+    pairs_report.draw(found, str(tmp_path))
+    assert (tmp_path / "pairs.png").stat().st_size > 10_000
 
 
-def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do(given):
+def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do():
     tuning = [row(("ce", 0.0), "a+b", seed, 0.001, 0.9, interpolation="", val=0.9) for seed in pairs.TUNING_SEEDS]
     tuning += [
         row(("ce", 0.0), "a+b", seed, 0.003, 0.9, interpolation="" if seed % 2 else "9") for seed in pairs.TUNING_SEEDS
     ]
-    results.add(pairs.STUDY, tuning, packed=True)
-    assert pairs.rate_of("fashion", ("ce", 0.0)) == 0.003 and pairs.rate_of("fashion", ("ce", 1.0)) is None
+    assert pairs.rate_of(tuning, "fashion", ("ce", 0.0)) == 0.003
+    assert pairs.rate_of(tuning, "fashion", ("ce", 1.0)) is None
 
 
-def test_runs_that_results_has_are_not_asked_for_again(given, monkeypatch):
+def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         pairs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
     )
     monkeypatch.setattr(results, "row_of", lambda directory: None)
-    runs = [pairs.point("fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
-    results.add(pairs.STUDY, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
-    pairs.train([runs])
+    where = pairs.Place(str(tmp_path), tmp_path, {}, 1)
+    runs = [pairs.point(where, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
+    results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
+    pairs.train(where, [runs])
     assert [run.config.seed for run in asked] == [0]
 
 

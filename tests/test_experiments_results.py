@@ -5,12 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import results
-from experiments.runs import configured, run_all
-from experiments.selection import RULES, balanced, judged
+from imbalance.errors import BadInput
+from imbalance.experiments import results
+from imbalance.experiments.runs import configured, run_all
+from imbalance.experiments.selection import RULES, balanced, judged
 
 SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
          "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
@@ -25,13 +24,6 @@ def runs(tmp_path_factory):
     ]
     run_all(of, 1, 1)
     return of
-
-
-@pytest.fixture
-def folder(tmp_path):
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(results=str(tmp_path / "results")):
-        yield tmp_path / "results"
 
 
 def test_a_row_says_what_was_run_and_what_came_out(runs):
@@ -73,15 +65,23 @@ def test_the_digest_tells_splits_apart(runs):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_nothing_is_kept_twice_and_the_order_leaves_no_trace(runs, folder, packed):
+def test_nothing_is_kept_twice_and_the_order_leaves_no_trace(runs, tmp_path, packed):
     rows = [results.row_of(run.directory) for run in runs]
-    assert results.add("study", rows, packed) == 3 and results.add("study", rows, packed) == 0
-    path = results.file_of("study")
+    assert results.add("study", tmp_path, rows, packed) == 3 and results.add("study", tmp_path, rows, packed) == 0
+    path = results.file_of("study", tmp_path)
     assert path.name == ("study.csv.gz" if packed else "study.csv")
     before = path.read_bytes()
     path.unlink()
     for row in reversed(rows):
-        assert results.add("study", [row], packed) == 1
-    path = results.file_of("study")
-    content, other = (gzip.decompress(c) if packed else c for c in (before, path.read_bytes()))
-    assert content == other and len(results.read("study")) == 3
+        assert results.add("study", tmp_path, [row], packed) == 1
+    after = results.file_of("study", tmp_path).read_bytes()
+    content, other = (gzip.decompress(c) if packed else c for c in (before, after))
+    assert content == other and len(results.read("study", tmp_path)) == 3
+
+
+def test_the_command_adds_what_is_new(runs, tmp_path):
+    work_dir = str(runs[0].directory.parents[2])
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("3 of 3 runs added, 3 there")
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("0 of 3 runs added, 3 there")
+    with pytest.raises(BadInput, match="no finished run there"):
+        results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
