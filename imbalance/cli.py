@@ -31,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     guard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     on_stop(lambda signum, frame: stop(signum, trains=argv[:1] == ["train"]))
+    return call(argv)
+
+
+def call(argv: Sequence[str]) -> int:
+    """`main`, but for what it does to the process."""
     try:
         name, rest = command_of(argv)
         if name is None or {"-h", "--help"} & set(rest):
@@ -60,14 +65,13 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
         return None, []
     known = [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words and words[0] in GROUPS else []
     given = " ".join(words[: 2 if known else 1]) or argv[0]
-    raise BadInput(
-        f"{given}: no such command; {did_you_mean(given, known or COMMANDS) or 'imbalance --help lists them'}"
-    )
+    hint = f"say {' or '.join(known)}" if known and len(words) == 1 else did_you_mean(given, known or COMMANDS)
+    raise BadInput(f"{given}: no such command; {hint or 'imbalance --help lists them'}")
 
 
 def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:
     """`did you mean …?` with the nearest three; all of few; nothing where none is near."""
-    near = difflib.get_close_matches(word, valid, n=3, cutoff=0.5) or (list(valid) if len(valid) <= 8 else [])
+    near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -207,7 +207,7 @@ def config_file(name: str | Path) -> Path:
         return there[str(name)]
     if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
-    near = difflib.get_close_matches(given.stem, there, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(given.stem, there, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))
 

@@ -1,7 +1,6 @@
-"""`python -m imbalance.data`: what it prints, and that whatever is wrong is a line on stderr and exit status 2."""
+"""`imbalance data`: what it prints, and that whatever is wrong is a line on stderr and exit status 2."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 from data_files import save_image
 from PIL import Image
 
+from imbalance.cli import call
 from imbalance.data import store
-from imbalance.data.__main__ import main as run_main
 
 CONFIG = """
 from imbalance.config import load
@@ -28,12 +27,8 @@ DIGITS = Path(__file__).parent.parent / "configs" / "digits_poly.py"
 
 
 @pytest.fixture
-def main(monkeypatch) -> Callable[[list[str]], int]:
-    def call(arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", ["imbalance.data", *arguments])
-        return run_main()
-
-    return call
+def main() -> Callable[[list[str]], int]:
+    return lambda arguments: call(["data", *arguments])
 
 
 @pytest.fixture
@@ -177,14 +172,14 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["describe", "--config=nowhere.py"], "--config: no file nowhere.py"),
+        (["describe", "--config=nowhere.py"], "--config: no config nowhere.py"),
         (["build", f"--config={DIGITS}", "--config.data.clases=1"], "clases"),
         (
             ["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=0.5"],
             "config.data.imbalance_ratio: 0.5 given",
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
-        (["build", f"--config={DIGITS}", "extra"], "'extra': unexpected argument"),
+        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; an override reads --config.<key>=<value>"),
         (["download", "celeba"], "celeba: cannot be fetched"),
     ],
 )

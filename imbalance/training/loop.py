@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imbalance.config import run_directory, validate
 from imbalance.data import Dataset, as_dataset
-from imbalance.data.population import remarks
+from imbalance.data.population import check_population, remarks
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
 from imbalance.methods.heads import HEADS
@@ -69,7 +69,7 @@ def train(
     """`run`, returning all of summary.json."""
     dataset = None
     if data is not None:
-        dataset, config = as_dataset(data), ConfigDict(config).copy_and_resolve_references()
+        dataset, config = check_population(as_dataset(data)), ConfigDict(config).copy_and_resolve_references()
         config.data = ConfigDict({"name": "given"})
     config = validate(config)
     directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
@@ -80,7 +80,7 @@ def train(
         summary = from_main(accelerator, log.claim)
         if summary:
             path = directory / "summary.json"
-            from_main(accelerator, lambda: check_done(config, summary, path, log.line))
+            from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(f"{directory}: done before; {config.score} {score}")
             return summary
