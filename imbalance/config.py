@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Name, Natural, Positive, Table, check_call, check_fields
+from imbalance.schema import Count, Name, Natural, Positive, Table, asks, check_call, check_fields
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 EvalSplit = Literal["val", "test"]
@@ -124,7 +124,7 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
             raise BadInput(
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
-    check_balanced_once(config.sampler.name, config.weights.name)
+    check_methods(config)
     if config.trainer.mixed_precision != "no" and config.trainer.dtype != "float32":
         raise BadInput(
             f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"
@@ -134,21 +134,51 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     return config
 
 
-def check_balanced_once(sampler: str, weights: str) -> None:
-    """Raise `BadInput` for a sampler and weights that would both even out the same classes or groups."""
-    from imbalance.methods import samplers
-    from imbalance.methods import weights as weightings
+def check_methods(config: ConfigDict) -> None:
+    """Raise `BadInput` for methods that do not go together, or that ask for what no run has.
 
-    if sampler in samplers.BALANCING and weights in weightings.BALANCING:
+    What a method is stands on the method itself: see `imbalance.methods.tags`.
+    """
+    from imbalance.methods.given import PROVIDED
+    from imbalance.methods.tags import tags_of
+
+    entries = {path: table[_section(config, path).name] for path, table in tables().items()}
+    for path, entry in entries.items():
+        if unknown := sorted(asks(entry) - PROVIDED[path]):
+            raise BadInput(
+                f"config.{path}.name: {_section(config, path).name!r} asks for {unknown[0]!r}; there are "
+                + ", ".join(sorted(PROVIDED[path]))
+            )
+    sampler, weights = config.sampler.name, config.weights.name
+    if tags_of(entries["sampler"]).balances and tags_of(entries["weights"]).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use weights 'uniform', or 'given' with a value for each class or group if both are meant"
         )
-    if weights == "residual" and sampler not in samplers.ANNEALED:
+    annealed = [name for name, entry in tables()["sampler"].items() if tags_of(entry).chance]
+    if weights == "residual" and sampler not in annealed:
         raise BadInput(
-            f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(samplers.ANNEALED)}; "
-            f"{sampler!r} given"
+            f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(annealed)}; {sampler!r} given"
         )
+    staged = [path for path, entry in entries.items() if tags_of(entry).first_run]
+    if len(staged) > 1:
+        raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
+
+
+def _section(config: ConfigDict, path: str) -> ConfigDict:
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def first_run(config: ConfigDict) -> ConfigDict | None:
+    """The config of the run that must be made before that of `config`; None for methods of one stage."""
+    from imbalance.methods.tags import tags_of
+
+    for path, table in tables().items():
+        if derive := tags_of(table[_section(config, path).name]).first_run:
+            return derive(config)
+    return None
 
 
 def load(path: str | Path) -> ConfigDict:

@@ -118,6 +118,12 @@ def check_call(path: str, section: Any, table: Table) -> None:
     check_fields(path, values, fields(table[name]))
 
 
+def asks(function: Callable) -> set[str]:
+    """What the program must give to `function`: its parameters before the `*`."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
+
+
 def bind(table: Table, section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
     """What `section` names, with the section's values and those of `provided` that its signature asks for filled in."""
     function = table[section["name"]]

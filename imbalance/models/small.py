@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from imbalance.errors import BadInput
+from imbalance.methods.tags import tagged
 from imbalance.schema import Count
 
 
@@ -17,6 +18,7 @@ def with_head(features: nn.Module, width: int, num_classes: int) -> nn.Sequentia
     return nn.Sequential(OrderedDict(features=features, head=nn.Linear(width, num_classes)))
 
 
+@tagged(batched=True)
 def linear(input_shape: Sequence[int], num_classes: int, *, init: Literal["default", "zeros"]) -> nn.Sequential:
     """Logistic regression on the flattened input.
 
@@ -31,6 +33,7 @@ def linear(input_shape: Sequence[int], num_classes: int, *, init: Literal["defau
     return model
 
 
+@tagged(batched=True)
 def mlp(input_shape: Sequence[int], num_classes: int, *, hidden: tuple[Count, ...]) -> nn.Sequential:
     """A perceptron with ReLU layers of the widths of `hidden` on the flattened input."""
     widths = [prod(input_shape), *hidden]
@@ -40,6 +43,7 @@ def mlp(input_shape: Sequence[int], num_classes: int, *, hidden: tuple[Count, ..
     return with_head(nn.Sequential(*layers), widths[-1], num_classes)
 
 
+@tagged(batched=True)
 def convnet(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
     """The ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
 
