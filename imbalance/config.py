@@ -149,20 +149,27 @@ def check_methods(config: ConfigDict) -> None:
                 f"config.{path}.name: {_section(config, path).name!r} asks for {unknown[0]!r}; there are "
                 + ", ".join(sorted(PROVIDED[path]))
             )
-    sampler, weights = config.sampler.name, config.weights.name
-    if tags_of(entries["sampler"]).balances and tags_of(entries["weights"]).balances:
+    check_balanced_once(config.sampler.name, config.weights.name)
+    staged = [path for path, entry in entries.items() if tags_of(entry).first_run]
+    if len(staged) > 1:
+        raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
+
+
+def check_balanced_once(sampler: str, weights: str) -> None:
+    """Raise `BadInput` for a sampler and weights that would both even out the same classes or groups."""
+    from imbalance.methods.tags import tags_of
+
+    samplers, weightings = tables()["sampler"], tables()["weights"]
+    if tags_of(samplers[sampler]).balances and tags_of(weightings[weights]).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use weights 'uniform', or 'given' with a value for each class or group if both are meant"
         )
-    annealed = [name for name, entry in tables()["sampler"].items() if tags_of(entry).chance]
+    annealed = [name for name, entry in samplers.items() if tags_of(entry).chance]
     if weights == "residual" and sampler not in annealed:
         raise BadInput(
             f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(annealed)}; {sampler!r} given"
         )
-    staged = [path for path, entry in entries.items() if tags_of(entry).first_run]
-    if len(staged) > 1:
-        raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
 
 
 def _section(config: ConfigDict, path: str) -> ConfigDict:

@@ -128,7 +128,8 @@ def bind(table: Table, section: Mapping[str, Any], **provided: Any) -> Callable[
     """What `section` names, with the section's values and those of `provided` that its signature asks for filled in."""
     function = table[section["name"]]
     values = {key: section[key] for key in section if key != "name"}
-    wanted = inspect.signature(function).parameters.keys() & provided.keys()
+    parameters = inspect.signature(function).parameters.values()
+    wanted = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY} & provided.keys()
     return functools.partial(function, **{key: provided[key] for key in wanted}, **values)
 
 

@@ -4,6 +4,7 @@ import torch
 
 from imbalance.config import check_balanced_once
 from imbalance.errors import BadInput
+from imbalance.methods.given import FirstRun
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS, effective_sample_size
 from imbalance.schema import build
@@ -21,7 +22,7 @@ def labels(by):
 def weights(name, epoch=0, epochs=10, sampler=None, **section):
     return build(
         WEIGHTS, dict(name=name, **section), labels=labels, targets=TARGETS, groups=GROUPS, epoch=epoch, epochs=epochs,
-        sampler=sampler, errors=GROUPS == 3,
+        sampler=sampler, first=FirstRun(torch.eye(2)[torch.where(GROUPS == 3, 1 - TARGETS, TARGETS)], TARGETS),
     )  # fmt: skip
 
 
