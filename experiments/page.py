@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from experiments.collect import Row
+from .collect import Row
 
 STYLE = """
 :root { --line: #dcdfe4; --soft: #f4f5f7; --text: #1c2330; --faint: #5b6472; --accent: #0072b2 }

@@ -19,7 +19,8 @@ class InvariantRisk(Objective):
     multiplied by w. The slope of a mean is the mean of the slopes of its examples. As in the later benchmarks (Gulrajani
     and Lopez-Paz, ICLR 2021) risks and penalties are averaged, not summed, so that λ does not depend on how many
     environments there are. Their code squares the product of the slopes of two halves of a batch, which is unbiased;
-    this is the plain square, whose expectation is greater by the slope's variance.
+    this is the plain square, whose expectation is greater by the slope's variance. As in their code, all of it is divided
+    by λ where that is above 1, so that the same learning rates serve.
 
     Args:
         environments: "group", or "attribute" where groups are classes times attributes: then an environment has all
@@ -57,4 +58,5 @@ class InvariantRisk(Objective):
         factor = self.penalty if self.penalty <= 1 else torch.where(self.steps < self.warmup_steps, 1.0, self.penalty)
         if self.training:
             self.steps += 1
-        return (weights * losses).mean() + factor * penalty
+        value = (weights * losses).mean() + factor * penalty
+        return value / factor if self.penalty > 1 else value

@@ -49,6 +49,24 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
+class OfLosses(Objective):
+    """A function of losses, weights and groups, or a module that is one, as an objective."""
+
+    tags = Tags()
+
+    def __init__(self, function: Callable[[Tensor, Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
+        return self.function(losses, weights, groups)
+
+
+def as_objective(function: Callable[..., Tensor]) -> Objective:
+    """What a table or a module of one's own names, as the loop takes it."""
+    return function if isinstance(function, Objective) else OfLosses(function)
+
+
 class WithFeatures(nn.Sequential):
     """A model that in training returns logits and features. Its parameters are called as they were."""
 

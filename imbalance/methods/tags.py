@@ -41,4 +41,4 @@ def tagged(**tags: Any) -> Callable[[T], T]:
 
 def tags_of(entry: Any) -> Tags:
     """The tags of an entry of a table, or those of one that has none."""
-    return getattr(entry, "tags", getattr(getattr(entry, "func", None), "tags", Tags()))
+    return getattr(entry, "tags", Tags())

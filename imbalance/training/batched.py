@@ -30,11 +30,13 @@ from imbalance.errors import Diverged, Interrupted
 from imbalance.margins import hard_margins
 from imbalance.methods.batch import Batch
 from imbalance.methods.tags import tags_of
+from imbalance.schema import entry
 from imbalance.training import console, forensics
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import load_dataset, make_learner
 from imbalance.training.log import RunLog
 from imbalance.training.loop import SAVE, begin, end_epoch, finish, record_end, save
+from imbalance.training.origin import check_done
 from imbalance.training.processes import read_later, start_accelerator
 from imbalance.training.run import Run
 from imbalance.training.step import Epoch, draw_epoch
@@ -52,7 +54,7 @@ def in_common(config: ConfigDict) -> str | None:
     plain &= not (config.debug or config.trainer.compile or config.trainer.channels_last)
     plain &= first_run(config) is None
     plain &= os.environ.get("WANDB_MODE", config.logger.mode) == "disabled"  # which has one run a process
-    if not plain or not all(tags_of(tables()[section][config[section].name]).batched for section in BATCHED):
+    if not plain or not all(tags_of(entry(tables()[section], config[section].name)).batched for section in BATCHED):
         return None
     shared = flatten(experiment(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
@@ -87,7 +89,9 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
         members, datasets = [], {}
         for config, (_, directory) in zip(configs, runs):
             log = logs.enter_context(RunLog(Path(directory), config, writes=True))
-            if log.claim():
+            done = log.claim()
+            if done:
+                check_done(config, done, log.directory / "summary.json", log.line)
                 continue
             if config.seed not in datasets:
                 datasets[config.seed] = load_dataset(config)

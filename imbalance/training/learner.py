@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,17 +14,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config import first_run
-from imbalance.data import DATASETS, Dataset, normaliser
-from imbalance.methods.given import Given, read_first_run
+from imbalance.data import Dataset, load, normaliser
+from imbalance.data.identity import digest
+from imbalance.memory import available_memory
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.method import Objective
+from imbalance.methods.method import Objective, as_objective
 from imbalance.methods.mixing import MIXINGS, Mix
 from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.provided import Given, read_first_run
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
 from imbalance.schema import bind, build
 from imbalance.seeds import derived_seed, generator
+from imbalance.training.budget import MemoryBudget
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 from imbalance.training.processes import from_main, share_batch_statistics
 
@@ -34,6 +38,7 @@ class Learner:
 
     accelerator: Accelerator
     dataset: Dataset
+    data: dict[str, Any]  # its digest, on the main process
     given: Given
     sampler: Callable[[int], Tensor]  # the rows of train that an epoch draws, in order, on the CPU
     weights: Callable[[int], Tensor]  # (N,), of all of train
@@ -57,7 +62,7 @@ class Learner:
 
 def load_dataset(config: ConfigDict) -> Dataset:
     """What `config.data` and the seed say, on the CPU."""
-    return build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    return load(config.data, config.data_dir, config.seed)
 
 
 def make_learner(
@@ -106,11 +111,12 @@ def make_learner(
         return weigh(epoch=epoch).to(device, dtype) if scheduled else constant
 
     loss = build(LOSSES, config.loss, **of_train).to(device)
-    objective = build(OBJECTIVES, config.objective, **of_train).to(device)
+    objective = as_objective(build(OBJECTIVES, config.objective, **of_train)).to(device)
 
     torch.manual_seed(config.seed)
     make = partial(build, MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    model = objective.network(make)
+    with MemoryBudget("config.model", available_memory()):
+        model = objective.network(make)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
     if config.trainer.compile:
         model.compile()
@@ -126,6 +132,7 @@ def make_learner(
     return Learner(
         accelerator,
         dataset.to(device, dtype, layout),
+        digest(dataset) if accelerator.is_main_process else {},
         given,
         sampler,
         weights,
