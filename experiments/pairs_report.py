@@ -164,7 +164,7 @@ def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
         row[2].set(
             title=f"{TITLES[data]}, last epoch", xlabel="test balanced accuracy above, %", ylabel="share of runs"
         )
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
     axes[0, 2].legend(loc="lower left")
     save(figure, folder, "pairs")
 

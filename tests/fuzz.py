@@ -86,9 +86,9 @@ def of_type(annotation: Any) -> st.SearchStrategy:
     if get_origin(annotation) is tuple:
         return st.lists(of_type(get_args(annotation)[0]), max_size=3)
     if annotation is float:
-        return st.floats(0, 2) | FLOATS
+        return st.one_of(*3 * [st.floats(0.01, 0.99)], st.floats(0, 2), FLOATS)
     if annotation is int:
-        return st.integers(0, 5) | INTEGERS
+        return st.one_of(*3 * [st.integers(1, 5)], st.just(0), INTEGERS)
     return MAKES.get(annotation, VALUES)
 
 
@@ -120,11 +120,11 @@ def put(config: dict[str, Any], path: str, value: Any) -> None:
 
 @st.composite
 def configs(draw: st.DrawFn) -> dict[str, Any]:
-    """A config of which up to three values or sections are others."""
+    """A config of which one or two values or sections are others."""
     config = base(draw(st.sampled_from(BASES)))
     paths = sorted(flatten(config))
-    for _ in range(draw(st.integers(1, 3))):
-        if draw(st.booleans()):
+    for _ in range(draw(st.integers(1, 2))):
+        if draw(st.integers(0, 3)):
             path = draw(st.sampled_from(sorted(TABLES)))
             kept = (
                 {"schedule": config["optim"]["schedule"]} if path == "optim" and "schedule" in config["optim"] else {}
@@ -161,7 +161,7 @@ def tables(draw: st.DrawFn) -> bytes:
     rows += [[f"{i}.png", ("negative", "positive")[i % 2], ("train", "val", "test")[i % 3]] for i in range(12)]
     for _ in range(draw(st.integers(0, 3))):
         rows[draw(st.integers(0, 12))][draw(st.integers(0, 2))] = draw(cells)
-    between, end = draw(st.sampled_from([(",", "\n"), (",", "\r\n"), (";", "\n"), (",", "\r")]))
+    between, end = draw(st.sampled_from(4 * [(",", "\n")] + [(",", "\r\n"), (";", "\n"), (",", "\r")]))
     data = end.join(between.join(row) for row in rows).encode("utf-8", "surrogatepass")
     return draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf"])) + (data if draw(st.booleans()) else draw(damaged(data)))
 

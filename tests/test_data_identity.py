@@ -129,6 +129,18 @@ def test_a_finished_run_stays_done_without_its_data_and_says_that_it_could_not_l
     assert "WARNING: cannot compare the data with those of" in capfd.readouterr().out
 
 
+def test_data_that_a_program_gives_are_compared_and_checked_too(config, tmp_path):
+    config.score = config.callbacks.monitor = "val/balanced_accuracy"
+    targets, inputs = np.arange(60) % 2, torch.linspace(0, 1, 240).view(60, 4)
+    data = dataset_of(inputs, targets)
+    score = train(config, tmp_path / "run", data)["score"]
+    assert train(config, tmp_path / "run", data)["score"] == score
+    with pytest.raises(BadInput, match=r"train: other inputs; val: other inputs; test: other inputs"):
+        train(config, tmp_path / "run", dataset_of(1 - inputs, targets))
+    with pytest.raises(BadInput, match="the train split has only class 'a'"):
+        train(config, tmp_path / "other", dataset_of(inputs, targets * (np.arange(60) % 3 > 0)))
+
+
 def test_runs_that_are_trained_at_once_look_at_their_data_too(config, tmp_path):
     config.model, config.weights = create(name="linear", init="default"), create(name="uniform")
     runs = [(ConfigDict(config.to_dict() | {"seed": seed}), tmp_path / str(seed)) for seed in (0, 1)]

@@ -30,6 +30,7 @@ from imbalance.data.folder import folder
 from imbalance.data.table import table
 from imbalance.errors import BadInput
 from imbalance.torchvision_import import import_torchvision
+from imbalance.training.batched import train_at_once
 from imbalance.training.loop import train
 
 # Folders of images
@@ -388,22 +389,51 @@ def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
     assert (directory / "first" / "summary.json").is_file()
 
 
-def test_the_readmes_commands_go_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
-    """Two of its four methods, for an epoch each."""
-    text = re.search(r"^    for method in .*?^    done\n", (ROOT / "README.md").read_text(), re.M | re.S)[0]
+def test_the_readmes_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
+    """Two of its four methods, for two seeds and an epoch each."""
+    text = re.search(
+        r"^    (imbalance compare --config=arrays_erm.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S
+    )[1]
     (tmp_path / "data").mkdir()
-    write_csv(tmp_path / "data" / "people.csv", people() | {"split": people()["work"]})
-    commands = text.replace("erm ce poly dro", "erm dro").replace(
-        "python main.py", f"{sys.executable} {ROOT / 'main.py'}"
-    )
-    commands = commands.replace("--config=configs/", f"--config={ROOT / 'configs'}/").replace(
-        "'?,'", "'?,' --config.trainer.epochs=1 || exit 1"
-    )
+    write_csv(tmp_path / "data" / "people.csv", {key: values for key, values in people().items() if key != "split"})
+    command = text.replace("arrays_ce,arrays_poly,", "").replace("--seeds=5", "--seeds=2 --jobs=1")
+    command = command.replace("imbalance compare", f"{sys.executable} -m imbalance compare --config.trainer.epochs=1")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["bash", "-c", commands], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "test/worst_group_accuracy" in done.stdout and "| arrays_dro |" in done.stdout
     summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
-    assert len(summaries) == 2
+    assert len(summaries) == 4
     for summary in summaries:
         groups = [key for key in summary["metrics"] if key.startswith("test/group_accuracy/")]
         assert len(groups) == 4 and summary["metrics"]["test/worst_group_accuracy"] is not None
+
+
+def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
+    config.model = dict(name="linear", init="default")
+    directory, data = Path(config.work_dir) / "given", parts(n=30)
+    imbalance.run(config, directory, data)
+    data["val"] = (data["val"][0] + 1, data["val"][1])
+    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
+        imbalance.run(config, directory, data)
+
+
+def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_like(tmp_path):
+    """A value that is there once is in train for some seeds only, and so one column more."""
+    columns = {key: values for key, values in people().items() if key != "split"}
+    columns["work"][3] = "rare"
+    (tmp_path / "data").mkdir()
+    write_csv(tmp_path / "data" / "people.csv", columns)
+    config = load(ROOT / "configs" / "arrays_erm.py")
+    config.update(data_dir=str(tmp_path / "data"), work_dir=str(tmp_path))
+    config.data.update({key: PEOPLE[key] for key in ("file", "missing", "target", "classes", "groups")})
+    config.trainer.epochs = 2
+    runs = [(config.copy_and_resolve_references(), tmp_path / str(seed)) for seed in range(6)]
+    for seed, (of_seed, _) in enumerate(runs):
+        of_seed.seed = seed
+    together = train_at_once(runs)
+    widths = [json.loads((directory / "model.json").read_text())["input_shape"][0] for _, directory in runs]
+    assert len(set(widths)) == 2, widths
+    for (of_seed, directory), summary in zip(runs, together):
+        alone = train(of_seed, tmp_path / "alone" / directory.name)
+        assert alone["metrics"]["test/accuracy"] == summary["metrics"]["test/accuracy"]

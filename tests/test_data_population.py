@@ -14,7 +14,7 @@ from ml_collections.config_dict import create
 
 from imbalance.data import load
 from imbalance.data.fashion import read_idx
-from imbalance.data.population import check, name_problems, remarks
+from imbalance.data.population import check_population, name_problems, remarks
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 from imbalance.memory import available_memory
@@ -52,7 +52,7 @@ WHOLE = [(0, 0), (1, 1), (2, 0)]
 
 def test_a_whole_data_set_needs_no_word():
     data = dataset_of(WHOLE, WHOLE, WHOLE)
-    assert check(data) is data and remarks(data) == []
+    assert check_population(data) is data and remarks(data) == []
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_a_whole_data_set_needs_no_word():
 )
 def test_what_cannot_be_learnt_or_measured_is_refused(splits, reason):
     with pytest.raises(BadInput, match=reason):
-        check(dataset_of(*splits))
+        check_population(dataset_of(*splits))
 
 
 def test_what_a_config_may_ask_for_is_told():
-    data = check(dataset_of([(0, 0), (1, 0), (2, 0)], WHOLE[:2], WHOLE))
+    data = check_population(dataset_of([(0, 0), (1, 0), (2, 0)], WHOLE[:2], WHOLE))
     assert remarks(data) == [
         "the train split has no example of group 'y'",
         "the val split has no example of class 'c'",
@@ -98,7 +98,7 @@ def test_names_that_would_mislead_are_refused(name, reason):
     assert reason in str(problem) and str(problem).isprintable()
     assert name_problems("here", ("a", "b"), ("x", "b", name) if name == "b" else ("x", name))
     with pytest.raises(BadInput, match=reason):
-        check(dataset_of(WHOLE, WHOLE, WHOLE, classes=("a", "b", name)))
+        check_population(dataset_of(WHOLE, WHOLE, WHOLE, classes=("a", "b", name)))
     assert name_problems("here", ("größe", "猫", "a b", "x/y", "=1", "$\\frac{"), ("x",)) == []
 
 

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.selection import RULES, Judged, balanced, few, group_average, judged, worst, worst_class
+from experiments.selection import RULES, Judged, balanced, few, group_average, judged, select, worst, worst_class
+from imbalance.errors import BadInput
 from imbalance.training.loop import train
 
 
@@ -66,3 +67,10 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
     assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
     assert moves("val", "groups") == ("val groups" in labels) and moves("test", "groups") == ("test groups" in labels)
     assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
+
+
+def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):
+    config.callbacks.keep_logits = True
+    train(config, tmp_path / "digits_poly" / "default" / "seed=0")
+    with pytest.raises(BadInput, match="no finished run"):
+        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, at_once=1)

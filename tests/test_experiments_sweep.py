@@ -79,6 +79,16 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1 for rate in rates)
 
 
+def test_a_search_is_by_the_sampler_that_was_asked_for_and_waits_for_a_busy_database(place, monkeypatch):
+    optuna, given = studies.import_optuna(), []
+    storage = optuna.storages.RDBStorage
+    make = storage.__init__
+    monkeypatch.setattr(storage, "__init__", lambda self, *a, **kw: given.append(kw) or make(self, *a, **kw))
+    assert type(studies.open_study(place, "tpe").sampler) is optuna.samplers.TPESampler
+    assert type(studies.open_study(place, "random").sampler) is optuna.samplers.RandomSampler
+    assert [kwargs["engine_kwargs"]["connect_args"]["timeout"] for kwargs in given] == [60, 60]  # sqlite3's own is 5
+
+
 def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
     study = studies.open_study(place)

@@ -1,5 +1,6 @@
 """The wheel, installed where there is nothing else of this project: package, configs, experiments, command."""
 
+import json
 import os
 import re
 import shutil
@@ -65,20 +66,35 @@ def test_the_wheel_brings_configs_experiments_types_and_licence(installed):
     }  # fmt: skip
 
 
-def test_an_experiment_runs_from_the_wheel_in_an_empty_folder(installed, tmp_path):
-    settings = "work_dir='runs', debug=True"
-    train = f"""
-import imbalance
-from imbalance.config import load
-from imbalance.training.loop import run
-assert 'site-packages' in imbalance.__file__
-config = load(imbalance.__path__[0] + '/configs/digits_ce.py')
-config.update({settings})
-run(config)"""
-    call(installed, tmp_path, "-c", train)
-    collected = call(installed, tmp_path, "-m", "imbalance", "collect", "--work_dir=runs", "--output=runs.csv")
-    assert "1 run" in collected
-    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2
+def command(installed: Path, folder: Path, *arguments: str) -> str:
+    """What the installed command prints."""
+    return call(installed, folder, str(installed / "bin" / "imbalance"), *arguments)
+
+
+@pytest.mark.timeout(900)  # eight processes that import torch: half a minute, on a busy machine minutes
+def test_an_empty_folder_and_the_wheel_are_enough_to_train_compare_sweep_report_predict_and_export(installed, tmp_path):
+    """From a CSV file to predictions, by the installed command alone."""
+    rows = [f"{i % 7 + 3 * (i % 2)},{'ab'[i % 2 ^ (i % 5 == 0)]},{i % 2}" for i in range(200)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "table.csv").write_text("\n".join(["size,kind,target", *rows]) + "\n")
+    short = ("--config.trainer.epochs=2", "--config.model.hidden=8")
+
+    trained = command(installed, tmp_path, "train", "--config=arrays_erm", *short)
+    run = json.loads(trained.splitlines()[-1])["run_directory"]
+    table = command(installed, tmp_path, "compare", "--config=arrays_erm,arrays_dro", "--seeds=2", "--jobs=1", *short)
+    assert "| arrays_dro |" in table
+    pytest.importorskip("optuna", reason="the extra 'sweep' is not installed")
+    grid = ("--config=arrays_ce", "--grid=optim.lr=0.01,0.1", "--seeds=1", "--jobs=1")
+    assert "optim.lr" in command(installed, tmp_path, "sweep", *grid, *short)
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    command(installed, tmp_path, "report")
+    assert (tmp_path / "report").is_dir()
+
+    (tmp_path / "new.csv").write_text("kind,size\na,3\nb,9\nc,1\n")
+    assert "3 predictions" in command(installed, tmp_path, "predict", run, "new.csv")
+    assert (tmp_path / "predictions.csv").read_text().startswith("file,row,class,0,1\nnew.csv,0,")
+    command(installed, tmp_path, "export", run, "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size > 0
 
 
 def test_the_version_is_the_same_everywhere():

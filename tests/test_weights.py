@@ -4,6 +4,7 @@ import torch
 
 from imbalance.config import check_balanced_once
 from imbalance.errors import BadInput
+from imbalance.methods.provided import FirstRun
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS, effective_sample_size
 from imbalance.schema import build
@@ -21,7 +22,7 @@ def labels(by):
 def weights(name, epoch=0, epochs=10, sampler=None, **section):
     return build(
         WEIGHTS, dict(name=name, **section), labels=labels, targets=TARGETS, groups=GROUPS, epoch=epoch, epochs=epochs,
-        sampler=sampler, errors=GROUPS == 3,
+        sampler=sampler, first=FirstRun(torch.eye(2)[torch.where(GROUPS == 3, 1 - TARGETS, TARGETS)], TARGETS),
     )  # fmt: skip
 
 
@@ -86,6 +87,15 @@ def test_residual_weights_make_up_for_what_the_annealed_sampler_drops(sampler, e
     expected = weights("importance", by=sampler["by"], exponent=1.0)
     expected = torch.zeros(4, dtype=torch.float64).index_add(0, GROUPS, expected) / torch.from_numpy(GROUP_COUNTS)
     np.testing.assert_allclose(by_group / by_group[0], expected / expected[0], rtol=0.1)
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 9])
+def test_residual_weights_have_mean_one_over_what_is_drawn(epoch):
+    """So the learning rate means the same at every epoch, however much is drawn."""
+    sampler = dict(name="annealed_linear", by="group")
+    chance = SAMPLERS["annealed_linear"].tags.chance(labels, epoch, 10, by="group")
+    found = weights("residual", epoch=epoch, sampler=sampler)
+    assert (chance * found).sum().item() == pytest.approx(chance.sum().item())
 
 
 def test_effective_sample_size():

@@ -18,7 +18,7 @@ from imbalance.data.gaussian import gaussian
 from imbalance.data.given import as_dataset, given
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
-from imbalance.data.population import check
+from imbalance.data.population import check_population
 from imbalance.data.splits import Dataset, Labels, Split, normaliser
 from imbalance.data.table import list_table, table
 from imbalance.data.waterbirds import list_waterbirds, waterbirds
@@ -52,7 +52,7 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
     Raises:
         BadInput: it is not there, is damaged, or cannot be trained on; see `imbalance.data.population`.
     """
-    return check(build(DATASETS, section, data_dir=data_dir, seed=seed))
+    return check_population(build(DATASETS, section, data_dir=data_dir, seed=seed))
 
 
 __all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

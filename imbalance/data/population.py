@@ -65,7 +65,7 @@ def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[
     return problems
 
 
-def check(dataset: Dataset) -> Dataset:
+def check_population(dataset: Dataset) -> Dataset:
     """`dataset`, if it can be trained on and judged.
 
     Raises:

@@ -28,9 +28,8 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
-            found = (
-                f"{name.removesuffix('_accuracy')} {_percent(values[f'{split}/{name}'])}" for name in SUMMARIES[1:3]
-            )
+            shown = ("balanced_accuracy", "worst_group_accuracy")
+            found = (f"{name.removesuffix('_accuracy')} {_percent(values[f'{split}/{name}'])}" for name in shown)
             parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(found)}")
     rate = clock.steps_per_second()
     left = clock.seconds_left(values["epoch"], epochs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
 from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
@@ -56,15 +57,24 @@ def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, 
         tell(f"{path} was written with {'; '.join(changed)}")
 
 
-def check_done(config: ConfigDict, summary: Mapping[str, Any], path: Path, tell: Callable[[str], None]) -> None:
+def check_done(
+    config: ConfigDict,
+    summary: Mapping[str, Any],
+    path: Path,
+    tell: Callable[[str], None],
+    dataset: Dataset | None = None,
+) -> None:
     """`check_origin` of a run that is done. Where its data are not there any more, it stays done, and a line says so.
+
+    Args:
+        dataset: what a program gave; without one, what the config names.
 
     Raises:
         BadInput: there are other data in their place.
     """
     check_format(summary, path)
     try:
-        data = digest(load_dataset(config))
+        data = digest(dataset or load_dataset(config))
     except (BadInput, OSError) as error:
         tell(f"WARNING: cannot compare the data with those of {path}: {error}")
         return
