@@ -2,10 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments.selection import RULES, Judged, balanced, compare, few, group_average, judged, worst, worst_class
+from experiments.selection import RULES, Judged, balanced, few, group_average, judged, select, worst, worst_class
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
 
@@ -74,6 +72,5 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
 def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):
     config.callbacks.keep_logits = True
     train(config, tmp_path / "digits_poly" / "default" / "seed=0")
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(configs=[], work_dir=str(tmp_path)), pytest.raises(BadInput, match="no finished run"):
-        compare()
+    with pytest.raises(BadInput, match="no finished run"):
+        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, at_once=1)

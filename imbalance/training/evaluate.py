@@ -14,20 +14,13 @@ from imbalance.margins import hard_margins
 from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.training.finite import finite
-from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.progress import Progress, joined
+from imbalance.training.run import Run
 
 
 @torch.inference_mode()
-def evaluate(
-    config: ConfigDict,
-    learner: Learner,
-    progress: Progress,
-    name: str,
-    interrupt: Interrupt,
-    keep_logits: bool = False,
-) -> tuple[dict[str, float], dict[int, Tensor]]:
+def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, float], dict[int, Tensor]]:
     """Metrics of the split `name` under keys `<name>/…`; if asked, the logits too, by the row at which a batch starts.
 
     Processes take batches in turn and sum their counts, so that no example is padded or counted twice.
@@ -36,6 +29,7 @@ def evaluate(
         Diverged: a logit or a loss is not finite: such logits have an argmax too, and would be judged by it.
         Interrupted: a signal came, to any process.
     """
+    config, learner, interrupt = run.config, run.learner, run.interrupt
     accelerator, dataset = learner.accelerator, learner.dataset.judged
     split, size = getattr(dataset, name), config.trainer.eval_batch_size
     starts = range(accelerator.process_index * size, len(split), accelerator.num_processes * size)
@@ -73,7 +67,7 @@ def evaluate(
             bad += split.indices[batch][~(losses.isfinite() & logits.isfinite().all(1))].tolist()
         bad = sorted(row for of_process in gather_object([bad]) for row in of_process)
         raise Diverged(
-            f"non-finite {what} on {name} after step {progress.step}, of finite weights; examples (source rows): "
+            f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): "
             + shortened(bad)
         )
     values = {"loss": total_loss.item() / counts.grouped.sum().item()} | measure(dataset, counts)
