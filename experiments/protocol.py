@@ -17,8 +17,8 @@ from absl import app, flags
 from experiments import study as studies
 from experiments.intervals import mean, paired_difference
 from experiments.launch import launch, place
-from experiments.runs import DATA, SEEDS, config_file, exit_status, metric, summary_of
-from imbalance.config import load
+from experiments.runs import DATA, SEEDS, exit_status, metric, summary_of
+from imbalance.config import config_file, load
 from imbalance.errors import BadInput
 
 METHODS = ("ce", "poly")

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from math import ceil
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from imbalance.config import load, run_directory, validate
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.config import config_file, load, run_directory, validate
+from imbalance.errors import BadInput, Busy, Diverged, Interrupted
+from imbalance.overrides import override
 
 # Of every experiment that trains.
 WORK_DIR = flags.DEFINE_string("work_dir", "runs", "Where the run directories are.")
@@ -51,29 +52,10 @@ def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_d
         BadInput: there is no such file or key, or a value is of the wrong type or out of range.
     """
     file = config_file(path)
-    config = load(file)
-    config.work_dir, config.seed = work_dir, seed
-    for key, value in overrides.items():
-        *sections, last = key.split(".")
-        section = config
-        for part in sections:
-            section = section[part] if isinstance(section, ConfigDict) and part in section else None
-        if not isinstance(section, ConfigDict) or last not in section:
-            raise BadInput(f"config.{key}: {file} has no such key")
-        try:
-            section[last] = value
-        except TypeError as error:
-            raise BadInput(f"config.{key}: {value!r} given; {' '.join(str(error).split())}") from None
+    base = load(file)
+    config = override(base, {**overrides, "work_dir": work_dir, "seed": seed})
     validate(config)
-    return Run(config, run_directory(config, file.stem, base=load(file)))
-
-
-def config_file(path: str | Path) -> Path:
-    """`path`, or configs/<path>.py for a name."""
-    file = ROOT / "configs" / f"{path}.py" if Path(path).stem == str(path) else Path(path)
-    if not file.is_file():
-        raise BadInput(f"{file}: no such config file")
-    return file
+    return Run(config, run_directory(config, file.stem, base))
 
 
 def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
@@ -81,16 +63,34 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
 
     A diverged run is tried again and returns its summary too, without metrics: look at `status`.
     """
-    batches, done = divided(runs, jobs, at_once), 0
+    batches, found = divided(list({run.directory: run for run in runs}.values()), jobs, at_once), {}
     with workers(min(len(batches), jobs)) as pool:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
-        for future in as_completed(waiting):
-            done += len(future.result())  # a user's mistake ends it all at once
-            print(f"{done} of {len(runs)} runs", file=sys.stderr, flush=True)
-    found = {
-        run.directory: summary for future, batch in waiting.items() for run, summary in zip(batch, future.result())
-    }
+        told = set()
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                batch = waiting.pop(future)
+                try:
+                    summaries = future.result()  # a user's mistake ends it all at once
+                except Busy as error:
+                    if str(error) not in told:
+                        told.add(str(error))
+                        print(f"{error}; its turn comes again", file=sys.stderr, flush=True)
+                    # By themselves, so that the others of a batch need not wait for it.
+                    waiting |= {
+                        pool.submit(train_later, run, str(run.directory) == error.args[0]): [run] for run in batch
+                    }
+                    continue
+                found |= {run.directory: summary for run, summary in zip(batch, summaries)}
+                print(f"{len(found)} of {len(runs)} runs", file=sys.stderr, flush=True)
     return [found[run.directory] for run in runs]
+
+
+def train_later(run: Run, held: bool) -> list[Summary]:
+    """`train_quietly` of one run, after a second where another process held it."""
+    time.sleep(held)
+    return train_quietly([run])
 
 
 def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:

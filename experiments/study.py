@@ -21,15 +21,16 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runs import company, configured, train_quietly
-from imbalance.errors import BadInput
+from experiments.runs import Run, company, configured, train_quietly
+from imbalance.errors import BadInput, Busy
 from imbalance.training.interrupt import Interrupt
 
+PASSED_OVER = 5.0  # seconds until a run that another process was training is looked at again
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
 
 
@@ -103,6 +104,7 @@ def add(place: Place, points: Sequence[Point]) -> None:
         study.set_user_attr("bounds", bounds)
         for point in points:
             if canonical(point) not in known:
+                known.add(canonical(point))
                 study.enqueue_trial(_numbers(point), user_attrs={"point": point})
 
 
@@ -115,18 +117,26 @@ def work(place: Place, search: Search | None, wait: bool, workers: int, at_once:
         at_once: the most to train at once, where that is faster.
 
     Raises:
-        BadInput: the config or the data is wrong; the trial stays as it is.
+        BadInput: the config or the data is wrong; the trial stays as it is. One whose run another process trains is
+            passed over, and taken up later.
         Interrupted: a signal came; the trial has a checkpoint, and stays to be taken up.
     """
     study, crashed = open_study(place, search.sampler if search else "random"), 0
+    busy: dict[str, float] = {}  # run directories that a process outside the study trains in, and when that was seen
     with Interrupt():  # between two runs; a run has its own
         while True:
-            taken, others = _take(study, place, search, workers, at_once)
+            held = {directory for directory, seen in busy.items() if time.monotonic() - seen < PASSED_OVER}
+            taken, others = _take(study, place, search, workers, at_once, held)
             if taken:
                 with ExitStack() as locks:
                     for trial in taken:
                         locks.enter_context(trial.lock)
-                    crashed += _perform(study, [trial.trial for trial in taken], place, search)
+                    try:
+                        crashed += _perform(study, [trial.trial for trial in taken], place, search)
+                    except Busy as error:
+                        if error.args[0] not in busy:
+                            print(f"{error}; its trial is taken up later", file=sys.stderr, flush=True)
+                        busy[error.args[0]] = time.monotonic()
             elif others and wait:
                 time.sleep(1)
             else:
@@ -138,10 +148,17 @@ class _Taken(NamedTuple):
     lock: Any  # an open file
 
 
-def _take(study, place: Place, search: Search | None, workers: int, at_once: int) -> tuple[list[_Taken], int]:
-    """Trials that nobody else works on, one or several to be trained at once, and how many others work on."""
+def _take(
+    study, place: Place, search: Search | None, workers: int, at_once: int, held: Collection[str] = ()
+) -> tuple[list[_Taken], int]:
+    """Trials that nobody else works on, one or several to be trained at once, and how many others work on.
+
+    Args:
+        held: run directories to pass over, as others' work. Of trials that have one directory one is taken.
+    """
     optuna = import_optuna()
     states, storage, others, taken = optuna.trial.TrialState, study._storage, 0, []
+    directories = set()
     with lock(place.folder / "queue.lock"):
         left = study.get_trials(deepcopy=False, states=(states.RUNNING,))
         waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
@@ -149,22 +166,35 @@ def _take(study, place: Place, search: Search | None, workers: int, at_once: int
         for found in (*left, *waiting):
             if taken and (len(taken) >= most or not _go_together(place, taken[0].trial, found)):
                 continue
+            directory = _directory(found, place)
+            if directory in held:
+                others += 1
+                continue
+            if directory in directories:
+                continue
             try:
-                held = _lock_now(place.folder / f"trial-{found.number}.lock")
+                descriptor = _lock_now(place.folder / f"trial-{found.number}.lock")
             except BlockingIOError:
                 others += 1
                 continue
             if storage.get_trial(found._trial_id).state != found.state:  # it ended while we looked
-                held.close()
+                descriptor.close()
                 continue
             if found.state == states.WAITING:
                 storage.set_trial_state_values(found._trial_id, states.RUNNING)
             # An enqueued trial's values, or those suggested before its worker died, come with it.
-            taken.append(_Taken(optuna.trial.Trial(study, found._trial_id), held))
+            taken.append(_Taken(optuna.trial.Trial(study, found._trial_id), descriptor))
+            directories.add(directory)
         if not taken and search and len(study.get_trials(deepcopy=False)) < search.trials:
             trial = study.ask()
             taken.append(_Taken(trial, _lock_now(place.folder / f"trial-{trial.number}.lock")))
     return taken, others
+
+
+def _directory(trial, place: Place) -> str | None:
+    """Of the trial's run; None where its point is still to be suggested."""
+    point = trial.user_attrs.get("point")
+    return str(_configured(canonical(point), place.work_dir).directory) if point else None
 
 
 def _go_together(place: Place, *trials) -> bool:
@@ -174,9 +204,13 @@ def _go_together(place: Place, *trials) -> bool:
     return len(companies) == 1 and None not in companies
 
 
-@functools.cache
 def _company(point: str, work_dir: str) -> str | None:
-    return company(configured(*_run_of(_with_tuples(json.loads(point))), work_dir))
+    return company(_configured(point, work_dir))
+
+
+@functools.cache
+def _configured(point: str, work_dir: str) -> Run:
+    return configured(*_run_of(_with_tuples(json.loads(point))), work_dir)
 
 
 def _perform(study, trials: list, place: Place, search: Search | None) -> int:
@@ -187,7 +221,7 @@ def _perform(study, trials: list, place: Place, search: Search | None) -> int:
         trial.set_user_attr("run_directory", str(runs[-1].directory))
     try:
         summaries = train_quietly(runs)
-    except BadInput:
+    except BadInput:  # Busy, too
         raise
     except Exception as error:
         for trial in trials:

@@ -1,5 +1,8 @@
 """What a config must say, the check that it does, and the run directory that it names."""
 
+import ast
+import difflib
+import functools
 import hashlib
 import json
 import re
@@ -11,8 +14,9 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Name, Natural, Positive, check_call, check_fields
+from imbalance.schema import Count, Name, Natural, Positive, Table, check_call, check_fields
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 EvalSplit = Literal["val", "test"]
 
 
@@ -76,10 +80,10 @@ class Experiment(TypedDict):
 NOT_THE_EXPERIMENT = ("work_dir", "data_dir", "logger")
 
 
-def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
-    """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
+@functools.cache
+def tables() -> dict[str, Table]:
+    """What the `name` of each section can be."""
     from imbalance.data import DATASETS
-    from imbalance.judge.metrics import check_metric_name
     from imbalance.methods.heads import HEADS
     from imbalance.methods.losses import LOSSES
     from imbalance.methods.mixing import MIXINGS
@@ -89,16 +93,32 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     from imbalance.models import MODELS
     from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
+    return {
+        "data": DATASETS, "sampler": SAMPLERS, "weights": WEIGHTS, "mix": MIXINGS, "loss": LOSSES,
+        "objective": OBJECTIVES, "model": MODELS, "head": HEADS, "optim.schedule": SCHEDULES, "optim": OPTIMIZERS,
+    }  # fmt: skip
+
+
+def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
+    """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
+    from imbalance.judge.metrics import check_metric_name
+
     config = FrozenConfigDict(ConfigDict(config))
     plain = config.to_dict()
     check_fields("", plain, get_type_hints(Experiment, include_extras=True))
     for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):
         check_fields(path, plain[path], get_type_hints(section, include_extras=True))
-    for path, table in (("data", DATASETS), ("sampler", SAMPLERS), ("weights", WEIGHTS), ("mix", MIXINGS),
-                        ("loss", LOSSES), ("objective", OBJECTIVES), ("model", MODELS), ("head", HEADS)):  # fmt: skip
-        check_call(path, plain[path], table)
-    check_call("optim.schedule", plain["optim"].pop("schedule", None), SCHEDULES)
-    check_call("optim", plain["optim"], OPTIMIZERS)
+    schedule = plain["optim"].pop("schedule", None)
+    for path, table in tables().items():
+        check_call(path, schedule if path == "optim.schedule" else plain[path], table)
+    for key, value in flatten(plain).items():
+        if "\0" in str(value):
+            raise BadInput(f"config.{key}: {value!r} given; no file and no name has a NUL in it")
+    if config.trainer.accumulation > config.trainer.batch_size:
+        raise BadInput(
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; a batch of "
+            f"config.trainer.batch_size={config.trainer.batch_size} has no more parts than examples"
+        )
     for key, reads_val in (("select", config.callbacks.select == "best"), ("patience", config.callbacks.patience > 0)):
         if reads_val and "val" not in config.trainer.eval_splits:
             raise BadInput(
@@ -134,9 +154,60 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 def load(path: str | Path) -> ConfigDict:
     """What `get_config()` of a config file returns, or what the config.json of a run directory holds."""
     path = Path(path)
-    if path.suffix == ".json":
-        return ConfigDict(_with_tuples(json.loads(path.read_text())))
-    return runpy.run_path(str(path))["get_config"]()
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            values = json.loads(text)
+            if not isinstance(values, dict):
+                raise ValueError("it holds no object")
+            return ConfigDict(_with_tuples(values))
+        top_level = ast.parse(text).body
+    except OSError as error:
+        raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
+    except SyntaxError as error:
+        raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
+    except ValueError as error:
+        raise BadInput(f"--config: {path} is no config: {error}") from None
+    if not any("get_config" in _names(statement) for statement in top_level):  # before it is run: it may be any program
+        raise BadInput(f"--config: {path} is no config: it has no get_config()")
+    config = runpy.run_path(str(path))["get_config"]()
+    if not isinstance(config, ConfigDict):
+        raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
+    return config
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    """What a statement at the top of a file defines, where it can be seen."""
+    if isinstance(statement, ast.FunctionDef):
+        return {statement.name}
+    if isinstance(statement, ast.ImportFrom):
+        return {alias.asname or alias.name for alias in statement.names}
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def config_file(name: str | Path) -> Path:
+    """The file that `name` names: a path, or the name of one in configs/ without the .py.
+
+    Raises:
+        BadInput: there is no such file; the message has the names that are nearest.
+    """
+    given, there = Path(name), {path.stem: path for path in sorted(CONFIGS.rglob("*.py"))}
+    if _is(given, "file") and given.suffix in (".py", ".json"):
+        return given
+    if str(name) in there:
+        return there[str(name)]
+    if _is(given, "file", "dir"):
+        raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
+    near = difflib.get_close_matches(given.stem, there, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))
+
+
+def _is(path: Path, *kinds: str) -> bool:
+    try:
+        return any(getattr(path, f"is_{kind}")() for kind in kinds)
+    except OSError:  # a name that is too long
+        return False
 
 
 def _with_tuples(value: Any) -> Any:
@@ -183,15 +254,31 @@ def run_directory(
         folder = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
     else:
         before, after = flatten(experiment(base)), flatten(experiment(config))
-        changed = (key for key in sorted(after) if key != "seed" and after[key] != before[key])
+        changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
         changes = (f"{key}={_as_file_name(after[key])}" for key in changed)
         folder = ",".join([*overrides, *changes]) or "default"
-        if len(folder) > 200:  # file systems end names at 255 bytes
-            folder = folder[:180] + "-" + hashlib.sha256(folder.encode()).hexdigest()[:12]
+        written = folder.encode(errors="surrogateescape")
+        if len(folder) > 200 or len(written) > 255:  # file systems end names at 255 bytes
+            folder = written[:180].decode(errors="ignore") + "-" + hashlib.sha256(written).hexdigest()[:12]
     return Path(config.work_dir) / name / folder / f"seed={config.seed}"
 
 
 def _as_file_name(value: Any) -> str:
-    """`0.1`, `cat+dog` for `("cat", "dog")`, and no character that a shell or a file system minds."""
+    """`0.1`, `cat+dog` for `("cat", "dog")`, and no character that a shell or a file system minds.
+
+    What this drops is told apart by a hash: `a_b.csv` is `a_b.csv`, and `a b.csv` is `a_b.csv-` and eight digits.
+    """
     text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
-    return re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))
+    text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))
+    plain = _plain(value, r"[\w.+-]*")
+    if isinstance(
+        value, list
+    ):  # whose items are joined by +; a list of lists shows where each ends if all have one item
+        items = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in value]
+        plain = all(_plain(item, r"[\w.-]+") for item in items)
+        plain &= len({isinstance(item, list) for item in value}) <= 1
+    return text if plain else f"{text}-{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]}"
+
+
+def _plain(value: Any, characters: str) -> bool:
+    return re.fullmatch(characters, value) is not None if isinstance(value, str) else not isinstance(value, list)

@@ -1,4 +1,4 @@
-"""The three ways in which a run ends early, each with its exit status."""
+"""The ways in which a run ends early, each with its exit status."""
 
 import signal
 
@@ -7,6 +7,16 @@ class BadInput(ValueError):
     """A config, a data set or a command line is wrong; the message is the one line that the user reads."""
 
     exit_status = 2
+
+
+class Busy(BadInput):
+    """Another process is training in the run directory; once it has ended, this run can be taken up or read."""
+
+    def __init__(self, directory: str):
+        super().__init__(directory)
+
+    def __str__(self) -> str:
+        return f"config.work_dir: another process is training in {self.args[0]}"
 
 
 class Diverged(ArithmeticError):

@@ -5,6 +5,7 @@ before the `*` of a signature is given by the program (`class_counts`, `input_sh
 said by the config, and has no default. Annotations carry type and range, and pydantic checks them strictly.
 """
 
+import ast
 import difflib
 import functools
 import inspect
@@ -22,8 +23,8 @@ AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Natural = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0, lt=2**63)]  # what torch holds in a number
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Name = Annotated[str, Field(min_length=1)]
 By = Literal["class", "group"]
 
@@ -47,9 +48,8 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     if unknown:
         raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{_hint(unknown[0], annotations)}")
     if missing:
-        raise BadInput(
-            f"config.{prefix}{missing[0]}: missing; config.{path or 'config'} must say {', '.join(annotations)}"
-        )
+        flags = " ".join(f"--config.{prefix}{key}=<{in_words(annotations[key])}>" for key in missing)
+        raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
     for key, annotation in annotations.items():
         try:
             _adapter(annotation).validate_python(section[key], strict=True)
@@ -61,6 +61,50 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
 
 
 _adapter = functools.cache(TypeAdapter)  # costs ten times what it then checks
+
+
+def parse(text: Any, annotation: Any) -> Any:
+    """What `text` of a command line says to a parameter with this annotation; `text` if nothing that fits.
+
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes, and `1` is a name where a name is asked for.
+    """
+    candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
+    try:
+        literal = ast.literal_eval(text)
+        literal = tuple(literal) if isinstance(literal, list) else literal
+        candidates = [literal, (literal,), *candidates]
+    except (ValueError, SyntaxError):
+        literal = text
+    if annotation is not None:
+        for candidate in candidates:
+            try:
+                return _adapter(annotation).validate_python(candidate, strict=True)
+            except ValidationError:
+                continue
+    return literal
+
+
+def in_words(annotation: Any) -> str:
+    """`number, greater than 0`, `'class' or 'group'`: what a value may be, in a few words."""
+    return _in_words(_adapter(annotation).json_schema())
+
+
+_BOUNDS = {"exclusiveMinimum": "greater than", "minimum": "at least", "exclusiveMaximum": "less than", "maximum": "at most"}  # fmt: skip
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_in_words, schema["anyOf"]))
+    if "enum" in schema or "const" in schema:
+        *others, last = map(repr, schema.get("enum", [schema.get("const")]))
+        return f"{', '.join(others)} or {last}" if others else last
+    kind = schema.get("type", "value")
+    if kind == "array":
+        items = schema.get("items") or {}
+        return f"{_in_words(items)}; several with commas" if items else "values with commas"
+    words = {"string": "text", "boolean": "True or False", "object": "a section", "null": "None"}.get(kind, kind)
+    limits = {key: schema[key] for key in _BOUNDS if key in schema and schema[key] < 2**63}
+    return ", ".join([words, *(f"{_BOUNDS[key]} {value:g}" for key, value in limits.items())])
 
 
 def check_call(path: str, section: Any, table: Table) -> None:
@@ -89,4 +133,4 @@ def build(table: Table, section: Mapping[str, Any], **provided: Any) -> T:
 
 def _hint(word: Any, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), valid, n=1)
-    return (f"; did you mean {close[0]}?" if close else "") + f" Valid: {', '.join(valid)}"
+    return (f"; did you mean {close[0]}?" if close else ";") + f" valid: {', '.join(valid)}"

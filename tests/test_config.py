@@ -72,7 +72,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("optim.lr", float("nan"), "finite"),
         ("optim.lr", float("inf"), "finite"),
         ("optim.lr", "0.1", "config.optim.lr: '0.1' given"),
-        ("optim.lr", KeyError, "config.optim.lr: missing; config.optim must say lr, momentum, weight_decay"),
+        ("optim.lr", KeyError, "config.optim.lr: missing; add --config.optim.lr=<number, greater than 0>"),
         ("optim.lrr", 0.1, "config.optim.lrr: unknown key; did you mean lr?"),
         ("optim.momentum", 1.0, "less than 1"),
         ("optim.name", "sdg", "config.optim.name: 'sdg' given; did you mean sgd?"),

@@ -25,7 +25,7 @@ def test_a_configured_run_has_the_directory_that_main_gives_it(tmp_path):
         ("digits_poly", {"optim.lr.x": 1.0}, "config.optim.lr.x: "),
         ("digits_poly", {"optim.lr": "fast"}, "config.optim.lr: 'fast' given"),
         ("digits_poly", {"optim.lr": -1.0}, "config.optim.lr: -1.0 given"),
-        ("nothing.py", {}, "nothing.py: no such config file"),
+        ("nothing.py", {}, "no config nothing.py"),
     ],
 )
 def test_a_mistake_in_a_run_is_one_line(path, overrides, words, tmp_path):

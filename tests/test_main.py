@@ -10,14 +10,30 @@ CONFIG = "--config=configs/digits_poly.py"
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "--config: missing; there are configs/celeba_ce.py"),
-        (["--config=nope.py"], "--config: no file nope.py; there are configs/celeba_ce.py"),
-        ([CONFIG, "extra"], "'extra': unexpected argument"),
-        ([CONFIG, "--config.optim.lrr=1"], 'Did you mean "lr"'),
-        ([CONFIG, "--config.optim.lr=abc"], "--config.optim.lr=abc"),
-        ([CONFIG, "--confg.seed=1"], "confg.seed"),
-        (["--config.seed=1", CONFIG], "--config.seed=1"),
+        ([], "the following arguments are required: --config"),
+        (["--config=nope.py"], "--config: no config nope.py"),
+        (["--config=configs/digts_poly.py"], "did you mean digits_poly or medmnist_poly or"),
+        ([CONFIG, "extra"], "extra: unknown"),
+        ([CONFIG, "--config.optim.lrr=1"], "did you mean --config.optim.lr"),
+        ([CONFIG, "--config.optim.Lr=1"], "config.optim.Lr: no such key; did you mean --config.optim.lr?"),
+        ([CONFIG, "--config.lr=1"], "config.lr: no such key; did you mean --config.optim.lr?"),
+        ([CONFIG, "--config.optim.lr=abc"], "--config.optim.lr=abc: not a number"),
+        ([CONFIG, "--config.optim.lr"], "--config.optim.lr: lacks a value"),
+        ([CONFIG, "--config.model.hidden=(10**12,)"], "--config.model.hidden=(10**12,): not values with commas"),
+        ([CONFIG, "--confg.seed=1"], "--confg.seed=1: unknown"),
         ([CONFIG, "--config.optim={'lr': 3}"], "config.optim.schedule: must be a section"),
+        ([CONFIG, "--config.loss={'name': 'poly', 'alpha': 1.0}"], "add --config.loss.left=<'logistic', 'exponential'"),
+        ([CONFIG, "--config.loss.name=vs"], "add --config.loss.gamma=<number, at least 0> --config.loss.tau=<number"),
+        ([CONFIG, "--config.loss=poly"], "config.loss: a section, not a value; say --config.loss.name=…"),
+        ([CONFIG, "--config.seed=18446744073709551616"], "config.seed: 18446744073709551616 given"),
+        ([CONFIG, "--config.trainer.accumulation=1000000000"], "config.trainer.accumulation: 1000000000 given"),
+        ([CONFIG, "--config.model.hidden=1000000000000"], "out of memory"),
+        ([CONFIG, "--config.score=val/\n\x1b[31m"], r"config.score: 'val/\n\x1b[31m' given"),
+        (["--config=no\nsuch"], r"--config: no config no\nsuch"),
+        (["--config=setup.py"], "--config: setup.py is no config: it has no get_config()"),
+        (["--config=README.md"], "--config: README.md is no config: it must be a .py or .json file"),
+        (["--config=configs"], "--config: configs is no config"),
+        (["--config=" + "x" * 300], "--config: no config xxx"),
         ([CONFIG, "--config.trainer.epochs=0"], "config.trainer.epochs: 0 given"),
         ([CONFIG, "--config.score=val/recall/cat"], "this data set has 0, 1, 2"),
     ],
@@ -28,6 +44,24 @@ def test_bad_usage_is_one_line_and_status_2(main, args, words):
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert "{" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("torn.json", '{"seed": 0', "is no config: Expecting"),
+        ("list.json", "[]", "is no config: it holds no object"),
+        ("binary.json", b"\xff\xfe", "is no config: 'utf-8' codec"),
+        ("empty.py", "", "it has no get_config()"),
+        ("open.py", "def get_config(:\n", "line 1: "),
+        ("other.py", "def get_config():\n    return {}\n", "returns dict, not a ConfigDict"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(main, tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = main(f"--config={path}")
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_config_file_with_a_bug_shows_its_traceback(main, tmp_path):

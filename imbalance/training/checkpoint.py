@@ -64,7 +64,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
     from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
-    log.start_wandb(state["wandb_id"] if state else None)
+    from_main(accelerator, lambda: log.start_wandb(state["wandb_id"] if state else None))
     if not state:
         return Progress()
     learner.network.load_state_dict(state["model"])

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.data import DATASETS, Dataset, normaliser
+from imbalance.errors import BadInput
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.mixing import MIXINGS
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
+from imbalance.output import one_line
 from imbalance.schema import bind, build
 from imbalance.seeds import derived_seed, generator
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -157,7 +159,7 @@ def make_mixing(
 
 def first_run(config: ConfigDict) -> ConfigDict:
     """The run whose errors the weights "just_train_twice" count more: the same, unweighted, and shorter."""
-    first = ConfigDict(config)
+    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
     first.weights = ConfigDict({"name": "uniform"})
     first.trainer.epochs = config.weights.first_epochs
     first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
@@ -166,6 +168,12 @@ def first_run(config: ConfigDict) -> ConfigDict:
 
 def errors_of(directory: Path, size: int) -> Tensor:
     """(size,) which training examples the finished run in `directory` got wrong."""
-    with np.load(directory / "predictions" / "train.npz") as saved:
-        wrong = torch.from_numpy(saved["logits"].argmax(1) != saved["targets"])
+    path = directory / "predictions" / "train.npz"
+    try:
+        with np.load(path) as saved:
+            wrong = torch.from_numpy(saved["logits"].argmax(1) != saved["targets"])
+    except Exception as error:  # a damaged file can fail in any way
+        raise BadInput(
+            f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
+        ) from None
     return torch.cat([wrong, wrong.new_zeros(size - len(wrong))])  # a debug run has judged one batch only

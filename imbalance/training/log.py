@@ -1,6 +1,5 @@
 """What a run leaves behind and what it tells: its directory, metrics.jsonl, wandb and the console."""
 
-import fcntl
 import functools
 import io
 import json
@@ -14,15 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.config import experiment
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Busy
 from imbalance.files import write_whole
+from imbalance.locks import FolderLock, is_same
+from imbalance.output import say
 
 PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
@@ -35,7 +36,7 @@ class RunLog:
         self.wandb = None
         self._lock = self._text = self._metrics = None
         self._unwritten = b""  # the end of metrics.jsonl, while the disk is full
-        self._shows_bar = writes and sys.stdout.isatty()
+        self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
         self._last_line = self._last_bar = -math.inf
 
     def __enter__(self) -> "RunLog":
@@ -53,37 +54,87 @@ class RunLog:
         """Take the directory for this process alone; returns the summary of a run that is done there.
 
         Raises:
-            BadInput: it cannot be written to, another process has it, or it holds another experiment.
+            Busy: another process has it.
+            BadInput: it cannot be written to, is damaged, or holds another experiment.
         """
+        wandb_settings(self.config)  # a mistake there shows before anything is loaded
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.directory / ".lock", "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FolderLock(self.directory)
             self._check_config()
-            self._text = open(self.directory / "log.txt", "a", buffering=1)
+            self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
         except BlockingIOError:
-            raise BadInput(f"config.work_dir: another process is training in {self.directory}") from None
+            raise Busy(str(self.directory)) from None
         except OSError as error:
             raise BadInput(
                 f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}"
             ) from None
-        path = self.directory / "summary.json"
-        summary = json.loads(path.read_text()) if path.exists() else {"status": None}
+        summary = self._summary_before()
         return summary if summary["status"] == "done" and not self.config.debug else None
 
     def _check_config(self) -> None:
-        path = self.directory / "config.json"
-        if path.exists():
-            before = json.loads(path.read_text())
+        """Write config.json, unless what has been trained here had another."""
+        path, checkpoints = self.directory / "config.json", self.directory / "checkpoints"
+        metrics = self.directory / "metrics.jsonl"
+        trained = (self.directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
+        trained |= any(checkpoints.glob("*.pt"))
+        if trained:  # and not only begun: a run that was refused or killed on the way stands in nobody's way
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+                if not isinstance(before, dict):
+                    raise ValueError("not an object")
+            except FileNotFoundError:
+                raise BadInput(
+                    f"{path}: missing, and without it nobody knows what was trained here; put it back, or remove "
+                    f"{self.directory} to start anew"
+                ) from None
+            except ValueError as error:
+                raise BadInput(
+                    f"{path}: damaged ({error}); put it back, or remove {self.directory} to start anew"
+                ) from None
             ours = experiment(self.config)
-            changed = sorted(key for key in ours.keys() | before.keys() if key in ours and ours[key] != before.get(key))
+            changed = sorted(key for key in ours if ours[key] != before.get(key))
             if changed:
                 raise BadInput(
                     f"config.{changed[0]}: {path} was written by a run with {before.get(changed[0])!r}, this one has "
                     f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
                 )
         write_whole(path, json.dumps(self.config.to_dict(), indent=2).encode() + b"\n")
+
+    def _summary_before(self) -> dict[str, Any]:
+        """What summary.json says; a damaged one is made again from the last checkpoint."""
+        path, nothing = self.directory / "summary.json", {"status": None}
+        try:
+            summary = json.loads(path.read_text(encoding="utf-8"))
+            whole = isinstance(summary, dict) and {"status", "score"} <= summary.keys()
+            if whole and (summary["status"] != "done" or isinstance(summary.get("metrics"), dict)):
+                return summary
+        except FileNotFoundError:
+            return nothing
+        except ValueError:
+            pass
+        if not (self.directory / "checkpoints" / "last.pt").exists():
+            raise BadInput(
+                f"{path}: damaged, with no checkpoint to make it from; remove {self.directory} to start anew"
+            )
+        self.line(f"WARNING: {path} is damaged; it is made again from the last checkpoint")
+        return nothing
+
+    def _write(self, path: Path, data: bytes | memoryview) -> None:
+        """A whole file, in the directory that is this run's.
+
+        Raises:
+            BadInput: it is so no longer. What would be written elsewhere than the metrics is no run.
+        """
+        self.check_directory()
+        write_whole(path, data)
+
+    def check_directory(self) -> None:
+        """Raise `BadInput` if the directory or its metrics.jsonl has been removed or replaced since `claim`."""
+        if not (self._lock.holds() and is_same(self.directory / "metrics.jsonl", self._metrics.fileno())):
+            raise BadInput(
+                f"{self.directory}: removed or replaced while this run was training in it; the same command starts anew"
+            )
 
     # metrics.jsonl and checkpoints
 
@@ -92,9 +143,11 @@ class RunLog:
 
         Raises:
             OSError: it has not all of its lines, and a checkpoint would lose the rest.
+            BadInput: it is no longer there.
         """
         self._write_metrics()
         os.fsync(self._metrics.fileno())
+        self.check_directory()
         return self._metrics.tell()
 
     def rewind(self, position: int) -> None:
@@ -118,15 +171,12 @@ class RunLog:
         No account, key or network is needed: online becomes offline, with a line that says so, rather than prompt,
         hang or fail. Nothing but config and metrics is sent.
         """
-        mode = os.environ.get("WANDB_MODE", self.config.logger.mode)
-        if not self.writes or mode == "disabled":
+        settings = wandb_settings(self.config) if self.writes else None
+        if not settings:
             return None
         import wandb
 
-        settings = wandb.Settings(
-            save_code=False, disable_git=True, console="off", silent=True, init_timeout=15, finish_timeout=30,
-            x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
-        )  # fmt: skip
+        mode = settings.mode
 
         def init(mode: str):
             return wandb.init(
@@ -168,7 +218,7 @@ class RunLog:
         if self.writes:
             self._write_metrics()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
-            write_whole(self.directory / "summary.json", text.encode() + b"\n")
+            self._write(self.directory / "summary.json", text.encode() + b"\n")
             if self.wandb:
                 flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
                 self._wandb_call(lambda: self.wandb.summary.update(flat))
@@ -177,7 +227,7 @@ class RunLog:
         """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
         file = io.BytesIO()
         np.savez_compressed(file, **{name: array.cpu().numpy() for name, array in arrays.items()})
-        write_whole(self.directory / "predictions" / f"{split}.npz", file.getbuffer())
+        self._write(self.directory / "predictions" / f"{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
         """evaluations/<split>-<epoch>.npy; a resumed run that evaluates an epoch again writes the same again."""
@@ -186,7 +236,7 @@ class RunLog:
             np.save(file, logits.cpu().numpy())
             path = self.directory / "evaluations" / f"{split}-{epoch}.npy"
             with self.attempt(path, "selecting afterwards will lack it"):
-                write_whole(path, file.getbuffer())
+                self._write(path, file.getbuffer())
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
@@ -200,8 +250,8 @@ class RunLog:
         """A line to the console and to log.txt."""
         if self.writes:
             self.clear_bar()
-            self._tell(sys.stdout, text)
-            self._tell(self._text, text)
+            say(text, sys.stdout)
+            say(text, self._text)
 
     def progress(self, text: str, last: bool) -> None:
         """A line on an evaluation: all of them to log.txt, and to the console at most one a second, and the last."""
@@ -210,22 +260,48 @@ class RunLog:
             self._last_line = now
             self.line(text)
         elif self.writes:
-            self._tell(self._text, text)
+            say(text, self._text)
 
     def bar(self, text: Callable[[], str]) -> None:
         """The line that a terminal shows between evaluations, made anew five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
-            print("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], end="", flush=True)
-
-    def _tell(self, stream: TextIO, text: str) -> None:
-        with suppress(OSError):  # what people read on the side; a full disk or a closed pipe must not end the run
-            print(text, file=stream, flush=True)
+            say("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
-            print("\r\x1b[K", end="", flush=True)
+            say("\r\x1b[K", sys.stdout, end="")
+
+
+WANDB_MODES = {"disabled": "disabled", "offline": "offline", "online": "online", "dryrun": "offline", "run": "online"}
+
+
+def wandb_settings(config: ConfigDict) -> Any:
+    """What wandb is started with, None where it is disabled: nothing but config and metrics is sent, and it is quiet.
+
+    Raises:
+        BadInput: an environment variable of wandb's has a value that it does not take.
+    """
+    given = os.environ.get("WANDB_MODE") or config.logger.mode
+    if given not in WANDB_MODES:
+        raise BadInput(f"WANDB_MODE: {given!r} given; it should be 'disabled', 'offline' or 'online'")
+    if WANDB_MODES[given] == "disabled":
+        return None
+    from pydantic import ValidationError
+
+    try:
+        import wandb
+
+        wandb.Settings().update_from_env_vars(os.environ)  # as wandb.init does, in the middle of all else
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise BadInput(f"WANDB_{name}: {first['input']!r} given; {first['msg']}") from None
+    return wandb.Settings(
+        mode=WANDB_MODES[given], save_code=False, disable_git=True, console="off", silent=True, init_timeout=15,
+        finish_timeout=30, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
+    )  # fmt: skip
 
 
 def without_nan(value: Any) -> Any:

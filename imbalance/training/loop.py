@@ -61,7 +61,8 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
         if summary:
-            log.line(f"{directory}: done before; {config.score} {summary['score']:.4f}")
+            score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
+            log.line(f"{directory}: done before; {config.score} {score}")
             return summary
         learner = make_learner(config, accelerator, directory)
         progress = begin(config, learner, log)
@@ -208,7 +209,7 @@ def finish(
     if config.callbacks.select == "best" and progress.best_weights:
         model.load_state_dict(progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner)))
+        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner, interrupt)))
     values = {}
     for name in ("train", "val", "test"):
         measured, kept = evaluate(config, learner, name, interrupt, keep_logits=True)
@@ -240,18 +241,23 @@ def gathered(kept: dict[int, Tensor]) -> Tensor:
     return torch.cat([kept[start] for start in sorted(kept)])
 
 
-def new_head(config: ConfigDict, learner: Learner) -> dict[str, Tensor]:
-    """The last layer's state after what `config.head` does to it."""
+def new_head(config: ConfigDict, learner: Learner, interrupt: Interrupt) -> dict[str, Tensor]:
+    """The last layer's state after what `config.head` does to it.
+
+    Raises:
+        Interrupted: a signal came; what it was doing can be done again.
+    """
     dataset, head = learner.dataset, learner.network.head
-    weight, bias = build(
-        HEADS,
-        config.head,
-        head=head,
-        dataset=dataset,
-        class_counts=dataset.class_counts(dataset.train),
-        features=lambda name: features(config, learner, getattr(dataset, name)),
-        generator=generator(config.seed, "head"),
-    )
+    with interrupt.at_once():
+        weight, bias = build(
+            HEADS,
+            config.head,
+            head=head,
+            dataset=dataset,
+            class_counts=dataset.class_counts(dataset.train),
+            features=lambda name: features(config, learner, getattr(dataset, name)),
+            generator=generator(config.seed, "head"),
+        )
     return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
 
 

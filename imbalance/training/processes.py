@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Interrupted
+from imbalance.training.heartbeat import watch_processes
 
 
 def start_accelerator(config: ConfigDict) -> Accelerator:
@@ -38,6 +39,7 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
             f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
             "see each other; use torchrun --standalone --nproc_per_node N main.py … (see the README)"
         )
+    watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
 
 
@@ -54,12 +56,12 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
 
 
 def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What `function` returns on the main process, on every process; a `BadInput` that it raises, too."""
+    """What `function` returns on the main process, on every process; a `BadInput` or `Interrupted` there, too."""
     answer = [None, None]
     if accelerator.is_main_process:
         try:
             answer[0] = function()
-        except BadInput as error:
+        except (BadInput, Interrupted) as error:
             answer[1] = error
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)

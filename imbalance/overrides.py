@@ -1,0 +1,148 @@
+"""What a command line changes in a config: `--config.optim.lr=0.05 --config.loss.name=poly …`.
+
+A value is read as what the config file has in its place: a number, a name, `8,8` or `cat,dog` for a tuple. A section
+whose name changes starts afresh, for its keys are those of another function: what the new one asks for must be said as
+well, and is read as its signature says.
+"""
+
+import ast
+import copy
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imbalance.config import flatten, tables
+from imbalance.errors import BadInput
+from imbalance.schema import fields, parse
+
+PREFIX = "--config."
+
+
+def split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The overrides of a command line, the last of each key, and its other arguments."""
+    overrides, others, rest = {}, [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith(PREFIX):
+            others.append(argument)
+            continue
+        key, equals, text = argument.removeprefix(PREFIX).partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise BadInput(f"{argument}: lacks a value; an override reads {PREFIX}<key>=<value>")
+            text = rest.pop(0)
+        overrides[key] = text
+    return overrides, others
+
+
+def override(config: ConfigDict, changes: Mapping[str, Any], written: bool = False) -> ConfigDict:
+    """A copy of `config` with `changes`, by key such as "optim.lr".
+
+    Args:
+        written: the values are as a command line has them, text.
+
+    Raises:
+        BadInput: there is no such key, or it has no such value.
+    """
+    config, fresh = copy.deepcopy(config), set()
+    for key, value in changes.items():
+        path, _, last = key.rpartition(".")
+        section = find(config, path)
+        if last == "name" and isinstance(section, ConfigDict) and "name" in section and value != section.name:
+            # Its own sections stay: another optimiser has the same schedule.
+            kept = {k: v for k, v in section.items() if isinstance(v, ConfigDict)}
+            replace(config, path, {"name": value} | kept)
+            fresh.add(path)
+    for key, value in changes.items():
+        path, _, last = key.rpartition(".")
+        section = find(config, path)
+        if path in fresh and last not in section:
+            with section.ignore_type():
+                section[last] = parse(value, annotation(path, section.name, last)) if written else value
+            continue
+        if not isinstance(section, ConfigDict) or last not in section:
+            raise BadInput(f"config.{key}: no such key{nearest_keys(key, config)}")
+        if written:
+            value = as_before(key, value, section[last])
+        if isinstance(section[last], ConfigDict):
+            if not isinstance(value, Mapping):
+                raise BadInput(f"config.{key}: a section, not a value; say {PREFIX}{key}.name=…, and so on")
+            replace(config, key, value)
+            continue
+        try:
+            section[last] = value
+        except TypeError:
+            kind = "a number" if isinstance(section[last], float) else f"of type {type(section[last]).__name__}"
+            raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
+    return config
+
+
+def find(config: ConfigDict, path: str) -> Any:
+    """The section at `path`, or None."""
+    for part in path.split(".") if path else ():
+        config = config[part] if isinstance(config, ConfigDict) and part in config else None
+    return config
+
+
+def replace(config: ConfigDict, path: str, section: Mapping[str, Any]) -> None:
+    above, _, last = path.rpartition(".")
+    above = find(config, above)
+    with above.ignore_type():
+        above[last] = ConfigDict(dict(section))
+
+
+def annotation(path: str, name: str, key: str) -> Any:
+    """What a function that the section at `path` could name asks for under `key`; None where it asks for no such thing."""
+    table = tables().get(path, {})
+    return fields(table[name]).get(key) if name in table else None
+
+
+def as_before(key: str, text: str, before: Any) -> Any:
+    """What `text` says where `before` stands."""
+    flag = f"{PREFIX}{key}={text}"
+    if isinstance(before, bool):
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise BadInput(f"{flag}: not True or False")
+        return text.lower() in ("true", "1")
+    if isinstance(before, int | float):
+        try:
+            return type(before)(text)
+        except ValueError:
+            raise BadInput(f"{flag}: not {'an integer' if isinstance(before, int) else 'a number'}") from None
+    if isinstance(before, ConfigDict):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+    if isinstance(before, tuple):
+        try:
+            return as_tuple(text)
+        except (ValueError, SyntaxError):
+            raise BadInput(f"{flag}: not values with commas between them") from None
+    return text
+
+
+def as_tuple(text: str) -> tuple:
+    """`8,8`, `(8, 8)`, `[8]`, `8`, `cat,dog` and `('cat', 'dog')`; names need no quotes."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        if set("()[]{}'\"") & set(text):
+            raise
+        return tuple(part.strip() for part in text.split(","))
+    return with_tuples(value if isinstance(value, tuple | list) else (value,))
+
+
+def with_tuples(value: Any) -> Any:
+    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def nearest_keys(key: str, config: ConfigDict) -> str:
+    """`; did you mean --config.optim.lr?`, of the keys that end alike or are spelt alike; nothing where none is near."""
+    keys = list(flatten(config))
+    last = key.rpartition(".")[2].lower()
+    found = [k for k in keys if k.rpartition(".")[2].lower() == last]
+    found += difflib.get_close_matches(key, keys, n=3) if not found else []
+    return f"; did you mean {' or '.join(PREFIX + k for k in found[:3])}?" if found else ""
