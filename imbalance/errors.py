@@ -20,7 +20,7 @@ class Busy(BadInput):
 
 
 class Diverged(ArithmeticError):
-    """The training loss became non-finite; the parameters are those before that step."""
+    """A loss, a weight or an output became non-finite; nothing that is not finite has been saved."""
 
     status, exit_status = "diverged", 3
 

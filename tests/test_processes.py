@@ -129,12 +129,12 @@ def stop_at(step: int) -> None:
     """Send SIGTERM to the last process only, during a step."""
     steps = itertools.count(1)
 
-    def forward(*args):
+    def take_step(*args):
         if next(steps) == step and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step_module.forward(*args)
+        return step_module.take_step(*args)
 
-    loop.forward = forward
+    loop.take_step = take_step
 
 
 def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:
@@ -181,12 +181,12 @@ def raise_on_the_last_process() -> None:
     if os.environ["RANK"] == "1":
         steps = itertools.count()
 
-        def forward(*args):
+        def take_step(*args):
             if next(steps) == 3:
                 raise BadInput("row 17: cannot be decoded")
-            return step_module.forward(*args)
+            return step_module.take_step(*args)
 
-        loop.forward = forward
+        loop.take_step = take_step
 
 
 def test_an_error_of_one_process_ends_all_and_is_seen(config):

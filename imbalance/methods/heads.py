@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Diverged
 from imbalance.methods.losses import cross_entropy, share
 from imbalance.methods.samplers import balanced, rows_of_each, shuffled
 from imbalance.schema import By, Count, Fraction, NonNegative, Positive
@@ -59,21 +59,38 @@ def crt(
         by: what is balanced: "class", as in the paper, or "group".
     """
     train, inputs = dataset.train, features("train")
-    layer = nn.Linear(head.in_features, head.out_features, device="cpu").to(inputs)
-    with torch.no_grad():
-        bound = 1 / math.sqrt(head.in_features)  # nn.Linear's own initialisation, from this generator
-        for parameter in layer.parameters():
-            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        drawn = balanced(lambda by: dataset.labels(train, by), generator, by=by)
-        for batch in shuffled(drawn, generator).to(inputs.device).split(batch_size):
-            loss = cross_entropy(layer(inputs[batch]), train.targets[batch]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
+    random = generator.get_state()
+
+    def layer_of(look: bool) -> nn.Linear:
+        """The layer; if asked to look, after every step at what it has made."""
+        generator.set_state(random)
+        layer = nn.Linear(head.in_features, head.out_features, device="cpu").to(inputs)
+        with torch.no_grad():
+            bound = 1 / math.sqrt(head.in_features)  # nn.Linear's own initialisation, from this generator
+            for parameter in layer.parameters():
+                parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+        step = 0
+        for epoch in range(epochs):
+            drawn = balanced(lambda by: dataset.labels(train, by), generator, by=by)
+            for batch in shuffled(drawn, generator).to(inputs.device).split(batch_size):
+                loss = cross_entropy(layer(inputs[batch]), train.targets[batch]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if look and not all(p.isfinite().all() for p in layer.parameters()):
+                    raise Diverged(
+                        f"config.head.name: 'crt' made a last layer that is not finite by its step {step} (epoch {epoch}), "
+                        f"learning rate {optimizer.param_groups[0]['lr']:g}, whose loss is {loss.item():g}"
+                    )
+                step += 1
+            schedule.step()
+        return layer
+
+    layer = layer_of(look=False)
+    if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+        layer = layer_of(look=True)
     return layer.weight, layer.bias
 
 

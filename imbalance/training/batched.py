@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from imbalance.config import experiment, flatten, validate
-from imbalance.errors import Interrupted
+from imbalance.errors import Diverged, Interrupted
 from imbalance.margins import hard_margins
-from imbalance.training import checkpoint, console, forensics
+from imbalance.training import console, forensics, loop
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, load_dataset, make_learner
 from imbalance.training.log import RunLog
@@ -127,27 +127,40 @@ def fit(members: list[Member], interrupt: Interrupt) -> None:
     try:
         while members:
             for member in [member for member in members if member.progress.ended]:
-                save(member)
-                finish(*member[:4], interrupt)
+                if each([member], save):
+                    each([member], lambda member: finish(*member[:4], interrupt))
                 members.remove(member)
             train_epoch(members, interrupt)
-            for member in members:
-                # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
-                end_epoch(*member[:4], Interrupt(), member.clock)
+            # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
+            each(members, lambda member: end_epoch(*member[:4], Interrupt(), member.clock))
             if interrupt.signum:
                 raise Interrupted(interrupt.signum)
             if members and time.monotonic() - told > SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
                 print(f"{len(members)} runs at once: {how_far(members[0])}", file=sys.stderr, flush=True)
     except Interrupted as error:
+        each(members, save)
         for member in members:
-            save(member)
             record_end(*member[:4], error)
         raise
 
 
+def each(members: list[Member], action: Callable[[Member], Any]) -> bool:
+    """Do it for every member. Those that diverge in it end, and leave the list; whether none has."""
+    whole = True
+    for member in list(members):
+        try:
+            action(member)
+        except Diverged as error:
+            member.progress.seconds = member.clock.seconds()
+            record_end(*member[:4], error)
+            members.remove(member)
+            whole = False
+    return whole
+
+
 def save(member: Member) -> None:
-    checkpoint.save_run(member.learner, member.progress, member.log, member.clock)
+    loop.save(*member[:4], member.clock)
 
 
 def how_far(member: Member) -> str:
@@ -168,17 +181,17 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
     for batch in range(first.progress.batch, batches):
         places = slice(batch * size, (batch + 1) * size)
         rate = first.learner.schedule(first.progress.epoch + batch / batches)
-        logits, losses, values = stack.forward(places)
+        logits, _, values = stack.forward(places)
         request = interrupt.signum or (SAVE if first.clock.save_is_due(epoch_ends=False) else 0)
         read = read_later(values.detach().abs().amax(), request)  # not finite if one of them is not
         gradients = stack.backward(values)
         all_finite, request = read()
         if not all_finite:
             stack.hand_back()
-            finite = values.isfinite().tolist()
-            for i in [i for i in reversed(range(len(members))) if not finite[i]]:
-                end_diverged(members[i], epochs[i], logits[i], losses[i], values[i])
-                del members[i]
+            bad = [member for member, finite in zip(members, values.isfinite().tolist()) if not finite]
+            for member in bad:
+                members.remove(member)
+            each(bad, diverged)
             train_epoch(members, interrupt)  # this step again, without them
             return
         stack.descend(gradients, rate)
@@ -187,19 +200,20 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
             stack.hand_back()
         if request > SAVE:
             raise Interrupted(request)
-        if request == SAVE:
-            for member in members:
-                save(member)
+        if request == SAVE and not each(members, save):
+            train_epoch(members, interrupt)  # the rest of the epoch, without those that are not finite
+            return
     stack.hand_back()
 
 
-def end_diverged(member: Member, epoch: Epoch, logits: Tensor, losses: Tensor, value: Tensor) -> None:
-    """Write what a run leaves behind whose loss is not finite."""
-    config, learner, progress, log, clock = member
-    before = forensics.before_step(learner)
-    error = forensics.diverged(learner, progress, log, epoch, config.trainer.batch_size, logits, losses, value, before)
-    progress.seconds = clock.seconds()
-    record_end(config, learner, progress, log, error)
+def diverged(member: Member) -> None:
+    """End a run whose loss is not finite as it would end alone.
+
+    Raises:
+        Diverged: always.
+    """
+    config, learner, progress, log, _ = member
+    raise forensics.find(config, learner, progress, log, progress.step + 1)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.seeds import random_state, set_random_state
+from imbalance.training.finite import first_not_finite, learned, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
 from imbalance.training.processes import from_main
@@ -38,10 +39,7 @@ def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) ->
             return
         values = {"values": torch.stack(progress.values).cpu() if progress.values else torch.empty(0)}
         state = {
-            "model": learner.network.state_dict(),
-            "optimizer": learner.optimizer.state_dict(),
-            "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
-            "objective": learner.objective.state_dict(),
+            **learned(learner),
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},
             "random": [part["random"] for part in parts],
             "wandb_id": log.wandb.id if log.wandb else None,
@@ -67,11 +65,9 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     from_main(accelerator, lambda: log.start_wandb(state["wandb_id"] if state else None))
     if not state:
         return Progress()
-    learner.network.load_state_dict(state["model"])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    learner.objective.load_state_dict(state["objective"])
-    if accelerator.scaler:
-        accelerator.scaler.load_state_dict(state["scaler"])
+    put_back(learner, state)
+    if bad := first_not_finite(learner):
+        raise BadInput(f"{path}: not finite: {bad}; remove {log.directory} to start anew")
     progress = Progress(**state["progress"] | {"together": 1})
     progress.values = list(progress.values.to(accelerator.device))
     for key in ("drawn", "predictions", "margins"):

@@ -3,15 +3,17 @@
 import signal
 
 import torch
+from accelerate.utils import gather_object
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
-from imbalance.errors import Interrupted
+from imbalance.errors import Diverged, Interrupted
 from imbalance.judge import metrics
 from imbalance.margins import hard_margins
 from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
+from imbalance.training.finite import finite
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.progress import Progress, joined
@@ -19,13 +21,19 @@ from imbalance.training.progress import Progress, joined
 
 @torch.inference_mode()
 def evaluate(
-    config: ConfigDict, learner: Learner, name: str, interrupt: Interrupt, keep_logits: bool = False
+    config: ConfigDict,
+    learner: Learner,
+    progress: Progress,
+    name: str,
+    interrupt: Interrupt,
+    keep_logits: bool = False,
 ) -> tuple[dict[str, float], dict[int, Tensor]]:
     """Metrics of the split `name` under keys `<name>/…`; if asked, the logits too, by the row at which a batch starts.
 
     Processes take batches in turn and sum their counts, so that no example is padded or counted twice.
 
     Raises:
+        Diverged: a logit or a loss is not finite: such logits have an argmax too, and would be judged by it.
         Interrupted: a signal came, to any process.
     """
     accelerator, dataset = learner.accelerator, learner.dataset.judged
@@ -35,13 +43,14 @@ def evaluate(
     if learner.dataset.probe:
         model, loss = probed(config, learner), CrossEntropy()
     kept, rows, predictions, margins = {}, [], [], []
-    total_loss = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    total_loss, largest = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     for start in starts[:1] if config.debug else starts:
         if interrupt.signum:
             break
         batch = slice(start, start + size)
         logits = model(learner.normalise(split.inputs[batch]))
         total_loss += loss(logits, split.targets[batch], split.groups[batch]).sum()
+        largest = torch.maximum(largest, logits.abs().amax())
         predictions.append(logits.argmax(1))
         rows.append(torch.arange(start, start + len(logits), device=accelerator.device))
         if name == "train":
@@ -51,13 +60,31 @@ def evaluate(
     rows = joined(rows, split.indices)
     counts = count_everywhere(learner, dataset, split, rows, joined(predictions, split.targets))
     signals = torch.tensor(interrupt.signum, dtype=torch.float64, device=accelerator.device)
-    total_loss, signals = accelerator.reduce((total_loss, signals), reduction="sum")
+    total_loss, largest, signals = accelerator.reduce((total_loss, largest, signals), reduction="sum")
     if signals:
         raise Interrupted(interrupt.signum or signal.SIGTERM)
+    if not (total_loss + largest).isfinite():
+        what = "loss" if largest.isfinite() else "logits"
+        bad = []
+        for start in starts:
+            batch = slice(start, start + size)
+            logits = model(learner.normalise(split.inputs[batch]))
+            losses = loss(logits, split.targets[batch], split.groups[batch])
+            bad += split.indices[batch][~(losses.isfinite() & logits.isfinite().all(1))].tolist()
+        bad = sorted(row for of_process in gather_object([bad]) for row in of_process)
+        raise Diverged(
+            f"non-finite {what} on {name} after step {progress.step}, of finite weights; examples (source rows): "
+            + shortened(bad)
+        )
     values = {"loss": total_loss.item() / counts.grouped.sum().item()} | measure(dataset, counts)
     if name == "train":
         values |= margins_of_groups(learner, dataset, rows, margins)
     return {f"{name}/{key}": value for key, value in values.items()}, kept
+
+
+def shortened(rows: list[int]) -> str:
+    """The first 20 of them."""
+    return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
 
 
 def training_metrics(learner: Learner, progress: Progress) -> dict[str, float]:
@@ -101,7 +128,11 @@ def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
     """(N, D) what the model's last layer sees of a split, in evaluation mode."""
     model, size = learner.network.eval(), config.trainer.eval_batch_size
     batches = (slice(start, start + size) for start in range(0, len(split), size))
-    return torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
+    found = torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
+    if not finite([found]):
+        bad = split.indices[~found.flatten(1).isfinite().all(1)].tolist()
+        raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")
+    return found
 
 
 def probed(config: ConfigDict, learner: Learner) -> nn.Module:

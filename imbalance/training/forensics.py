@@ -1,4 +1,7 @@
-"""What a non-finite loss leaves behind, and how to look into it: `python -m imbalance.training.forensics RUN_DIRECTORY`."""
+"""Which step made something non-finite, what it leaves behind, and how to look into it.
+
+`python -m imbalance.training.forensics RUN_DIRECTORY` does that step again.
+"""
 
 import sys
 from pathlib import Path
@@ -6,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from imbalance.config import load, validate
@@ -13,54 +17,98 @@ from imbalance.errors import BadInput, Diverged
 from imbalance.margins import soft_margins
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training import checkpoint
+from imbalance.training.evaluate import shortened
+from imbalance.training.finite import (
+    copied,
+    finite,
+    first_not_finite,
+    is_finite,
+    learned,
+    put_back,
+    state_tensors,
+)
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.log import RunLog
 from imbalance.training.processes import start_accelerator
 from imbalance.training.progress import Progress
-from imbalance.training.step import Epoch, batch_places, draw_epoch, forward, model_inputs
+from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, model_inputs, take_step
 
 FILE = "divergence.pt"
 
 
-def before_step(learner: Learner) -> dict[str, Any]:
-    """What a step changes before its loss is known: with the parameters, all that it takes to do it again."""
-    objective = {key: value.clone() for key, value in learner.objective.named_buffers()}
-    return {"random": random_state(), "objective": objective}
+def find(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, end: int) -> Diverged:
+    """Go back to the latest state known to be finite, and do the steps since then again, looking after each of them.
+
+    Writes what there is to know of the first that makes something non-finite, and returns the error that says so. The
+    same on all processes, which do their steps together.
+
+    Args:
+        end: the step before which it has happened.
+    """
+    good, world = learner.good, learner.accelerator.num_processes
+    put_back(learner, good["state"])
+    learner.optimizer.zero_grad()
+    set_random_state(good["random"])
+    vars(progress).update(good["progress"])
+    if end - progress.step > 1:
+        log.line(f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it")
+    while progress.step < end:
+        epoch = draw_epoch(learner, progress.epoch)
+        batches = batches_of(config, epoch)
+        learner.model.train()
+        for batch in range(progress.batch, batches):
+            before = copied(learned(learner)) | {"random": random_state()}
+            done = take_step(config, learner, epoch, batch, batches, lambda: 0)
+            if not (done.finite and is_finite(learner)):
+                return report(config, learner, progress, log, epoch, done, before)
+            learner.optimizer.zero_grad()
+            progress.batch, progress.step = batch + 1, progress.step + 1
+            if progress.step == end:
+                break
+        else:
+            progress.next_epoch()
+    again = "did not show it again" + (" in the same processes" if world > 1 else "")
+    return Diverged(f"non-finite between steps {good['progress']['step']} and {end}; doing them again {again}")
 
 
-def diverged(
+def report(
+    config: ConfigDict,
     learner: Learner,
     progress: Progress,
     log: RunLog,
     epoch: Epoch,
-    size: int,
-    logits: Tensor,
-    losses: Tensor,
-    value: Tensor,
+    done: Done,
     before: dict[str, Any],
 ) -> Diverged:
-    """Write what there is to know of a step with a non-finite loss, and return the error that says so.
+    """Write what there is to know of a step that made something non-finite, and return the error that says so.
 
     Args:
         epoch: what it drew.
-        size: of a whole batch.
-        logits: (B/processes, K) of this process's share.
-        losses: (B,) of the whole batch.
-        value: what the objective made of them.
-        before: see `before_step`.
+        before: a copy of what `learned` returned before it, and the random state.
     """
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, mine = batch_places(progress.batch, size, accelerator.process_index, world)
-    rows = epoch.rows[whole]
+    whole, mine = batch_places(progress.batch, config.trainer.batch_size, accelerator.process_index, world)
+    rows, losses = epoch.rows[whole], done.losses.detach()
+    after = None if not done.finite else first_not_finite_after(learner)
+    put_back(learner, before)
     set_random_state(before["random"])
     trace = trace_forward(learner, model_inputs(epoch, mine))
-    shares = gather_object([{"logits": logits.detach().cpu(), "random": before["random"], "first": culprit(trace)}])
-    every_logit = logits.new_empty(len(rows), logits.shape[1], device="cpu")
+    share = {"logits": done.logits.detach().cpu(), "random": before["random"], "first": culprit(trace), "after": after}
+    shares = gather_object([share])
+    every_logit = done.logits.new_empty(len(rows), done.logits.shape[1], device="cpu")
     for rank, share in enumerate(shares):
         every_logit[rank::world] = share["logits"]
-    finite = losses.isfinite().all()
-    fallback = "the objective: every example's loss is finite" if finite else "the loss: every logit is finite"
-    first = next((share["first"] for share in shares if share["first"]), fallback)
+    if done.finite:
+        first = next((share["after"] for share in shares if share["after"]), "unknown")
+        what = f"non-finite update by step {progress.step}, whose loss is {done.value.item():g}"
+    else:
+        fallback = (
+            "the objective: every example's loss is finite"
+            if losses.isfinite().all()
+            else "the loss: every logit is finite"
+        )
+        first = next((share["first"] for share in shares if share["first"]), fallback)
+        what = f"non-finite loss {done.value.item()} at step {progress.step}"
     targets, rate = train.targets[rows], learner.optimizer.param_groups[0]["lr"]
     state = {
         "step": progress.step,
@@ -75,9 +123,10 @@ def diverged(
         "weights": epoch.weights[whole],
         "logits": every_logit,
         "margins": soft_margins(every_logit, targets.cpu()),
-        "losses": losses.detach(),
-        "value": value.detach(),
-        "model": learner.network.state_dict(),
+        "losses": losses,
+        "value": done.value.detach(),
+        "model": before["model"],
+        "optimizer": before["optimizer"],
         "objective": before["objective"],
         "random": [share["random"] for share in shares],
     }
@@ -85,13 +134,18 @@ def diverged(
         with log.attempt(log.directory / FILE, "the step cannot be replayed"):
             checkpoint.write(log.directory / FILE, state)
     bad = train.indices[rows[~losses.isfinite()]].tolist()
-    shown = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
     return Diverged(
-        f"non-finite loss {value.item()} at step {progress.step} (epoch {progress.epoch}), learning rate {rate:g}; "
-        f"first non-finite: {first}"
-        + (f"; examples with a non-finite loss (source rows): {shown}" if bad else "")
+        f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
+        + (f"; examples with a non-finite loss (source rows): {shortened(bad)}" if bad else "")
         + f"; to look into it: python -m imbalance.training.forensics {log.directory}"
     )
+
+
+def first_not_finite_after(learner: Learner) -> str | None:
+    """What a step with a finite loss made that is not: a gradient, or else what came of finite ones."""
+    gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
+    bad = next((name for name, gradient in gradients if not finite([gradient])), None)
+    return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_not_finite(learner)
 
 
 @torch.no_grad()
@@ -126,7 +180,7 @@ def culprit(trace: dict[str, float]) -> str | None:
 
 
 def replay(directory: Path) -> str:
-    """Do the step that diverged again, from the parameters and random states before it; the report of what happened.
+    """Do the step that diverged again, from the state and the random numbers before it; the report of what happened.
 
     The steps of several processes are done one after the other. With the same machine, device and packages the losses
     are the same to the bit, and the report says whether they are.
@@ -139,21 +193,34 @@ def replay(directory: Path) -> str:
     config = validate(load(directory / "config.json"))
     saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)
     learner = make_learner(config, start_accelerator(config), directory)
-    learner.model.load_state_dict(saved["model"])
-    learner.model.train()
-    learner.objective.load_state_dict(saved["objective"])
     epoch, world, size = draw_epoch(learner, saved["epoch"]), len(saved["random"]), config.trainer.batch_size
     whole, _ = batch_places(saved["batch"], size, 0, world)
-    losses = torch.empty_like(saved["losses"])
-    trace: dict[str, float] = {}
+    losses, trace = torch.empty_like(saved["losses"]), {}
     for rank, random in enumerate(saved["random"]):
         _, share = batch_places(saved["batch"], size, rank, world)
-        set_random_state(random)
-        _, of_share, _ = forward(learner, epoch, share, config.trainer.accumulation)
-        losses[rank::world] = of_share.detach().cpu()
+        put_back(learner, saved | {"scaler": {}})
+        learner.model.train()
         set_random_state(random)
         trace = trace if culprit(trace) else trace_forward(learner, model_inputs(epoch, share))
-    value = learner.objective(losses.to(epoch.rows.device), epoch.weights[whole], epoch.groups[whole])
+        put_back(learner, saved | {"scaler": {}})
+        set_random_state(random)
+        _, of_share, backward = forward(learner, epoch, share, config.trainer.accumulation)
+        losses[rank::world] = of_share.detach().cpu()
+        everyone = saved["losses"].to(of_share, copy=True)
+        everyone[rank::world] = of_share
+        value = learner.objective(everyone, epoch.weights[whole], epoch.groups[whole])
+        if saved["value"].isfinite():
+            backward(value)  # the gradients of all shares add up
+    if saved["value"].isfinite():
+        for parameters in learner.optimizer.param_groups:
+            parameters["lr"] = saved["learning_rate"]
+        trace |= {
+            f"gradient of {name}": _magnitude(p.grad)
+            for name, p in learner.network.named_parameters()
+            if p.grad is not None
+        }
+        learner.optimizer.step()
+        trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in state_tensors(learner)}
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))
     lines = [
         f"step {saved['step']} (epoch {saved['epoch']}, batch {saved['batch']}), learning rate {saved['learning_rate']:g}",
@@ -173,7 +240,7 @@ def replay(directory: Path) -> str:
 
 
 def _magnitude(tensor: Tensor) -> float:
-    return tensor.abs().max().item() if tensor.numel() else 0.0
+    return tensor.abs().max().double().item() if tensor.numel() else 0.0
 
 
 if __name__ == "__main__":

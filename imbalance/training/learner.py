@@ -45,6 +45,7 @@ class Learner:
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
+    good: dict[str, Any] | None = None  # the latest state known to be finite; see `imbalance.training.finite`
 
     @property
     def network(self) -> nn.Module:

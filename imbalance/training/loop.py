@@ -5,7 +5,6 @@ weights say how much each counts, the loss gives one value an example, the objec
 """
 
 from collections.abc import Mapping
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
+from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, first_run, make_learner
 from imbalance.training.log import RunLog, provenance
 from imbalance.training.memory import keep_freed_memory
-from imbalance.training.processes import across_processes, from_main, read_later, start_accelerator
+from imbalance.training.processes import from_main, start_accelerator
 from imbalance.training.progress import Clock, Progress
-from imbalance.training.step import batch_places, draw_epoch, forward
+from imbalance.training.step import batches_of, draw_epoch, take_step
 
 SETTLED_STEPS = 100  # after so many steps their logits become predictions and margins
 SAVE = 1  # a request to save and go on; greater ones are signals, to save and stop
@@ -44,7 +44,7 @@ def run(config: Mapping[str, Any], directory: str | Path | None = None) -> float
 
     Raises:
         BadInput: the config or the data is wrong.
-        Diverged: the loss became non-finite.
+        Diverged: a loss, a weight or an output became non-finite; the last checkpoint is from before that.
         Interrupted: a signal came; a checkpoint is written, and the same call goes on from it.
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
@@ -84,14 +84,16 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
-    return checkpoint.resume(config, learner, log)
+    progress = checkpoint.resume(config, learner, log)
+    remember(learner, progress)
+    return progress
 
 
 def fit(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt) -> None:
     """Train epoch by epoch and evaluate, from where `progress` stands to the end.
 
     Raises:
-        Diverged: the loss is non-finite; the optimiser has not applied it.
+        Diverged: a step made something that is not finite.
         Interrupted: a signal came; a checkpoint is written.
     """
     clock = Clock(progress, config.callbacks.checkpoint_minutes)
@@ -100,9 +102,11 @@ def fit(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, i
             train_epoch(config, learner, progress, log, interrupt, clock)
             end_epoch(config, learner, progress, log, interrupt, clock)
     except Interrupted:
-        checkpoint.save_run(learner, progress, log, clock)
+        save(config, learner, progress, log, clock)
         raise
-    checkpoint.save_run(learner, progress, log, clock)
+    if all_skipped(learner, progress):
+        raise Diverged(f"non-finite gradients in float16 in all of {progress.step} steps: none has been applied")
+    save(config, learner, progress, log, clock)
 
 
 def epochs_of(config: ConfigDict) -> int:
@@ -113,44 +117,47 @@ def train_epoch(
     config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt, clock: Clock
 ) -> None:
     """The steps of one epoch, from `progress.batch` on."""
-    accelerator, train, size = learner.accelerator, learner.dataset.train, config.trainer.batch_size
     epoch = draw_epoch(learner, progress.epoch)
-    batches = 1 if config.debug else ceil(len(epoch.rows) / size)
+    batches = batches_of(config, epoch)
     learner.model.train()
-    for batch in range(progress.batch, batches):
-        whole, mine = batch_places(batch, size, accelerator.process_index, accelerator.num_processes)
-        rate = config.optim.lr * learner.schedule(progress.epoch + batch / batches)
-        for parameters in learner.optimizer.param_groups:
-            parameters["lr"] = rate
 
-        before = forensics.before_step(learner)
-        logits, losses, backward = forward(learner, epoch, mine, config.trainer.accumulation)
-        request = interrupt.signum or (SAVE if log.writes and clock.save_is_due(batch + 1 == batches) else 0)
-        losses, request = across_processes(accelerator, losses, request, min(size, len(epoch.rows) - whole.start))
-        value = learner.objective(losses, epoch.weights[whole], epoch.groups[whole])
-        read = read_later(value, request)
-        backward(value)
-        finite, request = read()
-        if not finite:
-            raise forensics.diverged(learner, progress, log, epoch, size, logits, losses, value, before)
-        if accelerator.scaler:
-            accelerator.scaler.step(learner.optimizer)  # skipped where float16 gradients overflow
-            accelerator.scaler.update()
-        else:
-            learner.optimizer.step()
+    def request() -> int:
+        return interrupt.signum or (SAVE if log.writes and clock.save_is_due(progress.batch + 1 == batches) else 0)
+
+    for batch in range(progress.batch, batches):
+        done = take_step(config, learner, epoch, batch, batches, request)
+        if not done.finite:
+            raise forensics.find(config, learner, progress, log, progress.step + 1)
         learner.optimizer.zero_grad()
 
-        progress.values.append(value.detach())
-        progress.drawn.append(epoch.rows[mine])
-        progress.logits.append(logits.detach())
+        progress.values.append(done.value.detach())
+        progress.drawn.append(epoch.rows[done.places])
+        progress.logits.append(done.logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
         log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, clock))
         if len(progress.logits) == SETTLED_STEPS or progress.batch == batches:
-            progress.settle(train.targets)
-        if request > SAVE:
-            raise Interrupted(request)
-        if request == SAVE:
-            checkpoint.save_run(learner, progress, log, clock)
+            progress.settle(learner.dataset.train.targets)
+        if done.request > SAVE:
+            raise Interrupted(done.request)
+        if done.request == SAVE:
+            save(config, learner, progress, log, clock)
+
+
+def check(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog) -> None:
+    """Before the state is used: look whether it is finite.
+
+    Raises:
+        Diverged: it is not; the error names the step that made it.
+    """
+    if not is_finite(learner):
+        raise forensics.find(config, learner, progress, log, progress.step)
+
+
+def save(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, clock: Clock) -> None:
+    """Write a checkpoint, if all of it is finite."""
+    check(config, learner, progress, log)
+    checkpoint.save_run(learner, progress, log, clock)
+    remember(learner, progress)
 
 
 def end_epoch(
@@ -159,18 +166,21 @@ def end_epoch(
     """Evaluate an epoch whose steps are done, where that is due, and go on to the next.
 
     Raises:
+        Diverged: the state is not finite, or what it makes of an example.
         Interrupted: a signal came; the evaluation is to be done again.
     """
     done = progress.epoch + 1
     interpolated = not progress.interpolation_epoch and interpolates(learner, progress)
     ends = done == epochs_of(config) or (interpolated and config.callbacks.stop_at_interpolation)
     values = {}
-    if ends or done % config.trainer.eval_every == 0:
+    evaluates = ends or done % config.trainer.eval_every == 0
+    if evaluates:
+        check(config, learner, progress, log)
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
         values |= training_metrics(learner, progress)
         for name in config.trainer.eval_splits:
             keep = config.callbacks.keep_logits
-            measured, kept = evaluate(config, learner, name, interrupt, keep_logits=keep)
+            measured, kept = evaluate(config, learner, progress, name, interrupt, keep_logits=keep)
             values |= measured
             if keep:
                 log.logits(name, done, gathered(kept))
@@ -184,6 +194,8 @@ def end_epoch(
         log.metrics(values)
         log.progress(console.evaluation(values, epochs_of(config), clock), last=progress.ended)
     progress.next_epoch()
+    if evaluates:
+        remember(learner, progress)
 
 
 def compare(config: ConfigDict, learner: Learner, progress: Progress, epoch: int, value: float) -> None:
@@ -212,7 +224,7 @@ def finish(
         model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner, interrupt)))
     values = {}
     for name in ("train", "val", "test"):
-        measured, kept = evaluate(config, learner, name, interrupt, keep_logits=True)
+        measured, kept = evaluate(config, learner, progress, name, interrupt, keep_logits=True)
         values |= measured
         logits = gathered(kept)
         if log.writes:
@@ -258,6 +270,8 @@ def new_head(config: ConfigDict, learner: Learner, interrupt: Interrupt) -> dict
             features=lambda name: features(config, learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
         )
+    if not finite([weight, bias]):
+        raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
     return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
 
 

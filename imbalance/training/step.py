@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from accelerate import Accelerator
+from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.data.augment import augment, occasions
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
+from imbalance.training.processes import across_processes, read_later
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Partners:
 class Epoch:
     """The examples that an epoch draws, in order; what a step needs of them is a slice.
 
+    number: from 0.
     rows: (M,) of the training split.
     targets, groups, weights: (M,).
     images: from places in this order to the model's inputs, augmented and normalised.
     partners: None without mixing.
     """
 
+    number: int
     rows: Tensor
     targets: Tensor
     groups: Tensor
@@ -55,7 +60,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         others = rows[places.to(device)]
         of_others = loader(learner, order[places], when[places])
         partners = Partners(train.targets[others], train.groups[others], of_others, shares)
-    return Epoch(rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, partners)
+    return Epoch(number, rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, partners)
 
 
 def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
@@ -79,6 +84,59 @@ def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], T
         return learner.normalise(batch)
 
     return images
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step did.
+
+    places: of this process's share of the batch, in the epoch.
+    logits: (B/processes, K) of that share.
+    losses: (B,) of the whole batch.
+    value: what the objective made of them.
+    finite: whether `value` is; if not, the optimiser has not gone down its gradient.
+    request: the greatest of all processes.
+    """
+
+    places: slice
+    logits: Tensor
+    losses: Tensor
+    value: Tensor
+    finite: bool
+    request: int
+
+
+def take_step(
+    config: ConfigDict, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
+) -> Done:
+    """A step on one of the epoch's `batches`. The gradients stay, to be looked at.
+
+    Args:
+        request: what this process wants to happen after the step; asked when the forward pass is under way.
+    """
+    accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
+    whole, mine = batch_places(batch, size, accelerator.process_index, accelerator.num_processes)
+    rate = config.optim.lr * learner.schedule(epoch.number + batch / batches)
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = rate
+
+    logits, losses, backward = forward(learner, epoch, mine, config.trainer.accumulation)
+    losses, asked = across_processes(accelerator, losses, request(), min(size, len(epoch.rows) - whole.start))
+    value = learner.objective(losses, epoch.weights[whole], epoch.groups[whole])
+    read = read_later(value, asked)
+    backward(value)
+    finite, asked = read()
+    if finite and accelerator.scaler:
+        accelerator.scaler.step(optimizer)  # skipped where float16 gradients overflow
+        accelerator.scaler.update()
+    elif finite:
+        optimizer.step()
+    return Done(mine, logits, losses, value, finite, asked)
+
+
+def batches_of(config: ConfigDict, epoch: Epoch) -> int:
+    """How many batches are made of what an epoch draws."""
+    return 1 if config.debug else ceil(len(epoch.rows) / config.trainer.batch_size)
 
 
 def batch_places(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:

@@ -1,0 +1,108 @@
+"""Whether all that a run has learned is finite: weights, buffers, the optimiser's state and that of the method.
+
+To look at all of it after every step would cost a small model a tenth of its time. So a step only looks at its loss,
+and the state is looked at before it is used: saved, evaluated, or called done. Where it is good it is remembered; where
+it is not, or a loss is not, `forensics.find` does the steps since then again, and looks after each of them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imbalance.seeds import random_state
+from imbalance.training.learner import Learner
+from imbalance.training.progress import Progress
+
+LEAST_SCALE = 2.0**-14  # of fp16's gradients: with it they are smaller than those that float16 has as normal numbers
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all values are; the largest magnitude of each tensor tells, which unlike a sum cannot overflow."""
+    tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not tensors:
+        return True
+    largest = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]
+    return torch.stack(largest).isfinite().all().item()
+
+
+def state_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor that a step may change, with what it is called in a message."""
+    names = {parameter: name for name, parameter in learner.network.named_parameters()}
+    for parameter, name in names.items():
+        yield f"parameter {name}", parameter.detach()
+    for name, buffer in learner.network.named_buffers():
+        yield f"buffer {name}", buffer
+    for parameter, state in learner.optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                yield f"the optimiser's {key} of {names[parameter]}", value
+    for name, buffer in learner.objective.named_buffers():
+        yield f"the objective's {name}", buffer
+
+
+def everywhere(learner: Learner, good: bool) -> bool:
+    """Whether all processes say so."""
+    if learner.accelerator.num_processes == 1:
+        return good
+    bad = torch.tensor(float(not good), device=learner.accelerator.device)
+    return learner.accelerator.reduce(bad, reduction="sum").item() == 0
+
+
+def is_finite(learner: Learner) -> bool:
+    """Whether the state is, on every process."""
+    scaler = learner.accelerator.scaler
+    good = finite(tensor for _, tensor in state_tensors(learner)) and not (scaler and scaler.get_scale() < LEAST_SCALE)
+    return everywhere(learner, good)
+
+
+def all_skipped(learner: Learner, progress: Progress) -> bool:
+    """Whether fp16's scaler has halved its scale in every step of the run, and so has applied none."""
+    scaler = learner.accelerator.scaler
+    if not scaler or not progress.step:
+        return False
+    return scaler.get_scale() == scaler._init_scale * scaler.get_backoff_factor() ** progress.step
+
+
+def first_not_finite(learner: Learner) -> str | None:
+    """What of the state is not, as a message says it: that which comes first."""
+    scaler = learner.accelerator.scaler
+    if scaler and scaler.get_scale() < LEAST_SCALE:
+        return f"float16 gradients, down to a scale of {scaler.get_scale():g}"
+    return next((name for name, tensor in state_tensors(learner) if not finite([tensor])), None)
+
+
+def learned(learner: Learner) -> dict[str, Any]:
+    """All that training changes, as a checkpoint has it; no copy."""
+    scaler = learner.accelerator.scaler
+    return {
+        "model": learner.network.state_dict(),
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else {},
+        "objective": learner.objective.state_dict(),
+    }
+
+
+def put_back(learner: Learner, state: dict[str, Any]) -> None:
+    """Undo training since `state`, which `learned` returned."""
+    learner.network.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(copied(state["optimizer"]))  # which keeps the tensors that it is given
+    learner.objective.load_state_dict(state["objective"])
+    if learner.accelerator.scaler:
+        learner.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def remember(learner: Learner, progress: Progress) -> None:
+    """Keep the state, which is finite, to go back to from one that is not."""
+    place = {key: list(value) if isinstance(value, list) else value for key, value in vars(progress).items()}
+    learner.good = {"state": copied(learned(learner)), "progress": place, "random": random_state()}
+
+
+def copied(value: Any) -> Any:
+    """Of nested dictionaries and lists, with copies of their tensors on the CPU: a GPU has no room to waste."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
