@@ -23,10 +23,13 @@ from experiments.collect import Row, collect, write_csv
 from experiments.figures import FOLDER
 from experiments.intervals import Interval, Mean, mean, over_examples, wilson
 from experiments.page import page
+from experiments.page.facts import BOUNDS
 from experiments.runs import WORK_DIR, exit_status
+from experiments.settings import own_rule, varying
 from imbalance.errors import BadInput
 
 METRICS = flags.DEFINE_list("metrics", ["balanced_accuracy", "worst_group_accuracy"], "Test metrics of the tables.")
+PICTURED = flags.DEFINE_integer("pictured", 20, "Runs whose surest errors the page shows as pictures, text or rows.", 0)
 
 EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
 Key = tuple[str, str]  # config and overrides
@@ -40,26 +43,22 @@ def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
     return groups
 
 
-def labels_used(row: Row) -> str:
-    """What of val the rule reads that chose the weights to test."""
-    monitor = row["config.callbacks.monitor"]
-    if row["config.callbacks.select"] == "last":
-        return "last: none"
-    return f"best {monitor.removeprefix('val/')}: " + ("val groups" if "group" in monitor else "val classes")
-
-
 def summarise(groups: dict[Key, list[Row]], metrics: list[str]) -> list[dict[str, Any]]:
-    """A row for every config: its means over seeds, and how many runs they leave out."""
+    """A row for every setting: what tells it from the others, its means over seeds, and how many runs they leave out."""
+    columns = varying([runs[0] for runs in groups.values()])
     table = []
-    for (name, overrides), runs in groups.items():
+    for (name, _), runs in groups.items():
         counts = Counter(run["status"] for run in runs)
-        values = {metric: mean([_number(run.get(f"test/{metric}")) for run in runs]) for metric in metrics}
-        seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"])
+        values = {
+            metric: mean([_number(run.get(f"test/{metric}")) for run in runs], *bounds(metric)) for metric in metrics
+        }
+        seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"], low=0)
+        rule = own_rule(runs[0])
         table.append(
             {
                 "config": name,
-                "overrides": overrides,
-                "selection: labels it reads": labels_used(runs[0]),
+                **_differing(runs[0], columns),
+                "selection: labels it reads": f"{rule['name']}: {rule['labels']}",
                 **values,
                 "n": counts["done"],
                 "left out": ", ".join(f"{n} {status}" for status, n in counts.items() if status != "done") or "–",
@@ -69,21 +68,34 @@ def summarise(groups: dict[Key, list[Row]], metrics: list[str]) -> list[dict[str
     return table
 
 
+def bounds(metric: str) -> tuple[float, float]:
+    """What a metric can be."""
+    low, high = BOUNDS.get(metric, (0, 1))
+    return low, float("inf") if high is None else high
+
+
 def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
-    """A row for every test group of every config, and one each for the worst and the mean of its groups."""
+    """A row for every test group of every setting, and one each for the worst and the mean of its groups."""
+    columns = varying([runs[0] for runs in groups.values()])
     return [
         {
             "config": name,
-            "overrides": overrides,
+            **_differing(runs[0], columns),
             "test group": label,
             "examples": examples,
-            "accuracy": mean(accuracies),
+            "accuracy": mean(accuracies, 0, 1),
             "n": len(accuracies),
-            "one run, over test examples": Interval(*np.mean(intervals, axis=0).tolist()),
+            "one run, over test examples": averaged(intervals),
         }
-        for (name, overrides), runs in groups.items()
+        for (name, _), runs in groups.items()
         for label, examples, accuracies, intervals in _of_groups([run for run in runs if run["status"] == "done"])
     ]
+
+
+def averaged(intervals: list[Interval]) -> Interval:
+    """The mean of each end, with what is said of any of them."""
+    low, high = np.mean([(interval.low, interval.high) for interval in intervals], axis=0).tolist()
+    return Interval(low, high, next((interval.note for interval in intervals if interval.note), ""))
 
 
 def _of_groups(runs: list[Row]) -> Iterator[tuple[str, int, np.ndarray, list[Interval]]]:
@@ -130,7 +142,7 @@ def latex(table: list[dict[str, str]]) -> str:
 
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
-    """<name>.md and .tex for reading, <name>.csv with the mean, half-width and n of each metric apart."""
+    """<name>.md and .tex for reading, <name>.csv with the mean, the ends of its interval and n of each metric apart."""
     (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
     flat = []
@@ -138,6 +150,7 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
         flat.append({})
         for key, value in row.items():
             parts = value._asdict() if isinstance(value, Numbers) else {"": value}
+            parts.pop("values", None)
             flat[-1] |= {f"{key} {part}".strip(): number for part, number in parts.items()}
     with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, flat[0])
@@ -158,12 +171,16 @@ def report() -> None:
     if of_groups:
         write_table(folder, "groups", of_groups)
     figures = plots.draw(work_dir, groups, METRICS.value, folder)
-    figures += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(folder.glob("figure[1-5].png"))]
-    (folder / "index.html").write_text(
-        page(rows, as_text(table), as_text(of_groups), figures, METRICS.value), encoding="utf-8"
-    )
+    drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]  # the page draws the others itself
+    drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(folder.glob("figure[1-5].png"))]
+    text = page(work_dir, rows, METRICS.value, drawn, PICTURED.value)
+    (folder / "index.html").write_text(text, encoding="utf-8")
     print(markdown(as_text(table)))
     print(f"{folder / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
+
+
+def _differing(row: Row, columns: list[str]) -> dict[str, Any]:
+    return {key: row.get(f"config.{key}", "–") for key in columns}
 
 
 def _number(value: Any) -> float:
