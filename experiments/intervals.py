@@ -52,11 +52,10 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-    note: str = ""  # why it says little, where it does
 
     def percent(self) -> str:
         """`60.2 to 64.5` of fractions."""
-        return f"{100 * self.low:.1f} to {100 * self.high:.1f}" + (f" ({self.note})" if self.note else "")
+        return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
 def mean(values: Sequence[float], low: float = -np.inf, high: float = np.inf) -> Mean:
@@ -123,8 +122,7 @@ def wilson(right: int, n: int) -> Interval:
     from scipy import stats
 
     interval = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
-    note = f"only {n} example{'s' * (n != 1)}" if n < SMALL else ""
-    return Interval(float(interval.low), float(interval.high), note)
+    return Interval(float(interval.low), float(interval.high))
 
 
 def over_examples(
@@ -152,10 +150,17 @@ def over_examples(
     drawn = np.random.default_rng(seed).multinomial(n, np.stack([right, totals - right]).ravel() / n, resamples)
     right, wrong = drawn.reshape(resamples, 2, -1).swapaxes(0, 1)
     with np.errstate(invalid="ignore"):
-        drawn = statistic(right / (right + wrong), axis=1)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # Where every example of a group is right, or every one wrong, all resamples agree and show no uncertainty at all.
-    note = "degenerate: all resamples agree" if low == high else ""
-    if not note and (few := int(totals[totals > 0].min(initial=n))) < SMALL:
-        note = f"a group has only {few} example{'s' * (few != 1)}"
-    return Interval(float(low), float(high), note)
+        low, high = np.quantile(statistic(right / (right + wrong), axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def caveat(totals: Sequence[int], interval: Interval) -> str:
+    """Why an interval over test examples says little, or nothing.
+
+    Where every example of a group is right, or every one wrong, all resamples agree and the bootstrap shows no
+    uncertainty at all.
+    """
+    if interval.low == interval.high:
+        return "degenerate: all resamples agree"
+    few = min((int(n) for n in totals if n), default=SMALL)
+    return f"only {few} example{'s' * (few != 1)}" + (" in a group" if len(totals) > 1 else "") if few < SMALL else ""

@@ -11,7 +11,7 @@ or are incomplete are counted beside each mean, and left out of it.
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from absl import app, flags
 from experiments import plots
 from experiments.collect import Row, collect, write_csv
 from experiments.figures import FOLDER
-from experiments.intervals import Interval, Mean, mean, over_examples, wilson
+from experiments.intervals import Interval, Mean, caveat, mean, over_examples, wilson
 from experiments.page import page
 from experiments.page.facts import BOUNDS
 from experiments.runs import WORK_DIR, exit_status
@@ -82,36 +82,36 @@ def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
             "config": name,
             **_differing(runs[0], columns),
             "test group": label,
-            "examples": examples,
+            "examples": sum(totals),
             "accuracy": mean(accuracies, 0, 1),
             "n": len(accuracies),
-            "one run, over test examples": averaged(intervals),
+            "one run, over test examples": interval,
+            "which says little": caveat(totals, interval) or "–",
         }
         for (name, _), runs in groups.items()
-        for label, examples, accuracies, intervals in _of_groups([run for run in runs if run["status"] == "done"])
+        for label, totals, accuracies, interval in _of_groups([run for run in runs if run["status"] == "done"])
     ]
 
 
-def averaged(intervals: list[Interval]) -> Interval:
-    """The mean of each end, with what is said of any of them."""
-    low, high = np.mean([(interval.low, interval.high) for interval in intervals], axis=0).tolist()
-    return Interval(low, high, next((interval.note for interval in intervals if interval.note), ""))
-
-
-def _of_groups(runs: list[Row]) -> Iterator[tuple[str, int, np.ndarray, list[Interval]]]:
-    """What it is, how many examples, and of each run the accuracy with its interval over test examples: Wilson's of a
-    group, by bootstrap of their worst and their mean."""
+def _of_groups(runs: list[Row]) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
+    """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
+    examples: Wilson's of a group, by bootstrap of their worst and their mean."""
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
     totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
     accuracies = np.array([[run[f"test/group_accuracy/{label}"] for label in labels] for run in runs])
     right = np.rint(accuracies * totals).astype(int)
+
+    def averaged(intervals: Iterable[Interval]) -> Interval:
+        return Interval(*np.mean(list(intervals), axis=0).tolist())
+
     for i, label in enumerate(labels):
-        yield label, totals[0, i], accuracies[:, i], [wilson(r, n) for r, n in zip(right[:, i], totals[:, i])]
+        of_runs = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
+        yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        intervals = [over_examples(r, n, statistic) for r, n in zip(right, totals)]
-        yield label, totals[0].sum(), statistic(accuracies, axis=1), intervals
+        of_runs = (over_examples(r, n, statistic) for r, n in zip(right, totals))
+        yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -24,6 +24,8 @@ function setUp() {
   on("metric", value => chosen.metric = Number(value));
   on("rule", value => chosen.rule = value);
   on("baseline", value => chosen.baseline = Number(value));
+  control("every-field").hidden = !FACTS.settings.some(hasSeveral);
+  on("every", value => chosen.every = value === "all");
   on("filter", value => chosen.words = value.toLowerCase().split(/\s+/).filter(Boolean), "input");
   control("controls").addEventListener("submit", event => event.preventDefault());
   control("more-runs").addEventListener("click", () => { mostRuns = Infinity; drawRuns(); });
@@ -47,7 +49,8 @@ function setTheme(theme) {
 function fillBaselines() {
   const here = FACTS.settings.filter(setting => setting.task === chosen.task);
   const plain = here.filter(setting => /(^|_)(erm|ce)$/.test(setting.name));
-  const first = plain.find(setting => setting.name.endsWith("erm")) ?? plain[0] ?? here[0];
+  const erm = plain.filter(setting => setting.name.endsWith("erm"));
+  const first = d3.greatest(erm.length ? erm : plain.length ? plain : here.slice(0, 1), scoreOf);
   chosen.baseline = first.i;
   fill(control("baseline"), here.map(setting => [setting.i, setting.label]), chosen.baseline);
 }
@@ -80,28 +83,30 @@ function signed(found, metric) {
 
 function drawMethods({metric, methods}) {
   const differing = FACTS.columns.filter(key => new Set(methods.map(method => textOf(method.setting.columns[key]))).size > 1);
-  const better = method => method.difference?.low === null || !method.difference ? null
-    : (metric.lower ? method.difference.high < 0 : method.difference.low > 0) ? "number better"
-    : (metric.lower ? method.difference.low > 0 : method.difference.high < 0) ? "number worse" : "number";
+  const sure = method => method.adjusted !== null && method.adjusted < 0.05;
+  const better = method => sure(method) ? (method.difference.mean > 0) === !metric.lower ? "better" : "worse" : "";
+  const differs = method => !method.difference ? (method.isBaseline ? "compared with" : "–")
+    : signed(method.difference, metric) + (method.difference.n < method.n ? ` (n = ${method.difference.n})` : "");
   const columns = [
     {name: "#", number: true, text: method => method.rank},
-    {name: "method", head: true, value: method => method.setting.name, render: method => element("span", {}, method.best ? "★ " : method.isBaseline ? "◆ " : "", method.setting.name.replaceAll("_", " "))},
+    {name: "method", head: true, value: method => method.setting.name, render: method => element("span", {}, method.best ? "★ " : method.isBaseline ? "◆ " : "", method.setting.method.replaceAll("_", " "))},
     ...differing.map(key => ({name: key, value: method => method.setting.columns[key] ?? null, text: method => textOf(method.setting.columns[key])})),
     {name: `test ${metric.label}${metric.percent ? ", %" : ""}`, number: true, value: method => method.mean, text: method => meanText(method, metric)},
-    {name: "difference", number: true, value: method => method.difference?.mean ?? null, text: method => method.difference ? signed(method.difference, metric) : method.isBaseline ? "compared with" : "–",
-     render: method => element("span", {class: better(method)?.replace("number ", "") ?? ""}, method.difference ? signed(method.difference, metric) : method.isBaseline ? "compared with" : "–")},
+    {name: "difference", number: true, value: method => method.difference?.mean ?? null, text: differs,
+     render: method => element("span", {class: better(method)}, differs(method))},
     {name: "p (Holm)", number: true, value: method => method.adjusted, text: method => pText(method.adjusted ?? null)},
     {name: "labels it reads", text: method => method.reads},
     {name: "n", number: true, text: method => method.n},
     {name: "left out", text: method => method.leftOut},
     {name: "seconds", number: true, value: method => method.seconds, text: method => method.seconds === null ? "–" : method.seconds.toFixed(1)},
   ];
-  drawTable(control("methods"), `${methods.length} settings; mean over n seeds with its 95 % interval`, columns, methods,
+  drawTable(control("methods"), `${methods.length} ${chosen.every ? "settings" : "methods"}; mean over n seeds with its 95 % interval`, columns, methods,
     method => method.best ? "best" : method.isBaseline ? "baseline" : null);
   const tests = methods.filter(method => method.adjusted !== null && method.adjusted !== undefined).length;
   control("ranking-note").textContent =
     `★ best, ◆ compared with. Intervals are Student's t over seeds, cut off where the metric cannot go; of fewer than three runs the values are shown. ` +
-    `Differences are paired by seed; their ${tests} p-values are Holm's for that many comparisons. The best of ${methods.length} settings looks better than it is: it was chosen for being first.`;
+    `Differences are paired by seed; their ${tests} p-values are Holm's for that many comparisons, coloured where below 0.05. The best of ${methods.length} looks better than it is: it was chosen for being first.` +
+    (chosen.every ? "" : " Of a method with several settings, the one with the best mean score on val is shown.");
 }
 
 function drawAggregates({metric}) {

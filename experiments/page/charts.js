@@ -41,7 +41,7 @@ function drawForest({metric, methods, baseline}) {
     const margin = leftMargin(rows.map(row => row.label), width), scale = scaleOf(metric), labels = new Map(rows.map(row => [row.id, row.label]));
     const points = rows.flatMap(row => row.values.map(value => ({id: row.id, value: scale * value})));
     const plot = Plot.plot({
-      width, height: 26 * rows.length + 60, marginLeft: margin, marginRight: 16, style: {fontSize: "12px"},
+      width, height: 26 * rows.length + 70, marginLeft: margin, marginRight: 16, marginBottom: 40, style: {fontSize: "12px"},
       x: {label: axisLabel(metric), grid: true, nice: true},
       y: {domain: rows.map(row => row.id), label: null, tickSize: 0, tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
       marks: [
@@ -70,7 +70,7 @@ function drawTradeoff({methods}) {
     const points = rows.flatMap(row => [...row.x.bySeed].filter(([seed]) => row.y.bySeed.has(seed))
       .map(([seed, value]) => ({x: 100 * value, y: 100 * row.y.bySeed.get(seed)})));
     const plot = Plot.plot({
-      width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 60, style: {fontSize: "12px"},
+      width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 60, marginBottom: 40, style: {fontSize: "12px"},
       x: {label: "test accuracy, %", nice: true}, y: {label: "test worst group accuracy, %", nice: true},
       marks: [
         Plot.dot(points, {x: "x", y: "y", r: 1.6, fill: "currentColor", fillOpacity: 0.25}),
@@ -112,8 +112,8 @@ function drawGroups({methods}) {
     const down = Math.ceil(groups.length / across);
     const at = {fx: row => place.get(row.group) % across, fy: row => Math.floor(place.get(row.group) / across)};
     const plot = Plot.plot({
-      width, height: down * (20 * rows.length + 34) + 44, marginLeft: margin, marginTop: 28, marginRight: 14, style: {fontSize: "12px"},
-      x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: 4}, y: {domain: rows.map(row => row.id), label: null, tickSize: 0,
+      width, height: down * (20 * rows.length + 34) + 50, marginLeft: margin, marginTop: 28, marginBottom: 40, marginRight: 14, style: {fontSize: "12px"},
+      x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: [0, 25, 50, 75, 100], tickFormat: value => value % 50 ? "" : String(value)}, y: {domain: rows.map(row => row.id), label: null, tickSize: 0,
         tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
       fx: {axis: null, padding: 0.12}, fy: {axis: null, padding: 0.16},
       marks: [
@@ -143,7 +143,7 @@ function curvePlot(items, width, height) {
     .flatMap(key => curves.epoch.map((epoch, j) => ({i, key, epoch, value: curves[key][j]}))));
   const at = {fx: row => row.i % across, fy: row => Math.floor(row.i / across)}, names = LINES.map(([, name]) => name);
   return Plot.plot({
-    width, height: Math.ceil(items.length / across) * height + 40, marginTop: 26, marginLeft: 44, style: {fontSize: "12px"},
+    width, height: Math.ceil(items.length / across) * height + 40, marginTop: 26, marginLeft: 44, marginBottom: 40, style: {fontSize: "12px"},
     x: {label: "epoch", ticks: 5}, y: {label: null, domain: [0, 100], ticks: 5, grid: true}, fx: {axis: null, padding: 0.08}, fy: {axis: null, padding: 0.2},
     color: {domain: names, range: SERIES, legend: true},
     marks: [
@@ -167,10 +167,11 @@ function drawCurves({methods}) {
   });
 }
 
-function drawRates({methods}) {
+function drawRates() {
   show("rates", width => {
-    const points = methods.flatMap(method => (runsOf.get(method.id) ?? []).map(run => ({
-      name: method.setting.name.replaceAll("_", " "), rate: method.setting.columns["optim.lr"], score: run.score, status: run.status})))
+    const settings = FACTS.settings.filter(setting => setting.task === chosen.task && matches(setting));
+    const points = settings.flatMap(setting => (runsOf.get(setting.i) ?? []).map(run => ({
+      name: setting.method.replaceAll("_", " "), rate: setting.columns["optim.lr"], score: run.score, status: run.status})))
       .filter(point => typeof point.rate === "number" && point.rate > 0);
     const shown = d3.groups(points, point => point.name).filter(([, of]) => new Set(of.map(point => point.rate)).size > 1).slice(0, 8);
     if (!shown.length) return null;
@@ -180,8 +181,8 @@ function drawRates({methods}) {
     const best = d3.groups(means, point => point.name).map(([, of]) => d3.greatest(of, point => point.score));
     const lost = shown.flatMap(([, of]) => of.filter(point => point.status === "diverged"));
     const plot = Plot.plot({
-      width: Math.min(width, 760), height: 340, grid: true, style: {fontSize: "12px"}, x: {type: "log", label: "learning rate", tickFormat: "~g"},
-      y: {label: "score on val, %", nice: true}, color: {domain: names, range: SERIES, legend: true}, symbol: {domain: names, legend: false},
+      width: Math.min(width, 760), height: 340, grid: true, marginBottom: 40, style: {fontSize: "12px"}, x: {type: "log", label: "learning rate", tickFormat: "~g"},
+      y: {label: "score on val, %", nice: true}, color: {domain: names, range: SERIES, legend: true}, symbol: {domain: names},
       marks: [
         Plot.dot(done, {x: "rate", y: row => 100 * row.score, fill: "name", r: 2.2, fillOpacity: 0.5}),
         Plot.line(means, {x: "rate", y: row => 100 * row.score, stroke: "name", strokeWidth: 1.8}),
@@ -202,10 +203,10 @@ function drawTuning() {
     const names = [...new Set(points.map(point => point.name))].slice(0, 8);
     const plot = Plot.plot({
       width: Math.min(width, 760), height: 300, grid: true, style: {fontSize: "12px"}, x: {label: "settings tried", tickFormat: "d", interval: 1},
-      y: {label: "expected best score on val, %", nice: true}, color: {domain: names.map(name => name.replaceAll("_", " ")), range: SERIES, legend: true},
+      y: {label: "expected best score on val, %", nice: true}, color: {domain: names, range: SERIES, legend: true},
       marks: [
         ...names.map((name, n) => Plot.line(points.filter(point => point.name === name), {x: "k", y: row => 100 * row.score,
-          stroke: () => name.replaceAll("_", " "), strokeWidth: 1.8, strokeDasharray: DASHES[n % 4], marker: "dot"})),
+          stroke: () => name, strokeWidth: 1.8, strokeDasharray: DASHES[n % 4], marker: "dot"})),
         Plot.tip(points, Plot.pointer({x: "k", y: row => 100 * row.score, title: row => `${row.name}, best of ${row.k}: ${(100 * row.score).toFixed(1)} %`})),
       ],
     });
@@ -217,7 +218,7 @@ function drawTuning() {
 function reliabilityPlot(curves, width) {
   const points = curves.flatMap(({name, curve}) => curve.map(point => ({...point, name})));
   return Plot.plot({
-    width: Math.min(width, 520), height: Math.min(width, 440), grid: true, style: {fontSize: "12px"},
+    width: Math.min(width, 520), height: Math.min(width, 440), grid: true, marginBottom: 40, style: {fontSize: "12px"},
     x: {label: "confidence, %", domain: [0, 100]}, y: {label: "accuracy, %", domain: [0, 100]},
     color: {domain: curves.map(curve => curve.name), range: SERIES, legend: curves.length > 1}, r: {range: [2, 9]},
     marks: [

@@ -10,10 +10,11 @@ from experiments.collect import Row
 from experiments.page.facts import Facts, read_predictions, thinned
 from experiments.page.pictures import Shown, examples_of, shown
 from experiments.runs import evaluations_of, summary_of
+from experiments.settings import APART
 from imbalance.judge.scores import probabilities, reliability
 
 # All runs together may take so many characters of each, so that a page of a thousand runs stays small.
-CURVES, LOGS = 3_000_000, 1_500_000
+CURVES, LOGS, NUMBERS, EXAMPLES = 3_000_000, 1_500_000, 1_500_000, 1_500_000
 LOG_LINES = 120
 MOST_CLASSES = 30  # of a confusion matrix shown whole
 ERRORS = 6  # of a group
@@ -67,16 +68,18 @@ def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
     config = {key.removeprefix("config."): value for key, value in row.items() if key.startswith("config.")}
     return {
         "command": f"python main.py --config={shlex.quote(str(directory / 'config.json'))}",
-        "config": {key: value for key, value in config.items() if key not in common},
-        "metrics": {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)},
+        "config": {key: value for key, value in config.items() if key not in common and f"config.{key}" not in APART},
+        "metrics": numbers(row, NUMBERS // (runs * 25)),
         "curves": thinned(lines, points=max(8, min(60, CURVES // (runs * 18 * 6)))),
-        "counts": {kind: summary[kind] for kind in ("classes", "groups") if kind in summary},
+        "counts": {
+            k: summary[k] for k in ("classes", "groups") if len(summary.get(k, {}).get("test", ())) <= MOST_CLASSES
+        },
         "made": {key: summary[key] for key in ("device", "commit", "versions", "data", "seconds") if summary.get(key)},
         "reason": summary.get("reason"),
         "log": log_of(directory, LOGS // runs),
         "confusion": confusion(saved, summary) if saved else None,
         "reliability": curve(saved) if saved else [],
-        "errors": surest_errors(saved, summary) if saved else [],
+        "errors": surest_errors(saved, summary, EXAMPLES // (runs * 110)) if saved else [],
     }
 
 
@@ -99,15 +102,33 @@ def curve(saved: dict[str, np.ndarray]) -> list[dict[str, float]]:
     ]
 
 
-def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of each test group the wrong predictions with the highest confidence, and how many wrong ones there are."""
+def numbers(row: Row, most: int) -> dict[str, float]:
+    """A run's metrics on val and test; without those of single classes where all would be too many."""
+    found = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
+    return (
+        found
+        if len(found) <= most
+        else {k: v for k, v in found.items() if k.count("/") == 1 or "/group_accuracy/" in k}
+    )
+
+
+def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """Of each test group the wrong predictions with the highest confidence, and how many wrong ones there are.
+
+    Worst groups first, and so few of each that they are `most` in all, though one of each of `most` groups.
+    """
     names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
     probability = probabilities(saved["logits"])
     predicted, confidence = probability.argmax(1), probability.max(1)
+    wrong = predicted != saved["targets"]
+    totals = np.bincount(saved["groups"], minlength=len(groups))
+    errors = np.bincount(saved["groups"][wrong], minlength=len(groups))
+    worst_first = [g for g in np.argsort(-errors / np.maximum(totals, 1), kind="stable") if errors[g]]
+    each = max(1, min(ERRORS, most // max(1, len(worst_first))))
     found = []
-    for g, group in enumerate(groups):
-        wrong = np.flatnonzero((saved["groups"] == g) & (predicted != saved["targets"]))
-        surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:ERRORS]
+    for g in worst_first[: max(1, most)]:
+        rows = np.flatnonzero((saved["groups"] == g) & wrong)
+        surest = rows[np.argsort(-confidence[rows], kind="stable")][:each]
         examples = [
             {
                 "row": int(i),
@@ -118,9 +139,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> list
             }
             for i in surest
         ]
-        found.append(
-            {"group": group, "wrong": len(wrong), "of": int((saved["groups"] == g).sum()), "examples": examples}
-        )
+        found.append({"group": groups[g], "wrong": int(errors[g]), "of": int(totals[g]), "examples": examples})
     return found
 
 

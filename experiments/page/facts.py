@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.aggregates import bootstrap, improvement, interquartile_mean, profile
 from experiments.collect import Row
-from experiments.intervals import SMALL, expected_best, quantiles
+from experiments.intervals import FEWEST, SMALL, expected_best, quantiles
 from experiments.runs import evaluations_of
 from experiments.settings import common, own_rule, task_labels, varying
 from imbalance.judge.metrics import SUMMARIES
@@ -56,7 +57,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
         settings.append(
             {
                 "name": name,
-                "method": name.removeprefix(f"{data}_") if len(set(tasks)) > 1 else name,
+                "method": name.removeprefix(f"{data}_"),
                 "overrides": overrides,
                 "columns": columns_here,
                 "task": tasks[i],
@@ -68,6 +69,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
     shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
     order = [*metrics, *SUMMARIES, *SCORE_SUMMARIES]
     names = [name for name in dict.fromkeys(order) if name in shown]
+    over_tasks = aggregates(settings, runs, metrics)
     for run in runs:
         run["values"] = {
             rule: [_short(values.get(f"test/{name}")) for name in names] for rule, values in run.pop("metrics").items()
@@ -83,6 +85,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
         "metrics": [describe_metric(name) for name in names],
         "rules": [{"name": OWN_RULE, "labels": None}, *({"name": n, "labels": labels} for n, labels, _ in RULES)],
         "t": [round(float(t), 4) for t in quantiles(max(Counter(of_setting).values()))],
+        "aggregates": over_tasks,
         "tuning": tuning(rows, of_setting, settings),
         "few": SMALL,
     }
@@ -189,11 +192,54 @@ def tuning(rows: list[Row], of_setting: list[int], settings: list[dict[str, Any]
             key = (row["name"], settings[setting]["task"])
             scores.setdefault(key, {}).setdefault(setting, []).append(row["score"])
     return [
-        {"name": name, "task": task, "k": k + 1, "score": _short(value)}
+        {"name": name.replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
         for (name, task), by_setting in scores.items()
         if len(by_setting) >= 3
         for k, value in enumerate(expected_best([float(np.mean(found)) for found in by_setting.values()]))
     ]
+
+
+def aggregates(
+    settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """By metric, what rliable says of the methods that were run on all tasks with the same seeds, of two or more tasks."""
+    tasks = list(dict.fromkeys(setting["task"] for setting in settings))
+    found = {}
+    for metric in metrics if len(tasks) > 1 else ():
+        by_method: dict[str, dict[str, dict[int, float]]] = {}
+        for run in runs:
+            value = run["metrics"][OWN_RULE].get(f"test/{metric}")
+            if value is not None:
+                setting = settings[run["setting"]]
+                differing = [f"{k}={v}" for k, v in setting["columns"].items() if not k.startswith("data.")]
+                method = ", ".join([setting["method"].replace("_", " "), *differing])
+                by_method.setdefault(method, {}).setdefault(setting["task"], {})[run["seed"]] = value
+        whole = {method: by_task for method, by_task in by_method.items() if len(by_task) == len(tasks)}
+        seeds = [set(by_seed) for by_task in whole.values() for by_seed in by_task.values()]
+        shared = sorted(set.intersection(*seeds)) if seeds else []
+        if len(shared) < FEWEST or metric in LOWER_IS_BETTER:
+            continue
+        scores = {m: np.array([[by_task[t][s] for s in shared] for t in tasks]) for m, by_task in whole.items()}
+        baseline = next((m for name in ("erm", "ce") for m in scores if m == name), next(iter(scores)))
+        low = min(float(of.min()) for of in scores.values())
+        thresholds = np.linspace(low, 1, 41)
+        rows = [
+            {
+                "method": method,
+                "iqm": bootstrap(interquartile_mean, of, paired=False),
+                "improvement": None
+                if method == baseline
+                else bootstrap(improvement, of, scores[baseline], paired=True),
+                "profile": [_short(share) for share in profile(of, thresholds)],
+            }
+            for method, of in scores.items()
+        ]
+        rows.sort(key=lambda row: -row["iqm"].value)
+        found[metric] = {
+            "tasks": len(tasks), "seeds": len(shared), "baseline": baseline, "rows": rows,
+            "thresholds": [_short(t) for t in thresholds],
+        }  # fmt: skip
+    return found
 
 
 def describe_metric(name: str) -> dict[str, Any]:

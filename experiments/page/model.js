@@ -2,7 +2,7 @@
 "use strict";
 const FACTS = JSON.parse(document.getElementById("facts").textContent);
 const PICTURES = JSON.parse(document.getElementById("pictures").textContent);
-const chosen = {task: null, metric: 0, rule: FACTS.rules[0].name, baseline: null, words: []};
+const chosen = {task: null, metric: 0, rule: FACTS.rules[0].name, baseline: null, words: [], every: false};
 
 const runsOf = d3.group(FACTS.runs.map((run, i) => ({...run, i})), run => run.setting);
 FACTS.settings.forEach((setting, i) => { setting.i = i; setting.label = labelOf(setting); });
@@ -11,7 +11,7 @@ function labelOf(setting) {
   const own = FACTS.columns.filter(key => key in setting.columns && !(key.startsWith("data.") && FACTS.tasks?.length > 1));
   const differing = own.filter(key => FACTS.settings.some(
     other => other.name === setting.name && textOf(other.columns[key]) !== textOf(setting.columns[key])));
-  return [setting.name.replaceAll("_", " "), ...differing.map(key => `${key.split(".").pop()} ${textOf(setting.columns[key])}`)].join(", ");
+  return [setting.method.replaceAll("_", " "), ...differing.map(key => `${key.split(".").pop()} ${textOf(setting.columns[key])}`)].join(", ");
 }
 
 function textOf(value) {
@@ -41,10 +41,17 @@ function matches(setting, words = chosen.words) {
   return words.every(word => text.includes(word));
 }
 
-// Every setting of the chosen task that the filter leaves, best first.
+// Of the settings of one config file on one task, the one with the best mean score on val over its seeds.
+const scoreOf = setting => d3.mean(runsOf.get(setting.i) ?? [], run => run.score) ?? -Infinity;
+const alike = d3.group(FACTS.settings, setting => setting.task, setting => setting.name);
+const isChosen = setting => d3.greatest(alike.get(setting.task).get(setting.name), scoreOf) === setting;
+const hasSeveral = setting => alike.get(setting.task).get(setting.name).length > 1;
+
+// Every method of the chosen task that the filter leaves, at the setting that val chooses or at all, best first.
 function view() {
   const metric = FACTS.metrics[chosen.metric];
-  const methods = FACTS.settings.filter(s => s.task === chosen.task && matches(s)).map(setting => summarised(setting, chosen.metric));
+  const methods = FACTS.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || isChosen(s)))
+    .map(setting => summarised(setting, chosen.metric));
   const sign = metric.lower ? 1 : -1;
   methods.sort((a, b) => a.mean === null ? 1 : b.mean === null ? -1 : sign * (a.mean - b.mean));
   methods.forEach((method, i) => { method.rank = i + 1; method.best = i === 0 && method.mean !== null; });

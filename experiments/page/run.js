@@ -7,6 +7,7 @@ function openRun(i) {
   const run = FACTS.runs[i], setting = FACTS.settings[run.setting];
   const details = JSON.parse(document.getElementById(`details-${i}`).textContent);
   document.getElementById("run-title").textContent = `${setting.label}, seed ${run.seed}`;
+  if (!dialog.open) dialog.showModal(); // before its figures are drawn: they are as wide as it is
   const body = document.getElementById("run-body");
   body.replaceChildren(
     ...summaryOf(run, details),
@@ -17,7 +18,6 @@ function openRun(i) {
     heading("Made with"), listOf({...details.made, ...details.made.versions, versions: undefined}),
     heading("Log"), element("pre", {tabindex: 0, "aria-label": "log.txt"}, details.log || "no log.txt"),
   );
-  if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   document.getElementById("run-title").focus();
 }
