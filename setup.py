@@ -1,19 +1,51 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SWEEP = ["optuna>=4", "submitit>=1.5"]
-REPORT = ["matplotlib>=3.8"]
-PARQUET = ["pyarrow>=14"]
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "__init__.py").read_text(encoding="utf-8"))[1]
+
+EXTRAS = {
+    "sweep": ["optuna>=4", "submitit>=1.5"],  # hyperparameter search; Slurm
+    "report": ["matplotlib>=3.8", "jinja2>=3.1"],  # figures, and the page
+    "parquet": ["pyarrow>=14"],  # Parquet files: tables of one's own, and of collected runs
+    "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],  # trained models as ONNX, checked once written
+}
+ALL = sorted(package for packages in EXTRAS.values() for package in packages)
 
 setup(
     name="imbalance",
-    version="0.1.0",
+    version=VERSION,
     description="Training and judging classifiers under class imbalance and sub-population shift",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The imbalance developers",
+    license="MIT",
+    license_files=["LICENSE"],
+    project_urls={"Paper": "https://arxiv.org/abs/2112.12986"},
+    keywords=["class imbalance", "long-tailed", "distribution shift", "group robustness", "importance weighting"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
+    # imbalance/configs and imbalance/experiments are links to the folders at the top, so that a wheel has them too.
     packages=find_packages(include=["imbalance", "imbalance.*"]),
+    package_data={
+        "imbalance": ["py.typed", "configs/*.py"],
+        "imbalance.experiments": ["*.csv", "*.yaml"],
+        "imbalance.experiments.page": ["*.j2", "*.css", "*.js", "vendor/*"],
+    },
+    entry_points={"console_scripts": ["imbalance=imbalance.cli:main"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -25,11 +57,11 @@ setup(
         "wandb>=0.18",
         "pydantic>=2.7",  # checks the types and ranges of a config; wandb needs it too
         "scikit-learn>=1.4",  # the digits, which need no download
+        "safetensors>=0.4",  # weights for other programs; accelerate needs it too
     ],
-    extras_require={
-        "sweep": SWEEP,
-        "report": REPORT,
-        "parquet": PARQUET,
-        "dev": ["pytest>=8", "ruff>=0.6", *SWEEP, *REPORT, *PARQUET],
+    extras_require=EXTRAS
+    | {
+        "all": ALL,
+        "dev": ["pytest>=8", "selenium>=4.20", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *ALL],
     },
 )

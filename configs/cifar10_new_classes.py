@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
             imbalance_ratio=1.0,
             total=0,
             val_fraction=0.1,
+            draw="stratified",  # which images depends on the seed
             download=False,  # True fetches the files if they are missing (170 MB)
         ),
         train_map=(("cat", "cat"), ("dog", "dog")),

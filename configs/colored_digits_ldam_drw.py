@@ -1,8 +1,9 @@
 """Colored digits: LDAM with deferred re-weighting.
 
 Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019, for the imbalance
-of the classes. Class counts adjust the loss, groups nothing. Val's groups select the epoch. Nothing is downloaded.
-Worst group 44 % and average 96 % on test with seed 0, in a few seconds on one core.
+of the classes, with their normalised head and its scale. Class counts adjust the loss, groups nothing. Val's groups
+select the epoch. Nothing is downloaded. Worst group 46 % and average 98 % on test with seed 0, in a few seconds on
+one core.
 
     python main.py --config=configs/colored_digits_ldam_drw.py
 """
@@ -29,9 +30,9 @@ def get_config() -> ConfigDict:
     config.sampler = create(name="shuffle")
     config.weights = create(name="deferred", by="class", beta=0.9999, start_epoch=80)
     config.mix = create(name="none")  # or "mixup", "lisa"
-    config.loss = create(name="ldam", max_margin=0.5, scale=10.0)
+    config.loss = create(name="ldam", max_margin=0.5, scale=30.0)
     config.objective = create(name="average")
-    config.model = create(name="mlp", hidden=(128, 128))
+    config.model = create(name="mlp_cosine", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.03, momentum=0.9, weight_decay=0.0)
     config.optim.schedule = create(name="constant", warmup_epochs=0)
     config.head = create(name="none")  # what becomes of the last layer after training
@@ -50,7 +51,7 @@ def get_config() -> ConfigDict:
         deterministic=False,  # the same bits on a GPU too
     )
     config.callbacks = create(
-        select="best",  # by the monitored metric; "last": the last epoch's
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
         monitor="val/worst_group_accuracy",
         patience=0,  # evaluations without a better monitored metric before training ends; 0: never
         stop_at_interpolation=False,  # end after an epoch whose every prediction was right

@@ -20,8 +20,22 @@ def get_config() -> ConfigDict:
 
     config.data = create(
         name="fashion",
+        # The largest class first.
+        classes=(
+            "T-shirt",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle boot",
+        ),
         imbalance="exp",  # "none", "exp" or "step"
         imbalance_ratio=100.0,  # largest over smallest class
+        total=0,  # examples of train, and of val where it comes from train; 0: as many as the ratio allows
         val_from="test",  # train keeps the published counts; "train" leaves test whole
         val_fraction=0.1,  # of that split
         augment=("flip",),

@@ -1,6 +1,6 @@
 """Your own images: cross-entropy under importance weights of the groups.
 
-Any CSV or Parquet file of `path,target` and attributes beside a folder of images; `python -m imbalance.data verify`
+Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `python -m imbalance.data verify`
 with this config says what is wrong with them. Cost and what it reaches depend on the data.
 
     python main.py --config=configs/table_ce.py
@@ -20,13 +20,18 @@ def get_config() -> ConfigDict:
 
     config.data = create(
         name="table",
-        file="table.csv",  # in data_dir: path,target and columns of attributes; one named split says train, val or test
+        file="table.csv",  # in data_dir, or .parquet
+        delimiter=",",
         folder="images",  # in data_dir: what the paths are relative to
-        classes=("negative", "positive"),  # values of target
-        groups=("target",),  # columns whose combinations are the groups, such as ("target", "hospital")
-        val_fraction=0.1,  # of every group; 0.0 where the table has a column split
+        path="path",  # the column of the images' paths
+        target="target",  # the column of the classes
+        classes=("negative", "positive"),  # its values
+        groups=(),  # columns whose combinations are the groups, such as ("target", "hospital"); (): the classes
+        split="",  # the column that says train, val or test; "": none
+        val_fraction=0.1,  # of every group; 0.0 for a split that the table has
         test_fraction=0.2,
         mode="RGB",  # of the images; "L": grey
+        convert=False,  # True: images of other modes too (grey, palette, transparency)
         resize=256,  # the shorter side
         size=224,  # cropped from the middle
         augment=("flip", "random_resized_crop"),
@@ -55,7 +60,7 @@ def get_config() -> ConfigDict:
         deterministic=False,  # the same bits on a GPU too
     )
     config.callbacks = create(
-        select="best",  # or "last"
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
         monitor="val/worst_group_accuracy",
         patience=0,  # evaluations without a better monitored metric before training ends; 0: never
         stop_at_interpolation=False,  # end after an epoch whose every prediction was right

@@ -1,8 +1,9 @@
 """Waterbirds: the polynomially-tailed loss under importance weights of the groups.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, whose code loads this
-data set, but whose paper has no experiment on it. ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a
-GPU; not yet run here. Get the images with `python -m imbalance.data download waterbirds`.
+data set, but whose paper has no experiment on it. Settings of waterbirds_erm, but for the selected epoch. ResNet-50
+from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `python -m
+imbalance.data download waterbirds`.
 
     python main.py --config=configs/waterbirds_poly.py
 """
@@ -23,7 +24,7 @@ def get_config() -> ConfigDict:
         name="waterbirds",
         size=224,  # resized to 256×256 and cropped
         regenerated=False,  # True takes a copy whose counts are not the published ones
-        augment=(),  # or "flip", "random_resized_crop"
+        augment=("random_resized_crop", "flip"),  # or () for none
     )
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="group", exponent=1.0)
@@ -49,7 +50,7 @@ def get_config() -> ConfigDict:
         deterministic=False,  # the same bits on a GPU too
     )
     config.callbacks = create(
-        select="best",  # or "last"
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
         monitor="val/worst_group_accuracy",
         patience=0,  # evaluations without a better monitored metric before training ends; 0: never
         stop_at_interpolation=False,  # end after an epoch whose every prediction was right

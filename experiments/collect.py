@@ -1,24 +1,24 @@
 """Every run under a work_dir as a row of one table, CSV or Parquet by the suffix.
 
-    python -m experiments.collect --work_dir=runs --output=runs.parquet
+    imbalance collect --work_dir=runs --output=runs.parquet
 
 A row has the config, flattened, the run's status, score, seconds and every metric of the selected weights. No run is
-left out: one that has no summary yet is `incomplete`, and diverged and interrupted ones are counted like the others.
+left out: one that has no summary yet is `incomplete`, one whose summary cannot be read `damaged`, and diverged and
+interrupted ones are counted like the others.
 """
 
-import csv
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
-from experiments.runs import WORK_DIR, exit_status
 from imbalance.config import flatten
 from imbalance.errors import BadInput
+from imbalance.output import one_line
 
-OUTPUT = flags.DEFINE_string("output", None, "The .csv or .parquet file to write; by default <work_dir>/runs.csv.")
+from . import tables
+from .runs import summary_of
 
 Row = dict[str, Any]
 INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # in place of a summary that is not there yet
@@ -36,14 +36,18 @@ def collect(work_dir: Path) -> list[Row]:
         directory = path.parent
         if directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts:  # a part of the run above it
             continue
-        config = json.loads(path.read_text())
-        summary_path = directory / "summary.json"
-        summary = json.loads(summary_path.read_text()) if summary_path.exists() else INCOMPLETE
+        config = config_of(path)
+        if config is None:
+            continue
+        try:
+            summary = summary_of(directory) if (directory / "summary.json").exists() else INCOMPLETE
+        except BadInput:
+            summary = INCOMPLETE | {"status": "damaged"}
         rows.append(
             {
                 "run": str(directory.relative_to(work_dir)),
-                "name": directory.parts[-3],
-                "overrides": directory.parts[-2],
+                "name": directory.absolute().parts[-3],
+                "overrides": directory.absolute().parts[-2],
                 "seed": config["seed"],
                 "status": summary["status"],
                 **{key: summary.get(key) for key in OF_SUMMARY},
@@ -55,6 +59,19 @@ def collect(work_dir: Path) -> list[Row]:
     return rows
 
 
+def config_of(path: Path) -> dict[str, Any] | None:
+    """A run's config; None, and a line on stderr, for a file that is damaged or no run's."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and {"seed", "trainer", "optim", "callbacks"} <= config.keys():
+            return config
+        reason = "not the config of a run"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    print(one_line(f"{path}: left out: {reason}"), file=sys.stderr)
+    return None
+
+
 def columns(rows: list[Row]) -> list[str]:
     """The keys of all rows, in the order in which they first appear."""
     return list(dict.fromkeys(key for row in rows for key in row))
@@ -62,10 +79,7 @@ def columns(rows: list[Row]) -> list[str]:
 
 def write_csv(path: Path, rows: list[Row]) -> None:
     """nan and what a row lacks are empty cells."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns(rows), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    tables.write_csv(path, columns(rows), rows)
 
 
 def write_parquet(path: Path, rows: list[Row]) -> None:
@@ -90,22 +104,18 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
 WRITERS = {".csv": write_csv, ".parquet": write_parquet}
 
 
-def write() -> None:
-    work_dir = Path(WORK_DIR.value)
-    output = Path(OUTPUT.value or work_dir / "runs.csv")
-    if output.suffix not in WRITERS:
-        raise BadInput(f"--output={output}: must end in one of {', '.join(WRITERS)}")
-    rows = collect(work_dir)
+def write(*, work_dir: str, output: str | None) -> None:
+    """Write the table of all runs.
+
+    Args:
+        output: a .csv or .parquet file; by default <work_dir>/runs.csv.
+    """
+    path = Path(output or Path(work_dir) / "runs.csv")
+    if path.suffix not in WRITERS:
+        raise BadInput(f"--output={path}: must end in one of {', '.join(WRITERS)}")
+    rows = collect(Path(work_dir))
     if not rows:
         raise BadInput(f"--work_dir={work_dir}: no runs there")
-    WRITERS[output.suffix](output, rows)
+    WRITERS[path.suffix](path, rows)
     counts = Counter(row["status"] for row in rows)
-    print(f"{output}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(write, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    print(f"{path}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))

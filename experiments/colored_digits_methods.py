@@ -3,18 +3,15 @@
 Each method is its config as it stands. The learning rate of each is the best of LEARNING_RATES by the val worst-group
 accuracy at the selected epoch, over three seeds that the table does not use: the same budget for all.
 
-    python -m experiments.colored_digits_methods          # the table
-    python -m experiments.colored_digits_methods --tune   # what the learning rates in the configs come from
+    imbalance reproduce colored_digits_methods          # the table
+    imbalance reproduce colored_digits_methods --tune   # what the learning rates in the configs come from
 """
 
 from pathlib import Path
 
-from absl import app, flags
-
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Summary, configured, evaluations_of, exit_status, metric, run_all
-
-TUNE = flags.DEFINE_bool("tune", False, "Show where the configs' learning rates come from instead.")
+from .intervals import mean
+from .runs import Summary, configured, evaluations_of, metric, run_all
+from .tables import markdown
 
 SEEDS, TUNING_SEEDS = range(10), range(100, 103)
 LEARNING_RATES = (0.01, 0.03, 0.1)
@@ -31,20 +28,18 @@ METHODS = (
 WORST = "worst_group_accuracy"
 
 
-def main(argv: list[str]) -> int:
-    return exit_status(tune if TUNE.value else table, argv)
+def colored_digits_methods(*, tune: bool, work_dir: str, jobs: int, at_once: int) -> None:
+    """Print the table, or (`tune`) where the configs' learning rates come from."""
+    (learning_rates if tune else table)(work_dir, jobs, at_once)
 
 
-def table() -> None:
+def table(work_dir: str, jobs: int, at_once: int) -> None:
     """Worst-group test accuracy of every method, at the epoch that val selects and at the last."""
     # Test is looked at beside val, so that the last epoch's is known too; nothing is chosen by it.
     overrides = {"trainer.eval_splits": ("val", "test")}
-    runs = [configured(name, overrides, seed, WORK_DIR.value) for _, name, _ in METHODS for seed in SEEDS]
-    summaries = iter(run_all(runs, JOBS.value, AT_ONCE.value))
-    print(
-        "| method | groups read in training | worst group, selected epoch | last epoch | average, selected epoch | n |"
-    )
-    print("|---|---|---|---|---|---|")
+    runs = [configured(name, overrides, seed, work_dir) for _, name, _ in METHODS for seed in SEEDS]
+    summaries = iter(run_all(runs, jobs, at_once))
+    rows = []
     for title, name, reads in METHODS:
         of_method = [next(summaries) for _ in SEEDS]
         worst, average = (
@@ -52,23 +47,31 @@ def table() -> None:
         )
         # A head is put on the selected weights only.
         last = "–" if name == "colored_digits_dfr" else mean([at_the_end(s) for s in of_method]).percent()
-        print(f"| {title} | {reads} | {worst.percent()} | {last} | {average.percent()} | {worst.n} |")
+        rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
+    heads = [
+        "method",
+        "groups read in training",
+        "worst group, selected epoch",
+        "last epoch",
+        "average, selected epoch",
+    ]
+    print(markdown([*heads, "n"], rows), end="")
 
 
-def tune() -> None:
+def learning_rates(work_dir: str, jobs: int, at_once: int) -> None:
     """Val worst-group accuracy at the selected epoch, by method and learning rate."""
     runs = [
-        configured(name, {"optim.lr": lr}, seed, WORK_DIR.value)
+        configured(name, {"optim.lr": lr}, seed, work_dir)
         for _, name, _ in METHODS
         for lr in LEARNING_RATES
         for seed in TUNING_SEEDS
     ]
-    summaries = iter(run_all(runs, JOBS.value, AT_ONCE.value))
-    print("| method | " + " | ".join(f"lr {lr:g}" for lr in LEARNING_RATES) + " |")
-    print("|---" * (len(LEARNING_RATES) + 1) + "|")
+    summaries = iter(run_all(runs, jobs, at_once))
+    rows = []
     for title, _, _ in METHODS:
         means = [mean([best_on_val(next(summaries)) for _ in TUNING_SEEDS]) for _ in LEARNING_RATES]
-        print(f"| {title} | " + " | ".join(f"{100 * m.value:.1f}" for m in means) + " |")
+        rows.append([title, *(f"{100 * m.value:.1f}" for m in means)])
+    print(markdown(["method", *(f"lr {lr:g}" for lr in LEARNING_RATES)], rows), end="")
 
 
 def best_on_val(summary: Summary) -> float:
@@ -78,7 +81,3 @@ def best_on_val(summary: Summary) -> float:
 
 def at_the_end(summary: Summary) -> float:
     return evaluations_of(Path(summary["run_directory"]))[-1][f"test/{WORST}"]
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -1,44 +1,48 @@
 """Compare configs over shared seeds, with intervals.
 
-    python -m experiments.compare --configs=digits_ce,digits_poly --seeds=5
+    imbalance compare --config=digits_ce,digits_poly --seeds=5
 
-Every run is the ordinary one that main.py makes, in the same directory: what is done already is read, not run again.
-Prints a Markdown table of the mean of a metric with its 95 % t-interval, and of the differences, paired by seed, from
-the first config. A diverged run is counted, and left out of the means.
+Every run is the ordinary one that `imbalance train` makes, in the same directory: what is done already is read, not run
+again. Prints a Markdown table of the mean of a metric with its 95 % t-interval, and of the differences, paired by seed,
+from the first config. A diverged run is counted, and left out of the means.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags
-
-from experiments.intervals import mean, paired_difference
-from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, metric, run_all
-from imbalance.errors import BadInput
-
-METRIC = flags.DEFINE_string("metric", "test/balanced_accuracy", "A metric of summary.json.")
+from .intervals import mean, paired_difference
+from .runs import configured, metric, not_of_seeds, run_all
+from .tables import markdown
 
 
-def compare() -> None:
-    if not CONFIGS.value:
-        raise BadInput("--configs: missing; the first is what the others are compared with")
-    paths, seeds = CONFIGS.value, range(SEEDS.value)
-    cells = [(path, seed) for seed in seeds for path in paths]
-    summaries = run_all([configured(path, {}, seed, WORK_DIR.value) for path, seed in cells], JOBS.value, AT_ONCE.value)
-    found = {path: {} for path in paths}
+def compare(
+    *,
+    config: Sequence[str],
+    overrides: Mapping[str, Any],
+    metric_name: str,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    at_once: int,
+) -> None:
+    """Train what is missing, and print the table.
+
+    Args:
+        config: files or names; the first is what the others are compared with.
+        overrides: of all of them.
+        metric_name: of summary.json.
+    """
+    cells = [(path, seed) for seed in range(seeds) for path in config]
+    overrides = not_of_seeds(overrides)
+    summaries = run_all([configured(path, overrides, seed, work_dir) for path, seed in cells], jobs, at_once)
+    found: dict[str, dict[int, float]] = {path: {} for path in config}
     for (path, seed), summary in zip(cells, summaries):
-        found[path][seed] = metric(summary, METRIC.value)
-    print(f"| {METRIC.value}, % | mean ± 95 % t-interval | n | diverged | difference from {Path(paths[0]).stem} |")
-    print("|---|---|---|---|---|")
+        found[path][seed] = metric(summary, metric_name)
+    rows = []
     for path, values in found.items():
         over_seeds = mean(list(values.values()))
-        difference = "" if path == paths[0] else paired_difference(values, found[paths[0]]).percent()
-        lost = len(seeds) - over_seeds.n
-        print(f"| {Path(path).stem} | {over_seeds.percent()} | {over_seeds.n} | {lost} | {difference} |")
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(compare, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+        difference = "" if path == config[0] else paired_difference(values, found[config[0]]).percent()
+        rows.append([Path(path).stem, over_seeds.percent(), over_seeds.n, seeds - over_seeds.n, difference])
+    heads = [f"{metric_name}, %", "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
+    print(markdown(heads, rows), end="")

@@ -5,17 +5,17 @@ The lines are the limits of training, computed by `imbalance.theory.oracle`. Pri
 project, from the seed of that notebook: the paper has the picture, and no numbers. Ours goes to <folder>/figure1.png and
 .pdf. It takes seconds.
 
-    python -m experiments.figure1
+    imbalance reproduce figure1
 """
 
 import numpy as np
 import torch
-from absl import app
 
-from experiments.figures import FOLDER, NEUTRAL, PALETTE, published, save, subplots
-from experiments.intervals import mean
-from experiments.runs import exit_status
 from imbalance.theory.oracle import margin_direction, poly_direction
+
+from .figures import NEUTRAL, PALETTE, published, save, subplots
+from .intervals import mean
+from .tables import markdown
 
 MINORITY, MAJORITY = np.array([0.0, 5.0]), np.array([5.0, 0.0])
 SIZES, SEED, SEEDS = (20, 200), 1, range(50)
@@ -50,7 +50,7 @@ def measure(direction: np.ndarray) -> tuple[float, float]:
     return float(angle), float(-(normal @ (MINORITY + MAJORITY) / 2 + bias))
 
 
-def show() -> None:
+def figure1(*, folder: str) -> None:
     inputs, targets = draw(SEED)
     ours = {name: measure(direction) for name, direction in limits(inputs, targets).items()}
     over_seeds = {name: [] for name in ours}
@@ -61,19 +61,17 @@ def show() -> None:
         f"Degrees off the diagonal, and how far off the midpoint; draw {SEED} is the notebook's. Mean ± 95 % t-interval "
         f"over {len(SEEDS)} others.\nIn brackets an independent computation of the same draw.\n"
     )
-    print("| limit | angle, ° | offset | angle over other draws | offset over them |")
-    print("|---|---|---|---|---|")
+    rows = []
     for name, (angle, offset) in ours.items():
         theirs = [published("figure1", f"{name} {what}").value for what in ("angle", "offset")]
         angles, offsets = (mean(values) for values in zip(*over_seeds[name]))
-        print(
-            f"| {name} | {angle:.1f} ({theirs[0]:.1f}) | {offset:.2f} ({theirs[1]:.2f}) "
-            f"| {angles.text(digits=1)} | {offsets.text(digits=2)} |"
-        )
-    picture(inputs, targets)
+        beside = f"{angle:.1f} ({theirs[0]:.1f})", f"{offset:.2f} ({theirs[1]:.2f})"
+        rows.append([name, *beside, angles.text(digits=1), offsets.text(digits=2)])
+    print(markdown(["limit", "angle, °", "offset", "angle over other draws", "offset over them"], rows), end="")
+    picture(inputs, targets, folder)
 
 
-def picture(inputs: np.ndarray, targets: np.ndarray) -> None:
+def picture(inputs: np.ndarray, targets: np.ndarray, folder: str) -> None:
     figure, axes = subplots(1, 2, width=7.2, height=3.7)
     found, across = limits(inputs, targets), np.array([-4.0, 9.0])
     shown = (
@@ -90,12 +88,4 @@ def picture(inputs: np.ndarray, targets: np.ndarray) -> None:
         axis.plot(across, across, color=NEUTRAL, linewidth=0.8, zorder=0, label="best for equal classes")
         axis.set(title=title, xlim=(-3.2, 8.2), ylim=(-3.2, 8.2), aspect="equal", xticks=[0, 5], yticks=[0, 5])
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, columnspacing=1.2, handlelength=1.8)
-    save(figure, FOLDER.value, "figure1")
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(show, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    save(figure, folder, "figure1")

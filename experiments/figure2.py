@@ -7,17 +7,17 @@ Wishart matrix, so that n + 2 dimensions hold the same distribution exactly. Lim
 errors are exact. Printed beside an independent computation of the same setting; the picture goes to
 <folder>/figure2.png and .pdf.
 
-    python -m experiments.figure2
+    imbalance reproduce figure2
 """
 
 import numpy as np
-from absl import app
 from scipy.special import ndtr
 
-from experiments.figures import FOLDER, PALETTE, published, save, subplots
-from experiments.intervals import mean
-from experiments.runs import exit_status
 from imbalance.theory.oracle import margin_direction, poly_direction
+
+from .figures import PALETTE, published, save, subplots
+from .intervals import mean
+from .tables import markdown
 
 DIMENSIONS, EXAMPLES = 10**6, 100
 NORM = DIMENSIONS**0.251
@@ -55,24 +55,25 @@ def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[s
     return found
 
 
-def show() -> None:
+def figure2(*, folder: str) -> None:
     left = {m: [limit_errors(m, seed, EXPONENTS_LEFT) for seed in SEEDS] for m in MINORITIES}
     right = [limit_errors(MINORITIES[-1], seed, EXPONENTS_RIGHT) for seed in SEEDS]
     print(
         f"Errors in %, mean ± 95 % t-interval over {len(SEEDS)} draws; 91 against 9 examples.\nIn brackets an independent computation of the same setting.\n"
     )
-    print("| limit | majority | minority | mean of both |\n|---|---|---|---|")
+    rows = []
     for name in right[0]:
         cells = []
         for i, group in enumerate(("majority", "minority", "overall")):
             theirs = published("figure2 right", f"{name} {group}")
             beside = "" if theirs is None else f" ({theirs.value:g})"
             cells.append(mean([e[name][i] for e in right]).text(digits=2) + beside)
-        print(f"| {'maximum margin' if name == 'margin' else f'poly, ρ = {name}'} | {' | '.join(cells)} |")
-    picture(left, right)
+        rows.append(["maximum margin" if name == "margin" else f"poly, ρ = {name}", *cells])
+    print(markdown(["limit", "majority", "minority", "mean of both"], rows), end="")
+    picture(left, right, folder)
 
 
-def picture(left: dict[int, list], right: list) -> None:
+def picture(left: dict[int, list], right: list, folder: str) -> None:
     figure, (at_left, at_right) = subplots(1, 2, width=7.2, height=3.1)
     ratios = [(EXAMPLES - m) / m for m in MINORITIES]
     labels = {"margin": "maximum margin"} | {str(rho): f"poly, ρ = {rho}" for rho in EXPONENTS_LEFT}
@@ -92,12 +93,4 @@ def picture(left: dict[int, list], right: list) -> None:
         )  # fmt: skip
     at_right.set(xlabel="ρ, for a minority weight of (91/9)$^ρ$", ylabel="error, %", ylim=(0, None))
     at_right.legend()
-    save(figure, FOLDER.value, "figure2")
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(show, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+    save(figure, folder, "figure2")

@@ -1,15 +1,12 @@
 """Figure 3 of the paper: trained to the last epoch, weights move the polynomial loss and not cross-entropy.
 
 CIFAR-10 cat/dog and CelebA, {cross-entropy, poly} × {no weights, weights, weights to a higher power}. Hours a run on two
-cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --notrain shows what there is, unfinished runs too.
+cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --no-train shows what there is, unfinished runs too.
 
-    python -m experiments.figure3 --data=cifar --seeds=10
+    imbalance reproduce figure3 --data=cifar --seeds=10
 """
 
-from absl import app
-
-from experiments.paper_rows import compare, last
-from experiments.runs import exit_status
+from .paper_rows import compare, last
 
 ROWS = {
     "cifar": {
@@ -31,9 +28,6 @@ ROWS = {
 }
 
 
-def main(argv: list[str]) -> int:
-    return exit_status(lambda: compare("figure3", "Last epoch", ROWS, last), argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+def figure3(**arguments) -> None:
+    """`paper_rows.compare` of these rows."""
+    compare("figure3", "Last epoch", ROWS, last, **arguments)

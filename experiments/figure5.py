@@ -1,15 +1,12 @@
 """Figure 5 of the paper: the polynomial loss against the methods of its time, each tuned.
 
-CIFAR-10 cat/dog and CelebA. Hours a run on two cores for CIFAR; CelebA is for a GPU. --notrain shows what there is,
+CIFAR-10 cat/dog and CelebA. Hours a run on two cores for CIFAR; CelebA is for a GPU. --no-train shows what there is,
 unfinished runs too.
 
-    python -m experiments.figure5 --data=cifar --seeds=10
+    imbalance reproduce figure5 --data=cifar --seeds=10
 """
 
-from absl import app
-
-from experiments.paper_rows import compare, last
-from experiments.runs import exit_status
+from .paper_rows import compare, last
 
 ROWS = {
     "cifar": {
@@ -31,9 +28,6 @@ ROWS = {
 }
 
 
-def main(argv: list[str]) -> int:
-    return exit_status(lambda: compare("figure5", "Tuned", ROWS, last), argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+def figure5(**arguments) -> None:
+    """`paper_rows.compare` of these rows."""
+    compare("figure5", "Tuned", ROWS, last, **arguments)

@@ -5,11 +5,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
 from imbalance.errors import BadInput
-
-FOLDER = flags.DEFINE_string("folder", "report", "The folder to write to.")
 
 # Okabe and Ito's colours, told apart by most colour-blind readers.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -36,6 +32,12 @@ def subplots(rows: int, columns: int, width: float, height: float, **options):
         }
     )  # fmt: skip
     return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+
+
+def label(text: str) -> str:
+    """A name as matplotlib shows it: no formula, and not hidden, as what begins with an underscore is."""
+    text = text.replace("$", r"\$")
+    return "\N{ZERO WIDTH SPACE}" + text if text.startswith("_") else text
 
 
 def save(figure, folder: str | Path, name: str) -> list[Path]:

@@ -5,19 +5,20 @@ ten seeds; the exact balanced error of the trained classifier, and the angle to 
 computes without training. Below it, what the claim does not say: after 100 plain steps weights move cross-entropy too,
 and as far; and where the means are antipodal instead of orthogonal they improve neither. Five minutes on two cores.
 
-    python -m experiments.gaussian_limit
+    imbalance reproduce gaussian_limit
 """
 
 import numpy as np
 import torch
-from absl import app
 
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, Run, configured, exit_status, run_all
 from imbalance.data import DATASETS
 from imbalance.data.gaussian import balanced_error
 from imbalance.schema import build
 from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
+
+from .intervals import mean
+from .runs import Run, configured, run_all
+from .tables import markdown
 
 SEEDS = range(10)
 EXPONENTS = (0.0, 1.0, 1.5, 2.0, 3.0)
@@ -40,26 +41,26 @@ ROWS = (
 )
 
 
-def table() -> None:
+def gaussian_limit(*, work_dir: str, jobs: int, at_once: int) -> None:
     """The exact balanced error of every row at every exponent."""
     runs = [
-        configured(name, changes | FEW | {"weights.exponent": exponent}, seed, WORK_DIR.value)
+        configured(name, changes | FEW | {"weights.exponent": exponent}, seed, work_dir)
         for _, name, changes in ROWS
         for exponent in EXPONENTS
         for seed in SEEDS
     ]
-    run_all(runs, JOBS.value, AT_ONCE.value)
+    run_all(runs, jobs, at_once)
     judged = (judge(run) for run in runs)
     print(
         "Balanced error, %, with 95 % t-intervals over ten seeds; in brackets the mean angle to the limit, degrees.\n"
     )
-    print("| weights to the power | " + " | ".join(f"{c:g}" for c in EXPONENTS) + " |")
-    print("|---" * (len(EXPONENTS) + 1) + "|")
+    rows = []
     for title, _, _ in ROWS:
         cells = [[next(judged) for _ in SEEDS] for _ in EXPONENTS]
         errors, angles = ([mean([seed[i] for seed in cell]) for cell in cells] for i in (0, 1))
         row = (f"{error.percent()} ({off.value:.1f}°)" for error, off in zip(errors, angles))
-        print(f"| {title} | " + " | ".join(row) + " |", flush=True)
+        rows.append([title, *row])
+    print(markdown(["weights to the power", *(f"{c:g}" for c in EXPONENTS)], rows), end="")
 
 
 def judge(run: Run) -> tuple[float, float]:
@@ -79,11 +80,3 @@ def judge(run: Run) -> tuple[float, float]:
         means[label, : len(centre)] = centre
     error = balanced_error(weight.numpy(), bias.numpy(), means, config.data.scale)
     return error, angle(direction_of(weight, bias), limit)
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(table, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)

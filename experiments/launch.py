@@ -1,28 +1,27 @@
-"""Workers for a study, here or on a cluster, by the flags that sweeps and protocols share."""
+"""Workers for a study, here or on a cluster."""
 
-from absl import flags
+from collections.abc import Sequence
 
-from experiments import study
-from experiments.runs import AT_ONCE, JOBS, WORK_DIR, workers
-from experiments.study import Place, Search
+from imbalance.errors import BadInput
 
-STUDY = flags.DEFINE_string("study", None, "The study's name; by default the first config's, or the protocol's.")
-STORAGE = flags.DEFINE_string("storage", "", "Optuna's storage; by default SQLite in <work_dir>/sweeps/<study>.")
-LAUNCHER = flags.DEFINE_enum("launcher", "local", ["local", "slurm"], "Where the workers run.")
-SLURM = flags.DEFINE_multi_string("slurm", [], "Of submitit's parameters: timeout_min=60, slurm_partition=gpu, …")
+from . import study
+from .runs import workers
+from .study import Place, Search
 
 
-def place(name: str) -> Place:
-    """Where the flags put a study, by default under `name`."""
-    return Place(STUDY.value or name, WORK_DIR.value, STORAGE.value)
+def launch(place: Place, search: Search | None, jobs: int, at_once: int, launcher: str, slurm: Sequence[str]) -> int:
+    """Work on the study until no trial is left, and return how many crashed.
 
+    Args:
+        launcher: "local", or "slurm" for an array of jobs.
+        slurm: parameters of submitit's, such as "timeout_min=60".
+    """
+    if launcher == "slurm":
+        from . import slurm as cluster
 
-def launch(place: Place, search: Search | None = None) -> int:
-    """Work on the study until no trial is left, and return how many crashed."""
-    if LAUNCHER.value == "slurm":
-        from experiments import slurm
-
-        return slurm.run(place, search, JOBS.value, AT_ONCE.value, SLURM.value)
-    with workers(JOBS.value) as pool:
-        ends = [pool.submit(study.work, place, search, True, JOBS.value, AT_ONCE.value) for _ in range(JOBS.value)]
+        return cluster.run(place, search, jobs, at_once, slurm)
+    if slurm:
+        raise BadInput(f"--slurm={slurm[0]}: is for --launcher=slurm")
+    with workers(jobs) as pool:
+        ends = [pool.submit(study.work, place, search, True, jobs, at_once) for _ in range(jobs)]
         return sum(end.result() for end in ends)

@@ -5,20 +5,18 @@ accuracy too, the mean of the groups' accuracies. Every run keeps the logits of 
 about another epoch reads the same runs, and `experiments.selection` any other rule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import flags
 
-from experiments.figures import FOLDER, PALETTE, Published, published, save, subplots
-from experiments.intervals import Interval, mean, over_examples
-from experiments.runs import AT_ONCE, DATA, JOBS, SEEDS, WORK_DIR, Run, configured, evaluations_of, run_all, summary_of
-from experiments.selection import KEPT
 from imbalance.errors import BadInput
 
-TRAIN = flags.DEFINE_bool("train", True, "Train what is missing; --notrain shows what there is.")
-DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the data are.")
+from .figures import PALETTE, Published, published, save, subplots
+from .intervals import Interval, mean, over_examples
+from .runs import Run, configured, evaluations_of, not_of_seeds, run_all, summary_of
+from .selection import KEPT
+from .tables import markdown
 
 Rows = Mapping[str, Mapping[str, str]]  # of each data set: what the paper calls a row → the config
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -39,24 +37,42 @@ class Result(NamedTuple):
     summary: Mapping[str, Any]  # empty of one that was never stopped
 
 
-def compare(name: str, title: str, rows: Rows, choose: Choice) -> int:
-    """Train, print the table and draw the bars of one figure."""
+def compare(
+    name: str,
+    title: str,
+    rows: Rows,
+    choose: Choice,
+    *,
+    data: Sequence[str],
+    train: bool,
+    overrides: Mapping[str, Any],
+    folder: str,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    at_once: int,
+) -> None:
+    """Train what is missing, unless told otherwise, print the table and draw the bars of one figure.
+
+    Args:
+        data: some of `rows`; if none, all.
+        overrides: of every run: where the data are.
+    """
     found = {}
-    for data in DATA.value or rows:
-        if data not in rows:
-            raise BadInput(f"--data={data}; valid: {', '.join(rows)}")
-        overrides = KEPT | {"data_dir": DATA_DIR.value}
+    for data_set in data or rows:
+        if data_set not in rows:
+            raise BadInput(f"--data={data_set}; valid: {', '.join(rows)}")
+        common = {**not_of_seeds(overrides), **KEPT}
         runs = {
-            row: [configured(config, overrides, seed, WORK_DIR.value) for seed in range(SEEDS.value)]
-            for row, config in rows[data].items()
+            row: [configured(config, common, seed, work_dir) for seed in range(seeds)]
+            for row, config in rows[data_set].items()
         }
-        if TRAIN.value:
-            run_all([run for of_row in runs.values() for run in of_row], JOBS.value, AT_ONCE.value)
+        if train:
+            run_all([run for of_row in runs.values() for run in of_row], jobs, at_once)
         for row, of_row in runs.items():
-            found[data, row] = [result for run in of_row if (result := result_of(run, choose))]
+            found[data_set, row] = [result for run in of_row if (result := result_of(run, choose))]
     print_ledger(name, rows, found)
-    draw(name, title, found)
-    return 0
+    draw(name, title, found, folder)
 
 
 def last(evaluations: list[Line]) -> Line:
@@ -109,10 +125,12 @@ def unfinished(results: list[Result]) -> list[Result]:
 
 def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Result]]) -> None:
     """What was claimed, what came out, on what, in what time, by which code; and what is still under way."""
-    print("| data | row | config | paper: test, mean ± standard deviation | n "
-          "| ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples "
-          "| n | train | diverged | unfinished, and in no mean | device | minutes a run | commit |")  # fmt: skip
-    print("|---" * 13 + "|")
+    heads = [
+        "data", "row", "config", "paper: test, mean ± standard deviation", "n",
+        "ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples",
+        "n", "train", "diverged", "unfinished, and in no mean", "device", "minutes a run", "commit",
+    ]  # fmt: skip
+    cells = []
     for (data, row), results in found.items():
         theirs, ours = published(f"{name} {data}", row), done(results)
         test, train = mean([r.test for r in ours]), f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–"
@@ -121,11 +139,10 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
         diverged = sum(r.status == "diverged" for r in results)
         alone = f" ({ours[0].interval.percent()})" if len(ours) == 1 else ""
         so_far = "; ".join(map(progress, unfinished(results))) or "–"
-        print(
-            f"| {data} | {row} | {rows[data][row]} | {theirs.value:.1f} ± {theirs.standard_deviation:.1f} "
-            f"| {theirs.n} | {test.percent()}{alone} | {test.n} | {train} | {diverged} | {so_far} "
-            f"| {devices} | {minutes.text(1, 1)} | {commits} |"
-        )
+        claimed = f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f}"
+        cells.append([data, row, rows[data][row], claimed, theirs.n, test.percent() + alone, test.n, train, diverged,
+                      so_far, devices, minutes.text(1, 1), commits])  # fmt: skip
+    print(markdown(heads, cells), end="")
 
 
 def progress(result: Result) -> str:
@@ -145,7 +162,7 @@ def commit(summary: Mapping[str, Any]) -> str:
     return whole[:7] + ("+" if whole.endswith("+") else "")
 
 
-def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]]) -> None:
+def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]], folder: str) -> None:
     """Bars of the paper's values beside ours, a panel for each data set."""
     data_sets = list(dict.fromkeys(data for data, _ in found))
     figure, axes = subplots(1, len(data_sets), 4.4 * len(data_sets), 4.0, squeeze=False)
@@ -156,7 +173,7 @@ def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]]) -
         axis.set(title=f"{title}, {data}{none}", ylabel="group-balanced test accuracy, %")
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(data_sets))
-    save(figure, FOLDER.value, name)
+    save(figure, folder, name)
 
 
 def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.collect import Row
-from experiments.figures import NEUTRAL, PALETTE, save, subplots
-from experiments.runs import evaluations_of
 from imbalance.config import load
+
+from .collect import Row
+from .figures import NEUTRAL, PALETTE, label, save, subplots
+from .runs import evaluations_of
 
 if TYPE_CHECKING:
     from imbalance.data import Dataset
@@ -40,7 +41,7 @@ def title_of(key: tuple[str, str], width: int = 34) -> str:
     """Config and overrides, the overrides on lines of their own."""
     name, overrides = key
     lines = [name, *([] if overrides == "default" else overrides.split(","))]
-    return "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
+    return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
 
 
 def curves(work_dir: Path, groups: Groups):
@@ -66,7 +67,7 @@ def curves(work_dir: Path, groups: Groups):
         for i, (group, by_epoch) in enumerate(found.items()):
             epochs = sorted(by_epoch)
             colour = PALETTE[i % len(PALETTE)]
-            axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2, label=group,
+            axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2, label=label(group),
                       linestyle=("-", "--")[i // len(PALETTE) % 2], marker="." if len(epochs) == 1 else "")  # fmt: skip
             low, high = ([end(by_epoch[e]) for e in epochs] for end in (min, max))
             if len(found) <= 4:  # more would hide one another
@@ -151,7 +152,7 @@ def boundaries(work_dir: Path, groups: Groups):
                       colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
         for k, name in enumerate(dataset.class_names):
             axis.plot(*inputs[targets == k].T, "o^sDv<>"[k % 7], color=PALETTE[k % len(PALETTE)], markersize=3,
-                      alpha=0.7, label=name)  # fmt: skip
+                      alpha=0.7, label=label(name))  # fmt: skip
         axis.set_title(f"{title_of(key)}\nseed {run['seed']}", fontsize=8)
         axis.set_aspect("equal")
         axis.legend(fontsize=6, title="class", title_fontsize=6)

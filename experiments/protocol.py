@@ -1,7 +1,7 @@
 """The tuning protocol: importance-weighted cross-entropy against poly, at two batch sizes, each at its best rate.
 
-    python -m experiments.protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
-    python -m experiments.protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
+    imbalance protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
+    imbalance protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
 
 For every data set (configs/<data>_ce.py and _poly.py), method and batch size one run at each learning rate, all with
 SGD with momentum .9, no weight decay and the same model; the rate whose run has the best val score; then that rate over
@@ -9,27 +9,29 @@ all seeds. Rates are chosen at seed 0, by val; the table is about test. Everythi
 is as the config has it.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from absl import app, flags
-
-from experiments import study as studies
-from experiments.intervals import mean, paired_difference
-from experiments.launch import launch, place
-from experiments.runs import DATA, SEEDS, exit_status, metric, summary_of
 from imbalance.config import config_file, load
 from imbalance.errors import BadInput
 
-METHODS = ("ce", "poly")
-BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["64", "512"], "Batch sizes.")
-RATES = flags.DEFINE_list("rates", [], "Learning rates; by default those of RATES_OF for each data set.")
-EPOCHS = flags.DEFINE_integer("epochs", 200, "Epochs of every run.", lower_bound=1)
+from . import study as studies
+from .intervals import mean, paired_difference
+from .launch import launch
+from .runs import metric, not_of_seeds, summary_of
+from .sweep import read
+from .tables import Raw, markdown
 
+METHODS = ("ce", "poly")
 RATES_OF = {
     "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "gaussian": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
+    "fashion_pair": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "fashion_pair_lenet": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "cifar_pair": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+    "cifar_pair_lenet": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "cifar": (0.001, 0.003, 0.01, 0.03),
     "celeba": (0.0001, 0.0003, 0.001, 0.003),
     "waterbirds": (0.0001, 0.0003, 0.001, 0.003),
@@ -45,26 +47,46 @@ class Cell(NamedTuple):
     def config(self) -> str:
         return f"{self.data}_{self.method}"
 
-    def point(self, rate: float, seed: int) -> studies.Point:
+    def point(self, rate: float, seed: int, epochs: int, common: studies.Point) -> studies.Point:
         return {
-            "config": self.config, "trainer.batch_size": self.batch_size, "trainer.epochs": EPOCHS.value,
-            "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed,
+            "config": self.config, "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
+            "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
         }  # fmt: skip
 
 
-def protocol() -> int:
-    try:
-        sizes, rates = [int(size) for size in BATCH_SIZES.value], [float(rate) for rate in RATES.value]
-    except ValueError as error:
-        raise BadInput(f"--batch_sizes or --rates: {error}") from None
-    if not DATA.value or set(DATA.value) - RATES_OF.keys():
-        raise BadInput(f"--data={','.join(DATA.value)}: not one or several of {', '.join(RATES_OF)}")
-    cells = [Cell(data, method, size) for data in DATA.value for size in sizes for method in METHODS]
-    where = place("protocol")
+def protocol(
+    *,
+    data: Sequence[str],
+    batch_sizes: Sequence[int],
+    rates: Sequence[float],
+    epochs: int,
+    overrides: Mapping[str, Any],
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    at_once: int,
+    study: str | None,
+    storage: str,
+    launcher: str,
+    slurm: Sequence[str],
+) -> None:
+    """Tune, train over seeds, and print both tables.
+
+    Args:
+        data: some of RATES_OF.
+        rates: learning rates; if none, those of RATES_OF for each data set.
+        overrides: of every run.
+    """
+    cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
+    where = studies.Place(study or "protocol", work_dir, storage)
+    common = not_of_seeds(overrides)
+
+    def point(cell: Cell, rate: float, seed: int) -> studies.Point:
+        return read(cell.point(rate, seed, epochs, common))
 
     def train(points: list[studies.Point]) -> list[dict]:
         studies.add(where, points)
-        launch(where)
+        launch(where, None, jobs, at_once, launcher, slurm)
         trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(where))}
         unfinished = [
             point for point in points if studies.status(trials[studies.canonical(point)]) not in ("done", "diverged")
@@ -74,14 +96,13 @@ def protocol() -> int:
         return [summary_of(Path(trials[studies.canonical(point)].user_attrs["run_directory"])) for point in points]
 
     tried = {cell: rates or RATES_OF[cell.data] for cell in cells}
-    found = iter(train([cell.point(rate, 0) for cell in cells for rate in tried[cell]]))
+    found = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))
     scores = {cell: {rate: next(found) for rate in tried[cell]} for cell in cells}
     best = {cell: best_rate(scores[cell]) for cell in cells}
     print_tuning(scores, best)
     cells = [cell for cell in cells if best[cell] is not None]
-    found = iter(train([cell.point(best[cell], seed) for cell in cells for seed in range(SEEDS.value)]))
-    print_results({cell: {seed: next(found) for seed in range(SEEDS.value)} for cell in cells}, best)
-    return 0
+    found = iter(train([point(cell, best[cell], seed) for cell in cells for seed in range(seeds)]))
+    print_results({cell: {seed: next(found) for seed in range(seeds)} for cell in cells}, best)
 
 
 def best_rate(summaries: dict[float, dict]) -> float | None:
@@ -92,7 +113,7 @@ def best_rate(summaries: dict[float, dict]) -> float | None:
 
 def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float | None]) -> None:
     print("Val score by learning rate, seed 0, %. The best in bold.\n")
-    print("| data | batch | method | |\n|---|---|---|---|")
+    rows = []
     for cell, summaries in scores.items():
         tried = []
         for rate, summary in summaries.items():
@@ -100,13 +121,13 @@ def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float |
             tried.append(f"**{text}**" if rate == best[cell] else text)
         if best[cell] in (min(summaries), max(summaries)):
             tried.append("at an end of the grid")
-        print(f"| {cell.data} | {cell.batch_size} | {cell.method} | {', '.join(tried)} |")
+        rows.append([cell.data, cell.batch_size, cell.method, Raw(", ".join(tried))])
+    print(markdown(["data", "batch", "method", ""], rows), end="")
 
 
 def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | None]) -> None:
     print("\nTest, %: mean ± 95 % t-interval over n seeds; the difference from cross-entropy is paired by seed.\n")
-    print("| data | batch | method | weights' exponent | rate | metric | test | n | diverged | minus ce |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    rows = []
     for cell, summaries in found.items():
         config = load(config_file(cell.config))
         name = config.score.replace("val/", "test/")
@@ -116,16 +137,8 @@ def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | N
         if cell.method != METHODS[0] and reference in found:
             ours = {seed: metric(summary, name) for seed, summary in found[reference].items()}
             difference = paired_difference(values, ours).percent()
-        print(
-            f"| {cell.data} | {cell.batch_size} | {cell.method} | {config.weights.exponent:g} | {best[cell]:g} "
-            f"| {name.removeprefix('test/')} | {over_seeds.percent()} | {over_seeds.n} "
-            f"| {len(values) - over_seeds.n} | {difference} |"
-        )
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(protocol, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+        exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
+        judged = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
+        rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *judged])
+    heads = ["data", "batch", "method", "weights' exponent", "rate", "metric", "test", "n", "diverged", "minus ce"]
+    print(markdown(heads, rows), end="")

@@ -1,35 +1,29 @@
 """A report on all runs under a work_dir: tables, figures, and one page that needs no network.
 
-    python -m experiments.report --work_dir=runs --folder=report
+    imbalance report --work_dir=runs --folder=report
 
 Writes results.md, .tex and .csv (every config's mean over seeds with its interval), groups.md, .tex and .csv (the same
 of every test group, and how far the test examples alone decide it), runs.csv (every run), figures as PNG and PDF
 (learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
-experiments.figure1 to figure5 have written to the same folder is on the page too. Runs that diverged, were interrupted
+`imbalance reproduce figure1` to `figure5` have written to the same folder is on the page too. Runs that diverged, were interrupted
 or are incomplete are counted beside each mean, and left out of it.
 """
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
-from experiments import plots
-from experiments.collect import Row, collect, write_csv
-from experiments.figures import FOLDER
-from experiments.intervals import Interval, Mean, caveat, mean, over_examples, wilson
-from experiments.page import page
-from experiments.page.facts import BOUNDS
-from experiments.runs import WORK_DIR, exit_status
-from experiments.settings import own_rule, varying
 from imbalance.errors import BadInput
 
-METRICS = flags.DEFINE_list("metrics", ["balanced_accuracy", "worst_group_accuracy"], "Test metrics of the tables.")
-PICTURED = flags.DEFINE_integer("pictured", 20, "Runs whose surest errors the page shows as pictures, text or rows.", 0)
+from . import plots, tables
+from .collect import Row, collect, write_csv
+from .intervals import Interval, Mean, caveat, mean, over_examples, wilson
+from .page import page
+from .page.facts import BOUNDS
+from .settings import own_rule, varying
 
 EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
 Key = tuple[str, str]  # config and overrides
@@ -43,7 +37,7 @@ def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
     return groups
 
 
-def summarise(groups: dict[Key, list[Row]], metrics: list[str]) -> list[dict[str, Any]]:
+def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """A row for every setting: what tells it from the others, its means over seeds, and how many runs they leave out."""
     columns = varying([runs[0] for runs in groups.values()])
     table = []
@@ -126,19 +120,11 @@ def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def markdown(table: list[dict[str, str]]) -> str:
-    lines = ["| " + " | ".join(table[0]) + " |", "|---" * len(table[0]) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in table)]) + "\n"
+    return tables.markdown(list(table[0]), [row.values() for row in table])
 
 
 def latex(table: list[dict[str, str]]) -> str:
-    """A tabular of booktabs."""
-
-    def line(cells) -> str:
-        return " & ".join(map(_escaped, cells)) + r" \\"
-
-    body = "\n".join(line(row.values()) for row in table)
-    columns = "l" * 3 + "r" * (len(table[0]) - 3)
-    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{line(table[0])}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    return tables.latex(list(table[0]), [row.values() for row in table], text=3)
 
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
@@ -152,31 +138,33 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
             parts = value._asdict() if isinstance(value, Numbers) else {"": value}
             parts.pop("values", None)
             flat[-1] |= {f"{key} {part}".strip(): number for part, number in parts.items()}
-    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, flat[0])
-        writer.writeheader()
-        writer.writerows(flat)
+    tables.write_csv(folder / f"{name}.csv", list(flat[0]), flat)
 
 
-def report() -> None:
-    work_dir, folder = Path(WORK_DIR.value), Path(FOLDER.value)
-    rows = collect(work_dir)
+def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int) -> None:
+    """Write tables, figures and the page to `folder`.
+
+    Args:
+        metrics: of test, the columns of the tables; the page ranks by the first until its reader chooses another.
+        pictured: runs whose surest errors the page shows as pictures or rows, for which their data are read.
+    """
+    runs, into = Path(work_dir), Path(folder)
+    rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir}: no runs there")
-    folder.mkdir(parents=True, exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
     groups = by_config(rows)
-    table, of_groups = summarise(groups, METRICS.value), summarise_groups(groups)
-    write_csv(folder / "runs.csv", rows)
-    write_table(folder, "results", table)
+    table, of_groups = summarise(groups, metrics), summarise_groups(groups)
+    write_csv(into / "runs.csv", rows)
+    write_table(into, "results", table)
     if of_groups:
-        write_table(folder, "groups", of_groups)
-    figures = plots.draw(work_dir, groups, METRICS.value, folder)
+        write_table(into, "groups", of_groups)
+    figures = plots.draw(runs, groups, metrics, into)
     drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]  # the page draws the others itself
-    drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(folder.glob("figure[1-5].png"))]
-    text = page(work_dir, rows, METRICS.value, drawn, PICTURED.value)
-    (folder / "index.html").write_text(text, encoding="utf-8")
+    drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
+    (into / "index.html").write_text(page(runs, rows, metrics, drawn, pictured), encoding="utf-8")
     print(markdown(as_text(table)))
-    print(f"{folder / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
+    print(f"{into / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
 
 
 def _differing(row: Row, columns: list[str]) -> dict[str, Any]:
@@ -185,17 +173,3 @@ def _differing(row: Row, columns: list[str]) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _escaped(text: str) -> str:
-    for plain, tex in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"), ("±", r"$\pm$"), ("–", "--")):  # fmt: skip
-        text = text.replace(plain, tex)
-    return text
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(report, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)

@@ -11,32 +11,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from imbalance.config import config_file, load, run_directory, validate
-from imbalance.errors import BadInput, Busy, Diverged, Interrupted
+from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.overrides import override
 
-# Of every experiment that trains.
-WORK_DIR = flags.DEFINE_string("work_dir", "runs", "Where the run directories are.")
-JOBS = flags.DEFINE_integer("jobs", os.cpu_count(), "Runs at a time; they divide cores and GPUs.", lower_bound=1)
-AT_ONCE = flags.DEFINE_integer(
-    "at_once", 16, "Most runs that differ in seed, rate and weights only to train as one batched model, where that is faster.",
-    lower_bound=1,
-)  # fmt: skip
-CONFIGS = flags.DEFINE_list("configs", [], "Config files, or their names in configs/.")
-DATA = flags.DEFINE_list("data", [], "Which of its data sets an experiment over several runs.")
-SEEDS = flags.DEFINE_integer("seeds", 5, "Seeds 0 to this, exclusive.", lower_bound=1)
-
-ROOT = Path(__file__).parent.parent
+JOBS = os.cpu_count() or 1  # runs at a time, by default; they divide cores and GPUs
+AT_ONCE = 16  # most runs that differ in seed, rate and weights only to train as one batched model, where that is faster
 Summary = dict[str, Any]  # what summary.json says
 
 
@@ -46,7 +34,7 @@ class Run(NamedTuple):
 
 
 def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir: str) -> Run:
-    """A config file, or the name of one in configs/, with `overrides` such as {"optim.lr": 0.1}.
+    """A config file, or the name of one in configs/, with `overrides` such as {"optim.lr": 0.1}, and what is `Written`.
 
     Raises:
         BadInput: there is no such file or key, or a value is of the wrong type or out of range.
@@ -58,12 +46,26 @@ def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_d
     return Run(config, run_directory(config, file.stem, base))
 
 
+def not_of_seeds(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`overrides` that are common to many runs, which have other flags for two keys."""
+    for key, flag in (("seed", "--seeds"), ("work_dir", "--work_dir")):
+        if key in overrides:
+            raise BadInput(f"--config.{key}: say {flag} instead")
+    return overrides
+
+
 def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
     """Train what is not done yet, by `jobs` processes of up to `at_once` runs, and return the summaries in order.
 
     A diverged run is tried again and returns its summary too, without metrics: look at `status`.
     """
-    batches, found = divided(list({run.directory: run for run in runs}.values()), jobs, at_once), {}
+    found = run_batches(divided(list({run.directory: run for run in runs}.values()), jobs, at_once), jobs)
+    return [found[run.directory] for run in runs]
+
+
+def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
+    """Train what is not done yet, the runs of a batch at once, by `jobs` processes; the summary of each run directory."""
+    runs, found = sum(map(len, batches)), {}
     with workers(min(len(batches), jobs)) as pool:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
         told = set()
@@ -83,8 +85,8 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
                     }
                     continue
                 found |= {run.directory: summary for run, summary in zip(batch, summaries)}
-                print(f"{len(found)} of {len(runs)} runs", file=sys.stderr, flush=True)
-    return [found[run.directory] for run in runs]
+                print(f"{len(found)} of {runs} runs", file=sys.stderr, flush=True)
+    return found
 
 
 def train_later(run: Run, held: bool) -> list[Summary]:
@@ -127,36 +129,30 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 def summary_of(directory: Path) -> Summary:
-    return json.loads((directory / "summary.json").read_text())
+    path = directory / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(summary, dict) and "status" in summary:
+            return summary
+    except ValueError:
+        pass
+    raise BadInput(f"{path}: damaged; `imbalance train` of the run's config makes it again")
 
 
 def evaluations_of(directory: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last one that a kill cut short is left out."""
-    text = (directory / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    path = directory / "metrics.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except ValueError as error:
+        raise BadInput(f"{path}: damaged ({error})") from None
 
 
 def metric(summary: Summary, name: str) -> float:
     """A metric of a run that is done; nan of one that diverged, or where the metric is 0/0."""
     value = summary["metrics"][name] if summary["status"] == "done" else None
     return float("nan") if value is None else value
-
-
-def exit_status(function: Callable[[], int | None], argv: list[str]) -> int:
-    """Of `function`, with one line on stderr instead of a traceback for what the user can mend."""
-    try:
-        if argv[1:]:
-            raise BadInput(f"{argv[1]!r}: unexpected argument")
-        return function() or 0
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        return 2
-    except BrokenProcessPool:
-        print("a worker was killed (for memory?); the same command goes on", file=sys.stderr)
-        return 1
-    except (Interrupted, KeyboardInterrupt):
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
 
 
 @contextlib.contextmanager

@@ -1,26 +1,25 @@
 """Which epoch would another rule have chosen? From saved logits, without training again.
 
-    python -m experiments.selection --configs=colored_digits_erm,colored_digits_poly --seeds=10
+    imbalance select --config=colored_digits_erm,colored_digits_poly --seeds=10
 
-Trains what is missing of these configs, keeping the logits; without --configs it reads all runs under --work_dir that
+Trains what is missing of these configs, keeping the logits; without --config it reads all runs under --work_dir that
 kept theirs. For every config, test accuracy of the worst group, of groups on average, of classes on average and over all
 examples at the epoch that each rule chooses, the mean over seeds, and the labels that the rule reads. All rules are
 applied to the same runs, so that their differences are paired. The oracle reads test: what the others leave to be had.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
 
-from experiments.collect import collect
-from experiments.intervals import mean
-from experiments.runs import AT_ONCE, CONFIGS, JOBS, SEEDS, WORK_DIR, configured, exit_status, run_all
 from imbalance.errors import BadInput
 
-SHARE = flags.DEFINE_float("share", 0.1, "Of val whose groups the rule for few labels reads.", 0, 1)
+from .collect import collect
+from .intervals import mean
+from .runs import configured, not_of_seeds, run_all
+from .tables import markdown
 
 KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # what a run must say to be read here
 
@@ -44,6 +43,10 @@ def average(split: Judged) -> np.ndarray:
 
 def balanced(split: Judged) -> np.ndarray:
     return over(split.right, split.targets).mean(1)
+
+
+def worst_class(split: Judged) -> np.ndarray:
+    return over(split.right, split.targets).min(1)
 
 
 def worst(split: Judged) -> np.ndarray:
@@ -70,6 +73,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
     ("best balanced", "val classes", lambda val, test, share, seed: int(balanced(val).argmax())),
+    ("best worst class", "val classes", lambda val, test, share, seed: int(worst_class(val).argmax())),
     ("best group average", "val groups", lambda val, test, share, seed: int(group_average(val).argmax())),
     ("best worst group", "val groups", lambda val, test, share, seed: int(worst(val).argmax())),
     ("best worst group, few labels", "a share of val groups",
@@ -91,40 +95,50 @@ def judged(directory: Path, split: str) -> tuple[list[int], Judged]:
 METRICS = {"worst group": worst, "group average": group_average, "balanced": balanced, "average": average}
 
 
-def compare() -> None:
-    work_dir = Path(WORK_DIR.value)
-    if CONFIGS.value:
-        runs = [configured(c, KEPT, s, WORK_DIR.value) for c in CONFIGS.value for s in range(SEEDS.value)]
-        run_all(runs, JOBS.value, AT_ONCE.value)
-        wanted = {str(run.directory.relative_to(work_dir)) for run in runs}
+def select(
+    *,
+    config: Sequence[str],
+    overrides: Mapping[str, Any],
+    share: float,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    at_once: int,
+) -> None:
+    """Train what is missing of the configs, if any are named, and print a row for every rule.
+
+    Args:
+        overrides: of all of them.
+        share: of val whose groups the rule for few labels reads.
+    """
+    folder, wanted = Path(work_dir), None
+    if config:
+        common = {**not_of_seeds(overrides), **KEPT}
+        runs = [configured(c, common, s, work_dir) for c in config for s in range(seeds)]
+        run_all(runs, jobs, at_once)
+        wanted = {str(run.directory.relative_to(folder)) for run in runs}
+    elif overrides:
+        raise BadInput("--config.<key>=<value>: is for configs that --config names")
     found = {}
-    for row in collect(work_dir):
-        directory = work_dir / row["run"]
-        if (CONFIGS.value and row["run"] not in wanted) or row["status"] != "done":
+    for row in collect(folder):
+        directory = folder / row["run"]
+        if (wanted is not None and row["run"] not in wanted) or row["status"] != "done":
             continue
         if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
             (epochs, val), (_, test) = judged(directory, "val"), judged(directory, "test")
             metrics = [metric(test) for metric in METRICS.values()]
             for name, _, rule in RULES:
-                chosen = rule(val, test, SHARE.value, row["seed"])
+                chosen = rule(val, test, share, row["seed"])
                 values = (epochs[chosen], *(metric[chosen] for metric in metrics))
                 found.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
     if not found:
-        raise BadInput(f"--work_dir={work_dir}: no finished run there kept its logits of val and test; see --configs")
-    print(f"Test, %: mean ± 95 % t-interval over n seeds; few labels are {SHARE.value:.0%} of val.\n")
-    heads = ("config", "rule", "labels it reads", "epoch", *METRICS, "n")
-    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+        raise BadInput(f"--work_dir={work_dir}: no finished run there kept its logits of val and test; see --config")
+    print(f"Test, %: mean ± 95 % t-interval over n seeds; few labels are {share:.0%} of val.\n")
+    rows = []
     for (name, overrides), by_rule in found.items():
         others = [part for part in overrides.split(",") if part.partition("=")[0] not in KEPT]
         for rule, labels, _ in RULES:
             epochs, *metrics = zip(*by_rule[rule])
             cells = [",".join([name, *others]), rule, labels, f"{np.mean(epochs):.0f}"]
-            print("| " + " | ".join([*cells, *(mean(m).percent() for m in metrics), str(len(epochs))]) + " |")
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(compare, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)
+            rows.append([*cells, *(mean(m).percent() for m in metrics), len(epochs)])
+    print(markdown(["config", "rule", "labels it reads", "epoch", *METRICS, "n"], rows), end="")

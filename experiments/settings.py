@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from experiments.collect import Row
+from .collect import Row
 
 APART = ("config.seed", "config.work_dir", "config.data_dir", "config.debug")  # where a run is, not what it is
 

@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from experiments.runs import ROOT
-from experiments.study import Place, Search, work
+import imbalance
 from imbalance.errors import BadInput, Interrupted
+
+from .study import Place, Search, work
+
+CODE = Path(imbalance.__file__).parent.parent  # where jobs find this package, installed or not
 
 
 class Worker:
@@ -52,7 +56,7 @@ def run(place: Place, search: Search | None, jobs: int, at_once: int, parameters
         "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": place.name,
         "slurm_additional_parameters": {"requeue": True},
         # Jobs start where they were submitted, which need not be here.
-        "slurm_setup": [f"export PYTHONPATH={ROOT}:$PYTHONPATH", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
+        "slurm_setup": [f"export PYTHONPATH={CODE}:$PYTHONPATH", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
     }  # fmt: skip
     for text in parameters:
         key, equals, value = text.partition("=")

@@ -26,9 +26,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runs import Run, company, configured, train_quietly
 from imbalance.errors import BadInput, Busy
 from imbalance.training.interrupt import Interrupt
+
+from .runs import Run, company, configured, train_quietly
 
 PASSED_OVER = 5.0  # seconds until a run that another process was training is looked at again
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"

@@ -1,7 +1,7 @@
 """Many runs of one config over a grid, or by random or TPE search, and what came of them.
 
-    python -m experiments.sweep --config=configs/digits_poly.py --grid=optim.lr=0.01,0.03,0.1 --seeds=3
-    python -m experiments.sweep --config=configs/digits_poly.py --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
+    imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
+    imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
 
 The same command goes on after a kill: what is done is never run again, and what was under way goes on from its
 checkpoint. Started on several machines with shared files it is one sweep. --launcher=slurm sends the workers to a
@@ -13,55 +13,105 @@ cluster as an array instead. A grid that grows adds trials to the study. Optuna'
 import ast
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
-from experiments import study as studies
-from experiments.intervals import mean
-from experiments.launch import launch, place
-from experiments.runs import SEEDS, exit_status
-from experiments.study import Place, Search
-from imbalance.config import flatten, load
+from imbalance.config import config_file, flatten, load
 from imbalance.errors import BadInput
+from imbalance.overrides import Written, find, override
 
-CONFIG = flags.DEFINE_list("config", [], "Config files; more than one multiplies the grid.")
-GRID = flags.DEFINE_multi_string("grid", [], "<key>=<value>,<value>,…; several multiply.")
-SEARCH = flags.DEFINE_multi_string("search", [], "<key>=<low>:<high>[:log], or <key>=<value>,<value>,…; at seed 0.")
-SAMPLER = flags.DEFINE_enum("sampler", "tpe", ["random", "tpe"], "What chooses in --search.")
-TRIALS = flags.DEFINE_integer("trials", 20, "Trials of --search, in all.", lower_bound=1)
+from . import study as studies
+from .intervals import mean
+from .launch import launch
+from .runs import not_of_seeds
+from .study import Place, Point, Search
+from .tables import markdown
 
 
-def sweep() -> int:
-    if not CONFIG.value or bool(GRID.value) == bool(SEARCH.value):
-        raise BadInput("a sweep needs --config and one of --grid and --search")
-    where = place(Path(CONFIG.value[0]).stem)
-    if GRID.value:
-        axes = dict(parse(CONFIG.value[0], text) for text in GRID.value)
-        points = studies.grid({"config": CONFIG.value, **axes, "seed": list(range(SEEDS.value))})
-        search = None
-        studies.add(where, points)
+def sweep(
+    *,
+    config: Sequence[str],
+    overrides: Mapping[str, Any],
+    grid: Sequence[str],
+    search: Sequence[str],
+    sampler: str,
+    trials: int,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    at_once: int,
+    study: str | None,
+    storage: str,
+    launcher: str,
+    slurm: Sequence[str],
+) -> int:
+    """Work on the study until no trial is left, and print what came of all.
+
+    Args:
+        config: files or names; more than one multiply the grid.
+        overrides: of all trials.
+        grid: axes, see `parse`.
+        search: axes or ranges in which `sampler` looks, at seed 0, until there are `trials`.
+
+    Returns:
+        1 if trials are left or crashed, else 0.
+    """
+    if bool(grid) == bool(search):
+        raise BadInput("a sweep needs one of --grid and --search")
+    where = Place(study or Path(config[0]).stem, work_dir, storage)
+    common = dict(not_of_seeds(overrides))
+    if grid:
+        axes = dict(parse(config[0], text) for text in grid)
+        points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
+        studies.add(where, [read(point) for point in points])
+        found = None
     else:
-        search = search_of(where)
-    crashed = launch(where, search)
+        found = search_of(where, config, common, search, sampler, trials)
+    crashed = launch(where, found, jobs, at_once, launcher, slurm)
     return report(where, crashed)
 
 
-def search_of(place: Place) -> Search:
-    if len(CONFIG.value) > 1:
+def search_of(
+    place: Place, config: Sequence[str], common: Mapping[str, Any], search: Sequence[str], sampler: str, trials: int
+) -> Search:
+    if len(config) > 1:
         raise BadInput("--search takes one config")
-    axes = dict(parse(CONFIG.value[0], text) for text in SEARCH.value)
+    axes = dict(parse(config[0], text) for text in search)
     # The ends of every range, before anything is trained.
     for end in ("low", "high"):
         point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
-        studies.configured(CONFIG.value[0], point, 0, place.work_dir)
+        point = read({"config": config[0], **common, **point})
+        studies.configured(config[0], {k: v for k, v in point.items() if k != "config"}, 0, place.work_dir)
+    for key, axis in axes.items():  # the values of a section that the config does not have, as that section has them
+        if isinstance(axis, list):
+            axes[key] = [read({**point, **common, key: value})[key] for value in axis]
+        elif isinstance(read({**point, **common, key: Written(axis["low"])})[key], float):
+            axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
+    space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
     failed = studies.open_study(place).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
-    return Search(SAMPLER.value, TRIALS.value + len(failed), {"config": CONFIG.value, **axes, "seed": [0]})
+    return Search(sampler, trials + len(failed), space)
+
+
+def read(point: Mapping[str, Any]) -> Point:
+    """A point whose values are read as its config has them, with all of it said: a new section's as its name asks."""
+    changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
+    if not any(isinstance(value, Written) for value in changes.values()):
+        return dict(point)
+    config = override(load(config_file(point["config"])), changes)
+
+    def value(key: str) -> Any:
+        found = find(config, key)
+        return found.to_dict() if hasattr(found, "to_dict") else found
+
+    return {key: value(key) if key in changes else given for key, given in point.items()}
 
 
 def parse(path: str, text: str) -> tuple[str, Any]:
-    """`optim.lr=0.01,0.1` as ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` as a range."""
+    """`optim.lr=0.01,0.1` as ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` as a range.
+
+    What the config at `path` does not have is `Written`, still to be read.
+    """
     key, _, values = text.partition("=")
     low, *rest = values.split(":")
     ranges = rest and rest[1:] in ([], ["log"])
@@ -71,18 +121,33 @@ def parse(path: str, text: str) -> tuple[str, Any]:
             if not axis["low"] < axis["high"]:
                 raise ValueError
         else:
-            axis = list(ast.literal_eval(f"[{values}]")) if values else []
+            axis = apart(values)
     except (ValueError, SyntaxError, TypeError):
-        axis = values.split(",") if not rest else []  # names need no quotes
-    if not axis:
+        axis = []
+    if not axis or "" in axis:
         raise BadInput(f"{text!r}: not <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
-    # As the config file has it: 1 is no learning rate, 1.0 is.
-    if Path(path).is_file() and isinstance(flatten(load(path)).get(key), float):
-        try:
-            axis = {k: v if k == "log" else float(v) for k, v in axis.items()} if ranges else [*map(float, axis)]
-        except (TypeError, ValueError):
-            raise BadInput(f"{text!r}: config.{key} is a number") from None
-    return key, axis
+    base = load(config_file(path))
+    known = flatten(base)
+    if ranges:
+        # As the config file has it: 1 is no learning rate, 1.0 is.
+        whole = not isinstance(known.get(key), float) and all(isinstance(axis[end], int) for end in ("low", "high"))
+        return key, axis | {end: axis[end] if whole else float(axis[end]) for end in ("low", "high")}
+    if key in known:
+        axis = [find(override(base, {key: Written(value)}), key) for value in axis]
+        return key, axis
+    return key, [Written(value) for value in axis]
+
+
+def apart(text: str) -> list[str]:
+    """The values between commas, but for the commas within brackets: `(4,),(4,4)` are two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def report(place: Place, crashed: int) -> int:
@@ -93,15 +158,14 @@ def report(place: Place, crashed: int) -> int:
         by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)
         counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
-    print("| " + " | ".join(keys) + " | score, mean ± 95 % t-interval | n | diverged |")
-    print("|---" * (len(keys) + 3) + "|")
+    rows = []
     for point, trials in by_point.items():
         over_seeds, diverged = (
             mean([studies.score(t) for t in trials]),
             sum(studies.status(t) == "diverged" for t in trials),
         )
-        values = " | ".join(str(dict(point).get(key, "")) for key in keys)
-        print(f"| {values} | {over_seeds.text()} | {over_seeds.n} | {diverged} |")
+        rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
+    print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
     complete = [(point, trial) for point, trial in found if trial.value is not None]
     best = max(complete, key=lambda pair: pair[1].value, default=None)
     print(json.dumps({"study": place.url, "trials": counts, "best": best and best[1].user_attrs["run_directory"]}))
@@ -109,11 +173,3 @@ def report(place: Place, crashed: int) -> int:
     if left:
         print(f"{left} trials unfinished; the same command goes on", file=sys.stderr)
     return 1 if left or crashed else 0
-
-
-def main(argv: list[str]) -> int:
-    return exit_status(sweep, argv)
-
-
-if __name__ == "__main__":
-    app.run(main)

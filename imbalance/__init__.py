@@ -1,3 +1,22 @@
 """Training and judging classifiers under class imbalance and sub-population shift."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imbalance.inference import load
+    from imbalance.training.loop import run
+
 __version__ = "0.1.0"
+__all__ = ["load", "run"]
+WHERE = {"load": "imbalance.inference", "run": "imbalance.training.loop"}  # imported when first used, with torch
+
+
+def __getattr__(name: str) -> Any:
+    if name in WHERE:
+        return getattr(import_module(WHERE[name]), name)
+    raise AttributeError(f"module 'imbalance' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *WHERE])

@@ -14,9 +14,9 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Name, Natural, Positive, Table, check_call, check_fields
+from imbalance.schema import Count, Name, Natural, Positive, Table, check_call, check_fields, own_module
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = (Path(__file__).parent / "configs").resolve()  # a link to the folder at the top, which wheels have here
 EvalSplit = Literal["val", "test"]
 
 
@@ -102,8 +102,12 @@ def tables() -> dict[str, Table]:
 def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
     from imbalance.judge.metrics import check_metric_name
+    from imbalance.models import COSINE
 
-    config = FrozenConfigDict(ConfigDict(config))
+    try:
+        config = FrozenConfigDict(ConfigDict(config))
+    except ValueError as error:  # a section in a tuple
+        raise BadInput(f"config: {error}") from None
     plain = config.to_dict()
     check_fields("", plain, get_type_hints(Experiment, include_extras=True))
     for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):
@@ -125,6 +129,11 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
     check_balanced_once(config.sampler.name, config.weights.name)
+    if config.head.name != "none" and config.model.name in COSINE:
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
+            f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
+        )
     if config.trainer.mixed_precision != "no" and config.trainer.dtype != "float32":
         raise BadInput(
             f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"
@@ -160,7 +169,7 @@ def load(path: str | Path) -> ConfigDict:
             values = json.loads(text)
             if not isinstance(values, dict):
                 raise ValueError("it holds no object")
-            return ConfigDict(_with_tuples(values))
+            return ConfigDict(_with_saved_modules(_with_tuples(values), path.parent / "modules"))
         top_level = ast.parse(text).body
     except OSError as error:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
@@ -198,7 +207,7 @@ def config_file(name: str | Path) -> Path:
         return there[str(name)]
     if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
-    near = difflib.get_close_matches(given.stem, there, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(given.stem, there, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))
 
@@ -216,6 +225,30 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
+def _with_saved_modules(value: Any, folder: Path) -> Any:
+    """`value` with the copies of modules of one's own that a run has kept, where the modules themselves are gone."""
+    if isinstance(value, dict):
+        return {key: _with_saved_modules(item, folder) for key, item in value.items()}
+    if isinstance(value, str) and (file := own_module(value)):
+        saved = folder / Path(file).name
+        return f"{saved}:{value.rpartition(':')[2]}" if saved.is_file() and not Path(file).is_file() else value
+    return value
+
+
+def own_modules(config: Mapping[str, Any]) -> list[Path]:
+    """The files of one's own that sections of `config` name.
+
+    Raises:
+        BadInput: two of them have the same name, which would be one file in the run directory.
+    """
+    files = {own_module(value) for value in flatten(config).values() if isinstance(value, str)} - {""}
+    by_name: dict[str, Path] = {}
+    for file in sorted(map(Path, files)):
+        if by_name.setdefault(file.name, file).resolve() != file.resolve():
+            raise BadInput(f"config: {by_name[file.name]} and {file} are two modules of one name; rename one of them")
+    return list(by_name.values())
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"optim": {"lr": 0.1}}` as `{"optim.lr": 0.1}`."""
     flat = {}
@@ -225,8 +258,17 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def experiment(config: ConfigDict) -> dict[str, Any]:
-    """The part of a config that decides what the run computes, as JSON has it (tuples as lists)."""
-    return json.loads(json.dumps({k: v for k, v in config.to_dict().items() if k not in NOT_THE_EXPERIMENT}))
+    """The part of a config that decides what the run computes, as JSON has it (tuples as lists).
+
+    Of a module of one's own the file's name counts, not where it lies.
+    """
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        return Path(value).name if isinstance(value, str) and own_module(value) else value
+
+    return json.loads(json.dumps({k: named(v) for k, v in config.to_dict().items() if k not in NOT_THE_EXPERIMENT}))
 
 
 def origin(path: Path) -> tuple[str, tuple[str, ...]]:

@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from imbalance.files import make_folder
+
 
 class FolderLock:
     """The lock of a folder, held until it is closed or the process ends.
@@ -19,7 +21,7 @@ class FolderLock:
     def __init__(self, folder: Path):
         self.folder = folder
         self._files: list[tuple[Path, int]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             self._lock(folder, os.O_RDONLY)
             self._lock(folder / ".lock", os.O_RDWR | os.O_CREAT)

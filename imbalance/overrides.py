@@ -15,12 +15,16 @@ from ml_collections import ConfigDict
 
 from imbalance.config import flatten, tables
 from imbalance.errors import BadInput
-from imbalance.schema import fields, parse
+from imbalance.schema import entry, fields, parse
 
 PREFIX = "--config."
 
 
-def split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+class Written(str):
+    """A value as a command line has it, still to be read."""
+
+
+def split(argv: Sequence[str]) -> tuple[dict[str, Written], list[str]]:
     """The overrides of a command line, the last of each key, and its other arguments."""
     overrides, others, rest = {}, [], list(argv)
     while rest:
@@ -33,15 +37,12 @@ def split(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             if not rest or rest[0].startswith("--"):
                 raise BadInput(f"{argument}: lacks a value; an override reads {PREFIX}<key>=<value>")
             text = rest.pop(0)
-        overrides[key] = text
+        overrides[key] = Written(text)
     return overrides, others
 
 
-def override(config: ConfigDict, changes: Mapping[str, Any], written: bool = False) -> ConfigDict:
-    """A copy of `config` with `changes`, by key such as "optim.lr".
-
-    Args:
-        written: the values are as a command line has them, text.
+def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """A copy of `config` with `changes`, by key such as "optim.lr"; those that are `Written` are read.
 
     Raises:
         BadInput: there is no such key, or it has no such value.
@@ -53,18 +54,20 @@ def override(config: ConfigDict, changes: Mapping[str, Any], written: bool = Fal
         if last == "name" and isinstance(section, ConfigDict) and "name" in section and value != section.name:
             # Its own sections stay: another optimiser has the same schedule.
             kept = {k: v for k, v in section.items() if isinstance(v, ConfigDict)}
-            replace(config, path, {"name": value} | kept)
+            replace(config, path, {"name": str(value)} | kept)
             fresh.add(path)
     for key, value in changes.items():
         path, _, last = key.rpartition(".")
         section = find(config, path)
         if path in fresh and last not in section:
+            if isinstance(value, Written):
+                value = parse(value, annotation(path, section.name, last))
             with section.ignore_type():
-                section[last] = parse(value, annotation(path, section.name, last)) if written else value
+                section[last] = value
             continue
         if not isinstance(section, ConfigDict) or last not in section:
             raise BadInput(f"config.{key}: no such key{nearest_keys(key, config)}")
-        if written:
+        if isinstance(value, Written):
             value = as_before(key, value, section[last])
         if isinstance(section[last], ConfigDict):
             if not isinstance(value, Mapping):
@@ -95,8 +98,10 @@ def replace(config: ConfigDict, path: str, section: Mapping[str, Any]) -> None:
 
 def annotation(path: str, name: str, key: str) -> Any:
     """What a function that the section at `path` could name asks for under `key`; None where it asks for no such thing."""
-    table = tables().get(path, {})
-    return fields(table[name]).get(key) if name in table else None
+    try:
+        return fields(entry(tables().get(path, {}), name)).get(key)
+    except BadInput:  # which `validate` will say
+        return None
 
 
 def as_before(key: str, text: str, before: Any) -> Any:
@@ -115,13 +120,13 @@ def as_before(key: str, text: str, before: Any) -> Any:
         try:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            return text
+            return str(text)
     if isinstance(before, tuple):
         try:
             return as_tuple(text)
         except (ValueError, SyntaxError):
             raise BadInput(f"{flag}: not values with commas between them") from None
-    return text
+    return str(text)
 
 
 def as_tuple(text: str) -> tuple:

@@ -8,8 +8,12 @@ said by the config, and has no default. Annotations carry type and range, and py
 import ast
 import difflib
 import functools
+import importlib.util
 import inspect
+import sys
+import zlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -33,11 +37,15 @@ Table = Mapping[str, Callable[..., T]]
 
 
 def fields(function: Callable) -> dict[str, Any]:
-    """The annotation of each keyword-only parameter: what a config section for `function` must say."""
-    parameters = inspect.signature(function).parameters.values()
+    """The annotation of each keyword-only parameter: what a config section for `function` must say.
+
+    What a `functools.partial` has filled in already is not asked for.
+    """
+    filled = function.keywords if isinstance(function, functools.partial) else {}
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in filled]
     function = function.func if isinstance(function, functools.partial) else function
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
-    return {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
@@ -50,14 +58,32 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     if missing:
         flags = " ".join(f"--config.{prefix}{key}=<{in_words(annotations[key])}>" for key in missing)
         raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
+    check_values(f"config.{prefix}", section, annotations)
+
+
+def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Raise `BadInput`, which names `prefix` and the key, unless each of `annotations` fits its value."""
     for key, annotation in annotations.items():
         try:
-            _adapter(annotation).validate_python(section[key], strict=True)
+            _adapter(annotation).validate_python(values[key], strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
             problem = first["msg"].replace("Input should", "should")
-            raise BadInput(f"config.{prefix}{key}{where}: {first['input']!r} given; it {problem}") from None
+            raise BadInput(f"{prefix}{key}{where}: {first['input']!r} given; it {problem}") from None
+
+
+def checked(cls: type[T]) -> type[T]:
+    """A class whose constructor checks its keyword-only values, by their annotations, for who calls it without a config."""
+    init, annotations = cls.__init__, fields(cls)
+
+    @functools.wraps(init)
+    def __init__(self, *args: Any, **values: Any) -> None:
+        check_values(f"{cls.__name__}: ", values, {key: annotations[key] for key in annotations if key in values})
+        init(self, *args, **values)
+
+    cls.__init__ = __init__
+    return cls
 
 
 _adapter = functools.cache(TypeAdapter)  # costs ten times what it then checks
@@ -68,6 +94,7 @@ def parse(text: Any, annotation: Any) -> Any:
 
     `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes, and `1` is a name where a name is asked for.
     """
+    text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
     try:
         literal = ast.literal_eval(text)
@@ -112,15 +139,52 @@ def check_call(path: str, section: Any, table: Table) -> None:
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
     name = section["name"]
-    if name not in table:
-        raise BadInput(f"config.{path}.name: {name!r} given{_hint(name, table)}")
+    try:
+        function = entry(table, name)
+    except BadInput as error:
+        raise BadInput(f"config.{path}.name: {error}") from None
     values = {key: section[key] for key in section if key != "name"}
-    check_fields(path, values, fields(table[name]))
+    check_fields(path, values, fields(function))
+
+
+def entry(table: Table, name: Any) -> Callable[..., T]:
+    """What a section's name means: an entry of `table`, or with `my_module.py:function` one of a module of one's own.
+
+    Raises:
+        BadInput: there is no such entry, file or function.
+    """
+    if isinstance(name, str) and (own := own_module(name)):
+        functions = own_functions(str(Path(own).resolve()))
+        function = name.rpartition(":")[2]
+        if function not in functions:
+            raise BadInput(f"{own} has no {function!r}{_hint(function, functions)}")
+        return functions[function]
+    if not isinstance(name, str) or name not in table:
+        raise BadInput(f"{name!r} given{_hint(name, table)}, or <file>.py:<function> for one of your own")
+    return table[name]
+
+
+def own_module(name: str) -> str:
+    """The file that the name of a section names, such as `my_module.py:MyLoss`; "" for a name of this project."""
+    file, _, function = name.rpartition(":")
+    return file if file.endswith(".py") and function else ""
+
+
+@functools.cache
+def own_functions(file: str) -> dict[str, Callable]:
+    """What a module of one's own defines; it is run once in a process, under a name of its own."""
+    if not Path(file).is_file():
+        raise BadInput(f"no file {file}")
+    name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where annotations are looked up
+    spec.loader.exec_module(module)
+    return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
 
 
 def bind(table: Table, section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
     """What `section` names, with the section's values and those of `provided` that its signature asks for filled in."""
-    function = table[section["name"]]
+    function = entry(table, section["name"])
     values = {key: section[key] for key in section if key != "name"}
     wanted = inspect.signature(function).parameters.keys() & provided.keys()
     return functools.partial(function, **{key: provided[key] for key in wanted}, **values)

@@ -16,6 +16,17 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-fault",
+        action="store_true",
+        help="with --timeout=0: let every call to the file system fail with every error, not a sample (ten minutes)",
+    )
+    parser.addoption(
+        "--fuzz-minutes", type=float, default=0, help="with --timeout=0: fuzz for so long, with new random inputs"
+    )
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigDict:
     """The digits under the polynomial loss, for three epochs of five batches."""

@@ -1,7 +1,10 @@
 """What is written is whole or not there, and what is damaged is not used."""
 
+import errno
 import os
 import random
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.training import checkpoint
+from imbalance.training.origin import FORMAT
 
 ONE, TWO, THREE = ({"n": n, "weight": torch.arange(2000.0) * n, "names": {"a": [n]}} for n in (1, 2, 3))
 
@@ -56,7 +60,7 @@ def test_a_crash_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, mon
         warnings = Warnings()
         found.append(checkpoint.load(path, warnings)["n"])
         assert not warnings
-    assert len(found) > 5 and set(found) == {2}
+    assert len(found) > 5 and found == sorted(found) and set(found) == {2, 3}
     assert checkpoint.load(path, Warnings())["n"] == 3
 
 
@@ -126,3 +130,34 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, b"after")
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("number", "is_said"), [(errno.EIO, True), (errno.EINVAL, False), (errno.EACCES, False)])
+def test_a_folder_that_cannot_be_synced_is_said_only_where_others_can(tmp_path, monkeypatch, number, is_said):
+    def fail(descriptor: int, fsync=os.fsync) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) if is_said else nullcontext():
+        write_whole(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"
+
+
+def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_checkpoint(path, monkeypatch):
+    """Whoever is told to remove it would lose what the next try can read."""
+
+    def unreadable(file: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint.load(path, Warnings())
+
+
+@pytest.mark.parametrize(("version", "age"), [(0, "an older"), (FORMAT + 1, "a newer"), ("x", "another")])
+def test_a_checkpoint_of_another_format_is_refused_in_words(path, version, age):
+    checkpoint.write(path, ONE | {"format": version})
+    with pytest.raises(BadInput, match=f"written by {age} version of imbalance"):
+        checkpoint.load(path, Warnings())

@@ -9,7 +9,7 @@ from conftest import ROOT
 from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import create, placeholder
 
-from imbalance.config import flatten, load, run_directory, validate
+from imbalance.config import _as_file_name, flatten, load, run_directory, validate
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
 
@@ -20,7 +20,7 @@ def test_the_configs_are_all_found():
     names = {path.stem for path in CONFIGS}
     families = {f"{data}_{method}" for data in ("digits", "gaussian", "cifar") for method in ("erm", "ce", "poly")}
     assert families <= names
-    assert len(CONFIGS) == len(list(Path(ROOT, "configs").glob("**/*.py"))) == len(names)
+    assert len(CONFIGS) == len(names) == 104  # all of them, in folders too: a glob that finds fewer checks nothing
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -100,6 +100,8 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("callbacks.monitor", "val/", "config.callbacks.monitor: 'val/' given"),
         ("sampler", KeyError, "config.sampler: missing"),
         ("tags", ("a",), "config.tags: unknown key"),
+        ("loss.name", {"a": 1}, "config.loss.name: {'a': 1} given"),
+        ("data.classes", ({"a": 1},), "within a list or tuple"),
     ],
 )
 def test_one_line_names_the_key_what_was_given_and_what_is_valid(config, key, value, words):
@@ -149,6 +151,31 @@ def test_run_directories_of_many_overrides_differ_and_fit_a_file_system(config):
     two = run_directory(config, "digits_poly", base)
     assert one != two
     assert max(len(part.encode()) for part in (*one.parts, *two.parts)) < 255
+
+
+def test_values_that_no_file_name_can_show_are_told_apart():
+    """Today's ordinary names stay as they are."""
+    names = {
+        "0.1": 0.1, "1e-05": 1e-05, "True": True, "None": None, "labels.csv": "labels.csv", "data_2.csv": "data_2.csv",
+        "cat+dog": ["cat", "dog"], "8+8": [8, 8], "8": [8], "3.0+-3.0": [[3.0], [-3.0]], "größe": "größe", "": [],
+    }  # fmt: skip
+    assert [_as_file_name(value) for value in names.values()] == list(names)
+    alike = ["a b.csv", "a_b.csv", "a/b.csv", "a,b.csv", ["a b.csv"], ["a", "b"], ["a+b"], ["a,", "b"], [["a", "b"]],
+             [[3.0], [0.0, 3.0]], [[3.0, 0.0], [3.0]], [3.0, 0.0, 3.0], [""], [], "e\u0301", "é", "x=1", "x_1"]  # fmt: skip
+    found = [_as_file_name(value) for value in alike]
+    assert len(set(found)) == len(alike) and not any("/" in name or "," in name for name in found)
+
+
+@pytest.mark.parametrize("value", ["字" * 100, "ß" * 150, "a" * 199, "a" * 300, "a b" * 60, "\udcff" * 90])
+def test_a_directory_can_be_made_for_any_value(config, tmp_path, value):
+    base = ConfigDict(config.to_dict())
+    config.logger.project = "not part of it"
+    base.data.path = ""
+    config.data.path = value
+    directory = run_directory(config, "digits_poly", base)
+    (tmp_path / directory.parent.name).mkdir()
+    config.data.path = value + "x"
+    assert run_directory(config, "digits_poly", base) != directory
 
 
 def test_configs_made_in_python_are_told_apart(config):

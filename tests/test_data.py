@@ -185,7 +185,8 @@ def fake_cifar10(monkeypatch):
 
 
 CATS_AND_DOGS = dict(
-    classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2, download=False
+    classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2, draw="stratified",
+    download=False,
 )  # fmt: skip
 
 

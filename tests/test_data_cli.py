@@ -1,16 +1,16 @@
-"""`python -m imbalance.data`: what it prints, and that whatever is wrong is a line on stderr and exit status 2."""
+"""`imbalance data`: what it prints, and that whatever is wrong is a line on stderr and exit status 2."""
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data_files import save_image
 from PIL import Image
 
+from imbalance.cli import call
 from imbalance.data import store
-from imbalance.data.__main__ import main as run_main
 
 CONFIG = """
 from imbalance.config import load
@@ -18,20 +18,17 @@ def get_config():
     config = load({base!r})
     config.data_dir = {data_dir!r}
     config.data = dict(
-        name="table", file="birds.csv", folder="images", classes=("land", "water"), groups=("target", "place"),
-        val_fraction=0.0, test_fraction=0.0, mode="RGB", resize=20, size=16, augment=())
+        name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
+        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        mode="RGB", convert=False, resize=20, size=16, augment=())
     return config
 """
 DIGITS = Path(__file__).parent.parent / "configs" / "digits_poly.py"
 
 
 @pytest.fixture
-def main(monkeypatch) -> Callable[[list[str]], int]:
-    def call(arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", ["imbalance.data", *arguments])
-        return run_main()
-
-    return call
+def main() -> Callable[[list[str]], int]:
+    return lambda arguments: call(["data", *arguments])
 
 
 @pytest.fixture
@@ -101,7 +98,7 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
         "line 5: train-land-sea-1.png: no such file",
         "line 12: val-land-sea-0.png: damaged, or not whole",
         "line 25: test-water-sea-1.png: an image of mode L, not RGB; convert it",
-        "images.u8: row 5 fails its checksum; remove",
+        "images.u8 row 5: fails its checksum; remove",
     ]
     lines = captured.err.splitlines()
     assert len(lines) == len(expected)
@@ -109,17 +106,80 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
     assert captured.out == "birds: 23 examples, 8 problems\n"
 
 
+def test_verify_tells_equal_problems_once_and_all_if_asked(main, birds, tmp_path, capsys):
+    table = tmp_path / "birds.csv"
+    table.write_text(table.read_text().replace(",water,", ",sky,"))
+    assert main(["verify", f"--config={birds}"]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert lines[0] == (
+        f"{table} line 6: target is 'sky', not one of land, water (and 11 more like it; --all lists each)"
+    )
+    assert len(lines) == 4 and captured.out.endswith("12 examples, 15 problems\n")
+    assert main(["verify", f"--config={birds}", "--all"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 15
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(row.replace(",sky,", f",{i},") for i, row in enumerate(rows[1:]))]))
+    assert main(["verify", f"--config={birds}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11 and lines[-1] == "and 5 problems of 5 other kinds; --all lists each"
+
+
+def test_verify_compares_the_pixels_with_the_store_s(main, birds, tmp_path, capsys):
+    assert main(["build", f"--config={birds}"]) == 0
+    path = tmp_path / "images" / "val-land-sea-1.png"
+    save_image(path, seed=77)
+    assert main(["verify", f"--config={birds}"]) == 0  # a run would see that it is new, and decode it
+    (stamps,) = tmp_path.glob("decoded/birds-16-*/stamps.npy")
+    before, status = np.load(stamps), path.stat()
+    row = [line.split(",")[0] for line in (tmp_path / "birds.csv").read_text().splitlines()[1:]].index(path.name)
+    before[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns  # as on a disk that rotted
+    np.save(stamps, before)
+    capsys.readouterr()
+    assert main(["verify", f"--config={birds}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"{tmp_path / 'birds.csv'} line {row + 2}: {path.name}: not the pixels that its store has; remove"
+    )
+
+
+@pytest.mark.parametrize("command", ["verify", "describe"])
+def test_copies_are_told(main, birds, tmp_path, capsys, command):
+    images = tmp_path / "images"
+    (images / "val-land-sea-1.png").write_bytes((images / "train-land-sea-0.png").read_bytes())
+    (images / "train-water-sea-1.png").unlink()
+    os.link(images / "train-land-field-1.png", images / "train-water-sea-1.png")
+    assert (
+        main([command, f"--config={birds}", *(["--sheet", str(tmp_path / "sheet.png")] * (command == "describe"))]) == 0
+    )
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert notes[0].startswith("note: equal examples in train and val: 1; ")
+    assert notes[1].startswith("note: equal examples with different classes or groups: 1; ")
+    if command == "verify":
+        assert "val-land-sea-1.png" in notes[0] and "train-land-sea-0.png" in notes[0]
+
+
+def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
+    (tmp_path / "images" / "val-land-sea-1.png").unlink()
+    (tmp_path / "images" / "val-land-sea-1.png").symlink_to("train-land-sea-0.png")
+    for command in ("build", "verify"):
+        assert main([command, f"--config={birds}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "val-land-sea-1.png: the same file as train-land-sea-0.png" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["describe", "--config=nowhere.py"], "--config: no file nowhere.py"),
+        (["describe", "--config=nowhere.py"], "--config: no config nowhere.py"),
         (["build", f"--config={DIGITS}", "--config.data.clases=1"], "clases"),
         (
             ["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=0.5"],
             "config.data.imbalance_ratio: 0.5 given",
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
-        (["build", f"--config={DIGITS}", "extra"], "'extra': unexpected argument"),
+        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; an override reads --config.<key>=<value>"),
         (["download", "celeba"], "celeba: cannot be fetched"),
     ],
 )

@@ -7,7 +7,18 @@ import pytest
 from imbalance.config import load, validate
 
 FILES = sorted((Path(__file__).parent.parent / "configs").rglob("*.py"))
-DATASETS = ("waterbirds", "celeba", "colored_digits", "cifar10lt", "cifar100lt", "fashion", "medmnist", "table")
+DATASETS = (
+    "waterbirds",
+    "celeba",
+    "colored_digits",
+    "cifar10lt",
+    "cifar100lt",
+    "fashion",
+    "medmnist",
+    "table",
+    "folder",
+    "arrays",
+)
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

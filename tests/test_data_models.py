@@ -1,12 +1,17 @@
 """Residual networks: their published sizes, weights from a file, and features that stay as they are."""
 
+import os
+
 import pytest
 import torch
+from ml_collections.config_dict import create
 
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.schema import build
 from imbalance.torchvision_import import import_torchvision
+from imbalance.training.budget import MemoryBudget
+from imbalance.training.loop import train
 
 
 def model_of(name: str, shape=(3, 32, 32), num_classes: int = 10, **values):
@@ -35,14 +40,30 @@ def test_torchvisions_resnets_take_weights_of_a_file_without_their_head(tmp_path
         assert torch.equal(model(images), theirs(images))
 
 
-@pytest.mark.parametrize("content", ["none", "text", "of another network"])
+@pytest.mark.parametrize(
+    "content", ["none", "text", "of another network", "empty", "a list", "a pipe", "a folder", "nan"]
+)
 def test_weights_that_are_not_there_are_one_line(tmp_path, content):
     path = tmp_path / "weights.pth"
     if content == "text":
         path.write_text("<html>")
+    elif content == "empty":
+        path.write_bytes(b"")
+    elif content == "a list":
+        torch.save([1, 2], path)
+    elif content == "a pipe":
+        os.mkfifo(path)
+    elif content == "a folder":
+        path.mkdir()
+    elif content == "nan":
+        state = import_torchvision().models.resnet18().state_dict()
+        state["layer1.0.conv1.weight"][0, 0] = torch.nan
+        torch.save(state, path)
     elif content != "none":
         torch.save(model_of("resnet20", frozen=False).state_dict(), path)
-    with pytest.raises(BadInput, match=r"^config.model.pretrained: no weights from '.*weights.pth'") as error:
+    with pytest.raises(
+        BadInput, match=r"^config.model.pretrained: .*weights.pth' (\(.+\)|holds .*conv1.weight)"
+    ) as error:
         model_of("resnet18", pretrained=str(path), frozen=False)
     assert "\n" not in str(error.value)
 
@@ -75,3 +96,28 @@ def test_frozen_features_stay_as_they_are_batch_norm_and_all(name):
     assert changed == {"head.weight", "head.bias"}
     assert not any(module.training for module in model.features.modules())
     assert torch.equal(model.features(images), model.eval().features(images))
+
+
+@pytest.mark.parametrize(
+    "hidden", [(10**12,), (10**12, 10**12), (10**18,), (2**62,), (2**63,), (10**30,), (64, 10**11)]
+)
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_asked_for(config, tmp_path, hidden):
+    config.model = create(name="mlp", hidden=hidden)
+    with pytest.raises(
+        BadInput, match=r"^config.model: (weights and gradients take [\d,.]+ GB or more, and|too large)"
+    ) as error:
+        train(config, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet20", "convnet"])
+def test_the_budget_is_what_the_weights_take_and_changes_none(name):
+    values = {"mlp": dict(hidden=(50, 20)), "resnet20": dict(frozen=False), "convnet": {}}[name]
+    plain, budget = model_of(name, **values), MemoryBudget("config.model", 10**9)
+    with budget:
+        counted = model_of(name, **values)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in plain.parameters())
+    assert size <= budget.needed / 2 <= size * 1.02  # and batch norm's statistics
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), counted.state_dict().values()))
+    with pytest.raises(BadInput, match="GB are free"), MemoryBudget("config.model", 2 * size - 1):
+        model_of(name, **values)

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from conftest import ROOT
 
-from experiments import compare, selection
+from experiments import selection
+from imbalance.cli import call
 
 
 @pytest.fixture
@@ -23,17 +22,14 @@ def configs(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("command", "rows"),
-    [(compare.compare, 2), (selection.compare, 2 * len(selection.RULES))],
-    ids=["compare", "selection"],
+    [("compare", 2), ("select", 2 * len(selection.RULES))],
 )
 def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(command, rows, configs, tmp_path, capsys):
-    arguments = [f"--configs={','.join(configs)}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
-    with flagsaver.flagsaver():
-        flags.FLAGS(["", *arguments])
-        command()
-        first = capsys.readouterr().out
-        command()
-        assert capsys.readouterr().out == first
+    arguments = [f"--config={','.join(configs)}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
+    assert call([command, *arguments]) == 0
+    first = capsys.readouterr().out
+    assert call([command, *arguments]) == 0
+    assert capsys.readouterr().out == first
     table = [line for line in first.splitlines() if line.startswith("| digits_")]
     assert len(table) == rows and all("_short" in line and ", " in line for line in table)
     assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4

@@ -1,10 +1,9 @@
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from experiments import protocol
 from experiments import study as studies
 from experiments.protocol import best_rate
+from imbalance.cli import arguments_of
 
 pytest.importorskip("optuna")
 
@@ -16,13 +15,21 @@ def test_the_best_rate_is_by_val_the_smaller_of_equals_and_never_one_that_diverg
 
 
 def test_the_protocol_tunes_each_method_and_compares_them_over_seeds(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(protocol, "launch", lambda place: studies.work(place, None, False, 1, 16))
-    flags.FLAGS.mark_as_parsed()
-    given = {"data": ["digits"], "batch_sizes": ["512"], "rates": ["0.05", "1e30"], "epochs": 3, "seeds": 2}
-    with flagsaver.flagsaver(**given, work_dir=str(tmp_path)):
-        assert protocol.protocol() == 0
-        first = capsys.readouterr().out
-        assert protocol.protocol() == 0
+    monkeypatch.setattr(protocol, "launch", lambda place, *_: studies.work(place, None, False, 1, 16))
+    given = arguments_of(
+        "protocol",
+        [
+            "--data=digits",
+            "--batch_sizes=512",
+            "--rates=0.05,1e30",
+            "--epochs=3",
+            "--seeds=2",
+            f"--work_dir={tmp_path}",
+        ],
+    )
+    protocol.protocol(**given)
+    first = capsys.readouterr().out
+    protocol.protocol(**given)
     assert capsys.readouterr().out == first
     tuning, results = first.split("Test, %")
     assert tuning.count("1e+30: diverged") == 2 and tuning.count("**0.05: ") == 2

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.selection import RULES, Judged, balanced, few, group_average, judged, worst
+from experiments.selection import RULES, Judged, balanced, few, group_average, judged, select, worst, worst_class
+from imbalance.errors import BadInput
 from imbalance.training.loop import train
 
 
@@ -16,6 +17,7 @@ def test_kept_logits_give_the_metrics_of_every_evaluation(config, tmp_path):
         epochs, split = judged(tmp_path / "run", name)
         assert epochs == [line["epoch"] for line in lines] == [1, 2, 3]
         assert balanced(split) == pytest.approx([line[f"{name}/balanced_accuracy"] for line in lines])
+        assert worst_class(split) == pytest.approx([line[f"{name}/worst_class_recall"] for line in lines])
         assert worst(split) == pytest.approx([line[f"{name}/worst_group_accuracy"] for line in lines])
         assert group_average(split) == pytest.approx([line[f"{name}/group_balanced_accuracy"] for line in lines])
 
@@ -32,6 +34,8 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
     chosen = {name: rule(val, test, 0.5, 0) for name, _, rule in RULES}
     assert chosen["last"] == 4 and chosen["best worst group"] == 3 and chosen["oracle"] == 1
     assert chosen["best group average"] == 3  # 31/36 against 30/36, 20/36, 26/36 and 0
+    # Recall of the classes: 1 and ½, ½ and 1, 5/8 and 1, 7/8 and ¾, 0 and 0.
+    assert chosen["best worst class"] == 3
     assert chosen["best average"] == 0 and chosen["best balanced"] == int(balanced(val).argmax())
 
 
@@ -62,4 +66,11 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
 
     assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
     assert moves("val", "groups") == ("val groups" in labels) and moves("test", "groups") == ("test groups" in labels)
-    assert moves("val", "targets") == (name == "best balanced") and not moves("test", "targets")
+    assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
+
+
+def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):
+    config.callbacks.keep_logits = True
+    train(config, tmp_path / "digits_poly" / "default" / "seed=0")
+    with pytest.raises(BadInput, match="no finished run"):
+        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, at_once=1)

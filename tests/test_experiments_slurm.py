@@ -38,7 +38,7 @@ def running() -> set[str]:
 def test_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path):
     work_dir = tmp_path / "runs"
     command = [
-        sys.executable, "-m", "experiments.sweep", "--config=configs/digits_ce.py", "--grid=trainer.epochs=300",
+        sys.executable, "-m", "imbalance", "sweep", "--config=configs/digits_ce.py", "--grid=trainer.epochs=300",
         "--grid=optim.lr=0.02,0.05,1e30", "--seeds=4", "--jobs=2", "--launcher=slurm", f"--work_dir={work_dir}", f"--study={STUDY}",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)

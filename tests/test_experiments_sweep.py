@@ -4,6 +4,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -13,10 +14,11 @@ from conftest import ROOT
 
 from experiments import study as studies
 from experiments import sweep
-from experiments.runs import summary_of
+from experiments.runs import configured, run_all, summary_of
 from experiments.study import Place, Search
 from imbalance.config import flatten
 from imbalance.errors import BadInput, Interrupted
+from imbalance.locks import FolderLock
 
 optuna = pytest.importorskip("optuna")
 CONFIG = str(ROOT / "configs" / "digits_ce.py")
@@ -73,6 +75,16 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
         work(place, Search(sampler, 3, space))
     rates = [t.params["optim.lr"] for t in trials(place)]
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1 for rate in rates)
+
+
+def test_a_search_is_by_the_sampler_that_was_asked_for_and_waits_for_a_busy_database(place, monkeypatch):
+    optuna, given = studies.import_optuna(), []
+    storage = optuna.storages.RDBStorage
+    make = storage.__init__
+    monkeypatch.setattr(storage, "__init__", lambda self, *a, **kw: given.append(kw) or make(self, *a, **kw))
+    assert type(studies.open_study(place, "tpe").sampler) is optuna.samplers.TPESampler
+    assert type(studies.open_study(place, "random").sampler) is optuna.samplers.RandomSampler
+    assert [kwargs["engine_kwargs"]["connect_args"]["timeout"] for kwargs in given] == [60, 60]  # sqlite3's own is 5
 
 
 def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
@@ -134,6 +146,46 @@ def test_trials_trained_at_once_are_recorded_one_by_one(place):
     assert [t.value for t in found] == [summaries[0]["score"], None, summaries[2]["score"]]
 
 
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(place, monkeypatch, capsys, at_once):
+    """The others come first, batched or not; how long it is held decides nothing else."""
+    monkeypatch.setattr(studies, "PASSED_OVER", 0.5)
+    points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
+    studies.add(place, points)
+    directory = studies.configured(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
+    lock, order, tell = FolderLock(directory), [], studies._perform
+
+    def perform(study, taken, *rest):
+        order.append([trial.number for trial in taken])
+        if order[-1] == [0] and len(order) > 3:
+            lock.close()  # by now, the other process has ended
+        return tell(study, taken, *rest)
+
+    monkeypatch.setattr(studies, "_perform", perform)
+    assert studies.work(place, None, True, 1, at_once) == 0
+    assert [studies.status(t) for t in trials(place)] == ["done"] * 3
+    assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
+    assert capsys.readouterr().err.count("another process is training in") == 1
+
+
+def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
+    one = {"config": CONFIG, "trainer.epochs": 2, "optim.lr": 0.05, "seed": 0}
+    studies.add(place, [one, one, one | {"config": "digits_ce"}])
+    work(place)
+    assert [studies.status(t) for t in trials(place)] == ["done", "done"]
+    assert trials(place)[0].user_attrs["run_directory"] == trials(place)[1].user_attrs["run_directory"]
+
+
+def test_runs_that_another_process_trains_come_last(place, tmp_path, capfd):
+    runs = [configured(CONFIG, {"trainer.epochs": 1, "optim.lr": rate}, 0, place.work_dir) for rate in (0.05, 0.1)]
+    lock = FolderLock(runs[0].directory)
+    threading.Timer(8, lock.close).start()
+    summaries = run_all(runs, jobs=1, at_once=16)
+    assert [summary["status"] for summary in summaries] == ["done"] * 2
+    assert summaries[0]["run_directory"] == str(runs[0].directory)
+    assert "another process is training in" in capfd.readouterr().err
+
+
 def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
     with pytest.raises(BadInput, match=r"config\.optim\.lr: -1.0 given"):
         studies.add(place, studies.grid(AXES | {"optim.lr": [0.1, -1.0], "seed": [0]}))
@@ -171,14 +223,15 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     """SIGKILL hits the sweep alone: its worker, told by nobody, must save, end and let go of its trial."""
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
-        sys.executable, "-m", "experiments.sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
-        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1",
+        sys.executable, "-m", "imbalance", "sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
+        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1", "--at_once=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
+    # One by one: trained at once, all six would be done in the same moment, with nothing left to go on with.
     while len(done(tmp_path)) < 2 and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     written = done(tmp_path)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -116,7 +118,99 @@ def test_dfr_needs_every_group_in_both_halves_of_val():
 
 
 def test_dfr_survives_a_feature_that_never_changes_in_training():
+    """And that does change on val and test, where dividing by its standard deviation would drown all others."""
     data = dataset()
     data.train.inputs[:, 5] = 1.0
     weight, bias = make(DFR, data)
     assert weight.isfinite().all() and worst_group((weight, bias), data.test) > 0.6
+
+
+def only_column(column: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """A layer that predicts class 1 where a feature is positive."""
+    weight = np.zeros((2, columns))
+    weight[1, column] = 1.0
+    return weight, np.zeros(2)
+
+
+def right_on(share: dict[int, float], groups: torch.Tensor) -> torch.Tensor:
+    """A feature whose sign is right on that share of each group's examples, the first of every ten in turn."""
+    sign = 2.0 * (groups // 2) - 1
+    for group, part in share.items():
+        rows = torch.nonzero(groups == group)[:, 0]
+        wrong = torch.arange(len(rows)) % 10 >= round(10 * part)
+        sign[rows[wrong]] *= -1
+    return sign
+
+
+def with_val_features(*columns: torch.Tensor, val=(40, 400, 400, 40)) -> Dataset:
+    """A data set whose val has just these features, and whose train leaves them as they are when it standardises."""
+    data = dataset(val=val)
+    train = torch.ones(len(data.train) // 2)
+    train = torch.cat([train, -train])[:, None].expand(-1, len(columns))
+    assert len(train) == len(data.train)
+    return replace(data, train=replace(data.train, inputs=train), val=replace(data.val, inputs=torch.stack(columns, 1)))
+
+
+def chosen_penalty(data: Dataset, layers, monkeypatch) -> float:
+    """Which penalty DFR chooses, where `layers(penalty, inputs)` stands for the fit."""
+    last = []
+
+    def fit(inputs, targets, num_classes, penalty):
+        last.append(penalty)
+        return layers(penalty, inputs)
+
+    monkeypatch.setattr("imbalance.methods.heads.l1_logistic_regression", fit)
+    make(DFR | dict(inverse_penalties=(0.1, 1.0), fits=1), data)
+    assert last[:2] == [0.1, 1.0]
+    return last[2]
+
+
+def test_dfr_chooses_its_penalty_by_accuracy_and_not_by_how_many_are_right(monkeypatch):
+    """Of 0.1: 60 % of every group. Of 1.0: more of the small groups' examples, and a tenth of a large one's."""
+    groups = torch.repeat_interleave(torch.arange(4), torch.tensor((40, 400, 400, 40)))
+    even = right_on({0: 0.6, 1: 0.6, 2: 0.6, 3: 0.6}, groups)
+    uneven = right_on({0: 0.9, 1: 0.1, 2: 0.9, 3: 0.9}, groups)
+    data = with_val_features(even, uneven)
+    assert chosen_penalty(data, lambda c, x: only_column(0 if c == 0.1 else 1, 2), monkeypatch) == 0.1
+
+
+def test_dfr_judges_a_penalty_on_examples_that_it_was_not_fitted_to(monkeypatch):
+    """Of 0.1: a fifth of every group is right. Of 1.0: all that it was fitted to, and nothing else."""
+    counts = (40, 40, 40, 40)
+    groups = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
+    sign = 2.0 * (groups // 2) - 1
+    poor = right_on(dict.fromkeys(range(4), 0.2), groups)
+    data = with_val_features(poor, sign, *torch.eye(160), val=counts)
+
+    def layers(penalty, inputs):
+        if penalty == 0.1:
+            return only_column(0, 162)
+        weight = np.zeros((2, 162))
+        weight[1, 1] = -1.0  # wrong on everything, but for what is learnt by heart
+        weight[1, 2:] = 10 * (inputs[:, 2:] * inputs[:, 1:2]).sum(0)
+        return weight, np.zeros(2)
+
+    assert chosen_penalty(data, layers, monkeypatch) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("by", "group"), ("epochs", 29), ("batch_size", 31), ("lr", 0.4), ("momentum", 0.8), ("weight_decay", 0.01)],
+)
+def test_every_setting_of_crt_acts(key, value):
+    data = dataset()
+    assert not make(CRT, data)[0].allclose(make(CRT | {key: value}, data)[0], rtol=1e-4)
+
+
+def test_crt_s_learning_rate_falls_as_half_a_cosine(monkeypatch):
+    rates = []
+
+    class Recorded(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Recorded)
+    data = dataset()
+    make(CRT | dict(epochs=4, batch_size=len(data.train)), data)
+    np.testing.assert_allclose(rates, [0.5 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)])

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
-from imbalance.margins import soft_margins
+from imbalance.margins import soft_margins, softplus
 from imbalance.methods.losses import LOSSES
 from imbalance.schema import build, fields
+from imbalance.torchvision_import import import_torchvision
 
 # A config section for each loss, with hyperparameters that all act.
 EXAMPLES = {
@@ -28,8 +29,9 @@ EXAMPLES = {
     "ldam": dict(max_margin=0.5, scale=3.0),
     "focal": dict(gamma=1.5),
     "class_balanced": dict(beta=0.99, gamma=0.5),
+    "class_balanced_sigmoid": dict(beta=0.99, gamma=0.5),
 }
-# The hyperparameters at which a loss is cross-entropy; balanced_softmax and poly have none.
+# The hyperparameters at which a loss is cross-entropy; balanced_softmax, poly and sums of sigmoids have none.
 NEUTRAL = {
     "cross_entropy": dict(),
     "vs": dict(gamma=0.0, tau=0.0),
@@ -88,6 +90,8 @@ def test_every_hyperparameter_changes_the_gradient(name, key, value):
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_and_gradient_are_finite_at_every_margin(name, num_classes, dtype):
     values = [0.0, 1e-30, -1e-30, 1e-7, 1e-3, 0.68, 1 - 2**-8, 1.0, 1 + 2**-7, 16.0, 88.0, 200.0, 2e4, -1.0, -5.0]
+    steep = [-88.0, -200.0, -2e4]  # where a gradient may be finite in float32 and beyond float16's 65504
+    values, bounded = values + steep, slice(len(values) if dtype is torch.float16 else None)
     margin = torch.tensor(values).to(dtype)
     rival = torch.zeros_like(margin)
     loss = make(name, CLASS_COUNTS[:num_classes], **EXAMPLES[name])
@@ -99,7 +103,26 @@ def test_value_and_gradient_are_finite_at_every_margin(name, num_classes, dtype)
             value = loss(logits, targets, groups)
             assert value.dtype == torch.float32 and value.shape == (len(margin),)
             assert value.isfinite().all(), values
-            assert gradient(loss, logits, targets, groups).isfinite().all()
+            assert gradient(loss, logits, targets, groups)[bounded].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_logits_lose_nothing_more_in_the_loss(name, dtype):
+    """Cast first, then computed: the value is that of the same logits in float32, to the bit."""
+    logits, targets, groups = batch()
+    loss, halves = make(name, **EXAMPLES[name]), (5 * logits).to(dtype)
+    assert loss(halves, targets, groups).equal(loss(halves.float(), targets, groups))
+    assert gradient(loss, halves, targets, groups).equal(gradient(loss, halves.float(), targets, groups).to(dtype))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_class_or_group_without_training_examples_can_be_judged(name):
+    logits, targets, groups = batch()
+    counts = dict(class_counts=torch.tensor([400, 90, 0]), group_counts=torch.tensor([300, 100, 60, 30, 8, 0]))
+    loss = build(LOSSES, dict(name=name, **EXAMPLES[name]), num_classes=3, **counts)
+    assert loss(logits, targets, groups).isfinite().all()
+    assert gradient(loss, logits, targets, groups).isfinite().all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -188,6 +211,12 @@ def class_balanced(e, z, y, g, n, m):
     return (inverse / inverse.sum() * len(n))[y] * focal(e, z, y, g, n, m)
 
 
+def class_balanced_sigmoid(e, z, y, g, n, m):
+    inverse = (1 - e["beta"]) / (1 - e["beta"] ** n)
+    p = 1 / (1 + np.exp(-np.where(np.eye(len(n))[y] == 1, z, -z)))
+    return (inverse / inverse.sum() * len(n))[y] * -((1 - p) ** e["gamma"] * np.log(p)).sum(1)
+
+
 # Of hyperparameters e, logits z, targets y, groups g, class counts n and group counts m.
 PUBLISHED = {
     "cross_entropy": lambda e, z, y, g, n, m: minus_log(z, y),
@@ -200,6 +229,7 @@ PUBLISHED = {
     "ldam": ldam,
     "focal": focal,
     "class_balanced": class_balanced,
+    "class_balanced_sigmoid": class_balanced_sigmoid,
 }
 
 
@@ -214,6 +244,42 @@ def test_the_mean_is_the_published_formula(name, num_classes):
 
 
 # What single losses promise beyond the contract
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_published_class_balanced_focal_loss_is_torchvision_s_sigmoid_focal_loss(gamma):
+    sigmoid_focal_loss = import_torchvision().ops.sigmoid_focal_loss
+    logits, targets, groups = batch()
+    loss = make("class_balanced_sigmoid", beta=0.0, gamma=gamma)  # β = 0: all factors are 1
+    one_hot = F.one_hot(targets, 3).double()
+    expected = sigmoid_focal_loss(logits, one_hot, alpha=-1, gamma=gamma).sum(1)
+    torch.testing.assert_close(loss(logits, targets, groups), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_softplus_is_exact_in_float64_and_torch_s_own_in_float32():
+    x = torch.cat([torch.linspace(-700, 700, 100_001, dtype=torch.float64), torch.linspace(15, 40, 100_001).double()])
+    np.testing.assert_allclose(softplus(x), np.logaddexp(0, x.numpy()), rtol=4e-16)
+    points = x.clone().requires_grad_()
+    slope = torch.autograd.grad(softplus(points).sum(), points)[0]
+    np.testing.assert_allclose(slope, expit(x.numpy()), rtol=1e-14)
+    assert softplus(x.float()).equal(F.softplus(x.float()))
+
+
+def test_poly_s_exponential_left_part_goes_on_as_its_tangent():
+    """Changed nowhere where it could be told from the exponential in float32, and C¹ where the tangent begins."""
+    loss, one = make("poly", alpha=2.0, left="exponential"), torch.ones(1, dtype=torch.long)
+    margins = torch.linspace(-13.9, 0.9, 1000)
+    logits = torch.stack([torch.zeros(1000), margins], 1)
+    targets, groups = one.expand(1000), one.expand(1000)
+    assert loss(logits, targets, groups).equal((2 * (1 - margins)).exp())
+    start = 1 - loss.STEEPEST / 2
+    around = torch.tensor([[0.0, start + 1e-6], [0.0, start - 1e-6], [0.0, start - 100]], dtype=torch.float64)
+    steep = math.exp(loss.STEEPEST)
+    slopes = gradient(loss, around, targets[:3], groups[:3])[:, 1]
+    np.testing.assert_allclose(slopes, [-2 * steep] * 3, rtol=1e-5)
+    np.testing.assert_allclose(loss(around, targets[:3], groups[:3]), [steep, steep, 201 * steep], rtol=1e-5)
+    far = torch.tensor([[0.0, -1e9]])
+    assert loss(far, one, one).isfinite() and gradient(loss, far, one, one).isfinite().all()
 
 
 @pytest.mark.parametrize("left", ["logistic", "exponential", "linear"])

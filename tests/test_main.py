@@ -27,7 +27,7 @@ CONFIG = "--config=configs/digits_poly.py"
         ([CONFIG, "--config.loss=poly"], "config.loss: a section, not a value; say --config.loss.name=…"),
         ([CONFIG, "--config.seed=18446744073709551616"], "config.seed: 18446744073709551616 given"),
         ([CONFIG, "--config.trainer.accumulation=1000000000"], "config.trainer.accumulation: 1000000000 given"),
-        ([CONFIG, "--config.model.hidden=1000000000000"], "out of memory"),
+        ([CONFIG, "--config.model.hidden=1000000000000"], "config.model: weights and gradients take 512,000.0 GB"),
         ([CONFIG, "--config.score=val/\n\x1b[31m"], r"config.score: 'val/\n\x1b[31m' given"),
         (["--config=no\nsuch"], r"--config: no config no\nsuch"),
         (["--config=setup.py"], "--config: setup.py is no config: it has no get_config()"),

@@ -1,5 +1,7 @@
 """Methods in the loop: what they do to a run, and that a run under them stops, resumes and is reported as it should."""
 
+import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 
 from imbalance.config import load, validate
 from imbalance.errors import BadInput, Interrupted
+from imbalance.methods.mixing import MIXINGS
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.loop import train
@@ -167,3 +170,39 @@ def test_methods_that_need_val_say_so(config):
     config.callbacks.patience = 2
     with pytest.raises(BadInput, match="config.trainer.eval_splits: must have 'val' for config.callbacks.patience=2"):
         validate(config)
+
+
+def test_the_first_run_of_just_train_twice_ends_at_its_own_epoch_whatever_the_second_selects(config, tmp_path):
+    """Neither patience nor interpolation ends it, and its errors are those of its last epoch."""
+    config.weights = dict(name="just_train_twice", first_epochs=30, upweight=20.0)
+    config.trainer.epochs = 1
+    config.callbacks.update(select="best", patience=1, stop_at_interpolation=True)
+    train(config, tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "first" / "summary.json").read_text())
+    assert first["epoch"] == first["selected_epoch"] == 30
+
+
+def test_every_epoch_mixes_other_partners_in_other_shares(config, monkeypatch):
+    seen, mixup = [], MIXINGS["mixup"]
+
+    @functools.wraps(mixup)
+    def recorded(*args, **kwargs):
+        seen.append(mixup(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setitem(MIXINGS, "mixup", recorded)
+    config.mix = dict(name="mixup", alpha=0.4)
+    config.trainer.update(epochs=3, batch_size=10_000)
+    train(config)
+    assert len(seen) == 3
+    for (partners, shares), (other_partners, other_shares) in itertools.pairwise(seen):
+        assert not partners.equal(other_partners) and not shares.equal(other_shares)
+
+
+def test_the_effective_sample_size_is_that_of_the_last_epoch_s_weights(config):
+    config.trainer.epochs = 3
+    config.weights = dict(name="deferred", by="group", beta=0.999, start_epoch=2)
+    deferred = train(config)["effective_sample_size"]
+    config.work_dir += "2"
+    config.weights = dict(name="effective_number", by="group", beta=0.999)
+    assert deferred == pytest.approx(train(config)["effective_sample_size"]) and deferred < 500

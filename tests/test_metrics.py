@@ -37,6 +37,7 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # scikit-learn warns of predicted classes without targets
         np.testing.assert_allclose(found["balanced_accuracy"], balanced_accuracy_score(targets, predictions))
+    np.testing.assert_allclose(found["worst_class_recall"], np.nanmin(recall))
     right = targets == predictions
     of_groups = [right[groups == g].mean() if (groups == g).any() else np.nan for g in range(num_groups)]
     np.testing.assert_allclose([found[f"group_accuracy/g{g}"] for g in range(num_groups)], of_groups)
@@ -62,7 +63,7 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
     counts = Counts(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
     values = compute(counts, ["a", "b", "c"], ["g", "h"], [5, 5])
-    assert len(values) == 5 + len(OF_A_CLASS) * 3 + 2
+    assert len(values) == 6 + len(OF_A_CLASS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
 

@@ -1,5 +1,7 @@
 """What fails around a run does not end it where it can go on, and damages nothing where it cannot."""
 
+import errno
+import os
 import resource
 from functools import partial
 
@@ -82,7 +84,7 @@ def test_data_that_have_gone_are_one_line(config):
 
 
 def lose_the_data() -> None:
-    at_call(pytest.MonkeyPatch(), loop, "forward", 3, partial(open, "/gone/images"))
+    at_call(pytest.MonkeyPatch(), loop, "take_step", 3, partial(open, "/gone/images"))
 
 
 def test_metrics_jsonl_cut_short_by_hand_is_not_filled_with_zeros(config, tmp_path):
@@ -134,3 +136,16 @@ def test_wandb_without_a_key_does_not_ask_for_one(config, tmp_path, monkeypatch)
     config.logger.mode = "online"
     assert loop.train(config, tmp_path)["status"] == "done"
     assert modes == ["offline"]
+
+
+def test_a_disk_that_fails_one_process_ends_all_with_a_line(config):
+    job = Job(config, world=2, target=lose_the_disk)
+    assert job.wait() == [2, 2]
+    assert job.stderr().count("\n") == 1 and "Input/output error" in job.stderr()
+
+
+def lose_the_disk() -> None:
+    def fail(*_) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/runs")
+
+    pytest.MonkeyPatch().setattr(RunLog, "rewind", fail)

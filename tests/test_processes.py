@@ -25,7 +25,32 @@ from imbalance.errors import BadInput
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS
+from imbalance.training import heartbeat
 from imbalance.training.loop import train
+
+
+def silence(seconds: float) -> None:
+    heartbeat.INTERVAL, heartbeat.SILENCE = seconds / 10, seconds
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_process_that_is_stopped_is_named_and_the_run_goes_on_with_it(config, stopped):
+    """Process 0 keeps the store here; under torchrun the launcher does, and it is named as any other."""
+    config.trainer.epochs = 1_000_000
+    job = Job(config, world=2, target=partial(silence, 1.0))
+    job.wait_for(lambda: job.directory.joinpath("metrics.jsonl").exists() and job.metrics())
+    os.kill(job.processes[stopped].pid, signal.SIGSTOP)
+    other = 1 - stopped
+    job.wait_for(lambda: "has not answered for 1 s" in job.stderr(other), timeout=20)
+    assert ("process 1 has not" if stopped else "(process 0, or the launcher) has not") in job.stderr(other)
+    os.kill(job.processes[stopped].pid, signal.SIGCONT)
+    before = job.metrics()
+    job.wait_for(lambda: len(job.metrics()) > len(before))
+    for process in job.processes:
+        os.kill(process.pid, signal.SIGTERM)
+    assert job.wait() == [143, 143]
+    assert job.stderr(other).count("has not answered") == 1
+
 
 OBJECTIVES_TRIED = [
     dict(name="average"),

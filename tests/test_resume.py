@@ -79,8 +79,8 @@ def let_it_save(job: Job, times: int) -> None:
 @pytest.mark.parametrize(
     ("place", "name", "number"),
     [
-        (loop, "forward", 2),  # within an epoch
-        (loop, "forward", 3),  # in the last step of an epoch
+        (loop, "take_step", 2),  # within an epoch
+        (loop, "take_step", 3),  # in the last step of an epoch
         (loop, "training_metrics", 1),  # between that and the evaluation
         (loop, "evaluate", 2),
         (RunLog, "metrics", 2),  # after the evaluation
@@ -120,7 +120,7 @@ def test_a_directory_is_one_run_s_alone(config, tmp_path, monkeypatch):
         with pytest.raises(BadInput, match="another process is training"):
             loop.train(config, tmp_path)
 
-    at_call(monkeypatch, loop, "forward", 2, refused)
+    at_call(monkeypatch, loop, "take_step", 2, refused)
     loop.train(config, tmp_path)
 
 

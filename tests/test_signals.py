@@ -45,7 +45,7 @@ def test_a_second_sigint_ends_it_at_once(config):
 
 
 def interrupt_twice() -> None:
-    at_call(pytest.MonkeyPatch(), loop, "forward", 3, lambda: (send(signal.SIGINT), send(signal.SIGINT)))
+    at_call(pytest.MonkeyPatch(), loop, "take_step", 3, lambda: (send(signal.SIGINT), send(signal.SIGINT)))
 
 
 @pytest.mark.parametrize("ignored", [False, True])
@@ -104,7 +104,7 @@ def endless_like(endless):
 
 
 def test_the_step_under_way_is_finished_and_no_other_begun(config, monkeypatch, tmp_path):
-    at_call(monkeypatch, loop, "forward", 2, lambda: send(signal.SIGTERM))
+    at_call(monkeypatch, loop, "take_step", 2, lambda: send(signal.SIGTERM))
     with pytest.raises(Interrupted):
         loop.train(config, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["step"] == 2

@@ -4,7 +4,7 @@ import torch
 
 from imbalance.config import check_balanced_once
 from imbalance.errors import BadInput
-from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.samplers import SAMPLERS, annealed_chance
 from imbalance.methods.weights import WEIGHTS, effective_sample_size
 from imbalance.schema import build
 
@@ -86,6 +86,15 @@ def test_residual_weights_make_up_for_what_the_annealed_sampler_drops(sampler, e
     expected = weights("importance", by=sampler["by"], exponent=1.0)
     expected = torch.zeros(4, dtype=torch.float64).index_add(0, GROUPS, expected) / torch.from_numpy(GROUP_COUNTS)
     np.testing.assert_allclose(by_group / by_group[0], expected / expected[0], rtol=0.1)
+
+
+@pytest.mark.parametrize("epoch", [0, 3, 9])
+def test_residual_weights_have_mean_one_over_what_is_drawn(epoch):
+    """So the learning rate means the same at every epoch, however much is drawn."""
+    sampler = dict(name="annealed_linear", by="group")
+    chance = annealed_chance(labels, sampler, epoch, 10)
+    found = weights("residual", epoch=epoch, sampler=sampler)
+    assert (chance * found).sum().item() == pytest.approx(chance.sum().item())
 
 
 def test_effective_sample_size():

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.bench import evaluations, growth, images, paper_loop, stacked, start, steps
-from experiments.bench.timing import Row
+from . import evaluations, growth, images, paper_loop, stacked, start, steps
+from .timing import Row
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
     "step": steps.rows,

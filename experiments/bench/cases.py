@@ -7,7 +7,6 @@ import torch
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
-from experiments.bench.timing import ROOT
 from imbalance.config import load, validate
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.schema import Count
@@ -17,6 +16,8 @@ from imbalance.training.log import RunLog
 from imbalance.training.loop import train_epoch
 from imbalance.training.processes import start_accelerator
 from imbalance.training.progress import Clock, Progress
+
+from .timing import ROOT
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:

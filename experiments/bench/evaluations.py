@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import torch
 from ml_collections import ConfigDict
 
-from experiments.bench.cases import make, on_images
-from experiments.bench.timing import Row, timed_in_turns
 from imbalance.training.evaluate import evaluate
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.memory import keep_freed_memory
+
+from .cases import make, on_images
+from .timing import Row, timed_in_turns
 
 # Model, images, classes, groups and the bar.
 CASES = (

@@ -8,11 +8,12 @@ free, which they are not wherever something is G·K·N or even G·K².
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.bench.cases import make, on_images, our_epoch
-from experiments.bench.timing import Row, few, measured_by, seconds
 from imbalance.training.evaluate import evaluate
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.memory import keep_freed_memory
+
+from .cases import make, on_images, our_epoch
+from .timing import Row, few, measured_by, seconds
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ def rows(repeats: int, cases: list[Grown] = CASES, base: dict[str, int] = BASE) 
     for grown in cases:
         times, memories = [], []
         for _ in range(few(repeats)):
-            small, large = (
-                measured_by("experiments.bench.growth", **base | some) for some in (grown.small, grown.large)
-            )
+            small, large = (measured_by(__name__, **base | some) for some in (grown.small, grown.large))
             times.append(large[0] / small[0])
             memories.append(large[1] / small[1])
             if large[2] > small[2]:

@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from experiments.bench.timing import Row, timed_in_turns
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import MEAN, STD
 from imbalance.data.splits import Dataset, class_split, normaliser
 from imbalance.data.store import Stored, open_store
 from imbalance.torchvision_import import import_torchvision
 from imbalance.training.memory import keep_freed_memory
+
+from .timing import Row, timed_in_turns
 
 BATCH = 64
 CPU = torch.device("cpu")

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from experiments.bench.cases import make, on_images, our_epoch
-from experiments.bench.timing import Row, few, in_turns, measured_by, seconds
 from imbalance.data import Dataset
 from imbalance.torchvision_import import import_torchvision
 from imbalance.training.memory import keep_freed_memory
+
+from .cases import make, on_images, our_epoch
+from .timing import Row, few, in_turns, measured_by, seconds
 
 BATCH = 64
 BATCHES = 6  # an epoch
@@ -96,7 +97,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 def rows(repeats: int, batches: int = BATCHES) -> list[Row]:
     def ratios(**ours: bool) -> list[float]:
         def turn(whose: str, **how: bool) -> float:
-            return measured_by("experiments.bench.paper_loop", whose=whose, batches=batches, **how)
+            return measured_by(__name__, whose=whose, batches=batches, **how)
 
         return in_turns(lambda: turn("theirs"), lambda: turn("ours", **ours), few(repeats))
 

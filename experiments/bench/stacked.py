@@ -14,9 +14,6 @@ from pathlib import Path
 import torch
 from ml_collections import ConfigDict
 
-from experiments.bench.cases import make, on_images, our_epoch
-from experiments.bench.steps import digits_mlp, gaussian_linear
-from experiments.bench.timing import ROOT, Row, few, timed_in_turns
 from imbalance.config import load, validate
 from imbalance.training import batched
 from imbalance.training.interrupt import Interrupt
@@ -24,6 +21,10 @@ from imbalance.training.log import RunLog
 from imbalance.training.loop import train
 from imbalance.training.memory import keep_freed_memory
 from imbalance.training.progress import Clock, Progress
+
+from .cases import make, on_images, our_epoch
+from .steps import digits_mlp, gaussian_linear
+from .timing import ROOT, Row, few, timed_in_turns
 
 RATES, SEEDS = 4, 4
 PART = "sweep: one by one / at once"

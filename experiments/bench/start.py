@@ -3,7 +3,7 @@
 import tempfile
 from functools import partial
 
-from experiments.bench.timing import Row, few, python, timed_in_turns
+from .timing import Row, few, python, timed_in_turns
 
 ONLY_TORCH = "import os, torch; os._exit(0)"
 # In a debug run the step's logits are settled at its end, before anything is evaluated or written.

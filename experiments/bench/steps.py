@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from experiments.bench.cases import make, on_images, our_epoch
-from experiments.bench.timing import ROOT, Row, timed_in_turns
 from imbalance.config import load
 from imbalance.training.learner import Learner
 from imbalance.training.memory import keep_freed_memory
+
+from .cases import make, on_images, our_epoch
+from .timing import ROOT, Row, timed_in_turns
 
 
 def digits_mlp() -> ConfigDict:

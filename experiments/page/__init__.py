@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.collect import Row
-from experiments.page.details import details
-from experiments.page.facts import facts
 from imbalance.errors import BadInput
+
+from ..collect import Row
+from .details import details
+from .facts import facts
 
 HERE = Path(__file__).parent
 SCRIPTS = (

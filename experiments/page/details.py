@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.collect import Row
-from experiments.page.facts import Facts, read_predictions, thinned
-from experiments.page.pictures import Shown, examples_of, shown
-from experiments.runs import evaluations_of, summary_of
-from experiments.settings import APART
 from imbalance.judge.scores import probabilities, reliability
+
+from ..collect import Row
+from ..runs import evaluations_of, summary_of
+from ..settings import APART
+from .facts import Facts, read_predictions, thinned
+from .pictures import Shown, examples_of, shown
 
 # All runs together may take so many characters of each, so that a page of a thousand runs stays small.
 CURVES, LOGS, NUMBERS, EXAMPLES = 3_000_000, 1_500_000, 1_500_000, 1_500_000

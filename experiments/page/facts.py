@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.aggregates import bootstrap, improvement, interquartile_mean, profile
-from experiments.collect import Row
-from experiments.intervals import FEWEST, SMALL, expected_best, quantiles
-from experiments.runs import evaluations_of
-from experiments.settings import common, own_rule, task_labels, varying
 from imbalance.judge.metrics import SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES, Reliability, probabilities, reliability, score_metrics
+
+from ..aggregates import bootstrap, improvement, interquartile_mean, profile
+from ..collect import Row
+from ..intervals import FEWEST, SMALL, expected_best, quantiles
+from ..runs import evaluations_of
+from ..settings import common, own_rule, task_labels, varying
 
 Facts = dict[str, Any]
 # What a rule is called, the labels that it reads, and the key of metrics.jsonl whose largest value chooses the epoch.

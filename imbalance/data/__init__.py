@@ -3,18 +3,26 @@
 A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of its own, entered in `DATASETS`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from imbalance.data.arrays import arrays
 from imbalance.data.celeba import celeba, list_celeba
 from imbalance.data.cifar10 import cifar10
 from imbalance.data.class_map import class_map, new_classes
 from imbalance.data.colored_digits import colored_digits
 from imbalance.data.digits import digits
 from imbalance.data.fashion import fashion
+from imbalance.data.folder import folder, list_folder
 from imbalance.data.gaussian import gaussian
+from imbalance.data.given import as_dataset, given
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
+from imbalance.data.population import check_population
 from imbalance.data.splits import Dataset, Labels, Split, normaliser
 from imbalance.data.table import list_table, table
 from imbalance.data.waterbirds import list_waterbirds, waterbirds
+from imbalance.schema import build
 
 DATASETS = {
     "gaussian": gaussian,
@@ -28,10 +36,23 @@ DATASETS = {
     "waterbirds": waterbirds,
     "celeba": celeba,
     "table": table,
+    "folder": folder,
+    "arrays": arrays,
+    "given": given,
     "class_map": class_map,
     "new_classes": new_classes,
 }
 # Of those that list files: what `python -m imbalance.data verify` goes through, without stopping at the first problem.
-LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table}
+LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
 
-__all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "normaliser"]
+
+def load(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
+    """The data set that a config's section `data` names, on the CPU, checked.
+
+    Raises:
+        BadInput: it is not there, is damaged, or cannot be trained on; see `imbalance.data.population`.
+    """
+    return check_population(build(DATASETS, section, data_dir=data_dir, seed=seed))
+
+
+__all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

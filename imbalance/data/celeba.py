@@ -10,8 +10,10 @@ from pydantic import Field
 from imbalance.data.augment import Augmentation
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import Listing, find, opened
+from imbalance.data.problems import Problem
 from imbalance.data.splits import choose, stratified_split
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
 from imbalance.schema import Count, Name, Natural
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -24,12 +26,8 @@ LAYOUTS = tuple(
 SPLIT_SIZES: Final = (162770, 19867, 19962)
 # Blond_Hair × Male in train, val and test: neither, male, blond, both.
 FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180))
-PAPERS_TRAIN: Final = (
-    1446,
-    1308,
-    468,
-    33,
-)  # of the 2 % that Wang et al. train on: a fingerprint of the rows' order too
+# Of the 2 % that Wang et al. train on: a fingerprint of the rows' order too.
+PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 
 def list_celeba(
@@ -58,7 +56,7 @@ def list_celeba(
         augment: see `imbalance.data.augment`.
     """
     file = find(data_dir, LAYOUTS, "CelebA", "python -m imbalance.data download celeba says how to get it")
-    problems: list[str] = []
+    problems: list[Problem] = []
     wanted = (target, *confounders)
     if len(set(wanted)) != len(wanted):
         raise BadInput(f"config.data.confounders: {confounders} given beside target {target!r}; they must differ")
@@ -73,10 +71,11 @@ def list_celeba(
         parts.append(draw_train(splits, 0.02, 0))
         found = tuple(tuple(np.bincount(blond_male[rows], minlength=4).tolist()) for rows in parts)
         if found != (*FINGERPRINT, PAPERS_TRAIN):
-            problems.append(
-                f"{file}: not the published CelebA: train, val, test and the published 2 % of train have {found} examples "
+            cause = (
+                f"not the published CelebA: train, val, test and the published 2 % of train have {found} examples "
                 f"of Blond_Hair × Male, not {(*FINGERPRINT, PAPERS_TRAIN)}"
             )
+            problems.append(Problem(str(file), cause))
     rows = [
         draw_train(splits, train_fraction, subset_seed),
         draw_val(splits, groups, val_fraction, subset_seed),
@@ -109,9 +108,9 @@ celeba = opened(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Rows of a fraction of the training images, drawn as by the code of Wang et al."""
+    """Rows of a fraction of the training images, drawn and rounded as by the code of Wang et al."""
     rows = np.flatnonzero(splits == 0)
-    return np.sort(np.random.default_rng(seed).choice(rows, int(fraction * len(rows)), replace=False))
+    return np.sort(np.random.default_rng(seed).choice(rows, int(np.round(fraction * len(rows))), replace=False))
 
 
 def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -133,7 +132,7 @@ def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> n
 
 
 def read_attributes(
-    file: Path, wanted: tuple[str, ...], problems: list[str]
+    file: Path, wanted: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """The images' names, their lines, and the wanted attributes as 0 and 1; lines that cannot be read go to `problems`."""
     words = split_words(file)
@@ -141,7 +140,7 @@ def read_attributes(
         first, heading = 2, ["image_id", *words.of_line(1)]
         said, count = " ".join(words.of_line(0)), len(words.first) - 2
         if said != str(count):
-            problems.append(f"{file} line 1: says {said!r} images, {max(0, count)} follow")
+            problems.append(Problem(f"{file} line 1", f"says {said!r} images, {max(0, count)} follow"))
     else:
         first, heading = 1, words.of_line(0)
     for name in wanted:
@@ -153,22 +152,23 @@ def read_attributes(
     values, valid = {}, np.ones(len(lines), dtype=bool)
     for name in wanted:
         values[name], known = words.flags(lines, heading.index(name))
-        problems += [f"{file} line {line + 1}: {name} is not 1 or -1" for line in lines[~known]]
+        problems += [Problem(f"{file} line {line + 1}", f"{name} is not 1 or -1") for line in lines[~known]]
         valid &= known
     lines = lines[valid]
     return words.column(lines, 0), lines + 1, {name: value[valid] for name, value in values.items()}
 
 
-def read_partition(file: Path, names: list[str], problems: list[str]) -> np.ndarray:
+def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.ndarray:
     """(N,) the split of each image of `names`; -1 where the file does not list it, which goes to `problems`."""
     words = split_words(file)
     lines = words.lines_of(2, 1 if file.suffix == ".csv" else 0, file, problems)
     listed, splits = words.column(lines, 0), words.digits(lines, 1)
-    problems += [f"{file} line {line + 1}: the split is not 0, 1 or 2" for line in lines[(splits < 0) | (splits > 2)]]
+    wrong = lines[(splits < 0) | (splits > 2)]
+    problems += [Problem(f"{file} line {line + 1}", "the split is not 0, 1 or 2") for line in wrong]
     if listed == names:
         return splits
     split_of = dict(zip(listed, splits.tolist()))
-    problems += [f"{file}: does not list {name}" for name in names if name not in split_of]
+    problems += [Problem(f"{file}: {name}", "it is not listed") for name in names if name not in split_of]
     return np.array([split_of.get(name, -1) for name in names], dtype=np.int64)
 
 
@@ -192,12 +192,12 @@ class Words(NamedTuple):
     def word(self, i: int) -> str:
         return self.text[self.starts[i] : self.ends[i]]
 
-    def lines_of(self, count: int, first: int, file: Path, problems: list[str]) -> np.ndarray:
+    def lines_of(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
         """The lines from `first` on that have `count` words; the others go to `problems`."""
         counts = np.diff(self.first, append=len(self.starts))
         lines = np.arange(first, len(counts))
         wrong = lines[counts[first:] != count]
-        problems += [f"{file} line {line + 1}: {counts[line]} fields, not {count}" for line in wrong]
+        problems += [Problem(f"{file} line {line + 1}", f"{counts[line]} fields, not {count}") for line in wrong]
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
@@ -224,6 +224,7 @@ class Words(NamedTuple):
 def split_words(file: Path) -> Words:
     """The words of a file, separated by commas or runs of spaces; any line end, with or without a byte-order mark."""
     try:
+        check_regular(file)
         content = file.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
@@ -234,4 +235,9 @@ def split_words(file: Path) -> Words:
     line_ends = np.flatnonzero(characters == ord("\n"))
     first = np.searchsorted(starts, np.concatenate([[0], line_ends[:-1]]))
     text = content.decode("ascii", errors="replace")  # one character a byte
+    if text.startswith(","):
+        raise BadInput(
+            f"{file} line 1: the first column has no name; pandas writes its index there unless asked not to: "
+            "to_csv(…, index=False)"
+        )
     return Words(text, characters, starts, ends, first)

@@ -42,6 +42,10 @@ def colored_digits(
         of_train = train_per_group[2 * label : 2 * label + 2]
         sizes = {split: [int(len(rows) * f / 2)] * 2 for split, f in (("val", val_fraction), ("test", test_fraction))}
         left = len(rows) - sum(sizes["val"] + sizes["test"])
+        if not sum(of_train):
+            raise BadInput(
+                f"config.data.train_per_group: {train_per_group} given; a class needs a training example, {name!r} has none"
+            )
         if sum(of_train) > left:
             raise BadInput(
                 f"config.data.train_per_group: {tuple(of_train)} {name} digits asked for; val and test leave {left}"

@@ -43,7 +43,7 @@ def digits(
     rng = np.random.default_rng(seed)
     rest, test = stratified_split(targets, test_fraction, rng)
     pool, val = (rest[part] for part in stratified_split(targets[rest], val_fraction / (1 - test_fraction), rng))
-    counts = imbalanced_counts(np.bincount(targets[pool]), imbalance, imbalance_ratio, total)
+    counts = imbalanced_counts(np.bincount(targets[pool], minlength=len(classes)), imbalance, imbalance_ratio, total)
     train = pool[choose(targets[pool], counts, rng)]
     splits = (class_split(inputs[part], targets[part], rows[part]) for part in (train, val, test))
     names = tuple(str(digit) for digit in classes)

@@ -9,13 +9,15 @@ import numpy as np
 from imbalance.data.augment import Augmentation
 from imbalance.data.listing import find
 from imbalance.data.long_tailed import ValFrom, channels_first, long_tailed
-from imbalance.data.splits import Dataset, Profile
+from imbalance.data.splits import Dataset, Profile, check_classes
 from imbalance.errors import BadInput
-from imbalance.schema import AtLeastOne, Fraction
+from imbalance.files import check_regular
+from imbalance.schema import AtLeastOne, Fraction, Natural
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # torchvision's, the archives by themselves, and what `apt-get install dataset-fashion-mnist` installs.
 FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
+MAX_BYTES = 2**27  # of a file, unpacked; the largest has 47 MB
 PER_CLASS = {"train": 6000, "t10k": 1000}
 
 
@@ -23,25 +25,31 @@ def fashion(
     data_dir: str,
     seed: int,
     *,
+    classes: tuple[str, ...],
     imbalance: Profile,
     imbalance_ratio: AtLeastOne,
+    total: Natural,
     val_from: ValFrom,
     val_fraction: Fraction,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """28×28 grey images of ten kinds of clothing, 6,000 and 1,000 a class.
+    """28×28 grey images of ten kinds of clothing, or of some of them, 6,000 and 1,000 a class.
 
     Args:
-        imbalance, imbalance_ratio: see `imbalanced_counts`.
+        classes: names of the classes, the largest first.
+        imbalance, imbalance_ratio, total: see `imbalanced_counts`; what is val and of train counts too.
         val_from, val_fraction: see `long_tailed`.
         augment: see `imbalance.data.augment`.
     """
+    check_classes(classes, CLASSES)
     hint = "python -m imbalance.data download fashion fetches it, apt-get install dataset-fashion-mnist has it"
     folder = find(data_dir, FOLDERS, "Fashion-MNIST", hint)
-    train, test = (read(folder, part) for part in ("train", "t10k"))
+    label_of = np.full(len(CLASSES), -1)
+    label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))
+    train, test = ((images, label_of[labels]) for images, labels in (read(folder, part) for part in PER_CLASS))
     mean, std = (0.286,), (0.353,)
     return long_tailed(
-        train, test, CLASSES, mean, std, seed, imbalance, imbalance_ratio, val_from, val_fraction, augment
+        train, test, classes, mean, std, seed, imbalance, imbalance_ratio, total, val_from, val_fraction, augment
     )
 
 
@@ -62,7 +70,9 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
     """The uint8 array of an IDX file, gzipped or not: two zero bytes, the type (8), the dimensions, their sizes, the data."""
     zipped = path.with_name(path.name + ".gz")
     try:
-        content = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
+        check_regular(path if path.exists() else zipped)
+        with open(path, "rb") if path.exists() else gzip.open(zipped) as file:
+            content = file.read(MAX_BYTES)  # and no more, whatever a damaged archive unpacks to
     except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or failing its checksum
         raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]

@@ -8,6 +8,7 @@ from scipy.special import gammainc, gammaincinv, ndtr
 
 from imbalance.data.splits import Dataset, Split, class_split
 from imbalance.errors import BadInput
+from imbalance.memory import check_fits
 from imbalance.schema import Count, NonNegative, Positive, Real
 
 
@@ -38,6 +39,8 @@ def gaussian(
         )
     if len(means) < 2:
         raise BadInput(f"config.data.means: {len(means)} class given; at least 2 are needed")
+    examples = sum(map(sum, (train_per_class, val_per_class, test_per_class)))
+    check_fits(8 * dim * examples, f"config.data.dim, …_per_class: {examples:,} examples of {dim:,} numbers")
     rng = np.random.default_rng(seed)
 
     def draw(per_class: Sequence[int]) -> Split:

@@ -2,6 +2,8 @@
 
 import csv
 import functools
+import gzip
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,13 @@ import torch
 
 from imbalance.data.augment import Augmentation
 from imbalance.data.decode import Recipe
+from imbalance.data.population import name_problems, population_problems
+from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
-from imbalance.data.store import Stored, image_problems, open_store, raise_first
+from imbalance.data.store import open_store
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
 
-SPLITS = ("train", "val", "test")
 # Of ImageNet, which pretrained networks expect: fractions of 255, per channel.
 MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224, 0.225), "L": (0.226,)}
 
@@ -31,7 +35,7 @@ class Listing:
     augment: what becomes of them in training.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, rows of the metadata, from 0.
-    problems: one line each. Rows that cannot be read are named there, and left out of the rest.
+    problems: of the metadata. Rows that cannot be read are named there, and left out of the rest.
     """
 
     name: str
@@ -47,45 +51,18 @@ class Listing:
     indices: np.ndarray
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
-    problems: list[str]
+    problems: list[Problem]
 
     def where(self, row: int) -> str:
         """The file and line of an image, for messages."""
         return f"{self.file} line {self.lines[row]}"
 
-    def all_problems(self) -> list[str]:
-        """Everything that is wrong: metadata, splits and, opening every one, the images."""
-        return self.problems + self.split_problems() + image_problems(self.folder, self.paths, self.recipe, self.where)
-
-    def split_problems(self) -> list[str]:
-        """Splits of fewer than two classes, and groups that a split has no example of."""
-        return population_problems(
-            str(self.file), self.targets, self.groups, self.splits, self.class_names, self.group_names
+    def split_problems(self) -> list[Problem]:
+        """Names that are none, splits of fewer than two classes, and classes and groups that a split has no example of."""
+        names = self.class_names, self.group_names
+        return name_problems(str(self.file), *names) + population_problems(
+            str(self.file), self.targets, self.groups, self.splits, *names
         )
-
-
-def population_problems(
-    where: str,
-    targets: np.ndarray,
-    groups: np.ndarray,
-    splits: np.ndarray,
-    class_names: Sequence[str],
-    group_names: Sequence[str],
-) -> list[str]:
-    """One line for each split of `where` with fewer than two classes, else for each group that it has no example of."""
-    problems = []
-    for split, name in enumerate(SPLITS):
-        classes = np.unique(targets[splits == split])
-        counts = np.bincount(groups[splits == split], minlength=len(group_names))
-        if len(classes) < 2:
-            found = f"only class {class_names[classes[0]]!r}" if len(classes) else "no example"
-            problems.append(f"{where}: the {name} split has {found}; it needs two classes or more")
-        else:
-            problems += [
-                f"{where}: the {name} split has no example of group {group_names[g]!r}"
-                for g in np.flatnonzero(counts == 0)
-            ]
-    return problems
 
 
 def opened(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
@@ -104,19 +81,18 @@ def dataset_of(listing: Listing, data_dir: str) -> Dataset:
     Raises:
         BadInput: with the first problem of the metadata, the splits or the images.
     """
-    problems = listing.problems or listing.split_problems()
-    if problems:
-        raise_first(problems)
+    raise_first(listing.problems or listing.split_problems())
     images = open_store(data_dir, listing.name, listing.folder, listing.paths, listing.recipe, listing.where)
 
     def split(number: int) -> Split:
         rows = torch.from_numpy(np.flatnonzero(listing.splits == number))
         arrays = (torch.from_numpy(array)[rows] for array in (listing.targets, listing.groups, listing.indices))
-        return Split(Stored(images, rows, torch.device("cpu"), torch.contiguous_format), *arrays)
+        return Split(images.subset(rows), *arrays)
 
     mean, std = MEAN[listing.recipe.mode], STD[listing.recipe.mode]
     names = listing.class_names, listing.group_names
-    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment))
+    files = {"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps}
+    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment), preprocessing=files)
 
 
 def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
@@ -129,18 +105,22 @@ def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path
     )
 
 
-def read_csv(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[str]], list[int], list[str]]:
+def read_csv(
+    file: Path, columns: Sequence[str], delimiter: str = ","
+) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
     """A CSV file with a heading: the heading, the rows, the line of each, and what is wrong with the others.
 
-    A byte-order mark and either kind of line end make no difference.
+    A byte-order mark and either kind of line end make no difference; `.gz` at the end of its name says gzip.
 
     Args:
         columns: those that must be there.
     """
     rows, lines, problems = [], [], []
     try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, strict=True)
+        check_regular(file)
+        open_text = gzip.open if file.suffix == ".gz" else open
+        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
             heading = next(reader, [])
             check_columns(file, heading, columns)
             for row in reader:
@@ -148,13 +128,14 @@ def read_csv(file: Path, columns: Sequence[str]) -> tuple[list[str], list[list[s
                     rows.append(row)
                     lines.append(reader.line_num)
                 elif row:
-                    problems.append(f"{file} line {reader.line_num}: {len(row)} fields, the heading has {len(heading)}")
+                    wrong = f"{len(row)} fields, the heading has {len(heading)}"
+                    problems.append(Problem(f"{file} line {reader.line_num}", wrong))
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not UTF-8 text ({error.reason})") from None
     except csv.Error as error:
         raise BadInput(f"{file} line {reader.line_num}: {error}") from None
-    except OSError as error:
-        raise BadInput(f"{file}: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     return heading, rows, lines, problems
 
 

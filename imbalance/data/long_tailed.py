@@ -39,7 +39,7 @@ def cifar10lt(
     return long_tailed(
         (channels_first(train.data), np.array(train.targets)),
         (channels_first(test.data), np.array(test.targets)),
-        train.classes, MEAN, STD, seed, imbalance, imbalance_ratio, val_from, val_fraction, augment,
+        train.classes, MEAN, STD, seed, imbalance, imbalance_ratio, 0, val_from, val_fraction, augment,
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def cifar100lt(
         (channels_first(train.data), np.array(train.targets)),
         (channels_first(test.data), np.array(test.targets)),
         train.classes, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
-        seed, imbalance, imbalance_ratio, val_from, val_fraction, augment,
+        seed, imbalance, imbalance_ratio, 0, val_from, val_fraction, augment,
     )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ def long_tailed(
     seed: int,
     imbalance: Profile,
     imbalance_ratio: float,
+    total: int,
     val_from: ValFrom,
     val_fraction: float,
     augment: Sequence[Augmentation],
@@ -86,19 +87,21 @@ def long_tailed(
     """The published training set, thinned out, and a stratified val split, since the field's long-tailed sets have none.
 
     Args:
-        train, test: images (N, C, H, W) uint8 and labels (N,).
+        train, test: images (N, C, H, W) uint8 and labels (N,), -1 where they are of a class that is left out.
         val_from: "test": the training set has exactly the published counts, and `val_fraction` of the test set is val,
             not test. "train": the test set is whole, and `val_fraction` of the thinned-out training set is val.
     """
     if not val_fraction:
         raise BadInput("config.data.val_fraction: 0 given; selection and the score need a val split")
     rng = np.random.default_rng(seed)
-    rows = choose(train[1], imbalanced_counts(np.bincount(train[1]), imbalance, imbalance_ratio, 0), rng)
+    counts = np.bincount(train[1][train[1] >= 0])
+    rows = choose(train[1], imbalanced_counts(counts, imbalance, imbalance_ratio, total), rng)
+    tested = np.flatnonzero(test[1] >= 0)
     if val_from == "train":
         kept, held = (rows[part] for part in stratified_split(train[1][rows], val_fraction, rng))
-        parts = (train, kept), (train, held), (test, np.arange(len(test[1])))
+        parts = (train, kept), (train, held), (test, tested)
     else:
-        kept, held = stratified_split(test[1], val_fraction, rng)
+        kept, held = (tested[part] for part in stratified_split(test[1][tested], val_fraction, rng))
         parts = (train, rows), (test, held), (test, kept)
     splits = (array_split(*source, rows) for source, rows in parts)
     names = tuple(class_names)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.listing import SPLITS, population_problems
 from imbalance.data.long_tailed import array_split, channels_first
+from imbalance.data.population import SPLITS, population_problems
+from imbalance.data.problems import raise_first
 from imbalance.data.splits import Dataset
-from imbalance.data.store import raise_first
 from imbalance.errors import BadInput
+from imbalance.files import check_regular
+from imbalance.memory import check_fits
 from imbalance.schema import Name
 
 # The largest label and its classes' names; of other flags the classes are numbered.
@@ -49,9 +51,7 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
             raise BadInput(f"{path}: {split}_labels row {row}: label {labels[split][row]} of {len(names)} classes")
     everything = np.concatenate(list(labels.values()))
     numbers = np.repeat(np.arange(3), [len(labels[split]) for split in SPLITS])
-    problems = population_problems(str(path), everything, everything, numbers, names, names)
-    if problems:
-        raise_first(problems)
+    raise_first(population_problems(str(path), everything, everything, numbers, names, names))
     images = {split: channels_first(arrays[f"{split}_images"]) for split in SPLITS}
     splits = (array_split(images[split], labels[split], np.arange(len(labels[split]))) for split in SPLITS)
     channels = images["train"].shape[1]
@@ -63,15 +63,20 @@ def read(path: Path) -> dict[str, np.ndarray]:
     hint = f"python -m imbalance.data download {path.stem} fetches it"
     arrays = {}
     try:
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than there is memory for
+            check_fits(sum(member.file_size for member in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as archive:
             for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
                 arrays[key] = archive[key]
+    except BadInput:
+        raise
     except FileNotFoundError:
         raise BadInput(f"config.data_dir: no file {path.absolute()}; {hint}") from None
     except KeyError as error:
         raise BadInput(f"{path}: {error.args[0]}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         pickled = "pickle" in reason
         what = (
             "it holds Python objects, which are never loaded"

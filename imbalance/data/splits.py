@@ -1,8 +1,10 @@
 """What a data set is made of, and how examples are divided among splits and thinned out into an imbalance."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +38,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @cached_property
+    def checksums(self) -> np.ndarray:
+        """(N,) uint32, the CRC-32 of each input: of a store's images as they were decoded, of a tensor's rows as they are.
+
+        Of float64 as float32, so that the last bit of what is computed, which differs between machines, does not count.
+        """
+        if isinstance(self.inputs, Stored):
+            return self.inputs.checksums[self.inputs.rows.numpy()]
+        inputs = self.inputs.float() if self.inputs.dtype == torch.float64 else self.inputs
+        rows = inputs.contiguous().view(len(inputs), -1).numpy()
+        return np.fromiter(map(zlib.crc32, rows), dtype=np.uint32, count=len(rows))
+
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
         """The split on `device`, float inputs as `dtype`, images in the memory format `layout`."""
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
@@ -58,6 +72,9 @@ class Dataset:
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
         a new head is fitted, on whose val and test it is judged.
     probe_strength: the inverse of that head's L2 penalty.
+    preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
+        trained model keeps it: see `imbalance.inference`.
+    notes: what the reader of a log should know of how the data was read, a line each.
     """
 
     train: Split
@@ -70,6 +87,8 @@ class Dataset:
     augmentations: tuple[Augmentation, ...] = ()
     probe: "Dataset | None" = None
     probe_strength: float = 0.0
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def judged(self) -> "Dataset":
@@ -112,9 +131,14 @@ def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Ca
     """From a batch as `dataset` has it to the model's input: floats as they are, uint8 images with mean 0, deviation 1."""
     if dataset.train.inputs.is_floating_point():
         return lambda batch: batch
-    mean, std = (
-        torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (dataset.mean, dataset.std)
-    )
+    return pixel_normaliser(dataset.mean, dataset.std, device, dtype)
+
+
+def pixel_normaliser(
+    mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """`normaliser` of uint8 images, whose channels have `mean` and `std` as fractions of 255."""
+    mean, std = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
 
     def normalise(batch: Tensor) -> Tensor:
         if batch.device.type != "cpu" or not batch.is_contiguous():
@@ -131,6 +155,14 @@ def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Ca
         return torch.from_numpy(images)
 
     return normalise
+
+
+def check_classes(asked: Sequence[str], there: Sequence[str]) -> None:
+    """Raise `BadInput` unless `config.data.classes` names at least two different classes that there are."""
+    if set(asked) - set(there) or len(set(asked)) != len(asked) or len(asked) < 2:
+        raise BadInput(
+            f"config.data.classes: {asked} given; at least two different ones of {', '.join(there)} are needed"
+        )
 
 
 def imbalanced_counts(available: Sequence[int], profile: Profile, ratio: float, total: int) -> np.ndarray:
@@ -154,6 +186,11 @@ def imbalanced_counts(available: Sequence[int], profile: Profile, ratio: float, 
     """
     available = np.asarray(available)
     num_classes = len(available)
+    if available.min() < 1:
+        raise BadInput(
+            f"config.data.val_fraction, test_fraction: of the classes they leave {available.tolist()} training examples; "
+            "no class can be empty"
+        )
     if profile == "exp":
         shares = ratio ** (-np.arange(num_classes) / max(1, num_classes - 1))
     elif profile == "step":

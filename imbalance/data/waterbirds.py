@@ -8,6 +8,7 @@ import numpy as np
 from imbalance.data.augment import Augmentation
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import Listing, find, opened, read_csv
+from imbalance.data.problems import Problem
 from imbalance.schema import Count
 
 # Where group_DRO, WILDS and the paper's code keep it, and where the archive is unpacked.
@@ -44,7 +45,7 @@ def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: t
     for i, row in enumerate(rows):
         values = [row[columns[name]] for name in ("y", "place", "split")]
         wrong = [
-            f"{file} line {lines[i]}: {name} is {value!r}, not one of {', '.join(valid)}"
+            Problem(f"{file} line {lines[i]}", f"{name} is {value!r}, not one of {', '.join(valid)}")
             for name, value, valid in zip(("y", "place", "split"), values, ("01", "01", "012"))
             if value not in tuple(valid)
         ]
@@ -77,17 +78,18 @@ def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: t
 waterbirds = opened(list_waterbirds)
 
 
-def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[str]:
+def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
     """A line if these are not the published splits and the config does not say so."""
     found = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
     if found == PUBLISHED:
         if regenerated:
-            return [f"{where}: this is the published Waterbirds; set config.data.regenerated=False"]
+            return [Problem(where, "this is the published Waterbirds; set config.data.regenerated=False")]
         return []
     if regenerated:
         return []
     named = " (a copy in circulation, regenerated with another seed)" if found[0] == REGENERATED_TRAIN else ""
-    return [
-        f"{where}: not the published Waterbirds: train, val and test have {found} examples of the groups, not {PUBLISHED}"
+    cause = (
+        f"not the published Waterbirds: train, val and test have {found} examples of the groups, not {PUBLISHED}"
         f"{named}; config.data.regenerated=True takes it as it is"
-    ]
+    )
+    return [Problem(where, cause)]

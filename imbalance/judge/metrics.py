@@ -10,7 +10,8 @@ from torch import Tensor
 from imbalance.errors import BadInput
 
 SUMMARIES = (
-    "accuracy", "balanced_accuracy", "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy"
+    "accuracy", "balanced_accuracy", "worst_class_recall",
+    "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
 )  # fmt: skip
 OF_A_CLASS = ("recall", "precision", "f1", "accuracy")
 
@@ -43,7 +44,8 @@ def compute(
 
     - `recall/<class>`, `precision/<class>`, `f1/<class>` and `accuracy/<class>` (of "is it this class?", one against
       the rest), `group_accuracy/<group>`;
-    - `accuracy` over all examples, `balanced_accuracy` (mean recall), `worst_group_accuracy`,
+    - `accuracy` over all examples, `balanced_accuracy` (mean recall), `worst_class_recall`,
+      which needs no groups (Yang et al., "Change is Hard", ICML 2023, select by it), `worst_group_accuracy`,
       `group_balanced_accuracy` (mean over groups), and `adjusted_accuracy`: group accuracies weighted by the groups'
       shares of the training set, the average that the Waterbirds literature reports.
 
@@ -65,6 +67,7 @@ def compute(
     metrics = {
         "accuracy": overall,
         "balanced_accuracy": _over_present(np.mean, recall),
+        "worst_class_recall": _over_present(np.min, recall),
         "worst_group_accuracy": _over_present(np.min, group_accuracy),
         "group_balanced_accuracy": _over_present(np.mean, group_accuracy),
         "adjusted_accuracy": np.nansum(shares * group_accuracy) / shares.sum() if shares.any() else np.nan,

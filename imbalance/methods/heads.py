@@ -28,12 +28,20 @@ def none(head: nn.Linear) -> WeightAndBias:
 
 
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> WeightAndBias:
-    """z_j − τ log π_j, π_j = n_j / n in training (Menon et al., ICLR 2021, equation 9). Uses no labels beyond those."""
+    """z_j − τ log π_j, π_j = n_j / n in training (Menon et al., ICLR 2021, equation 9). Uses no labels beyond those.
+
+    Args:
+        tau: τ; 1.0 in theory, 0.0 leaves the layer as it is.
+    """
     return head.weight, head.bias - tau * share(class_counts).log().to(head.bias)
 
 
 def tau_normalised(head: nn.Linear, *, tau: NonNegative) -> WeightAndBias:
-    """w_j / ‖w_j‖^τ without a bias (Kang et al., ICLR 2020, equation 4)."""
+    """w_j / ‖w_j‖^τ without a bias (Kang et al., ICLR 2020, equation 4).
+
+    Args:
+        tau: τ; 1.0 makes all rows unit vectors, 0.0 only drops the bias.
+    """
     return head.weight / head.weight.norm(dim=1, keepdim=True) ** tau, torch.zeros_like(head.bias)
 
 
@@ -57,6 +65,7 @@ def crt(
 
     Args:
         by: what is balanced: "class", as in the paper, or "group".
+        epochs, batch_size, lr, momentum, weight_decay: of the layer's own training, by SGD.
     """
     train, inputs = dataset.train, features("train")
     random = generator.get_state()

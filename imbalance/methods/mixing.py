@@ -20,7 +20,11 @@ def none() -> None:
 
 
 def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
-    """A random partner for each example, one share ~ Beta(α, α) for the batch (Zhang et al., "mixup", ICLR 2018)."""
+    """A random partner for each example, one share ~ Beta(α, α) for the batch (Zhang et al., "mixup", ICLR 2018).
+
+    Args:
+        alpha: α; 1.0 for uniform shares, and towards 0 examples stay themselves.
+    """
     partners = torch.randperm(len(targets), generator=generator)
     return partners, beta(alpha, 1, generator).expand(len(targets))
 
@@ -43,6 +47,7 @@ def lisa(
     have all groups alike, as with the sampler "balanced".
 
     Args:
+        alpha: α of the Beta distribution.
         same_label: p_sel; 0.5 in the paper.
     """
     if num_groups <= num_classes or num_groups % num_classes:

@@ -8,13 +8,13 @@ part of a checkpoint; only `forward` in training mode changes it, and the loop c
 import torch
 from torch import Tensor, nn
 
-from imbalance.schema import NonNegative, Positive, Share
+from imbalance.schema import NonNegative, Positive, Share, checked
 
 
 class Average(nn.Module):
     """The mean of w·ℓ over the batch: dividing by B, not by Σw, keeps it unbiased for the weighted risk."""
 
-    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean()
 
 
@@ -27,7 +27,7 @@ class LogAverage(nn.Module):
     logarithm −∞: run such experiments with `trainer.dtype="float64"`, where that comes only at 745.
     """
 
-    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean().log()
 
 
@@ -38,6 +38,7 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
     return sums / counts.clamp(min=1), counts > 0
 
 
+@checked
 class GroupDRO(nn.Module):
     """Σ_g q_g · (mean of w·ℓ over group g), where q follows the groups that fare worst by exponentiated ascent.
 
@@ -47,6 +48,7 @@ class GroupDRO(nn.Module):
     groups that have training examples.
 
     Args:
+        group_counts: (G,) training examples of each group.
         step_size: of the ascent, η_q.
         size_adjustment: C: how much worse a small group is presumed to be on new data than in training.
     """
@@ -66,18 +68,22 @@ class GroupDRO(nn.Module):
         return (self.log_weights.exp().to(losses) * means).sum()
 
 
+@checked
 class CVaR(nn.Module):
     """The mean loss of the worst `level` of the batch, an example's share in it being that of its weight.
 
     Levy, Carmon, Duchi and Sidford, "Large-Scale Methods for Distributionally Robust Optimization", NeurIPS 2020: the
     maximum of Σ q_i ℓ_i over distributions q with q_i ≤ p_i / level, p_i = w_i / Σ w. Knows of no groups.
+
+    Args:
+        level: the share of the batch that counts; 1.0 for the weighted mean.
     """
 
     def __init__(self, *, level: Share):
         super().__init__()
         self.level = level
 
-    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
+    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         ordered, order = losses.sort(descending=True)
         most = weights[order] / weights.sum() / self.level
         # Filled up from the worst: what the ones before leave of 1, at most `most`.

@@ -54,6 +54,9 @@ def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: b
     """Undersampling by rejection, as in the paper's code: an example is kept with probability n_min / n of its label.
 
     The smallest class or group is kept whole, the others are as large as it on average.
+
+    Args:
+        redraw: as for `undersample`.
     """
     of_example, counts = labels(by)
     chooser = generator if redraw else seeds.generator(seed, "reject")

@@ -53,12 +53,19 @@ def truncated(
     exponent: NonNegative,
     ceiling: AtLeastOne,
 ) -> Tensor:
-    """`importance`, cut off at `ceiling` times the mean and rescaled: less variance for some bias (Ionides, 2008)."""
+    """`importance` to the `exponent`, cut off at `ceiling` times the mean and rescaled (Ionides, 2008).
+
+    Less variance for some bias.
+    """
     return mean_one(importance(labels, by=by, exponent=exponent).clamp(max=ceiling))
 
 
 def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
-    """(1 − β) / (1 − β^count) of the class or group (Cui et al., CVPR 2019, equation 2): β = 0 uniform, β → 1 1/count."""
+    """(1 − β) / (1 − β^count) of the class or group (Cui et al., CVPR 2019, equation 2).
+
+    Args:
+        beta: β; 0 for uniform weights, and towards 1 they become 1/count.
+    """
     of_example, counts = labels(by)
     return mean_one(inverse_effective_number(counts.double(), beta)[of_example])
 
@@ -69,7 +76,7 @@ def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
 
 
 def deferred(labels: Labels, groups: Tensor, epoch: int, *, by: By, beta: Fraction, start_epoch: Natural) -> Tensor:
-    """Deferred re-weighting (DRW): uniform before `start_epoch`, `effective_number` from there on (Cao et al., 2019)."""
+    """Deferred re-weighting (DRW): uniform before `start_epoch`, then `effective_number` of `beta` (Cao et al., 2019)."""
     if epoch < start_epoch:
         return uniform(groups)
     return effective_number(labels, by=by, beta=beta)
@@ -81,7 +88,10 @@ def given(
     by: By,
     values: tuple[Positive, ...],
 ) -> Tensor:
-    """The value written for the example's class or group, rescaled. Goes with any sampler: it is asked for by hand."""
+    """The one of `values` that is written for the example's class or group, rescaled.
+
+    Goes with any sampler: it is asked for by hand.
+    """
     of_example, counts = labels(by)
     if len(values) != len(counts):
         raise BadInput(f"config.weights.values: {values} given; this data set has {len(counts)} of by={by!r}")

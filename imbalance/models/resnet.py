@@ -1,7 +1,7 @@
 """Residual networks: torchvision's, and the small ones for 32×32 images. Each is `features`, then a linear `head`."""
 
-import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.models.small import with_head
+from imbalance.files import check_regular
+from imbalance.models.small import Head, with_head
 from imbalance.torchvision_import import import_torchvision
 
 
@@ -28,13 +29,20 @@ class Frozen(nn.Module):
 
 
 def resnet(
-    depth: Literal[18, 34, 50], input_shape: Sequence[int], num_classes: int, *, pretrained: str, frozen: bool
+    depth: Literal[18, 34, 50],
+    input_shape: Sequence[int],
+    num_classes: int,
+    head: Head = nn.Linear,
+    *,
+    pretrained: str,
+    frozen: bool,
 ) -> nn.Sequential:
     """torchvision's residual network (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), for RGB.
 
     Args:
         pretrained: "" for none, "imagenet" for torchvision's weights (IMAGENET1K_V1, those of the literature on group
-            shift), fetched if they are not in torch's cache, or the path of a state dict of this network.
+            shift), fetched if they are not in torch's cache, the path of a state dict of this network, or the directory of a
+            run that is done and trained this network; the head starts afresh in each case.
         frozen: train the head alone.
     """
     if input_shape[0] != 3:
@@ -45,7 +53,7 @@ def resnet(
     width, network.fc = network.fc.in_features, nn.Identity()
     if pretrained:
         load_weights(network, pretrained, f"ResNet{depth}_Weights")
-    return with_head(Frozen(network) if frozen else network, width, num_classes)
+    return with_head(Frozen(network) if frozen else network, width, num_classes, head)
 
 
 def load_weights(network: nn.Module, pretrained: str, published: str) -> None:
@@ -54,14 +62,32 @@ def load_weights(network: nn.Module, pretrained: str, published: str) -> None:
         if pretrained == "imagenet":
             weights = import_torchvision().models.get_weight(f"{published}.IMAGENET1K_V1")
             state = weights.get_state_dict(check_hash=True)
+        elif Path(pretrained).is_dir():
+            state = trained_features(Path(pretrained))
         else:
+            check_regular(pretrained)
             state = torch.load(pretrained, map_location="cpu", weights_only=True)
         state = {key: value for key, value in state.items() if not key.startswith("fc.")}
         network.load_state_dict(state)
-    except (OSError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:  # no network, no file, another one
-        reason = " ".join(str(error).split()).split(". ")[0][:200]
-        hint = "give the path of a file with them" if pretrained == "imagenet" else "it must hold a state dict of it"
-        raise BadInput(f"config.model.pretrained: no weights from {pretrained!r} ({reason}); {hint}") from None
+    except Exception as error:  # no network, no file, another one, damaged in any way
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
+        needed = "it must hold a state dict of it, or be a run of it"
+        hint = "give the path of a file with them" if pretrained == "imagenet" else needed
+        raise BadInput(
+            f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
+        ) from None
+    bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
+
+
+def trained_features(run_directory: Path) -> dict[str, Tensor]:
+    """What a run made of everything before the head, under the names that it has in this network."""
+    from imbalance.inference import read
+
+    _, state = read(run_directory)
+    features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    return {key.removeprefix("features."): value for key, value in features.items()}  # once more where it was frozen
 
 
 class BasicBlock(nn.Module):
@@ -81,7 +107,7 @@ class BasicBlock(nn.Module):
 
 
 def cifar_resnet(
-    depth: Literal[20, 32], input_shape: Sequence[int], num_classes: int, *, frozen: bool
+    depth: Literal[20, 32], input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, frozen: bool
 ) -> nn.Sequential:
     """The residual network for 32×32 images of He et al., CVPR 2016, section 4.2, with shortcuts of option A.
 
@@ -99,4 +125,4 @@ def cifar_resnet(
     for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    return with_head(Frozen(features) if frozen else features, 64, num_classes)
+    return with_head(Frozen(features) if frozen else features, 64, num_classes, head)

@@ -32,6 +32,7 @@ from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, load_dataset, make_learner
 from imbalance.training.log import RunLog
 from imbalance.training.loop import SAVE, begin, end_epoch, epochs_of, finish, record_end
+from imbalance.training.origin import check_done
 from imbalance.training.processes import read_later, start_accelerator
 from imbalance.training.progress import Clock, Progress
 from imbalance.training.step import Epoch, draw_epoch
@@ -104,7 +105,9 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
         members, datasets = [], {}
         for config, (_, directory) in zip(configs, runs):
             log = logs.enter_context(RunLog(Path(directory), config, writes=True))
-            if log.claim():
+            done = log.claim()
+            if done:
+                check_done(config, done, log.directory / "summary.json", log.line)
                 continue
             if config.seed not in datasets:
                 datasets[config.seed] = load_dataset(config)

@@ -15,6 +15,7 @@ from imbalance.seeds import random_state, set_random_state
 from imbalance.training.finite import first_not_finite, learned, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
+from imbalance.training.origin import FORMAT, check_format, check_origin, origin
 from imbalance.training.processes import from_main
 from imbalance.training.progress import Clock, Progress, joined
 
@@ -43,6 +44,7 @@ def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) ->
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},
             "random": [part["random"] for part in parts],
             "wandb_id": log.wandb.id if log.wandb else None,
+            **origin(learner.data),
         }
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the checkpoint before it stays"):
@@ -56,11 +58,13 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     those that had none.
 
     Raises:
-        BadInput: there are checkpoints, and none is whole.
+        BadInput: there are checkpoints, and none is whole; they are of other data, or of another version of this program.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
+    if state:
+        from_main(accelerator, lambda: check_origin(state, learner.data, path, log.line))
     from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
     from_main(accelerator, lambda: log.start_wandb(state["wandb_id"] if state else None))
     if not state:
@@ -83,26 +87,26 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
     The file before it is kept as `<stem>.previous.pt`, for the case that a disk loses what it said was written.
     """
-    fresh = path.with_suffix(".fresh.pt")
-    write(fresh, state)
-    if path.exists():
-        path.replace(previous(path))
-    fresh.replace(path)
+    write(path, {"format": FORMAT, **state}, previous(path))
 
 
-def write(path: Path, state: dict[str, Any]) -> None:
-    """`state` as torch saves it, in a file that is whole or not there."""
+def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """`state` as torch saves it, by `write_whole`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getbuffer())
+    write_whole(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     """The checkpoint at `path`, or with a warning the one before it if that is damaged; None if there is neither.
 
     torch's files are zip archives, whose checksums tell a damaged one; nothing pickled is ever run.
+
+    Raises:
+        BadInput: there is one, and none is whole, or another version of this program wrote it.
+        OSError: none can be read.
     """
-    found = [candidate for candidate in (path, previous(path)) if candidate.exists()]
+    found, unread = [candidate for candidate in (path, previous(path)) if candidate.exists()], None
     for candidate in found:
         try:
             data = candidate.read_bytes()
@@ -110,9 +114,16 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            check_format(state, candidate, oldest=FORMAT)
+            return state
+        except BadInput:
+            raise
         except Exception as error:  # a damaged file can fail in any way
+            unread = error if isinstance(error, OSError) else unread
             log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
+    if unread:
+        raise unread
     if found:
         raise BadInput(f"{path}: damaged, and so is the checkpoint before it; remove both to start anew")
     return None

@@ -13,7 +13,7 @@ from imbalance.training.progress import Clock
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
     """How many examples each split has of each class (and group), and how large the model is."""
-    lines = []
+    lines = list(dataset.notes)
     for name, of in (("train", dataset), ("val", dataset.judged), ("test", dataset.judged)):
         split = getattr(of, name)
         lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")
@@ -28,9 +28,8 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
-            found = (
-                f"{name.removesuffix('_accuracy')} {_percent(values[f'{split}/{name}'])}" for name in SUMMARIES[1:3]
-            )
+            shown = ("balanced_accuracy", "worst_group_accuracy")
+            found = (f"{name.removesuffix('_accuracy')} {_percent(values[f'{split}/{name}'])}" for name in shown)
             parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(found)}")
     rate = clock.steps_per_second()
     left = clock.seconds_left(values["epoch"], epochs)

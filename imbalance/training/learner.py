@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imbalance.data import DATASETS, Dataset, normaliser
+from imbalance.data import Dataset, load, normaliser
+from imbalance.data.identity import digest
 from imbalance.errors import BadInput
+from imbalance.memory import available_memory
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.mixing import MIXINGS
 from imbalance.methods.objectives import OBJECTIVES
@@ -25,6 +27,7 @@ from imbalance.models import MODELS
 from imbalance.output import one_line
 from imbalance.schema import bind, build
 from imbalance.seeds import derived_seed, generator
+from imbalance.training.budget import MemoryBudget
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 from imbalance.training.processes import from_main, share_batch_statistics
 
@@ -35,6 +38,7 @@ class Learner:
 
     accelerator: Accelerator
     dataset: Dataset
+    data: dict[str, Any]  # its digest, on the main process
     sampler: Callable[[int], Tensor]  # the rows of train that an epoch draws, in order, on the CPU
     weights: Callable[[int], Tensor]  # (N,), of all of train
     mixing: Callable[[int, Tensor], tuple[Tensor, Tensor] | None]  # see `make_mixing`
@@ -58,7 +62,7 @@ class Learner:
 
 def load_dataset(config: ConfigDict) -> Dataset:
     """What `config.data` and the seed say, on the CPU."""
-    return build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    return load(config.data, config.data_dir, config.seed)
 
 
 def make_learner(
@@ -106,7 +110,8 @@ def make_learner(
     objective = build(OBJECTIVES, config.objective, **of_train).to(device)
 
     torch.manual_seed(config.seed)
-    model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    with MemoryBudget("config.model", available_memory()):
+        model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
     if config.trainer.compile:
         model.compile()
@@ -122,6 +127,7 @@ def make_learner(
     return Learner(
         accelerator,
         dataset.to(device, dtype, layout),
+        digest(dataset) if accelerator.is_main_process else {},
         sampler,
         weights,
         make_mixing(config, of_train, device, dtype),

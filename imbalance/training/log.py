@@ -19,9 +19,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.config import experiment
+from imbalance.config import experiment, own_modules
 from imbalance.errors import BadInput, Busy
-from imbalance.files import write_whole
+from imbalance.files import sync, write_whole
 from imbalance.locks import FolderLock, is_same
 from imbalance.output import say
 
@@ -60,9 +60,12 @@ class RunLog:
         wandb_settings(self.config)  # a mistake there shows before anything is loaded
         try:
             self._lock = FolderLock(self.directory)
-            self._check_config()
+            check_directory_config(self.config, self.directory)
+            write_whole(self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2).encode() + b"\n")
+            self._keep_modules()
             self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            sync(self.directory)  # a checkpoint says how long metrics.jsonl is, which must then be there
         except BlockingIOError:
             raise Busy(str(self.directory)) from None
         except OSError as error:
@@ -72,34 +75,17 @@ class RunLog:
         summary = self._summary_before()
         return summary if summary["status"] == "done" and not self.config.debug else None
 
-    def _check_config(self) -> None:
-        """Write config.json, unless what has been trained here had another."""
-        path, checkpoints = self.directory / "config.json", self.directory / "checkpoints"
-        metrics = self.directory / "metrics.jsonl"
-        trained = (self.directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
-        trained |= any(checkpoints.glob("*.pt"))
-        if trained:  # and not only begun: a run that was refused or killed on the way stands in nobody's way
-            try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-                if not isinstance(before, dict):
-                    raise ValueError("not an object")
-            except FileNotFoundError:
+    def _keep_modules(self) -> None:
+        """A copy of each module of one's own, with which the run can be loaded and run again."""
+        for file in own_modules(self.config):
+            copy, code = self.directory / "modules" / file.name, file.read_bytes()
+            if not copy.exists():
+                write_whole(copy, code)
+            elif copy.read_bytes() != code:
                 raise BadInput(
-                    f"{path}: missing, and without it nobody knows what was trained here; put it back, or remove "
-                    f"{self.directory} to start anew"
-                ) from None
-            except ValueError as error:
-                raise BadInput(
-                    f"{path}: damaged ({error}); put it back, or remove {self.directory} to start anew"
-                ) from None
-            ours = experiment(self.config)
-            changed = sorted(key for key in ours if ours[key] != before.get(key))
-            if changed:
-                raise BadInput(
-                    f"config.{changed[0]}: {path} was written by a run with {before.get(changed[0])!r}, this one has "
-                    f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
+                    f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
+                    "config.work_dir"
                 )
-        write_whole(path, json.dumps(self.config.to_dict(), indent=2).encode() + b"\n")
 
     def _summary_before(self) -> dict[str, Any]:
         """What summary.json says; a damaged one is made again from the last checkpoint."""
@@ -216,12 +202,16 @@ class RunLog:
     def summary(self, values: dict[str, Any]) -> None:
         """summary.json, whole or not at all, and only where metrics.jsonl has all of its lines."""
         if self.writes:
-            self._write_metrics()
+            self.position()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
             self._write(self.directory / "summary.json", text.encode() + b"\n")
             if self.wandb:
                 flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
                 self._wandb_call(lambda: self.wandb.summary.update(flat))
+
+    def model(self, values: dict[str, Any]) -> None:
+        """model.json: what `imbalance.load` must know beside the weights."""
+        write_whole(self.directory / "model.json", json.dumps(values, indent=2, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
@@ -272,6 +262,35 @@ class RunLog:
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
             say("\r\x1b[K", sys.stdout, end="")
+
+
+def check_directory_config(config: ConfigDict, directory: Path) -> None:
+    """Raise `BadInput` if what has been trained in `directory` had another config, or one that cannot be read.
+
+    Trained, and not only begun: a run that was refused or killed on the way stands in nobody's way.
+    """
+    path, metrics = directory / "config.json", directory / "metrics.jsonl"
+    trained = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
+    if not trained and not any((directory / "checkpoints").glob("*.pt")):
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("not an object")
+    except FileNotFoundError:
+        raise BadInput(
+            f"{path}: missing, and without it nobody knows what was trained here; put it back, or remove {directory} to "
+            "start anew"
+        ) from None
+    except ValueError as error:
+        raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
+    ours = experiment(config)
+    changed = sorted(key for key in ours if ours[key] != before.get(key))
+    if changed:
+        raise BadInput(
+            f"config.{changed[0]}: {path} was written by a run with {before.get(changed[0])!r}, this one has "
+            f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
+        )
 
 
 WANDB_MODES = {"disabled": "disabled", "offline": "offline", "online": "online", "dryrun": "offline", "run": "online"}
@@ -329,4 +348,10 @@ def provenance() -> dict[str, Any]:
             return subprocess.run(["git", "-C", root, *args], capture_output=True, text=True).stdout.strip()
 
         commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    return {"commit": commit, "versions": {package: version(package) for package in PACKAGES}}
+    return {"commit": commit, "versions": versions()}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a run computes."""
+    return {package: version(package) for package in PACKAGES}

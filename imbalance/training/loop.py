@@ -14,19 +14,23 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.config import run_directory, validate
+from imbalance.data import Dataset, as_dataset
+from imbalance.data.population import check_population, remarks
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge.metrics import check_labels
+from imbalance.inference import description
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
+from imbalance.training.checks import check_data
 from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, first_run, make_learner
 from imbalance.training.log import RunLog, provenance
 from imbalance.training.memory import keep_freed_memory
+from imbalance.training.origin import check_done, origin
 from imbalance.training.processes import from_main, start_accelerator
 from imbalance.training.progress import Clock, Progress
 from imbalance.training.step import batches_of, draw_epoch, take_step
@@ -35,12 +39,18 @@ SETTLED_STEPS = 100  # after so many steps their logits become predictions and m
 SAVE = 1  # a request to save and go on; greater ones are signals, to save and stop
 
 
-def run(config: Mapping[str, Any], directory: str | Path | None = None) -> float:
+def run(
+    config: Mapping[str, Any],
+    directory: str | Path | None = None,
+    data: Dataset | Mapping[str, Any] | None = None,
+) -> float:
     """Train, select and test what `config` says, and return `config.score` of the selected checkpoint.
 
     Args:
         config: see `imbalance.config.Experiment` and the files under `configs/`.
         directory: the run directory; by default `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
+        data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
+            as `name="given"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -48,23 +58,33 @@ def run(config: Mapping[str, Any], directory: str | Path | None = None) -> float
         Interrupted: a signal came; a checkpoint is written, and the same call goes on from it.
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
-    return train(config, directory)["score"]
+    return train(config, directory, data)["score"]
 
 
-def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dict[str, Any]:
+def train(
+    config: Mapping[str, Any],
+    directory: str | Path | None = None,
+    data: Dataset | Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """`run`, returning all of summary.json."""
+    dataset = None
+    if data is not None:
+        dataset, config = check_population(as_dataset(data)), ConfigDict(config).copy_and_resolve_references()
+        config.data = ConfigDict({"name": "given"})
     config = validate(config)
     directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
     if config.weights.name == "just_train_twice":
-        train(first_run(config), directory / "first")
+        train(first_run(config), directory / "first", dataset)
     accelerator = start_accelerator(config)
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
         if summary:
+            path = directory / "summary.json"
+            from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(f"{directory}: done before; {config.score} {score}")
             return summary
-        learner = make_learner(config, accelerator, directory)
+        learner = make_learner(config, accelerator, directory, dataset)
         progress = begin(config, learner, log)
         interrupt.defer()
         try:
@@ -77,9 +97,10 @@ def train(config: Mapping[str, Any], directory: str | Path | None = None) -> dic
 
 def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
-    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        check_labels(key, name, learner.dataset.judged.class_names, learner.dataset.judged.group_names)
+    check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
+    for remark in remarks(learner.dataset):
+        log.line(f"WARNING: {remark}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -233,6 +254,7 @@ def finish(
             log.predictions(name, logits=logits, **of_split)
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
+        log.model(description(config, learner.dataset))
     summary = summarise(config, learner, progress, log, status="done", score=values[config.score], metrics=values)
     log.line(console.final(values, learner.dataset.judged, config.score))
     log.summary(summary)
@@ -299,5 +321,6 @@ def summarise(config: ConfigDict, learner: Learner, progress: Progress, log: Run
         "together": progress.together,
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
+        **origin(learner.data),
         **provenance(),
     }

@@ -56,12 +56,12 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
 
 
 def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What `function` returns on the main process, on every process; an error of ours that it raises there, too."""
+    """What `function` returns on the main process, on every process; an error that it raises there, too."""
     answer = [None, None]
     if accelerator.is_main_process:
         try:
             answer[0] = function()
-        except (BadInput, Diverged, Interrupted) as error:
+        except (BadInput, Diverged, Interrupted, OSError) as error:
             answer[1] = error
     if accelerator.num_processes > 1:
         broadcast_object_list(answer)

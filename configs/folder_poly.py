@@ -1,0 +1,65 @@
+"""Your own images, in a folder for each class: the polynomially-tailed loss under importance weights.
+
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. Any folder
+that torchvision's ImageFolder takes, with or without folders train, val and test; `python -m imbalance.data verify`
+with this config says what is wrong with it. Cost and what it reaches depend on the data.
+
+    python main.py --config=configs/folder_poly.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # holds the folder
+    config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="folder",
+        folder="images",  # in data_dir: a folder for each class, or such folders in train, val and test
+        val_fraction=0.1,  # of every class; 0.0 for a split with a folder of its own
+        test_fraction=0.2,
+        mode="RGB",  # of the images; "L": grey
+        convert=False,  # True: images of other modes too (grey, palette, transparency)
+        resize=256,  # the shorter side
+        size=224,  # cropped from the middle
+        augment=("flip", "random_resized_crop"),
+    )
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="importance", by="class", exponent=1.5)
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="poly", alpha=1.0, left="logistic")
+    config.objective = create(name="average")
+    config.model = create(name="resnet18", pretrained="imagenet", frozen=False)
+    config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-4)
+    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=30,
+        batch_size=64,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        eval_batch_size=128,
+        eval_every=1,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=True,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="best",  # or "last"
+        monitor="val/balanced_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config

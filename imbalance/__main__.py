@@ -1,0 +1,8 @@
+"""`python -m imbalance`, the same as `imbalance`."""
+
+import sys
+
+from imbalance.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

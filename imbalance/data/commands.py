@@ -1,0 +1,153 @@
+"""What `imbalance data …` does."""
+
+import glob
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from imbalance.config import config_file, validate
+from imbalance.config import load as load_config
+from imbalance.data import LISTINGS, Dataset, load
+from imbalance.data.decode import decode
+from imbalance.data.download import download as fetch
+from imbalance.data.identity import copies, copies_in
+from imbalance.data.listing import Listing
+from imbalance.data.population import SPLITS, remarks
+from imbalance.data.problems import Problem, grouped
+from imbalance.data.sheet import write_sheet
+from imbalance.data.sources import SOURCES
+from imbalance.data.store import damage, image_problems, root, stamps_of, stored_checksums
+from imbalance.errors import BadInput
+from imbalance.overrides import override
+from imbalance.schema import build as build_section
+
+SHOWN = 10  # kinds of problems that `verify` tells
+
+
+def read(config: str, overrides: Mapping[str, Any]) -> FrozenConfigDict:
+    return validate(override(load_config(config_file(config)), overrides))
+
+
+def download(*, name: str, data_dir: str) -> None:
+    """Fetch a data set into `data_dir`, after saying under which licence."""
+    from imbalance.cli import did_you_mean
+
+    if name not in SOURCES:
+        raise BadInput(f"{name}: nothing to download; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}")
+    fetch(name, data_dir)
+
+
+def build(*, config: str, overrides: Mapping[str, Any]) -> None:
+    """Decode the images of a config's data, where they are not yet."""
+    found = read(config, overrides)
+    load(found.data, found.data_dir, found.seed)
+
+
+def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
+    """Print how many examples there are of everything, and write a sheet of sample images where they are images."""
+    found = read(config, overrides)
+    dataset = load(found.data, found.data_dir, found.seed)
+    print(counts_of(dataset))
+    for remark in (*remarks(dataset), *copies_in(dataset)):
+        print(f"note: {remark}")
+    if len(dataset.input_shape) == 3:
+        write_sheet(dataset, Path(sheet))
+        print(f"sample images of every group: {sheet}")
+
+
+def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
+    """Print what is wrong with the data that a config names, opening every image, and with its stores.
+
+    Args:
+        every: print every problem, not one of each of the first `SHOWN` kinds.
+    """
+    config = read(config, overrides)
+    section, provided = dict(config.data), {"data_dir": config.data_dir, "seed": config.seed}
+    name, notes = section["name"], []
+    if name in LISTINGS:
+        listing = build_section(LISTINGS, section, **provided)
+        problems, notes = listing_problems(listing, config.data_dir)
+        name, size = listing.name, len(listing.paths)
+    else:
+        dataset = load(section, **provided)
+        problems, notes = [], [*remarks(dataset), *copies_in(dataset)]
+        size = sum(len(getattr(dataset, name)) for name in SPLITS)
+    problems += store_problems(root(config.data_dir), name)
+    for line in map(str, problems) if every else grouped(problems, SHOWN):
+        print(line, file=sys.stderr)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{name}: {size:,} examples, {len(problems):,} problems")
+    return 2 if problems else 0
+
+
+def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
+    """Everything that is wrong: metadata, splits and, opening every one, the images, compared with their store's; and
+    which of them are copies."""
+    files = listing.folder, listing.paths
+    stamps, problems = stamps_of(*files, listing.where)
+    checksums, damaged = image_problems(*files, listing.recipe, listing.where)
+    found = {problem.place for problem in problems}
+    problems = listing.problems + listing.split_problems() + problems + [p for p in damaged if p.place not in found]
+    directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
+    if directory:
+        other = np.flatnonzero((stored != checksums) & (checksums != 0))
+        cause = f"not the pixels that its store has; remove {directory} and the next run decodes it anew"
+        problems += [Problem(f"{listing.where(row)}: {listing.paths[row]}", cause) for row in other]
+
+    def equal(i: int, j: int) -> bool:
+        one, other = (decode(listing.folder / listing.paths[row], listing.recipe) for row in (i, j))
+        return bool((one == other).all())
+
+    labels = np.stack([listing.targets, listing.groups], 1)
+    whole = np.flatnonzero(checksums)
+    place = [f"{listing.paths[row]} ({listing.where(row)})" for row in whole]
+    notes = copies(
+        checksums[whole],
+        listing.splits[whole],
+        labels[whole],
+        lambda i, j: equal(whole[i], whole[j]),
+        place.__getitem__,
+    )
+    return problems, notes
+
+
+def store_problems(folder: Path, name: str) -> list[Problem]:
+    """What is wrong with each store of a data set, comparing every checksum."""
+    problems = []
+    for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
+        try:
+            shape = tuple(json.loads(description.read_text())["shape"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(Problem(str(description), f"{error}; remove {description.parent}"))
+            continue
+        wrong = damage(description.parent, shape, 0)
+        problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in wrong]
+    return problems
+
+
+def counts_of(dataset: Dataset) -> str:
+    """Counts of every split, class and group, as a table."""
+    lines = [*dataset.notes, ""] if dataset.notes else []
+    for kind in ("class", "group"):
+        if kind == "group" and dataset.group_names == dataset.class_names:
+            continue
+        sources = {"train": dataset, "val": dataset.judged, "test": dataset.judged}
+        names = tuple(dict.fromkeys(name for of in sources.values() for name in getattr(of, f"{kind}_names")))
+        width = max(map(len, (*names, kind)))
+        lines.append(f"{kind:{width}}" + "".join(f"{split:>10}" for split in SPLITS))
+        counts = {}
+        for split, of in sources.items():
+            found = getattr(of, f"{kind}_counts")(getattr(of, split)).tolist()
+            counts[split] = dict(zip(getattr(of, f"{kind}_names"), found))
+        for name in names:
+            cells = (f"{counts[split][name]:10,}" if name in counts[split] else f"{'-':>10}" for split in SPLITS)
+            lines.append(f"{name:{width}}" + "".join(cells))
+        lines.append(f"{'all':{width}}" + "".join(f"{sum(counts[split].values()):10,}" for split in SPLITS))
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""What only the data can tell of a config, before anything is trained."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from imbalance.data import Dataset
+from imbalance.errors import BadInput
+from imbalance.judge.metrics import check_labels
+
+
+def check_data(config: ConfigDict, dataset: Dataset) -> None:
+    """Raise `BadInput` for a config whose metrics or parts of a batch the data do not have."""
+    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
+        check_labels(key, name, dataset.judged.class_names, dataset.judged.group_names)
+    if config.trainer.accumulation > len(dataset.train):
+        raise BadInput(
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
+            "and no part of a batch less than one"
+        )
+
+
+def dry_run(config: ConfigDict, directory: Path) -> None:
+    """Raise what a run of `config` in `directory` would raise before its first step, and write nothing there."""
+    from imbalance.training.learner import first_run, make_learner
+    from imbalance.training.log import check_directory_config, wandb_settings
+    from imbalance.training.processes import start_accelerator
+
+    accelerator = start_accelerator(config)
+    wandb_settings(config)
+    check_directory_config(config, directory)
+    # Of two stages the first, without which the second cannot be made.
+    staged = config.weights.name == "just_train_twice"
+    learner = make_learner(first_run(config) if staged else config, accelerator, directory)
+    check_data(config, learner.dataset)
+    learner.weights(0), learner.sampler(0)

@@ -1,0 +1,124 @@
+"""The tables are what results/ says, and the pages have those tables."""
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+from imbalance.experiments import findings, pairs, pairs_report, results
+from imbalance.experiments.findings import agreement, best_rate
+
+
+def test_the_pages_agree_with_results():
+    """After a change of results/ or of a table: imbalance findings."""
+    names = set()
+    for page in findings.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert findings.rewritten(text, ROOT / "results") == text, page
+        names |= {name for _, name, _ in findings.BLOCK.findall(text)}
+    assert names == set(findings.TABLES)
+    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 2_000_000
+
+
+def row(method, pair, seed, rate, test=None, interpolation="50", val=0.8):
+    loss, exponent = method
+    return {
+        "name": f"fashion_pair_{loss}", "overrides": f"{pair}{exponent}{rate}", "seed": str(seed), "data": f"{pair}{seed}",
+        "classes": pair, "exponent": f"{exponent:g}", "lr": f"{rate:g}", "batch size": "32", "epochs": "100",
+        "status": "diverged" if test is None else "done", "interpolation epoch": interpolation, "train counts": "250|25",
+        "train of groups": "1|0.8", "val balanced": "" if test is None else str(val),
+        "test balanced": "" if test is None else str(test),
+        "best balanced: test balanced": "" if test is None else str(test + 0.01),
+    }  # fmt: skip
+
+
+def made_up(rng) -> list[dict]:
+    """Two pairs at three seeds and the tuning runs of every method, at rates .001 and .003."""
+    rows = []
+    for method in pairs.METHODS:
+        for seed in pairs.TUNING_SEEDS:
+            # The smaller rate is better on val, but only the larger one interpolates.
+            rows.append(row(method, "a+b", seed, 0.001, 0.9, interpolation="", val=0.9))
+            rows.append(row(method, "a+b", seed, 0.003, 0.9, val=0.8))
+        for pair in ("a+b", "a+c"):
+            for seed in range(3):
+                better = 0.1 * (method[0] == "poly")
+                rows.append(row(method, pair, seed, 0.003, round(0.7 + better + rng.uniform(0, 0.02), 3)))
+    return rows
+
+
+def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
+    rows = made_up(np.random.default_rng(0))
+    poly = [r for r in rows if r["name"] == "fashion_pair_poly" and r["exponent"] == "1" and r["seed"] in "012"]
+    poly[0].update(row(("poly", 1.0), poly[0]["classes"], poly[0]["seed"], 0.003, interpolation=""))  # one diverged
+    rows.append(row(("ce", 0.0), "a+d", 0, 0.003, 0.7))  # a pair that has not all of its runs
+
+    method = ("poly", 1.0)
+    assert pairs.tried(rows, "fashion", method) == {0.001: (pytest.approx(0.9), 0), 0.003: (pytest.approx(0.8), 1)}
+    assert pairs.rate_of(rows, "fashion", method) == 0.003
+    assert "**0.003: 80.0 (100)**" in pairs.tuning_table(rows, ["fashion"])
+
+    found = pairs_report.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
+    assert list(found) == ["fashion"]
+    scores, others = (found["fashion"][loss, 1.0] for loss in ("poly", "ce"))
+    assert scores.train.shape == (2, 3)
+    tests = np.sort([0.5 if r["status"] == "diverged" else float(r["test balanced"]) for r in poly])
+    np.testing.assert_allclose(np.sort(scores.test["last epoch"], axis=None), tests)
+    assert np.unique(scores.after).tolist() == pytest.approx([0, 0.51])
+    assert np.nanmean(scores.train) == pytest.approx((250 + 0.8 * 25) / 275)
+
+    result = pairs_report.compared(scores.test["last epoch"], others.test["last epoch"])
+    ahead = [stats.ttest_rel(a, b) for a, b in zip(scores.test["last epoch"], others.test["last epoch"])]
+    assert result.ahead == sum(t.pvalue < 0.05 and t.statistic > 0 for t in ahead) == 1 and result.behind == 0
+    assert result.pairs == 2 and result.difference.low < result.difference.value < result.difference.high
+    text = pairs_report.comparisons_table(found)
+    assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
+    assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
+    pytest.importorskip("matplotlib")
+    pairs_report.draw(found, str(tmp_path))
+    assert (tmp_path / "pairs.png").stat().st_size > 10_000
+
+
+def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do():
+    tuning = [row(("ce", 0.0), "a+b", seed, 0.001, 0.9, interpolation="", val=0.9) for seed in pairs.TUNING_SEEDS]
+    tuning += [
+        row(("ce", 0.0), "a+b", seed, 0.003, 0.9, interpolation="" if seed % 2 else "9") for seed in pairs.TUNING_SEEDS
+    ]
+    assert pairs.rate_of(tuning, "fashion", ("ce", 0.0)) == 0.003
+    assert pairs.rate_of(tuning, "fashion", ("ce", 1.0)) is None
+
+
+def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pairs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
+    )
+    monkeypatch.setattr(results, "row_of", lambda directory: None)
+    where = pairs.Place(str(tmp_path), tmp_path, {}, 1)
+    runs = [pairs.point(where, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
+    results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
+    pairs.train(where, [runs])
+    assert [run.config.seed for run in asked] == [0]
+
+
+def test_agreement_is_welchs_test():
+    ours = np.array([61.0, 63.5, 62.2, 64.0])
+    result = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), 4, 63.0, 1.7, 10, equal_var=False)
+    assert result.pvalue > 0.05 and agreement(ours, 63.0, 1.7, 10).startswith("yes: -0.3 ± ")
+    assert agreement(ours, 70.0, 1.7, 10).startswith("no: -7.3 ± ")
+    assert agreement(ours[:1], 63.0, 1.7, 10) == "one seed decides nothing"
+
+
+def test_the_protocol_takes_the_best_rate_of_seed_0():
+    def of(rate, seed, val, status="done"):
+        return {"lr": rate, "seed": str(seed), "val balanced": str(val), "status": status}
+
+    rows = [
+        of("0.1", 0, 0.9),
+        of("0.03", 0, 0.9),
+        of("0.3", 0, "nan", "diverged"),
+        of("0.01", 0, 0.8),
+        of("0.03", 1, 0.1),
+    ]
+    best, runs = best_rate(rows)
+    assert best == "0.03" and [run["seed"] for run in runs] == ["0", "1"]

@@ -1,0 +1,59 @@
+"""The pack for a GPU: what is done is not done again, what is stopped goes on, and every piece is a command that exists."""
+
+import importlib
+import importlib.util
+import json
+
+from conftest import ROOT
+
+from imbalance.cli import arguments_of
+from imbalance.experiments import pack, results
+
+
+def packed(tmp_path, only: str, minutes: float = 0.5) -> int:
+    return pack.pack(minutes=minutes, only=[only], overrides={}, seeds=2, work_dir=str(tmp_path / "runs"), jobs=1,
+                     results=str(tmp_path / "results"))  # fmt: skip
+
+
+def test_every_piece_names_what_there_is():
+    for piece in pack.pieces(overrides={"data_dir": "x"}, seeds=2, work_dir="runs", jobs=1):
+        assert importlib.util.find_spec(piece.arguments[0]) is not None
+        if piece.kind == "tests":
+            assert (ROOT / piece.arguments[-1]).is_file()
+        if piece.kind == "bench":
+            assert piece.name in importlib.import_module("imbalance.experiments.bench.__main__").PARTS
+        if piece.kind == "rows":
+            _, *words = piece.arguments
+            assert arguments_of(" ".join(words[:2]), words[2:])["overrides"] == {"data_dir": "x"}
+
+
+def test_pieces_are_done_once_and_in_order(tmp_path, monkeypatch, capsys):
+    good = pack.Piece("tests", "good", ("json.tool", "--help"))
+    bad = pack.Piece("tests", "bad", ("json.tool", "nothing.json"))
+    monkeypatch.setattr(pack, "pieces", lambda **_: [good, bad])
+    assert packed(tmp_path, "tests") == 1
+    assert "good: done" in capsys.readouterr().out
+    assert packed(tmp_path, "tests") == 1
+    assert "good" not in (out := capsys.readouterr().out) and "bad: exit status" in out and "1 of 2 pieces left" in out
+
+
+def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsys):
+    """A real run: stopped after some seconds, it has a checkpoint; then it finishes, and its row is kept."""
+    run = ("--config=configs/digits_poly.py", f"--config.work_dir={tmp_path / 'runs'}")
+    long = pack.Piece(
+        "rows",
+        "long",
+        ("imbalance", "train", *run, "--config.trainer.epochs=100000", "--config.trainer.eval_every=1000"),
+    )
+    short = pack.Piece(
+        "rows", "short", ("imbalance", "train", *run, "--config.trainer.epochs=3", "--config.trainer.eval_every=1")
+    )
+    monkeypatch.setattr(pack, "pieces", lambda **_: [short, long])
+    assert packed(tmp_path, "rows", minutes=0.6) == 0
+    out = capsys.readouterr().out
+    assert "short: done" in out and "long: stopped for now" in out and "1 runs added to" in out
+    (summary,) = (tmp_path / "runs").rglob("*epochs=100000*/seed=0/summary.json")
+    assert json.loads(summary.read_text())["status"] == "interrupted"
+    assert list(summary.parent.glob("checkpoints/last*"))
+    (row,) = results.read("rows", tmp_path / "results")
+    assert row["epochs"] == "3" and (tmp_path / "runs" / "pack" / "short.done").exists()

@@ -1,0 +1,87 @@
+"""What is kept of runs: complete, once each, and whatever the order."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from imbalance.errors import BadInput
+from imbalance.experiments import results
+from imbalance.experiments.runs import configured, run_all
+from imbalance.experiments.selection import RULES, balanced, judged
+
+SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
+         "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("runs")
+    of = [
+        configured("digits_poly", SHORT | {"optim.lr": lr}, seed, str(work_dir))
+        for lr, seed in ((0.3, 0), (0.3, 1), (1e30, 0))
+    ]
+    run_all(of, 1, 1)
+    return of
+
+
+def test_a_row_says_what_was_run_and_what_came_out(runs):
+    directory = runs[0].directory
+    row, summary = results.row_of(directory), json.loads((directory / "summary.json").read_text())
+    assert (row["name"], row["seed"], row["status"]) == ("digits_poly", "0", "done")
+    assert (row["loss"], row["lr"], row["exponent"], row["precision"]) == ("poly", "0.3", "1.5", "float32")
+    assert float(row["test balanced"]) == pytest.approx(summary["metrics"]["test/balanced_accuracy"], abs=1e-6)
+    found = [float(value) for value in row["test of groups"].split("|")]
+    of_groups = [summary["metrics"][f"test/group_accuracy/{name}"] for name in row["groups"].split("|")]
+    np.testing.assert_allclose(found, of_groups, atol=1e-6)
+    assert sum(map(int, row["train counts"].split("|"))) == sum(summary["groups"]["train"].values())
+    assert summary["commit"] is None or summary["commit"].startswith(row["commit"].rstrip("+"))
+
+
+def test_other_rules_choose_as_they_do_from_logits(runs):
+    (epochs, val), (_, test) = (judged(runs[1].directory, split) for split in ("val", "test"))
+    row, chosen = results.row_of(runs[1].directory), {name: rule for name, _, rule in RULES}
+    for name in ("best average", "best balanced", "best worst group"):
+        at = chosen[name](val, test, 0.1, 0)
+        assert int(row[f"{name}: epoch"]) == epochs[at]
+        assert float(row[f"{name}: test balanced"]) == pytest.approx(balanced(test)[at], abs=1e-6)
+
+
+def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
+    row = results.row_of(runs[2].directory)
+    assert (
+        row["status"] == "diverged"
+        and not row.get("test balanced")
+        and np.isnan(results.numbers([row], "test balanced"))
+    )
+    (tmp_path / "seed=0").mkdir()
+    assert results.row_of(tmp_path / "seed=0") is None
+
+
+def test_the_digest_tells_splits_apart(runs):
+    first, second = (results.row_of(run.directory)["data"] for run in runs[:2])
+    assert first != second and len(first) == 10
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_is_kept_twice_and_the_order_leaves_no_trace(runs, tmp_path, packed):
+    rows = [results.row_of(run.directory) for run in runs]
+    assert results.add("study", tmp_path, rows, packed) == 3 and results.add("study", tmp_path, rows, packed) == 0
+    path = results.file_of("study", tmp_path)
+    assert path.name == ("study.csv.gz" if packed else "study.csv")
+    before = path.read_bytes()
+    path.unlink()
+    for row in reversed(rows):
+        assert results.add("study", tmp_path, [row], packed) == 1
+    after = results.file_of("study", tmp_path).read_bytes()
+    content, other = (gzip.decompress(c) if packed else c for c in (before, after))
+    assert content == other and len(results.read("study", tmp_path)) == 3
+
+
+def test_the_command_adds_what_is_new(runs, tmp_path):
+    work_dir = str(runs[0].directory.parents[2])
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("3 of 3 runs added, 3 there")
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("0 of 3 runs added, 3 there")
+    with pytest.raises(BadInput, match="no finished run there"):
+        results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
