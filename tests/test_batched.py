@@ -18,6 +18,7 @@ from imbalance.config import load, validate
 from imbalance.data import DATASETS
 from imbalance.data.splits import Dataset, class_split
 from imbalance.errors import Interrupted
+from imbalance.methods.tags import tags_of
 from imbalance.models import MODELS
 from imbalance.training import batched, forensics
 from imbalance.training.batched import in_common, train_at_once, transposed
@@ -231,11 +232,11 @@ def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypat
     configs, forward, calls = varied(config, *MEMBERS), batched.Stack.forward, []
 
     def patched(self, places):
-        logits, losses, values = forward(self, places)
+        logits, values = forward(self, places)
         calls.append(len(values))
         if len(calls) == 3:
             values = values + values.new_tensor([0, torch.inf, 0, 0])
-        return logits, losses, values
+        return logits, values
 
     with monkeypatch.context() as context:
         context.setattr(batched.Stack, "forward", patched)
@@ -324,4 +325,4 @@ def test_transposed_layers_compute_the_same():
 
 def test_every_model_without_a_state_of_its_own_is_batched():
     """A new model that keeps no statistics and draws no random numbers should be looked at here."""
-    assert set(batched.BATCHED["model"]) == {"linear", "mlp", "convnet"} <= MODELS.keys()
+    assert {name for name, model in MODELS.items() if tags_of(model).batched} == {"linear", "mlp", "convnet"}

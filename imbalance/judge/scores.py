@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.judge.metrics import RANKINGS
+
 Array = np.ndarray
 
-SCORE_SUMMARIES = ("auroc", "auprc", "nll", "brier", "ece", "ece_equal_mass")
-SCORES_OF_A_CLASS = ("auroc", "auprc")
+SCORE_SUMMARIES = (*RANKINGS, "nll", "brier", "ece", "ece_equal_mass")
 BINS = 15  # of a reliability curve, as in Guo et al., ICML 2017
 
 
