@@ -12,7 +12,7 @@ from sklearn.metrics import (
 )
 
 from imbalance.errors import BadInput
-from imbalance.judge.metrics import OF_A_CLASS, Counts, check_labels, compute, count
+from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES, Counts, check_labels, compute, count
 
 
 def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts, train_class_counts=None):
@@ -80,7 +80,7 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
     counts = Counts(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
     values = compute(counts, ["a", "b", "c"], ["g", "h"], [3, 3, 4], [5, 5])
-    assert len(values) == 6 + len(OF_A_CLASS) * 3 + 2
+    assert len(values) == len(SUMMARIES) + len(OF_A_CLASS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from imbalance.config import first_run, run_directory, validate
 from imbalance.data import Dataset, as_dataset
-from imbalance.data.population import check_population, remarks
+from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
+from imbalance.judge import hollow
 from imbalance.judge.metrics import reads_scores
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
@@ -100,8 +101,8 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrup
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for remark in remarks(learner.dataset):
-        log.line(f"WARNING: {remark}")
+    for warning in hollow.of_data(config, learner.dataset):
+        log.line(f"WARNING: {warning}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -265,8 +266,12 @@ def finish(run: Run) -> dict[str, Any]:
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
         log.model(description(config, learner.dataset))
-    summary = summarise(run, status="done", score=values[config.score], metrics=values)
+    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
+    told = [*hollow.of_data(config, learner.dataset), *warnings]
+    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=told)
     log.line(console.final(values, learner.dataset.judged, config.score))
+    for warning in warnings:
+        log.line(f"WARNING: {warning}")
     log.summary(summary)
     return summary
 
