@@ -147,6 +147,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "pairs-tuning": lambda folder: pairs.tuning_table(kept.read(pairs.STUDY, folder), TITLES),
     "pairs-methods": of_pairs(pairs_report.methods_table),
     "pairs-comparisons": of_pairs(pairs_report.comparisons_table),
+    "pairs-trend": of_pairs(pairs_report.trend_table),
 }
 
 

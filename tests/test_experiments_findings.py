@@ -74,6 +74,10 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     text = pairs_report.comparisons_table(found)
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
     assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
+    past, gain = pairs_report.past_and_gain(found["fashion"], "last epoch", 1.0)
+    np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
+    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, 0.51])  # one run of three never interpolated
+    assert pairs_report.trend_table(found).count("| Fashion-MNIST |") == 6
     pytest.importorskip("matplotlib")
     pairs_report.draw(found, str(tmp_path))
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
