@@ -67,6 +67,21 @@ def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_pat
     assert read[-1]["status"] == "incomplete" and read[-1]["score"] == read[-1]["test/balanced_accuracy"] == ""
 
 
+def test_a_damaged_run_is_counted_and_ends_no_report(work_dir, capsys):
+    """A summary that cannot be read is one of a damaged run; what is no run's config is left out, with a line."""
+    summaries = sorted(work_dir.rglob("summary.json"))
+    summaries[0].write_text("")
+    summaries[1].write_text("[]")
+    configs = sorted(work_dir.rglob("config.json"))
+    configs[2].write_text("{")
+    (work_dir / "config.json").write_text("{}")
+    rows = collect(work_dir)
+    assert len(rows) == 5 and [row["status"] for row in rows].count("damaged") == 2
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 2 and str(configs[2]) in said
+    report.summarise(report.by_config(rows), ["balanced_accuracy"])
+
+
 def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = collect(work_dir)

@@ -101,8 +101,13 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
         for member in members:
             member.progress.together = len(members)
         interrupt.defer()
-        # Those that stand at the same step; more than one step only where a crash came in between two saves.
-        for _, together in groupby(sorted(members, key=place), key=place):
+
+        # Those that stand at the same step, more than one only where a crash came in between two saves, and whose inputs
+        # have the same shape: a seed's draw of train decides how many categories there are to encode.
+        def alike(member: Run) -> tuple:
+            return place(member), member.learner.dataset.input_shape
+
+        for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
     return [json.loads((Path(directory) / "summary.json").read_text()) for _, directory in runs]
 

@@ -1,9 +1,8 @@
 """Which step made something non-finite, what it leaves behind, and how to look into it.
 
-`python -m imbalance.training.forensics RUN_DIRECTORY` does that step again.
+`imbalance forensics RUN_DIRECTORY` does that step again.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def report(run: Run, epoch: Epoch, done: Done, before: dict[str, Any]) -> Diverg
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
         + (f"; examples with a non-finite loss (source rows): {shortened(bad)}" if bad else "")
-        + f"; to look into it: python -m imbalance.training.forensics {log.directory}"
+        + f"; to look into it: imbalance forensics {log.directory}"
     )
 
 
@@ -236,13 +235,3 @@ def replay(directory: Path) -> str:
 
 def _magnitude(tensor: Tensor) -> float:
     return tensor.abs().max().double().item() if tensor.numel() else 0.0
-
-
-if __name__ == "__main__":
-    try:
-        if len(sys.argv) != 2:
-            raise BadInput("usage: python -m imbalance.training.forensics RUN_DIRECTORY")
-        print(replay(Path(sys.argv[1])))
-    except BadInput as bad_input:
-        print(bad_input, file=sys.stderr)
-        sys.exit(bad_input.exit_status)

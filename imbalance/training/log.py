@@ -21,7 +21,7 @@ from torch import Tensor
 
 from imbalance.config import experiment, own_modules
 from imbalance.errors import BadInput, Busy
-from imbalance.files import sync, write_whole
+from imbalance.files import write_whole
 from imbalance.locks import FolderLock, is_same
 from imbalance.output import say
 
@@ -65,7 +65,6 @@ class RunLog:
             self._keep_modules()
             self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
-            sync(self.directory)  # a checkpoint says how long metrics.jsonl is, which must then be there
         except BlockingIOError:
             raise Busy(str(self.directory)) from None
         except OSError as error:

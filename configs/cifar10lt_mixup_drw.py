@@ -1,0 +1,65 @@
+"""CIFAR-10-LT, imbalance 100: mixup with deferred re-weighting.
+
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, with the deferred weights of Cao et al., NeurIPS
+2019; the imbalanced-DL library quotes 82.1 %.
+Counts, learning rate and its drops, momentum, weight decay, batch size and augmentation are those of LDAM-DRW's code
+(Cao et al., NeurIPS 2019). Val is a tenth of the test images, and the last epoch is tested; most published figures are
+the best test epoch. Uses class labels only. ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
+
+    python main.py --config=configs/cifar10lt_mixup_drw.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # holds cifar-10; python -m imbalance.data download cifar10 fetches it
+    config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="cifar10lt",
+        imbalance="exp",  # "none", "exp" or "step"
+        imbalance_ratio=100.0,  # largest over smallest class
+        val_from="test",  # train keeps the published counts; "train" leaves test whole
+        val_fraction=0.1,  # of that split
+        augment=("flip", "pad_crop"),
+        download=False,  # True fetches the files if they are missing (170 MB)
+    )
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="deferred", by="class", beta=0.9999, start_epoch=160)
+    config.mix = create(name="mixup", alpha=1.0)
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="average")
+    config.model = create(name="resnet32", frozen=False)
+    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=2e-4)
+    config.optim.schedule = create(name="step", milestones=(160, 180), factor=0.01, warmup_epochs=5)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=200,
+        batch_size=128,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        eval_batch_size=512,
+        eval_every=10,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=True,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="last",  # or "best": by the monitored metric
+        monitor="val/balanced_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config
