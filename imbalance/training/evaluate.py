@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge import metrics
+from imbalance.judge import metrics, scores
 from imbalance.margins import hard_margins
 from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
@@ -148,6 +148,18 @@ def count_everywhere(
 
 def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
     """Every metric of `counts`."""
+    class_counts, group_counts = dataset.class_counts(dataset.train), dataset.group_counts(dataset.train)
     return metrics.compute(
-        counts, dataset.class_names, dataset.group_names, dataset.group_counts(dataset.train).tolist()
+        counts, dataset.class_names, dataset.group_names, class_counts.tolist(), group_counts.tolist()
     )
+
+
+def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
+    """Metrics under keys `<name>/…` of what counts cannot tell: ranking, calibration, likelihood.
+
+    Args:
+        logits: (N, K) of the split `name`, from its first row on.
+    """
+    targets = getattr(dataset, name).targets[: len(logits)].cpu().numpy()
+    found = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
+    return {f"{name}/{key}": value for key, value in found.items()}

@@ -198,6 +198,13 @@ class RunLog:
             if self.wandb:
                 self._wandb_call(lambda: self.wandb.log(values, step=values["step"]))
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of this process and of those before it; none on processes that do not write."""
+        if not self.writes:
+            return []
+        text = (self.directory / "metrics.jsonl").read_bytes() + self._unwritten
+        return [json.loads(line) for line in text.splitlines()]
+
     def summary(self, values: dict[str, Any]) -> None:
         """summary.json, whole or not at all, and only where metrics.jsonl has all of its lines."""
         if self.writes:

@@ -17,16 +17,18 @@ from torch import Tensor
 
 from imbalance.config import first_run, run_directory, validate
 from imbalance.data import Dataset, as_dataset
-from imbalance.data.population import check_population, remarks
+from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
+from imbalance.judge import hollow
+from imbalance.judge.metrics import reads_scores
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.checks import check_data
-from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
+from imbalance.training.evaluate import evaluate, features, interpolates, measure_scores, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
@@ -101,8 +103,8 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrup
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for remark in remarks(learner.dataset):
-        log.line(f"WARNING: {remark}")
+    for warning in hollow.of_data(config, learner.dataset):
+        log.line(f"WARNING: {warning}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -206,11 +208,14 @@ def end_epoch(run: Run) -> None:
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
         values |= training_metrics(learner, progress)
         for name in config.trainer.eval_splits:
-            keep = config.callbacks.keep_logits
-            measured, kept = evaluate(run, name, keep_logits=keep)
+            keep, scored = config.callbacks.keep_logits, reads_scores(config.callbacks.monitor)
+            measured, kept = evaluate(run, name, keep_logits=keep or scored)
             values |= measured
+            logits = gathered(kept) if keep or scored else None
             if keep:
-                log.logits(name, done, gathered(kept))
+                log.logits(name, done, logits)
+            if scored and name != "train":
+                values |= measure_scores(learner.dataset.judged, name, logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
         progress.interpolation_epoch = done
@@ -254,6 +259,8 @@ def finish(run: Run) -> dict[str, Any]:
         measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
         logits = gathered(kept)
+        if name != "train":
+            values |= measure_scores(learner.dataset.judged, name, logits)
         if log.writes:
             split = getattr(learner.dataset.judged, name)
             of_split = {key: getattr(split, key)[: len(logits)] for key in ("targets", "groups", "indices")}
@@ -261,8 +268,12 @@ def finish(run: Run) -> dict[str, Any]:
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
         log.model(description(config, learner.dataset))
-    summary = summarise(run, status="done", score=values[config.score], metrics=values)
+    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
+    told = [*hollow.of_data(config, learner.dataset), *warnings]
+    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=told)
     log.line(console.final(values, learner.dataset.judged, config.score))
+    for warning in warnings:
+        log.line(f"WARNING: {warning}")
     log.summary(summary)
     return summary
 
