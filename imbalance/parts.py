@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from imbalance.errors import BadInput
+from imbalance.methods.provided import FirstRun
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.schema import By, Table, bind, check_values, entry, fields
@@ -108,7 +109,12 @@ def example_weights(
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
     """
-    provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler, "errors": errors}
+    provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
+    if errors is not None:  # of a model that is sure of the next class where it is wrong
+        right = provided["targets"]
+        classes = int(right.max()) + 2
+        said = torch.where(torch.as_tensor(errors), (right + 1) % classes, right)
+        provided["first"] = FirstRun(torch.nn.functional.one_hot(said, classes).float(), right)
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 
