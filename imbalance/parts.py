@@ -93,7 +93,7 @@ def example_weights(
     epoch: int = 0,
     epochs: int = 1,
     sampler: Mapping[str, Any] | None = None,
-    errors: Tensor | None = None,
+    logits: Tensor | None = None,
     **values: Any,
 ) -> Tensor:
     """(N,) float32 how much each training example counts, mean 1: `(w * loss(logits, targets)).mean()`.
@@ -103,18 +103,15 @@ def example_weights(
         targets, groups: as for `EpochSampler`.
         epoch, epochs: for weights that change, which are to be asked for anew in each epoch.
         sampler: the section of an annealed sampler, for "residual".
-        errors: (N,) which examples a first model got wrong, for "just_train_twice".
+        logits: (N, K) of a first model, for "just_train_twice".
         values: what a config's section says beside the name, such as `by="class", exponent=1.0`.
 
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
     """
     provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
-    if errors is not None:  # of a model that is sure of the next class where it is wrong
-        right = provided["targets"]
-        classes = int(right.max()) + 2
-        said = torch.where(torch.as_tensor(errors), (right + 1) % classes, right)
-        provided["first"] = FirstRun(torch.nn.functional.one_hot(said, classes).float(), right)
+    if logits is not None:
+        provided["first"] = FirstRun(logits.cpu(), provided["targets"])
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 
