@@ -8,7 +8,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "__init__.py"
 
 EXTRAS = {
     "sweep": ["optuna>=4", "submitit>=1.5"],  # hyperparameter search; Slurm
-    "report": ["matplotlib>=3.8"],  # figures
+    "report": ["matplotlib>=3.8", "jinja2>=3.1"],  # figures, and the page
     "parquet": ["pyarrow>=14"],  # Parquet files: tables of one's own, and of collected runs
     "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],  # trained models as ONNX, checked once written
 }
@@ -40,14 +40,17 @@ setup(
     python_requires=">=3.10",
     # imbalance/configs and imbalance/experiments are links to the folders at the top, so that a wheel has them too.
     packages=find_packages(include=["imbalance", "imbalance.*"]),
-    package_data={"imbalance": ["py.typed", "configs/*.py"], "imbalance.experiments": ["*.csv", "*.yaml"]},
+    package_data={
+        "imbalance": ["py.typed", "configs/*.py"],
+        "imbalance.experiments": ["*.csv", "*.yaml"],
+        "imbalance.experiments.page": ["*.j2", "*.css", "*.js", "vendor/*"],
+    },
     entry_points={"console_scripts": ["imbalance=imbalance.cli:main"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
         "accelerate>=1.0",
         "ml-collections>=1.0",
-        "absl-py>=2.0",
         "numpy>=1.26",
         "scipy>=1.11",
         "wandb>=0.18",
@@ -56,5 +59,8 @@ setup(
         "safetensors>=0.4",  # weights for other programs; accelerate needs it too
     ],
     extras_require=EXTRAS
-    | {"all": ALL, "dev": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *ALL]},
+    | {
+        "all": ALL,
+        "dev": ["pytest>=8", "selenium>=4.20", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *ALL],
+    },
 )

@@ -2,7 +2,7 @@
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 79.3 ± 1.2 %
 group-balanced test accuracy at the last epoch, no better than without weights. ResNet-50 from ImageNet weights, 50
-epochs of 3,255 images: for a GPU; not yet run here. Get the images as `python -m imbalance.data download celeba` says.
+epochs of 3,255 images: for a GPU; not yet run here. Get the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_ce.py
 """

@@ -3,7 +3,7 @@
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 86.7 ± 1.1
 % group-balanced test accuracy (± standard deviation). Its row "Poly+DRO", of six seeds that finished. Groups are in
 the objective; none select. ResNet-50 from ImageNet weights, 200 epochs of 3,255 images: for a GPU; not yet run here.
-Get the images as `python -m imbalance.data download celeba` says.
+Get the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_poly_dro.py
 """

@@ -4,7 +4,7 @@ Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifier
 % group-balanced test accuracy (± standard deviation). Early-stopped by re-weighted val accuracy, as in the paper: the
 mean over groups, of a tenth of each (the paper reads the first 2 % of val). Groups weigh training; the groups of val
 select the epoch. ResNet-50 from ImageNet weights, 50 epochs of 3,255 images: for a GPU; not yet run here. Get the
-images as `python -m imbalance.data download celeba` says.
+images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_poly_early_stopped.py
 """

@@ -2,7 +2,7 @@
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 82.7 ± 1.2
 % group-balanced test accuracy (± standard deviation). Groups weigh training; none select. ResNet-50 from ImageNet
-weights, 100 epochs of 3,255 images: for a GPU; not yet run here. Get the images as `python -m imbalance.data download
+weights, 100 epochs of 3,255 images: for a GPU; not yet run here. Get the images as `imbalance data download
 celeba` says.
 
     python main.py --config=configs/celeba_poly_exponent2.py

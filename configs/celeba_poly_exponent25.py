@@ -3,7 +3,7 @@
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 82.4 ± 0.8
 % group-balanced test accuracy (± standard deviation). Its row "Poly+IW": α = 2, weights to the power 2.5. Groups
 weigh training; none select. ResNet-50 from ImageNet weights, 200 epochs of 3,255 images: for a GPU; not yet run here.
-Get the images as `python -m imbalance.data download celeba` says.
+Get the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_poly_exponent25.py
 """

@@ -3,7 +3,7 @@
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 82.3 ± 3.2
 % group-balanced test accuracy (± standard deviation). Its row "CE+US": about 33 images of each group, the same ones
 throughout, drawn by rejection. Groups choose what is trained on; none select. ResNet-50 from ImageNet weights, 50
-epochs of 3,255 images: for a GPU; not yet run here. Get the images as `python -m imbalance.data download celeba`
+epochs of 3,255 images: for a GPU; not yet run here. Get the images as `imbalance data download celeba`
 says.
 
     python main.py --config=configs/celeba_undersampled.py

@@ -3,7 +3,7 @@
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 82.5 ± 0.7
 % group-balanced test accuracy (± standard deviation). Its row "VS", whose offsets were the same on every logit and so
 did nothing: τ = 0. Group counts adjust the loss; none select. ResNet-50 from ImageNet weights, 50 epochs of 3,255
-images: for a GPU; not yet run here. Get the images as `python -m imbalance.data download celeba` says.
+images: for a GPU; not yet run here. Get the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_vs_group.py
 """

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.debug = False  # one batch of train, val and test through everything
     config.work_dir = "runs"
-    config.data_dir = "data"  # holds FashionMNIST/raw; python -m imbalance.data download fashion fetches it
+    config.data_dir = "data"  # holds FashionMNIST/raw; imbalance data download fashion fetches it
     config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
 
     config.data = create(

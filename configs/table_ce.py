@@ -1,6 +1,6 @@
 """Your own images: cross-entropy under importance weights of the groups.
 
-Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `python -m imbalance.data verify`
+Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `imbalance data verify`
 with this config says what is wrong with them. Cost and what it reaches depend on the data.
 
     python main.py --config=configs/table_ce.py

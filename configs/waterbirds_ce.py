@@ -2,7 +2,7 @@
 
 Sagawa et al., ICLR 2020, find that these weights stop mattering once the network interpolates; compare waterbirds_erm
 and waterbirds_poly. Settings of waterbirds_erm, but for the selected epoch. ResNet-50 from ImageNet weights, 100 epochs
-of 4,795 images: for a GPU; not yet run here. Get the images with `python -m imbalance.data download waterbirds`.
+of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
 
     python main.py --config=configs/waterbirds_ce.py
 """

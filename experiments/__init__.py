@@ -1,1 +1,1 @@
-"""Claims and the runs that show them: `python -m experiments.<name>` trains what is missing and prints the table."""
+"""Claims and the runs that show them: what `imbalance sweep`, `compare`, `reproduce` and others call (see `imbalance --help`)."""

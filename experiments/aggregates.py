@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.95
+from .intervals import LEVEL
+
 RESAMPLES = 2000
 
 

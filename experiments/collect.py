@@ -22,7 +22,17 @@ from .runs import summary_of
 
 Row = dict[str, Any]
 INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # in place of a summary that is not there yet
-OF_SUMMARY = ("score", "epoch", "step", "selected_epoch", "interpolation_epoch", "seconds", "device", "commit")
+OF_SUMMARY = (
+    "score",
+    "epoch",
+    "step",
+    "selected_epoch",
+    "interpolation_epoch",
+    "seconds",
+    "warnings",
+    "device",
+    "commit",
+)
 
 
 def collect(work_dir: Path) -> list[Row]:

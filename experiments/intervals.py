@@ -1,30 +1,50 @@
 """Intervals: over seeds, between methods, and over test examples. Every distribution is SciPy's or NumPy's."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
 LEVEL = 0.95
+SMALL = 10  # examples of a group, under which its accuracy says little
+FEWEST = 3  # values of an interval: two of them say next to nothing of their spread
 
 
 class Mean(NamedTuple):
-    """The mean of `n` values and half the width of its 95 % t-interval, nan for fewer than two values."""
+    """The mean of `n` values and its 95 % t-interval, whose ends are nan for fewer than three values.
+
+    The interval of a metric that cannot leave [0, 1] is cut off there: what it loses cannot be the true mean, so that it
+    covers no less often.
+    """
 
     value: float
-    half: float
+    low: float
+    high: float
     n: int
+    values: tuple[float, ...] = ()  # where they are too few for an interval, to be shown instead of one
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
 
     def percent(self) -> str:
-        """`12.3 ± 0.4` of fractions; without an interval where there is none, and `–` where there is no value."""
+        """`12.3 ± 0.4` of fractions."""
         return self.text(100, 1)
 
     def text(self, scale: float = 1, digits: int = 3) -> str:
-        """The mean, `±` half the interval's width where there is one, both times `scale`."""
-        if not self.n:
-            return "–"
-        value = f"{scale * self.value:.{digits}f}"
-        return value if self.n < 2 else f"{value} ± {scale * self.half:.{digits}f}"
+        """`12.3 ± 0.4`, times `scale`; `12.3 (0.0 to 24.9)` where a bound cuts the interval off; of one or two values
+        the values, and `–` of none."""
+
+        def rounded(value: float) -> str:
+            return f"{scale * value:.{digits}f}"
+
+        if self.n < FEWEST:
+            return ", ".join(map(rounded, self.values)) or "–"
+        if abs(self.low + self.high - 2 * self.value) > 1e-9:
+            return f"{rounded(self.value)} ({rounded(self.low)} to {rounded(self.high)})"
+        return f"{rounded(self.value)} ± {rounded(self.half)}"
 
 
 class Interval(NamedTuple):
@@ -38,21 +58,63 @@ class Interval(NamedTuple):
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
-def mean(values: Sequence[float]) -> Mean:
-    """The mean over seeds with its 95 % interval from Student's t. nan, of a run that gave no value, is left out."""
-    from scipy import stats
+def mean(values: Sequence[float], low: float = -np.inf, high: float = np.inf) -> Mean:
+    """The mean over seeds with its 95 % interval from Student's t. nan, of a run that gave no value, is left out.
 
+    Args:
+        low, high: what the values can be, 0 and 1 for an accuracy.
+    """
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     n = len(values)
-    if n < 2:
-        return Mean(float(values[0]) if n else np.nan, np.nan, n)
-    return Mean(float(values.mean()), float(stats.sem(values) * stats.t.ppf((1 + LEVEL) / 2, n - 1)), n)
+    if n < FEWEST:
+        return Mean(float(values.mean()) if n else np.nan, np.nan, np.nan, n, tuple(values.tolist()))
+    centre, half = float(values.mean()), float(values.std(ddof=1) / np.sqrt(n) * quantiles(n)[n - 2])
+    return Mean(centre, max(low, centre - half), min(high, centre + half), n)
+
+
+def quantiles(n: int) -> np.ndarray:
+    """Student's t quantiles of a two-sided 95 % interval, for 1 to n − 1 degrees of freedom."""
+    from scipy import stats
+
+    return stats.t.ppf((1 + LEVEL) / 2, np.arange(1, max(2, n)))
 
 
 def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Mean:
     """The mean of `values − reference` over the seeds that both have: what the seeds share cancels."""
     return mean([values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())])
+
+
+def paired_test(values: Mapping[int, float], reference: Mapping[int, float]) -> float:
+    """The p-value of a two-sided paired t-test; nan for fewer than three seeds that both have, or equal differences."""
+    from scipy import stats
+
+    differences = np.array([values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())])
+    differences = differences[~np.isnan(differences)]
+    if len(differences) < FEWEST or np.ptp(differences) == 0:
+        return np.nan
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's (1979) p-values for several comparisons at once; nan, of what was not tested, counts as no comparison."""
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
+
+
+def expected_best(values: Sequence[float]) -> np.ndarray:
+    """(n,) what the best of k of these n trials, drawn without replacement, is on average, for k from 1 to n.
+
+    The expected validation performance of Dodge et al., "Show Your Work", EMNLP 2019, without its bias (Tang et al.,
+    "Showing Your Work Doesn't Always Work", ACL 2020): the i-th smallest is the best of k in C(i − 1, k − 1) of C(n, k)
+    draws.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(ordered)
+    return np.array([sum(v * comb(i, k - 1) for i, v in enumerate(ordered)) / comb(n, k) for k in range(1, n + 1)])
 
 
 def wilson(right: int, n: int) -> Interval:
@@ -90,3 +152,15 @@ def over_examples(
     with np.errstate(invalid="ignore"):
         low, high = np.quantile(statistic(right / (right + wrong), axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
+
+
+def caveat(totals: Sequence[int], interval: Interval) -> str:
+    """Why an interval over test examples says little, or nothing.
+
+    Where every example of a group is right, or every one wrong, all resamples agree and the bootstrap shows no
+    uncertainty at all.
+    """
+    if interval.low == interval.high:
+        return "degenerate: all resamples agree"
+    few = min((int(n) for n in totals if n), default=SMALL)
+    return f"only {few} example{'s' * (few != 1)}" + (" in a group" if len(totals) > 1 else "") if few < SMALL else ""

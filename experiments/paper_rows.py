@@ -190,7 +190,7 @@ def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -
                     label="ours, 95 % interval over seeds,\nof one run over test examples"))  # fmt: skip
     for (x, (first, *_)), of_row in zip(ours.items(), means):
         alone = [of_row.value - 100 * first.interval.low, 100 * first.interval.high - of_row.value]
-        ends = alone if of_row.n == 1 else [of_row.half, of_row.half]
+        ends = alone if of_row.n == 1 else [of_row.half, of_row.half]  # of two, which have no interval, none is drawn
         axis.errorbar(x, of_row.value, np.transpose([ends]), color="black", capsize=2)
     for container, colour in zip(bars, ("black", "white")):
         axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)

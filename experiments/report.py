@@ -10,7 +10,7 @@ or are incomplete are counted beside each mean, and left out of it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from imbalance.errors import BadInput
 
 from . import plots, tables
 from .collect import Row, collect, write_csv
-from .intervals import Interval, Mean, mean, over_examples, wilson
+from .intervals import Interval, Mean, caveat, mean, over_examples, wilson
 from .page import page
+from .page.facts import BOUNDS
+from .settings import own_rule, varying
 
 EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
 Key = tuple[str, str]  # config and overrides
@@ -35,26 +37,22 @@ def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
     return groups
 
 
-def labels_used(row: Row) -> str:
-    """What of val the rule reads that chose the weights to test."""
-    monitor = row["config.callbacks.monitor"]
-    if row["config.callbacks.select"] == "last":
-        return "last: none"
-    return f"best {monitor.removeprefix('val/')}: " + ("val groups" if "group" in monitor else "val classes")
-
-
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for every config: its means over seeds, and how many runs they leave out."""
+    """A row for every setting: what tells it from the others, its means over seeds, and how many runs they leave out."""
+    columns = varying([runs[0] for runs in groups.values()])
     table = []
-    for (name, overrides), runs in groups.items():
+    for (name, _), runs in groups.items():
         counts = Counter(run["status"] for run in runs)
-        values = {metric: mean([_number(run.get(f"test/{metric}")) for run in runs]) for metric in metrics}
-        seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"])
+        values = {
+            metric: mean([_number(run.get(f"test/{metric}")) for run in runs], *bounds(metric)) for metric in metrics
+        }
+        seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"], low=0)
+        rule = own_rule(runs[0])
         table.append(
             {
                 "config": name,
-                "overrides": overrides,
-                "selection: labels it reads": labels_used(runs[0]),
+                **_differing(runs[0], columns),
+                "selection: labels it reads": f"{rule['name']}: {rule['labels']}",
                 **values,
                 "n": counts["done"],
                 "left out": ", ".join(f"{n} {status}" for status, n in counts.items() if status != "done") or "–",
@@ -64,37 +62,50 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
     return table
 
 
+def bounds(metric: str) -> tuple[float, float]:
+    """What a metric can be."""
+    low, high = BOUNDS.get(metric, (0, 1))
+    return low, float("inf") if high is None else high
+
+
 def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
-    """A row for every test group of every config, and one each for the worst and the mean of its groups."""
+    """A row for every test group of every setting, and one each for the worst and the mean of its groups."""
+    columns = varying([runs[0] for runs in groups.values()])
     return [
         {
             "config": name,
-            "overrides": overrides,
+            **_differing(runs[0], columns),
             "test group": label,
-            "examples": examples,
-            "accuracy": mean(accuracies),
+            "examples": sum(totals),
+            "accuracy": mean(accuracies, 0, 1),
             "n": len(accuracies),
-            "one run, over test examples": Interval(*np.mean(intervals, axis=0).tolist()),
+            "one run, over test examples": interval,
+            "which says little": caveat(totals, interval) or "–",
         }
-        for (name, overrides), runs in groups.items()
-        for label, examples, accuracies, intervals in _of_groups([run for run in runs if run["status"] == "done"])
+        for (name, _), runs in groups.items()
+        for label, totals, accuracies, interval in _of_groups([run for run in runs if run["status"] == "done"])
     ]
 
 
-def _of_groups(runs: list[Row]) -> Iterator[tuple[str, int, np.ndarray, list[Interval]]]:
-    """What it is, how many examples, and of each run the accuracy with its interval over test examples: Wilson's of a
-    group, by bootstrap of their worst and their mean."""
+def _of_groups(runs: list[Row]) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
+    """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
+    examples: Wilson's of a group, by bootstrap of their worst and their mean."""
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
     totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
     accuracies = np.array([[run[f"test/group_accuracy/{label}"] for label in labels] for run in runs])
     right = np.rint(accuracies * totals).astype(int)
+
+    def averaged(intervals: Iterable[Interval]) -> Interval:
+        return Interval(*np.mean(list(intervals), axis=0).tolist())
+
     for i, label in enumerate(labels):
-        yield label, totals[0, i], accuracies[:, i], [wilson(r, n) for r, n in zip(right[:, i], totals[:, i])]
+        of_runs = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
+        yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        intervals = [over_examples(r, n, statistic) for r, n in zip(right, totals)]
-        yield label, totals[0].sum(), statistic(accuracies, axis=1), intervals
+        of_runs = (over_examples(r, n, statistic) for r, n in zip(right, totals))
+        yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -117,7 +128,7 @@ def latex(table: list[dict[str, str]]) -> str:
 
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
-    """<name>.md and .tex for reading, <name>.csv with the mean, half-width and n of each metric apart."""
+    """<name>.md and .tex for reading, <name>.csv with the mean, the ends of its interval and n of each metric apart."""
     (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
     flat = []
@@ -125,15 +136,17 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
         flat.append({})
         for key, value in row.items():
             parts = value._asdict() if isinstance(value, Numbers) else {"": value}
+            parts.pop("values", None)
             flat[-1] |= {f"{key} {part}".strip(): number for part, number in parts.items()}
     tables.write_csv(folder / f"{name}.csv", list(flat[0]), flat)
 
 
-def report(*, work_dir: str, folder: str, metrics: Sequence[str]) -> None:
+def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int) -> None:
     """Write tables, figures and the page to `folder`.
 
     Args:
-        metrics: of test, the columns of the tables.
+        metrics: of test, the columns of the tables; the page ranks by the first until its reader chooses another.
+        pictured: runs whose surest errors the page shows as pictures or rows, for which their data are read.
     """
     runs, into = Path(work_dir), Path(folder)
     rows = collect(runs)
@@ -147,10 +160,15 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str]) -> None:
     if of_groups:
         write_table(into, "groups", of_groups)
     figures = plots.draw(runs, groups, metrics, into)
-    figures += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
-    (into / "index.html").write_text(page(rows, as_text(table), as_text(of_groups), figures, metrics), encoding="utf-8")
+    drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]  # the page draws the others itself
+    drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
+    (into / "index.html").write_text(page(runs, rows, metrics, drawn, pictured), encoding="utf-8")
     print(markdown(as_text(table)))
     print(f"{into / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
+
+
+def _differing(row: Row, columns: list[str]) -> dict[str, Any]:
+    return {key: row.get(f"config.{key}", "–") for key in columns}
 
 
 def _number(value: Any) -> float:

@@ -46,6 +46,14 @@ def count(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    """At least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} given; at least 0 is needed")
+    return value
+
+
 def share(text: str) -> float:
     """Above 0, and at most 1."""
     value = float(text)
@@ -185,7 +193,9 @@ COMMANDS = {
         "Make tables, figures and a page of all runs under a work_dir.",
         "imbalance.experiments.report:report",
         (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=several(),
-                                default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…")),
+                                default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
+         flag("--pictured", "runs whose surest errors the page shows as pictures or rows", type=natural, default=20,
+              metavar="N")),
     ),
     "select": Command(
         "Judge which epoch other selection rules would have chosen.",

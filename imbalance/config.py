@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Name, Natural, Positive, Table, check_call, check_fields, own_module
+from imbalance.schema import Count, Name, Natural, Positive, Table, asks, check_call, check_fields, entry, own_module
 
 CONFIGS = (Path(__file__).parent / "configs").resolve()  # a link to the folder at the top, which wheels have here
 EvalSplit = Literal["val", "test"]
@@ -128,7 +128,7 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
             raise BadInput(
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
-    check_balanced_once(config.sampler.name, config.weights.name)
+    check_methods(config)
     if config.head.name != "none" and config.model.name in COSINE:
         raise BadInput(
             f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
@@ -143,21 +143,58 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
     return config
 
 
+def check_methods(config: ConfigDict) -> None:
+    """Raise `BadInput` for methods that do not go together, or that ask for what no run has.
+
+    What a method is stands on the method itself: see `imbalance.methods.tags`.
+    """
+    from imbalance.methods.provided import PROVIDED
+    from imbalance.methods.tags import tags_of
+
+    entries = {path: entry(table, _section(config, path).name) for path, table in tables().items()}
+    for path, function in entries.items():
+        if unknown := sorted(asks(function) - PROVIDED[path]):
+            raise BadInput(
+                f"config.{path}.name: {_section(config, path).name!r} asks for {unknown[0]!r}; there are "
+                + ", ".join(sorted(PROVIDED[path]))
+            )
+    check_balanced_once(config.sampler.name, config.weights.name)
+    staged = [path for path, function in entries.items() if tags_of(function).first_run]
+    if len(staged) > 1:
+        raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
+
+
 def check_balanced_once(sampler: str, weights: str) -> None:
     """Raise `BadInput` for a sampler and weights that would both even out the same classes or groups."""
-    from imbalance.methods import samplers
-    from imbalance.methods import weights as weightings
+    from imbalance.methods.tags import tags_of
 
-    if sampler in samplers.BALANCING and weights in weightings.BALANCING:
+    samplers, weightings = tables()["sampler"], tables()["weights"]
+    if tags_of(entry(samplers, sampler)).balances and tags_of(entry(weightings, weights)).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use weights 'uniform', or 'given' with a value for each class or group if both are meant"
         )
-    if weights == "residual" and sampler not in samplers.ANNEALED:
+    annealed = [name for name, function in samplers.items() if tags_of(function).chance]
+    if weights == "residual" and sampler not in annealed:
         raise BadInput(
-            f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(samplers.ANNEALED)}; "
-            f"{sampler!r} given"
+            f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(annealed)}; {sampler!r} given"
         )
+
+
+def _section(config: ConfigDict, path: str) -> ConfigDict:
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def first_run(config: ConfigDict) -> ConfigDict | None:
+    """The config of the run that must be made before that of `config`; None for methods of one stage."""
+    from imbalance.methods.tags import tags_of
+
+    for path, table in tables().items():
+        if derive := tags_of(entry(table, _section(config, path).name)).first_run:
+            return derive(config)
+    return None
 
 
 def load(path: str | Path) -> ConfigDict:

@@ -182,11 +182,18 @@ def own_functions(file: str) -> dict[str, Callable]:
     return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
 
 
+def asks(function: Callable) -> set[str]:
+    """What the program must give to `function`: its parameters before the `*`."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
+
+
 def bind(table: Table, section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
     """What `section` names, with the section's values and those of `provided` that its signature asks for filled in."""
     function = entry(table, section["name"])
     values = {key: section[key] for key in section if key != "name"}
-    wanted = inspect.signature(function).parameters.keys() & provided.keys()
+    parameters = inspect.signature(function).parameters.values()
+    wanted = {p.name for p in parameters if p.kind is not p.KEYWORD_ONLY} & provided.keys()
     return functools.partial(function, **{key: provided[key] for key in wanted}, **values)
 
 

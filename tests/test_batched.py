@@ -18,10 +18,12 @@ from imbalance.config import load, validate
 from imbalance.data import DATASETS
 from imbalance.data.splits import Dataset, class_split
 from imbalance.errors import Interrupted
+from imbalance.methods.tags import tags_of
 from imbalance.models import MODELS
 from imbalance.training import batched, forensics
 from imbalance.training.batched import in_common, train_at_once, transposed
 from imbalance.training.loop import train
+from imbalance.training.progress import Clock
 
 TOLERANCE = 1e-9  # in float64, absolute and relative; of losses, metrics, weights and logits
 
@@ -231,11 +233,11 @@ def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypat
     configs, forward, calls = varied(config, *MEMBERS), batched.Stack.forward, []
 
     def patched(self, places):
-        logits, losses, values = forward(self, places)
+        logits, values = forward(self, places)
         calls.append(len(values))
         if len(calls) == 3:
             values = values + values.new_tensor([0, torch.inf, 0, 0])
-        return logits, losses, values
+        return logits, values
 
     with monkeypatch.context() as context:
         context.setattr(batched.Stack, "forward", patched)
@@ -271,7 +273,7 @@ def test_killed_between_two_saves(config, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(batched.Clock, "save_is_due", lambda self, epoch_ends: True)
+        context.setattr(Clock, "save_is_due", lambda self, epoch_ends: True)
         at_call(context, batched, "save", 10, die)
         at_once(configs, tmp_path / "parts")
     steps = [torch.load(tmp_path / "parts" / f"{i}" / "checkpoints" / "last.pt")["progress"]["step"] for i in range(4)]
@@ -324,4 +326,4 @@ def test_transposed_layers_compute_the_same():
 
 def test_every_model_without_a_state_of_its_own_is_batched():
     """A new model that keeps no statistics and draws no random numbers should be looked at here."""
-    assert set(batched.BATCHED["model"]) == {"linear", "mlp", "convnet"} <= MODELS.keys()
+    assert {name for name, model in MODELS.items() if tags_of(model).batched} == {"linear", "mlp", "convnet"}

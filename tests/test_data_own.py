@@ -30,6 +30,7 @@ from imbalance.data.folder import folder
 from imbalance.data.table import table
 from imbalance.errors import BadInput
 from imbalance.torchvision_import import import_torchvision
+from imbalance.training.batched import train_at_once
 from imbalance.training.loop import train
 
 # Folders of images
@@ -264,6 +265,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     ("change", "reason"),
     [
         (dict(missing=(), numeric=("age",)), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
+        (dict(missing=()), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
         (dict(numeric=("sex",)), r"people.csv line 2: sex is '.*', not a number"),
         (dict(target="wealth"), r"people.csv: no column 'wealth'; there are age, hours"),
         (dict(classes=("low", "middle")), r"people.csv line \d+: income is 'high', not one of low, middle"),
@@ -406,3 +408,33 @@ def test_the_readmes_command_goes_from_a_csv_file_to_a_comparison_by_worst_group
     for summary in summaries:
         groups = [key for key in summary["metrics"] if key.startswith("test/group_accuracy/")]
         assert len(groups) == 4 and summary["metrics"]["test/worst_group_accuracy"] is not None
+
+
+def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
+    config.model = dict(name="linear", init="default")
+    directory, data = Path(config.work_dir) / "given", parts(n=30)
+    imbalance.run(config, directory, data)
+    data["val"] = (data["val"][0] + 1, data["val"][1])
+    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
+        imbalance.run(config, directory, data)
+
+
+def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_like(tmp_path):
+    """A value that is there once is in train for some seeds only, and so one column more."""
+    columns = {key: values for key, values in people().items() if key != "split"}
+    columns["work"][3] = "rare"
+    (tmp_path / "data").mkdir()
+    write_csv(tmp_path / "data" / "people.csv", columns)
+    config = load(ROOT / "configs" / "arrays_erm.py")
+    config.update(data_dir=str(tmp_path / "data"), work_dir=str(tmp_path))
+    config.data.update({key: PEOPLE[key] for key in ("file", "missing", "target", "classes", "groups")})
+    config.trainer.epochs = 2
+    runs = [(config.copy_and_resolve_references(), tmp_path / str(seed)) for seed in range(6)]
+    for seed, (of_seed, _) in enumerate(runs):
+        of_seed.seed = seed
+    together = train_at_once(runs)
+    widths = [json.loads((directory / "model.json").read_text())["input_shape"][0] for _, directory in runs]
+    assert len(set(widths)) == 2, widths
+    for (of_seed, directory), summary in zip(runs, together):
+        alone = train(of_seed, tmp_path / "alone" / directory.name)
+        assert alone["metrics"]["test/accuracy"] == summary["metrics"]["test/accuracy"]

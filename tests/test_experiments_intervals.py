@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.intervals import mean, over_examples, paired_difference, wilson
+from experiments.intervals import caveat, holm, mean, over_examples, paired_difference, paired_test, wilson
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():
@@ -13,8 +13,34 @@ def test_the_interval_of_a_mean_is_the_textbook_one():
     assert mean([0.5, 0.5, np.nan, 0.5]).percent() == "50.0 ± 0.0"
 
 
-def test_one_value_has_no_interval_and_none_no_mean():
+def test_fewer_than_three_values_are_shown_instead_of_an_interval():
+    assert mean([0.25, 0.351]).percent() == "25.0, 35.1" and np.isnan(mean([0.25, 0.351]).low)
     assert mean([0.25]).percent() == "25.0" and mean([]).percent() == "–" and mean([np.nan]).percent() == "–"
+
+
+def test_an_interval_stays_within_what_the_metric_can_be():
+    found = mean([0.0, 0.1, 0.9], 0, 1)
+    centre, half = 1 / 3, stats.sem([0.0, 0.1, 0.9]) * stats.t.ppf(0.975, 2)
+    assert centre - half < 0 and centre + half > 1
+    assert (found.low, found.high) == (0, 1) and found.percent() == "33.3 (0.0 to 100.0)"
+    assert mean([0.0, 0.1, 0.9]).high == pytest.approx(centre + half)
+
+
+def test_paired_tests_are_scipys_and_holms_p_values_the_textbooks():
+    rng = np.random.default_rng(0)
+    values, reference = (dict(enumerate(rng.normal(size=8))) for _ in range(2))
+    expected = stats.ttest_rel(list(values.values()), list(reference.values())).pvalue
+    assert paired_test(values, reference) == pytest.approx(expected)
+    assert np.isnan(paired_test({0: 1.0, 1: 2.0}, {0: 0.0, 1: 0.5}))
+    assert holm([0.01, np.nan, 0.04, 0.03]) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_what_says_little_is_said():
+    assert caveat([100, 100], over_examples([100, 100], [100, 100], np.nanmin)) == "degenerate: all resamples agree"
+    assert caveat([3], wilson(2, 3)) == "only 3 examples"
+    assert caveat([500, 1], over_examples([400, 1], [500, 1], np.nanmean)) == "only 1 example in a group"
+    assert caveat([500, 40], over_examples([400, 20], [500, 40], np.nanmin)) == ""
 
 
 def test_paired_differences_use_shared_seeds_only_and_what_seeds_share_cancels():

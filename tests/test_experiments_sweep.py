@@ -16,9 +16,11 @@ from experiments import study as studies
 from experiments import sweep
 from experiments.runs import configured, run_all, summary_of
 from experiments.study import Place, Search
+from imbalance.cli import call
 from imbalance.config import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.locks import FolderLock
+from imbalance.overrides import Written
 
 optuna = pytest.importorskip("optuna")
 CONFIG = str(ROOT / "configs" / "digits_ce.py")
@@ -205,6 +207,30 @@ def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
 def test_axes_are_read_as_the_config_has_them(text, axis):
     found = sweep.parse(CONFIG, text)[1]
     assert found == axis and repr(found) == repr(axis)
+
+
+def test_a_grid_can_swap_a_method_and_every_trial_has_the_common_overrides(tmp_path, capfd):
+    command = [
+        "sweep", f"--config={CONFIG}", "--grid=loss.alpha=1,2", "--grid=trainer.epochs=1", "--seeds=1", "--jobs=1",
+        "--config.loss.name=poly", "--config.loss.left=logistic", "--config.model.hidden=8", f"--work_dir={tmp_path}",
+    ]  # fmt: skip
+    assert call(command) == 0
+    assert call(command) == 0  # and nothing is trained again
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("digits_ce/*/*/config.json"))]
+    assert [config["loss"] for config in found] == [
+        {"name": "poly", "alpha": a, "left": "logistic"} for a in (1.0, 2.0)
+    ]
+    assert [config["model"]["hidden"] for config in found] == [[8], [8]]
+    assert capfd.readouterr().out.count("| 1 | 0 |") == 4
+
+
+def test_a_search_reads_a_new_section_as_its_signature_says(place):
+    common = {"loss.name": Written("poly"), "loss.left": Written("logistic"), "trainer.epochs": 1}
+    found = sweep.search_of(place, [CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], "random", 2)
+    assert found.space["loss.alpha"] == {"low": 1.0, "high": 2.0, "log": False}
+    assert repr(found.space["loss.alpha"]["low"]) == "1.0" and found.space["weights.exponent"] == [1.0, 2.0]
+    work(place, found)
+    assert all(1 <= trial.user_attrs["point"]["loss.alpha"] <= 2 for trial in trials(place))
 
 
 @pytest.mark.parametrize("text", ["optim.lr", "optim.lr=", "optim.lr=1:0.1", "optim.lr=1:2:3", "optim.lr=fast"])

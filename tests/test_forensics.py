@@ -17,7 +17,7 @@ from imbalance.training import forensics, loop
 
 def diverge(config, directory: Path) -> dict:
     """What a run that must diverge leaves, loaded as anyone may."""
-    with pytest.raises(Diverged, match=f"python -m imbalance.training.forensics {directory}"):
+    with pytest.raises(Diverged, match=f"imbalance forensics {directory}"):
         loop.train(config, directory)
     return torch.load(directory / "divergence.pt", weights_only=True)
 

@@ -3,16 +3,23 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
+from scipy import stats
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
 from imbalance.errors import BadInput
-from imbalance.judge.metrics import OF_A_CLASS, Counts, check_labels, compute, count
+from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES, Counts, check_labels, compute, count
 
 
-def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts):
+def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts, train_class_counts=None):
     counts = count(*map(torch.from_numpy, (predictions, targets, groups)), num_classes, num_groups)
     classes, names = [str(k) for k in range(num_classes)], [f"g{g}" for g in range(num_groups)]
-    return compute(counts, classes, names, train_group_counts)
+    train_class_counts = np.ones(num_classes) if train_class_counts is None else train_class_counts
+    return compute(counts, classes, names, train_class_counts, train_group_counts)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -22,8 +29,8 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
     targets = rng.choice(rng.choice(num_classes, rng.integers(1, num_classes + 1), replace=False), n)
     predictions = rng.choice(rng.choice(num_classes, rng.integers(1, num_classes + 1), replace=False), n)
     groups = rng.choice(rng.choice(num_groups, rng.integers(1, num_groups + 1), replace=False), n)
-    shares = rng.integers(1, 100, num_groups)
-    found = measured(predictions, targets, groups, num_classes, num_groups, shares)
+    shares, shots = rng.integers(1, 100, num_groups), rng.choice([5, 19, 20, 100, 101, 900], num_classes)
+    found = measured(predictions, targets, groups, num_classes, num_groups, shares, shots)
 
     labels = np.arange(num_classes)
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -38,6 +45,16 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
         warnings.simplefilter("ignore", UserWarning)  # scikit-learn warns of predicted classes without targets
         np.testing.assert_allclose(found["balanced_accuracy"], balanced_accuracy_score(targets, predictions))
     np.testing.assert_allclose(found["worst_class_recall"], np.nanmin(recall))
+    present = recall[~np.isnan(recall)]
+    np.testing.assert_allclose(found["g_mean"], stats.gmean(present) if present.all() else 0)
+    one_of_each = len(set(targets)) == 1 or len(set(predictions)) == 1  # 0/0, which scikit-learn calls 0
+    mcc = np.nan if one_of_each else matthews_corrcoef(targets, predictions)
+    np.testing.assert_allclose(found["mcc"], mcc, atol=1e-12)
+    for name, of_shots in (("many", shots > 100), ("medium", (shots >= 20) & (shots <= 100)), ("few", shots < 20)):
+        recalls = recall[of_shots & ~np.isnan(recall)]
+        np.testing.assert_allclose(found[f"{name}_shot_accuracy"], recalls.mean() if recalls.size else np.nan)
+    for k in range(num_classes):
+        np.testing.assert_allclose(found[f"predicted/{k}"], (predictions == k).mean())
     right = targets == predictions
     of_groups = [right[groups == g].mean() if (groups == g).any() else np.nan for g in range(num_groups)]
     np.testing.assert_allclose([found[f"group_accuracy/g{g}"] for g in range(num_groups)], of_groups)
@@ -62,8 +79,8 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
 
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
     counts = Counts(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
-    values = compute(counts, ["a", "b", "c"], ["g", "h"], [5, 5])
-    assert len(values) == 6 + len(OF_A_CLASS) * 3 + 2
+    values = compute(counts, ["a", "b", "c"], ["g", "h"], [3, 3, 4], [5, 5])
+    assert len(values) == len(SUMMARIES) + len(OF_A_CLASS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
 

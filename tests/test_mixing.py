@@ -22,7 +22,7 @@ def test_none_mixes_nothing():
 
 
 def test_mixup_pairs_at_random_with_one_share_a_batch():
-    partners, shares = mix(name="mixup", alpha=0.5)
+    partners, shares, _ = mix(name="mixup", alpha=0.5)
     assert partners.sort().values.equal(torch.arange(100)) and len(shares.unique()) == 1
     drawn = [mix(name="mixup", alpha=0.5, seed=seed)[1][0].item() for seed in range(400)]
     assert kstest(drawn, beta(0.5, 0.5).cdf).pvalue > 1e-3
@@ -30,7 +30,7 @@ def test_mixup_pairs_at_random_with_one_share_a_batch():
 
 @pytest.mark.parametrize("same_label", [1.0, 0.0])
 def test_lisa_s_partners_differ_in_attribute_or_in_class_alone(same_label):
-    partners, shares = mix(name="lisa", alpha=2.0, same_label=same_label)
+    partners, shares, _ = mix(name="lisa", alpha=2.0, same_label=same_label)
     same_class = TARGETS[partners] == TARGETS
     same_attribute = GROUPS[partners] % 2 == GROUPS % 2
     assert (same_class == bool(same_label)).all() and (same_attribute == (not same_label)).all()
@@ -45,7 +45,7 @@ def test_lisa_chooses_the_kind_of_a_batch_by_its_probability():
 
 
 def test_an_example_without_a_partner_stays_itself():
-    partners, _ = mix(TARGETS[::4], GROUPS[::4], name="lisa", alpha=2.0, same_label=1.0)
+    partners, *_ = mix(TARGETS[::4], GROUPS[::4], name="lisa", alpha=2.0, same_label=1.0)
     assert GROUPS[::4].unique().tolist() == [0] and partners.equal(torch.arange(25))
 
 

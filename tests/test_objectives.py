@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from imbalance.methods.batch import Batch
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.schema import build, fields
 
@@ -13,39 +14,62 @@ EXAMPLES = {
     "group_dro": dict(step_size=0.1, size_adjustment=1.0),
     "cvar": dict(level=0.3),
     "worst_group": dict(),
+    "irm": dict(environments="group", penalty=0.5, warmup_steps=0),
+    "lff": dict(amplification=0.7, decay=0.3),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
 GROUPS = torch.tensor([0, 1, 0, 1])
 
 
+TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
+# What some methods compute beside the losses.
+COLUMNS = {
+    "losses": LOSSES,
+    "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
+    "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
+    "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
+}
+
+
 def make(name, group_counts=GROUP_COUNTS, **section):
-    return build(OBJECTIVES, dict(name=name, **section), group_counts=group_counts)
+    targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
+    given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
+    return build(OBJECTIVES, dict(name=name, **section), **given)
 
 
 def gradients(objective, steps=3):
-    """The gradient of the objective in each loss, at the last of some steps with the same batch."""
+    """The gradient of the objective in each row of each column, at the last of some steps with the same batch."""
     for _ in range(steps):
-        losses = LOSSES.clone().requires_grad_()
-        gradient = torch.autograd.grad(objective(losses, WEIGHTS, GROUPS), losses)[0]
-    return gradient
+        columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
+        value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
+        found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
+    return torch.stack(found) if objective.columns else found[0]
 
 
 def test_every_objective_is_tested():
     assert EXAMPLES.keys() == OBJECTIVES.keys()
 
 
-@pytest.mark.parametrize("name, key", [(name, key) for name in OBJECTIVES for key in fields(OBJECTIVES[name])])
+@pytest.mark.parametrize(
+    "name, key",
+    [(name, key) for name in OBJECTIVES for key in fields(OBJECTIVES[name]) if not OBJECTIVES[name].columns],
+)
 def test_every_hyperparameter_changes_the_gradient(name, key):
-    before = gradients(make(name, **EXAMPLES[name]))
-    after = gradients(make(name, **EXAMPLES[name] | {key: EXAMPLES[name][key] * 2}))
+    example = EXAMPLES[name]
+    before, after = gradients(make(name, **example)), gradients(make(name, **example | {key: example[key] * 2}))
     assert not torch.allclose(before, after, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_order_of_a_batch_does_not_matter(name):
     order = torch.tensor([2, 3, 1, 0])
-    values = [make(name, **EXAMPLES[name])(LOSSES[o], WEIGHTS[o], GROUPS[o]) for o in (torch.arange(4), order)]
+    values = [
+        make(name, **EXAMPLES[name]).value(
+            {key: column[o] for key, column in COLUMNS.items()}, Batch(None, TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
+        )
+        for o in (torch.arange(4), order)
+    ]
     torch.testing.assert_close(*values)
 
 

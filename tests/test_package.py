@@ -71,6 +71,7 @@ def command(installed: Path, folder: Path, *arguments: str) -> str:
     return call(installed, folder, str(installed / "bin" / "imbalance"), *arguments)
 
 
+@pytest.mark.timeout(900)  # eight processes that import torch: half a minute, on a busy machine minutes
 def test_an_empty_folder_and_the_wheel_are_enough_to_train_compare_sweep_report_predict_and_export(installed, tmp_path):
     """From a CSV file to predictions, by the installed command alone."""
     rows = [f"{i % 7 + 3 * (i % 2)},{'ab'[i % 2 ^ (i % 5 == 0)]},{i % 2}" for i in range(200)]

@@ -103,6 +103,7 @@ def train_table(work_dir: Path, world: int) -> None:
         config.objective, config.sampler = create(**objective), create(**sampler)
         if sampler["name"] != "shuffle":
             config.weights = create(name="uniform")
+        config.callbacks.monitor = "val/auroc"  # of the logits that all processes gather
         config.trainer.batch_size = BATCH_SIZES[batches][sampler["name"] == "undersample"]
         train(config, work_dir / row / str(world))
         if world == 2 and batches == "uneven":

@@ -4,7 +4,8 @@ import torch
 
 from imbalance.config import check_balanced_once
 from imbalance.errors import BadInput
-from imbalance.methods.samplers import SAMPLERS, annealed_chance
+from imbalance.methods.provided import FirstRun
+from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS, effective_sample_size
 from imbalance.schema import build
 
@@ -21,7 +22,7 @@ def labels(by):
 def weights(name, epoch=0, epochs=10, sampler=None, **section):
     return build(
         WEIGHTS, dict(name=name, **section), labels=labels, targets=TARGETS, groups=GROUPS, epoch=epoch, epochs=epochs,
-        sampler=sampler, errors=GROUPS == 3,
+        sampler=sampler, first=FirstRun(torch.eye(2)[torch.where(GROUPS == 3, 1 - TARGETS, TARGETS)], TARGETS),
     )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def test_residual_weights_make_up_for_what_the_annealed_sampler_drops(sampler, e
 def test_residual_weights_have_mean_one_over_what_is_drawn(epoch):
     """So the learning rate means the same at every epoch, however much is drawn."""
     sampler = dict(name="annealed_linear", by="group")
-    chance = annealed_chance(labels, sampler, epoch, 10)
+    chance = SAMPLERS["annealed_linear"].tags.chance(labels, epoch, 10, by="group")
     found = weights("residual", epoch=epoch, sampler=sampler)
     assert (chance * found).sum().item() == pytest.approx(chance.sum().item())
 

@@ -10,12 +10,14 @@ from ml_collections.config_dict import create
 from imbalance.config import load, validate
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.schema import Count
+from imbalance.training.finite import remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.log import RunLog
 from imbalance.training.loop import train_epoch
 from imbalance.training.processes import start_accelerator
 from imbalance.training.progress import Clock, Progress
+from imbalance.training.run import Run
 
 from .timing import ROOT
 
@@ -48,11 +50,12 @@ def make(config: ConfigDict) -> Learner:
 
 def our_epoch(config: ConfigDict, learner: Learner) -> Callable[[], None]:
     """The next epoch of the project's loop, with all that it measures, and no files."""
-    progress = Progress()
-    clock, log, interrupt = Clock(progress, 1e9), RunLog(Path(), config, writes=False), Interrupt()
+    progress, log = Progress(), RunLog(Path(), config, writes=False)
+    run = Run(config, learner, progress, log, Interrupt(), Clock(progress, 1e9))
+    remember(run)
 
     def epoch() -> None:
-        train_epoch(config, learner, progress, log, interrupt, clock)
+        train_epoch(run)
         progress.next_epoch()
 
     return epoch

@@ -42,7 +42,7 @@ DATASETS = {
     "class_map": class_map,
     "new_classes": new_classes,
 }
-# Of those that list files: what `python -m imbalance.data verify` goes through, without stopping at the first problem.
+# Of those that list files: what `imbalance data verify` goes through, without stopping at the first problem.
 LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
 
 

@@ -1,4 +1,4 @@
-"""`python -m imbalance.data …`, the same as `imbalance data …`."""
+"""`imbalance data …`, the same as `imbalance data …`."""
 
 import sys
 

@@ -55,7 +55,7 @@ def list_celeba(
         size: of the square images: the middle 178×178 pixels, resized.
         augment: see `imbalance.data.augment`.
     """
-    file = find(data_dir, LAYOUTS, "CelebA", "python -m imbalance.data download celeba says how to get it")
+    file = find(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []
     wanted = (target, *confounders)
     if len(set(wanted)) != len(wanted):

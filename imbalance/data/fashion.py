@@ -42,7 +42,7 @@ def fashion(
         augment: see `imbalance.data.augment`.
     """
     check_classes(classes, CLASSES)
-    hint = "python -m imbalance.data download fashion fetches it, apt-get install dataset-fashion-mnist has it"
+    hint = "imbalance data download fashion fetches it, apt-get install dataset-fashion-mnist has it"
     folder = find(data_dir, FOLDERS, "Fashion-MNIST", hint)
     label_of = np.full(len(CLASSES), -1)
     label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))

@@ -60,7 +60,7 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The six arrays, their types and shapes checked; nothing pickled is ever loaded."""
-    hint = f"python -m imbalance.data download {path.stem} fetches it"
+    hint = f"imbalance data download {path.stem} fetches it"
     arrays = {}
     try:
         check_regular(path)

@@ -19,7 +19,7 @@ class Problem(NamedTuple):
 def raise_first(problems: Sequence[Problem]) -> None:
     """Raise `BadInput` with the first of `problems`, saying how many there are; none is fine."""
     if problems:
-        more = f" (and {len(problems) - 1:,} more: python -m imbalance.data verify lists them)" if problems[1:] else ""
+        more = f" (and {len(problems) - 1:,} more: imbalance data verify lists them)" if problems[1:] else ""
         raise BadInput(f"{problems[0]}{more}")
 
 

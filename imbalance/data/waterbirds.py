@@ -37,7 +37,7 @@ def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: t
         regenerated: take a copy whose counts are not the published ones; results do not compare with the literature's.
         augment: see `imbalance.data.augment`; published runs use flip and random_resized_crop, or nothing.
     """
-    hint = "python -m imbalance.data download waterbirds fetches it"
+    hint = "imbalance data download waterbirds fetches it"
     file = find(data_dir, LAYOUTS, "Waterbirds", hint)
     heading, rows, lines, problems = read_csv(file, COLUMNS)
     columns = {name: heading.index(name) for name in COLUMNS}

@@ -12,8 +12,11 @@ from imbalance.errors import BadInput
 SUMMARIES = (
     "accuracy", "balanced_accuracy", "worst_class_recall",
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
+    "g_mean", "mcc", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
-OF_A_CLASS = ("recall", "precision", "f1", "accuracy")
+OF_A_CLASS = ("recall", "precision", "f1", "accuracy", "predicted")
+RANKINGS = ("auroc", "auprc")  # of scores (see `imbalance.judge.scores`), of which more is better, as of all the above
+SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}  # training images of a class
 
 
 class Counts(NamedTuple):
@@ -38,16 +41,24 @@ def count(predictions: Tensor, targets: Tensor, groups: Tensor, num_classes: int
 
 
 def compute(
-    counts: Counts, class_names: Sequence[str], group_names: Sequence[str], train_group_counts: Sequence[int]
+    counts: Counts,
+    class_names: Sequence[str],
+    group_names: Sequence[str],
+    train_class_counts: Sequence[int],
+    train_group_counts: Sequence[int],
 ) -> dict[str, float]:
     """Every metric of `counts`, as fractions.
 
     - `recall/<class>`, `precision/<class>`, `f1/<class>` and `accuracy/<class>` (of "is it this class?", one against
-      the rest), `group_accuracy/<group>`;
+      the rest), `predicted/<class>`, the share of predictions that name it, `group_accuracy/<group>`;
     - `accuracy` over all examples, `balanced_accuracy` (mean recall), `worst_class_recall`,
       which needs no groups (Yang et al., "Change is Hard", ICML 2023, select by it), `worst_group_accuracy`,
       `group_balanced_accuracy` (mean over groups), and `adjusted_accuracy`: group accuracies weighted by the groups'
-      shares of the training set, the average that the Waterbirds literature reports.
+      shares of the training set, the average that the Waterbirds literature reports;
+    - `g_mean`, the geometric mean of the recalls (Kubat and Matwin, ICML 1997); `mcc`, Matthews' correlation of targets
+      and predictions (Gorodkin, 2004, for more than two classes), between −1 and 1;
+    - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
+      100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
 
     0/0 (the recall of a class without examples, the precision of one never predicted) is nan, and is left out of
     means and of "worst".
@@ -62,7 +73,11 @@ def compute(
         f1 = 2 * hits / (support + predicted)
         accuracy = (total - support - predicted + 2 * hits) / total
         group_accuracy = right / (wrong + right)
-        overall = hits.sum() / total
+        overall, predicted_share = hits.sum() / total, predicted / total
+        # Of the confusion matrix's integers: the covariances of targets and predictions as one-hot vectors, times n².
+        spreads = (total**2 - support @ support) * (total**2 - predicted @ predicted)
+        mcc = (hits.sum() * total - support @ predicted) / np.sqrt(spreads)
+    train_class_counts = np.asarray(train_class_counts)
     shares = np.asarray(train_group_counts, dtype=np.float64) * ~np.isnan(group_accuracy)
     metrics = {
         "accuracy": overall,
@@ -71,8 +86,13 @@ def compute(
         "worst_group_accuracy": _over_present(np.min, group_accuracy),
         "group_balanced_accuracy": _over_present(np.mean, group_accuracy),
         "adjusted_accuracy": np.nansum(shares * group_accuracy) / shares.sum() if shares.any() else np.nan,
+        "g_mean": _over_present(_geometric_mean, recall),
+        "mcc": mcc,
     }
-    for name, values in (("recall", recall), ("precision", precision), ("f1", f1), ("accuracy", accuracy)):
+    for shots, (least, most) in SHOTS.items():
+        of_shots = (train_class_counts >= least) & (train_class_counts <= most)
+        metrics[f"{shots}_shot_accuracy"] = _over_present(np.mean, recall[of_shots])
+    for name, values in zip(OF_A_CLASS, (recall, precision, f1, accuracy, predicted_share), strict=True):
         metrics |= {f"{name}/{label}": value for label, value in zip(class_names, values, strict=True)}
     metrics |= {f"group_accuracy/{label}": value for label, value in zip(group_names, group_accuracy, strict=True)}
     return {name: float(value) for name, value in metrics.items()}
@@ -82,12 +102,17 @@ def check_metric_name(key: str, name: str) -> None:
     """Raise `BadInput` unless `config.<key>` names a val metric; which classes and groups there are comes later."""
     split, _, metric = name.partition("/")
     kind, _, label = metric.partition("/")
-    of_one = label and kind in (*OF_A_CLASS, "group_accuracy")
-    if split != "val" or not (metric in SUMMARIES or of_one):
+    of_one = label and kind in (*OF_A_CLASS, "group_accuracy", *RANKINGS)
+    if split != "val" or not (metric in (*SUMMARIES, *RANKINGS) or of_one):
         raise BadInput(
-            f"config.{key}: {name!r} given; valid: val/ and one of {', '.join(SUMMARIES)}, "
-            f"{', '.join(f'{kind}/<class>' for kind in OF_A_CLASS)}, group_accuracy/<group>"
+            f"config.{key}: {name!r} given; valid: val/ and one of {', '.join((*SUMMARIES, *RANKINGS))}, "
+            f"{', '.join(f'{kind}/<class>' for kind in (*OF_A_CLASS, *RANKINGS))}, group_accuracy/<group>"
         )
+
+
+def reads_scores(name: str) -> bool:
+    """Whether the metric `val/…` is one of scores, for which counts of predictions do not do."""
+    return name.partition("/")[2].partition("/")[0] in RANKINGS
 
 
 def check_labels(key: str, name: str, class_names: Sequence[str], group_names: Sequence[str]) -> None:
@@ -96,6 +121,10 @@ def check_labels(key: str, name: str, class_names: Sequence[str], group_names: S
     names = group_names if kind == "group_accuracy" else class_names
     if label and label not in names:
         raise BadInput(f"config.{key}: {name!r} given; this data set has {', '.join(names)}")
+
+
+def _geometric_mean(values: np.ndarray) -> float:
+    return np.prod(values) ** (1 / len(values)) if values.all() else 0.0
 
 
 def _over_present(reduce, values: np.ndarray) -> float:

@@ -241,6 +241,10 @@ class ClassBalancedSigmoid(nn.Module):
     The class-balanced focal loss as it was published: Cui et al., CVPR 2019, equations 7 to 10, one class against the
     rest K times, with the factors of `ClassBalanced`; at γ = 0 their class-balanced sigmoid loss. Their code also
     starts the last layer's bias at −log(K − 1) and keeps weight decay from it; here it is trained like any other.
+
+    Args:
+        class_counts, beta: as for `ClassBalanced`.
+        gamma: the power γ.
     """
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):

@@ -1,20 +1,34 @@
 """Mixing: training on convex combinations of two examples of a batch.
 
-A mixing is a function of the whole batch's targets and groups, a generator that the loop seeds from (seed, step), and
-its section's values. It returns `partners` (B,), positions in the batch, and `shares` (B,): example i becomes
-share · x_i + (1 − share) · x_partner, and its loss is mixed likewise of those of the two targets. None: no mixing.
+A mixing is a function of the whole batch's targets and groups, a generator that the loop seeds from (seed, epoch), and
+its section's values. None: no mixing.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from imbalance.errors import BadInput
+from imbalance.methods.tags import tagged
 from imbalance.schema import Positive, Probability
 
-Mix = tuple[Tensor, Tensor]
+
+class Mix(NamedTuple):
+    """Example i becomes share · x_i + (1 − share) · x_partner.
+
+    partners: (B,) positions in the batch.
+    shares: (B,).
+    target_shares: (B,) with which its loss is mixed of those of the two targets; None: likewise.
+    """
+
+    partners: Tensor
+    shares: Tensor
+    target_shares: Tensor | None = None
 
 
+@tagged(batched=True)
 def none() -> None:
     """Examples as they are."""
 
@@ -26,7 +40,7 @@ def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
         alpha: α; 1.0 for uniform shares, and towards 0 examples stay themselves.
     """
     partners = torch.randperm(len(targets), generator=generator)
-    return partners, beta(alpha, 1, generator).expand(len(targets))
+    return Mix(partners, beta(alpha, 1, generator).expand(len(targets)))
 
 
 def lisa(
@@ -60,7 +74,7 @@ def lisa(
     suits = (within[:, None] == within) & (across[:, None] != across)
     partners = (torch.rand(suits.shape, generator=generator) * suits).argmax(1)
     partners = torch.where(suits.any(1), partners, torch.arange(len(targets)))
-    return partners, beta(alpha, len(targets), generator)
+    return Mix(partners, beta(alpha, len(targets), generator))
 
 
 def coin(generator: Generator) -> float:

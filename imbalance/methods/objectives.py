@@ -1,24 +1,30 @@
-"""Objectives: from one value an example to the scalar that is minimised.
+"""Objectives: from what a method computes of each example to the scalar that is minimised.
 
 `objective(losses (B,), weights (B,), groups (B,)) -> scalar`, over the whole batch: with several processes the loop
 hands every one of them all losses, so nothing here knows of processes. What an objective learns is a buffer, and so
 part of a checkpoint; only `forward` in training mode changes it, and the loop calls that once a step.
+
+Those that need more than the losses have a file of their own: see `imbalance.methods.method.Objective`.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from imbalance.methods.irm import InvariantRisk
+from imbalance.methods.lff import LearningFromFailure
+from imbalance.methods.method import Objective, group_means
+from imbalance.methods.tags import Tags
 from imbalance.schema import NonNegative, Positive, Share, checked
 
 
-class Average(nn.Module):
+class Average(Objective):
     """The mean of w·ℓ over the batch: dividing by B, not by Σw, keeps it unbiased for the weighted risk."""
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean()
 
 
-class LogAverage(nn.Module):
+class LogAverage(Objective):
     """The logarithm of `Average`: the same minimisers, approached along the same path but at a rate that does not decay.
 
     Its gradient is that of the mean divided by the mean, the normalised descent under which a linear model on
@@ -31,15 +37,8 @@ class LogAverage(nn.Module):
         return (weights * losses).mean().log()
 
 
-def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """(G,) the mean loss of each group, 0 where the batch has none of it, and (G,) whether it has any."""
-    counts = torch.bincount(groups, minlength=num_groups)
-    sums = losses.new_zeros(num_groups).index_add(0, groups, losses)
-    return sums / counts.clamp(min=1), counts > 0
-
-
 @checked
-class GroupDRO(nn.Module):
+class GroupDRO(Objective):
     """Σ_g q_g · (mean of w·ℓ over group g), where q follows the groups that fare worst by exponentiated ascent.
 
     Sagawa, Koh, Hashimoto and Liang, "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020,
@@ -52,6 +51,8 @@ class GroupDRO(nn.Module):
         step_size: of the ascent, η_q.
         size_adjustment: C: how much worse a small group is presumed to be on new data than in training.
     """
+
+    tags = Tags(batched=False)  # for its memory
 
     def __init__(self, group_counts: Tensor, *, step_size: Positive, size_adjustment: NonNegative):
         super().__init__()
@@ -69,7 +70,7 @@ class GroupDRO(nn.Module):
 
 
 @checked
-class CVaR(nn.Module):
+class CVaR(Objective):
     """The mean loss of the worst `level` of the batch, an example's share in it being that of its weight.
 
     Levy, Carmon, Duchi and Sidford, "Large-Scale Methods for Distributionally Robust Optimization", NeurIPS 2020: the
@@ -91,8 +92,10 @@ class CVaR(nn.Module):
         return (taken * ordered).sum()
 
 
-class WorstGroup(nn.Module):
+class WorstGroup(Objective):
     """The greatest of the batch's group means of w·ℓ: `GroupDRO` with an infinite step, and its noise."""
+
+    tags = Tags(batched=False)  # counting groups is not
 
     def __init__(self, group_counts: Tensor):
         super().__init__()
@@ -109,4 +112,6 @@ OBJECTIVES = {
     "group_dro": GroupDRO,
     "cvar": CVaR,
     "worst_group": WorstGroup,
+    "irm": InvariantRisk,
+    "lff": LearningFromFailure,
 }

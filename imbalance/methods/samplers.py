@@ -6,14 +6,13 @@ section's values. It keeps nothing from one epoch to the next, so a resumed run 
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from imbalance import seeds
 from imbalance.data import Labels
+from imbalance.methods.tags import tagged
 from imbalance.schema import By, NonNegative, Positive
 
 
@@ -32,11 +31,13 @@ def keep_chance(counts: Tensor) -> Tensor:
     return counts[counts > 0].min() / counts.clamp(min=1).double()
 
 
+@tagged(batched=True)
 def shuffle(groups: Tensor, generator: Generator) -> Tensor:
     """Every example once."""
     return torch.randperm(len(groups), generator=generator)
 
 
+@tagged(balances=True, batched=True)
 def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
     """As many examples of each class or group as the smallest has, without replacement.
 
@@ -50,6 +51,7 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
     return shuffled(torch.cat(chosen), generator)
 
 
+@tagged(balances=True)
 def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
     """Undersampling by rejection, as in the paper's code: an example is kept with probability n_min / n of its label.
 
@@ -69,6 +71,7 @@ def kept(chance: Tensor, chooser: Generator, generator: Generator) -> Tensor:
     return shuffled(torch.nonzero(uniform < chance)[:, 0], generator)
 
 
+@tagged(balances=True, batched=True)
 def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     """As many examples of each class or group as the largest has; every example is drawn, as equally often as can be."""
     of_example, counts = labels(by)
@@ -77,6 +80,7 @@ def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     return shuffled(torch.cat(drawn), generator)
 
 
+@tagged(balances=True, batched=True)
 def balanced(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     """As many draws as there are examples, from every class or group in turn, so that each batch has all of them.
 
@@ -94,6 +98,7 @@ def cycled(rows: Tensor, size: int, generator: Generator) -> Tensor:
     return torch.cat([shuffled(rows, generator) for _ in range(math.ceil(size / len(rows)))])[:size]
 
 
+@tagged(balances=True, batched=True)
 def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegative) -> Tensor:
     """As many draws as there are examples, with replacement, with probability ∝ (1 / count)^exponent.
 
@@ -112,42 +117,48 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
 # "residual" the expected weighted loss is the same at every epoch.
 
 
+def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
+    return annealed_chance(labels, by, 1 - elapsed(epoch, epochs))
+
+
+def sigmoid_chance(labels: Labels, epoch: int, epochs: int, *, by: By, steepness: float) -> Tensor:
+    return annealed_chance(labels, by, 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5))))
+
+
+def step_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
+    return annealed_chance(labels, by, float(elapsed(epoch, epochs) <= 0.5))
+
+
+def elapsed(epoch: int, epochs: int) -> float:
+    """t, from 0 at the first epoch to 1 at the last."""
+    return epoch / max(1, epochs - 1)
+
+
+def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
+    """(N,) the probability with which each example is kept."""
+    of_example, counts = labels(by)
+    return keep_chance(counts)[of_example] ** exponent
+
+
+@tagged(balances=True, chance=linear_chance)
 def annealed_linear(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
     """e = 1 − t: from `reject` at the first epoch to `shuffle` at the last."""
-    return anneal(labels, seed, generator, dict(name="annealed_linear", by=by), epoch, epochs)
+    return kept(linear_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 
+@tagged(balances=True, chance=sigmoid_chance)
 def annealed_sigmoid(
     labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By, steepness: Positive
 ) -> Tensor:
     """e = 1 / (1 + exp(steepness · (t − ½)))."""
-    section = dict(name="annealed_sigmoid", by=by, steepness=steepness)
-    return anneal(labels, seed, generator, section, epoch, epochs)
+    chance = sigmoid_chance(labels, epoch, epochs, by=by, steepness=steepness)
+    return kept(chance, seeds.generator(seed, "annealed"), generator)
 
 
+@tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
     """e = 1 up to the middle of training, 0 after it."""
-    return anneal(labels, seed, generator, dict(name="annealed_step", by=by), epoch, epochs)
-
-
-def anneal(
-    labels: Labels, seed: int, generator: Generator, section: Mapping[str, Any], epoch: int, epochs: int
-) -> Tensor:
-    """What is kept at `epoch`, shuffled."""
-    return kept(annealed_chance(labels, section, epoch, epochs), seeds.generator(seed, "annealed"), generator)
-
-
-def annealed_chance(labels: Labels, section: Mapping[str, Any], epoch: int, epochs: int) -> Tensor:
-    """(N,) the probability with which the annealed sampler of `section` keeps each example at `epoch`."""
-    of_example, counts = labels(section["by"])
-    t = epoch / max(1, epochs - 1)
-    if section["name"] == "annealed_linear":
-        exponent = 1 - t
-    elif section["name"] == "annealed_sigmoid":
-        exponent = 1 / (1 + math.exp(section["steepness"] * (t - 0.5)))
-    else:
-        exponent = float(t <= 0.5)
-    return keep_chance(counts)[of_example] ** exponent
+    return kept(step_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 
 SAMPLERS = {
@@ -161,6 +172,3 @@ SAMPLERS = {
     "annealed_sigmoid": annealed_sigmoid,
     "annealed_step": annealed_step,
 }
-ANNEALED = ("annealed_linear", "annealed_sigmoid", "annealed_step")
-# These even out classes or groups, as the weights BALANCING of weights.py do; a config with both is refused.
-BALANCING = ("undersample", "reject", "oversample", "balanced", "resample", *ANNEALED)

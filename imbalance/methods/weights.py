@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.methods.samplers import annealed_chance
+from imbalance.methods.provided import FirstRun
+from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.tags import tagged
 from imbalance.schema import AtLeastOne, By, Count, Fraction, Natural, NonNegative, Positive
 
 
@@ -31,6 +34,7 @@ def uniform(groups: Tensor) -> Tensor:
     return torch.ones(len(groups), dtype=torch.float64)
 
 
+@tagged(balances=True)
 def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
     """(1 / count)^exponent of the example's class or group.
 
@@ -41,11 +45,13 @@ def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
     return mean_one(counts.double()[of_example] ** -exponent)
 
 
+@tagged(balances=True)
 def square_root(labels: Labels, *, by: By) -> Tensor:
     """`importance` with exponent ½ (Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018)."""
     return importance(labels, by=by, exponent=0.5)
 
 
+@tagged(balances=True)
 def truncated(
     labels: Labels,
     *,
@@ -60,6 +66,7 @@ def truncated(
     return mean_one(importance(labels, by=by, exponent=exponent).clamp(max=ceiling))
 
 
+@tagged(balances=True)
 def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
     """(1 − β) / (1 − β^count) of the class or group (Cui et al., CVPR 2019, equation 2).
 
@@ -75,6 +82,7 @@ def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
     return (1 - beta) / (1 - beta**counts)
 
 
+@tagged(balances=True)
 def deferred(labels: Labels, groups: Tensor, epoch: int, *, by: By, beta: Fraction, start_epoch: Natural) -> Tensor:
     """Deferred re-weighting (DRW): uniform before `start_epoch`, then `effective_number` of `beta` (Cao et al., 2019)."""
     if epoch < start_epoch:
@@ -105,18 +113,29 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
     """
     of_example, counts = labels(sampler["by"])
     target = 1 / counts[of_example].double()
-    chance = annealed_chance(labels, sampler, epoch, epochs)
+    section = {key: value for key, value in sampler.items() if key != "name"}
+    chance = SAMPLERS[sampler["name"]].tags.chance(labels, epoch, epochs, **section)
     return target / chance * chance.sum() / target.sum()
 
 
-def just_train_twice(errors: Tensor, *, first_epochs: Count, upweight: AtLeastOne) -> Tensor:
+def shorter_unweighted(config: ConfigDict) -> ConfigDict:
+    """The run whose errors `just_train_twice` counts more: the same, unweighted, and shorter."""
+    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
+    first.weights = ConfigDict({"name": "uniform"})
+    first.trainer.epochs = config.weights.first_epochs
+    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
+    return first
+
+
+@tagged(first_run=shorter_unweighted)
+def just_train_twice(first: FirstRun, *, first_epochs: Count, upweight: AtLeastOne) -> Tensor:
     """Just Train Twice: what a first run got wrong counts `upweight` times as much as the rest.
 
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The
     first run is the same config without weights, for `first_epochs` epochs; it is made beforehand, in the run
     directory's `first/`.
     """
-    return mean_one(torch.where(errors, upweight, 1.0).double())
+    return mean_one(torch.where(first.errors, upweight, 1.0).double())
 
 
 WEIGHTS = {
@@ -130,5 +149,3 @@ WEIGHTS = {
     "residual": residual,
     "just_train_twice": just_train_twice,
 }
-# These even out classes or groups, and so do BALANCING samplers; a config that names both is refused.
-BALANCING = ("importance", "square_root", "truncated", "effective_number", "deferred")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.margins import at_least_float32
+from imbalance.methods.tags import tagged
 from imbalance.schema import Count
 
 
@@ -47,6 +48,7 @@ def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn
     return nn.Sequential(OrderedDict(features=features, head=head(width, num_classes)))
 
 
+@tagged(batched=True)
 def linear(
     input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, init: Literal["default", "zeros"]
 ) -> nn.Sequential:
@@ -67,6 +69,7 @@ def linear(
     return model
 
 
+@tagged(batched=True)
 def mlp(
     input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, hidden: tuple[Count, ...]
 ) -> nn.Sequential:
@@ -78,6 +81,7 @@ def mlp(
     return with_head(nn.Sequential(*layers), widths[-1], num_classes, head)
 
 
+@tagged(batched=True)
 def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
     """The ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
 

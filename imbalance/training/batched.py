@@ -13,39 +13,35 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from imbalance.config import experiment, flatten, validate
+from imbalance.config import experiment, first_run, flatten, tables, validate
 from imbalance.errors import Diverged, Interrupted
 from imbalance.margins import hard_margins
-from imbalance.training import console, forensics, loop
+from imbalance.methods.batch import Batch
+from imbalance.methods.tags import tags_of
+from imbalance.schema import entry
+from imbalance.training import console, forensics
 from imbalance.training.interrupt import Interrupt
-from imbalance.training.learner import Learner, load_dataset, make_learner
+from imbalance.training.learner import load_dataset, make_learner
 from imbalance.training.log import RunLog
-from imbalance.training.loop import SAVE, begin, end_epoch, epochs_of, finish, record_end
+from imbalance.training.loop import SAVE, begin, end_epoch, finish, record_end, save
 from imbalance.training.origin import check_done
 from imbalance.training.processes import read_later, start_accelerator
-from imbalance.training.progress import Clock, Progress
+from imbalance.training.run import Run
 from imbalance.training.step import Epoch, draw_epoch
 
-# What can be batched: samplers that draw as many examples at every seed, models without batch statistics or dropout,
-# objectives without a memory.
-BATCHED = {
-    "sampler": ("shuffle", "undersample", "oversample", "balanced", "resample"),
-    "model": ("linear", "mlp", "convnet"),
-    "objective": ("average", "log_average", "cvar"),
-    "optim": ("sgd",),
-    "mix": ("none",),
-}
+BATCHED = ("sampler", "model", "objective", "optim", "mix")  # the sections whose tags say whether they can be
 SECONDS_BETWEEN_LINES = 10
 
 
@@ -56,9 +52,9 @@ def in_common(config: ConfigDict) -> str | None:
     """
     plain = config.trainer.accumulation == 1 and config.trainer.mixed_precision == "no"
     plain &= not (config.debug or config.trainer.compile or config.trainer.channels_last)
-    plain &= config.weights.name != "just_train_twice"  # which has a run before it
+    plain &= first_run(config) is None
     plain &= os.environ.get("WANDB_MODE", config.logger.mode) == "disabled"  # which has one run a process
-    if not plain or any(config[section].name not in names for section, names in BATCHED.items()):
+    if not plain or not all(tags_of(entry(tables()[section], config[section].name)).batched for section in BATCHED):
         return None
     shared = flatten(experiment(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
@@ -72,18 +68,6 @@ def pays(config: ConfigDict) -> bool:
     what `python -m experiments.bench --only=sweep` does there.
     """
     return config.model.name in ("linear", "mlp")
-
-
-class Member(NamedTuple):
-    config: ConfigDict
-    learner: Learner
-    progress: Progress
-    log: RunLog
-    clock: Clock
-
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.progress.epoch, self.progress.batch
 
 
 def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any]]:
@@ -112,30 +96,37 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
             if config.seed not in datasets:
                 datasets[config.seed] = load_dataset(config)
             learner = make_learner(config, accelerator, log.directory, datasets[config.seed])
-            progress = begin(config, learner, log)
-            clock = Clock(progress, config.callbacks.checkpoint_minutes)
-            members.append(Member(config, learner, progress, log, clock))
+            # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
+            members.append(begin(config, learner, log, Interrupt()))
         for member in members:
             member.progress.together = len(members)
         interrupt.defer()
-        # Those that stand at the same step; more than one step only where a crash came in between two saves.
-        for _, together in groupby(sorted(members, key=lambda m: m.place), key=lambda m: m.place):
+
+        # Those that stand at the same step, more than one only where a crash came in between two saves, and whose inputs
+        # have the same shape: a seed's draw of train decides how many categories there are to encode.
+        def alike(member: Run) -> tuple:
+            return place(member), member.learner.dataset.input_shape
+
+        for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
     return [json.loads((Path(directory) / "summary.json").read_text()) for _, directory in runs]
 
 
-def fit(members: list[Member], interrupt: Interrupt) -> None:
+def place(member: Run) -> tuple[int, int]:
+    return member.progress.epoch, member.progress.batch
+
+
+def fit(members: list[Run], interrupt: Interrupt) -> None:
     """Train members that stand at the same step, each to its end, and judge it there."""
     told = time.monotonic()
     try:
         while members:
             for member in [member for member in members if member.progress.ended]:
                 if each([member], save):
-                    each([member], lambda member: finish(*member[:4], interrupt))
+                    each([member], lambda member: finish(replace(member, interrupt=interrupt)))
                 members.remove(member)
             train_epoch(members, interrupt)
-            # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
-            each(members, lambda member: end_epoch(*member[:4], Interrupt(), member.clock))
+            each(members, end_epoch)
             if interrupt.signum:
                 raise Interrupted(interrupt.signum)
             if members and time.monotonic() - told > SECONDS_BETWEEN_LINES:
@@ -144,11 +135,11 @@ def fit(members: list[Member], interrupt: Interrupt) -> None:
     except Interrupted as error:
         each(members, save)
         for member in members:
-            record_end(*member[:4], error)
+            record_end(member, error)
         raise
 
 
-def each(members: list[Member], action: Callable[[Member], Any]) -> bool:
+def each(members: list[Run], action: Callable[[Run], Any]) -> bool:
     """Do it for every member. Those that diverge in it end, and leave the list; whether none has."""
     whole = True
     for member in list(members):
@@ -156,22 +147,18 @@ def each(members: list[Member], action: Callable[[Member], Any]) -> bool:
             action(member)
         except Diverged as error:
             member.progress.seconds = member.clock.seconds()
-            record_end(*member[:4], error)
+            record_end(member, error)
             members.remove(member)
             whole = False
     return whole
 
 
-def save(member: Member) -> None:
-    loop.save(*member[:4], member.clock)
-
-
-def how_far(member: Member) -> str:
+def how_far(member: Run) -> str:
     """Between two epochs, a line on the epochs done."""
-    return console.progress(member.progress.epoch - 1, epochs_of(member.config), 1, 1, member.clock)
+    return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
-def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
+def train_epoch(members: list[Run], interrupt: Interrupt) -> None:
     """The steps of one epoch, from where the members stand. Those whose loss becomes non-finite leave the list."""
     if not members:
         return
@@ -184,8 +171,8 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
     for batch in range(first.progress.batch, batches):
         places = slice(batch * size, (batch + 1) * size)
         rate = first.learner.schedule(first.progress.epoch + batch / batches)
-        logits, _, values = stack.forward(places)
-        request = interrupt.signum or (SAVE if first.clock.save_is_due(epoch_ends=False) else 0)
+        logits, values = stack.forward(places)
+        request = SAVE + interrupt.signum if interrupt.signum or first.clock.save_is_due(epoch_ends=False) else 0
         read = read_later(values.detach().abs().amax(), request)  # not finite if one of them is not
         gradients = stack.backward(values)
         all_finite, request = read()
@@ -202,21 +189,20 @@ def train_epoch(members: list[Member], interrupt: Interrupt) -> None:
         if request:
             stack.hand_back()
         if request > SAVE:
-            raise Interrupted(request)
+            raise Interrupted(request - SAVE)
         if request == SAVE and not each(members, save):
             train_epoch(members, interrupt)  # the rest of the epoch, without those that are not finite
             return
     stack.hand_back()
 
 
-def diverged(member: Member) -> None:
+def diverged(member: Run) -> None:
     """End a run whose loss is not finite as it would end alone.
 
     Raises:
         Diverged: always.
     """
-    config, learner, progress, log, _ = member
-    raise forensics.find(config, learner, progress, log, progress.step + 1)
+    raise forensics.find(member, member.progress.step + 1)
 
 
 @dataclass
@@ -227,7 +213,7 @@ class Stack:
     recorded: values (M,) and logits (M, B, K) of the steps that no member knows of yet.
     """
 
-    members: list[Member]
+    members: list[Run]
     epochs: list[Epoch]
     recorded: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -245,20 +231,21 @@ class Stack:
         _, self.of_losses = stack_module_state([member.learner.loss for member in self.members])
         model, loss, objective = transposed(first.learner.model), first.learner.loss, first.learner.objective
 
-        def step(parameters, of_loss, inputs, targets, groups, weights):
-            logits = functional_call(model, parameters, inputs)
-            losses = functional_call(loss, of_loss, (logits, targets, groups))
-            return logits, losses, objective(losses, weights, groups)
+        def step(parameters, of_loss, *batch):
+            batch = Batch(*batch)
+            of_batch = partial(functional_call, model, parameters)
+            terms = objective.terms(of_batch, lambda *given: functional_call(loss, of_loss, given), batch)
+            return terms["logits"], objective.value(terms, batch)
 
         self.step = vmap(step)
 
-    def forward(self, places: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (M, B, K), losses (M, B) and values (M,) of the examples at `places` of each epoch."""
+    def forward(self, places: slice) -> tuple[Tensor, Tensor]:
+        """Logits (M, B, K) and values (M,) of the examples at `places` of each epoch."""
         seeds = [member.config.seed for member in self.members]
         images = {seed: epoch.images for seed, epoch in zip(seeds, self.epochs)}  # one seed draws one batch
         batches = {seed: of_seed(places) for seed, of_seed in images.items()}
         inputs = torch.stack([batches[seed] for seed in seeds])
-        labels = (self.targets[:, places], self.groups[:, places], self.weights[:, places])
+        labels = (of_all[:, places] for of_all in (self.targets, self.groups, self.weights, self.rows))
         return self.step(dict(zip(self.names, self.parameters)), self.of_losses, inputs, *labels)
 
     def backward(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -293,7 +280,8 @@ class Stack:
         drawn = slice(begun, begun + logits.shape[1])
         predictions = logits.argmax(2)
         margins = hard_margins(logits.flatten(0, 1), self.targets[:, drawn].flatten()).view_as(predictions)
-        for i, (config, learner, progress, *_) in enumerate(self.members):
+        for i, member in enumerate(self.members):
+            config, learner, progress = member.config, member.learner, member.progress
             progress.values += values[i].unbind()
             progress.drawn.append(self.rows[i, drawn])
             progress.predictions.append(predictions[i])
@@ -304,7 +292,7 @@ class Stack:
         self.recorded = []
 
 
-def momenta(member: Member) -> list[Tensor]:
+def momenta(member: Run) -> list[Tensor]:
     """The momentum of each parameter; none where `config.optim.momentum` is 0."""
     states = member.learner.optimizer.state  # which makes an entry for what is asked for by []
     return [states[p]["momentum_buffer"] for p in member.learner.model.parameters() if p in states]

@@ -17,17 +17,19 @@ from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
 from imbalance.training.origin import FORMAT, check_format, check_origin, origin
 from imbalance.training.processes import from_main
-from imbalance.training.progress import Clock, Progress, joined
+from imbalance.training.progress import Progress, joined
+from imbalance.training.run import Run
 
 
-def save_run(learner: Learner, progress: Progress, log: RunLog, clock: Clock) -> None:
+def save_run(run: Run) -> None:
     """Write all that `resume` needs; every process takes part.
 
     Where that fails (a full disk), the checkpoint before stays, a line says so, and training goes on.
     """
+    learner, progress, log = run.learner, run.progress, run.log
     accelerator, train = learner.accelerator, learner.dataset.train
-    progress.seconds = clock.seconds()
-    with clock.saving():
+    progress.seconds = run.clock.seconds()
+    with run.clock.saving():
         # What an epoch drew and predicted is only ever counted, over all processes, so the main one can keep it all.
         progress.settle(train.targets)
         epoch = {

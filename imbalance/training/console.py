@@ -7,6 +7,7 @@ from torch import device, nn
 
 from imbalance.data import Dataset
 from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES
+from imbalance.judge.scores import SCORE_SUMMARIES
 from imbalance.training.log import duration
 from imbalance.training.progress import Clock
 
@@ -47,7 +48,8 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     width = max(map(len, (*dataset.class_names, *dataset.group_names)))
     lines = []
     for split in ("val", "test"):
-        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in SUMMARIES)
+        told = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
+        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in told)
         lines += [
             "",
             f"{split}: {', '.join(overall)}",

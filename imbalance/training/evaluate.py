@@ -9,25 +9,18 @@ from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge import metrics
+from imbalance.judge import metrics, scores
 from imbalance.margins import hard_margins
 from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.training.finite import finite
-from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.progress import Progress, joined
+from imbalance.training.run import Run
 
 
 @torch.inference_mode()
-def evaluate(
-    config: ConfigDict,
-    learner: Learner,
-    progress: Progress,
-    name: str,
-    interrupt: Interrupt,
-    keep_logits: bool = False,
-) -> tuple[dict[str, float], dict[int, Tensor]]:
+def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, float], dict[int, Tensor]]:
     """Metrics of the split `name` under keys `<name>/…`; if asked, the logits too, by the row at which a batch starts.
 
     Processes take batches in turn and sum their counts, so that no example is padded or counted twice.
@@ -36,6 +29,7 @@ def evaluate(
         Diverged: a logit or a loss is not finite: such logits have an argmax too, and would be judged by it.
         Interrupted: a signal came, to any process.
     """
+    config, learner, interrupt = run.config, run.learner, run.interrupt
     accelerator, dataset = learner.accelerator, learner.dataset.judged
     split, size = getattr(dataset, name), config.trainer.eval_batch_size
     starts = range(accelerator.process_index * size, len(split), accelerator.num_processes * size)
@@ -73,7 +67,7 @@ def evaluate(
             bad += split.indices[batch][~(losses.isfinite() & logits.isfinite().all(1))].tolist()
         bad = sorted(row for of_process in gather_object([bad]) for row in of_process)
         raise Diverged(
-            f"non-finite {what} on {name} after step {progress.step}, of finite weights; examples (source rows): "
+            f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): "
             + shortened(bad)
         )
     values = {"loss": total_loss.item() / counts.grouped.sum().item()} | measure(dataset, counts)
@@ -154,6 +148,18 @@ def count_everywhere(
 
 def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
     """Every metric of `counts`."""
+    class_counts, group_counts = dataset.class_counts(dataset.train), dataset.group_counts(dataset.train)
     return metrics.compute(
-        counts, dataset.class_names, dataset.group_names, dataset.group_counts(dataset.train).tolist()
+        counts, dataset.class_names, dataset.group_names, class_counts.tolist(), group_counts.tolist()
     )
+
+
+def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
+    """Metrics under keys `<name>/…` of what counts cannot tell: ranking, calibration, likelihood.
+
+    Args:
+        logits: (N, K) of the split `name`, from its first row on.
+    """
+    targets = getattr(dataset, name).targets[: len(logits)].cpu().numpy()
+    found = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
+    return {f"{name}/{key}": value for key, value in found.items()}

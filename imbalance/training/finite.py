@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imbalance.seeds import random_state
 from imbalance.training.learner import Learner
-from imbalance.training.progress import Progress
+from imbalance.training.run import Run
 
 LEAST_SCALE = 2.0**-14  # of fp16's gradients: with it they are smaller than those that float16 has as normal numbers
 
@@ -57,12 +57,10 @@ def is_finite(learner: Learner) -> bool:
     return everywhere(learner, good)
 
 
-def all_skipped(learner: Learner, progress: Progress) -> bool:
+def all_skipped(run: Run) -> bool:
     """Whether fp16's scaler has halved its scale in every step of the run, and so has applied none."""
-    scaler = learner.accelerator.scaler
-    if not scaler or not progress.step:
-        return False
-    return scaler.get_scale() == scaler._init_scale * scaler.get_backoff_factor() ** progress.step
+    scaler, step = run.learner.accelerator.scaler, run.progress.step
+    return bool(scaler and step and scaler.get_scale() == scaler._init_scale * scaler.get_backoff_factor() ** step)
 
 
 def first_not_finite(learner: Learner) -> str | None:
@@ -93,10 +91,10 @@ def put_back(learner: Learner, state: dict[str, Any]) -> None:
         learner.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def remember(learner: Learner, progress: Progress) -> None:
+def remember(run: Run) -> None:
     """Keep the state, which is finite, to go back to from one that is not."""
-    place = {key: list(value) if isinstance(value, list) else value for key, value in vars(progress).items()}
-    learner.good = {"state": copied(learned(learner)), "progress": place, "random": random_state()}
+    place = {key: list(value) if isinstance(value, list) else value for key, value in vars(run.progress).items()}
+    run.good = {"state": copied(learned(run.learner)), "progress": place, "random": random_state()}
 
 
 def copied(value: Any) -> Any:

@@ -1,15 +1,13 @@
 """Which step made something non-finite, what it leaves behind, and how to look into it.
 
-`python -m imbalance.training.forensics RUN_DIRECTORY` does that step again.
+`imbalance forensics RUN_DIRECTORY` does that step again.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from imbalance.config import load, validate
@@ -28,15 +26,14 @@ from imbalance.training.finite import (
     state_tensors,
 )
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.log import RunLog
 from imbalance.training.processes import start_accelerator
-from imbalance.training.progress import Progress
-from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, model_inputs, take_step
+from imbalance.training.run import Run
+from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, shared, take_step
 
 FILE = "divergence.pt"
 
 
-def find(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, end: int) -> Diverged:
+def find(run: Run, end: int) -> Diverged:
     """Go back to the latest state known to be finite, and do the steps since then again, looking after each of them.
 
     Writes what there is to know of the first that makes something non-finite, and returns the error that says so. The
@@ -45,54 +42,49 @@ def find(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, 
     Args:
         end: the step before which it has happened.
     """
-    good, world = learner.good, learner.accelerator.num_processes
+    learner, progress, good = run.learner, run.progress, run.good
     put_back(learner, good["state"])
     learner.optimizer.zero_grad()
     set_random_state(good["random"])
     vars(progress).update(good["progress"])
     if end - progress.step > 1:
-        log.line(f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it")
+        run.log.line(
+            f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it"
+        )
     while progress.step < end:
         epoch = draw_epoch(learner, progress.epoch)
-        batches = batches_of(config, epoch)
+        batches = batches_of(run.config, epoch)
         learner.model.train()
         for batch in range(progress.batch, batches):
             before = copied(learned(learner)) | {"random": random_state()}
-            done = take_step(config, learner, epoch, batch, batches, lambda: 0)
+            done = take_step(run.config, learner, epoch, batch, batches, lambda: 0)
             if not (done.finite and is_finite(learner)):
-                return report(config, learner, progress, log, epoch, done, before)
+                return report(run, epoch, done, before)
             learner.optimizer.zero_grad()
             progress.batch, progress.step = batch + 1, progress.step + 1
             if progress.step == end:
                 break
         else:
             progress.next_epoch()
-    again = "did not show it again" + (" in the same processes" if world > 1 else "")
-    return Diverged(f"non-finite between steps {good['progress']['step']} and {end}; doing them again {again}")
+    begun = good["progress"]["step"]
+    return Diverged(f"non-finite between steps {begun} and {end}; doing them again did not show it again")
 
 
-def report(
-    config: ConfigDict,
-    learner: Learner,
-    progress: Progress,
-    log: RunLog,
-    epoch: Epoch,
-    done: Done,
-    before: dict[str, Any],
-) -> Diverged:
+def report(run: Run, epoch: Epoch, done: Done, before: dict[str, Any]) -> Diverged:
     """Write what there is to know of a step that made something non-finite, and return the error that says so.
 
     Args:
         epoch: what it drew.
         before: a copy of what `learned` returned before it, and the random state.
     """
+    learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, mine = batch_places(progress.batch, config.trainer.batch_size, accelerator.process_index, world)
-    rows, losses = epoch.rows[whole], done.losses.detach()
+    whole, mine = batch_places(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
+    rows, losses = epoch.rows[whole], done.terms["losses"].detach()
     after = None if not done.finite else first_not_finite_after(learner)
     put_back(learner, before)
     set_random_state(before["random"])
-    trace = trace_forward(learner, model_inputs(epoch, mine))
+    trace = trace_forward(learner, epoch.batch(mine).inputs)
     share = {"logits": done.logits.detach().cpu(), "random": before["random"], "first": culprit(trace), "after": after}
     shares = gather_object([share])
     every_logit = done.logits.new_empty(len(rows), done.logits.shape[1], device="cpu")
@@ -124,6 +116,7 @@ def report(
         "logits": every_logit,
         "margins": soft_margins(every_logit, targets.cpu()),
         "losses": losses,
+        "terms": {name: column.detach() for name, column in done.terms.items()},
         "value": done.value.detach(),
         "model": before["model"],
         "optimizer": before["optimizer"],
@@ -137,7 +130,7 @@ def report(
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
         + (f"; examples with a non-finite loss (source rows): {shortened(bad)}" if bad else "")
-        + f"; to look into it: python -m imbalance.training.forensics {log.directory}"
+        + f"; to look into it: imbalance forensics {log.directory}"
     )
 
 
@@ -201,14 +194,15 @@ def replay(directory: Path) -> str:
         put_back(learner, saved | {"scaler": {}})
         learner.model.train()
         set_random_state(random)
-        trace = trace if culprit(trace) else trace_forward(learner, model_inputs(epoch, share))
+        trace = trace if culprit(trace) else trace_forward(learner, epoch.batch(share).inputs)
         put_back(learner, saved | {"scaler": {}})
         set_random_state(random)
-        _, of_share, backward = forward(learner, epoch, share, config.trainer.accumulation)
-        losses[rank::world] = of_share.detach().cpu()
-        everyone = saved["losses"].to(of_share, copy=True)
-        everyone[rank::world] = of_share
-        value = learner.objective(everyone, epoch.weights[whole], epoch.groups[whole])
+        of_share, backward = forward(learner, epoch, share, config.trainer.accumulation)
+        losses[rank::world] = of_share["losses"].detach().cpu()
+        terms = {name: column.to(learner.accelerator.device, copy=True) for name, column in saved["terms"].items()}
+        for name, column in shared(learner, of_share).items():
+            terms[name][rank::world] = column.to(terms[name])
+        value = learner.objective.value(terms, epoch.labels(whole))
         if saved["value"].isfinite():
             backward(value)  # the gradients of all shares add up
     if saved["value"].isfinite():
@@ -241,13 +235,3 @@ def replay(directory: Path) -> str:
 
 def _magnitude(tensor: Tensor) -> float:
     return tensor.abs().max().double().item() if tensor.numel() else 0.0
-
-
-if __name__ == "__main__":
-    try:
-        if len(sys.argv) != 2:
-            raise BadInput("usage: python -m imbalance.training.forensics RUN_DIRECTORY")
-        print(replay(Path(sys.argv[1])))
-    except BadInput as bad_input:
-        print(bad_input, file=sys.stderr)
-        sys.exit(bad_input.exit_status)

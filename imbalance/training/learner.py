@@ -7,24 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imbalance.config import first_run
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
-from imbalance.errors import BadInput
 from imbalance.memory import available_memory
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.mixing import MIXINGS
+from imbalance.methods.method import Objective, as_objective
+from imbalance.methods.mixing import MIXINGS, Mix
 from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.provided import Given, read_first_run
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
-from imbalance.output import one_line
 from imbalance.schema import bind, build
 from imbalance.seeds import derived_seed, generator
 from imbalance.training.budget import MemoryBudget
@@ -39,17 +39,17 @@ class Learner:
     accelerator: Accelerator
     dataset: Dataset
     data: dict[str, Any]  # its digest, on the main process
+    given: Given
     sampler: Callable[[int], Tensor]  # the rows of train that an epoch draws, in order, on the CPU
     weights: Callable[[int], Tensor]  # (N,), of all of train
-    mixing: Callable[[int, Tensor], tuple[Tensor, Tensor] | None]  # see `make_mixing`
+    mixing: Callable[[int, Tensor], Mix | None]  # see `make_mixing`
     loss: nn.Module
-    objective: nn.Module
+    objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
-    good: dict[str, Any] | None = None  # the latest state known to be finite; see `imbalance.training.finite`
 
     @property
     def network(self) -> nn.Module:
@@ -77,20 +77,24 @@ def make_learner(
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     dataset = dataset or load_dataset(config)
-    of_train = dict(
-        targets=dataset.train.targets,
-        groups=dataset.train.groups,
-        num_classes=dataset.num_classes,
-        num_groups=dataset.num_groups,
-        class_counts=dataset.class_counts(dataset.train),
-        group_counts=dataset.group_counts(dataset.train),
+    targets = dataset.train.targets
+    first = None
+    if first_run(config):
+        first = from_main(accelerator, lambda: read_first_run(directory / "first", targets))
+    given = Given(
+        targets,
+        dataset.train.groups,
+        dataset.num_classes,
+        dataset.num_groups,
+        dataset.class_counts(dataset.train),
+        dataset.group_counts(dataset.train),
         labels=partial(dataset.labels, dataset.train),
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
+        first=first,
     )
-    if config.weights.name == "just_train_twice":
-        of_train["errors"] = from_main(accelerator, lambda: errors_of(directory / "first", len(dataset.train)))
+    of_train = vars(given)
 
     draw = bind(SAMPLERS, config.sampler, **of_train)
     annealed = "epoch" in inspect.signature(draw).parameters
@@ -107,11 +111,12 @@ def make_learner(
         return weigh(epoch=epoch).to(device, dtype) if scheduled else constant
 
     loss = build(LOSSES, config.loss, **of_train).to(device)
-    objective = build(OBJECTIVES, config.objective, **of_train).to(device)
+    objective = as_objective(build(OBJECTIVES, config.objective, **of_train)).to(device)
 
     torch.manual_seed(config.seed)
+    make = partial(build, MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
-        model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+        model = objective.network(make)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
     if config.trainer.compile:
         model.compile()
@@ -128,9 +133,10 @@ def make_learner(
         accelerator,
         dataset.to(device, dtype, layout),
         digest(dataset) if accelerator.is_main_process else {},
+        given,
         sampler,
         weights,
-        make_mixing(config, of_train, device, dtype),
+        make_mixing(config, given, device, dtype),
         loss,
         objective,
         model,
@@ -142,45 +148,24 @@ def make_learner(
 
 
 def make_mixing(
-    config: ConfigDict, of_train: dict[str, Any], device: torch.device, dtype: torch.dtype
-) -> Callable[[int, Tensor], tuple[Tensor, Tensor] | None]:
-    """From an epoch and its order, the place in it that each example is mixed with, on the CPU, and the example's own share.
+    config: ConfigDict, given: Given, device: torch.device, dtype: torch.dtype
+) -> Callable[[int, Tensor], Mix | None]:
+    """From an epoch and its order, what is mixed with what; partners are places in the order, on the CPU.
 
-    Partners come from the same batch. None where `config.mix` says so.
+    They come from the same batch. None where `config.mix` says so.
     """
 
-    def mixing(epoch: int, order: Tensor) -> tuple[Tensor, Tensor] | None:
+    def mixing(epoch: int, order: Tensor) -> Mix | None:
         if config.mix.name == "none":
             return None
         chooser = generator(config.seed, "mixing", epoch)
-        partners, shares = [], []
+        mixes = []
         for start, batch in enumerate(order.split(config.trainer.batch_size)):
-            of_batch = dict(targets=of_train["targets"][batch], groups=of_train["groups"][batch], generator=chooser)
-            partner, share = build(MIXINGS, config.mix, **of_train | of_batch)
-            partners.append(start * config.trainer.batch_size + partner)
-            shares.append(share)
-        return torch.cat(partners), torch.cat(shares).to(device, dtype)
+            of_batch = dict(targets=given.targets[batch], groups=given.groups[batch], generator=chooser)
+            mix = build(MIXINGS, config.mix, **vars(given) | of_batch)
+            mixes.append(mix._replace(partners=start * config.trainer.batch_size + mix.partners))
+        partners, shares, target_shares = (None if part[0] is None else torch.cat(part) for part in zip(*mixes))
+        shares = shares.to(device, dtype)
+        return Mix(partners, shares, shares if target_shares is None else target_shares.to(device, dtype))
 
     return mixing
-
-
-def first_run(config: ConfigDict) -> ConfigDict:
-    """The run whose errors the weights "just_train_twice" count more: the same, unweighted, and shorter."""
-    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
-    first.weights = ConfigDict({"name": "uniform"})
-    first.trainer.epochs = config.weights.first_epochs
-    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
-    return first
-
-
-def errors_of(directory: Path, size: int) -> Tensor:
-    """(size,) which training examples the finished run in `directory` got wrong."""
-    path = directory / "predictions" / "train.npz"
-    try:
-        with np.load(path) as saved:
-            wrong = torch.from_numpy(saved["logits"].argmax(1) != saved["targets"])
-    except Exception as error:  # a damaged file can fail in any way
-        raise BadInput(
-            f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
-        ) from None
-    return torch.cat([wrong, wrong.new_zeros(size - len(wrong))])  # a debug run has judged one batch only

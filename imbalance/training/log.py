@@ -21,7 +21,7 @@ from torch import Tensor
 
 from imbalance.config import experiment, own_modules
 from imbalance.errors import BadInput, Busy
-from imbalance.files import sync, write_whole
+from imbalance.files import write_whole
 from imbalance.locks import FolderLock, is_same
 from imbalance.output import say
 
@@ -65,7 +65,6 @@ class RunLog:
             self._keep_modules()
             self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
-            sync(self.directory)  # a checkpoint says how long metrics.jsonl is, which must then be there
         except BlockingIOError:
             raise Busy(str(self.directory)) from None
         except OSError as error:
@@ -198,6 +197,13 @@ class RunLog:
                 self._write_metrics()
             if self.wandb:
                 self._wandb_call(lambda: self.wandb.log(values, step=values["step"]))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of this process and of those before it; none on processes that do not write."""
+        if not self.writes:
+            return []
+        text = (self.directory / "metrics.jsonl").read_bytes() + self._unwritten
+        return [json.loads(line) for line in text.splitlines()]
 
     def summary(self, values: dict[str, Any]) -> None:
         """summary.json, whole or not at all, and only where metrics.jsonl has all of its lines."""

@@ -13,30 +13,33 @@ from accelerate.utils import gather_object
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.config import run_directory, validate
+from imbalance.config import first_run, run_directory, validate
 from imbalance.data import Dataset, as_dataset
-from imbalance.data.population import check_population, remarks
+from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.inference import description
+from imbalance.judge import hollow
+from imbalance.judge.metrics import reads_scores
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.checks import check_data
-from imbalance.training.evaluate import evaluate, features, interpolates, training_metrics
+from imbalance.training.evaluate import evaluate, features, interpolates, measure_scores, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
-from imbalance.training.learner import Learner, first_run, make_learner
+from imbalance.training.learner import Learner, make_learner
 from imbalance.training.log import RunLog, provenance
 from imbalance.training.memory import keep_freed_memory
 from imbalance.training.origin import check_done, origin
 from imbalance.training.processes import from_main, start_accelerator
-from imbalance.training.progress import Clock, Progress
+from imbalance.training.progress import Clock
+from imbalance.training.run import Run
 from imbalance.training.step import batches_of, draw_epoch, take_step
 
 SETTLED_STEPS = 100  # after so many steps their logits become predictions and margins
-SAVE = 1  # a request to save and go on; greater ones are signals, to save and stop
+SAVE = 1  # a request to save and go on; greater by a signal's number, to save and stop
 
 
 def run(
@@ -73,8 +76,8 @@ def train(
         config.data = ConfigDict({"name": "given"})
     config = validate(config)
     directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
-    if config.weights.name == "just_train_twice":
-        train(first_run(config), directory / "first", dataset)
+    if first := first_run(config):
+        train(first, directory / "first", dataset)
     accelerator = start_accelerator(config)
     with Interrupt() as interrupt, RunLog(directory, config, accelerator.is_main_process) as log:
         summary = from_main(accelerator, log.claim)
@@ -84,71 +87,75 @@ def train(
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(f"{directory}: done before; {config.score} {score}")
             return summary
-        learner = make_learner(config, accelerator, directory, dataset)
-        progress = begin(config, learner, log)
+        run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
         try:
-            fit(config, learner, progress, log, interrupt)
-            return finish(config, learner, progress, log, interrupt)
+            fit(run)
+            return finish(run)
         except (Diverged, Interrupted) as error:
-            record_end(config, learner, progress, log, error)
+            record_end(run, error)
             raise
 
 
-def begin(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
+def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
     """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for remark in remarks(learner.dataset):
-        log.line(f"WARNING: {remark}")
+    for warning in hollow.of_data(config, learner.dataset):
+        log.line(f"WARNING: {warning}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
     progress = checkpoint.resume(config, learner, log)
-    remember(learner, progress)
-    return progress
+    clock = Clock(progress, config.callbacks.checkpoint_minutes)
+    run = Run(config, learner, progress, log, interrupt, clock)
+    remember(run)
+    return run
 
 
-def fit(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt) -> None:
+def fit(run: Run) -> None:
     """Train epoch by epoch and evaluate, from where `progress` stands to the end.
 
     Raises:
         Diverged: a step made something that is not finite.
         Interrupted: a signal came; a checkpoint is written.
     """
-    clock = Clock(progress, config.callbacks.checkpoint_minutes)
     try:
-        while progress.epoch < epochs_of(config) and not progress.ended:
-            train_epoch(config, learner, progress, log, interrupt, clock)
-            end_epoch(config, learner, progress, log, interrupt, clock)
+        while run.progress.epoch < run.epochs and not run.progress.ended:
+            train_epoch(run)
+            end_epoch(run)
     except Interrupted:
-        save(config, learner, progress, log, clock)
+        save(run)
         raise
-    if all_skipped(learner, progress):
-        raise Diverged(f"non-finite gradients in float16 in all of {progress.step} steps: none has been applied")
-    save(config, learner, progress, log, clock)
+    if all_skipped(run):
+        raise Diverged(f"non-finite gradients in float16 in all of {run.progress.step} steps: none has been applied")
+    save(run)
 
 
-def epochs_of(config: ConfigDict) -> int:
-    return 1 if config.debug else config.trainer.epochs
-
-
-def train_epoch(
-    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt, clock: Clock
-) -> None:
+def train_epoch(run: Run) -> None:
     """The steps of one epoch, from `progress.batch` on."""
+    config, learner, progress, log, interrupt, clock = (
+        run.config,
+        run.learner,
+        run.progress,
+        run.log,
+        run.interrupt,
+        run.clock,
+    )
     epoch = draw_epoch(learner, progress.epoch)
     batches = batches_of(config, epoch)
     learner.model.train()
 
     def request() -> int:
-        return interrupt.signum or (SAVE if log.writes and clock.save_is_due(progress.batch + 1 == batches) else 0)
+        if interrupt.signum:
+            return SAVE + interrupt.signum
+        return SAVE if log.writes and clock.save_is_due(progress.batch + 1 == batches) else 0
 
     for batch in range(progress.batch, batches):
         done = take_step(config, learner, epoch, batch, batches, request)
         if not done.finite:
-            raise forensics.find(config, learner, progress, log, progress.step + 1)
+            raise forensics.find(run, progress.step + 1)
         learner.optimizer.zero_grad()
 
         progress.values.append(done.value.detach())
@@ -159,95 +166,99 @@ def train_epoch(
         if len(progress.logits) == SETTLED_STEPS or progress.batch == batches:
             progress.settle(learner.dataset.train.targets)
         if done.request > SAVE:
-            raise Interrupted(done.request)
+            raise Interrupted(done.request - SAVE)
         if done.request == SAVE:
-            save(config, learner, progress, log, clock)
+            save(run)
 
 
-def check(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog) -> None:
+def check(run: Run) -> None:
     """Before the state is used: look whether it is finite.
 
     Raises:
         Diverged: it is not; the error names the step that made it.
     """
-    if not is_finite(learner):
-        raise forensics.find(config, learner, progress, log, progress.step)
+    if not is_finite(run.learner):
+        raise forensics.find(run, run.progress.step)
 
 
-def save(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, clock: Clock) -> None:
+def save(run: Run) -> None:
     """Write a checkpoint, if all of it is finite."""
-    check(config, learner, progress, log)
-    checkpoint.save_run(learner, progress, log, clock)
-    remember(learner, progress)
+    check(run)
+    checkpoint.save_run(run)
+    remember(run)
 
 
-def end_epoch(
-    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt, clock: Clock
-) -> None:
+def end_epoch(run: Run) -> None:
     """Evaluate an epoch whose steps are done, where that is due, and go on to the next.
 
     Raises:
         Diverged: the state is not finite, or what it makes of an example.
         Interrupted: a signal came; the evaluation is to be done again.
     """
+    config, learner, progress, log = run.config, run.learner, run.progress, run.log
     done = progress.epoch + 1
     interpolated = not progress.interpolation_epoch and interpolates(learner, progress)
-    ends = done == epochs_of(config) or (interpolated and config.callbacks.stop_at_interpolation)
+    ends = done == run.epochs or (interpolated and config.callbacks.stop_at_interpolation)
     values = {}
     evaluates = ends or done % config.trainer.eval_every == 0
     if evaluates:
-        check(config, learner, progress, log)
+        check(run)
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
         values |= training_metrics(learner, progress)
         for name in config.trainer.eval_splits:
-            keep = config.callbacks.keep_logits
-            measured, kept = evaluate(config, learner, progress, name, interrupt, keep_logits=keep)
+            keep, scored = config.callbacks.keep_logits, reads_scores(config.callbacks.monitor)
+            measured, kept = evaluate(run, name, keep_logits=keep or scored)
             values |= measured
+            logits = gathered(kept) if keep or scored else None
             if keep:
-                log.logits(name, done, gathered(kept))
+                log.logits(name, done, logits)
+            if scored and name != "train":
+                values |= measure_scores(learner.dataset.judged, name, logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
         progress.interpolation_epoch = done
     if config.callbacks.monitor in values:
-        compare(config, learner, progress, done, values[config.callbacks.monitor])
+        compare(run, done, values[config.callbacks.monitor])
     progress.ended |= ends
     if values:
         log.metrics(values)
-        log.progress(console.evaluation(values, epochs_of(config), clock), last=progress.ended)
+        log.progress(console.evaluation(values, run.epochs, run.clock), last=progress.ended)
     progress.next_epoch()
     if evaluates:
-        remember(learner, progress)
+        remember(run)
 
 
-def compare(config: ConfigDict, learner: Learner, progress: Progress, epoch: int, value: float) -> None:
+def compare(run: Run, epoch: int, value: float) -> None:
     """Note whether the monitored `value` is the best so far; of equal ones the first stays.
 
     If it is, and is what will be selected, keep the weights; if it has not been for long enough, end the training.
     """
+    progress = run.progress
     if not value > progress.best:
         progress.stale += 1
-        progress.ended |= progress.stale == config.callbacks.patience
+        progress.ended |= progress.stale == run.config.callbacks.patience
         return
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
-    if config.callbacks.select == "best":
-        model = learner.network
-        progress.best_weights = {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()}
+    if run.config.callbacks.select == "best":
+        state = run.learner.network.state_dict()
+        progress.best_weights = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
 
 
-def finish(
-    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, interrupt: Interrupt
-) -> dict[str, Any]:
+def finish(run: Run) -> dict[str, Any]:
     """Judge the selected weights on every split, and write them, their predictions and the summary."""
+    config, learner, progress, log = run.config, run.learner, run.progress, run.log
     model = learner.network
     if config.callbacks.select == "best" and progress.best_weights:
         model.load_state_dict(progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(config, learner, interrupt)))
+        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
     values = {}
     for name in ("train", "val", "test"):
-        measured, kept = evaluate(config, learner, progress, name, interrupt, keep_logits=True)
+        measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
         logits = gathered(kept)
+        if name != "train":
+            values |= measure_scores(learner.dataset.judged, name, logits)
         if log.writes:
             split = getattr(learner.dataset.judged, name)
             of_split = {key: getattr(split, key)[: len(logits)] for key in ("targets", "groups", "indices")}
@@ -255,18 +266,20 @@ def finish(
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
         log.model(description(config, learner.dataset))
-    summary = summarise(config, learner, progress, log, status="done", score=values[config.score], metrics=values)
+    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
+    told = [*hollow.of_data(config, learner.dataset), *warnings]
+    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=told)
     log.line(console.final(values, learner.dataset.judged, config.score))
+    for warning in warnings:
+        log.line(f"WARNING: {warning}")
     log.summary(summary)
     return summary
 
 
-def record_end(
-    config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, error: Diverged | Interrupted
-) -> None:
+def record_end(run: Run, error: Diverged | Interrupted) -> None:
     """Write the summary of a run that ends before it is done."""
-    with log.attempt(log.directory / "summary.json", "the one before it stays"):
-        log.summary(summarise(config, learner, progress, log, status=error.status, score=None, reason=str(error)))
+    with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
+        run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
 
 
 def gathered(kept: dict[int, Tensor]) -> Tensor:
@@ -275,20 +288,20 @@ def gathered(kept: dict[int, Tensor]) -> Tensor:
     return torch.cat([kept[start] for start in sorted(kept)])
 
 
-def new_head(config: ConfigDict, learner: Learner, interrupt: Interrupt) -> dict[str, Tensor]:
+def new_head(run: Run) -> dict[str, Tensor]:
     """The last layer's state after what `config.head` does to it.
 
     Raises:
         Interrupted: a signal came; what it was doing can be done again.
     """
-    dataset, head = learner.dataset, learner.network.head
-    with interrupt.at_once():
+    config, learner, dataset = run.config, run.learner, run.learner.dataset
+    with run.interrupt.at_once():
         weight, bias = build(
             HEADS,
             config.head,
-            head=head,
+            **vars(learner.given),
+            head=learner.network.head,
             dataset=dataset,
-            class_counts=dataset.class_counts(dataset.train),
             features=lambda name: features(config, learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
         )
@@ -297,8 +310,9 @@ def new_head(config: ConfigDict, learner: Learner, interrupt: Interrupt) -> dict
     return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
 
 
-def summarise(config: ConfigDict, learner: Learner, progress: Progress, log: RunLog, **values: Any) -> dict[str, Any]:
+def summarise(run: Run, **values: Any) -> dict[str, Any]:
     """What summary.json says."""
+    config, learner, progress = run.config, run.learner, run.progress
     dataset = learner.dataset
 
     def named(counts: Tensor, names: tuple[str, ...]) -> dict[str, int]:
@@ -307,7 +321,7 @@ def summarise(config: ConfigDict, learner: Learner, progress: Progress, log: Run
     sources = {"train": dataset, "val": dataset.judged, "test": dataset.judged}
     best = config.callbacks.select == "best"
     return {
-        "run_directory": str(log.directory),
+        "run_directory": str(run.log.directory),
         "score_name": config.score,
         **values,
         "epoch": progress.epoch,

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from imbalance.methods.tags import tagged
 from imbalance.schema import Fraction, Natural, NonNegative, Positive
 
 Parameters = Iterable[nn.Parameter]
@@ -27,6 +28,7 @@ def uncompiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optim
 # All fused: one kernel a step for all parameters, on a CPU too, where a small model's step is mostly overhead.
 
 
+@tagged(batched=True)
 def sgd(parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative) -> torch.optim.SGD:
     """Stochastic gradient descent with (heavy-ball) momentum."""
     optimizer = uncompiled(torch.optim.SGD)(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)

@@ -70,21 +70,29 @@ def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
     return answer[0]
 
 
-def across_processes(accelerator: Accelerator, losses: Tensor, request: int, size: int) -> tuple[Tensor, int | Tensor]:
-    """The losses of the whole batch, in its order, and the greatest request of all processes.
+def across_processes(
+    accelerator: Accelerator, terms: dict[str, Tensor], request: int, size: int
+) -> tuple[dict[str, Tensor], int | Tensor]:
+    """The terms of the whole batch of `size`, in its order, and the greatest request of all processes.
 
-    Gradients flow through this process's own losses only. With them every objective, however it mixes examples, is
-    the one that a single process would compute; that processes average their gradients is made up for in the step.
+    Gradients flow through this process's own rows only. With them every objective, however it mixes examples, is the
+    one that a single process would compute; that processes average their gradients is made up for in the step.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if world == 1:
-        return losses, request
-    sent = losses.new_full((ceil(size / world) + 1,), request)
-    sent[: len(losses)] = losses.detach()
-    gathered = accelerator.gather(sent).view(world, -1)
-    everyone = gathered[:, :-1].T.reshape(-1)[:size].clone()
-    everyone[rank::world] = losses
-    return everyone, gathered[:, -1].max()
+        return terms, request
+    kind = terms["losses"].dtype
+    columns = {name: column[:, None] if column.dim() == 1 else column.flatten(1) for name, column in terms.items()}
+    widths = [column.shape[1] for column in columns.values()]
+    sent = terms["losses"].new_full((ceil(size / world) + 1, sum(widths)), request)
+    sent[: len(terms["losses"])] = torch.cat([column.detach().to(kind) for column in columns.values()], dim=1)
+    gathered = accelerator.gather(sent).view(world, *sent.shape)
+    everyone = gathered[:, :-1].transpose(0, 1).flatten(0, 1)[:size]
+    whole = {}
+    for (name, column), of_all in zip(terms.items(), everyone.split(widths, dim=1)):
+        whole[name] = of_all.reshape(size, *column.shape[1:]).clone()
+        whole[name][rank::world] = column.to(kind)
+    return whole, gathered[:, -1].max()
 
 
 def read_later(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:

@@ -1,5 +1,6 @@
 """What an epoch draws, and one step's way forward and back over this process's share of a batch, in one part or several."""
 
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,19 +12,10 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.data.augment import augment, occasions
+from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
 from imbalance.training.processes import across_processes, read_later
-
-
-@dataclass(frozen=True)
-class Partners:
-    """What each example of an epoch is mixed with: as there, and (M,) the example's own share."""
-
-    targets: Tensor
-    groups: Tensor
-    images: Callable[[slice], Tensor]
-    shares: Tensor
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class Epoch:
     rows: (M,) of the training split.
     targets, groups, weights: (M,).
     images: from places in this order to the model's inputs, augmented and normalised.
-    partners: None without mixing.
+    mixed: what they are mixed with, all of it (M,), and the partners' images and the shares of the inputs; None without.
     """
 
     number: int
@@ -42,25 +34,39 @@ class Epoch:
     targets: Tensor
     groups: Tensor
     weights: Tensor
-    images: Callable[[slice], Tensor]
-    partners: Partners | None
+    images: Callable[[slice], Inputs]
+    mixed: tuple[Partners, Callable[[slice], Tensor], Tensor] | None = None
+
+    def labels(self, places: slice) -> Batch:
+        """The examples there, but for what the model sees of them."""
+        return Batch(None, self.targets[places], self.groups[places], self.weights[places], self.rows[places])
+
+    def batch(self, places: slice, labels: Batch | None = None) -> Batch:
+        """The examples there, whose `labels` may be at hand."""
+        _, *labels, _ = labels or self.labels(places)
+        inputs = self.images(places)
+        if self.mixed is None:
+            return Batch(inputs, *labels)
+        (targets, groups, target_shares), images, shares = self.mixed
+        of_inputs = shares[places].view(-1, *[1] * (inputs.dim() - 1))
+        partners = Partners(targets[places], groups[places], target_shares[places])
+        return Batch(torch.lerp(images(places), inputs, of_inputs), *labels, partners)
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
     """Epoch `number`, which follows from the config and the seed alone."""
     train, device = learner.dataset.train, learner.accelerator.device
     order = learner.sampler(number)
-    mixed = learner.mixing(number, order)
+    mix = learner.mixing(number, order)
     when = occasions(number, order) if learner.dataset.augmentations else order
     images = loader(learner, order, when)
     rows = order.to(device)
-    partners = None
-    if mixed:
-        places, shares = mixed
-        others = rows[places.to(device)]
-        of_others = loader(learner, order[places], when[places])
-        partners = Partners(train.targets[others], train.groups[others], of_others, shares)
-    return Epoch(number, rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, partners)
+    mixed = None
+    if mix:
+        others = rows[mix.partners.to(device)]
+        of_others = loader(learner, order[mix.partners], when[mix.partners])
+        mixed = Partners(train.targets[others], train.groups[others], mix.target_shares), of_others, mix.shares
+    return Epoch(number, rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, mixed)
 
 
 def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
@@ -92,7 +98,7 @@ class Done:
 
     places: of this process's share of the batch, in the epoch.
     logits: (B/processes, K) of that share.
-    losses: (B,) of the whole batch.
+    terms: of the whole batch, what the objective is a function of.
     value: what the objective made of them.
     finite: whether `value` is; if not, the optimiser has not gone down its gradient.
     request: the greatest of all processes.
@@ -100,7 +106,7 @@ class Done:
 
     places: slice
     logits: Tensor
-    losses: Tensor
+    terms: dict[str, Tensor]
     value: Tensor
     finite: bool
     request: int
@@ -120,9 +126,12 @@ def take_step(
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
 
-    logits, losses, backward = forward(learner, epoch, mine, config.trainer.accumulation)
-    losses, asked = across_processes(accelerator, losses, request(), min(size, len(epoch.rows) - whole.start))
-    value = learner.objective(losses, epoch.weights[whole], epoch.groups[whole])
+    labels = epoch.labels(whole)
+    of_mine = labels if accelerator.num_processes == 1 else None
+    terms, backward = forward(learner, epoch, mine, config.trainer.accumulation, of_mine)
+    logits = terms["logits"]
+    terms, asked = across_processes(accelerator, shared(learner, terms), request(), len(labels.rows))
+    value = learner.objective.value(terms, labels)
     read = read_later(value, asked)
     backward(value)
     finite, asked = read()
@@ -131,7 +140,7 @@ def take_step(
         accelerator.scaler.update()
     elif finite:
         optimizer.step()
-    return Done(mine, logits, losses, value, finite, asked)
+    return Done(mine, logits, terms, value, finite, asked)
 
 
 def batches_of(config: ConfigDict, epoch: Epoch) -> int:
@@ -145,40 +154,26 @@ def batch_places(batch: int, size: int, rank: int, world: int) -> tuple[slice, s
     return slice(start, stop), slice(start + rank, stop, world)
 
 
-def model_inputs(epoch: Epoch, places: slice) -> Tensor:
-    """What the model sees of the examples at `places`, mixed with others where the config says so."""
-    inputs = epoch.images(places)
-    if not epoch.partners:
-        return inputs
-    shares = epoch.partners.shares[places].view(-1, *[1] * (inputs.dim() - 1))
-    return torch.lerp(epoch.partners.images(places), inputs, shares)
-
-
-def predict(learner: Learner, epoch: Epoch, places: slice) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and losses (B,) of the examples at `places`; a mixture's loss is mixed like its inputs."""
-    logits = learner.model(model_inputs(epoch, places))
-    losses = learner.loss(logits, epoch.targets[places], epoch.groups[places])
-    if partners := epoch.partners:
-        others = learner.loss(logits, partners.targets[places], partners.groups[places])
-        losses = torch.lerp(others, losses, partners.shares[places])
-    return logits, losses
+def shared(learner: Learner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The columns that the objective is a function of."""
+    return {name: column for name, column in terms.items() if name == "losses" or name in learner.objective.columns}
 
 
 def forward(
-    learner: Learner, epoch: Epoch, places: slice, parts: int
-) -> tuple[Tensor, Tensor, Callable[[Tensor], None]]:
-    """Logits and losses of the examples at `places`, and the function that goes backward from an objective of the losses.
+    learner: Learner, epoch: Epoch, places: slice, parts: int, labels: Batch | None = None
+) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
+    """The terms of the examples at `places`, and the function that goes backward from an objective of them.
 
-    In several parts, for want of memory, the losses are first computed without a graph. By the chain rule the
-    derivative of the objective by each of them is then the example's coefficient, with which every part is computed
-    again and goes backward by itself. That is the step of the whole batch for every objective, also one that mixes
-    examples, for about a third more time; only batch normalisation can tell, which sees one part.
+    In several parts, for want of memory, the terms are first computed without a graph. By the chain rule the derivative
+    of the objective by each of their rows is then the row's coefficient, with which every part is computed again and
+    goes backward by itself. That is the step of the whole batch for every objective, also one that mixes examples, for
+    about a third more time; only batch normalisation can tell, which sees one part.
     """
-    accelerator = learner.accelerator
+    accelerator, objective = learner.accelerator, learner.objective
     world = accelerator.num_processes  # the processes' gradients are averaged, where their sum is meant
     if parts == 1:
-        logits, losses = predict(learner, epoch, places)
-        return logits, losses, lambda value: go_backward(accelerator, value * world if world > 1 else value)
+        terms = objective.terms(learner.model, learner.loss, epoch.batch(places, labels))
+        return terms, lambda value: go_backward(accelerator, value * world if world > 1 else value)
 
     # On every process as many, some perhaps empty: the processes wait for one another.
     share = range(len(epoch.rows))[places]
@@ -188,22 +183,26 @@ def forward(
     ]
     random, buffers = random_state(), [buffer.clone() for buffer in learner.model.buffers()]
     with torch.no_grad():
-        logits, losses = map(torch.cat, zip(*(predict(learner, epoch, piece) for piece in pieces)))
-    losses.requires_grad_()
+        of_pieces = [objective.terms(learner.model, learner.loss, epoch.batch(piece)) for piece in pieces]
+    terms = {name: torch.cat([of_piece[name] for of_piece in of_pieces]) for name in of_pieces[0]}
+    leaves = {name: column.requires_grad_() for name, column in shared(learner, terms).items()}
 
     def backward(value: Tensor) -> None:
-        (coefficients,) = torch.autograd.grad(value * world, losses)
+        found = torch.autograd.grad(value * world, leaves.values(), allow_unused=True)
+        coefficients = {name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None}
         # The second pass starts from where the first did: the same dropout, running means moved once.
         set_random_state(random)
         with torch.no_grad():
             for buffer, before in zip(learner.model.buffers(), buffers):
                 buffer.copy_(before)
-        for i, (piece, coefficient) in enumerate(zip(pieces, coefficients.tensor_split(cuts[1:-1])), start=1):
+        for i, piece in enumerate(pieces):
             # Only the last part's backward pass exchanges gradients.
-            with nullcontext() if i == parts else accelerator.no_sync(learner.model):
-                go_backward(accelerator, (coefficient * predict(learner, epoch, piece)[1]).sum())
+            with nullcontext() if i + 1 == parts else accelerator.no_sync(learner.model):
+                of_piece = objective.terms(learner.model, learner.loss, epoch.batch(piece))
+                sums = ((c[cuts[i] : cuts[i + 1]] * of_piece[name]).sum() for name, c in coefficients.items())
+                go_backward(accelerator, functools.reduce(torch.add, sums))
 
-    return logits, losses, backward
+    return terms, backward
 
 
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:

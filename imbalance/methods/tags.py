@@ -1,0 +1,44 @@
+"""What a sampler, a weighting, a mixing, an objective, a head, a model or an optimiser is, said by itself.
+
+As scikit-learn's estimator tags: what other code must know of an entry of a table stands on the entry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a method is.
+
+    balances: it evens out classes or groups. A sampler and weights that both do would do so twice.
+    batched: runs that differ in seed, learning rate and weights can be trained as one stacked model. That takes as many
+        draws at every seed, no random numbers or statistics in the model, and no memory in the objective.
+    chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
+    first_run: from the config, that of a run to be made beforehand; its predictions on train are given as `first`.
+    held_out: from the section, the fraction of train that no step sees, as the split `held_out` of the data set.
+    """
+
+    balances: bool = False
+    batched: bool = False
+    chance: Callable[..., Any] | None = None
+    first_run: Callable[[Any], Any] | None = None
+    held_out: Callable[[Any], float] | None = None
+
+
+def tagged(**tags: Any) -> Callable[[T], T]:
+    """A decorator that writes tags on a function."""
+
+    def write(function: T) -> T:
+        function.tags = Tags(**tags)
+        return function
+
+    return write
+
+
+def tags_of(entry: Any) -> Tags:
+    """The tags of an entry of a table, or those of one that has none."""
+    return getattr(entry, "tags", Tags())

@@ -1,0 +1,172 @@
+"""The page in a browser: it sorts, filters, switches rule and baseline, opens a run, and asks nothing of the network.
+
+Skipped where there is no Chromium with its driver (`apt install chromium chromium-driver`) or no selenium.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.collect import collect
+from experiments.page import page
+from experiments.runs import configured
+from imbalance.training.loop import train
+
+pytest.importorskip("jinja2")
+pytest.importorskip("selenium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+QUIET = (
+    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "window-size=1280,900",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    short = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test")}
+    for name in ("colored_digits_erm", "colored_digits_dro", "colored_digits_lisa"):
+        for seed in range(4):
+            train(*configured(name, short, seed, str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(work_dir, tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    path.write_text(page(work_dir, collect(work_dir), ["worst_group_accuracy", "balanced_accuracy"], pictured=12))
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*QUIET, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.get(f"file://{path}")
+    yield driver
+    messages = driver.get_log("browser")
+    sent = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    driver.quit()
+    assert messages == []
+    urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [f"file://{path}"]
+
+
+def texts(browser, selector):
+    return browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector
+    )
+
+
+def choose(browser, control, text):
+    """Choose the option of a list whose text contains `text`."""
+    browser.execute_script(
+        "const s = document.getElementById(arguments[0]);"
+        "s.value = [...s.options].find(o => o.text.includes(arguments[1])).value; s.dispatchEvent(new Event('change'))",
+        control, text,
+    )  # fmt: skip
+
+
+def click(browser, selector):
+    browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def test_it_opens_on_the_answer(browser, work_dir):
+    rows = [row for row in collect(work_dir) if row["status"] == "done"]
+    means = {}
+    for row in rows:
+        means.setdefault(row["name"].removeprefix("colored_digits_"), []).append(row["test/worst_group_accuracy"])
+    best = max(means, key=lambda name: np.mean(means[name]))
+    assert texts(browser, "#answer strong") == [best]
+    ranked = [text.strip("★◆ ") for text in texts(browser, "#methods tbody th")]
+    assert ranked == sorted(means, key=lambda name: -np.mean(means[name]))
+    assert f"{100 * np.mean(means[best]):.1f}" in texts(browser, "#answer")[0]
+    shown = texts(browser, "main section:not([hidden]) figure svg")
+    assert len(shown) >= 5
+
+
+def test_differences_and_p_values_are_scipys(browser, work_dir):
+    choose(browser, "baseline", "erm")
+    found = {}
+    for row in collect(work_dir):
+        found.setdefault(row["name"], []).append(row["test/worst_group_accuracy"])
+    differences = np.subtract(found["colored_digits_dro"], found["colored_digits_erm"])
+    expected = float(stats.ttest_1samp(differences, 0).pvalue)
+    p = browser.execute_script("return pairedP(arguments[0])", differences.tolist())
+    assert p == pytest.approx(expected, rel=1e-9)
+    for n, shift in ((3, 0.1), (5, 1.0), (40, 0.3), (200, 3.0)):
+        values = np.random.default_rng(n).normal(shift, size=n).tolist()
+        p = browser.execute_script("return pairedP(arguments[0])", values)
+        assert p == pytest.approx(float(stats.ttest_1samp(values, 0).pvalue), rel=1e-7)
+    adjusted = browser.execute_script("return holm([0.01, null, 0.04, 0.03])")
+    assert adjusted == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+    low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], FACTS.t, 0, 1); return [m.low, m.high]")
+    ends = stats.t.interval(0.95, 2, 0.3, stats.sem([0, 0, 0.9]))
+    assert low == 0 and high == pytest.approx(min(1, ends[1]), rel=1e-4)
+    assert browser.execute_script("return meanText(meanOf([0.2, 0.4], FACTS.t, 0, 1), {percent: true})") == "20.0, 40.0"
+
+
+def test_the_reader_switches_metric_rule_and_baseline(browser):
+    before = texts(browser, "#methods tbody td")
+    choose(browser, "rule", "last epoch")
+    assert "none" in texts(browser, "#methods tbody td") and texts(browser, "#methods tbody td") != before
+    choose(browser, "metric", "AUROC")
+    choose(browser, "rule", "as each run chose")
+    assert "test AUROC, %" in texts(browser, "#methods thead th")
+    choose(browser, "baseline", "lisa")
+    assert texts(browser, "#methods tr.baseline th")[0].endswith("lisa")
+    choose(browser, "metric", "worst group")
+    choose(browser, "baseline", "erm")
+
+
+def test_tables_sort_and_filter(browser):
+    names = "#run-table tbody th"
+    assert len(texts(browser, names)) == 12
+    head = "#run-table thead th:nth-child(5) button"
+    click(browser, head)
+    down = [float(text) for text in texts(browser, "#run-table tbody td:nth-child(5)")]
+    click(browser, head)
+    up = [float(text) for text in texts(browser, "#run-table tbody td:nth-child(5)")]
+    assert down == sorted(down, reverse=True) and up == sorted(up) and down != up
+    assert texts(browser, "#run-table th[aria-sort=ascending]") == ["test balanced accuracy"]
+    browser.execute_script(
+        "const f = document.getElementById('filter'); f.value = arguments[0]; f.dispatchEvent(new Event('input'))",
+        "dro",
+    )
+    assert set(texts(browser, names)) == {"dro"} and len(texts(browser, "#methods tbody tr")) == 1
+    browser.execute_script(
+        "const f = document.getElementById('filter'); f.value = ''; f.dispatchEvent(new Event('input'))"
+    )
+    assert len(texts(browser, names)) == 12
+
+
+def test_a_run_opens_and_closes_by_the_keyboard(browser):
+    from selenium.webdriver import ActionChains, Keys
+
+    browser.execute_script("document.querySelector('#run-table tbody a').focus()")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert browser.execute_script("return document.getElementById('run').open")
+    text = texts(browser, "#run")[0]
+    assert "seed " in text and "python main.py --config=" in text and "Confusion matrix" in text
+    assert browser.execute_script("return document.querySelectorAll('#run figure svg[role=img]').length") == 2
+    assert browser.execute_script("return [...document.querySelectorAll('#run .errors img')].every(i => i.alt)")
+    assert texts(browser, "#run .errors img") and "epoch 4/4" in texts(browser, "#run pre")[0]
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not browser.execute_script("return document.getElementById('run').open")
+
+
+def test_it_fits_a_phone_and_the_dark(browser):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_script("draw()")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    click(browser, "#theme")
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 28)"
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
