@@ -211,7 +211,9 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bits(entry, whole, tmp_pat
 def test_a_divergence_is_told_and_can_be_replayed(entry, tmp_path):
     config = config_of(entry)
     config.optim.lr = 1e308
-    with pytest.raises(Diverged, match=r"^non-finite .* step \d+.*; first non-finite: .*; to look into it: imbalance forensics"):
+    with pytest.raises(
+        Diverged, match=r"^non-finite .* step \d+.*; first non-finite: .*; to look into it: imbalance forensics"
+    ):
         loop.train(config, tmp_path)
     directory = next(iter(sorted(tmp_path.rglob("divergence.pt")))).parent  # of a first run, where there is one
     assert json.loads((directory / "summary.json").read_text())["status"] == "diverged"
