@@ -100,19 +100,20 @@ def protocol_table(folder: Path) -> str:
     table, rows_there = [], kept.read("protocol", folder)
     for data, said in PROTOCOL.items():
         for size in ("64", "512"):
-            reference: dict[int, float] = {}
-            for loss in ("ce", "poly"):
-                rows = [r for r in rows_there if r["name"] == f"{data}_{loss}" and r["batch size"] == size]
-                rate, of_seeds = best_rate(rows)
-                if len(of_seeds) < SEEDS:
-                    continue
-                tests = {int(row["seed"]): float(row["test balanced"] or "nan") for row in of_seeds}
-                difference = paired_difference(tests, reference).percent() if reference else ""
-                reference = tests if loss == "ce" else {}
+            found = {
+                loss: best_rate([r for r in rows_there if r["name"] == f"{data}_{loss}" and r["batch size"] == size])
+                for loss in ("ce", "poly")
+            }
+            if any(len(rows) < SEEDS for _, rows in found.values()):
+                continue
+            tests = {loss: {int(row["seed"]): float(row["test balanced"] or "nan") for row in rows}
+                     for loss, (_, rows) in found.items()}  # fmt: skip
+            difference = paired_difference(tests["poly"], tests["ce"]).percent()
+            for loss, (rate, rows) in found.items():
                 table.append([
-                    said, size, "cross-entropy" if loss == "ce" else "poly", rate, str(len(of_seeds)),
-                    f"{np.mean([row['interpolation epoch'] != '' for row in of_seeds]):.0%}",
-                    mean(list(tests.values())).percent(), difference,
+                    said, size, "cross-entropy" if loss == "ce" else "poly", rate, len(rows),
+                    f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}",
+                    mean(list(tests[loss].values())).percent(), difference if loss == "poly" else "",
                 ])  # fmt: skip
     return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
 
@@ -146,6 +147,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "pairs-tuning": lambda folder: pairs.tuning_table(kept.read(pairs.STUDY, folder), TITLES),
     "pairs-methods": of_pairs(pairs_report.methods_table),
     "pairs-comparisons": of_pairs(pairs_report.comparisons_table),
+    "pairs-trend": of_pairs(pairs_report.trend_table),
 }
 
 

@@ -141,6 +141,26 @@ def comparisons_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
     return markdown(heads, table)
 
 
+def trend_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
+    """Does poly gain the more over cross-entropy, the further training goes on past interpolation? Over the pairs."""
+    from scipy import stats
+
+    heads = ["data", "epoch", "weights", "Spearman's rank correlation over pairs", "p"]
+    table = []
+    for data, name, exponent in itertools.product(found, COLUMNS, EXPONENTS):
+        x, y = past_and_gain(found[data], name, exponent)
+        varied = np.ptp(x) > 0 and np.ptp(y.mean(1)) > 0
+        result = [f"{value:.2g}" for value in stats.spearmanr(x, y.mean(1))] if varied else ["–", "–"]
+        table.append([TITLES[data], name, f"IW^{exponent:g}" if exponent else "none", *result])
+    return markdown(heads, table)
+
+
+def past_and_gain(methods: Mapping[Method, Scores], name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs,) the share of training past interpolation, the mean of both losses; (pairs, seeds) poly minus cross-entropy."""
+    poly, ce = (methods[loss, exponent] for loss in ("poly", "ce"))
+    return (poly.after.mean(1) + ce.after.mean(1)) / 2, poly.test[name] - ce.test[name]
+
+
 def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
     """A point a pair: poly minus cross-entropy over how far training goes on past interpolation; and all runs' profile."""
     figure, axes = subplots(len(found), 3, 11.0, 3.3 * len(found), squeeze=False)
@@ -148,9 +168,8 @@ def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
         for axis, name in zip(row, COLUMNS):
             axis.axhline(0, color=NEUTRAL, linewidth=1)
             for exponent, colour in zip(EXPONENTS, PALETTE):
-                both = [methods[loss, exponent] for loss in ("poly", "ce")]
-                x = np.mean([scores.after.mean(1) for scores in both], axis=0)
-                y = 100 * (both[0].test[name] - both[1].test[name])
+                x, y = past_and_gain(methods, name, exponent)
+                y = 100 * y
                 half = [mean(differences).half for differences in y]
                 axis.errorbar(100 * x, y.mean(1), half, fmt="o", markersize=3, color=colour, linewidth=0.5, alpha=0.8,
                               label=f"IW^{exponent:g}" if exponent else "no weights")  # fmt: skip

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from imbalance.config import flatten
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 
-from .runs import evaluations_of
+from .collect import config_of
+from .runs import evaluations_of, summary_of
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
@@ -45,14 +47,13 @@ OF_CONFIG = {
 
 def row_of(directory: Path) -> Row | None:
     """The row of a run directory; None of a run that has not come to an end."""
-    path = directory / "summary.json"
-    summary = json.loads(path.read_text()) if path.exists() else {"status": "unfinished"}
+    summary = summary_of(directory) if (directory / "summary.json").exists() else {"status": "unfinished"}
     if summary["status"] not in ("done", "diverged"):
         return None
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     trainer = config["trainer"]
     row = {
-        "name": directory.parts[-3], "overrides": directory.parts[-2], "seed": config["seed"],
+        "name": directory.absolute().parts[-3], "overrides": directory.absolute().parts[-2], "seed": config["seed"],
         "data": digest(directory) if summary["status"] == "done" else "",
         **settings(config),
         "status": summary["status"], "epoch": summary["epoch"], "interpolation epoch": summary["interpolation_epoch"],
@@ -95,7 +96,7 @@ def by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
         return {}
     values = {}
     for rule, metric in RULES.items():
-        line = max(evaluations, key=lambda line: line[metric])
+        line = max(evaluations, key=lambda line: -math.inf if line[metric] is None else line[metric])  # None: 0/0
         values |= {f"{rule}: epoch": line["epoch"]} | outcome(f"{rule}: test", line, "test")
     return values
 
@@ -165,8 +166,12 @@ def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
 
 def finished(work_dir: Path) -> list[Row]:
     """The rows of all runs under `work_dir` that came to an end."""
-    found = (row_of(path.parent) for path in sorted(work_dir.rglob("config.json")) if path.parent.name != "first")
-    return [row for row in found if row]
+    rows = []
+    for path in sorted(work_dir.rglob("config.json")):
+        is_part = path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts  # of the run above it
+        if not is_part and config_of(path) and (row := row_of(path.parent)):
+            rows.append(row)
+    return rows
 
 
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:

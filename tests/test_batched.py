@@ -23,6 +23,7 @@ from imbalance.models import MODELS
 from imbalance.training import batched, forensics
 from imbalance.training.batched import in_common, train_at_once, transposed
 from imbalance.training.loop import train
+from imbalance.training.progress import Clock
 
 TOLERANCE = 1e-9  # in float64, absolute and relative; of losses, metrics, weights and logits
 
@@ -272,7 +273,7 @@ def test_killed_between_two_saves(config, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(batched.Clock, "save_is_due", lambda self, epoch_ends: True)
+        context.setattr(Clock, "save_is_due", lambda self, epoch_ends: True)
         at_call(context, batched, "save", 10, die)
         at_once(configs, tmp_path / "parts")
     steps = [torch.load(tmp_path / "parts" / f"{i}" / "checkpoints" / "last.pt")["progress"]["step"] for i in range(4)]

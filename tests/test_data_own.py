@@ -265,6 +265,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     ("change", "reason"),
     [
         (dict(missing=(), numeric=("age",)), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
+        (dict(missing=()), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
         (dict(numeric=("sex",)), r"people.csv line 2: sex is '.*', not a number"),
         (dict(target="wealth"), r"people.csv: no column 'wealth'; there are age, hours"),
         (dict(classes=("low", "middle")), r"people.csv line \d+: income is 'high', not one of low, middle"),

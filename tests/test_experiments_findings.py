@@ -74,6 +74,10 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     text = pairs_report.comparisons_table(found)
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
     assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
+    past, gain = pairs_report.past_and_gain(found["fashion"], "last epoch", 1.0)
+    np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
+    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, 0.51])  # one run of three never interpolated
+    assert pairs_report.trend_table(found).count("| Fashion-MNIST |") == 6
     pytest.importorskip("matplotlib")
     pairs_report.draw(found, str(tmp_path))
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
@@ -122,3 +126,42 @@ def test_the_protocol_takes_the_best_rate_of_seed_0():
     ]
     best, runs = best_rate(rows)
     assert best == "0.03" and [run["seed"] for run in runs] == ["0", "1"]
+
+
+def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
+    def of(loss, seed, rate, val, test):
+        return {"name": f"cifar_pair_lenet_{loss}", "overrides": f"lr={rate}", "seed": str(seed), "data": str(seed), "lr": rate,
+                "batch size": "64", "status": "done", "val balanced": str(val), "test balanced": str(test),
+                "interpolation epoch": "7" if seed else ""}  # fmt: skip
+
+    noise = np.random.default_rng(0).normal(0, 0.05, 10)
+    rows = [of("ce", seed, "0.1", 0.8, 0.6 + noise[seed]) for seed in range(10)]
+    rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
+    rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
+    results.add("protocol", tmp_path, rows[1:])
+    assert findings.protocol_table(tmp_path).startswith("No part of the protocol")  # cross-entropy lacks a seed
+    results.add("protocol", tmp_path, rows)
+    *_, ce, poly = findings.protocol_table(tmp_path).splitlines()
+    value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
+    expected = f"{60 + 100 * noise.mean():.1f} ± {(value[1] - value[0]) / 2:.1f}"
+    assert ce == f"| cat against dog, LeNet | 64 | cross-entropy | 0.1 | 10 | 90% | {expected} |  |"
+    assert poly.startswith("| cat against dog, LeNet | 64 | poly | 0.3 | 10 | 90% |") and poly.endswith("| 2.0 ± 0.0 |")
+
+
+def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
+    def of(name, seed, status, last, stopped):
+        return {"name": name, "overrides": "", "seed": str(seed), "data": "d", "status": status, "test balanced": str(last),
+                "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200"}  # fmt: skip
+
+    assert findings.paper_table(tmp_path).startswith("No run of these rows")
+    results.add(
+        "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.62 + seed / 100, 0.63) for seed in (0, 1)]
+    )
+    results.add("rows", tmp_path, [of("cifar_poly_exponent15", 2, "diverged", "", "")])
+    lines = findings.paper_table(tmp_path).splitlines()[2:]
+    assert len(lines) == 2
+    assert lines[0].startswith(
+        "| poly IW-Exp, last epoch | cifar_poly_exponent15 | 63.0 ± 1.7 (10) | 62.5 ± 6.4 (2) | yes: -0.5 ± "
+    )
+    assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
+    assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (2)" in lines[1]

@@ -48,6 +48,21 @@ def test_other_rules_choose_as_they_do_from_logits(runs):
         assert float(row[f"{name}: test balanced"]) == pytest.approx(balanced(test)[at], abs=1e-6)
 
 
+def test_a_rule_passes_over_an_epoch_whose_metric_is_0_over_0():
+    lines = [
+        {"epoch": epoch, "test/balanced_accuracy": test, "test/accuracy": test, "test/group_accuracy/a": test,
+         "val/accuracy": val, "val/balanced_accuracy": val, "val/worst_group_accuracy": val}
+        for epoch, val, test in ((1, None, 0.9), (2, 0.8, 0.6), (3, 0.8, 0.7))
+    ]  # fmt: skip
+    found = results.by_rules(lines)
+    assert (found["best balanced: epoch"], found["best balanced: test of groups"], found["oracle: epoch"]) == (
+        2,
+        "0.6",
+        1,
+    )
+    assert results.by_rules([{"epoch": 1, "val/accuracy": 1.0}]) == {}
+
+
 def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
     row = results.row_of(runs[2].directory)
     assert (
@@ -81,6 +96,8 @@ def test_nothing_is_kept_twice_and_the_order_leaves_no_trace(runs, tmp_path, pac
 
 def test_the_command_adds_what_is_new(runs, tmp_path):
     work_dir = str(runs[0].directory.parents[2])
+    (runs[0].directory / "wandb").mkdir()
+    (runs[0].directory / "wandb" / "config.json").write_text("{}")
     assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("3 of 3 runs added, 3 there")
     assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("0 of 3 runs added, 3 there")
     with pytest.raises(BadInput, match="no finished run there"):

@@ -117,6 +117,16 @@ def test_a_loaded_model_predicts_arrays_as_its_run_did(digits):
     assert model.predict([]).probabilities.shape == (0, 10)
 
 
+@pytest.mark.parametrize("method", ["lff", "irm", "dfr"])
+def test_models_of_methods_that_wrap_them_or_change_their_head_are_loaded(method, tmp_path):
+    from imbalance.data import DATASETS
+
+    config, directory = trained(tmp_path, f"colored_digits_{method}")
+    test = build(DATASETS, config.data, data_dir="", seed=config.seed).test
+    found = imbalance.load(directory).predict(test.inputs)
+    np.testing.assert_allclose(found.probabilities, of_run(directory)[0], atol=1e-6)
+
+
 def test_a_loaded_model_predicts_tables_as_its_run_did(people):
     directory, file = people
     model = imbalance.load(directory)

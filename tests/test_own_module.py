@@ -11,7 +11,7 @@ import torch
 import imbalance
 from imbalance.config import load, run_directory, validate
 from imbalance.errors import BadInput
-from imbalance.overrides import override
+from imbalance.overrides import Written, override
 from imbalance.training.loop import train
 
 MODULE = '''
@@ -93,10 +93,11 @@ def test_other_code_does_not_go_on_in_the_directory(own):
 
 
 def test_the_command_line_swaps_in_ones_own(own, config):
-    changed = override(own, {"loss.name": "my_module.py:Power", "loss.gamma": "2"}, written=True)
+    said = {"loss.name": Written("my_module.py:Power"), "loss.gamma": Written("2")}
+    changed = override(own, said)
     assert validate(changed).loss.to_dict() == {"name": "my_module.py:Power", "gamma": 2.0}
     own.loss = dict(name="poly", alpha=1.0, left="logistic")
-    assert override(own, {"loss.name": "my_module.py:Power", "loss.gamma": "2"}, written=True).loss.gamma == 2.0
+    assert override(own, said).loss.gamma == 2.0
 
 
 @pytest.mark.parametrize(

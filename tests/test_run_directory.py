@@ -64,7 +64,7 @@ def test_a_finished_run_without_a_score_says_so(config, tmp_path):
 
 
 @pytest.mark.parametrize("lost", [".", "metrics.jsonl"])
-@pytest.mark.parametrize("moment", ["forward", "finish"])
+@pytest.mark.parametrize("moment", ["train_epoch", "finish"])
 def test_a_run_whose_directory_is_removed_is_not_called_done(config, tmp_path, monkeypatch, lost, moment):
     def remove() -> None:
         path = tmp_path / "run" / lost

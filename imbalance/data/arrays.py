@@ -47,7 +47,7 @@ def arrays(
             (N, H, W, C) or (N, H, W).
         delimiter: of a CSV file.
         numeric, categorical: the columns that the model sees. Both () for all that are not target, group or split,
-            each numeric if all of its values are numbers.
+            each numeric if all of its values are numbers; where most are, the others must be named in `missing`.
         missing: texts that mean a missing value, such as ("", "?"): "" is also a null, "nan" also not a number.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups, the target's among them if meant; () for the classes.

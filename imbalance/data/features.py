@@ -101,10 +101,16 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Whether every value of a column that is not missing is a number."""
+    """Whether every value of a column that is not missing is a number.
+
+    Raises:
+        BadInput: more than half of them are, and another is not: how a missing value is written, most likely.
+    """
     try:
         return not np.isnan(numbers(columns, name, missing)).all()
     except BadInput:
+        if np.mean([not np.isnan(number(text)) for text in columns.text(name)]) > 0.5:
+            raise
         return False
 
 
