@@ -192,8 +192,9 @@ def tuning(rows: list[Row], of_setting: list[int], settings: list[dict[str, Any]
         if row["score"] is not None:
             key = (row["name"], settings[setting]["task"])
             scores.setdefault(key, {}).setdefault(setting, []).append(row["score"])
+    methods = {setting["name"]: setting["method"] for setting in settings}
     return [
-        {"name": name.replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
+        {"name": methods[name].replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
         for (name, task), by_setting in scores.items()
         if len(by_setting) >= 3
         for k, value in enumerate(expected_best([float(np.mean(found)) for found in by_setting.values()]))
