@@ -260,9 +260,27 @@ def test_thresholds_are_those_of_brute_force(metric, num_classes):
 
     found = value((bias - head.bias).detach().double())
     assert found >= value(np.zeros(num_classes)) - 1e-12
+    once = value((make(dict(name="thresholds", metric=metric, rounds=1), data, head)[1] - head.bias).detach().double())
+    assert once == found if num_classes == 2 else once <= found
     steps = np.linspace(-4, 4, 801)
     if num_classes == 2:
         assert found >= max(value([0.0, offset]) for offset in steps) - 1e-12
     else:  # no single class's offset can make it better
         at = (bias - head.bias).detach().double().numpy()
         assert all(found >= value(at + offset * np.eye(3)[k]) - 1e-12 for k in range(3) for offset in steps[::8])
+
+
+def test_more_rounds_of_thresholds_find_better_ones():
+    """Of three classes a threshold can move again once another has."""
+    torch.manual_seed(1)
+    data = dataset(train=(70, 20, 15, 40, 30, 12), val=(70, 20, 15, 40, 30, 12), num_classes=3)
+    head = torch.nn.Linear(6, 3)
+    one, many = (make(dict(name="thresholds", metric="worst_class_recall", rounds=n), data, head)[1] for n in (1, 20))
+    right = [
+        [
+            ((head(data.val.inputs) + bias - head.bias).argmax(1) == k)[data.val.targets == k].double().mean()
+            for k in range(3)
+        ]
+        for bias in (one, many)
+    ]
+    assert min(right[0]) < min(right[1])
