@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,31 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
     assert [studies.status(t) for t in trials(place)] == ["done"] * 3
     assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
     assert capsys.readouterr().err.count("another process is training in") == 1
+
+
+@pytest.mark.parametrize("error", [None, Interrupted(signal.SIGTERM)], ids=["done", "interrupted"])
+def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
+    """At once, and not when nothing refers to the lock any more: this test does all along."""
+    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
+    take, taken = studies._take, []
+
+    def kept(*args):
+        found = take(*args)
+        taken.extend(found[0])
+        return found
+
+    def perform(*args):
+        assert not taken[0].lock.closed
+        if error:
+            raise error
+        taken[0].trial.study.tell(taken[0].trial.number, 0.5)
+        return 0
+
+    monkeypatch.setattr(studies, "_take", kept)
+    monkeypatch.setattr(studies, "_perform", perform)
+    with pytest.raises(Interrupted) if error else nullcontext():
+        work(place)
+    assert len(taken) == 1 and taken[0].lock.closed
 
 
 def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
