@@ -156,13 +156,13 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
     studies.add(place, points)
     directory = studies.configured(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
-    lock, order, tell = FolderLock(directory), [], studies._perform
+    lock, order, train = FolderLock(directory), [], studies._perform
 
     def perform(study, taken, *rest):
         order.append([trial.number for trial in taken])
         if order[-1] == [0] and len(order) > 3:
             lock.close()  # by now, the other process has ended
-        return tell(study, taken, *rest)
+        return train(study, taken, *rest)
 
     monkeypatch.setattr(studies, "_perform", perform)
     assert studies.work(place, None, True, 1, at_once) == 0
@@ -272,7 +272,7 @@ def done(folder: Path) -> dict[Path, int]:
 
 
 def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost(place, tmp_path):
-    """SIGKILL hits the sweep alone: its worker, told by nobody, must save, end and let go of its trial."""
+    """SIGKILL hits the sweep alone: its worker, which gets no signal, must save, end and let go of its trial."""
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
         sys.executable, "-m", "imbalance", "sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",

@@ -191,7 +191,7 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
 
 
 def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkeypatch):
-    """The scaler skips every step; in a run of a few it has not yet come down to where it can be told."""
+    """The scaler skips every step; in a run of a few it has not yet come down far enough to show."""
     make = loop.make_learner
 
     def with_scaler(*args):

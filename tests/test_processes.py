@@ -202,7 +202,7 @@ def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=env)
 
 
-def test_accelerate_launches_two_processes_of_which_one_speaks(config):
+def test_accelerate_launches_two_processes_of_which_one_prints(config):
     form = (
         "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
     )

@@ -155,7 +155,7 @@ def test_bf16_is_in_the_model_only(config, tmp_path, monkeypatch):
 
 
 def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
-    """Of images with one channel the two layouts are one, so the second layer tells."""
+    """Of images with one channel the two layouts are one, so it takes a second layer."""
     seen = set()
 
     def model(input_shape, num_classes: int) -> nn.Module:
