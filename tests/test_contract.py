@@ -212,7 +212,7 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bits(entry, whole, tmp_pat
 
 
 @pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
-def test_a_divergence_is_told_and_can_be_replayed(entry, tmp_path):
+def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
     config = config_of(entry)
     config.optim.lr = 1e308
     with pytest.raises(

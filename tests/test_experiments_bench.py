@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; how fast anything is, it alone tells."""
+"""The benchmark measures what it says; how fast anything is, only it can say."""
 
 import json
 

@@ -18,7 +18,7 @@ from imbalance.output import one_line
 class FirstRun:
     """The selected model of a finished run, on the training split.
 
-    logits: (N, K); of a debug run, which has judged one batch, the rest are 0 but for the target's.
+    logits: (N, K); of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
     targets: (N,).
     """
 

@@ -167,7 +167,7 @@ def forward(
     In several parts, for want of memory, the terms are first computed without a graph. By the chain rule the derivative
     of the objective by each of their rows is then the row's coefficient, with which every part is computed again and
     goes backward by itself. That is the step of the whole batch for every objective, also one that mixes examples, for
-    about a third more time; only batch normalisation can tell, which sees one part.
+    about a third more time; only batch normalisation differs, which sees one part.
     """
     accelerator, objective = learner.accelerator, learner.objective
     world = accelerator.num_processes  # the processes' gradients are averaged, where their sum is meant
