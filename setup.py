@@ -51,6 +51,7 @@ setup(
         "torchvision>=0.19",
         "accelerate>=1.0",
         "ml-collections>=1.0",
+        "absl-py>=2.0",
         "numpy>=1.26",
         "scipy>=1.11",
         "wandb>=0.18",

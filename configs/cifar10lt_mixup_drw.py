@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     config.debug = False  # one batch of train, val and test through everything
     config.work_dir = "runs"
-    config.data_dir = "data"  # holds cifar-10; python -m imbalance.data download cifar10 fetches it
+    config.data_dir = "data"  # holds cifar-10; imbalance data download cifar10 fetches it
     config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
 
     config.data = create(

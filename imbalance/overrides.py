@@ -1,8 +1,8 @@
 """What a command line changes in a config: `--config.optim.lr=0.05 --config.loss.name=poly …`.
 
-A value is read as what the config file has in its place: a number, a name, `8,8` or `cat,dog` for a tuple. A section
-whose name changes starts afresh, for its keys are those of another function: what the new one asks for must be said as
-well, and is read as its signature says.
+A value is read as what the config file has in its place, by absl and ml_collections: a number, a name, `8,8` or `cat,dog`
+for a tuple. A section whose name changes starts afresh, for its keys are those of another function: what the new one asks
+for must be said as well, and is read as its signature says, by pydantic, since the file has nothing in its place.
 """
 
 import ast
@@ -11,7 +11,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from imbalance.config import flatten, tables
 from imbalance.errors import BadInput
@@ -68,7 +69,8 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         if not isinstance(section, ConfigDict) or last not in section:
             raise BadInput(f"config.{key}: no such key{nearest_keys(key, config)}")
         if isinstance(value, Written):
-            value = as_before(key, value, section[last])
+            read(config, key, value)
+            continue
         if isinstance(section[last], ConfigDict):
             if not isinstance(value, Mapping):
                 raise BadInput(f"config.{key}: a section, not a value; say {PREFIX}{key}.name=…, and so on")
@@ -104,44 +106,35 @@ def annotation(path: str, name: str, key: str) -> Any:
         return None
 
 
-def as_before(key: str, text: str, before: Any) -> Any:
-    """What `text` says where `before` stands."""
-    flag = f"{PREFIX}{key}={text}"
-    if isinstance(before, bool):
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise BadInput(f"{flag}: not True or False")
-        return text.lower() in ("true", "1")
-    if isinstance(before, int | float):
-        try:
-            return type(before)(text)
-        except ValueError:
-            raise BadInput(f"{flag}: not {'an integer' if isinstance(before, int) else 'a number'}") from None
-    if isinstance(before, ConfigDict):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            return str(text)
-    if isinstance(before, tuple):
-        try:
-            return as_tuple(text)
-        except (ValueError, SyntaxError):
-            raise BadInput(f"{flag}: not values with commas between them") from None
-    return str(text)
+KINDS = ((bool, "True or False"), (int, "an integer"), (float, "a number"), (tuple, "values with commas between them"))
 
 
-def as_tuple(text: str) -> tuple:
-    """`8,8`, `(8, 8)`, `[8]`, `8`, `cat,dog` and `('cat', 'dog')`; names need no quotes."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+def read(config: ConfigDict, key: str, text: str) -> None:
+    """Let ml_collections and absl read what the command line says of a key that there is, and set it."""
+    before, values = find(config, key), flags.FlagValues()
+    refusal = (
+        f"{PREFIX}{key}={text}: not {next((words for kind, words in KINDS if isinstance(before, kind)), 'a value')}"
+    )
+    if isinstance(before, tuple) and not is_literal(text):  # to them, `cat,dog` is one name, and so is `(8,`
         if set("()[]{}'\"") & set(text):
-            raise
-        return tuple(part.strip() for part in text.split(","))
-    return with_tuples(value if isinstance(value, tuple | list) else (value,))
+            raise BadInput(refusal)
+        text = str(tuple(name.strip() for name in text.split(",")))
+    argv = ["", f"{PREFIX}{key}={text}"]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=False, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error:
+        if isinstance(before, ConfigDict):
+            refusal = f"config.{key}: a section, not a value; say {PREFIX}{key}.name=…, and so on"
+        raise BadInput(refusal) from None
 
 
-def with_tuples(value: Any) -> Any:
-    return tuple(map(with_tuples, value)) if isinstance(value, list | tuple) else value
+def is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    return True
 
 
 def nearest_keys(key: str, config: ConfigDict) -> str:

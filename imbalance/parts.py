@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from imbalance.errors import BadInput
+from imbalance.methods.provided import FirstRun
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.schema import By, Table, bind, check_values, entry, fields
@@ -92,7 +93,7 @@ def example_weights(
     epoch: int = 0,
     epochs: int = 1,
     sampler: Mapping[str, Any] | None = None,
-    errors: Tensor | None = None,
+    logits: Tensor | None = None,
     **values: Any,
 ) -> Tensor:
     """(N,) float32 how much each training example counts, mean 1: `(w * loss(logits, targets)).mean()`.
@@ -102,13 +103,15 @@ def example_weights(
         targets, groups: as for `EpochSampler`.
         epoch, epochs: for weights that change, which are to be asked for anew in each epoch.
         sampler: the section of an annealed sampler, for "residual".
-        errors: (N,) which examples a first model got wrong, for "just_train_twice".
+        logits: (N, K) of a first model, for "just_train_twice".
         values: what a config's section says beside the name, such as `by="class", exponent=1.0`.
 
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
     """
-    provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler, "errors": errors}
+    provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
+    if logits is not None:
+        provided["first"] = FirstRun(logits.cpu(), provided["targets"])
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 

@@ -73,7 +73,6 @@ EXAMPLES = {
     ("head", "dfr"): (dict(inverse_penalties=(0.3, 1.0), fits=2), {}),
     ("model", "linear"): (dict(init="default"), {}),
     ("model", "mlp"): (dict(hidden=(8,)), {}),
-    ("model", "linear_cosine"): (dict(init="default"), {}),
     ("model", "mlp_cosine"): (dict(hidden=(8,)), {}),
     ("optim", "sgd"): (dict(lr=0.1, momentum=0.9, weight_decay=0.01), {}),
     ("optim", "adam"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01), {}),
@@ -81,7 +80,7 @@ EXAMPLES = {
 }
 # The models that need images larger than these; batch normalisation sees one part, and is refused in many processes.
 LARGER = {"convnet", "lenet", "resnet18", "resnet34", "resnet50", "resnet20", "resnet32"}
-LARGER |= {f"{name}_cosine" for name in LARGER}
+LARGER |= {f"{name}_cosine" for name in LARGER} | {"linear_cosine"}  # whose one setting has one value
 # Other settings than twice the example's, where that is none.
 OTHERS = {
     "by": lambda by: "class" if by == "group" else "group",

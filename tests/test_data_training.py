@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from data_files import make_waterbirds
 from ml_collections.config_dict import create
 
+from imbalance.config import load
 from imbalance.data import class_map, new_classes
-from imbalance.methods.heads import fit_head
+from imbalance.methods.heads import HEADS, fit_head
+from imbalance.methods.tags import tagged
+from imbalance.schema import Fraction
 from imbalance.training.loop import train
 
 COUNTS = ((20, 6, 4, 10), (4, 4, 4, 4), (4, 4, 4, 4))
@@ -122,3 +126,25 @@ def test_a_class_map_of_a_class_map_and_of_stored_images(tmp_path):
     assert dataset.class_counts(dataset.train).tolist() == [14, 26]
     assert dataset.group_counts(dataset.train).tolist() == list(COUNTS[0])
     assert dataset.val.inputs[0:3].shape == (3, 3, 16, 16)
+
+
+def test_what_a_head_keeps_for_later_no_step_sees(tmp_path, monkeypatch):
+    """A quarter of every group; without it the counts that a method is told are smaller."""
+    seen = {}
+
+    @tagged(held_out=lambda section: section.fraction)
+    def kept(head, dataset, features, group_counts, *, fraction: Fraction):
+        seen.update(features=features("held_out"), counts=group_counts, dataset=dataset)
+        return head.weight, head.bias
+
+    monkeypatch.setitem(HEADS, "kept", kept)
+    config = load(ROOT / "configs" / "colored_digits_erm.py")
+    config.head = create(name="kept", fraction=0.25)
+    config.trainer.epochs = 1
+    train(config, tmp_path)
+    of_train, held_out = seen["dataset"].train, seen["dataset"].held_out
+    assert seen["counts"].tolist() == [315, 16, 5, 95] == torch.bincount(of_train.groups).tolist()
+    assert torch.bincount(held_out.groups).tolist() == [105, 6, 2, 32]
+    assert not set(of_train.indices.tolist()) & set(held_out.indices.tolist())
+    assert seen["features"].shape == (145, 128)
+    assert len(np.load(tmp_path / "predictions" / "train.npz")["targets"]) == 431

@@ -155,8 +155,9 @@ def test_weights_are_those_of_the_labels():
     torch.testing.assert_close(by_group, torch.ones(len(TARGETS)))
     deferred = [example_weights("deferred", TARGETS, epoch=e, by="class", beta=0.9, start_epoch=2) for e in (1, 2)]
     assert deferred[0].unique().numel() == 1 and deferred[1].unique().numel() == 2
-    errors = torch.arange(len(TARGETS)) < 5
-    jtt = example_weights("just_train_twice", TARGETS, errors=errors, first_epochs=1, upweight=4.0)
+    predicted = torch.where(torch.arange(len(TARGETS)) < 5, 1 - TARGETS, TARGETS)
+    logits = torch.nn.functional.one_hot(predicted)
+    jtt = example_weights("just_train_twice", TARGETS, logits=logits, first_epochs=1, upweight=4.0)
     torch.testing.assert_close(jtt[0] / jtt[-1], torch.tensor(4.0))
     assert WEIGHTS.keys() >= {"importance", "deferred", "just_train_twice"}
 

@@ -14,6 +14,7 @@ from imbalance.data.augment import Augmentation
 from imbalance.data.store import Stored
 from imbalance.errors import BadInput
 from imbalance.schema import By
+from imbalance.seeds import derived_seed
 
 Profile = Literal["none", "exp", "step"]
 Labels = Callable[[By], tuple[Tensor, Tensor]]  # by class or group: each example's (N,), and the counts of all
@@ -72,6 +73,7 @@ class Dataset:
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
         a new head is fitted, on whose val and test it is judged.
     probe_strength: the inverse of that head's L2 penalty.
+    held_out: what a method keeps of the training examples for later, which are then not in train; see `hold_out`.
     preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
         trained model keeps it: see `imbalance.inference`.
     notes: what the reader of a log should know of how the data was read, a line each.
@@ -87,6 +89,7 @@ class Dataset:
     augmentations: tuple[Augmentation, ...] = ()
     probe: "Dataset | None" = None
     probe_strength: float = 0.0
+    held_out: Split | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -97,8 +100,16 @@ class Dataset:
 
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Dataset":
         """All splits on `device`, so that a batch is a gather there."""
-        splits = {name: getattr(self, name).to(device, dtype, layout) for name in ("train", "val", "test")}
+        names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
+        splits = {name: getattr(self, name).to(device, dtype, layout) for name in names}
         return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype, layout))
+
+    def hold_out(self, fraction: float, seed: int) -> "Dataset":
+        """The same, where `fraction` of each group of train is no longer in it but is `held_out`."""
+        rng = np.random.default_rng(derived_seed(seed, "held out"))
+        rest, held_out = stratified_split(self.train.groups.numpy(), fraction, rng)
+        train, held_out = (self.train.subset(torch.from_numpy(rows)) for rows in (rest, held_out))
+        return replace(self, train=train, held_out=held_out)
 
     @property
     def num_classes(self) -> int:

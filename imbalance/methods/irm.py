@@ -8,9 +8,10 @@ from torch import Tensor
 from imbalance.errors import BadInput
 from imbalance.methods.method import Objective, group_means
 from imbalance.methods.tags import Tags
-from imbalance.schema import Natural, NonNegative
+from imbalance.schema import Natural, NonNegative, checked
 
 
+@checked
 class InvariantRisk(Objective):
     """The mean of w·ℓ, plus `penalty` times the mean over environments of the squared slope of their risk.
 

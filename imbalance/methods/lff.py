@@ -10,9 +10,10 @@ from imbalance.margins import at_least_float32
 from imbalance.methods.batch import Batch, Loss
 from imbalance.methods.method import Objective
 from imbalance.methods.tags import Tags
-from imbalance.schema import Fraction, Positive
+from imbalance.schema import Fraction, Positive, checked
 
 
+@checked
 class LearningFromFailure(Objective):
     """The mean of w·W·ℓ(f_D), plus that of the generalised cross-entropy of a biased network f_B.
 

@@ -19,7 +19,8 @@ class Tags:
         draws at every seed, no random numbers or statistics in the model, and no memory in the objective.
     chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
     first_run: from the config, that of a run to be made beforehand; its predictions on train are given as `first`.
-    held_out: from the section, the fraction of train that no step sees, as the split `held_out` of the data set.
+    held_out: of a head, from its section: the fraction of each group of train that no step sees; `features("held_out")`
+        are then what the model makes of it, `dataset.held_out` its labels.
     """
 
     balances: bool = False

@@ -17,15 +17,17 @@ from imbalance.config import first_run
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.memory import available_memory
+from imbalance.methods.heads import HEADS
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.method import Objective, as_objective
 from imbalance.methods.mixing import MIXINGS, Mix
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.methods.provided import Given, read_first_run
 from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.tags import tags_of
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
-from imbalance.schema import bind, build
+from imbalance.schema import bind, build, entry
 from imbalance.seeds import derived_seed, generator
 from imbalance.training.budget import MemoryBudget
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -77,6 +79,9 @@ def make_learner(
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     dataset = dataset or load_dataset(config)
+    identity = digest(dataset) if accelerator.is_main_process else {}
+    if of_section := tags_of(entry(HEADS, config.head.name)).held_out:
+        dataset = dataset.hold_out(of_section(config.head), config.seed)
     targets = dataset.train.targets
     first = None
     if first_run(config):
@@ -132,7 +137,7 @@ def make_learner(
     return Learner(
         accelerator,
         dataset.to(device, dtype, layout),
-        digest(dataset) if accelerator.is_main_process else {},
+        identity,
         given,
         sampler,
         weights,

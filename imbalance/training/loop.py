@@ -1,7 +1,9 @@
 """The training loop: from a config to a score.
 
-A method acts in four places, and the loop goes through them in this order: the sampler draws an epoch's examples, the
-weights say how much each counts, the loss gives one value an example, the objective makes them one scalar.
+The loop goes through a config in the order in which data flow: the sampler draws an epoch's examples, the weights say
+how much each counts, they are mixed, the method computes its terms of each (always a loss), and its objective makes
+them one scalar. A first run comes before all of it, a new head after it. The step itself is in `imbalance.training.step`,
+and is the same for parts of a batch and for several processes; `imbalance.training.batched` stacks it.
 """
 
 from collections.abc import Mapping
