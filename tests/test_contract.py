@@ -72,6 +72,7 @@ EXAMPLES = {
     ("head", "logit_adjusted"): (dict(tau=1.0), {}),
     ("head", "tau_normalised"): (dict(tau=0.7), {}),
     ("head", "crt"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
+    ("head", "lws"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
     ("head", "dfr"): (dict(inverse_penalties=(0.3, 1.0), fits=2), {}),
     ("model", "linear"): (dict(init="default"), {}),
     ("model", "mlp"): (dict(hidden=(8,)), {}),
