@@ -47,6 +47,7 @@ EXAMPLES = {
     ("weights", "just_train_twice"): (dict(first_epochs=1, upweight=5.0), {}),
     ("mix", "none"): (dict(), {}),
     ("mix", "mixup"): (dict(alpha=0.5), {}),
+    ("mix", "remix"): (dict(alpha=0.5, kappa=2.0, tau=0.5), {}),
     ("mix", "lisa"): (dict(alpha=2.0, same_label=0.5), BY_GROUP),
     ("loss", "cross_entropy"): (dict(), {}),
     ("loss", "poly"): (dict(alpha=0.5, left="logistic"), dict(optim__lr=0.5)),
