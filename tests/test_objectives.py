@@ -15,6 +15,8 @@ EXAMPLES = {
     "cvar": dict(level=0.3),
     "worst_group": dict(),
     "irm": dict(environments="group", penalty=0.5, warmup_steps=0),
+    "coral": dict(environments="group", penalty=2.0),
+    "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
     "lff": dict(amplification=0.7, decay=0.3),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
@@ -26,6 +28,7 @@ TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
 # What some methods compute beside the losses.
 COLUMNS = {
     "losses": LOSSES,
+    "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
@@ -44,7 +47,7 @@ def gradients(objective, steps=3):
         columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
         value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
         found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
-    return torch.stack(found) if objective.columns else found[0]
+    return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
 
 def test_every_objective_is_tested():

@@ -2,12 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Loss
 from imbalance.methods.tags import Tags
+
+Environments = Literal["group", "attribute"]
 
 
 class Objective(nn.Module):
@@ -91,3 +95,15 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
     counts = torch.bincount(groups, minlength=num_groups)
     sums = losses.new_zeros(num_groups).index_add(0, groups, losses)
     return sums / counts.clamp(min=1), counts > 0
+
+
+def count_environments(environments: Environments, num_classes: int, num_groups: int) -> int:
+    """How many there are; an example of group g is in environment g mod that, as g = class · attributes + attribute."""
+    if environments == "group":
+        return num_groups
+    if num_groups <= num_classes or num_groups % num_classes:
+        raise BadInput(
+            "config.objective.environments: 'attribute' needs groups that are classes times attributes; this data "
+            f"set has {num_classes} classes and {num_groups} groups"
+        )
+    return num_groups // num_classes

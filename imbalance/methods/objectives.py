@@ -10,6 +10,7 @@ Those that need more than the losses have a file of their own: see `imbalance.me
 import torch
 from torch import Tensor
 
+from imbalance.methods.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.irm import InvariantRisk
 from imbalance.methods.lff import LearningFromFailure
 from imbalance.methods.method import Objective, group_means
@@ -113,5 +114,7 @@ OBJECTIVES = {
     "cvar": CVaR,
     "worst_group": WorstGroup,
     "irm": InvariantRisk,
+    "coral": CorrelationAlignment,
+    "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
 }
