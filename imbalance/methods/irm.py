@@ -48,8 +48,10 @@ class InvariantRisk(Objective):
         environments = groups % self.count  # group = class · attributes + attribute; all of `count` groups stay
         of_each, seen = group_means(weights * slopes, environments, self.count)
         penalty = (of_each**2).sum() / seen.sum()
-        factor = self.penalty if self.penalty <= 1 else torch.where(self.steps < self.warmup_steps, 1.0, self.penalty)
+        risk = (weights * losses).mean()
+        warms_up = self.steps < self.warmup_steps
         if self.training:
             self.steps += 1
-        value = (weights * losses).mean() + factor * penalty
-        return value / factor if self.penalty > 1 else value
+        if self.penalty <= 1:
+            return risk + self.penalty * penalty
+        return torch.where(warms_up, risk, risk / self.penalty) + penalty  # λ itself may be more than float32 has
