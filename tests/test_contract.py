@@ -71,6 +71,7 @@ EXAMPLES = {
     ("head", "tau_normalised"): (dict(tau=0.7), {}),
     ("head", "crt"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
     ("head", "dfr"): (dict(inverse_penalties=(0.3, 1.0), fits=2), {}),
+    ("head", "afr"): (dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5), {}),
     ("model", "linear"): (dict(init="default"), {}),
     ("model", "mlp"): (dict(hidden=(8,)), {}),
     ("model", "mlp_cosine"): (dict(hidden=(8,)), {}),

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.errors import BadInput, Diverged
+from imbalance.methods.afr import afr
 from imbalance.methods.losses import cross_entropy, share
 from imbalance.methods.samplers import balanced, rows_of_each, shuffled
 from imbalance.schema import By, Count, Fraction, NonNegative, Positive
@@ -205,4 +206,11 @@ def fit_head(features: Tensor, targets: Tensor, strength: float) -> nn.Linear:
     return head
 
 
-HEADS = {"none": none, "logit_adjusted": logit_adjusted, "tau_normalised": tau_normalised, "crt": crt, "dfr": dfr}
+HEADS = {
+    "none": none,
+    "logit_adjusted": logit_adjusted,
+    "tau_normalised": tau_normalised,
+    "crt": crt,
+    "dfr": dfr,
+    "afr": afr,
+}
