@@ -33,7 +33,7 @@ def afr(
     """The last layer, trained further by gradient descent on a held-out share of train, of Σ_i μ_i ℓ_i + λ ‖w − w_0‖².
 
     Qiu, Potapczynski, Izmailov and Wilson, "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML
-    2023, section 4: μ_i ∝ β_y exp(−γ p_y), p_y being what the trained layer w_0 gives the right class, β_y the inverse
+    2023: μ_i ∝ β_y exp(−γ p_y), p_y being what the trained layer w_0 gives the right class, β_y the inverse
     of the class's count, Σ μ = 1; ℓ is cross-entropy. As in their code (github.com/AndPotap/afr) every step is on all of
     the share, from w_0, without momentum, and the penalty is on the bias too. Their code evaluates val after every step
     and keeps the best; here the last step counts. Their Waterbirds features are of ten augmented copies, these of one
@@ -42,9 +42,10 @@ def afr(
     Args:
         fraction: of each class of train that the layer is refitted to, and that nothing is trained on before; 0.2 in
             the paper.
-        gamma: γ; 0 for no weights but those of the classes. 4 to 20 tried in the paper, on images.
-        penalty: λ.
-        steps, lr: of the descent; 500 and 0.02 for Waterbirds, 100 and 0.01 for CelebA.
+        gamma: γ; 0 for no weights but those of the classes. In the commands of their repository 14 for Waterbirds, 1.8
+            for CelebA.
+        penalty: λ; 0.2 and 0 there.
+        steps, lr: of the descent; 500 and 0.02, 100 and 0.01 there.
     """
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from imbalance.data import Dataset
 from imbalance.errors import BadInput, Diverged
 from imbalance.methods.afr import afr
+from imbalance.methods.disagreement import disagreement, hold_out
 from imbalance.methods.losses import cross_entropy, share
 from imbalance.methods.samplers import balanced, rows_of_each, shuffled
 from imbalance.schema import By, Count, Fraction, NonNegative, Positive
@@ -212,5 +213,7 @@ HEADS = {
     "tau_normalised": tau_normalised,
     "crt": crt,
     "dfr": dfr,
+    "hold_out": hold_out,
     "afr": afr,
+    "self": disagreement,
 }
