@@ -52,16 +52,24 @@ def test_ascent_finds_the_best_of_all_assignments(seed):
 def test_of_two_classes_the_environments_are_what_is_right_and_what_is_wrong():
     logits, targets = predictions(200, 2)
     first = FirstRun(logits - logits.mean(1, keepdim=True), targets)
-    method = EnvironmentInference(targets, 1 - targets, 2, 2, 0, first, **ASCENT)
-    environments = (method.inferred % 2).bool()
+    method = EnvironmentInference(targets, 1 - targets, 2, 0, first, **ASCENT)
+    environments = method.environments.bool()
     assert environments.equal(first.errors) or environments.equal(~first.errors)
     wrong = f"{first.errors.sum()} of 200 errors"
-    assert wrong in method.notes[0] and method.inferred.div(2, rounding_mode="floor").equal(targets)
+    assert wrong in method.notes[0] and method.inferred.equal(2 * targets + method.environments)
+
+
+def test_an_environment_that_lacks_a_class_makes_no_empty_group():
+    """A first run that predicts one class: its errors are all of the other."""
+    _, targets = predictions(50, 2)
+    logits = torch.tensor([1.0, -1.0], dtype=torch.float64).expand(50, 2)
+    method = EnvironmentInference(targets, targets, 2, 0, FirstRun(logits, targets), **ASCENT)
+    assert method.inferred.equal(targets) and method.log_weights.isfinite().all()
 
 
 def test_it_is_group_dro_on_the_inferred_groups_whatever_the_true_ones_are():
     logits, targets = predictions(40, 2)
-    ours = EnvironmentInference(targets, targets, 2, 2, 0, FirstRun(logits, targets), **ASCENT)
+    ours = EnvironmentInference(targets, targets, 2, 0, FirstRun(logits, targets), **ASCENT)
     counts = torch.bincount(ours.inferred, minlength=4)
     theirs = GroupDRO(counts, step_size=0.1, size_adjustment=0.5)
     rows = torch.arange(5, 40, 3)
@@ -82,9 +90,9 @@ def test_a_run_keeps_its_environments_and_says_what_they_are_made_of(tmp_path):
     config = load(ROOT / "configs" / "colored_digits_eiil.py")
     config.trainer.epochs = 2
     train(config, tmp_path)
-    kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["objective"]["inferred"]
+    kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["objective"]["environments"]
     saved = np.load(tmp_path / "first" / "predictions" / "train.npz")
-    assert kept.div(2, rounding_mode="floor").tolist() == saved["targets"].tolist()
-    made_of = [np.bincount(saved["groups"][(kept % 2 == e).numpy()], minlength=4).tolist() for e in (0, 1)]
+    assert kept.shape == saved["targets"].shape
+    made_of = [np.bincount(saved["groups"][(kept == e).numpy()], minlength=4).tolist() for e in (0, 1)]
     log = (tmp_path / "log.txt").read_text()
     assert f"inferred environments: 0 has {made_of[0]} of each group, 1 has {made_of[1]}; " in log

@@ -66,7 +66,6 @@ class EnvironmentInference(GroupDRO):
         self,
         targets: Tensor,
         groups: Tensor,
-        num_classes: int,
         num_groups: int,
         seed: int,
         first: FirstRun,
@@ -79,10 +78,11 @@ class EnvironmentInference(GroupDRO):
     ):
         of_each = slopes(lambda logits: cross_entropy(logits, targets), first.logits.double())
         environments = infer_environments(of_each, ascent_steps, ascent_lr, generator(seed, "environments"))
-        inferred = 2 * targets + environments
-        counts = torch.bincount(inferred, minlength=2 * num_classes)
+        # Only those that have examples: a first run that predicts one class leaves two of four empty.
+        _, inferred, counts = (2 * targets + environments).unique(return_inverse=True, return_counts=True)
         super().__init__(counts, step_size=step_size, size_adjustment=size_adjustment)
-        self.register_buffer("inferred", inferred)
+        self.register_buffer("environments", environments)
+        self.register_buffer("inferred", inferred, persistent=False)
         made_of = [torch.bincount(groups[environments == e], minlength=num_groups).tolist() for e in (0, 1)]
         self.notes = (
             f"inferred environments: 0 has {made_of[0]} of each group, 1 has {made_of[1]}; "
