@@ -1,8 +1,9 @@
 """Colored digits: automatic feature reweighting.
 
-Qiu et al., "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML 2023: ERM on four fifths of train, and
-then the last layer trained further on the rest, where what the model is unsure of counts more. Uses no groups in training.
-Val's groups select the epoch. Nothing is downloaded.
+Qiu et al., "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML 2023: ERM on four fifths of
+train, and then the last layer trained further on the rest, where what the model is unsure of counts more. Uses no
+groups in training. Val's groups select the epoch and, among a few values of each, chose γ and λ. Worst group 66 % and
+average 82 % on test with seed 0. Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_afr.py
 """
@@ -34,7 +35,7 @@ def get_config() -> ConfigDict:
     config.model = create(name="mlp", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
     config.optim.schedule = create(name="constant", warmup_epochs=0)
-    config.head = create(name="afr", fraction=0.2, gamma=4.0, penalty=0.1, steps=500, lr=0.1)
+    config.head = create(name="afr", fraction=0.2, gamma=5.0, penalty=0.0, steps=500, lr=1.0)
 
     config.trainer = create(
         epochs=100,

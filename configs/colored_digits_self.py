@@ -1,9 +1,10 @@
 """Colored digits: SELF, by early-stop disagreement.
 
-LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023: ERM on four
+LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023: ERM on three
 fifths of train, and then the last layer trained further on the examples of the rest on which a model of few epochs
-disagrees with it most, classes counting equally. This one command trains both. Uses no groups in training. Val's groups
-select the epoch. Nothing is downloaded.
+disagrees with it most, classes counting equally. This one command trains both. Uses no groups in training. Val's
+groups select the epoch. Of 16 settings tried with seed 0 the best on val, this one, is no better than the same model
+without it: worst group 43 % and average 73 % on test. Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_self.py
 """
@@ -35,7 +36,7 @@ def get_config() -> ConfigDict:
     config.model = create(name="mlp", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
     config.optim.schedule = create(name="constant", warmup_epochs=0)
-    config.head = create(name="self", fraction=0.2, first_epochs=2, share=0.3, steps=250, batch_size=32, lr=0.1)
+    config.head = create(name="self", fraction=0.4, first_epochs=1, share=0.1, steps=250, batch_size=32, lr=0.1)
 
     config.trainer = create(
         epochs=100,
