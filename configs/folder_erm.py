@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
         deterministic=False,  # the same bits on a GPU too
     )
     config.callbacks = create(
-        select="best",  # or "last"
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
         monitor="val/balanced_accuracy",
         patience=0,  # evaluations without a better monitored metric before training ends; 0: never
         stop_at_interpolation=False,  # end after an epoch whose every prediction was right

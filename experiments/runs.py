@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from ml_collections import ConfigDict
 from imbalance.config import config_file, load, run_directory, validate
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.overrides import override
+
+from .progress import Line, standing
 
 JOBS = os.cpu_count() or 1  # runs at a time, by default; they divide cores and GPUs
 AT_ONCE = 16  # most runs that differ in seed, rate and weights only to train as one batched model, where that is faster
@@ -65,8 +67,9 @@ def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
     """Train what is not done yet, the runs of a batch at once, by `jobs` processes; the summary of each run directory."""
-    runs, found = sum(map(len, batches)), {}
-    with workers(min(len(batches), jobs)) as pool:
+    runs, found = [run for batch in batches for run in batch], {}
+    before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
+    with workers(min(len(batches), jobs)) as pool, Line() as line:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
         told = set()
         while waiting:
@@ -85,7 +88,13 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     }
                     continue
                 found |= {run.directory: summary for run, summary in zip(batch, summaries)}
-                print(f"{len(found)} of {runs} runs", file=sys.stderr, flush=True)
+                scores: dict[str, list[float]] = {}
+                for directory, summary in found.items():
+                    setting = "/".join(directory.parts[-3:-1])
+                    scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
+                running = min(jobs, len(waiting))
+                early = len(before & found.keys())
+                line.tell(standing(len(runs), len(found), early, running, scores, line.seconds), last=not waiting)
     return found
 
 

@@ -9,12 +9,20 @@ APART = ("config.seed", "config.work_dir", "config.data_dir", "config.debug")  #
 
 
 def own_rule(row: Row) -> dict[str, str]:
-    """What chose the weights that a run was tested with, and which labels of val that reads."""
-    monitor = row["config.callbacks.monitor"]
-    if row["config.callbacks.select"] == "last":
-        return {"name": "last epoch", "labels": "none"}
-    labels = "val groups" if "group" in monitor or "adjusted" in monitor else "val classes"
-    return {"name": f"best {monitor.removeprefix('val/').replace('_', ' ')}", "labels": labels}
+    """What chose the weights that a run was tested with, the head included, and which labels of val that reads."""
+    monitor, head = row["config.callbacks.monitor"], row.get("config.head.name", "none")
+    last = row["config.callbacks.select"] == "last"
+    name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
+    read = [] if last else [monitor]
+    read += {"dfr": ["groups"], "temperature": ["classes"], "thresholds": [str(row.get("config.head.metric"))]}.get(
+        head, []
+    )
+    if head != "none":
+        name += f", head {head}"
+    labels = (
+        "val groups" if any("group" in of or "adjusted" in of for of in read) else "val classes" if read else "none"
+    )
+    return {"name": name, "labels": labels}
 
 
 def varying(firsts: list[Row]) -> list[str]:

@@ -150,6 +150,22 @@ def apart(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
+    """The setting with the best mean score over its seeds, that score, and of its runs the best one's directory."""
+    complete = {point: [trial for trial in trials if trial.value is not None] for point, trials in by_point.items()}
+    means = {point: sum(t.value for t in trials) / len(trials) for point, trials in complete.items() if trials}
+    if not means:
+        return {"setting": None, "score": None, "seeds": 0, "best": None}
+    point = max(means, key=means.__getitem__)
+    best = max(complete[point], key=lambda trial: trial.value)
+    return {
+        "setting": dict(point),
+        "score": means[point],
+        "seeds": len(complete[point]),
+        "best": best.user_attrs["run_directory"],
+    }
+
+
 def report(place: Place, crashed: int) -> int:
     """Print the mean of the score over seeds for every point, and one line of JSON."""
     found = studies.points_of(studies.open_study(place))
@@ -166,9 +182,8 @@ def report(place: Place, crashed: int) -> int:
         )
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
     print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
-    complete = [(point, trial) for point, trial in found if trial.value is not None]
-    best = max(complete, key=lambda pair: pair[1].value, default=None)
-    print(json.dumps({"study": place.url, "trials": counts, "best": best and best[1].user_attrs["run_directory"]}))
+    best = best_setting(by_point)
+    print(json.dumps({"study": place.url, "trials": counts, **best}))
     left = counts.get("unfinished", 0)
     if left:
         print(f"{left} trials unfinished; the same command goes on", file=sys.stderr)

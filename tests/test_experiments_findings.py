@@ -155,13 +155,13 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
 
     assert findings.paper_table(tmp_path).startswith("No run of these rows")
     results.add(
-        "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.62 + seed / 100, 0.63) for seed in (0, 1)]
+        "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.622 + seed / 100, 0.63) for seed in (0, 1, 2)]
     )
-    results.add("rows", tmp_path, [of("cifar_poly_exponent15", 2, "diverged", "", "")])
+    results.add("rows", tmp_path, [of("cifar_poly_exponent15", 3, "diverged", "", "")])
     lines = findings.paper_table(tmp_path).splitlines()[2:]
     assert len(lines) == 2
     assert lines[0].startswith(
-        "| poly IW-Exp, last epoch | cifar_poly_exponent15 | 63.0 ± 1.7 (10) | 62.5 ± 6.4 (2) | yes: -0.5 ± "
+        "| poly IW-Exp, last epoch | cifar_poly_exponent15 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
     )
     assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
-    assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (2)" in lines[1]
+    assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (3)" in lines[1]

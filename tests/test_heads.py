@@ -214,3 +214,55 @@ def test_crt_s_learning_rate_falls_as_half_a_cosine(monkeypatch):
     data = dataset()
     make(CRT | dict(epochs=4, batch_size=len(data.train)), data)
     np.testing.assert_allclose(rates, [0.5 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)])
+
+
+def test_the_temperature_is_that_of_the_largest_likelihood_and_no_prediction_changes():
+    torch.manual_seed(0)
+    data, head = dataset(), torch.nn.Linear(6, 2)
+    with torch.no_grad():
+        head.weight[:, 0] += torch.tensor([-10.0, 10.0])  # of the feature that tells, and far too sure
+        head.bias += torch.tensor([20.0, -20.0])
+    weight, bias = make(dict(name="temperature"), data, head)
+    logits, targets = head(data.val.inputs).detach().double(), data.val.targets
+    found = (weight / head.weight).detach()
+    assert found.min() == pytest.approx(found.max().item(), rel=1e-5)
+    np.testing.assert_allclose((bias / head.bias).detach(), found[0, 0], rtol=1e-5)
+
+    def likelihood(inverse):
+        return torch.nn.functional.cross_entropy(inverse * logits, targets).item()
+
+    grid = np.geomspace(0.01, 100, 2001)
+    losses = [likelihood(inverse) for inverse in grid]
+    assert likelihood(found[0, 0].item()) <= min(losses) + 1e-9
+    assert found[0, 0].item() == pytest.approx(grid[int(np.argmin(losses))], rel=0.01) and found[0, 0] < 1
+    # At the optimum the mean logit of the targets is the mean that the probabilities expect.
+    probability = (found[0, 0] * logits).softmax(1)
+    expected, own = (probability * logits).sum(1).mean(), logits[torch.arange(len(targets)), targets].mean()
+    assert expected.item() == pytest.approx(own.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_thresholds_are_those_of_brute_force(metric, num_classes):
+    torch.manual_seed(1)
+    counts = (70, 20, 15, 40, 30, 12)[: 2 * num_classes]
+    data = dataset(train=counts, val=counts, num_classes=num_classes)
+    head = torch.nn.Linear(6, num_classes)
+    weight, bias = make(dict(name="thresholds", metric=metric, rounds=20), data, head)
+    assert weight is head.weight
+    logits, val = head(data.val.inputs).detach().double(), data.val
+    labels = val.groups if metric == "worst_group_accuracy" else val.targets
+    summary = np.mean if metric == "balanced_accuracy" else np.min
+
+    def value(offsets):
+        right = (logits + torch.as_tensor(offsets)).argmax(1) == val.targets
+        return summary([right[labels == label].double().mean().item() for label in labels.unique()])
+
+    found = value((bias - head.bias).detach().double())
+    assert found >= value(np.zeros(num_classes)) - 1e-12
+    steps = np.linspace(-4, 4, 801)
+    if num_classes == 2:
+        assert found >= max(value([0.0, offset]) for offset in steps) - 1e-12
+    else:  # no single class's offset can make it better
+        at = (bias - head.bias).detach().double().numpy()
+        assert all(found >= value(at + offset * np.eye(3)[k]) - 1e-12 for k in range(3) for offset in steps[::8])

@@ -66,7 +66,7 @@ function drawTradeoff({methods}) {
     const rows = methods.map(method => ({...method, x: summarised(method.setting, x), y: summarised(method.setting, y)}))
       .filter(row => row.x.mean !== null && row.y.mean !== null);
     if (rows.length < 2) return null;
-    const percent = found => 100 * found.mean, named = rows.slice(0, width < 560 ? 6 : 14);
+    const percent = found => 100 * found.mean, named = d3.sort(rows, row => -(row.best || row.isBaseline)).slice(0, width < 560 ? 6 : 14);
     const points = rows.flatMap(row => [...row.x.bySeed].filter(([seed]) => row.y.bySeed.has(seed))
       .map(([seed, value]) => ({x: 100 * value, y: 100 * row.y.bySeed.get(seed)})));
     const plot = Plot.plot({
@@ -74,14 +74,14 @@ function drawTradeoff({methods}) {
       x: {label: "test accuracy, %", nice: true}, y: {label: "test worst group accuracy, %", nice: true},
       marks: [
         Plot.dot(points, {x: "x", y: "y", r: 1.6, fill: "currentColor", fillOpacity: 0.25}),
-        Plot.dot(rows, {x: row => percent(row.x), y: row => percent(row.y), fill: colourOf, symbol: symbolOf, r: 6, stroke: "var(--page)"}),
         Plot.text(apart(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)}))),
           {x: "x", y: "y", text: "label", dx: 9, textAnchor: "start", stroke: "var(--page)", strokeWidth: 3, fill: "currentColor"}),
+        Plot.dot(rows, {x: row => percent(row.x), y: row => percent(row.y), fill: colourOf, symbol: symbolOf, r: 6, stroke: "var(--page)"}),
         Plot.tip(rows, Plot.pointer({x: row => percent(row.x), y: row => percent(row.y), title: row =>
           `${row.label}\naverage ${meanText(row.x, FACTS.metrics[x])}\nworst group ${meanText(row.y, FACTS.metrics[y])}`})),
       ],
     });
-    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, small ones seeds. ★ best by the chosen metric, ◆ compared with."};
+    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, small ones seeds; labels that would lie on another are left out. ★ best by the chosen metric, ◆ compared with."};
   });
 }
 
