@@ -5,6 +5,7 @@ from scipy.optimize import linprog
 
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.provided import FirstRun
 from imbalance.schema import build, fields
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
@@ -18,6 +19,7 @@ EXAMPLES = {
     "coral": dict(environments="group", penalty=2.0),
     "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
     "lff": dict(amplification=0.7, decay=0.3),
+    "eiil": dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1, step_size=0.1, size_adjustment=1.0),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
@@ -37,7 +39,9 @@ COLUMNS = {
 
 def make(name, group_counts=GROUP_COUNTS, **section):
     targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
+    first = FirstRun(torch.linspace(-2, 2, 16, dtype=torch.float64).sin().view(8, 2), targets)
     given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
+    given |= dict(groups=targets, seed=0, first=first)
     return build(OBJECTIVES, dict(name=name, **section), **given)
 
 

@@ -15,6 +15,8 @@ from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.errors import BadInput, Diverged
+from imbalance.methods.afr import afr
+from imbalance.methods.disagreement import disagreement, hold_out
 from imbalance.methods.losses import cross_entropy, share
 from imbalance.methods.samplers import balanced, rows_of_each, shuffled
 from imbalance.schema import By, Count, Fraction, NonNegative, Positive
@@ -366,6 +368,9 @@ HEADS = {
     "crt": crt,
     "lws": lws,
     "dfr": dfr,
+    "hold_out": hold_out,
+    "afr": afr,
+    "self": disagreement,
     "temperature": temperature,
     "thresholds": thresholds,
 }
