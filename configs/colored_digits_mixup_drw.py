@@ -2,9 +2,8 @@
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, with the deferred weights of Cao et al., NeurIPS
 2019, as in the imbalanced-DL library: each part of a mixture has its own class's weight. Class counts are the weights,
-groups nothing. Val's groups select the epoch. The learning rate has the best val worst group of
-0.01, 0.03 and 0.1 with seed 0. Nothing is downloaded. Worst group 57 % and average 95 % on test with seed 0, in a few
-seconds on one core.
+groups nothing. Val's groups select the epoch. The learning rate has the best val worst group of 0.01, 0.03 and 0.1 with
+seed 0. Nothing is downloaded. Worst group 57 % and average 95 % on test with seed 0, in a few seconds on one core.
 
     python main.py --config=configs/colored_digits_mixup_drw.py
 """
