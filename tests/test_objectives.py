@@ -142,3 +142,13 @@ def test_worst_group_is_the_greatest_mean_of_the_groups_that_there_are():
     assert make("worst_group")(LOSSES, WEIGHTS, GROUPS).item() == pytest.approx((3 + 1.25) / 2)
     assert make("worst_group")(-LOSSES, WEIGHTS, GROUPS).item() == pytest.approx(-0.75)
     assert gradients(make("worst_group")).tolist() == [0, 0.5, 0, 0.25]
+
+
+def test_a_group_without_examples_has_no_weight_and_no_infinity_in_group_dro():
+    """Whose state would end the run: -inf is not finite."""
+    dro = OBJECTIVES["group_dro"](torch.tensor([3, 0, 5]), step_size=0.5, size_adjustment=1.0)
+    losses, groups = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 2])
+    for _ in range(50):
+        dro(losses, torch.ones(3), groups)
+    assert dro.log_weights.isfinite().all() and dro.log_weights.exp()[1] == 0
+    assert dro.log_weights.exp().sum().item() == pytest.approx(1)

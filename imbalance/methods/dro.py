@@ -1,10 +1,13 @@
 """Group distributionally robust optimisation."""
 
+import torch
 from torch import Tensor
 
 from imbalance.methods.method import Objective, group_means
 from imbalance.methods.tags import Tags
 from imbalance.schema import NonNegative, Positive, checked
+
+NO_WEIGHT = -1e30  # a logarithm whose exponential is 0
 
 
 @checked
@@ -29,7 +32,9 @@ class GroupDRO(Objective):
         self.step_size = step_size
         self.register_buffer("adjustment", size_adjustment / group_counts.double().clamp(min=1).sqrt())
         # Logarithms, as a loss of some hundreds would overflow the exponential.
-        self.register_buffer("log_weights", (group_counts > 0).double().log().log_softmax(0))
+        # Finite where a group has no examples, too: a state that is not finite ends the run.
+        start = torch.where(group_counts > 0, 0.0, NO_WEIGHT).double()
+        self.register_buffer("log_weights", start.log_softmax(0))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
         means, seen = group_means(weights * losses, groups, len(self.log_weights))

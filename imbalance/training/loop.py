@@ -257,7 +257,7 @@ def finish(run: Run) -> dict[str, Any]:
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
     values = {}
-    for name in ("train", "val", "test", *(["held_out"] if learner.dataset.judged.held_out else [])):
+    for name in ("train", "val", "test", *(["held_out"] if learner.dataset.evaluated.held_out else [])):
         measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
         logits = gathered(kept)
