@@ -261,3 +261,19 @@ def test_runs_trained_at_once_end_each_on_its_own(config, tmp_path):
     assert summaries[1]["reason"].startswith("non-finite update by step 0, ")
     assert_diverged(directories[1])
     assert "parameter features.1.weight, after the step" in forensics.replay(directories[1])
+
+
+class Loud(nn.Module):
+    """Finite in float64 only, in evaluation mode."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs if self.training else inputs * 1e200
+
+
+def test_logits_beyond_float32_in_which_they_are_kept(config, tmp_path, monkeypatch):
+    """They would be inf in predictions/, and the scores made of them nan or a traceback."""
+    loud = lambda input_shape, num_classes: with_head(nn.Sequential(nn.Flatten(), Loud()), 64, num_classes)  # noqa: E731
+    monkeypatch.setitem(MODELS, "loud", loud)
+    config.model = create(name="loud")
+    config.trainer.update(dtype="float64", epochs=1)
+    ends_with_3(config, tmp_path, "non-finite logits on val after step 5, of finite weights")

@@ -82,3 +82,10 @@ def test_a_predictor_that_is_best_in_every_environment_has_no_penalty():
     method = InvariantRisk(2, 2, environments="group", penalty=1e6, warmup_steps=0)
     terms = method.terms(nn.Identity(), CrossEntropy(), examples)
     assert 1e6 * method.value(terms, examples).item() == pytest.approx(terms["losses"].mean().item(), abs=1e-9)
+
+
+def test_a_penalty_beyond_float32_is_no_error():
+    """The risk is divided by λ, which is nowhere made a float32."""
+    losses, weights, slopes = torch.ones(3, 4)
+    method = InvariantRisk(2, 2, environments="group", penalty=1e300, warmup_steps=0)
+    assert method(losses, weights, torch.tensor([0, 0, 1, 1]), slopes=slopes) == 1.0

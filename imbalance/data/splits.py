@@ -105,9 +105,12 @@ class Dataset:
         return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype, layout))
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
-        """The same, where `fraction` of each group of train is no longer in it but is `held_out`."""
+        """The same, where `fraction` of each class of train is no longer in it but is `held_out`.
+
+        Not of each group: the methods that hold a share out read no groups of train.
+        """
         rng = np.random.default_rng(derived_seed(seed, "held out"))
-        rest, held_out = stratified_split(self.train.groups.numpy(), fraction, rng)
+        rest, held_out = stratified_split(self.train.targets.numpy(), fraction, rng)
         train, held_out = (self.train.subset(torch.from_numpy(rows)) for rows in (rest, held_out))
         return replace(self, train=train, held_out=held_out)
 

@@ -229,7 +229,7 @@ class Stack:
         self.names = [name for name, _ in first.learner.model.named_parameters()]
         self.rates = self.weights.new_tensor([member.config.optim.lr for member in self.members])
         _, self.of_losses = stack_module_state([member.learner.loss for member in self.members])
-        model, loss, objective = transposed(first.learner.model), first.learner.loss, first.learner.objective
+        model, loss, objective = transposed(first.learner.model).train(), first.learner.loss, first.learner.objective
 
         def step(parameters, of_loss, *batch):
             batch = Batch(*batch)

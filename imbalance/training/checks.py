@@ -30,7 +30,6 @@ def dry_run(config: ConfigDict, directory: Path) -> None:
     wandb_settings(config)
     check_directory_config(config, directory)
     # Of two stages the first, without which the second cannot be made.
-    staged = config.weights.name == "just_train_twice"
-    learner = make_learner(first_run(config) if staged else config, accelerator, directory)
+    learner = make_learner(first_run(config) or config, accelerator, directory)
     check_data(config, learner.dataset)
     learner.weights(0), learner.sampler(0)

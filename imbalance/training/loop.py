@@ -105,6 +105,8 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in hollow.of_data(config, learner.dataset):
         log.line(f"WARNING: {warning}")
+    for note in learner.objective.notes:
+        log.line(note)
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -255,11 +257,11 @@ def finish(run: Run) -> dict[str, Any]:
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
     values = {}
-    for name in ("train", "val", "test"):
+    for name in ("train", "val", "test", *(["held_out"] if learner.dataset.evaluated.held_out else [])):
         measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
         logits = gathered(kept)
-        if name != "train":
+        if name in ("val", "test"):
             values |= measure_scores(learner.dataset.evaluated, name, logits)
         if log.writes:
             split = getattr(learner.dataset.evaluated, name)

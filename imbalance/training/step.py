@@ -61,12 +61,16 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     when = occasions(number, order) if learner.dataset.augmentations else order
     images = loader(learner, order, when)
     rows = order.to(device)
-    mixed = None
+    of_all = learner.weights(number)
+    weights, mixed = of_all[rows], None
     if mix:
         others = rows[mix.partners.to(device)]
         of_others = loader(learner, order[mix.partners], when[mix.partners])
-        mixed = Partners(train.targets[others], train.groups[others], mix.target_shares), of_others, mix.shares
-    return Epoch(number, rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, mixed)
+        # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
+        own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
+        shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        mixed = Partners(train.targets[others], train.groups[others], shares), of_others, mix.shares
+    return Epoch(number, rows, train.targets[rows], train.groups[rows], weights, images, mixed)
 
 
 def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
