@@ -95,14 +95,15 @@ def mutants_of(path: Path) -> list[tuple[Path, int, str, str]]:
 
 
 def tests_of(path: Path) -> list[str]:
-    """The test files called after the module, else those that import it, and the contract that every method keeps."""
+    """The test files called after the module or importing it, of configs and the loop, and what every method must keep."""
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     package, _, name = module.rpartition(".")
     texts = {file: file.read_text() for file in (ROOT / "tests").glob("test_*.py") if file.stem not in SLOW}
     named = [file for file in texts if file.stem in (f"test_{name}", f"test_{package.rpartition('.')[2]}_{name}")]
     imports = (f"{module} import", f"import {module}\n", f"from {package} import {name}\n")
     named += [file for file, text in texts.items() if file not in named and any(line in text for line in imports)]
-    files = [str(file.relative_to(ROOT)) for file in named] or ["tests/test_loop.py"]
+    files = [str(file.relative_to(ROOT)) for file in named]
+    files += [file for file in ("tests/test_config.py", "tests/test_loop.py") if file not in files]
     of_methods = "methods" in path.parts or "training" in path.parts
     return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
 
