@@ -196,8 +196,8 @@ def test_every_epoch_mixes_other_partners_in_other_shares(config, monkeypatch):
     config.trainer.update(epochs=3, batch_size=10_000)
     train(config)
     assert len(seen) == 3
-    for (partners, shares), (other_partners, other_shares) in itertools.pairwise(seen):
-        assert not partners.equal(other_partners) and not shares.equal(other_shares)
+    for mix, other in itertools.pairwise(seen):
+        assert not mix.partners.equal(other.partners) and not mix.shares.equal(other.shares)
 
 
 def test_the_effective_sample_size_is_that_of_the_last_epoch_s_weights(config):
