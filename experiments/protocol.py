@@ -138,7 +138,7 @@ def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | N
             ours = {seed: metric(summary, name) for seed, summary in found[reference].items()}
             difference = paired_difference(values, ours).percent()
         exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
-        judged = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
-        rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *judged])
+        measured = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
+        rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *measured])
     heads = ["data", "batch", "method", "weights' exponent", "rate", "metric", "test", "n", "diverged", "minus ce"]
     print(markdown(heads, rows), end="")

@@ -191,7 +191,7 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
 
 
 def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkeypatch):
-    """The scaler skips every step; in a run of a few it has not yet come down to where it can be told."""
+    """The scaler skips every step; in a run of a few it has not yet come down far enough to show."""
     make = loop.make_learner
 
     def with_scaler(*args):
@@ -207,6 +207,15 @@ def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkey
     ends_with_3(config, tmp_path / "short", "non-finite gradients in float16 in all of 15 steps")
     config.trainer.epochs = 8
     ends_with_3(config, tmp_path / "long", "by step 28, .*first non-finite: float16 gradients, down to a scale of 3.05")
+
+
+def test_a_step_of_group_dro_is_replayed_with_its_group_weights(config, tmp_path, spoil):
+    """What the step minimised is the same again, which with the weights of another step it would not be."""
+    spoil("gradient")
+    config.objective = create(name="group_dro", step_size=0.5, size_adjustment=0.0)
+    ends_with_3(config, tmp_path, f"non-finite update by step {STEP}, ")
+    then, again, _ = forensics.replay(tmp_path).splitlines()[1].split("; ")
+    assert float(then.removeprefix("then: ")) == float(again.removeprefix("replayed: "))
 
 
 def test_a_signal_does_not_save_it(config, tmp_path, spoil, monkeypatch):
@@ -251,3 +260,19 @@ def test_runs_trained_at_once_end_each_on_its_own(config, tmp_path):
     assert summaries[1]["reason"].startswith("non-finite update by step 0, ")
     assert_diverged(directories[1])
     assert "parameter features.1.weight, after the step" in forensics.replay(directories[1])
+
+
+class Loud(nn.Module):
+    """Finite in float64 only, in evaluation mode."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs if self.training else inputs * 1e200
+
+
+def test_logits_beyond_float32_in_which_they_are_kept(config, tmp_path, monkeypatch):
+    """They would be inf in predictions/, and the scores made of them nan or a traceback."""
+    loud = lambda input_shape, num_classes: with_head(nn.Sequential(nn.Flatten(), Loud()), 64, num_classes)  # noqa: E731
+    monkeypatch.setitem(MODELS, "loud", loud)
+    config.model = create(name="loud")
+    config.trainer.update(dtype="float64", epochs=1)
+    ends_with_3(config, tmp_path, "non-finite logits on val after step 5, of finite weights")

@@ -74,7 +74,7 @@ def test_the_penalty_counts_from_the_step_at_which_the_warm_up_ends():
     assert method.steps.item() == 4
 
 
-def test_a_predictor_that_is_best_in_every_environment_pays_nothing():
+def test_a_predictor_that_is_best_in_every_environment_has_no_penalty():
     """Where the logits are the log-odds of each environment's labels, no factor on them is better than 1."""
     targets, groups = torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     logits = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log().expand(8, 2)
@@ -82,3 +82,10 @@ def test_a_predictor_that_is_best_in_every_environment_pays_nothing():
     method = InvariantRisk(2, 2, environments="group", penalty=1e6, warmup_steps=0)
     terms = method.terms(nn.Identity(), CrossEntropy(), examples)
     assert 1e6 * method.value(terms, examples).item() == pytest.approx(terms["losses"].mean().item(), abs=1e-9)
+
+
+def test_a_penalty_beyond_float32_is_no_error():
+    """The risk is divided by λ, which is nowhere made a float32."""
+    losses, weights, slopes = torch.ones(3, 4)
+    method = InvariantRisk(2, 2, environments="group", penalty=1e300, warmup_steps=0)
+    assert method(losses, weights, torch.tensor([0, 0, 1, 1]), slopes=slopes) == 1.0

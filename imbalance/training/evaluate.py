@@ -1,4 +1,4 @@
-"""Judging the model on a split, and the training predictions that the steps made anyway."""
+"""Evaluation of the model on a split, and the training predictions that the steps made anyway."""
 
 import signal
 
@@ -26,11 +26,12 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
     Processes take batches in turn and sum their counts, so that no example is padded or counted twice.
 
     Raises:
-        Diverged: a logit or a loss is not finite: such logits have an argmax too, and would be judged by it.
+        Diverged: a logit, in float32 as it is kept, or a loss is not finite: such logits have an argmax too, and would
+            count as predictions.
         Interrupted: a signal came, to any process.
     """
     config, learner, interrupt = run.config, run.learner, run.interrupt
-    accelerator, dataset = learner.accelerator, learner.dataset.judged
+    accelerator, dataset = learner.accelerator, learner.dataset.evaluated
     split, size = getattr(dataset, name), config.trainer.eval_batch_size
     starts = range(accelerator.process_index * size, len(split), accelerator.num_processes * size)
     model, loss = learner.network.eval(), learner.loss
@@ -44,7 +45,7 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
         batch = slice(start, start + size)
         logits = model(learner.normalise(split.inputs[batch]))
         total_loss += loss(logits, split.targets[batch], split.groups[batch]).sum()
-        largest = torch.maximum(largest, logits.abs().amax())
+        largest = torch.maximum(largest, logits.float().abs().amax())
         predictions.append(logits.argmax(1))
         rows.append(torch.arange(start, start + len(logits), device=accelerator.device))
         if name == "train":
@@ -64,7 +65,7 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
             batch = slice(start, start + size)
             logits = model(learner.normalise(split.inputs[batch]))
             losses = loss(logits, split.targets[batch], split.groups[batch])
-            bad += split.indices[batch][~(losses.isfinite() & logits.isfinite().all(1))].tolist()
+            bad += split.indices[batch][~(losses.isfinite() & logits.float().isfinite().all(1))].tolist()
         bad = sorted(row for of_process in gather_object([bad]) for row in of_process)
         raise Diverged(
             f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): "
@@ -155,7 +156,7 @@ def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
-    """Metrics under keys `<name>/…` of what counts cannot tell: ranking, calibration, likelihood.
+    """Metrics under keys `<name>/…` of what counts cannot give: ranking, calibration, likelihood.
 
     Args:
         logits: (N, K) of the split `name`, from its first row on.
