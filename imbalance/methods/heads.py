@@ -79,7 +79,8 @@ def crt(
             bound = 1 / math.sqrt(head.in_features)  # nn.Linear's own initialisation, from this generator
             for parameter in layer.parameters():
                 parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
-        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        # Fused, as `training.optim.sgd`: the others raise where a rate is more than float32 has.
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         step = 0
         for epoch in range(epochs):
