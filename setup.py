@@ -17,7 +17,7 @@ ALL = sorted(package for packages in EXTRAS.values() for package in packages)
 setup(
     name="imbalance",
     version=VERSION,
-    description="Training and judging classifiers under class imbalance and sub-population shift",
+    description="Training and evaluating classifiers under class imbalance and sub-population shift",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The imbalance developers",

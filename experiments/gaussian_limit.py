@@ -50,20 +50,20 @@ def gaussian_limit(*, work_dir: str, jobs: int, at_once: int) -> None:
         for seed in SEEDS
     ]
     run_all(runs, jobs, at_once)
-    judged = (judge(run) for run in runs)
+    measured = (measure(run) for run in runs)
     print(
         "Balanced error, %, with 95 % t-intervals over ten seeds; in brackets the mean angle to the limit, degrees.\n"
     )
     rows = []
     for title, _, _ in ROWS:
-        cells = [[next(judged) for _ in SEEDS] for _ in EXPONENTS]
+        cells = [[next(measured) for _ in SEEDS] for _ in EXPONENTS]
         errors, angles = ([mean([seed[i] for seed in cell]) for cell in cells] for i in (0, 1))
         row = (f"{error.percent()} ({off.value:.1f}°)" for error, off in zip(errors, angles))
         rows.append([title, *row])
     print(markdown(["weights to the power", *(f"{c:g}" for c in EXPONENTS)], rows), end="")
 
 
-def judge(run: Run) -> tuple[float, float]:
+def measure(run: Run) -> tuple[float, float]:
     """The exact balanced error of a run's classifier, and its angle to the limit direction in degrees."""
     config = run.config
     state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)

@@ -31,7 +31,7 @@ def launch(place: Place, search: Search | None, jobs: int, at_once: int, launche
 
 
 def follow(place: Place, ends: Sequence[Future], jobs: int) -> None:
-    """Tell how the study stands, every few seconds until the workers have ended."""
+    """Show how the study stands, every few seconds until the workers have ended."""
     before = None
     with Line() as line:
         while True:
@@ -47,6 +47,6 @@ def follow(place: Place, ends: Sequence[Future], jobs: int) -> None:
             done = sum(study.status(trial) != "unfinished" for _, trial in found)
             before = done if before is None else before
             running = min(jobs, len(found) - done) if waiting else 0
-            line.tell(standing(len(found), done, before, running, scores, line.seconds), last=not waiting)
+            line.show(standing(len(found), done, before, running, scores, line.seconds), last=not waiting)
             if not waiting:
                 return

@@ -5,7 +5,7 @@
 
 On every pair a perceptron is trained on 250 images of the first class and 25 of the second (configs/<data>_pair_ce.py and
 _poly.py), with {cross-entropy, poly} × weights to the power 0, 1 and 1.5. A seed draws images, initialisation and order,
-the same for all six. Judged are the last epoch and the one with the best balanced accuracy on val, which is as large as the
+the same for all six. Evaluated are the last epoch and the one with the best balanced accuracy on val, which is as large as the
 training set and looked at every ten epochs; test has 1,000 of each class.
 
 Rates come first: for each of the six, the best of four on val, over four pairs at two seeds that are not used again,
@@ -60,7 +60,7 @@ def point(where: Place, data: str, method: Method, pair: Sequence[str], rate: fl
     return configured(f"{data}_pair_{loss}", {**where.common, **overrides}, seed, where.work_dir)
 
 
-# What tells two of these runs apart, whatever else configs and the names of run directories come to have.
+# What distinguishes two of these runs, whatever else configs and the names of run directories come to have.
 SAME = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
 
 
@@ -166,7 +166,7 @@ def pairs(
     jobs: int,
     results: str,
 ) -> None:
-    """Train what is missing, unless told otherwise; print the tables, and draw the picture in the folder of results."""
+    """Train what is missing, unless asked not to; print the tables, and draw the picture in the folder of results."""
     unknown = sorted(set(data) - CLASSES.keys())
     if unknown:
         raise BadInput(f"--data={unknown[0]}; valid: {', '.join(CLASSES)}")

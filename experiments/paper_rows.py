@@ -52,7 +52,7 @@ def compare(
     jobs: int,
     at_once: int,
 ) -> None:
-    """Train what is missing, unless told otherwise, print the table and draw the bars of one figure.
+    """Train what is missing, unless asked not to, print the table and draw the bars of one figure.
 
     Args:
         data: some of `rows`; if none, all.

@@ -42,7 +42,7 @@ class Line:
     """The line on stderr: rewritten by rich where that is a terminal, else printed every two seconds, and the last."""
 
     def __init__(self) -> None:
-        self.status, self.told_at, self.started, self.latest = None, 0.0, time.monotonic(), ""
+        self.status, self.shown_at, self.started, self.latest = None, 0.0, time.monotonic(), ""
         if sys.stderr.isatty():
             with suppress(ImportError):
                 from rich.console import Console
@@ -62,12 +62,12 @@ class Line:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def tell(self, text: str, last: bool = False) -> None:
+    def show(self, text: str, last: bool = False) -> None:
         text = one_line(text)
         if self.status:
             from rich.text import Text
 
             self.status.update(Text(text))
-        if (last or (not self.status and time.monotonic() - self.told_at >= INTERVAL)) and text != self.latest:
-            self.told_at, self.latest = time.monotonic(), text
+        if (last or (not self.status and time.monotonic() - self.shown_at >= INTERVAL)) and text != self.latest:
+            self.shown_at, self.latest = time.monotonic(), text
             print(text, file=sys.stderr, flush=True)

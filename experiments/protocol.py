@@ -28,10 +28,10 @@ RATES_OF = {
     "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "gaussian": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
-    "fashion_pair": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
-    "fashion_pair_lenet": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
-    "cifar_pair": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
-    "cifar_pair_lenet": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "fashion_pair": (1e-5, 3e-5, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+    "fashion_pair_lenet": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "cifar_pair": (1e-5, 3e-5, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1),
+    "cifar_pair_lenet": (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "cifar": (0.001, 0.003, 0.01, 0.03),
     "celeba": (0.0001, 0.0003, 0.001, 0.003),
     "waterbirds": (0.0001, 0.0003, 0.001, 0.003),
@@ -138,7 +138,7 @@ def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | N
             ours = {seed: metric(summary, name) for seed, summary in found[reference].items()}
             difference = paired_difference(values, ours).percent()
         exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
-        judged = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
-        rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *judged])
+        measured = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
+        rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *measured])
     heads = ["data", "batch", "method", "weights' exponent", "rate", "metric", "test", "n", "diverged", "minus ce"]
     print(markdown(heads, rows), end="")

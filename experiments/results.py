@@ -102,7 +102,7 @@ def by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def digest(directory: Path) -> str:
-    """Of which examples were in which split, under which labels. Other pixels under the same labels are not told apart."""
+    """Of which examples were in which split, under which labels. Other pixels under the same labels make no difference."""
     found = hashlib.sha256()
     for split in ("train", "val", "test"):
         with np.load(directory / "predictions" / f"{split}.npz") as saved:

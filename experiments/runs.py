@@ -71,7 +71,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
     before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
     with workers(min(len(batches), jobs)) as pool, Line() as line:
         waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
-        told = set()
+        reported = set()
         while waiting:
             finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -79,8 +79,8 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                 try:
                     summaries = future.result()  # a user's mistake ends it all at once
                 except Busy as error:
-                    if str(error) not in told:
-                        told.add(str(error))
+                    if str(error) not in reported:
+                        reported.add(str(error))
                         print(f"{error}; its turn comes again", file=sys.stderr, flush=True)
                     # By themselves, so that the others of a batch need not wait for it.
                     waiting |= {
@@ -94,7 +94,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
                 running = min(jobs, len(waiting))
                 early = len(before & found.keys())
-                line.tell(standing(len(runs), len(found), early, running, scores, line.seconds), last=not waiting)
+                line.show(standing(len(runs), len(found), early, running, scores, line.seconds), last=not waiting)
     return found
 
 
@@ -105,10 +105,10 @@ def train_later(run: Run, held: bool) -> list[Summary]:
 
 
 def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
-    """The runs in batches to be trained at once: of one where that cannot be or does not pay, else as even as `jobs` allow."""
+    """The runs in batches to be trained at once: of one where that cannot be or gains nothing, else as even as `jobs` allow."""
     together: dict[Any, list[Run]] = {}
     for i, run in enumerate(runs):
-        together.setdefault(company(run) or i, []).append(run)
+        together.setdefault(batch_key(run) or i, []).append(run)
     batches = []
     for alike in together.values():
         parts = max(ceil(len(alike) / at_once), min(jobs, len(alike)))
@@ -116,11 +116,11 @@ def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
     return batches
 
 
-def company(run: Run) -> str | None:
+def batch_key(run: Run) -> str | None:
     """The same for runs that are faster at once; None for one that is not."""
-    from imbalance.training.batched import in_common, pays
+    from imbalance.training.batched import gains_from_batching, in_common
 
-    return in_common(run.config) if pays(run.config) else None
+    return in_common(run.config) if gains_from_batching(run.config) else None
 
 
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:

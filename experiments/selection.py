@@ -24,7 +24,7 @@ from .tables import markdown
 KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # what a run must say to be read here
 
 
-class Judged(NamedTuple):
+class Evaluations(NamedTuple):
     """A split at every evaluated epoch."""
 
     right: np.ndarray  # (epochs, N) bool
@@ -37,37 +37,37 @@ def over(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack([right[:, labels == label].mean(1) for label in np.unique(labels)], axis=1)
 
 
-def average(split: Judged) -> np.ndarray:
+def average(split: Evaluations) -> np.ndarray:
     return split.right.mean(1)
 
 
-def balanced(split: Judged) -> np.ndarray:
+def balanced(split: Evaluations) -> np.ndarray:
     return over(split.right, split.targets).mean(1)
 
 
-def worst_class(split: Judged) -> np.ndarray:
+def worst_class(split: Evaluations) -> np.ndarray:
     return over(split.right, split.targets).min(1)
 
 
-def worst(split: Judged) -> np.ndarray:
+def worst(split: Evaluations) -> np.ndarray:
     return over(split.right, split.groups).min(1)
 
 
-def group_average(split: Judged) -> np.ndarray:
+def group_average(split: Evaluations) -> np.ndarray:
     return over(split.right, split.groups).mean(1)
 
 
-def few(split: Judged, share: float, seed: int) -> Judged:
+def few(split: Evaluations, share: float, seed: int) -> Evaluations:
     """A random `share` of the split, of at least one example a group."""
     rng = np.random.default_rng(seed)
     size = max(1, round(share * len(split.targets)))
     first = [rng.choice(np.flatnonzero(split.groups == group)) for group in np.unique(split.groups)]
     rest = rng.permutation(np.setdiff1d(np.arange(len(split.targets)), first))
     rows = np.concatenate([first, rest[: max(0, size - len(first))]])
-    return Judged(split.right[:, rows], split.targets[rows], split.groups[rows])
+    return Evaluations(split.right[:, rows], split.targets[rows], split.groups[rows])
 
 
-Rule = Callable[[Judged, Judged, float, int], int]
+Rule = Callable[[Evaluations, Evaluations, float, int], int]
 # What a rule is called, the labels it reads, and the evaluation that it chooses from val, test, the share and the seed.
 RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
@@ -82,13 +82,13 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 )  # fmt: skip
 
 
-def judged(directory: Path, split: str) -> tuple[list[int], Judged]:
+def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
     """The epochs whose logits of the split a run kept, and how right they were."""
     files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
     with np.load(directory / "predictions" / f"{split}.npz") as saved:
         targets, groups = saved["targets"], saved["groups"]
     right = np.array([np.load(files[epoch]).argmax(1) == targets for epoch in sorted(files)])
-    return sorted(files), Judged(right, targets, groups)
+    return sorted(files), Evaluations(right, targets, groups)
 
 
 # Of what test metric a table has a column.
@@ -125,7 +125,7 @@ def select(
         if (wanted is not None and row["run"] not in wanted) or row["status"] != "done":
             continue
         if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
-            (epochs, val), (_, test) = judged(directory, "val"), judged(directory, "test")
+            (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
             metrics = [metric(test) for metric in METRICS.values()]
             for name, _, rule in RULES:
                 chosen = rule(val, test, share, row["seed"])

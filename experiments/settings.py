@@ -1,4 +1,4 @@
-"""What tells the settings of many runs apart: the keys of their configs that differ, and what all of them share."""
+"""What distinguishes the settings of many runs: the keys of their configs that differ, and what all of them share."""
 
 import json
 from typing import Any

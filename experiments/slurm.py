@@ -1,6 +1,6 @@
 """Workers as an array of Slurm jobs, by submitit.
 
-A job that Slurm preempts or requeues takes up its trial again, from the checkpoint that it wrote when it was told to
+A job that Slurm preempts or requeues takes up its trial again, from the checkpoint that it wrote when it was asked to
 stop; one whose time is up asks for a requeue itself. A job that is cancelled stays cancelled, and the others take up
 its trial.
 """

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from imbalance.errors import BadInput, Busy
 from imbalance.training.interrupt import Interrupt
 
-from .runs import Run, company, configured, train_quietly
+from .runs import Run, batch_key, configured, train_quietly
 
 PASSED_OVER = 5.0  # seconds until a run that another process was training is looked at again
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
@@ -201,12 +201,12 @@ def _directory(trial, place: Place) -> str | None:
 def _go_together(place: Place, *trials) -> bool:
     """Whether the trials can be trained at once, and should be."""
     points = [trial.user_attrs.get("point") for trial in trials]
-    companies = {point and _company(canonical(point), place.work_dir) for point in points}
-    return len(companies) == 1 and None not in companies
+    keys = {point and _batch_key(canonical(point), place.work_dir) for point in points}
+    return len(keys) == 1 and None not in keys
 
 
-def _company(point: str, work_dir: str) -> str | None:
-    return company(_configured(point, work_dir))
+def _batch_key(point: str, work_dir: str) -> str | None:
+    return batch_key(_configured(point, work_dir))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Training and judging classifiers under class imbalance and sub-population shift."""
+"""Training and evaluating classifiers under class imbalance and sub-population shift."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -167,7 +167,7 @@ def docstring(command: Command) -> str:
 
 
 def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
-    """Train and judge one config, or check all that would be checked before its first step and print it."""
+    """Train and evaluate one config, or check all that would be checked before its first step and print it."""
     from imbalance.config import config_file, load, origin, run_directory, validate
     from imbalance.overrides import override
 
@@ -193,7 +193,7 @@ def run(config: Any, directory: Path) -> int:
     try:
         result = train(config, directory)
     except (Diverged, Interrupted) as error:  # on all processes alike
-        let_the_main_process_speak()
+        let_the_main_process_answer_first()
         if not RANK:
             print(one_line(str(error)), file=sys.stderr, flush=True)
         print_result(str(directory), error.status, None)
@@ -206,7 +206,7 @@ def run(config: Any, directory: Path) -> int:
                 f"out of memory ({str(error).splitlines()[0]}); a smaller config.model, config.trainer.batch_size or "
                 "eval_batch_size, or more parts of a batch (config.trainer.accumulation) need less"
             ) from None
-        let_the_main_process_speak()
+        let_the_main_process_answer_first()
         raise
     print_result(result["run_directory"], result["status"], result["score"])
     return 0
@@ -232,12 +232,12 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 def fail(message: str) -> int:
     """One line on stderr, also where many processes have it to say; returns exit status 2."""
-    let_the_main_process_speak()
+    let_the_main_process_answer_first()
     say(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2
 
 
-def let_the_main_process_speak() -> None:
+def let_the_main_process_answer_first() -> None:
     """Wait on all processes but the main one, whose message comes first.
 
     Mostly it has the same to say, and once it has ended the launcher ends the others, too. What only another one has
@@ -249,7 +249,7 @@ def let_the_main_process_speak() -> None:
 
 def stop(signum: int, trains: bool) -> NoReturn:
     """Where a signal comes while there is nothing to save: before a run, or after it."""
-    let_the_main_process_speak()
+    let_the_main_process_answer_first()
     error = Interrupted(signum)
     if not RANK:
         os.write(2, f"{error if trains else 'stopped; the same command goes on'}\n".encode())

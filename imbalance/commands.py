@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Flag(NamedTuple):
-    """What argparse is told of an argument."""
+    """What argparse is given for an argument."""
 
     names: tuple[str, ...]
     options: dict[str, Any]
@@ -124,7 +124,7 @@ PAPER = (
 
 COMMANDS = {
     "train": Command(
-        "Train and judge one config.",
+        "Train and evaluate one config.",
         "imbalance.cli:train",
         (CONFIG, flag("--dry_run", "check all that a run checks before it trains, print the config and the run directory, and train nothing",
                       action="store_true")),
@@ -198,7 +198,7 @@ COMMANDS = {
               metavar="N")),
     ),
     "select": Command(
-        "Judge which epoch other selection rules would have chosen.",
+        "Evaluate the epochs that other selection rules would have chosen.",
         "imbalance.experiments.selection:select",
         (flag("--config", "files, or names in configs/, with commas, to be trained where they are not; by default all runs under "
               "--work_dir that kept their logits", type=several(), default=[], metavar="CONFIG,…"),

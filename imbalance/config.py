@@ -40,7 +40,7 @@ class Callbacks(TypedDict):
     """`config.callbacks`: when training ends, and which checkpoint is tested."""
 
     select: Literal["last", "best"]
-    monitor: Name  # the val metric by which "best" is judged, higher is better
+    monitor: Name  # the val metric by which "best" is chosen, higher is better
     patience: Natural  # evaluations without a better monitored metric after which training ends; 0: never
     stop_at_interpolation: bool  # end after an epoch whose every prediction was right
     keep_logits: bool  # of every evaluation, in evaluations/: what selecting by another rule afterwards needs
@@ -76,7 +76,7 @@ class Experiment(TypedDict):
     head: Mapping[str, Any]
 
 
-# Where a run keeps its files and tells of itself does not change what it computes.
+# Where a run keeps its files, and where it reports, does not change what it computes.
 NOT_THE_EXPERIMENT = ("work_dir", "data_dir", "logger")
 
 
@@ -345,7 +345,7 @@ def run_directory(
 def _as_file_name(value: Any) -> str:
     """`0.1`, `cat+dog` for `("cat", "dog")`, and no character that a shell or a file system minds.
 
-    What this drops is told apart by a hash: `a_b.csv` is `a_b.csv`, and `a b.csv` is `a_b.csv-` and eight digits.
+    What this drops is distinguished by a hash: `a_b.csv` is `a_b.csv`, and `a b.csv` is `a_b.csv-` and eight digits.
     """
     text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
     text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))

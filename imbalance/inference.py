@@ -206,7 +206,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
     network = build(MODELS, section, input_shape=about["input_shape"], num_classes=len(about["classes"]))
     try:
-        # A method may have trained more than it judges, such as a second network.
+        # A method may have trained more than it evaluates, such as a second network.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]

@@ -149,17 +149,22 @@ def test_tables_sort_and_filter(browser):
 
 def test_a_run_opens_and_closes_by_the_keyboard(browser):
     from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def wait_until(opened: bool) -> None:
+        script = "return document.getElementById('run').open"
+        WebDriverWait(browser, 10).until(lambda _: browser.execute_script(script) == opened)
 
     browser.execute_script("document.querySelector('#run-table tbody a').focus()")
     ActionChains(browser).send_keys(Keys.ENTER).perform()
-    assert browser.execute_script("return document.getElementById('run').open")
+    wait_until(opened=True)
     text = texts(browser, "#run")[0]
     assert "seed " in text and "python main.py --config=" in text and "Confusion matrix" in text
     assert browser.execute_script("return document.querySelectorAll('#run figure svg[role=img]').length") == 2
     assert browser.execute_script("return [...document.querySelectorAll('#run .errors img')].every(i => i.alt)")
     assert texts(browser, "#run .errors img") and "epoch 4/4" in texts(browser, "#run pre")[0]
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
-    assert not browser.execute_script("return document.getElementById('run').open")
+    wait_until(opened=False)
 
 
 def test_it_fits_a_phone_and_the_dark(browser):

@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_synced_is_said_only_where_others_can(tmp_path, 
 
 
 def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_checkpoint(path, monkeypatch):
-    """Whoever is told to remove it would lose what the next try can read."""
+    """Whoever is asked to remove it would lose what the next try can read."""
 
     def unreadable(file: Path) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))

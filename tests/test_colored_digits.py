@@ -9,7 +9,7 @@ from imbalance.errors import BadInput
 SECTION = dict(train_per_group=(420, 22, 7, 127), saturation=0.5, val_fraction=0.2, test_fraction=0.3)
 
 
-def test_groups_are_what_the_config_says_and_colour_tells_nothing_outside_training():
+def test_groups_are_what_the_config_says_and_colour_says_nothing_outside_training():
     dataset = colored_digits(3, **SECTION)
     assert dataset.group_names == ("even red", "even green", "odd red", "odd green")
     assert dataset.group_counts(dataset.train).tolist() == [420, 22, 7, 127]
@@ -25,7 +25,7 @@ def test_images_are_the_source_digit_in_its_groups_colour():
     split = dataset.test
     assert split.targets.tolist() == (source.target[split.indices] % 2).tolist()
     grey = source.images[split.indices] / 16
-    np.testing.assert_allclose(split.inputs[:, 2], grey / 2, rtol=1e-6)  # blue never tells the colour
+    np.testing.assert_allclose(split.inputs[:, 2], grey / 2, rtol=1e-6)  # blue never shows the colour
     green = split.groups % 2
     np.testing.assert_allclose(split.inputs[torch.arange(len(split)), green], grey, rtol=1e-6)
     np.testing.assert_allclose(split.inputs[torch.arange(len(split)), 1 - green], grey / 2, rtol=1e-6)

@@ -45,6 +45,8 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
             found.append((section, line))
         elif match := re.match(r"        (\w+)=", line):
             found.append((f"{section}.{match[1]}", line))
+        elif line == "    )":  # the end of a section
+            found.append((section, line))
         elif line.startswith("     "):  # inside a value of several lines
             found.append((f"{section}.…", line))
         else:

@@ -2,7 +2,7 @@
 
 The rows of the paper's figures are held in test_experiments_paper_rows.py, the others here. What is written below was
 read in the released code: kaidic/LDAM-DRW, google-research's logit_adjustment, kohpangwei/group_DRO,
-PolinaKirichenko/deep_feature_reweighting.
+PolinaKirichenko/deep_feature_reweighting, AndPotap/afr.
 """
 
 import ast
@@ -58,6 +58,15 @@ PUBLISHED = {
         DFR_BASE | {"head.name": "dfr", "head.inverse_penalties": (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01),
                     "head.fits": 20},
         ("crops", "standardised by train"),
+    ),
+    "waterbirds_afr": (
+        "90.4 ± 1.1 %",
+        WATERBIRDS | {
+            "data.augment": ("random_resized_crop", "flip"), "sampler.name": "shuffle", "optim.lr": 3e-3,
+            "optim.weight_decay": 1e-4, "trainer.batch_size": 32, "trainer.epochs": 40, "head.name": "afr",
+            "head.fraction": 0.2, "head.gamma": 14.0, "head.penalty": 0.2, "head.steps": 500, "head.lr": 0.02,
+        },
+        ("not of the best on val", "ten augmented", "crops differ"),
     ),
     "waterbirds_dro": (
         "91.4 ± 1.1 %",

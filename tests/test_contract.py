@@ -47,6 +47,7 @@ EXAMPLES = {
     ("weights", "just_train_twice"): (dict(first_epochs=1, upweight=5.0), {}),
     ("mix", "none"): (dict(), {}),
     ("mix", "mixup"): (dict(alpha=0.5), {}),
+    ("mix", "remix"): (dict(alpha=0.5, kappa=2.0, tau=0.5), {}),
     ("mix", "lisa"): (dict(alpha=2.0, same_label=0.5), BY_GROUP),
     ("loss", "cross_entropy"): (dict(), {}),
     ("loss", "poly"): (dict(alpha=0.5, left="logistic"), dict(optim__lr=0.5)),
@@ -65,12 +66,24 @@ EXAMPLES = {
     ("objective", "cvar"): (dict(level=0.4), {}),
     ("objective", "worst_group"): (dict(), {}),
     ("objective", "irm"): (dict(environments="group", penalty=2.0, warmup_steps=4), {}),
+    ("objective", "coral"): (dict(environments="group", penalty=2.0), {}),
+    ("objective", "mmd"): (dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), {}),
     ("objective", "lff"): (dict(amplification=0.7, decay=0.5), {}),
+    ("objective", "eiil"): (
+        dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1, step_size=0.1, size_adjustment=1.0),
+        {},
+    ),
     ("head", "none"): (dict(), {}),
     ("head", "logit_adjusted"): (dict(tau=1.0), {}),
     ("head", "tau_normalised"): (dict(tau=0.7), {}),
     ("head", "crt"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
+    ("head", "lws"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
     ("head", "dfr"): (dict(inverse_penalties=(0.3, 1.0), fits=2), {}),
+    ("head", "temperature"): (dict(), {}),
+    ("head", "thresholds"): (dict(metric="balanced_accuracy", rounds=1), {}),
+    ("head", "hold_out"): (dict(fraction=0.25), {}),
+    ("head", "self"): (dict(fraction=0.25, first_epochs=1, share=0.5, steps=9, batch_size=8, lr=0.5), {}),
+    ("head", "afr"): (dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5), {}),
     ("model", "linear"): (dict(init="default"), {}),
     ("model", "mlp"): (dict(hidden=(8,)), {}),
     ("model", "mlp_cosine"): (dict(hidden=(8,)), {}),
@@ -91,6 +104,7 @@ OTHERS = {
     "same_label": lambda share: 0.0,
     "left": lambda left: "linear",
     "environments": lambda name: "attribute",
+    "gammas": lambda gammas: (10.0,),
     "momentum": lambda momentum: 0.0,
     "betas": lambda betas: (0.5, 0.9),
     "decay": lambda decay: 0.9,
@@ -99,7 +113,10 @@ OTHERS = {
     "inverse_penalties": lambda penalties: (0.01, 0.02),
     "first_epochs": lambda epochs: 20,
     "warmup_steps": lambda steps: 0,
+    "metric": lambda metric: "worst_group_accuracy",
 }
+# Two classes have one threshold, which the first round finds: tests/test_heads.py has three.
+IDLE = {("head", "thresholds", "rounds")}
 SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
 IDS = [" ".join(entry) for entry in EXAMPLES]
 
@@ -207,7 +224,7 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bits(entry, whole, tmp_pat
 
 
 @pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
-def test_a_divergence_is_told_and_can_be_replayed(entry, tmp_path):
+def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
     config = config_of(entry)
     config.optim.lr = 1e308
     with pytest.raises(
@@ -224,7 +241,7 @@ def test_a_divergence_is_told_and_can_be_replayed(entry, tmp_path):
 
 @pytest.mark.parametrize(
     ("entry", "key"),
-    [(entry, key) for entry in EXAMPLES for key in fields(tables()[entry[0]][entry[1]])],
+    [(entry, key) for entry in EXAMPLES for key in fields(tables()[entry[0]][entry[1]]) if (*entry, key) not in IDLE],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
 def test_every_setting_acts(entry, key, whole, tmp_path):

@@ -43,7 +43,7 @@ def test_seed_epoch_example_and_draw_each_make_one(name):
         assert not torch.equal(augment(same, INDICES, ONCE + draw + (epoch << 32), (name,), seed), before)
 
 
-def test_one_augmentation_does_not_tell_what_the_next_does(monkeypatch):
+def test_one_augmentation_does_not_determine_what_the_next_does(monkeypatch):
     drawn = []
     for name in ("first", "second"):
         monkeypatch.setitem(AUGMENTATIONS, name, (1, lambda images, uniform: drawn.append(uniform[:, 0]) or images))
@@ -89,7 +89,7 @@ def test_random_resized_crop_is_torchvisions_crop_resized():
     ramp = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij"))[None]
     uniform = uniforms(0, INDICES, ONCE, 22)
     result = random_resized_crop(ramp.expand(COUNT, -1, -1, -1), uniform)
-    # Across a ramp the pixels tell the crop: their step is its size / 64, their mean its middle.
+    # Across a ramp the pixels show the crop: their step is its size / 64, their mean its middle.
     rows, columns = result[:, 0].mean(2)[:, 16:48], result[:, 1].mean(1)[:, 16:48]
     tall, wide = ((r[:, -1] - r[:, 0]) / 31 * 64 for r in (rows, columns))
     top, left = (r.mean(1) + 0.5 - size / 2 for r, size in ((rows, tall), (columns, wide)))

@@ -106,7 +106,7 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
     assert captured.out == "birds: 23 examples, 8 problems\n"
 
 
-def test_verify_tells_equal_problems_once_and_all_if_asked(main, birds, tmp_path, capsys):
+def test_verify_prints_equal_problems_once_and_all_if_asked(main, birds, tmp_path, capsys):
     table = tmp_path / "birds.csv"
     table.write_text(table.read_text().replace(",water,", ",sky,"))
     assert main(["verify", f"--config={birds}"]) == 2
@@ -144,7 +144,7 @@ def test_verify_compares_the_pixels_with_the_store_s(main, birds, tmp_path, caps
 
 
 @pytest.mark.parametrize("command", ["verify", "describe"])
-def test_copies_are_told(main, birds, tmp_path, capsys, command):
+def test_copies_are_reported(main, birds, tmp_path, capsys, command):
     images = tmp_path / "images"
     (images / "val-land-sea-1.png").write_bytes((images / "train-land-sea-0.png").read_bytes())
     (images / "train-water-sea-1.png").unlink()

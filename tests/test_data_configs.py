@@ -35,6 +35,6 @@ def test_every_data_set_has_its_three_configs(dataset, method):
 @pytest.mark.parametrize(
     ("name", "kind"), [("cifar10_unseen_kinds", "class_map"), ("cifar10_new_classes", "new_classes")]
 )
-def test_both_ways_of_judging_on_other_classes_have_a_config(name, kind):
+def test_both_ways_of_evaluating_on_other_classes_have_a_config(name, kind):
     (path,) = (path for path in FILES if path.stem == name)
     assert validate(load(path)).data.name == kind

@@ -153,7 +153,7 @@ def test_runs_that_are_trained_at_once_look_at_their_data_too(config, tmp_path):
         train_at_once(runs)
 
 
-def test_other_packages_are_told_and_a_later_format_is_refused(config, tmp_path, monkeypatch, capfd):
+def test_other_packages_get_a_warning_and_a_later_format_is_refused(config, tmp_path, monkeypatch, capfd):
     train(config, tmp_path)
     path = tmp_path / "summary.json"
     summary = json.loads(path.read_text())
@@ -237,7 +237,7 @@ def timed(function) -> float:
     return time.perf_counter() - started
 
 
-def test_copies_are_told_across_splits_and_under_other_labels():
+def test_copies_are_reported_across_splits_and_under_other_labels():
     inputs = torch.rand(60, 4)
     assert copies_in(dataset_of(inputs, np.arange(60) % 2)) == []
     inputs[7] = inputs[6]  # of val, another class, as of train

@@ -368,7 +368,7 @@ def test_what_is_wrong_with_given_data_is_one_line(data, reason):
 
 
 def test_a_run_takes_the_data_of_a_program_and_says_so(config):
-    """It is trained, judged and loaded like any other, and cannot be run from its config alone."""
+    """It is trained, evaluated and loaded like any other, and cannot be run from its config alone."""
     data, directory = parts(n=30), Path(config.work_dir) / "given"
     config.model = dict(name="linear", init="default")
     score = imbalance.run(config, directory, data)

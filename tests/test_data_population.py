@@ -1,4 +1,4 @@
-"""What a data set must have to be trained on and judged, and what it may lack with a word on it."""
+"""What a data set must have to be trained and evaluated on, and what it may lack with a word on it."""
 
 import gzip
 import io
@@ -69,7 +69,7 @@ def test_what_cannot_be_learnt_or_measured_is_refused(splits, reason):
         check_population(dataset_of(*splits))
 
 
-def test_what_a_config_may_ask_for_is_told():
+def test_what_a_config_may_ask_for_gets_a_remark():
     data = check_population(dataset_of([(0, 0), (1, 0), (2, 0)], WHOLE[:2], WHOLE))
     assert remarks(data) == [
         "the train split has no example of group 'y'",

@@ -253,23 +253,23 @@ DIGITS = dict(
 PARITY = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd")), (("4", "even"), ("5", "odd"), ("0", "even"))
 
 
-def test_a_class_map_trains_on_some_classes_and_judges_on_others():
+def test_a_class_map_trains_on_some_classes_and_evaluates_on_others():
     dataset = class_map("", 0, source=DIGITS, train_map=PARITY[0], eval_map=PARITY[1])
     assert dataset.class_names == ("even", "odd") and dataset.group_names == tuple("0123456789")
     assert set(dataset.train.groups.tolist()) == {0, 1, 2, 3} and set(dataset.val.groups.tolist()) == {0, 4, 5}
     for split in (dataset.train, dataset.val, dataset.test):
         assert torch.equal(split.targets, split.groups % 2)
-    assert dataset.judged is dataset
+    assert dataset.evaluated is dataset
 
 
-def test_new_classes_keep_the_models_classes_apart_from_those_that_judge_it():
+def test_new_classes_keep_the_models_classes_apart_from_those_that_it_is_evaluated_on():
     maps = dict(train_map=PARITY[0], eval_map=(("6", "six"), ("7", "seven"), ("8", "eight")))
     dataset = new_classes("", 0, source=DIGITS, **maps, head_strength=1.0)
-    assert dataset.class_names == ("even", "odd") and dataset.judged.class_names == ("six", "seven", "eight")
+    assert dataset.class_names == ("even", "odd") and dataset.evaluated.class_names == ("six", "seven", "eight")
     assert set(dataset.train.groups.tolist()) == {0, 1, 2, 3}
-    for split in (dataset.judged.train, dataset.judged.val, dataset.judged.test):
+    for split in (dataset.evaluated.train, dataset.evaluated.val, dataset.evaluated.test):
         assert torch.equal(split.targets, split.groups - 6)
-    assert not set(dataset.judged.train.indices.tolist()) & set(dataset.judged.val.indices.tolist())
+    assert not set(dataset.evaluated.train.indices.tolist()) & set(dataset.evaluated.val.indices.tolist())
 
 
 @pytest.mark.parametrize(

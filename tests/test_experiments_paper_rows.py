@@ -10,7 +10,7 @@ from experiments import figure3, figure4, figure5
 from experiments.figures import published
 from experiments.paper_rows import best_group_average, compare, last, result_of
 from experiments.runs import Run, configured
-from experiments.selection import KEPT, RULES, group_average, judged
+from experiments.selection import KEPT, RULES, evaluations, group_average
 from imbalance.cli import arguments_of
 from imbalance.training.loop import train
 
@@ -85,7 +85,7 @@ def test_early_stopping_by_metrics_is_the_rule_of_that_name_by_logits(config, tm
     config.callbacks.keep_logits = True
     config.optim.lr = 0.3
     summary = train(config, tmp_path)
-    (epochs, val), (_, test) = judged(tmp_path, "val"), judged(tmp_path, "test")
+    (epochs, val), (_, test) = evaluations(tmp_path, "val"), evaluations(tmp_path, "test")
     (rule,) = (rule for name, _, rule in RULES if name == "best group average")
     chosen = rule(val, test, 0.1, 0)
     found = result_of(Run(config, tmp_path), best_group_average)

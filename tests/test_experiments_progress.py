@@ -21,7 +21,7 @@ def test_a_line_says_what_is_done_what_is_best_and_how_long_it_takes():
 def test_without_a_terminal_there_are_plain_lines_and_always_the_last(capsys):
     with Line() as line:
         for i in range(100):
-            line.tell(f"{i} of 99 runs", last=i == 99)
+            line.show(f"{i} of 99 runs", last=i == 99)
     assert capsys.readouterr().err == "0 of 99 runs\n99 of 99 runs\n"
 
 

@@ -9,7 +9,7 @@ import pytest
 from imbalance.errors import BadInput
 from imbalance.experiments import results
 from imbalance.experiments.runs import configured, run_all
-from imbalance.experiments.selection import RULES, balanced, judged
+from imbalance.experiments.selection import RULES, balanced, evaluations
 
 SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
          "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
@@ -40,7 +40,7 @@ def test_a_row_says_what_was_run_and_what_came_out(runs):
 
 
 def test_other_rules_choose_as_they_do_from_logits(runs):
-    (epochs, val), (_, test) = (judged(runs[1].directory, split) for split in ("val", "test"))
+    (epochs, val), (_, test) = (evaluations(runs[1].directory, split) for split in ("val", "test"))
     row, chosen = results.row_of(runs[1].directory), {name: rule for name, _, rule in RULES}
     for name in ("best average", "best balanced", "best worst group"):
         at = chosen[name](val, test, 0.1, 0)
@@ -74,7 +74,7 @@ def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
     assert results.row_of(tmp_path / "seed=0") is None
 
 
-def test_the_digest_tells_splits_apart(runs):
+def test_the_digest_distinguishes_splits(runs):
     first, second = (results.row_of(run.directory)["data"] for run in runs[:2])
     assert first != second and len(first) == 10
 

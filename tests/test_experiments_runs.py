@@ -71,7 +71,7 @@ def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
 
 
 def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
-    """What a worker sees, told when all `n` have been asked: none can answer for another."""
+    """What a worker sees, returned when all `n` have been asked: none can answer for another."""
     (folder / str(os.getpid())).touch()
     while len(list(folder.iterdir())) < n:
         time.sleep(0.01)

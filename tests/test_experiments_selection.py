@@ -3,7 +3,17 @@ import json
 import numpy as np
 import pytest
 
-from experiments.selection import RULES, Judged, balanced, few, group_average, judged, select, worst, worst_class
+from experiments.selection import (
+    RULES,
+    Evaluations,
+    balanced,
+    evaluations,
+    few,
+    group_average,
+    select,
+    worst,
+    worst_class,
+)
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
 
@@ -14,7 +24,7 @@ def test_kept_logits_give_the_metrics_of_every_evaluation(config, tmp_path):
     train(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for name in ("val", "test"):
-        epochs, split = judged(tmp_path / "run", name)
+        epochs, split = evaluations(tmp_path / "run", name)
         assert epochs == [line["epoch"] for line in lines] == [1, 2, 3]
         assert balanced(split) == pytest.approx([line[f"{name}/balanced_accuracy"] for line in lines])
         assert worst_class(split) == pytest.approx([line[f"{name}/worst_class_recall"] for line in lines])
@@ -29,8 +39,8 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
     right[1, [*range(4), *range(8, 12)]] = True  # groups at 2/3, 0, 1
     right[2, [*range(4), 6, *range(8, 12)]] = True  # best balanced and 2/3, 1/2, 1
     right[3, [*range(5), 6, 7, 8, 9, 10]] = True  # best worst group: 5/6, 1, 3/4
-    val = Judged(right, targets, groups)
-    test = Judged(right[::-1], targets, groups)
+    val = Evaluations(right, targets, groups)
+    test = Evaluations(right[::-1], targets, groups)
     chosen = {name: rule(val, test, 0.5, 0) for name, _, rule in RULES}
     assert chosen["last"] == 4 and chosen["best worst group"] == 3 and chosen["oracle"] == 1
     assert chosen["best group average"] == 3  # 31/36 against 30/36, 20/36, 26/36 and 0
@@ -41,7 +51,7 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
 
 def test_few_labels_are_few_of_every_group_and_the_same_for_a_seed():
     groups = np.array([0] * 90 + [1] * 9 + [2])
-    split = Judged(np.tile(np.arange(100), (1, 1)), groups, groups)
+    split = Evaluations(np.tile(np.arange(100), (1, 1)), groups, groups)
     found = few(split, 0.1, 3)
     assert len(found.groups) == 10 and set(found.groups) == {0, 1, 2}
     assert len(set(found.right[0])) == 10 and (found.right == few(split, 0.1, 3).right).all()
@@ -56,7 +66,8 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
     def moves(split: str, field: str) -> bool:
         for seed in range(20):
             splits = [
-                Judged(rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), rng.integers(0, 3, 60)) for _ in range(2)
+                Evaluations(rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), rng.integers(0, 3, 60))
+                for _ in range(2)
             ]
             before, i = rule(*splits, 0.3, seed), ("val", "test").index(split)
             splits[i] = splits[i]._replace(**{field: rng.permutation(getattr(splits[i], field))})

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -155,19 +156,44 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
     studies.add(place, points)
     directory = studies.configured(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
-    lock, order, tell = FolderLock(directory), [], studies._perform
+    lock, order, train = FolderLock(directory), [], studies._perform
 
     def perform(study, taken, *rest):
         order.append([trial.number for trial in taken])
         if order[-1] == [0] and len(order) > 3:
             lock.close()  # by now, the other process has ended
-        return tell(study, taken, *rest)
+        return train(study, taken, *rest)
 
     monkeypatch.setattr(studies, "_perform", perform)
     assert studies.work(place, None, True, 1, at_once) == 0
     assert [studies.status(t) for t in trials(place)] == ["done"] * 3
     assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
     assert capsys.readouterr().err.count("another process is training in") == 1
+
+
+@pytest.mark.parametrize("error", [None, Interrupted(signal.SIGTERM)], ids=["done", "interrupted"])
+def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
+    """At once, and not when nothing refers to the lock any more: this test does all along."""
+    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
+    take, taken = studies._take, []
+
+    def kept(*args):
+        found = take(*args)
+        taken.extend(found[0])
+        return found
+
+    def perform(*args):
+        assert not taken[0].lock.closed
+        if error:
+            raise error
+        taken[0].trial.study.tell(taken[0].trial.number, 0.5)
+        return 0
+
+    monkeypatch.setattr(studies, "_take", kept)
+    monkeypatch.setattr(studies, "_perform", perform)
+    with pytest.raises(Interrupted) if error else nullcontext():
+        work(place)
+    assert len(taken) == 1 and taken[0].lock.closed
 
 
 def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
@@ -246,7 +272,7 @@ def done(folder: Path) -> dict[Path, int]:
 
 
 def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost(place, tmp_path):
-    """SIGKILL hits the sweep alone: its worker, told by nobody, must save, end and let go of its trial."""
+    """SIGKILL hits the sweep alone: its worker, which gets no signal, must save, end and let go of its trial."""
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
         sys.executable, "-m", "imbalance", "sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",

@@ -80,7 +80,7 @@ def faults(size: int, long: bool) -> list[Fault]:
     return once + [Fault(choose.randint(1, size), errno.ENOSPC, lasting=True, cut=True) for _ in range(size // 20)]
 
 
-@pytest.mark.parametrize("begun", [0, 1, 3], ids=["new", "resumed", "resumed-to-judge"])
+@pytest.mark.parametrize("begun", [0, 1, 3], ids=["new", "resumed", "resumed-to-evaluate"])
 def test_a_call_that_fails_loses_nothing(config, tmp_path, monkeypatch, begun, request, capsys):
     """begun: the step that hears of a signal, so that one more is done; 0: none, the run is new."""
     none, whole, before = Fault(0, 0), tmp_path / "whole", tmp_path / "before"

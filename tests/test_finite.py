@@ -194,7 +194,7 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
 
 
 def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkeypatch):
-    """The scaler skips every step; in a run of a few it has not yet come down to where it can be told."""
+    """The scaler skips every step; in a run of a few it has not yet come down far enough to show."""
     make = loop.make_learner
 
     def with_scaler(*args):
@@ -210,6 +210,15 @@ def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkey
     ends_with_3(config, tmp_path / "short", "non-finite gradients in float16 in all of 15 steps")
     config.trainer.epochs = 8
     ends_with_3(config, tmp_path / "long", "by step 28, .*first non-finite: float16 gradients, down to a scale of 3.05")
+
+
+def test_a_step_of_group_dro_is_replayed_with_its_group_weights(config, tmp_path, spoil):
+    """What the step minimised is the same again, which with the weights of another step it would not be."""
+    spoil("gradient")
+    config.objective = create(name="group_dro", step_size=0.5, size_adjustment=0.0)
+    ends_with_3(config, tmp_path, f"non-finite update by step {STEP}, ")
+    then, again, _ = forensics.replay(tmp_path).splitlines()[1].split("; ")
+    assert float(then.removeprefix("then: ")) == float(again.removeprefix("replayed: "))
 
 
 def test_a_signal_does_not_save_it(config, tmp_path, spoil, monkeypatch):

@@ -22,7 +22,7 @@ def diverge(config, directory: Path) -> dict:
     return torch.load(directory / "divergence.pt", weights_only=True)
 
 
-def test_a_divergence_is_told_in_full_and_can_be_replayed(config, tmp_path, monkeypatch):
+def test_a_divergence_is_reported_in_full_and_can_be_replayed(config, tmp_path, monkeypatch):
     """Also with dropout, whose random numbers must be those of the step, and in parts."""
     monkeypatch.setitem(MODELS, "dropout", dropout)
     config.model = create(name="dropout")
@@ -76,7 +76,7 @@ def test_where_every_logit_is_finite_it_is_the_loss_or_the_objective(config, tmp
     assert diverge(config, tmp_path / "loss")["first_nonfinite"].startswith("the loss")
 
 
-def test_the_examples_of_all_processes_are_told_in_the_order_of_the_batch(config, tmp_path):
+def test_the_examples_of_all_processes_are_reported_in_the_order_of_the_batch(config, tmp_path):
     config.optim.lr = 1e20
     config.trainer.batch_size = 63  # uneven shares
     alone = diverge(config, tmp_path / "alone")

@@ -35,24 +35,24 @@ def evaluations(*values: float) -> list[dict]:
         ((None, None), "had no value at any evaluation"),
     ],
 )
-def test_a_monitor_that_decides_nothing_is_told(values, words, config, dataset):
+def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
     found = hollow.of_run(config, evaluations(*values), {}, dataset)
     assert len(found) == 1 and words in found[0]
     config.callbacks.update(select="last", patience=0)
     assert not hollow.of_run(config, evaluations(*values), {}, dataset)  # nothing reads the monitor
 
 
-def test_a_monitor_that_decides_is_not_told(config, dataset):
+def test_a_monitor_that_decides_gets_none(config, dataset):
     assert not hollow.of_run(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset)
     assert not hollow.of_data(config, dataset)
 
 
-def test_a_model_that_predicts_one_class_is_told(config, dataset):
+def test_a_model_that_predicts_one_class_gets_a_warning(config, dataset):
     found = hollow.of_run(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset)
     assert "every test example is predicted as even" in found
 
 
-def test_groups_of_few_val_examples_are_told_where_a_metric_reads_them(config, dataset):
+def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(config, dataset):
     val = dataset.val
     rows = (val.groups != 2).nonzero().flatten().tolist() + (val.groups == 2).nonzero().flatten()[:1].tolist()
     few = replace(dataset, val=val.subset(val.targets.new_tensor(rows)))

@@ -74,7 +74,7 @@ def test_the_penalty_counts_from_the_step_at_which_the_warm_up_ends():
     assert method.steps.item() == 4
 
 
-def test_a_predictor_that_is_best_in_every_environment_pays_nothing():
+def test_a_predictor_that_is_best_in_every_environment_has_no_penalty():
     """Where the logits are the log-odds of each environment's labels, no factor on them is better than 1."""
     targets, groups = torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     logits = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log().expand(8, 2)

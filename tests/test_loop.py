@@ -1,17 +1,21 @@
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jobs import at_call
 from ml_collections.config_dict import create
 
 from imbalance import models
 from imbalance.data import digits
-from imbalance.errors import Diverged
+from imbalance.errors import Diverged, Interrupted
 from imbalance.seeds import generator
+from imbalance.training import loop
 from imbalance.training.log import without_nan
 from imbalance.training.loop import run, train
 
@@ -143,9 +147,33 @@ def test_wandb_gets_the_whole_config_and_no_weights(config, tmp_path, monkeypatc
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config.logger.mode = "offline"
     summary = train(config)
-    assert given["mode"] == "offline"
+    assert given["mode"] == "offline" and given["id"] is None
     assert given["config"] == config.to_dict() | {"run_directory": summary["run_directory"]}
     assert {"seed", "work_dir", "data_dir", "debug"} <= given["config"].keys()
     assert given["settings"].save_code is False
     assert [line["step"] for line in recorder.logged] == [5, 10, 15] and recorder.finished
     assert not any(isinstance(value, torch.Tensor) for line in recorder.logged for value in line.values())
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(config, tmp_path, monkeypatch):
+    import wandb
+
+    class Recorder:
+        def __init__(self, run_id):
+            self.id, self.summary = run_id or "abc", {}
+
+        def log(self, values, step):
+            pass
+
+        def finish(self, exit_code):
+            pass
+
+    given = []
+    monkeypatch.setattr(wandb, "init", lambda **kwargs: given.append(kwargs) or Recorder(kwargs["id"]))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    config.logger.mode = "offline"
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_call(patch, loop, "take_step", 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train(config, tmp_path)
+    train(config, tmp_path)
+    assert [(call["id"], call["resume"]) for call in given] == [(None, "allow"), ("abc", "allow")]

@@ -117,7 +117,7 @@ def test_half_precision_logits_lose_nothing_more_in_the_loss(name, dtype):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_class_or_group_without_training_examples_can_be_judged(name):
+def test_a_class_or_group_without_training_examples_can_be_evaluated(name):
     logits, targets, groups = batch()
     counts = dict(class_counts=torch.tensor([400, 90, 0]), group_counts=torch.tensor([300, 100, 60, 30, 8, 0]))
     loss = build(LOSSES, dict(name=name, **EXAMPLES[name]), num_classes=3, **counts)
@@ -266,7 +266,7 @@ def test_softplus_is_exact_in_float64_and_torch_s_own_in_float32():
 
 
 def test_poly_s_exponential_left_part_goes_on_as_its_tangent():
-    """Changed nowhere where it could be told from the exponential in float32, and C¹ where the tangent begins."""
+    """Changed nowhere where it could be distinguished from the exponential in float32, and C¹ where the tangent begins."""
     loss, one = make("poly", alpha=2.0, left="exponential"), torch.ones(1, dtype=torch.long)
     margins = torch.linspace(-13.9, 0.9, 1000)
     logits = torch.stack([torch.zeros(1000), margins], 1)

@@ -110,6 +110,7 @@ def test_a_deferred_schedule_is_uniform_until_it_starts(config):
     dict(name="logit_adjusted", tau=1.0),
     dict(name="tau_normalised", tau=1.0),
     dict(name="crt", by="group", epochs=3, batch_size=64, lr=0.1, momentum=0.9, weight_decay=0.0005),
+    dict(name="lws", by="group", epochs=3, batch_size=64, lr=0.1, momentum=0.9, weight_decay=0.0005),
     dict(name="dfr", inverse_penalties=(1.0, 0.1), fits=3),
 ], ids=lambda head: head["name"])  # fmt: skip
 def test_a_head_changes_the_last_layer_and_nothing_else(config, head):

@@ -5,6 +5,7 @@ from scipy.optimize import linprog
 
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.provided import FirstRun
 from imbalance.schema import build, fields
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
@@ -15,7 +16,10 @@ EXAMPLES = {
     "cvar": dict(level=0.3),
     "worst_group": dict(),
     "irm": dict(environments="group", penalty=0.5, warmup_steps=0),
+    "coral": dict(environments="group", penalty=2.0),
+    "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
     "lff": dict(amplification=0.7, decay=0.3),
+    "eiil": dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1, step_size=0.1, size_adjustment=1.0),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
@@ -26,6 +30,7 @@ TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
 # What some methods compute beside the losses.
 COLUMNS = {
     "losses": LOSSES,
+    "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
@@ -34,7 +39,9 @@ COLUMNS = {
 
 def make(name, group_counts=GROUP_COUNTS, **section):
     targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
+    first = FirstRun(torch.linspace(-2, 2, 16, dtype=torch.float64).sin().view(8, 2), targets)
     given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
+    given |= dict(groups=targets, seed=0, first=first)
     return build(OBJECTIVES, dict(name=name, **section), **given)
 
 
@@ -44,7 +51,7 @@ def gradients(objective, steps=3):
         columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
         value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
         found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
-    return torch.stack(found) if objective.columns else found[0]
+    return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
 
 def test_every_objective_is_tested():
@@ -135,3 +142,13 @@ def test_worst_group_is_the_greatest_mean_of_the_groups_that_there_are():
     assert make("worst_group")(LOSSES, WEIGHTS, GROUPS).item() == pytest.approx((3 + 1.25) / 2)
     assert make("worst_group")(-LOSSES, WEIGHTS, GROUPS).item() == pytest.approx(-0.75)
     assert gradients(make("worst_group")).tolist() == [0, 0.5, 0, 0.25]
+
+
+def test_a_group_without_examples_has_no_weight_and_no_infinity_in_group_dro():
+    """Whose state would end the run: -inf is not finite."""
+    dro = OBJECTIVES["group_dro"](torch.tensor([3, 0, 5]), step_size=0.5, size_adjustment=1.0)
+    losses, groups = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 2])
+    for _ in range(50):
+        dro(losses, torch.ones(3), groups)
+    assert dro.log_weights.isfinite().all() and dro.log_weights.exp()[1] == 0
+    assert dro.log_weights.exp().sum().item() == pytest.approx(1)

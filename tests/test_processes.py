@@ -24,7 +24,7 @@ from imbalance.config import load
 from imbalance.errors import BadInput
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
-from imbalance.models import MODELS
+from imbalance.models import MODELS, with_head
 from imbalance.training import heartbeat
 from imbalance.training.loop import train
 
@@ -136,6 +136,35 @@ def test_a_batch_in_parts_is_the_batch(table, row):
     assert worst_difference(table / row / "1", table / row / "accumulated") < 1e-9
 
 
+def test_each_process_draws_its_own_dropout(config, tmp_path):
+    """Were the masks the same, two processes would drop the same units for both halves of a batch."""
+    config.model = create(name="masked")
+    config.debug = True
+    job = Job(config, world=2, target=partial(add_masked, tmp_path))
+    assert job.wait() == [0, 0], job.stderr()
+    masks = [torch.load(tmp_path / f"mask{rank}.pt") for rank in (0, 1)]
+    assert {0.0, 2.0} == set(masks[0].tolist()) == set(masks[1].tolist())
+    assert not torch.equal(*masks)
+
+
+def add_masked(folder: Path) -> None:
+    """Enter a model with dropout, which keeps the mask of its first step."""
+
+    class Kept(nn.Dropout):
+        def forward(self, x):
+            path = folder / f"mask{os.environ['RANK']}.pt"
+            if self.training and not path.exists():
+                random = torch.get_rng_state()
+                torch.save(super().forward(torch.ones(64)), path)
+                torch.set_rng_state(random)
+            return super().forward(x)
+
+    def model(input_shape, num_classes: int) -> nn.Module:
+        return with_head(nn.Sequential(nn.Flatten(), Kept(0.5)), 64, num_classes)
+
+    MODELS["masked"] = model
+
+
 def test_a_run_goes_on_in_another_number_of_processes(config, tmp_path):
     """From the middle of an epoch, where both have drawn and predicted."""
     config.trainer.update(epochs=3, batch_size=44)
@@ -173,7 +202,7 @@ def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=env)
 
 
-def test_accelerate_launches_two_processes_of_which_one_speaks(config):
+def test_accelerate_launches_two_processes_of_which_one_prints(config):
     form = (
         "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
     )

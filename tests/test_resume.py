@@ -102,6 +102,19 @@ def test_interrupted_at_this_point(config, tmp_path, monkeypatch, place, name, n
     assert outcome(tmp_path / "twice") == outcome(tmp_path / "whole")
 
 
+def test_interrupted_before_its_new_head_was_fitted(config, tmp_path, monkeypatch):
+    """The features of the model that was trained just now and of the one just loaded are the same: without dropout."""
+    config.head = create(name="crt", by="class", epochs=2, batch_size=32, lr=0.5, momentum=0.9, weight_decay=0.0)
+    loop.train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        at_call(patch, loop, "finish", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            loop.train(config, tmp_path / "twice")
+    fitted = at_call(monkeypatch, loop, "features", 0, lambda: None)
+    loop.train(config, tmp_path / "twice")
+    assert fitted and outcome(tmp_path / "twice") == outcome(tmp_path / "whole")
+
+
 def test_lines_written_after_the_last_checkpoint_are_not_there_twice(config, tmp_path, monkeypatch):
     """A crash, that is: nothing is saved at it."""
     loop.train(config, tmp_path / "whole")

@@ -1,15 +1,17 @@
 """What the arithmetic of a step must not change: parts, scaled gradients, layouts, compilation."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
-from jobs import dropout
+from jobs import at_call, dropout
 from ml_collections.config_dict import create
 from torch import nn
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Interrupted
 from imbalance.methods.objectives import OBJECTIVES
 from imbalance.models import MODELS, with_head
 from imbalance.training import loop
@@ -91,6 +93,30 @@ def test_an_overflow_of_scaled_gradients_is_no_divergence(config, tmp_path, scal
     assert state["scaler"]["scale"] == scaler.get_scale()
 
 
+def test_a_resumed_run_has_the_scale_that_it_was_left_with(config, tmp_path, monkeypatch):
+    """Not the first one, which would overflow again and skip steps."""
+    make = loop.make_learner
+
+    def with_scaler(*args):
+        learner = make(*args)
+        learner.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=4)
+        return learner
+
+    monkeypatch.setattr(loop, "make_learner", with_scaler)
+    monkeypatch.setattr(OBJECTIVES["average"], "forward", lambda _, losses, *__: 100 * losses.mean())
+    config.optim.lr = 1e-4
+    loop.train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_call(patch, loop, "take_step", 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path / "twice")
+    loop.train(config, tmp_path / "twice")
+    whole, twice = (
+        torch.load(tmp_path / name / "checkpoints" / "last.pt", weights_only=True) for name in ("whole", "twice")
+    )
+    assert twice["scaler"] == whole["scaler"] and twice["scaler"]["scale"] < 2.0**127
+    assert all(torch.equal(twice["model"][key], tensor) for key, tensor in whole["model"].items())
+
+
 def test_fp16_needs_a_gpu(config):
     config.trainer.mixed_precision = "fp16"
     if torch.cuda.is_available():
@@ -129,7 +155,7 @@ def test_bf16_is_in_the_model_only(config, tmp_path, monkeypatch):
 
 
 def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
-    """Of images with one channel the two layouts are one, so the second layer tells."""
+    """Of images with one channel the two layouts are one, so it takes a second layer."""
     seen = set()
 
     def model(input_shape, num_classes: int) -> nn.Module:

@@ -48,14 +48,20 @@ def make(config: ConfigDict) -> Learner:
     return make_learner(config, start_accelerator(config), Path())
 
 
-def our_epoch(config: ConfigDict, learner: Learner) -> Callable[[], None]:
-    """The next epoch of the project's loop, with all that it measures, and no files."""
+def begun(config: ConfigDict, learner: Learner) -> Run:
+    """A run that leaves no files."""
     progress, log = Progress(), RunLog(Path(), config, writes=False)
     run = Run(config, learner, progress, log, Interrupt(), Clock(progress, 1e9))
     remember(run)
+    return run
+
+
+def our_epoch(config: ConfigDict, learner: Learner) -> Callable[[], None]:
+    """The next epoch of the project's loop, with all that it measures, and no files."""
+    run = begun(config, learner)
 
     def epoch() -> None:
         train_epoch(run)
-        progress.next_epoch()
+        run.progress.next_epoch()
 
     return epoch

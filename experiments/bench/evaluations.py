@@ -10,11 +10,10 @@ import torch
 from ml_collections import ConfigDict
 
 from imbalance.training.evaluate import evaluate
-from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.memory import keep_freed_memory
 
-from .cases import make, on_images
+from .cases import begun, make, on_images
 from .timing import Row, timed_in_turns
 
 # Model, images, classes, groups and the bar.
@@ -37,10 +36,8 @@ def forward(config: ConfigDict, learner: Learner) -> None:
 
 def ratios(config: ConfigDict, repeats: int) -> list[float]:
     """Of the seconds that both take."""
-    learner = make(config)
-    return timed_in_turns(
-        lambda: evaluate(config, learner, "val", Interrupt()), lambda: forward(config, learner), repeats
-    )
+    run = begun(config, make(config))
+    return timed_in_turns(lambda: evaluate(run, "val"), lambda: forward(config, run.learner), repeats)
 
 
 def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> list[Row]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imbalance.training.evaluate import evaluate
-from imbalance.training.interrupt import Interrupt
 from imbalance.training.memory import keep_freed_memory
 
-from .cases import make, on_images, our_epoch
+from .cases import begun, make, on_images, our_epoch
 from .timing import Row, few, measured_by, seconds
 
 
@@ -42,11 +41,11 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
     config = on_images("linear", size=size, batch_size=64, classes=classes, groups=groups)
     learner = make(config)
     keep_freed_memory()
-    epoch = our_epoch(config, learner)
+    epoch, run = our_epoch(config, learner), begun(config, learner)
 
     def once() -> None:
         epoch()
-        evaluate(config, learner, "val", Interrupt())
+        evaluate(run, "val")
 
     once()
     return seconds(once), resident("VmHWM") - before, learner.dataset.train.inputs.nbytes

@@ -83,8 +83,7 @@ def compared(directory: Path, count: int, repeats: int) -> list[Row]:
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]
     normalised = [transforms.ConvertImageDtype(torch.float32), transforms.Normalize(MEAN["RGB"], STD["RGB"])]
     recipe = Recipe("RGB", (("crop", 178), ("square", 224)))
-    images = open_store(str(directory), "bench", directory / "images", names, recipe, str)
-    stored = Stored(images, torch.arange(count), CPU, torch.contiguous_format)
+    stored = open_store(str(directory), "bench", directory / "images", names, recipe, str)
     split = class_split(stored, np.zeros(count), np.arange(count))
     normalise = normaliser(Dataset(split, split, split, ("0",), ("0",), MEAN["RGB"], STD["RGB"]), CPU, torch.float32)
     kinds = {"uint8": (pixels, lambda batch: batch), "float32": (pixels + normalised, normalise)}

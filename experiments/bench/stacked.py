@@ -17,12 +17,10 @@ from ml_collections import ConfigDict
 from imbalance.config import load, validate
 from imbalance.training import batched
 from imbalance.training.interrupt import Interrupt
-from imbalance.training.log import RunLog
 from imbalance.training.loop import train
 from imbalance.training.memory import keep_freed_memory
-from imbalance.training.progress import Clock, Progress
 
-from .cases import make, on_images, our_epoch
+from .cases import begun, make, on_images, our_epoch
 from .steps import digits_mlp, gaussian_linear
 from .timing import ROOT, Row, few, timed_in_turns
 
@@ -76,11 +74,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
     """The ratios of the seconds that the epochs take, with nothing read or written."""
     configs = list(map(validate, sweep(case)))
     singles = [our_epoch(config, make(config)) for config in configs]
-    members = []
-    for config in configs:
-        progress = Progress()
-        log = RunLog(Path(), config, writes=False)
-        members.append(batched.Member(config, make(config), progress, log, Clock(progress, 1e9)))
+    members = [begun(config, make(config)) for config in configs]
 
     def one_by_one() -> None:
         for epoch in singles:

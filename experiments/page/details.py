@@ -62,7 +62,7 @@ def picked(facts: Facts, pictured: int) -> list[int]:
 
 def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
     directory = work_dir / row["run"]
-    summary = summary_of(directory) if row["status"] != "incomplete" else {}
+    summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
     lines = evaluations_of(directory) if (directory / "metrics.jsonl").exists() else []
     saved = read_predictions(directory) if row["status"] == "done" else None
     common = facts["common"]
@@ -72,9 +72,7 @@ def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
         "config": {key: value for key, value in config.items() if key not in common and f"config.{key}" not in APART},
         "metrics": numbers(row, NUMBERS // (runs * 25)),
         "curves": thinned(lines, points=max(8, min(60, CURVES // (runs * 18 * 6)))),
-        "counts": {
-            k: summary[k] for k in ("classes", "groups") if len(summary.get(k, {}).get("test", ())) <= MOST_CLASSES
-        },
+        "counts": counts(summary),
         "made": {key: summary[key] for key in ("device", "commit", "versions", "data", "seconds") if summary.get(key)},
         "reason": summary.get("reason"),
         "log": log_of(directory, LOGS // runs),
@@ -101,6 +99,12 @@ def curve(saved: dict[str, np.ndarray]) -> list[dict[str, float]]:
     return [
         {"confidence": round(float(c), 4), "accuracy": round(float(a), 4), "count": int(n)} for c, a, n in zip(*found)
     ]
+
+
+def counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """How many examples there are of each class and group; of many, nothing."""
+    found = {kind: summary[kind] for kind in ("classes", "groups") if kind in summary}
+    return {kind: of for kind, of in found.items() if len(of.get("test", ())) <= MOST_CLASSES}
 
 
 def numbers(row: Row, most: int) -> dict[str, float]:

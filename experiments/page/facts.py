@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -125,11 +126,12 @@ def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    path = directory / "predictions" / "test.npz"
-    if not path.exists():
+    """The arrays of predictions/test.npz; None where it is not there, or damaged."""
+    try:
+        with np.load(directory / "predictions" / "test.npz") as saved:
+            return {key: saved[key] for key in saved.files}
+    except (OSError, ValueError, EOFError, BadZipFile):
         return None
-    with np.load(path) as saved:
-        return {key: saved[key] for key in saved.files}
 
 
 def choose(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:

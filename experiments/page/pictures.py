@@ -19,7 +19,7 @@ Shown = dict[str, Any]
 
 
 def examples_of(directory: Path) -> tuple["Split | None", str | None]:
-    """The test split that a run was judged on, or why it cannot be read."""
+    """The test split that a run was evaluated on, or why it cannot be read."""
     from imbalance.data import DATASETS
     from imbalance.schema import build
 
@@ -28,7 +28,7 @@ def examples_of(directory: Path) -> tuple["Split | None", str | None]:
         dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     except (BadInput, OSError) as error:
         return None, f"the data are not at hand: {error}"
-    return dataset.judged.test, None
+    return dataset.evaluated.test, None
 
 
 def shown(split: "Split", row: int) -> Shown:

@@ -79,7 +79,7 @@ def augment(images: Tensor, indices: Tensor, when: Tensor, names: Sequence[Augme
 
 
 def occasions(epoch: int, drawn: Tensor) -> Tensor:
-    """(N,) one number for the epoch and the how manieth draw of its example each entry of the epoch's order is."""
+    """(N,) for each entry of the epoch's order a number of the epoch and of how often its example was drawn before it."""
     return (epoch << 32) + draw_numbers(drawn)
 
 

@@ -1,4 +1,4 @@
-"""Training on some classes, judging on others: data sets made of another one by giving its classes new labels."""
+"""Training on some classes, evaluating on others: data sets made of another one by giving its classes new labels."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ def class_map(
     """`source` with its classes relabelled, one way for train and another for val and test, under the same labels.
 
     With `train_map` (("cat", "animal"), ("truck", "vehicle")) and `eval_map` (("dog", "animal"), ("ship", "vehicle")) a
-    model is judged on kinds of animals and vehicles that it never saw. Examples of other classes are left out. Groups
+    model is evaluated on kinds of animals and vehicles that it never saw. Examples of other classes are left out. Groups
     are the source's classes (or its groups, where those are others), so that worst-group accuracy is that of the worst
     kind.
 
@@ -33,7 +33,7 @@ def class_map(
     if unseen:
         raise BadInput(
             f"config.data.eval_map: label {unseen[0]!r} is none of config.data.train_map: {', '.join(names)}; "
-            "config.data.name='new_classes' judges features on other labels"
+            "config.data.name='new_classes' evaluates features on other labels"
         )
     return replace(
         dataset,
@@ -53,7 +53,7 @@ def new_classes(
     eval_map: ClassMap,
     head_strength: Positive,
 ) -> Dataset:
-    """Features learnt on the labels of `train_map`, judged on those of `eval_map`, which have none in common.
+    """Features learnt on the labels of `train_map`, evaluated on those of `eval_map`, which have none in common.
 
     At every evaluation the features stay as they are, and a new linear head is fitted on the source's training examples
     of the evaluation's classes (see `imbalance.methods.heads.fit_head`).
@@ -68,7 +68,7 @@ def new_classes(
     if common:
         raise BadInput(
             f"config.data.eval_map: label {common[0]!r} is one of config.data.train_map too; config.data.name='class_map' "
-            "judges the model's own head on it"
+            "evaluates the model's own head on it"
         )
     parts = {name: relabelled(dataset, getattr(dataset, name), eval_map, others) for name in ("train", "val", "test")}
     probe = replace(dataset, **parts, class_names=others)

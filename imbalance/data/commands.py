@@ -26,7 +26,7 @@ from imbalance.errors import BadInput
 from imbalance.overrides import override
 from imbalance.schema import build as build_section
 
-SHOWN = 10  # kinds of problems that `verify` tells
+SHOWN = 10  # kinds of problems that `verify` prints
 
 
 def read(config: str, overrides: Mapping[str, Any]) -> FrozenConfigDict:
@@ -137,7 +137,7 @@ def counts_of(dataset: Dataset) -> str:
     for kind in ("class", "group"):
         if kind == "group" and dataset.group_names == dataset.class_names:
             continue
-        sources = {"train": dataset, "val": dataset.judged, "test": dataset.judged}
+        sources = {"train": dataset, "val": dataset.evaluated, "test": dataset.evaluated}
         names = tuple(dict.fromkeys(name for of in sources.values() for name in getattr(of, f"{kind}_names")))
         width = max(map(len, (*names, kind)))
         lines.append(f"{kind:{width}}" + "".join(f"{split:>10}" for split in SPLITS))

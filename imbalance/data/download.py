@@ -53,7 +53,7 @@ def fetch(file: File, root: Path, by_hand: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in file.urls:
-        # What one mirror began another may end only if a checksum tells whether that went well.
+        # What one mirror began another may end only if a checksum shows whether that went well.
         mark = "" if file.md5 else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         part = path.with_name(f"{path.name}{mark}.part")
         for _ in range(2):  # a second time from the start, if what was there before spoilt it
@@ -154,7 +154,7 @@ def check_name(archive: Path, name: str) -> None:
 
 
 def md5(path: Path) -> str:
-    """The checksum that these data sets are published with; it tells damage, not malice."""
+    """The checksum that these data sets are published with; it detects damage, not malice."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

@@ -1,4 +1,4 @@
-"""Which data a run is on, in a few hundred bytes: what tells them from others, and which examples are there twice.
+"""Which data a run is on, in a few hundred bytes: how they differ from others, and which examples are there twice.
 
 It goes by content, not by names and dates, so that a folder can be moved, copied or unpacked anew: of images the pixels
 as they were decoded, whose checksums their store has, of what is in memory the rows themselves.
@@ -55,8 +55,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def copies_in(dataset: Dataset) -> list[str]:
     """In words, which examples of the splits are copies of others; see `copies`."""
-    judged = dataset.judged
-    splits = {"train": dataset.train, "val": judged.val, "test": judged.test}
+    evaluated = dataset.evaluated
+    splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
 
     def pixels(i: int) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""Whether a data set can be trained on and judged: names that tell classes and groups apart, examples of each of them.
+"""Whether a data set can be trained and evaluated on: distinct names of classes and groups, examples of each of them.
 
 What the files of a data set lack is refused: a split that somebody made by hand has been made wrongly. What a config
-asks for in so many words (a group without training examples, kinds that are only judged on) is told and taken, but for
-what cannot be learnt or measured at all: a class without a training example, a split of fewer than two classes.
+asks for in so many words (a group without training examples, kinds of which there are only test examples) is accepted
+with a remark, but for what cannot be learnt or measured at all: a class without a training example, a split of fewer
+than two classes.
 """
 
 from collections import Counter
@@ -66,17 +67,17 @@ def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[
 
 
 def check_population(dataset: Dataset) -> Dataset:
-    """`dataset`, if it can be trained on and judged.
+    """`dataset`, if it can be trained and evaluated on.
 
     Raises:
         BadInput: with the first thing that is wrong with it.
     """
-    judged, problems = dataset.judged, []
-    for of in {id(of): of for of in (dataset, judged)}.values():
+    evaluated, problems = dataset.evaluated, []
+    for of in {id(of): of for of in (dataset, evaluated)}.values():
         problems += name_problems("config.data", of.class_names, of.group_names)
     problems += [
         problem
-        for name, of in (("train", dataset), ("val", judged), ("test", judged))
+        for name, of in (("train", dataset), ("val", evaluated), ("test", evaluated))
         for problem in gaps(of, name)
         if "needs two classes" in problem.cause or (name == "train" and "example of class" in problem.cause)
     ]
@@ -86,10 +87,10 @@ def check_population(dataset: Dataset) -> Dataset:
 
 def remarks(dataset: Dataset) -> list[str]:
     """What a checked data set lacks all the same, a line each."""
-    judged = dataset.judged
+    evaluated = dataset.evaluated
     return [
         problem.cause
-        for name, of in (("train", dataset), ("val", judged), ("test", judged))
+        for name, of in (("train", dataset), ("val", evaluated), ("test", evaluated))
         for problem in gaps(of, name)
     ]
 

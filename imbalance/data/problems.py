@@ -7,7 +7,7 @@ from imbalance.errors import BadInput
 
 
 class Problem(NamedTuple):
-    """Something that is wrong, and where; problems of one `cause` are told as one."""
+    """Something that is wrong, and where; problems of one `cause` are printed as one."""
 
     place: str
     cause: str

@@ -20,7 +20,7 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
         raise BadInput(f"--sheet: inputs of shape {shape} are no images")
     rows = []
     for group, name in enumerate(dataset.group_names):
-        for title, split in (("train", dataset.train), ("val", dataset.judged.val)):
+        for title, split in (("train", dataset.train), ("val", dataset.evaluated.val)):
             chosen = sample(split, group)
             if len(chosen):
                 rows.append((f"{title}: {name}", split, chosen))

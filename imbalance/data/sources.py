@@ -68,7 +68,7 @@ SOURCES = {
             ),
         ),
         f"the CodaLab bundles of WILDS no longer work; get {_WATERBIRDS} from a colleague or a mirror, unpack it in data_dir "
-        "and run verify: the counts tell the published copy",
+        "and run verify: the counts identify the published copy",
     ),
     "celeba": Source(
         "non-commercial research only (MMLAB, CUHK); do not redistribute",

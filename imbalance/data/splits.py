@@ -71,7 +71,7 @@ class Dataset:
     mean, std: per channel of uint8 inputs, as fractions of 255; empty for inputs that are floats.
     augmentations: what is done to training batches, see `imbalance.data.augment`.
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
-        a new head is fitted, on whose val and test it is judged.
+        a new head is fitted, on whose val and test it is evaluated.
     probe_strength: the inverse of that head's L2 penalty.
     held_out: what a method keeps of the training examples for later, which are then not in train; see `hold_out`.
     preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
@@ -94,7 +94,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @property
-    def judged(self) -> "Dataset":
+    def evaluated(self) -> "Dataset":
         """The data set whose val and test splits are evaluated."""
         return self.probe or self
 
@@ -105,9 +105,12 @@ class Dataset:
         return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype, layout))
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
-        """The same, where `fraction` of each group of train is no longer in it but is `held_out`."""
+        """The same, where `fraction` of each class of train is no longer in it but is `held_out`.
+
+        Not of each group: the methods that hold a share out read no groups of train.
+        """
         rng = np.random.default_rng(derived_seed(seed, "held out"))
-        rest, held_out = stratified_split(self.train.groups.numpy(), fraction, rng)
+        rest, held_out = stratified_split(self.train.targets.numpy(), fraction, rng)
         train, held_out = (self.train.subset(torch.from_numpy(rows)) for rows in (rest, held_out))
         return replace(self, train=train, held_out=held_out)
 

@@ -8,7 +8,7 @@ names, the recipe and `VERSION`, `<content>` one of `files.npy`. It is built bes
 what is there is whole.
 
 A file whose stamps are those of the store is taken to be the one that was decoded; any other is read, and compared. The
-ctime is what tells: `rsync -t`, `cp -p` and `tar` can set a file's mtime, nobody can set its ctime. It is also new after
+ctime shows a change: `rsync -t`, `cp -p` and `tar` can set a file's mtime, nobody can set its ctime. It is also new after
 a copy of the whole folder, or a change of permissions, which costs one reading of the files, not their decoding. The
 inode says no more on a file system that keeps the ctime, and on many that are mounted over a network it changes by
 itself.
@@ -337,7 +337,7 @@ def stamps_of(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -
             if not stat.S_ISREG(status.st_mode):
                 check_regular(folder / path)
             found[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-            # One entry of one folder, by whatever way it is reached. Hard links are copies, which `verify` tells.
+            # One entry of one folder, by whatever way it is reached. Hard links are copies, which `verify` reports.
             first = first_of.setdefault((status.st_dev, status.st_ino), row) if status.st_nlink == 1 else row
             if first != row:
                 problem = f"the same file as {paths[first]} ({where(first)})"

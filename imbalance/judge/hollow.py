@@ -12,15 +12,15 @@ FEW = 10  # val examples, under which one of them moves an accuracy by ten point
 
 
 def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
-    """What the data alone tell: classes and groups that are missing, or too few on val for what reads them."""
-    judged = dataset.judged
+    """What the data alone show: classes and groups that are missing, or too few on val for what reads them."""
+    evaluated = dataset.evaluated
     read = [name.removeprefix("val/") for name in dict.fromkeys((config.callbacks.monitor, config.score))]
     by_group = [name for name in read if "group" in name or name == "adjusted_accuracy"]
     by_class = [name for name in read if name not in (*by_group, "accuracy", "mcc")]
     found = remarks(dataset)
     for kind, names, counts, metrics in (
-        ("group", judged.group_names, judged.group_counts(judged.val), by_group),
-        ("class", judged.class_names, judged.class_counts(judged.val), by_class),
+        ("group", evaluated.group_names, evaluated.group_counts(evaluated.val), by_group),
+        ("class", evaluated.class_names, evaluated.class_counts(evaluated.val), by_class),
     ):
         few = [(name, n) for name, n in zip(names, counts.tolist(), strict=True) if 0 < n < FEW]
         if metrics and few:
@@ -34,7 +34,7 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
 def of_run(
     config: ConfigDict, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
 ) -> list[str]:
-    """What a finished run tells: a monitor that decided nothing, a model that predicts one class.
+    """What a finished run shows: a monitor that decided nothing, a model that predicts one class.
 
     Args:
         evaluations: the lines of metrics.jsonl.
@@ -55,6 +55,6 @@ def of_run(
         elif tied[0] == seen[0][0]:
             found.append(f"{monitor} was best at the first of {len(seen)} evaluations, epoch {tied[0]}")
     for split in ("val", "test"):
-        shares = {name: values.get(f"{split}/predicted/{name}") for name in dataset.judged.class_names}
+        shares = {name: values.get(f"{split}/predicted/{name}") for name in dataset.evaluated.class_names}
         found += [f"every {split} example is predicted as {name}" for name, share in shares.items() if share == 1]
     return found

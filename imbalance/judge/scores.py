@@ -1,4 +1,4 @@
-"""Metrics of the scores themselves: ranking, calibration and likelihood, which counts of predictions cannot tell.
+"""Metrics of the scores themselves: ranking, calibration and likelihood, which counts of predictions cannot give.
 
 Every function takes probabilities (N, K), rows summing to 1, and targets (N,), as NumPy arrays on the CPU, and follows
 scikit-learn's definition where there is one. What is not defined (the AUROC of a class without examples, or without

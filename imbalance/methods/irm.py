@@ -1,12 +1,9 @@
 """Invariant risk minimisation."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from imbalance.errors import BadInput
-from imbalance.methods.method import Objective, group_means
+from imbalance.methods.method import Environments, Objective, count_environments, group_means
 from imbalance.methods.tags import Tags
 from imbalance.schema import Natural, NonNegative, checked
 
@@ -38,17 +35,12 @@ class InvariantRisk(Objective):
         num_classes: int,
         num_groups: int,
         *,
-        environments: Literal["group", "attribute"],
+        environments: Environments,
         penalty: NonNegative,
         warmup_steps: Natural,
     ):
         super().__init__()
-        if environments == "attribute" and (num_groups <= num_classes or num_groups % num_classes):
-            raise BadInput(
-                "config.objective.environments: 'attribute' needs groups that are classes times attributes; this data "
-                f"set has {num_classes} classes and {num_groups} groups"
-            )
-        self.count = num_groups if environments == "group" else num_groups // num_classes
+        self.count = count_environments(environments, num_classes, num_groups)
         self.penalty, self.warmup_steps = penalty, warmup_steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 

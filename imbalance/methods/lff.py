@@ -1,4 +1,4 @@
-"""Learning from failure: a second, biased network tells which examples are hard."""
+"""Learning from failure: a second, biased network finds out which examples are hard."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class LearningFromFailure(Objective):
 
     Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS
     2020, algorithm 1: f_B is trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which leans to what is easy; the
-    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) makes what f_B fails on count more for f_D, which is judged.
+    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) makes what f_B fails on count more for f_D, which is evaluated.
     As in their code and section 3.2, ℓ_B and ℓ_D are moving averages of each example's loss, divided by the largest of
     its class. ℓ is the config's loss, cross-entropy in the paper. Their code multiplies GCE's gradient by q once more.
     Uses no groups.
@@ -76,7 +76,7 @@ class LearningFromFailure(Objective):
 
 
 class Debiased(nn.Sequential):
-    """f_D, with the features and the head of the one, and f_B, the other; in training both speak."""
+    """f_D, with the features and the head of the one, and f_B, the other; in training both are computed."""
 
     def __init__(self, debiased: nn.Module, biased: nn.Module):
         super().__init__(OrderedDict(features=debiased.features, head=debiased.head, biased=biased))

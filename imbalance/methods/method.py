@@ -2,12 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Loss
 from imbalance.methods.tags import Tags
+
+Environments = Literal["group", "attribute"]
 
 
 class Objective(nn.Module):
@@ -16,10 +20,12 @@ class Objective(nn.Module):
     columns: what `forward` takes by name, besides losses, weights and groups: columns of `terms`, or `targets` and
         `rows` of the batch. `features` (B, D), what the last layer sees, and `slopes` (B,), the derivative of each loss
         by a factor on its logits, at 1, are there for all.
+    notes: lines for the log, of what it has found before the first step.
     """
 
     tags = Tags(batched=True)
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         """The model that is trained, from the function that makes that of the config."""
@@ -91,3 +97,15 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
     counts = torch.bincount(groups, minlength=num_groups)
     sums = losses.new_zeros(num_groups).index_add(0, groups, losses)
     return sums / counts.clamp(min=1), counts > 0
+
+
+def count_environments(environments: Environments, num_classes: int, num_groups: int) -> int:
+    """How many there are; an example of group g is in environment g mod that, as g = class · attributes + attribute."""
+    if environments == "group":
+        return num_groups
+    if num_groups <= num_classes or num_groups % num_classes:
+        raise BadInput(
+            "config.objective.environments: 'attribute' needs groups that are classes times attributes; this data "
+            f"set has {num_classes} classes and {num_groups} groups"
+        )
+    return num_groups // num_classes

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from imbalance.errors import BadInput
 from imbalance.methods.tags import tagged
-from imbalance.schema import Positive, Probability
+from imbalance.schema import AtLeastOne, Positive, Probability
 
 
 class Mix(NamedTuple):
@@ -41,6 +41,33 @@ def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
     """
     partners = torch.randperm(len(targets), generator=generator)
     return Mix(partners, beta(alpha, 1, generator).expand(len(targets)))
+
+
+def remix(
+    targets: Tensor,
+    class_counts: Tensor,
+    generator: Generator,
+    *,
+    alpha: Positive,
+    kappa: AtLeastOne,
+    tau: Probability,
+) -> Mix:
+    """`mixup` whose label goes to the rarer class where the classes' counts are far apart.
+
+    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7: with λ the share of x_i,
+    that of y_i is 0 if n_i / n_j ≥ κ and λ < τ, 1 if n_i / n_j ≤ 1/κ and 1 − λ < τ, and λ otherwise. One λ a batch, as
+    in imbalanced-DL.
+
+    Args:
+        alpha: of λ ~ Beta(α, α).
+        kappa: κ, from which ratio of counts on; 3 in the paper.
+        tau: τ, up to which share the more frequent class is forgotten; 0.5 in the paper, and 0 for `mixup`.
+    """
+    partners, shares, _ = mixup(targets, generator, alpha=alpha)
+    own, other = class_counts[targets], class_counts[targets[partners]]
+    forgotten = (own >= kappa * other) & (shares < tau)
+    whole = (other >= kappa * own) & (1 - shares < tau)
+    return Mix(partners, shares, shares.masked_fill(forgotten, 0.0).masked_fill(whole, 1.0))
 
 
 def lisa(
@@ -88,4 +115,4 @@ def beta(alpha: float, size: int, generator: Generator) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 
 
-MIXINGS = {"none": none, "mixup": mixup, "lisa": lisa}
+MIXINGS = {"none": none, "mixup": mixup, "remix": remix, "lisa": lisa}

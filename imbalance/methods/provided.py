@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.data import Labels
@@ -18,12 +19,14 @@ from imbalance.output import one_line
 class FirstRun:
     """The selected model of a finished run, on the training split.
 
-    logits: (N, K); of a debug run, which has judged one batch, the rest are 0 but for the target's.
+    logits: (N, K); of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
     targets: (N,).
+    held_out: (M, K) of what a head keeps of the training examples, where it does; of a debug run, those of one batch.
     """
 
     logits: Tensor
     targets: Tensor
+    held_out: Tensor | None = None
 
     @property
     def errors(self) -> Tensor:
@@ -35,14 +38,30 @@ def read_first_run(directory: Path, targets: Tensor) -> FirstRun:
     """What the run in `directory` left, for the training examples with these `targets`."""
     path = directory / "predictions" / "train.npz"
     try:
-        with np.load(path) as saved:
-            found = torch.from_numpy(saved["logits"])
+        found = saved_logits(path)
+        kept = path.with_name("held_out.npz")
+        path = kept if kept.exists() else path
+        held_out = saved_logits(kept) if kept.exists() else None
     except Exception as error:  # a damaged file can fail in any way
         raise BadInput(
             f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
         ) from None
     rest = torch.nn.functional.one_hot(targets[len(found) :], found.shape[1]).to(found)
-    return FirstRun(torch.cat([found, rest]), targets)
+    return FirstRun(torch.cat([found, rest]), targets, held_out)
+
+
+def saved_logits(path: Path) -> Tensor:
+    """(N, K) of predictions/<split>.npz."""
+    with np.load(path) as saved:
+        return torch.from_numpy(saved["logits"])
+
+
+def shortened(config: ConfigDict, epochs: int) -> ConfigDict:
+    """A copy of `config` that ends after so many epochs, with the last one's weights: to begin a first run from."""
+    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
+    first.trainer.epochs = epochs
+    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
+    return first
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Tags:
         draws at every seed, no random numbers or statistics in the model, and no memory in the objective.
     chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
     first_run: from the config, that of a run to be made beforehand; its predictions on train are given as `first`.
-    held_out: of a head, from its section: the fraction of each group of train that no step sees; `features("held_out")`
+    held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
         are then what the model makes of it, `dataset.held_out` its labels.
     """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.methods.provided import FirstRun
+from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.tags import tagged
 from imbalance.schema import AtLeastOne, By, Count, Fraction, Natural, NonNegative, Positive
@@ -127,10 +127,8 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 def shorter_unweighted(config: ConfigDict) -> ConfigDict:
     """The run whose errors `just_train_twice` counts more: the same, unweighted, and shorter."""
-    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
+    first = shortened(config, config.weights.first_epochs)
     first.weights = ConfigDict({"name": "uniform"})
-    first.trainer.epochs = config.weights.first_epochs
-    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
     return first
 
 

@@ -2,7 +2,7 @@
 
 A small model's step takes its time to start its operations, not to do them. Here the parameters of M models, stacked
 along a new first dimension, go through each operation together (`torch.func.vmap`). Only the steps are batched: every
-run has its own learner, progress and log, and what begins, judges, saves and ends it is the code of `train`. So each
+run has its own learner, progress and log, and what begins, evaluates, saves and ends it is the code of `train`. So each
 leaves the run directory that main.py would make, equal up to rounding, and either can go on with what the other left.
 """
 
@@ -61,7 +61,7 @@ def in_common(config: ConfigDict) -> str | None:
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
 
 
-def pays(config: ConfigDict) -> bool:
+def gains_from_batching(config: ConfigDict) -> bool:
     """Whether models of `config` are known to be trained faster at once.
 
     One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU it has not been measured yet: that is
@@ -117,8 +117,8 @@ def place(member: Run) -> tuple[int, int]:
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train members that stand at the same step, each to its end, and judge it there."""
-    told = time.monotonic()
+    """Train members that stand at the same step, each to its end, and evaluate it there."""
+    printed = time.monotonic()
     try:
         while members:
             for member in [member for member in members if member.progress.ended]:
@@ -129,8 +129,8 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
             each(members, end_epoch)
             if interrupt.signum:
                 raise Interrupted(interrupt.signum)
-            if members and time.monotonic() - told > SECONDS_BETWEEN_LINES:
-                told = time.monotonic()
+            if members and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
+                printed = time.monotonic()
                 print(f"{len(members)} runs at once: {how_far(members[0])}", file=sys.stderr, flush=True)
     except Interrupted as error:
         each(members, save)
@@ -229,7 +229,7 @@ class Stack:
         self.names = [name for name, _ in first.learner.model.named_parameters()]
         self.rates = self.weights.new_tensor([member.config.optim.lr for member in self.members])
         _, self.of_losses = stack_module_state([member.learner.loss for member in self.members])
-        model, loss, objective = transposed(first.learner.model), first.learner.loss, first.learner.objective
+        model, loss, objective = transposed(first.learner.model).train(), first.learner.loss, first.learner.objective
 
         def step(parameters, of_loss, *batch):
             batch = Batch(*batch)

@@ -102,7 +102,7 @@ def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> No
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     """The checkpoint at `path`, or with a warning the one before it if that is damaged; None if there is neither.
 
-    torch's files are zip archives, whose checksums tell a damaged one; nothing pickled is ever run.
+    torch's files are zip archives, whose checksums show damage; nothing pickled is ever run.
 
     Raises:
         BadInput: there is one, and none is whole, or another version of this program wrote it.

@@ -1,4 +1,4 @@
-"""What only the data can tell of a config, before anything is trained."""
+"""What only the data can show of a config, before anything is trained."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from imbalance.judge.metrics import check_labels
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raise `BadInput` for a config whose metrics or parts of a batch the data do not have."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        check_labels(key, name, dataset.judged.class_names, dataset.judged.group_names)
+        check_labels(key, name, dataset.evaluated.class_names, dataset.evaluated.group_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
             f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
@@ -30,7 +30,6 @@ def dry_run(config: ConfigDict, directory: Path) -> None:
     wandb_settings(config)
     check_directory_config(config, directory)
     # Of two stages the first, without which the second cannot be made.
-    staged = config.weights.name == "just_train_twice"
-    learner = make_learner(first_run(config) if staged else config, accelerator, directory)
+    learner = make_learner(first_run(config) or config, accelerator, directory)
     check_data(config, learner.dataset)
     learner.weights(0), learner.sampler(0)

@@ -15,7 +15,7 @@ from imbalance.training.progress import Clock
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
     """How many examples each split has of each class (and group), and how large the model is."""
     lines = list(dataset.notes)
-    for name, of in (("train", dataset), ("val", dataset.judged), ("test", dataset.judged)):
+    for name, of in (("train", dataset), ("val", dataset.evaluated), ("test", dataset.evaluated)):
         split = getattr(of, name)
         lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")
         if of.group_names != of.class_names:
@@ -48,8 +48,8 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     width = max(map(len, (*dataset.class_names, *dataset.group_names)))
     lines = []
     for split in ("val", "test"):
-        told = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
-        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in told)
+        defined = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
+        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in defined)
         lines += [
             "",
             f"{split}: {', '.join(overall)}",

@@ -1,4 +1,4 @@
-"""Judging the model on a split, and the training predictions that the steps made anyway."""
+"""Evaluation of the model on a split, and the training predictions that the steps made anyway."""
 
 import signal
 
@@ -27,11 +27,11 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
 
     Raises:
         Diverged: a logit, in float32 as it is kept, or a loss is not finite: such logits have an argmax too, and would
-            be judged by it.
+            count as predictions.
         Interrupted: a signal came, to any process.
     """
     config, learner, interrupt = run.config, run.learner, run.interrupt
-    accelerator, dataset = learner.accelerator, learner.dataset.judged
+    accelerator, dataset = learner.accelerator, learner.dataset.evaluated
     split, size = getattr(dataset, name), config.trainer.eval_batch_size
     starts = range(accelerator.process_index * size, len(split), accelerator.num_processes * size)
     model, loss = learner.network.eval(), learner.loss
@@ -156,7 +156,7 @@ def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
-    """Metrics under keys `<name>/…` of what counts cannot tell: ranking, calibration, likelihood.
+    """Metrics under keys `<name>/…` of what counts cannot give: ranking, calibration, likelihood.
 
     Args:
         logits: (N, K) of the split `name`, from its first row on.

@@ -19,7 +19,7 @@ LEAST_SCALE = 2.0**-14  # of fp16's gradients: with it they are smaller than tho
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values are; the largest magnitude of each tensor tells, which unlike a sum cannot overflow."""
+    """Whether all values are; by the largest magnitude of each tensor, which unlike a sum cannot overflow."""
     tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True

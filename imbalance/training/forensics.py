@@ -46,7 +46,7 @@ def find(run: Run, end: int) -> Diverged:
     put_back(learner, good["state"])
     learner.optimizer.zero_grad()
     set_random_state(good["random"])
-    vars(progress).update(good["progress"])
+    vars(progress).update(good["progress"] | {"together": progress.together})
     if end - progress.step > 1:
         run.log.line(
             f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it"

@@ -12,7 +12,7 @@ _watch: "Heartbeat | None" = None
 
 
 class Heartbeat:
-    """A thread that tells the other processes of this one, and says on stderr which of them has been silent for long.
+    """A thread that lets the other processes know of this one, and says on stderr which of them has been silent for long.
 
     Once of each silence: a process that computes goes on beating, one that is stopped, or whose machine is gone, does
     not. That is news, and not the end: if it goes on (SIGCONT), so does the run, and if not, torch gives up waiting.

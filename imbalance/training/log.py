@@ -1,4 +1,4 @@
-"""What a run leaves behind and what it tells: its directory, metrics.jsonl, wandb and the console."""
+"""What a run leaves behind and what it prints: its directory, metrics.jsonl, wandb and the console."""
 
 import functools
 import io
@@ -47,7 +47,7 @@ class RunLog:
             self._wandb_call(lambda: self.wandb.finish(exit_code=1 if error else 0))
         self.clear_bar()
         for file in filter(None, (self._text, self._metrics, self._lock)):
-            with suppress(OSError):  # log.txt on a full disk; see `_tell`
+            with suppress(OSError):  # log.txt on a full disk; see `line`
                 file.close()
 
     def claim(self) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class RunLog:
             self.wandb = None
             self.line(f"wandb: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
 
-    # What the run tells
+    # What the run reports
 
     def metrics(self, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl, and the same to wandb. nan, which JSON lacks, becomes null."""
@@ -236,7 +236,7 @@ class RunLog:
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
-        """Around the writing of what a run can do without for now: a full disk is told of, and does not end it."""
+        """Around the writing of what a run can do without for now: a full disk is reported, and does not end it."""
         try:
             yield
         except OSError as error:

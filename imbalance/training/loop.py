@@ -100,11 +100,13 @@ def train(
 
 
 def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
-    """Check what only the data can tell, say what will be trained, and take up the run where it was left."""
+    """Check what only the data can show, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in hollow.of_data(config, learner.dataset):
         log.line(f"WARNING: {warning}")
+    for note in learner.objective.notes:
+        log.line(note)
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -215,7 +217,7 @@ def end_epoch(run: Run) -> None:
             if keep:
                 log.logits(name, done, logits)
             if scored and name != "train":
-                values |= measure_scores(learner.dataset.judged, name, logits)
+                values |= measure_scores(learner.dataset.evaluated, name, logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
         progress.interpolation_epoch = done
@@ -247,7 +249,7 @@ def compare(run: Run, epoch: int, value: float) -> None:
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Judge the selected weights on every split, and write them, their predictions and the summary."""
+    """Evaluate the selected weights on every split, and write them, their predictions and the summary."""
     config, learner, progress, log = run.config, run.learner, run.progress, run.log
     model = learner.network
     if config.callbacks.select == "best" and progress.best_weights:
@@ -255,23 +257,23 @@ def finish(run: Run) -> dict[str, Any]:
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
     values = {}
-    for name in ("train", "val", "test"):
+    for name in ("train", "val", "test", *(["held_out"] if learner.dataset.evaluated.held_out else [])):
         measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
         logits = gathered(kept)
-        if name != "train":
-            values |= measure_scores(learner.dataset.judged, name, logits)
+        if name in ("val", "test"):
+            values |= measure_scores(learner.dataset.evaluated, name, logits)
         if log.writes:
-            split = getattr(learner.dataset.judged, name)
+            split = getattr(learner.dataset.evaluated, name)
             of_split = {key: getattr(split, key)[: len(logits)] for key in ("targets", "groups", "indices")}
             log.predictions(name, logits=logits, **of_split)
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
         log.model(description(config, learner.dataset))
     warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
-    told = [*hollow.of_data(config, learner.dataset), *warnings]
-    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=told)
-    log.line(console.final(values, learner.dataset.judged, config.score))
+    all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
+    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
+    log.line(console.final(values, learner.dataset.evaluated, config.score))
     for warning in warnings:
         log.line(f"WARNING: {warning}")
     log.summary(summary)
@@ -320,7 +322,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
     def named(counts: Tensor, names: tuple[str, ...]) -> dict[str, int]:
         return dict(zip(names, counts.tolist(), strict=True))
 
-    sources = {"train": dataset, "val": dataset.judged, "test": dataset.judged}
+    sources = {"train": dataset, "val": dataset.evaluated, "test": dataset.evaluated}
     best = config.callbacks.select == "best"
     return {
         "run_directory": str(run.log.directory),

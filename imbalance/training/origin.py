@@ -36,14 +36,14 @@ def check_format(found: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
         )
 
 
-def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, tell: Callable[[str], None]) -> None:
-    """Compare what `path` says with the data and packages of now. Other packages are told.
+def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, warn: Callable[[str], None]) -> None:
+    """Compare what `path` says with the data and packages of now. Other packages are a warning.
 
     Raises:
         BadInput: the data are others.
     """
     if "data" not in found:
-        tell(f"{path} does not say which data it is of: these may be others")
+        warn(f"{path} does not say which data it is of: these may be others")
     else:
         other = differences(found["data"], data)
         if other:
@@ -54,14 +54,14 @@ def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, 
     before, now = found.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     if changed:
-        tell(f"{path} was written with {'; '.join(changed)}")
+        warn(f"{path} was written with {'; '.join(changed)}")
 
 
 def check_done(
     config: ConfigDict,
     summary: Mapping[str, Any],
     path: Path,
-    tell: Callable[[str], None],
+    warn: Callable[[str], None],
     dataset: Dataset | None = None,
 ) -> None:
     """`check_origin` of a run that is done. Where its data are not there any more, it stays done, and a line says so.
@@ -76,6 +76,6 @@ def check_done(
     try:
         data = digest(dataset or load_dataset(config))
     except (BadInput, OSError) as error:
-        tell(f"WARNING: cannot compare the data with those of {path}: {error}")
+        warn(f"WARNING: cannot compare the data with those of {path}: {error}")
         return
-    check_origin(summary, data, path, tell)
+    check_origin(summary, data, path, warn)

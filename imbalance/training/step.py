@@ -61,12 +61,16 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     when = occasions(number, order) if learner.dataset.augmentations else order
     images = loader(learner, order, when)
     rows = order.to(device)
-    mixed = None
+    of_all = learner.weights(number)
+    weights, mixed = of_all[rows], None
     if mix:
         others = rows[mix.partners.to(device)]
         of_others = loader(learner, order[mix.partners], when[mix.partners])
-        mixed = Partners(train.targets[others], train.groups[others], mix.target_shares), of_others, mix.shares
-    return Epoch(number, rows, train.targets[rows], train.groups[rows], learner.weights(number)[rows], images, mixed)
+        # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
+        own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
+        shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        mixed = Partners(train.targets[others], train.groups[others], shares), of_others, mix.shares
+    return Epoch(number, rows, train.targets[rows], train.groups[rows], weights, images, mixed)
 
 
 def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
@@ -167,7 +171,7 @@ def forward(
     In several parts, for want of memory, the terms are first computed without a graph. By the chain rule the derivative
     of the objective by each of their rows is then the row's coefficient, with which every part is computed again and
     goes backward by itself. That is the step of the whole batch for every objective, also one that mixes examples, for
-    about a third more time; only batch normalisation can tell, which sees one part.
+    about a third more time; only batch normalisation differs, which sees one part.
     """
     accelerator, objective = learner.accelerator, learner.objective
     world = accelerator.num_processes  # the processes' gradients are averaged, where their sum is meant

@@ -1,0 +1,63 @@
+"""Waterbirds: SELF, by early-stop disagreement.
+
+LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023.
+ERM, and then the last layer trained further on the held-out examples on which the model of ten epochs disagrees with it
+most, classes counting equally. Uses no groups of train; val's are for choosing. From the authors' code: 100 epochs at
+batch 32, 250 steps of the layer, and 0.001 and 100 examples from the middle of its grids, to be tuned on val. Unlike
+there, what is held out is a tenth of train, not half of val, the learning rate is constant, so that the early model is of
+the same run, and crops differ as in waterbirds_erm. ResNet-50 from ImageNet weights: for a GPU; not yet run here.
+
+    python main.py --config=configs/waterbirds_self.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"
+    config.score = "val/worst_group_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="waterbirds",
+        size=224,  # resized to 256×256 and cropped
+        regenerated=False,  # True takes a copy whose counts are not the published ones
+        augment=("random_resized_crop", "flip"),  # or () for none
+    )
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="average")
+    config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
+    config.optim = create(name="sgd", lr=0.003, momentum=0.9, weight_decay=0.0001)
+    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.head = create(name="self", fraction=0.1, first_epochs=10, share=0.2, steps=250, batch_size=32, lr=0.001)
+
+    config.trainer = create(
+        epochs=100,
+        batch_size=32,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        eval_batch_size=128,
+        eval_every=1,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=True,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="last",  # or "best": by the monitored metric
+        monitor="val/worst_group_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config
