@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imbalance.errors import BadInput
+from imbalance.judge.metrics import OF_A_CLASS, RANKINGS, SUMMARIES
+from imbalance.judge.scores import SCORE_SUMMARIES
+
 from .intervals import mean, paired_difference
 from .runs import configured, metric, not_of_seeds, run_all
 from .tables import markdown
@@ -33,6 +37,7 @@ def compare(
         overrides: of all of them.
         metric_name: of summary.json.
     """
+    check_metric(metric_name)
     cells = [(path, seed) for seed in range(seeds) for path in config]
     overrides = not_of_seeds(overrides)
     summaries = run_all([configured(path, overrides, seed, work_dir) for path, seed in cells], jobs, at_once)
@@ -46,3 +51,17 @@ def compare(
         rows.append([Path(path).stem, over_seeds.percent(), over_seeds.n, seeds - over_seeds.n, difference])
     heads = [f"{metric_name}, %", "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
     print(markdown(heads, rows), end="")
+
+
+def check_metric(name: str) -> None:
+    """Raise `BadInput`, before anything is trained, unless a summary has metrics of this name for some class or group."""
+    split, _, metric = name.partition("/")
+    kind, _, label = metric.partition("/")
+    scores = () if split == "train" else SCORE_SUMMARIES
+    of_all = ("loss", *SUMMARIES, *scores)
+    of_one = (*OF_A_CLASS, "group_accuracy", *(RANKINGS if scores else ()))
+    if split not in ("train", "val", "test") or not (kind in of_one if label else metric in of_all):
+        raise BadInput(
+            f"--metric: {name!r} given; valid: train/, val/ or test/ and one of {', '.join(of_all)}, "
+            f"{', '.join(f'{kind}/<class>' for kind in OF_A_CLASS)}, group_accuracy/<group>"
+        )

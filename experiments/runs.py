@@ -159,8 +159,17 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
 
 
 def metric(summary: Summary, name: str) -> float:
-    """A metric of a run that is done; nan of one that diverged, or where the metric is 0/0."""
-    value = summary["metrics"][name] if summary["status"] == "done" else None
+    """A metric of a run that is done; nan of one that diverged, or where the metric is 0/0.
+
+    Raises:
+        BadInput: the run has no such metric, as its data have no such class or group.
+    """
+    metrics = summary["metrics"] if summary["status"] == "done" else {name: None}
+    if name not in metrics:
+        kind = name.rpartition("/")[0]
+        there = ", ".join(key for key in metrics if key.startswith(f"{kind}/"))
+        raise BadInput(f"--metric: {name!r} given, which {summary['run_directory']} has not; it has {there}")
+    value = metrics[name]
     return float("nan") if value is None else value
 
 

@@ -212,7 +212,7 @@ def load(path: str | Path) -> ConfigDict:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
     except SyntaxError as error:
         raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, MemoryError) as error:  # the latter two of what is nested without end
         raise BadInput(f"--config: {path} is no config: {error}") from None
     if not any("get_config" in _names(statement) for statement in top_level):  # before it is run: it may be any program
         raise BadInput(f"--config: {path} is no config: it has no get_config()")

@@ -73,7 +73,7 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
             continue
         if isinstance(section[last], ConfigDict):
             if not isinstance(value, Mapping):
-                raise BadInput(f"config.{key}: a section, not a value; say {PREFIX}{key}.name=…, and so on")
+                raise not_a_section(key, section[last])
             replace(config, key, value)
             continue
         try:
@@ -125,8 +125,14 @@ def read(config: ConfigDict, key: str, text: str) -> None:
         values(argv)
     except flags.Error:
         if isinstance(before, ConfigDict):
-            refusal = f"config.{key}: a section, not a value; say {PREFIX}{key}.name=…, and so on"
+            raise not_a_section(key, before) from None
         raise BadInput(refusal) from None
+
+
+def not_a_section(key: str, section: ConfigDict) -> BadInput:
+    """What to say of a plain value in place of a section, which may have no name."""
+    first = "name" if "name" in section else next(iter(section), "<key>")
+    return BadInput(f"config.{key}: a section, not a value; say {PREFIX}{key}.{first}=…, and so on")
 
 
 def is_literal(text: str) -> bool:

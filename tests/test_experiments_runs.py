@@ -1,5 +1,6 @@
 import os
 import time
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,17 @@ def test_workers_divide_the_gpus_and_cores(visible, n, seen, tmp_path, monkeypat
         gpus, threads = zip(*(future.result() for future in found))
     assert sorted(gpus) == seen and set(threads) == {str(7 // n)}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_a_metric_of_a_class_that_a_run_has_not_is_named_with_those_that_it_has():
+    summary = {
+        "status": "done",
+        "run_directory": "runs/x",
+        "metrics": {"test/recall/cat": 0.5, "test/recall/dog": None},
+    }
+    assert metric(summary, "test/recall/cat") == 0.5 and isnan(metric(summary, "test/recall/dog"))
+    with pytest.raises(
+        BadInput, match=r"'test/recall/cow' given, which runs/x has not; it has .*cat, test/recall/dog$"
+    ):
+        metric(summary, "test/recall/cow")
+    assert isnan(metric({"status": "diverged"}, "test/recall/cow"))

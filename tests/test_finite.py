@@ -160,13 +160,16 @@ def test_what_finite_weights_make_of_val_is_never_selected(config, tmp_path, spo
 def test_a_head_that_is_not_finite(tmp_path):
     for name, values, match in (
         ("crt", {"lr": 1e30}, r"'crt' made a last layer that is not finite by its step \d+ \(epoch 0\)"),
+        ("crt", {"lr": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
+        ("crt", {"weight_decay": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
         ("post_hoc", {"tau": 1e39}, "'logit_adjusted' made a last layer that is not finite"),
     ):
         config = load(CONFIGS / f"colored_digits_{name}.py")
         config.trainer.epochs = 1
         config.head.update(values)
-        ends_with_3(config, tmp_path / name, match)
-        assert (tmp_path / name / "checkpoints" / "last.pt").exists()  # training itself was whole
+        directory = tmp_path / f"{name} {values}"
+        ends_with_3(config, directory, match)
+        assert (directory / "checkpoints" / "last.pt").exists()  # training itself was whole
 
 
 class Late(nn.Module):

@@ -50,6 +50,8 @@ def test_bad_usage_is_one_line_and_status_2(main, args, words):
     ("name", "text", "words"),
     [
         ("torn.json", '{"seed": 0', "is no config: Expecting"),
+        ("deep.json", "[" * 100_000, "is no config: maximum recursion depth"),
+        ("deep.py", f"x = {'-' * 100_000}1", "is no config"),
         ("list.json", "[]", "is no config: it holds no object"),
         ("binary.json", b"\xff\xfe", "is no config: 'utf-8' codec"),
         ("empty.py", "", "it has no get_config()"),

@@ -125,3 +125,18 @@ def test_an_imbalance_is_not_corrected_twice_by_accident(sampler, weighting, sai
 def test_it_is_corrected_twice_if_asked_for():
     for sampler, weighting in (("undersample", "given"), ("shuffle", "importance"), ("annealed_linear", "residual")):
         check_balanced_once(sampler, weighting)
+
+
+def test_a_weight_may_be_more_than_float32_has_and_no_mean_is_0_or_infinite():
+    """By an infinite mean all weights would become 0, and a run would be done that never trained."""
+    first = FirstRun(torch.eye(2)[torch.tensor([0, 0, 1])], torch.tensor([0, 1, 1]))  # the second is wrong
+    found = WEIGHTS["just_train_twice"](first, first_epochs=1, upweight=1e39)
+    assert found.tolist() == pytest.approx([3e-39, 3, 3e-39])
+
+    def labels(by):
+        return torch.tensor([0, 0, 1]), torch.tensor([2, 1])
+
+    for name, values in (("given", {"values": (1e308, 1e308)}), ("importance", {"exponent": 1e5})):
+        counts = labels if name == "given" else lambda by: (torch.tensor([0, 0, 0, 0]), torch.tensor([4, 0]))
+        with pytest.raises(BadInput, match="^config.weights: the weights' mean is (inf|0); use less extreme values$"):
+            WEIGHTS[name](counts, by="class", **values)

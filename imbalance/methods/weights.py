@@ -20,8 +20,15 @@ from imbalance.schema import AtLeastOne, By, Count, Fraction, Natural, NonNegati
 
 
 def mean_one(weights: Tensor) -> Tensor:
-    """Rescaled (self-normalised), so that a learning rate means the same under all weights."""
-    return weights / weights.mean()
+    """Rescaled (self-normalised), so that a learning rate means the same under all weights.
+
+    Raises:
+        BadInput: their mean is 0 or infinite in float64: all would be nan or 0.
+    """
+    mean = weights.mean()
+    if not 0 < mean < torch.inf:
+        raise BadInput(f"config.weights: the weights' mean is {mean.item():g}; use less extreme values")
+    return weights / mean
 
 
 def effective_sample_size(weights: Tensor) -> float:
@@ -133,7 +140,7 @@ def just_train_twice(first: FirstRun, *, first_epochs: Count, upweight: AtLeastO
     first run is the same config without weights, for `first_epochs` epochs; it is made beforehand, in the run
     directory's `first/`.
     """
-    return mean_one(torch.where(first.errors, upweight, 1.0).double())
+    return mean_one(torch.ones_like(first.errors, dtype=torch.float64).masked_fill(first.errors, upweight))
 
 
 WEIGHTS = {
