@@ -1,4 +1,4 @@
-"""Heads: what happens to the last layer after training, before it is judged.
+"""Heads: what happens to the last layer after training, before it is evaluated.
 
 A head is a function of the trained linear layer, the data set, the features that its model makes of a split
 (`features(name) -> (N, D)`, in evaluation mode, computed when asked for), a generator and its section's values; it
