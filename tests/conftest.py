@@ -1,6 +1,7 @@
 """What tests share: a config that trains in a moment, and the command line as a user calls it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from ml_collections import ConfigDict
 from imbalance.config import load
 
 ROOT = Path(__file__).parent.parent
+# What starts the tests (nohup, a service) may ignore it, and so would every process that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 
 

@@ -218,6 +218,7 @@ def test_torchrun_ends_with_the_message_of_the_process_that_has_it(config):
     directory = Path(config.work_dir) / "experiment" / "default" / "seed=0"
     directory.mkdir(parents=True)
     (directory / "config.json").write_text("{}")
+    (directory / "metrics.jsonl").write_text("{}\n")  # something has been trained there
     done = launch(config, "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if "use another config.work_dir" in line]

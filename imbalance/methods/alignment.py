@@ -44,6 +44,10 @@ class CorrelationAlignment(Alignment):
     (equation 1) is ‖C_i − C_j‖²_F / 4D², D features and covariances C. This is that of DomainBed (Gulrajani and
     Lopez-Paz, ICLR 2021) and SubpopBench: ‖μ_i − μ_j‖² / D + ‖C_i − C_j‖²_F / D², where C divides by n − 1. An
     environment with one example has a mean but no covariance, and is left out of the pairs of the second term.
+
+    Args:
+        environments: "group", or "attribute" where groups are classes times attributes.
+        penalty: λ, on the distance.
     """
 
     def distance(self, features: Tensor, member: Tensor) -> Tensor:
@@ -69,6 +73,7 @@ class MaximumMeanDiscrepancy(Alignment):
     autoencoder and adversary.
 
     Args:
+        environments, penalty: as in `CorrelationAlignment`.
         gammas: one Gaussian kernel each; DomainBed's are the powers of ten from 0.001 to 1000.
     """
 

@@ -17,7 +17,7 @@ from imbalance.schema import Count, Fraction, Positive, Share
 
 @tagged(held_out=lambda section: section.fraction)
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> tuple[Tensor, Tensor]:
-    """The layer as it was trained, on all of train but a share of each class: the first run of `disagreement`."""
+    """The layer as it was trained, on all of train but a `fraction` of each class: the first run of `disagreement`."""
     return head.weight, head.bias
 
 

@@ -9,7 +9,7 @@ from imbalance.methods.losses import cross_entropy
 from imbalance.methods.method import slopes
 from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.tags import Tags
-from imbalance.schema import Count, NonNegative, Positive
+from imbalance.schema import Count, NonNegative, Positive, checked
 from imbalance.seeds import generator
 
 
@@ -43,6 +43,7 @@ def reference(config: ConfigDict) -> ConfigDict:
     return first
 
 
+@checked
 class EnvironmentInference(GroupDRO):
     """Group DRO over classes × environments, which are inferred from a first run's predictions on train.
 
