@@ -12,8 +12,8 @@ MARKDOWN = {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "–": "--", "[": "{[}", "]": "{]}", "°": r"$^\circ$",
-    "*": "{*}", "`": r"\textasciigrave{}", "×": r"$\times$",
+    "|": r"\textbar{}", '"': r"{\char34}", "±": r"$\pm$", "–": "--", "[": "{[}", "]": "{]}", "°": r"$^\circ$",
+    "*": "{*}", "`": r"\textasciigrave{}", "×": r"$\times$", "−": "$-$",
 }  # fmt: skip
 
 

@@ -32,18 +32,22 @@ def installed(tmp_path_factory) -> Path:
     python = folder / "env" / "bin" / "python"
     (wheel,) = folder.glob("imbalance-*.whl")
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+    subprocess.run(pip, check=True, capture_output=True, env=elsewhere())
     (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
     # A path in a .pth file adds that folder only, not what its own .pth files add: no editable install of this project.
     (packages / "libraries.pth").write_text(str(Path(np.__file__).parent.parent))
     return folder / "env"
 
 
+def elsewhere() -> dict[str, str]:
+    """Variables that do not lead to this checkout, whose egg-info would pass for an installed package."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+
+
 def call(installed: Path, folder: Path, *arguments: str) -> str:
     """What the environment's Python prints, in an empty folder."""
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     command = [str(installed / "bin" / "python"), *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=elsewhere(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
