@@ -2,7 +2,7 @@
 
 The setting of "Is Importance Weighting Incompatible with Interpolating Classifiers?" (Wang et al., ICLR 2022, section
 5), which reports a balanced test accuracy of 60.5 ± 2.6 % (± standard deviation over 10 seeds).
-400 epochs take two and a half hours on two cores, and half of that with --config.trainer.mixed_precision=bf16
+400 epochs take close to three hours on two cores, and half of that with --config.trainer.mixed_precision=bf16
 --config.trainer.channels_last=True where the processor computes in bf16.
 
     python main.py --config=configs/cifar_erm.py --config.data.download=True
