@@ -177,13 +177,15 @@ def metric(summary: Summary, name: str) -> float:
 def workers(n: int) -> Iterator[ProcessPoolExecutor]:
     """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends.
 
-    Each sees one GPU, or none where there is none. Where GPUs are fewer than processes, several share one; where they
-    are more, some stay idle: a run that is to have several is for `torchrun main.py`.
+    Where OMP_NUM_THREADS is set, none has more threads than it says. Each sees one GPU, or none where there is none.
+    Where GPUs are fewer than processes, several share one; where they are more, some stay idle: a run that is to have
+    several is for `torchrun main.py`.
     """
     gpus = _gpus()
     spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // n))
+    share = max(1, (os.cpu_count() or 1) // n)
+    os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
         with ProcessPoolExecutor(n, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), gpus)) as pool:
             try:

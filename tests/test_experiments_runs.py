@@ -79,21 +79,26 @@ def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
 
 
 @pytest.mark.parametrize(
-    ("visible", "n", "seen"),
+    ("visible", "n", "seen", "most", "each"),
     [
-        ("5,GPU-b", 3, ["5", "5", "GPU-b"]),  # shared
-        ("5,GPU-b", 1, ["5"]),  # one idle
-        ("", 2, ["", ""]),  # hidden from all of them
+        ("5,GPU-b", 3, ["5", "5", "GPU-b"], None, "2"),  # shared
+        ("5,GPU-b", 1, ["5"], None, "7"),  # one idle
+        ("", 2, ["", ""], None, "3"),  # hidden from all of them
+        ("", 2, ["", ""], "1", "1"),
+        ("", 2, ["", ""], "5", "3"),
     ],
 )
-def test_workers_divide_the_gpus_and_cores(visible, n, seen, tmp_path, monkeypatch):
+def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if most:
+        monkeypatch.setenv("OMP_NUM_THREADS", most)
     before = os.environ.get("OMP_NUM_THREADS")
     with workers(n) as pool:
         found = [pool.submit(surroundings, tmp_path, n) for _ in range(n)]
         gpus, threads = zip(*(future.result() for future in found))
-    assert sorted(gpus) == seen and set(threads) == {str(7 // n)}
+    assert sorted(gpus) == seen and set(threads) == {each}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and os.environ.get("OMP_NUM_THREADS") == before
 
 
