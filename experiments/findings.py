@@ -1,6 +1,6 @@
-"""The tables of the findings and of the README's ledger, made from results/.
+"""The tables of the findings and of the ledger of results, made from results/.
 
-    imbalance findings           # rewrites docs/findings.md and README.md, draws results/pairs.png
+    imbalance findings           # rewrites docs/findings.md and docs/results.md, draws results/pairs.png
     imbalance findings --check   # says what does not agree with results/, and changes nothing
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of NAME -->`; the words around it are written by hand.
@@ -21,7 +21,7 @@ from .results import Row, numbers
 from .tables import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "docs" / "findings.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "findings.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 

@@ -259,7 +259,7 @@ COMMANDS = {
         (flag("--study", "what the runs are for: results/<study>.csv", required=True, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
-        "Make the tables of docs/findings.md and README.md from results/.",
+        "Make the tables of docs/findings.md and docs/results.md from results/.",
         "imbalance.experiments.findings:findings",
         (flag("--check", "compare only; exit status 1 where something does not agree", action="store_true"), RESULTS),
     ),

@@ -19,7 +19,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("imbalance", "experiments", "configs", "tests", "main.py", "pytest.ini", "setup.py", "ruff.toml", "README.md")
+COPIED = (
+    "imbalance",
+    "experiments",
+    "configs",
+    "tests",
+    "main.py",
+    "pytest.ini",
+    "setup.py",
+    "ruff.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs",
+)
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub, ast.Sub: ast.Add,

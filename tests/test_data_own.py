@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 from data_files import save_image
+from pages import blocks, page
 from PIL import Image
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
@@ -390,11 +390,9 @@ def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
     assert (directory / "first" / "summary.json").is_file()
 
 
-def test_the_readmes_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
+def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
     """Two of its four methods, for two seeds and an epoch each."""
-    text = re.search(
-        r"^    (imbalance compare --config=arrays_erm.*?)\n\n", (ROOT / "README.md").read_text(), re.M | re.S
-    )[1]
+    (text,) = [block for block in blocks(page("how-to/data.md"), "sh") if "--config=arrays_erm" in block]
     (tmp_path / "data").mkdir()
     write_csv(tmp_path / "data" / "people.csv", {key: values for key, values in people().items() if key != "split"})
     command = text.replace("arrays_ce,arrays_poly,", "").replace("--seeds=5", "--seeds=2 --jobs=1")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT
 from data_files import save_image
+from pages import blocks, page
 from PIL import Image
 
 import imbalance
@@ -304,15 +304,14 @@ def test_a_run_of_another_network_is_no_start(digits):
         build(MODELS, dict(name="resnet18", pretrained=digits, frozen=False), input_shape=(3, 20, 20), num_classes=2)
 
 
-def test_the_readmes_example_predicts_and_exports(pictures, tmp_path, monkeypatch):
+def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     directory, _ = pictures
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "b.png"):
         save_image(tmp_path / name)
-    text = re.search(r"^## Use what was trained\n\n((?:    .*\n)+)", (ROOT / "README.md").read_text(), re.M)[1]
-    code = re.sub(r"^    ", "", text, flags=re.M).replace("runs/folder_ce/default/seed=0", directory)
+    code = blocks(page("how-to/predict.md"), "python")[0].replace("runs/folder_ce/default/seed=0", directory)
     names = {}
     exec(code, names)
     assert names["probabilities"].shape == (2, 2) and set(names["classes"]) <= {"land", "water"}

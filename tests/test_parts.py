@@ -1,4 +1,4 @@
-"""The parts of a method in a loop of one's own, without a config: checked when made, and the README's examples as they are."""
+"""The parts of a method in a loop of one's own, without a config: checked when made, and the documentation's examples as they are."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from jobs import SERVER, free_port, run
+from pages import blocks, page
 from test_imports import imported_by
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -162,17 +162,15 @@ def test_weights_are_those_of_the_labels():
     assert WEIGHTS.keys() >= {"importance", "deferred", "just_train_twice"}
 
 
-# The README's examples
+# The documentation's examples
 
 
 def examples() -> list[str]:
-    """The programs under the README's heading of own loops."""
-    text = re.search(r"^## In a loop of your own\n(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)[1]
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", text, re.M)
-    return [re.sub(r"^    ", "", block, flags=re.M).strip() for block in blocks if "import" in block]
+    """The programs of the page on own loops: the plain one, and that with accelerate."""
+    return blocks(page("how-to/own-loop.md"), "python")[:2]
 
 
-def test_the_readmes_plain_loop_learns():
+def test_the_plain_loop_of_the_documentation_learns():
     plain, _ = examples()
     names = {}
     exec(plain, names)
@@ -182,7 +180,7 @@ def test_the_readmes_plain_loop_learns():
 
 
 def with_accelerate() -> None:
-    """In each of two processes: run the README's loop, noting which rows this one saw, and say so."""
+    """In each of two processes: run the documentation's loop, noting which rows this one saw, and say so."""
     _, code = examples()
     seen, names = [], {}
     code = code.replace(

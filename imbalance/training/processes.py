@@ -37,7 +37,7 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
     if accelerator.num_processes != asked:
         raise BadInput(
             f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
-            "see each other; use torchrun --standalone --nproc_per_node N main.py … (see the README)"
+            "see each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
         )
     watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator

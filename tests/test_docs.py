@@ -1,0 +1,78 @@
+"""What the documentation prints: every command is one that the command line takes, every link leads somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from pages import FENCE, PAGES, ROOT, blocks
+
+from imbalance.cli import arguments_of, command_of
+from imbalance.config import config_file, load, validate
+from imbalance.overrides import override
+
+NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
+
+
+# Commands
+
+
+CALL = re.compile(
+    r"(?:^|&& |^torchrun .*|^accelerate launch .*)(imbalance|(?:python )?main\.py) (.*?)(?: && .*| \| .*|\s+# .*)?$"
+)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every call of `imbalance` or main.py in blocks of shell, and in the README's indented ones."""
+    found = blocks(text, "sh") + re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.M)
+    lines = [line.strip() for block in found for line in re.sub(r" *\\\n *", " ", block).splitlines()]
+    calls = [CALL.search(line) for line in lines if "…" not in line and not line.startswith("main.py")]
+    return [([] if call[1] == "imbalance" else ["train"]) + shlex.split(call[2]) for call in calls if call]
+
+
+CALLS = [(str(path.relative_to(ROOT)), call) for path in PAGES for call in commands(path.read_text(encoding="utf-8"))]
+
+
+def test_there_are_commands_to_check():
+    assert len(CALLS) > 40 and {call[0] for _, call in CALLS} >= {"train", "data", "compare", "report", "predict"}
+
+
+@pytest.mark.parametrize("call", sorted({tuple(call) for _, call in CALLS}), ids=" ".join)
+def test_the_command_line_takes_it(call):
+    """Every flag is there, and every config with its overrides passes the check that comes before a run."""
+    if "--help" in call:
+        return
+    name, rest = command_of(call)
+    arguments = arguments_of(name, rest)
+    given = arguments.get("config") or []
+    for config in [given] if isinstance(given, str) else given:
+        if config.startswith("runs/"):  # of a run that the reader has made
+            continue
+        file = ROOT / config if config.endswith(".py") else config
+        validate(override(load(config_file(file)), arguments.get("overrides", {})))
+
+
+# Links
+
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", re.M)
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub and MyST make of a page's headings."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    heads = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name):
+    """Files and headings of this repository; of other sites the form alone, as tests have no network."""
+    text = FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
+    for target in (first or second for first, second in LINK.findall(text)):
+        if re.match(r"[a-z]+:", target):
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/[\w./#?=&%~+-]*)?", target), target
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), f"{name}: {target}"
+        assert not anchor or anchor in anchors(path), f"{name}: {target}; there are {sorted(anchors(path))}"
