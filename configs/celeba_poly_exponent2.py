@@ -37,14 +37,15 @@ def get_config() -> ConfigDict:
     config.loss = create(name="poly", alpha=1.0, left="logistic")
     config.objective = create(name="average")
     config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
-    config.optim = create(name="sgd", lr=4e-4, momentum=0.9, weight_decay=0.0)
-    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.optim = create(name="sgd", lr=4e-4, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # what becomes of the last layer after training
 
     config.trainer = create(
         epochs=100,
         batch_size=64,
         accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
         eval_batch_size=128,
         eval_every=1,  # epochs
         eval_splits=("val",),  # test is read once, at the end; add "test" to follow it

@@ -14,7 +14,19 @@ from typing import Any, Literal, TypedDict, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Name, Natural, Positive, Table, asks, check_call, check_fields, entry, own_module
+from imbalance.schema import (
+    Count,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Table,
+    asks,
+    check_call,
+    check_fields,
+    entry,
+    own_module,
+)
 
 CONFIGS = (Path(__file__).parent / "configs").resolve()  # a link to the folder at the top, which wheels have here
 EvalSplit = Literal["val", "test"]
@@ -26,6 +38,7 @@ class Trainer(TypedDict):
     epochs: Count
     batch_size: Count  # over all processes together
     accumulation: Count  # parts that a batch is computed in, one after the other, for want of memory
+    clip_norm: NonNegative  # that the gradient of the whole batch, all parameters together, is scaled down to; 0: never
     eval_batch_size: Count
     eval_every: Count  # epochs between evaluations; the last epoch is always evaluated
     eval_splits: tuple[EvalSplit, ...]  # what those evaluations look at; test is also read once at the end

@@ -151,9 +151,10 @@ def with_loss(**loss) -> callable:
 
 
 def adjusted(config: ConfigDict) -> ConfigDict:
-    """Weight decay, no momentum, warm-up, and every evaluation's logits."""
-    config.optim.update(momentum=0.0, weight_decay=0.01)
-    config.optim.schedule = create(name="cosine", warmup_epochs=1)
+    """Weight decay but of biases, no momentum, clipped, warm-up, and every evaluation's logits."""
+    config.optim.update(momentum=0.0, weight_decay=0.01, decayed="weights")
+    config.trainer.clip_norm = 0.05
+    config.optim.schedule = create(name="linear", warmup_epochs=1.5)
     config.callbacks.keep_logits = True
     return config
 

@@ -87,9 +87,15 @@ EXAMPLES = {
     ("model", "linear"): (dict(init="default"), {}),
     ("model", "mlp"): (dict(hidden=(8,)), {}),
     ("model", "mlp_cosine"): (dict(hidden=(8,)), {}),
-    ("optim", "sgd"): (dict(lr=0.1, momentum=0.9, weight_decay=0.01), {}),
-    ("optim", "adam"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01), {}),
-    ("optim", "adamw"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01), {}),
+    ("optim", "sgd"): (
+        dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"),
+        dict(trainer__clip_norm=0.05),
+    ),
+    ("optim", "adam"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all"), {}),
+    ("optim", "adamw"): (
+        dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"),
+        dict(trainer__clip_norm=0.05),
+    ),
 }
 # The models that need images larger than these; batch normalisation sees one part, and is refused in many processes.
 LARGER = {"convnet", "lenet", "resnet18", "resnet34", "resnet50", "resnet20", "resnet32"}
@@ -106,6 +112,7 @@ OTHERS = {
     "environments": lambda name: "attribute",
     "gammas": lambda gammas: (10.0,),
     "momentum": lambda momentum: 0.0,
+    "decayed": lambda which: "all" if which == "weights" else "weights",
     "betas": lambda betas: (0.5, 0.9),
     "decay": lambda decay: 0.9,
     "init": lambda init: "zeros",

@@ -126,7 +126,9 @@ def test_an_update_that_overflows(config, tmp_path, rate):
 def test_the_optimiser_s_state_though_every_weight_is_finite(config, tmp_path, monkeypatch):
     """Adam divides by the root of squares that overflowed: a step of 0."""
     monkeypatch.setattr(OBJECTIVES["average"], "forward", lambda _, losses, *__: 1e25 * losses.mean())
-    config.optim = create(name="adam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, schedule=config.optim.schedule)
+    config.optim = create(
+        name="adam", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.0, decayed="all", schedule=config.optim.schedule
+    )
     ends_with_3(config, tmp_path, "by step 0, .*first non-finite: the optimiser's exp_avg_sq of features.1.weight")
 
 

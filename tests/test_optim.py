@@ -5,7 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from imbalance.training.optim import OPTIMIZERS, constant, cosine, step, warm_up
+from imbalance.models import MODELS
+from imbalance.schema import build
+from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, step, warm_up
 
 
 def test_warm_up_is_linear_and_then_out_of_the_way():
@@ -28,6 +30,15 @@ def test_cosine_starts_where_warm_up_ends():
     assert values == pytest.approx([1, 1, 0.5, 0], abs=1e-3)
 
 
+def test_linear_is_that_of_a_fine_tuned_bert():
+    """max(0, (N − n) / (N − w)) at step n of N, after w of warm-up, which may end within an epoch."""
+    steps, warm, of_epoch = 80, 6, 20
+    theirs = [n / warm if n < warm else (steps - n) / (steps - warm) for n in range(steps)]
+    ours = [linear(n / of_epoch, steps // of_epoch, warmup_epochs=warm / of_epoch) for n in range(steps)]
+    assert ours == pytest.approx(theirs)
+    assert linear(4, 4, warmup_epochs=4) == linear(9, 4, warmup_epochs=1.5) == 0 and linear(3, 4, warmup_epochs=7) < 1
+
+
 def test_steps_fall_at_their_milestones():
     factor = partial(step, epochs=200, warmup_epochs=5, milestones=(160, 180), factor=0.01)
     assert [factor(epoch) for epoch in (2.5, 100, 159.99, 160, 180)] == pytest.approx([0.5, 1, 1, 0.01, 1e-4])
@@ -39,9 +50,10 @@ def test_optimisers_step_and_restore_as_torch_has_them(name):
     """They leave out what torch wraps around them for its compiler, and nothing else."""
     values = {"sgd": dict(momentum=0.9), "adam": dict(betas=(0.9, 0.99)), "adamw": dict(betas=(0.9, 0.99))}[name]
     values |= dict(lr=0.1, weight_decay=0.01)
+    decayed = values | dict(decayed="all")
     theirs = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(3)]
-    optimizers = [OPTIMIZERS[name]([weights[0]], **values), theirs([weights[1]], **values)]
+    optimizers = [OPTIMIZERS[name]([weights[0]], **decayed), theirs([weights[1]], **values)]
     hooked = []
     optimizers[0].register_step_post_hook(lambda *_: hooked.append(True))
 
@@ -56,8 +68,51 @@ def test_optimisers_step_and_restore_as_torch_has_them(name):
             descend(optimizer, weight)
     torch.testing.assert_close(weights[0], weights[1])
     weights[2].data.copy_(weights[0].data)
-    resumed = OPTIMIZERS[name]([weights[2]], **values)
+    resumed = OPTIMIZERS[name]([weights[2]], **decayed)
     resumed.load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
     descend(optimizers[0], weights[0])
     descend(resumed, weights[2])
     assert torch.equal(weights[2], weights[0]) and len(hooked) == 4
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_and_normalisations_can_be_left_out_of_the_decay(name):
+    """Without a gradient from the loss, only decay moves a parameter (Adam's, which is of the gradient, by its sign)."""
+    model = build(MODELS, dict(name="resnet20", frozen=False), input_shape=(3, 32, 32), num_classes=2)
+    values = dict(momentum=0.9) if name == "sgd" else dict(betas=(0.9, 0.99))
+    optimizer = OPTIMIZERS[name](model.parameters(), lr=0.1, weight_decay=0.5, decayed="weights", **values)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    moved = {key for key, parameter in model.named_parameters() if not parameter.equal(before[key])}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)}
+    assert moved == {f"{n}.weight" for n in layers} and len(moved) < len(before) / 2
+
+
+def test_clipping_is_that_of_pytorch():
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 4), (4,), ())
+    ours = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    for limit in (0.1, 2.0, 1e9):
+        mine, theirs = [g.clone() for g in ours], [torch.nn.Parameter(torch.zeros_like(g)) for g in ours]
+        for parameter, gradient in zip(theirs, ours):
+            parameter.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_(theirs, limit)
+        clip(mine, limit)
+        for one, other in zip(mine, theirs):
+            torch.testing.assert_close(one, other.grad, rtol=1e-4, atol=0)  # they add 1e-6 to the norm
+        if limit == 1e9:
+            assert all(one.equal(gradient) for one, gradient in zip(mine, ours))
+
+
+def test_clipping_neither_loses_large_gradients_nor_hides_what_is_not_finite():
+    large = [torch.tensor([3e30, 4e30]), torch.zeros(2)]  # whose squares are more than float32 has
+    clip(large, 1.0)
+    torch.testing.assert_close(large[0], torch.tensor([0.6, 0.8]))
+    nothing = [torch.zeros(3)]
+    clip(nothing, 1.0)
+    assert nothing[0].equal(torch.zeros(3))
+    bad = [torch.tensor([1.0, torch.inf]), torch.ones(2)]
+    clip(bad, 1.0)
+    assert not bad[0].isfinite().all()

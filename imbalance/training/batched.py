@@ -225,6 +225,8 @@ class Stack:
         )
         self.of_each = [list(member.learner.model.parameters()) for member in self.members]
         self.parameters = [torch.stack(tensors).detach().requires_grad_() for tensors in zip(*self.of_each)]
+        decays = {p: group["weight_decay"] for group in first.learner.optimizer.param_groups for p in group["params"]}
+        self.decays = [decays[parameter] for parameter in self.of_each[0]]
         self.momenta = [torch.stack(tensors) for tensors in zip(*map(momenta, self.members))]
         self.names = [name for name, _ in first.learner.model.named_parameters()]
         self.rates = self.weights.new_tensor([member.config.optim.lr for member in self.members])
@@ -255,10 +257,13 @@ class Stack:
     @torch.no_grad()
     def descend(self, gradients: Sequence[Tensor], factor: float) -> None:
         """A step of `optim.sgd` for each model, at its own learning rate times `factor`."""
-        optim, self.factor = self.members[0].config.optim, factor
+        config, self.factor = self.members[0].config, factor
+        optim = config.optim
+        if config.trainer.clip_norm:
+            gradients = clipped(gradients, config.trainer.clip_norm)
         for i, (parameter, gradient) in enumerate(zip(self.parameters, gradients)):
-            if optim.weight_decay:
-                gradient = gradient.add(parameter, alpha=optim.weight_decay)
+            if self.decays[i]:
+                gradient = gradient.add(parameter, alpha=self.decays[i])
             if optim.momentum:
                 gradient = torch.add(gradient, self.momenta[i], alpha=optim.momentum, out=self.momenta[i])
             rates = (self.rates * factor).view(-1, *[1] * (parameter.dim() - 1))
@@ -288,8 +293,16 @@ class Stack:
             progress.margins.append(margins[i])
             progress.batch += len(self.recorded)
             progress.step += len(self.recorded)
-            learner.optimizer.param_groups[0]["lr"] = config.optim.lr * self.factor
+            for group in learner.optimizer.param_groups:
+                group["lr"] = config.optim.lr * self.factor
         self.recorded = []
+
+
+def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:
+    """`optim.clip` of each model's gradients."""
+    squares = [gradient.flatten(1).double().square().sum(1) for gradient in gradients]
+    scales = (limit / torch.stack(squares).sum(0).sqrt()).clamp(max=1)
+    return [gradient * scales.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)) for gradient in gradients]
 
 
 def momenta(member: Run) -> list[Tensor]:

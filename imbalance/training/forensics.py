@@ -26,6 +26,7 @@ from imbalance.training.finite import (
     state_tensors,
 )
 from imbalance.training.learner import Learner, make_learner
+from imbalance.training.optim import clip, gradients
 from imbalance.training.processes import start_accelerator
 from imbalance.training.run import Run
 from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, shared, take_step
@@ -213,6 +214,8 @@ def replay(directory: Path) -> str:
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }
+        if config.trainer.clip_norm:
+            clip(gradients(learner.optimizer), config.trainer.clip_norm)
         learner.optimizer.step()
         trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in state_tensors(learner)}
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))

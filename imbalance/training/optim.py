@@ -3,15 +3,17 @@
 import bisect
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imbalance.methods.tags import tagged
 from imbalance.schema import Fraction, Natural, NonNegative, Positive
 
 Parameters = Iterable[nn.Parameter]
+Decayed = Literal["all", "weights"]  # what weight decay acts on; "weights": not on biases and normalisations
 
 
 def uncompiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
@@ -25,60 +27,113 @@ def uncompiled(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optim
     return type(optimizer.__name__, (optimizer,), methods)
 
 
+def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
+    """Parameter groups: what is decayed and, apart, what is not.
+
+    Biases and the gains and shifts of normalisations are what has one dimension; the weights of layers, embeddings
+    included, have two or more (Loshchilov and Hutter decay them all; the fine-tuning of Devlin et al., 2019, only these).
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        decay = weight_decay if decayed == "all" or parameter.dim() > 1 else 0.0
+        groups.setdefault(decay, []).append(parameter)
+    return [{"params": of_group, "weight_decay": decay} for decay, of_group in groups.items()]
+
+
+def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Those of all parameters that have one."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+@torch.no_grad()
+def clip(gradients: Sequence[Tensor], limit: float) -> None:
+    """Scale gradients down, so that their norm, of all of them together, is at most `limit` (Pascanu et al., ICML 2013).
+
+    The squares are summed in float64: where they overflowed, the scale would be zero, and the step be nothing. A norm
+    that is not finite makes the gradients nan, and is found as what it is.
+    """
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
+    torch._foreach_mul_(gradients, (limit / torch.stack(norms).norm()).clamp(max=1))
+
+
 # All fused: one kernel a step for all parameters, on a CPU too, where a small model's step is mostly overhead.
 
 
 @tagged(batched=True)
-def sgd(parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative) -> torch.optim.SGD:
+def sgd(
+    parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative, decayed: Decayed
+) -> torch.optim.SGD:
     """Stochastic gradient descent with (heavy-ball) momentum."""
-    optimizer = uncompiled(torch.optim.SGD)(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    groups = by_decay(parameters, weight_decay, decayed)
+    optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch leaves the momentum uninitialised where float16 gradients overflow in the first step (2.13). From zero the
     # first step is the same.
-    for parameter in optimizer.param_groups[0]["params"] if momentum else ():
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for group in optimizer.param_groups if momentum else ():
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def adam(
-    parameters: Parameters, *, lr: Positive, betas: tuple[Fraction, Fraction], weight_decay: NonNegative
+    parameters: Parameters,
+    *,
+    lr: Positive,
+    betas: tuple[Fraction, Fraction],
+    weight_decay: NonNegative,
+    decayed: Decayed,
 ) -> torch.optim.Adam:
     """Kingma and Ba, ICLR 2015; `weight_decay` is added to the gradient."""
-    return uncompiled(torch.optim.Adam)(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    groups = by_decay(parameters, weight_decay, decayed)
+    return uncompiled(torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
 
 
 def adamw(
-    parameters: Parameters, *, lr: Positive, betas: tuple[Fraction, Fraction], weight_decay: NonNegative
+    parameters: Parameters,
+    *,
+    lr: Positive,
+    betas: tuple[Fraction, Fraction],
+    weight_decay: NonNegative,
+    decayed: Decayed,
 ) -> torch.optim.AdamW:
     """Loshchilov and Hutter, ICLR 2019; `weight_decay` shrinks the parameters directly."""
-    return uncompiled(torch.optim.AdamW)(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+    groups = by_decay(parameters, weight_decay, decayed)
+    return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
 # A schedule returns the factor on the learning rate at a (fractional) epoch: without state, a resume needs none.
 
 
-def warm_up(epoch: float, warmup_epochs: int) -> float:
-    """Linear from 0 to 1 over the first `warmup_epochs`; 1 after them."""
+def warm_up(epoch: float, warmup_epochs: float) -> float:
+    """Linear from 0 to 1 over the first `warmup_epochs`, which may be a part of one; 1 after them."""
     return min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
 
 
-def constant(epoch: float, epochs: int, *, warmup_epochs: Natural) -> float:
+def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """The learning rate as it is, after warm-up."""
     return warm_up(epoch, warmup_epochs)
 
 
-def cosine(epoch: float, epochs: int, *, warmup_epochs: Natural) -> float:
+def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Half a cosine from 1 at the end of warm-up to 0 at the end of training (Loshchilov and Hutter, ICLR 2017)."""
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
 
 
+def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
+    """A straight line from 1 at the end of warm-up to 0 at the end of training, as BERT is fine-tuned."""
+    if epoch < warmup_epochs:
+        return warm_up(epoch, warmup_epochs)
+    return max(0.0, (epochs - epoch) / max(epochs - warmup_epochs, math.ulp(1.0)))
+
+
 def step(
-    epoch: float, epochs: int, *, warmup_epochs: Natural, milestones: tuple[Natural, ...], factor: Fraction
+    epoch: float, epochs: int, *, warmup_epochs: NonNegative, milestones: tuple[Natural, ...], factor: Fraction
 ) -> float:
     """Multiplied by `factor` at each of the epochs in `milestones` (in ascending order)."""
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 
 OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
-SCHEDULES = {"constant": constant, "cosine": cosine, "step": step}
+SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

@@ -13,7 +13,7 @@ from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
 from imbalance.training.log import versions
 
-FORMAT = 1  # of the run directory and its checkpoints; a number more whenever an older program could misread them
+FORMAT = 2  # of the run directory and its checkpoints; a number more whenever an older program could misread them
 
 
 def origin(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from imbalance.data.augment import augment, occasions
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
+from imbalance.training.optim import clip, gradients
 from imbalance.training.processes import across_processes, read_later
 
 
@@ -139,12 +140,23 @@ def take_step(
     read = read_later(value, asked)
     backward(value)
     finite, asked = read()
-    if finite and accelerator.scaler:
-        accelerator.scaler.step(optimizer)  # skipped where float16 gradients overflow
-        accelerator.scaler.update()
-    elif finite:
-        optimizer.step()
+    if finite:
+        descend(learner, config.trainer.clip_norm)
     return Done(mine, logits, terms, value, finite, asked)
+
+
+def descend(learner: Learner, clip_norm: float) -> None:
+    """Go down the gradients, those of the whole batch, once they are clipped to `clip_norm`; 0 leaves them as they are."""
+    optimizer, scaler = learner.optimizer, learner.accelerator.scaler
+    if clip_norm:
+        if scaler:
+            scaler.unscale_(optimizer)
+        clip(gradients(optimizer), clip_norm)
+    if scaler:
+        scaler.step(optimizer)  # skipped where float16 gradients overflow
+        scaler.update()
+    else:
+        optimizer.step()
 
 
 def batches_of(config: ConfigDict, epoch: Epoch) -> int:
