@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from imbalance.config import config_file, load, run_directory, validate
 from imbalance.errors import BadInput, Busy, Diverged
-from imbalance.overrides import override
+from imbalance.overrides import resolve
 
 from .progress import Line, standing
 
@@ -41,11 +40,7 @@ def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_d
     Raises:
         BadInput: there is no such file or key, or a value is of the wrong type or out of range.
     """
-    file = config_file(path)
-    base = load(file)
-    config = override(base, {**overrides, "work_dir": work_dir, "seed": seed})
-    validate(config)
-    return Run(config, run_directory(config, file.stem, base))
+    return Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
 
 
 def not_of_seeds(overrides: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imbalance.inference import load
-    from imbalance.training.loop import run
+    from imbalance.training.loop import Result, run
 
 __version__ = "0.1.0"
-__all__ = ["load", "run"]
-WHERE = {"load": "imbalance.inference", "run": "imbalance.training.loop"}  # imported when first used, with torch
+__all__ = ["Result", "load", "run"]
+# Imported when first used, with torch.
+WHERE = {"load": "imbalance.inference", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -168,14 +168,9 @@ def docstring(command: Command) -> str:
 
 def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
     """Train and evaluate one config, or check all that would be checked before its first step and print it."""
-    from imbalance.config import config_file, load, origin, run_directory, validate
-    from imbalance.overrides import override
+    from imbalance.overrides import resolve
 
-    file = config_file(config)
-    base = load(file)
-    resolved = validate(override(base, overrides))
-    name, before = origin(file)
-    directory = run_directory(resolved, name, base, before)
+    resolved, directory = resolve(config, overrides)
     if dry_run:
         from imbalance.training import checks
 

@@ -330,19 +330,20 @@ def origin(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def run_directory(
-    config: ConfigDict, name: str, base: ConfigDict | None = None, overrides: tuple[str, ...] = ()
+    config: ConfigDict, name: str = "", base: ConfigDict | None = None, overrides: tuple[str, ...] = ()
 ) -> Path:
     """`<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
 
     Args:
         config: the config to run.
         name: the config file's stem.
-        base: the config as its file has it. Without one (a config made in Python) a hash of the config stands in
-            for the overrides.
+        base: the config as its file has it. Without one (a config made in Python) its data and loss stand in for the
+            name, and a hash of it for the overrides.
         overrides: of the run whose config.json the file is; see `origin`.
     """
     if base is None:
         same = {key: value for key, value in experiment(config).items() if key != "seed"}
+        name = name or "_".join(_as_file_name(same[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
     else:
         before, after = flatten(experiment(base)), flatten(experiment(config))

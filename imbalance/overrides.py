@@ -9,12 +9,13 @@ import ast
 import copy
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from imbalance.config import flatten, tables
+from imbalance.config import config_file, flatten, load, origin, run_directory, tables, validate
 from imbalance.errors import BadInput
 from imbalance.schema import entry, fields, parse
 
@@ -42,13 +43,16 @@ def split(argv: Sequence[str]) -> tuple[dict[str, Written], list[str]]:
     return overrides, others
 
 
-def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> ConfigDict:
     """A copy of `config` with `changes`, by key such as "optim.lr"; those that are `Written` are read.
 
     Raises:
         BadInput: there is no such key, or it has no such value.
     """
-    config, fresh = copy.deepcopy(config), set()
+    try:
+        config, fresh = ConfigDict(copy.deepcopy(config)), set()
+    except (AttributeError, TypeError, ValueError) as error:  # of a config that Python gave
+        raise BadInput(f"config: {error}") from None
     for key, value in changes.items():
         path, _, last = key.rpartition(".")
         section = find(config, path)
@@ -66,22 +70,43 @@ def override(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
             with section.ignore_type():
                 section[last] = value
             continue
+        whole = key in tables() or (isinstance(section, ConfigDict) and isinstance(section.get(last), ConfigDict))
+        if whole and isinstance(value, Mapping) and section is not None:
+            replace(config, key, value)
+            continue
         if not isinstance(section, ConfigDict) or last not in section:
             raise BadInput(f"config.{key}: no such key{nearest_keys(key, config)}")
         if isinstance(value, Written):
             read(config, key, value)
             continue
         if isinstance(section[last], ConfigDict):
-            if not isinstance(value, Mapping):
-                raise not_a_section(key, section[last])
-            replace(config, key, value)
-            continue
+            raise not_a_section(key, section[last])
         try:
             section[last] = value
         except TypeError:
             kind = "a number" if isinstance(section[last], float) else f"of type {type(section[last]).__name__}"
             raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
     return config
+
+
+def resolve(config: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[FrozenConfigDict, Path]:
+    """What to run, checked, and its run directory: one way for the command line, sweeps and Python.
+
+    Args:
+        config: a config file, or the name of one in configs/; or a config itself.
+        changes: see `override`.
+
+    Raises:
+        BadInput: there is no such file or key, or a value is missing, of the wrong type or out of range.
+    """
+    if not isinstance(config, str | Path):
+        resolved = validate(override(config, changes))
+        return resolved, run_directory(resolved)
+    file = config_file(config)
+    base = load(file)
+    resolved = validate(override(base, changes))
+    name, before = origin(file)
+    return resolved, run_directory(resolved, name, base, before)
 
 
 def find(config: ConfigDict, path: str) -> Any:

@@ -371,22 +371,23 @@ def test_a_run_takes_the_data_of_a_program_and_says_so(config):
     """It is trained, evaluated and loaded like any other, and cannot be run from its config alone."""
     data, directory = parts(n=30), Path(config.work_dir) / "given"
     config.model = dict(name="linear", init="default")
-    score = imbalance.run(config, directory, data)
+    result = imbalance.run(config, directory=directory, data=data)
+    assert result.directory == directory
     assert load(directory / "config.json").data.to_dict() == {"name": "given"} and config.data.name == "digits"
     with np.load(directory / "predictions" / "test.npz") as saved:
         expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
     found = imbalance.load(directory).predict(data["test"][0])
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
-    assert imbalance.run(config, directory, data) == score
+    assert imbalance.run(config, directory=directory, data=data).score == result.score
     with pytest.raises(BadInput, match="config.data.name: 'given' is data that a program handed to imbalance.run"):
-        imbalance.run(load(directory / "config.json"), directory.with_name("again"))
+        imbalance.run(directory / "config.json", directory=directory.with_name("again"))
 
 
 def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
     config.model = dict(name="linear", init="default")
     config.weights = dict(name="just_train_twice", first_epochs=1, upweight=5.0)
     directory = Path(config.work_dir) / "given"
-    imbalance.run(config, directory, parts(n=30))
+    imbalance.run(config, directory=directory, data=parts(n=30))
     assert (directory / "first" / "summary.json").is_file()
 
 
@@ -411,10 +412,10 @@ def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_gr
 def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
     config.model = dict(name="linear", init="default")
     directory, data = Path(config.work_dir) / "given", parts(n=30)
-    imbalance.run(config, directory, data)
+    imbalance.run(config, directory=directory, data=data)
     data["val"] = (data["val"][0] + 1, data["val"][1])
     with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
-        imbalance.run(config, directory, data)
+        imbalance.run(config, directory=directory, data=data)
 
 
 def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_like(tmp_path):

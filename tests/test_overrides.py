@@ -1,10 +1,16 @@
 """What a command line says of a config."""
 
+import json
+from pathlib import Path
+
 import pytest
 from conftest import ROOT
 from ml_collections import ConfigDict
+from pages import blocks, page
 
-from imbalance.config import load, run_directory, validate
+import imbalance
+from imbalance.cli import call
+from imbalance.config import CONFIGS, load, run_directory, validate
 from imbalance.errors import BadInput
 from imbalance.overrides import Written, override, split
 
@@ -129,3 +135,41 @@ def test_values_from_python_are_taken_as_they_are(base):
     with pytest.raises(BadInput, match=r"config.optim.lr: 'x' given; it should be a number"):
         override(base, {"optim.lr": "x"})
     assert override(base, {"optim.lr": Written("2")}).optim.lr == 2.0
+
+
+def test_python_and_the_command_line_make_the_same_run(tmp_path, monkeypatch, capsys):
+    """One name, one directory, one result; by Python also of a saved config, and of one made there."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--config.trainer.epochs=2", "--config.loss.name=vs", "--config.loss.gamma=0.1", "--config.loss.tau=1"]
+    assert call(["train", "--config=digits_poly", *flags]) == 0
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = imbalance.run("digits_poly", {"trainer.epochs": 2, "loss": {"name": "vs", "gamma": 0.1, "tau": 1.0}})
+    assert (str(result.directory), result.score) == (said["run_directory"], said["score"])
+    assert result.summary == json.loads((result.directory / "summary.json").read_text())
+    again = imbalance.run(result.directory / "config.json", {"seed": 1})
+    assert again.directory == result.directory.with_name("seed=1") and again.summary["score"] == again.score
+    base = load(CONFIGS / "digits_poly.py")
+    base.trainer.epochs = 2
+    made = [imbalance.run(base).directory, imbalance.run(base.to_dict(), {"seed": 1}).directory]
+    assert made[0].parts[:2] == ("runs", "digits_poly") and made[1] == made[0].with_name("seed=1")
+    assert "done before" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_name_of_ones_own_makes_no_folders(config):
+    config.loss = {"name": "/some/where/mine.py:Loss"}
+    directory = run_directory(config)
+    assert directory.parent.parent.parent == Path(config.work_dir) and "mine.py" in directory.parent.parent.name
+
+
+def test_the_pages_program_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (program,) = blocks(page("how-to/configs.md"), "python")
+    exec(program.replace('"seed": 3}', '"seed": 3, "debug": True}'))
+    assert capsys.readouterr().out.rstrip().endswith("runs/digits_poly/debug=True,optim.lr=0.1/seed=3")
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["digits_poly"], {"a": ({"b": 1},)}, {}])
+def test_what_is_no_config_is_one_line(wrong):
+    with pytest.raises(BadInput) as error:
+        imbalance.run(wrong)
+    assert "\n" not in str(error.value)

@@ -120,7 +120,7 @@ def test_a_resumed_run_has_the_scale_that_it_was_left_with(config, tmp_path, mon
 def test_fp16_needs_a_gpu(config):
     config.trainer.mixed_precision = "fp16"
     if torch.cuda.is_available():
-        assert loop.run(config) > 0
+        assert loop.run(config).score > 0
     else:
         with pytest.raises(BadInput, match="config.trainer.mixed_precision: 'fp16' given, which a CPU"):
             loop.run(config)

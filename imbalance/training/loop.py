@@ -8,7 +8,7 @@ and is the same for parts of a batch and for several processes; `imbalance.train
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
@@ -24,6 +24,7 @@ from imbalance.judge import hollow
 from imbalance.judge.metrics import reads_scores
 from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
+from imbalance.overrides import resolve
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
@@ -44,16 +45,35 @@ SETTLED_STEPS = 100  # after so many steps their logits become predictions and m
 SAVE = 1  # a request to save and go on; greater by a signal's number, to save and stop
 
 
+class Result(NamedTuple):
+    """A run that is done.
+
+    score: `config.score` of the selected weights; nan where it is 0/0.
+    summary: what summary.json says: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
+    directory: its run directory, for `imbalance.load`.
+    """
+
+    score: float
+    summary: dict[str, Any]
+    directory: Path
+
+
 def run(
-    config: Mapping[str, Any],
+    config: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
     directory: str | Path | None = None,
     data: Dataset | Mapping[str, Any] | None = None,
-) -> float:
-    """Train, select and test what `config` says, and return `config.score` of the selected checkpoint.
+) -> Result:
+    """Train, select and test what a config says, or return what is done already: `imbalance train`, from Python.
+
+        result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
 
     Args:
-        config: see `imbalance.config.Experiment` and the files under `configs/`.
-        directory: the run directory; by default `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
+        config: a config file, or the name of one in configs/; or a config itself: see `imbalance.config.Experiment`.
+        overrides: values by key, as after `--config.` on the command line.
+        directory: the run directory; by default that of the same command line, and for a config made in Python
+            `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
         data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
             as `name="given"`; see `imbalance.data.as_dataset`.
 
@@ -63,21 +83,20 @@ def run(
         Interrupted: a signal came; a checkpoint is written, and the same call goes on from it.
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
-    return train(config, directory, data)["score"]
+    dataset = None if data is None else check_population(as_dataset(data))
+    given = {} if data is None else {"data": {"name": "given"}}
+    resolved, default = resolve(config, {**(overrides or {}), **given})
+    directory = Path(directory or default)
+    summary = train(resolved, directory, dataset)
+    return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
 
 def train(
-    config: Mapping[str, Any],
-    directory: str | Path | None = None,
-    data: Dataset | Mapping[str, Any] | None = None,
+    config: Mapping[str, Any], directory: str | Path | None = None, dataset: Dataset | None = None
 ) -> dict[str, Any]:
-    """`run`, returning all of summary.json."""
-    dataset = None
-    if data is not None:
-        dataset, config = check_population(as_dataset(data)), ConfigDict(config).copy_and_resolve_references()
-        config.data = ConfigDict({"name": "given"})
+    """`run` of a config itself, and of a Dataset if it says that one is given; returns what summary.json says."""
     config = validate(config)
-    directory = Path(directory or run_directory(config, f"{config.data.name}_{config.loss.name}"))
+    directory = Path(directory or run_directory(config))
     if first := first_run(config):
         train(first, directory / "first", dataset)
     accelerator = start_accelerator(config)
