@@ -155,6 +155,14 @@ COMMANDS = {
         (CONFIG, flag("--sheet", "where the sample images go", default="sheet.png", metavar="FILE")),
         overrides=True, documented=False,
     ),
+    "features": Command(
+        "Write a network's features of a data set, for heads that train in seconds.",
+        "imbalance.extract:features",
+        (flag("--config", "says the data, and the network; by default that of --run", metavar="CONFIG"),
+         flag("--run", "the directory of a finished run, whose network it is to be", metavar="RUN"),
+         flag("--output", "the folder to write", required=True, metavar="FOLDER")),
+        overrides=True,
+    ),
     "sweep": Command(
         "Train a config over a grid, or search at random or by TPE.",
         "imbalance.experiments.sweep:sweep",

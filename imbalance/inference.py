@@ -22,7 +22,7 @@ import imbalance
 from imbalance.data import Dataset
 from imbalance.data.columns import Columns, of_frame, read_columns
 from imbalance.data.decode import Recipe, decode, pixels_of
-from imbalance.data.features import transform
+from imbalance.data.encoding import transform
 from imbalance.data.folder import images_in
 from imbalance.data.splits import pixel_normaliser
 from imbalance.errors import BadInput
@@ -110,12 +110,19 @@ class TrainedModel:
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
         """(B, K), on the model's device, of inputs as its data set had them (`inputs` of `imbalance.data.Split`)."""
+        return self.network(self.normalised(batch))
+
+    @torch.inference_mode()
+    def features(self, batch: Tensor) -> Tensor:
+        """(B, D), what the last layer sees of them."""
+        return self.network.features(self.normalised(batch))
+
+    def normalised(self, batch: Tensor) -> Tensor:
+        """What the network takes, on its device."""
         batch = batch.to(self.device)
         if not self.about["uint8"]:
-            return self.network(batch.to(self.dtype))
-        return self.network(
-            pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
-        )
+            return batch.to(self.dtype)
+        return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
 
     def batches(self, examples: Any, size: int) -> Iterator[Tensor]:
         """`examples` as the model's data set had its own, on the CPU."""

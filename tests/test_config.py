@@ -18,9 +18,11 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
 def test_the_configs_are_all_found():
     names = {path.stem for path in CONFIGS}
-    families = {f"{data}_{method}" for data in ("digits", "gaussian", "cifar") for method in ("erm", "ce", "poly")}
+    families = {
+        f"{data}_{method}" for data in ("digits", "gaussian", "cifar", "features") for method in ("erm", "ce", "poly")
+    }
     assert families <= names
-    assert len(CONFIGS) == len(names) == 121  # all of them, in folders too: a glob that finds fewer checks nothing
+    assert len(CONFIGS) == len(names) == 127  # all of them, in folders too: a glob that finds fewer checks nothing
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -22,6 +22,7 @@ FAMILIES = {
     "digits": METHOD | {"optim"},
     "fashion": METHOD,
     "fashion_pair": {"loss", "model"},
+    "features": METHOD | {"sampler", "objective", "head", "trainer.epochs"},
     "folder": METHOD,
     "gaussian": METHOD,
     "medmnist": METHOD,

@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 
 from imbalance.config import load, tables, validate
 from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.extract import features
 from imbalance.methods.tags import tags_of
-from imbalance.schema import fields
+from imbalance.schema import fields as settings_of
 from imbalance.training import forensics, loop
 from imbalance.training.batched import in_common, train_at_once
 
@@ -196,6 +197,25 @@ def test_three_parts_make_the_step_of_one(entry, whole, tmp_path):
     assert_close(tmp_path, whole(entry))
 
 
+@pytest.fixture(scope="module")
+def pixels_as_features(tmp_path_factory) -> Path:
+    """The examples' data set as `imbalance features` keeps it, of a network that hands the pixels on."""
+    config, folder = config_of(("loss", "cross_entropy")), tmp_path_factory.mktemp("features") / "pixels"
+    config.model = ConfigDict(dict(name="linear", init="default"))
+    file = folder.with_name("config.json")
+    file.write_text(json.dumps(config.to_dict()))
+    features(config=str(file), run=None, output=str(folder), overrides={})
+    return folder
+
+
+@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+def test_on_features_it_does_what_it_does_on_inputs(entry, whole, pixels_as_features, tmp_path):
+    config = config_of(entry)
+    config.data = ConfigDict(dict(name="features", folder=str(pixels_as_features), standardise=False))
+    loop.train(config, tmp_path)
+    assert_close(tmp_path, whole(entry))
+
+
 def train_all(work_dir: Path) -> None:
     """Every example, one after another: the processes are started once."""
     for entry in EXAMPLES:
@@ -248,7 +268,12 @@ def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
 
 @pytest.mark.parametrize(
     ("entry", "key"),
-    [(entry, key) for entry in EXAMPLES for key in fields(tables()[entry[0]][entry[1]]) if (*entry, key) not in IDLE],
+    [
+        (entry, key)
+        for entry in EXAMPLES
+        for key in settings_of(tables()[entry[0]][entry[1]])
+        if (*entry, key) not in IDLE
+    ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
 def test_every_setting_acts(entry, key, whole, tmp_path):

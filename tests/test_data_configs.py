@@ -18,6 +18,7 @@ DATASETS = (
     "table",
     "folder",
     "arrays",
+    "features",
 )
 
 

@@ -25,7 +25,7 @@ from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.arrays import arrays
 from imbalance.data.columns import of_frame, read_columns
 from imbalance.data.decode import Recipe, decode
-from imbalance.data.features import fit_features, transform
+from imbalance.data.encoding import fit_features, transform
 from imbalance.data.folder import folder
 from imbalance.data.table import table
 from imbalance.errors import BadInput

@@ -13,6 +13,7 @@ from imbalance.data.class_map import class_map, new_classes
 from imbalance.data.colored_digits import colored_digits
 from imbalance.data.digits import digits
 from imbalance.data.fashion import fashion
+from imbalance.data.features import features
 from imbalance.data.folder import folder, list_folder
 from imbalance.data.gaussian import gaussian
 from imbalance.data.given import as_dataset, given
@@ -38,6 +39,7 @@ DATASETS = {
     "table": table,
     "folder": folder,
     "arrays": arrays,
+    "features": features,
     "given": given,
     "class_map": class_map,
     "new_classes": new_classes,

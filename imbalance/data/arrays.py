@@ -14,7 +14,7 @@ from imbalance.data.columns import (
     number_groups,
     read_columns,
 )
-from imbalance.data.features import described, fit_features, is_numeric, transform
+from imbalance.data.encoding import described, fit_features, is_numeric, transform
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.splits import Dataset, Split
@@ -38,7 +38,7 @@ def arrays(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Columns of a file, standardised and one-hot encoded as `imbalance.data.features` says, on what train has.
+    """Columns of a file, standardised and one-hot encoded as `imbalance.data.encoding` says, on what train has.
 
     Args:
         file: under data_dir: `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by name, and so has a

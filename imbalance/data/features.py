@@ -1,127 +1,182 @@
-"""From columns to the inputs of a model: what is fitted on the training set, kept with the trained model as plain JSON.
+"""What a network made of every example of a data set: written once by `imbalance features`, read by `data.name="features"`.
 
-A numeric column is standardised, and where values are missing they become the mean, beside a column that says so. A
-categorical column becomes a column of 0 and 1 for each of its values in the training set; a missing value is one of
-them, and a value that training did not have is 0 everywhere.
+A folder with an array in each .npy file, a row an example, those of train, val and test one after another: `features`
+(N, D), `targets`, `groups`, `splits` (text), `rows`, the example's row in its source, and `checksums`, the CRC-32 of its
+features. `store.json` says how it was made, and which classes and groups there are. It appears whole or not at all. The
+features are memory-mapped, so that all runs and processes on a machine share one copy.
 """
 
-from collections.abc import Mapping, Sequence
+import io
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from imbalance.data.columns import Columns, as_text
+from imbalance.data.columns import load_array
+from imbalance.data.population import SPLITS
+from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
+from imbalance.files import write_whole
+from imbalance.memory import check_fits
+from imbalance.schema import Name
 
-Features = Mapping[str, Any]  # numeric, categorical: a list of dictionaries, a column each; missing
+VERSION = 1
+TABLES = ("targets", "groups", "splits", "rows", "checksums")  # beside the features
+SAMPLED = 64  # rows whose checksums are compared on every opening
+AT_ONCE = 2**22  # numbers that are standardised at a time
 
 
-def fit_features(
-    columns: Columns, train: np.ndarray, numeric: Sequence[str], categorical: Sequence[str], missing: Sequence[str]
-) -> Features:
-    """What `transform` needs, fitted by scikit-learn on the rows `train`.
+def features(data_dir: str, *, folder: Name, standardise: bool) -> Dataset:
+    """The features that `imbalance features` wrote, with the splits, classes and groups of the data that they are of.
+
+    One's own features in a .npz, .npy or Parquet file are for `arrays`.
 
     Args:
-        missing: texts that stand for a missing value; "" is an empty cell or a null, "nan" not a number.
+        folder: what its --output named; relative to data_dir.
+        standardise: bring each feature to mean 0 and deviation 1 on train, which takes the features' size in memory in
+            every process. Otherwise they are what the network made.
+    """
+    stored = open_features(Path(data_dir) / folder)
+    about, inputs = stored.description, stored.features
+    mean, std = np.zeros(inputs.shape[1]), np.ones(inputs.shape[1])
+    if standardise:
+        check_fits(inputs.nbytes, f"config.data.standardise: {stored.folder}")
+        mean, std = column_statistics(inputs[: about["examples"]["train"]])
+        inputs = standardised(inputs, mean, std)
+    inputs, ends = torch.from_numpy(inputs), np.cumsum([about["examples"][name] for name in SPLITS])
+    places = [slice(end - about["examples"][name], end) for name, end in zip(SPLITS, ends)]
+
+    def of(rows: slice) -> Split:
+        labels = (torch.from_numpy(stored.tables[name][rows]) for name in ("targets", "groups", "rows"))
+        return Split(inputs[rows], *labels, stored.tables["checksums"][rows])
+
+    # As of a table with one wide column, so that what is trained on them predicts from other folders of features.
+    column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
+    encoding = {"missing": [], "numeric": [column], "categorical": []}
+    names = tuple(about["classes"]), tuple(about["groups"])
+    return Dataset(
+        *map(of, places),
+        *names,
+        preprocessing={"kind": "columns", "delimiter": ",", "features": encoding},
+        notes=(f"features of {in_words(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
+    )
+
+
+def in_words(section: Mapping[str, Any]) -> str:
+    """`resnet50 (pretrained imagenet, frozen False)`."""
+    values = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name" and value != "")
+    return f"{section['name']} ({values})" if values else section["name"]
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """A whole folder of features.
+
+    features: (N, D), memory-mapped.
+    tables: (N,) each of `TABLES`.
+    description: what store.json says: `made_of`, `classes`, `groups`, how many `examples` there are of each split.
+    """
+
+    folder: Path
+    features: np.ndarray
+    tables: Mapping[str, np.ndarray]
+    description: Mapping[str, Any]
+
+
+def open_features(folder: Path) -> StoredFeatures:
+    """What `imbalance features` left.
 
     Raises:
-        BadInput: a numeric column has a value that is neither a number nor in `missing`, or none at all in training.
+        BadInput: it is not there, or is damaged.
     """
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    fitted = {"missing": list(missing), "numeric": [], "categorical": []}
-    for name in numeric:
-        values = numbers(columns, name, missing)[train]
-        absent = np.isnan(values).all(axis=0)
-        if absent.any():
-            raise BadInput(f"{columns.source}: column {name!r} has no value in train; leave it out of the features")
-        scaler = StandardScaler().fit(values)  # passes over nan, and divides a constant by 1
-        gaps = np.isnan(values).any(axis=0)
-        scale = dict(mean=scaler.mean_.tolist(), std=scaler.scale_.tolist(), gaps=gaps.tolist())
-        fitted["numeric"].append({"column": name, **scale})
-    for name in categorical:
-        encoder = OneHotEncoder().fit(categories(columns, name, missing)[train][:, None])
-        fitted["categorical"].append({"column": name, "values": encoder.categories_[0].tolist()})
-    return fitted
-
-
-def transform(columns: Columns, features: Features) -> np.ndarray:
-    """(N, D) float32: the standardised numbers, where train had gaps whether there is one, the values of categories."""
-    parts = []
-    for column in features["numeric"]:
-        values = numbers(columns, column["column"], features["missing"])
-        if values.shape[1] != len(column["mean"]):
-            raise BadInput(
-                f"{columns.source}: column {column['column']!r} has {values.shape[1]} values a row, not {len(column['mean'])}"
-            )
-        gaps = np.isnan(values)
-        parts.append(np.where(gaps, 0.0, (values - column["mean"]) / column["std"]))
-        parts.append(gaps[:, np.flatnonzero(column["gaps"])])
-    for column in features["categorical"]:
-        found = categories(columns, column["column"], features["missing"])
-        parts.append(found[:, None] == np.array(column["values"], dtype=object)[None])
-    return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+    if not (folder / "store.json").is_file():
+        unfinished = partial_folder(folder).is_dir()
+        hint = "the command that was making it goes on" if unfinished else "imbalance features makes one"
+        raise BadInput(f"{folder}: no features: there is no store.json; {hint}")
+    try:
+        description = json.loads((folder / "store.json").read_text())
+        if description["version"] != VERSION:
+            raise BadInput(f"{folder}: of format {description['version']}; this version reads {VERSION}")
+        tables = {name: load_array(folder / f"{name}.npy") for name in TABLES}
+        # "c": torch takes no read-only array; what were written would not reach the file.
+        found = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise BadInput(damaged(folder, f"{getattr(error, 'strerror', None) or error}")) from None
+    rows = sum(description["examples"].values())
+    wrong = [name for name in TABLES if crc(tables[name]) != description["crc"][name]]
+    wrong += ["features"] if found.ndim != 2 or len(found) != rows else []
+    if wrong:
+        raise BadInput(damaged(folder, f"{wrong[0]}.npy is not what store.json says"))
+    for row in np.unique(np.linspace(0, rows - 1, min(rows, SAMPLED)).astype(np.int64)).tolist():
+        if crc(found[row]) != tables["checksums"][row]:
+            raise BadInput(damaged(folder, f"row {row} of features.npy fails its checksum"))
+    return StoredFeatures(folder, found, tables, description)
 
 
-def numbers(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """(N, D) float64 of a numeric column, nan where a value is missing."""
-    values = columns[name]
-    if values.dtype.kind in "iufb":
-        found = values.reshape(len(values), -1).astype(np.float64)
-        known = np.isfinite(found).all(axis=1) | (np.isnan(found).any(axis=1) & bool({"", "nan"} & set(missing)))
-    else:
-        text = columns.text(name)
-        gone = np.isin(text.astype(str), list(missing)) if missing else np.zeros(len(text), dtype=bool)
-        found = np.array([np.nan if g else number(t) for t, g in zip(text, gone)], dtype=np.float64)[:, None]
-        known = gone | np.isfinite(found[:, 0])
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
-        given = values[row].tolist() if hasattr(values[row], "tolist") else values[row]
-        raise BadInput(
-            f"{columns.where(row)}: {name} is {given!r}, not a number; if that means that it is missing, say so in "
-            "config.data.missing, and if it is a category, name the column in config.data.categorical"
-        )
+def damaged(folder: Path, cause: str) -> str:
+    return f"{folder}: damaged: {cause}; remove the folder, and `imbalance features` makes it anew"
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where features are until there are all."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def crc(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array))
+
+
+def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
+    """Write all that belongs to features which are there, store.json last."""
+    splits = {name: getattr(dataset, name) for name in SPLITS}
+    joined = {
+        name: np.concatenate([getattr(split, of).numpy() for split in splits.values()])
+        for name, of in (("targets", "targets"), ("groups", "groups"), ("rows", "indices"))
+    }
+    examples = {name: len(split) for name, split in splits.items()}
+    tables = joined | {"splits": np.repeat(list(examples), list(examples.values())), "checksums": checksums}
+    for name, table in tables.items():
+        content = io.BytesIO()
+        np.save(content, table)
+        write_whole(partial / f"{name}.npy", content.getbuffer())
+    description = {
+        "version": VERSION,
+        "made_of": made_of,
+        "classes": dataset.class_names,
+        "groups": dataset.group_names,
+        "examples": examples,
+        "crc": {name: crc(tables[name]) for name in TABLES},
+    }
+    write_whole(partial / "store.json", (json.dumps(description, indent=2) + "\n").encode())
+
+
+def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) float64 mean and deviation of each column; 1 as the deviation of one that is always the same."""
+    total = sum(part.sum(0, dtype=np.float64) for part in in_parts(inputs))
+    mean = total / len(inputs)
+    variance = sum(np.square(part - mean).sum(0) for part in in_parts(inputs)) / len(inputs)
+    # As scikit-learn's StandardScaler: what rounding makes of a constant is no deviation.
+    rounding = len(inputs) * np.finfo(np.float64).eps
+    constant = variance <= rounding * variance + np.square(rounding * mean)
+    return mean, np.sqrt(np.where(constant, 1.0, variance))
+
+
+def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """A copy, computed in float64 as `imbalance.data.encoding.transform` does."""
+    found = np.empty(inputs.shape, inputs.dtype)
+    start = 0
+    for part in in_parts(inputs):
+        found[start : start + len(part)] = (part - mean) / std
+        start += len(part)
     return found
 
 
-def categories(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """(N,) text of a categorical column, "" where a value is missing."""
-    text = as_text(columns[name], f"{columns.source}: column {name!r}")
-    if not missing:
-        return text
-    return np.where(np.isin(text.astype(str), list(missing)), "", text).astype(object)
-
-
-def number(text: str) -> float:
-    """The number that a text is, nan where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
-
-
-def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Whether every value of a column that is not missing is a number.
-
-    Raises:
-        BadInput: more than half of them are, and another is not: how a missing value is written, most likely.
-    """
-    try:
-        return not np.isnan(numbers(columns, name, missing)).all()
-    except BadInput:
-        if np.mean([not np.isnan(number(text)) for text in columns.text(name)]) > 0.5:
-            raise
-        return False
-
-
-def described(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """What becomes of the columns, and how many values were missing in training, for the log."""
-    gaps = {}
-    for column in features["numeric"]:
-        gaps[column["column"]] = int(np.isnan(numbers(columns, column["column"], features["missing"])[train]).sum())
-    for column in features["categorical"]:
-        found = categories(columns, column["column"], features["missing"])[train]
-        gaps[column["column"]] = int((found == "").sum()) if features["missing"] else 0
-    counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
-    missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
-    return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)
+def in_parts(inputs: np.ndarray) -> list[np.ndarray]:
+    """Some rows at a time."""
+    size = max(1, AT_ONCE // max(1, inputs.shape[1]))
+    return [inputs[start : start + size] for start in range(0, len(inputs), size)]

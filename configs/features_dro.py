@@ -1,0 +1,60 @@
+"""Features of a network that stays as it is: group DRO on batches that are balanced over the groups.
+
+Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020. The network is not trained:
+`imbalance features` has kept what it makes of every example, and a linear layer on that takes seconds.
+
+    imbalance features --config=waterbirds_erm --output=data/features
+    python main.py --config=configs/features_dro.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # holds the folder
+    config.score = "val/worst_group_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="features",
+        folder="features",  # in data_dir, that `imbalance features --output=…` made
+        standardise=True,  # each to mean 0, deviation 1 on train
+    )
+    config.sampler = create(name="balanced", by="group")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0)
+    config.model = create(name="linear", init="zeros")  # or "mlp", with hidden=(256,)
+    config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-3, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=20,
+        batch_size=128,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        eval_batch_size=4096,
+        eval_every=1,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=False,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        monitor="val/worst_group_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config
