@@ -33,12 +33,13 @@ FORMAT = 1  # of model.json
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")
 
 
-def description(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+def description(config: ConfigDict, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
     """What model.json says of the model that a run trains."""
+    section = getattr(getattr(network, "features", None), "section", None)  # see `imbalance.models.pretrained`
     return {
         "format": FORMAT,
         "imbalance": imbalance.__version__,
-        "model": dict(config.model),
+        "model": section or dict(config.model),
         "dtype": config.trainer.dtype,
         "input_shape": dataset.input_shape,
         "uint8": not dataset.train.inputs.is_floating_point(),  # images, normalised by the next two

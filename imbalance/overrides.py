@@ -169,9 +169,14 @@ def is_literal(text: str) -> bool:
 
 
 def nearest_keys(key: str, config: ConfigDict) -> str:
-    """`; did you mean --config.optim.lr?`, of the keys that end alike or are spelt alike; nothing where none is near."""
+    """What to say instead: the name of a section whose function has such a key, or keys that end or are spelt alike."""
+    path, _, last = key.rpartition(".")
+    having = [name for name, function in tables().get(path, {}).items() if last in fields(function)]
+    having = [name for name in having if not name.endswith("_cosine")]
+    if having:
+        return f"; {', '.join(having)} {'have' if having[1:] else 'has'} it: say {PREFIX}{path}.name={having[0] if not having[1:] else '<one of them>'} too"
     keys = list(flatten(config))
-    last = key.rpartition(".")[2].lower()
+    last = last.lower()
     found = [k for k in keys if k.rpartition(".")[2].lower() == last]
     found += difflib.get_close_matches(key, keys, n=3) if not found else []
     return f"; did you mean {' or '.join(PREFIX + k for k in found[:3])}?" if found else ""

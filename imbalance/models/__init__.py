@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from imbalance.models.pretrained import pretrained
 from imbalance.models.resnet import cifar_resnet, resnet
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
 
@@ -15,6 +16,7 @@ LINEAR = {
     "resnet50": partial(resnet, 50),
     "resnet20": partial(cifar_resnet, 20),
     "resnet32": partial(cifar_resnet, 32),
+    "pretrained": pretrained,
 }
 # Each also with a normalised head, as "mlp_cosine", "resnet32_cosine", …
 COSINE = {f"{name}_cosine": partial(model, head=CosineLinear) for name, model in LINEAR.items()}
@@ -29,6 +31,7 @@ __all__ = [
     "lenet",
     "linear",
     "mlp",
+    "pretrained",
     "resnet",
     "with_head",
 ]

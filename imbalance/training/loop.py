@@ -288,7 +288,7 @@ def finish(run: Run) -> dict[str, Any]:
             log.predictions(name, logits=logits, **of_split)
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
-        log.model(description(config, learner.dataset))
+        log.model(description(config, learner.dataset, model))
     warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
     all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)

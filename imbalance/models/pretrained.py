@@ -1,0 +1,46 @@
+"""The features of a run that is done, as the start of another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from imbalance.errors import BadInput
+from imbalance.models.small import CosineLinear, Head
+from imbalance.schema import Name, build, own_module
+
+
+def pretrained(
+    input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, pretrained: Name
+) -> nn.Sequential:
+    """The network of a run that is done, of whatever model, with its features and a new last layer.
+
+    Args:
+        pretrained: the run directory. It is read when a run begins; model.json then says what network it was.
+    """
+    from imbalance.inference import read
+    from imbalance.models import MODELS
+
+    about, state = read(Path(pretrained))
+    section = dict(about["model"])
+    if own_module(section["name"]):
+        raise BadInput(
+            f"config.model.pretrained: the model of {pretrained} is of a module of one's own; name it in "
+            "config.model.name, and let its function load the weights"
+        )
+    if list(input_shape) != list(about["input_shape"]):
+        raise BadInput(
+            f"config.model.pretrained: {pretrained} was trained on inputs {tuple(about['input_shape'])}; this data set "
+            f"has {tuple(input_shape)}"
+        )
+    section["name"] = section["name"].removesuffix("_cosine") + ("_cosine" if head is CosineLinear else "")
+    blank = {"pretrained": ""} if "pretrained" in section else {}
+    network = build(MODELS, section | blank, input_shape=input_shape, num_classes=num_classes)
+    features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    try:
+        network.features.load_state_dict(features)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"config.model.pretrained: {pretrained}: the weights are not of model.json ({reason})") from None
+    network.features.section = section  # for model.json: a run is loaded where the one before it is gone
+    return network
