@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 
 import pytest
@@ -172,14 +171,34 @@ def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
         seen.clear()
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(config, tmp_path):
-    config.model = create(name="linear", init="zeros")
-    config.trainer.update(epochs=2, batch_size=512, eval_batch_size=512)
+@pytest.fixture
+def graphs(monkeypatch) -> list:
+    """Every graph that torch compiles, which then runs as it is: what inductor makes of it needs a C++ compiler, and long."""
+    found, compile = [], torch.compile
+
+    def keep(graph, inputs):
+        found.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile(function, backend=keep))
+    return found
+
+
+def test_a_compiled_run_is_six_graphs_and_learns_the_same(config, tmp_path, graphs):
+    """Of full batches and of others each: model and loss, objective, and the evaluated model; no more after those."""
+    config.model = create(name="mlp", hidden=(8,))
+    config.trainer.eval_batch_size = 200
+    config.trainer.epochs = 1
     plain = loop.train(config, tmp_path / "plain")
     config.trainer.compile = True
     compiled = loop.train(config, tmp_path / "compiled")
     assert compiled["metrics"] == pytest.approx(plain["metrics"], rel=1e-4, nan_ok=True)
+    assert len(graphs) == 6
+    assert "linear" in str(graphs[0].graph) and "softplus" in str(graphs[0].graph)  # the model and the loss in one
+    config.trainer.epochs = 3
+    loop.train(config, tmp_path / "compiled")
+    assert len(graphs) == 6
     keys = (torch.load(tmp_path / name / "checkpoints" / "selected.pt").keys() for name in ("plain", "compiled"))
     assert len(set(map(tuple, keys))) == 1
 

@@ -55,6 +55,11 @@ class Split:
         rows = inputs.contiguous().view(len(inputs), -1).numpy()
         return np.fromiter(map(zlib.crc32, rows), dtype=np.uint32, count=len(rows))
 
+    @cached_property
+    def on_cpu(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets, groups and indices there: what is only counted, named or saved is copied from a GPU once."""
+        return self.targets.cpu(), self.groups.cpu(), self.indices.cpu()
+
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
         """The split on `device`, float inputs as `dtype`, images in the memory format `layout`."""
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
@@ -131,18 +136,18 @@ class Dataset:
         return tuple(self.train.inputs.shape[1:])
 
     def class_counts(self, split: Split) -> Tensor:
-        """(K,) examples of each class in `split`."""
-        return torch.bincount(split.targets, minlength=self.num_classes)
+        """(K,) examples of each class in `split`, on the CPU."""
+        return torch.bincount(split.on_cpu[0], minlength=self.num_classes)
 
     def group_counts(self, split: Split) -> Tensor:
-        """(G,) examples of each group in `split`."""
-        return torch.bincount(split.groups, minlength=self.num_groups)
+        """(G,) examples of each group in `split`, on the CPU."""
+        return torch.bincount(split.on_cpu[1], minlength=self.num_groups)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
-        """(N,) each example's class or group, and how many examples each class or group has in `split`."""
+        """(N,) each example's class or group, and how many examples each class or group has in `split`, on the CPU."""
         if by == "class":
-            return split.targets, self.class_counts(split)
-        return split.groups, self.group_counts(split)
+            return split.on_cpu[0], self.class_counts(split)
+        return split.on_cpu[1], self.group_counts(split)
 
 
 def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

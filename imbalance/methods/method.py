@@ -94,8 +94,9 @@ def slopes(losses: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
 
 def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """(G,) the mean loss of each group, 0 where the batch has none of it, and (G,) whether it has any."""
-    counts = torch.bincount(groups, minlength=num_groups)
-    sums = losses.new_zeros(num_groups).index_add(0, groups, losses)
+    none = losses.new_zeros(num_groups)
+    counts = none.index_add(0, groups, torch.ones_like(losses))  # `bincount` waits for a GPU
+    sums = none.index_add(0, groups, losses)
     return sums / counts.clamp(min=1), counts > 0
 
 

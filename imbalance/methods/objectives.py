@@ -57,10 +57,16 @@ class CVaR(Objective):
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         ordered, order = losses.sort(descending=True)
-        most = weights[order] / weights.sum() / self.level
-        # Filled up from the worst: what the ones before leave of 1, at most `most`.
-        taken = (1 - (most.cumsum(0) - most)).clamp(min=0).minimum(most)
-        return (taken * ordered).sum()
+        shares = (weights / weights.sum())[order].double()
+        # Of the level's share of the batch, filled up from the worst: what the ones before leave, at most one's own.
+        # Summed as integers, which a GPU adds up to the same bits in every order.
+        whole = (shares * FINE).long()
+        before = (whole.cumsum(0) - whole).double() / FINE
+        taken = (self.level - before).clamp(min=0).minimum(shares) / self.level
+        return (taken.to(ordered) * ordered).sum()
+
+
+FINE = 2.0**60  # parts that a share is counted in; of a batch they add up to no more than int64 has
 
 
 class WorstGroup(Objective):

@@ -43,9 +43,16 @@ class CosineLinear(nn.Linear):
 Head = type[nn.Linear]
 
 
-def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
+class Classifier(nn.Sequential):
+    """`features`, then a linear `head`. Says itself what it computes: torch's compiler skips the code of `nn.Sequential`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.features(inputs))
+
+
+def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn.Linear) -> Classifier:
     """`features`, then a `head` from `width` to the classes, reachable as `model.features` and `model.head`."""
-    return nn.Sequential(OrderedDict(features=features, head=head(width, num_classes)))
+    return Classifier(OrderedDict(features=features, head=head(width, num_classes)))
 
 
 @tagged(batched=True)

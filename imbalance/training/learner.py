@@ -124,7 +124,7 @@ def make_learner(
         model = objective.network(make)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
     if config.trainer.compile:
-        model.compile()
+        compile_graphs(model, objective)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer = build(OPTIMIZERS, optim, parameters=model.parameters())
     schedule = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
@@ -150,6 +150,16 @@ def make_learner(
         normaliser(dataset, device, dtype),
         config.seed,
     )
+
+
+def compile_graphs(model: nn.Module, objective: Objective) -> None:
+    """Have torch compile what a step computes: the terms, model and loss included, as one graph, the value as another.
+
+    And the model by itself, as it is evaluated. Each is compiled a second time at the first batch of another size, for
+    every size from there on.
+    """
+    model.compile()
+    objective.terms, objective.value = torch.compile(objective.terms), torch.compile(objective.value)
 
 
 def make_mixing(

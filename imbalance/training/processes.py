@@ -1,5 +1,6 @@
 """One run in many processes, by accelerate: what makes them give the answer that one would."""
 
+import functools
 import os
 from collections.abc import Callable
 from math import ceil, isfinite
@@ -98,18 +99,27 @@ def across_processes(
 def read_later(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:
     """Start to copy what the host must know of a step, and return how to read it: is it finite, what is requested.
 
-    On a GPU, reading after the backward pass is queued waits for the forward pass only, and the device stays busy.
+    On a GPU, reading after the backward pass is queued waits for the forward pass only, and the device stays busy. To be
+    read before the next step's is sent: there is one place to send it to.
+
+    Args:
+        request: on the device where it was gathered from several processes, which alone has to be copied.
     """
-    if not value.is_cuda:
+    if value.device.type == "cpu":
         return lambda: (isfinite(value.item()), int(request))
-    numbers = torch.stack([value.detach(), torch.as_tensor(request, dtype=value.dtype, device=value.device)])
-    host = torch.empty(2, dtype=value.dtype, pin_memory=True)
-    host.copy_(numbers, non_blocking=True)
-    copied = torch.cuda.Event()
+    numbers = [value.detach(), *([request.to(value)] if isinstance(request, Tensor) else [])]
+    host, copied = letter_box(value.dtype)
+    host[: len(numbers)].copy_(torch.stack(numbers) if len(numbers) > 1 else numbers[0], non_blocking=True)
     copied.record()
 
     def read() -> tuple[bool, int]:
         copied.synchronize()
-        return isfinite(host[0]), int(host[1])
+        return isfinite(host[0]), int(request if isinstance(request, int) else host[1])
 
     return read
+
+
+@functools.cache
+def letter_box(dtype: torch.dtype) -> tuple[Tensor, torch.cuda.Event]:
+    """Memory that a GPU writes to by itself, and what says when it has: they take long to make, and so are made once."""
+    return torch.empty(2, dtype=dtype, pin_memory=True), torch.cuda.Event()

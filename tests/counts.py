@@ -1,0 +1,140 @@
+"""Kernels launched and waits for the device, a step and an epoch: `python tests/counts.py` prints a table.
+
+Every case is trained twice, on the CPU and on the stand-in for a GPU, where it must come to the same numbers. Beside a
+step's launches stand those of a loop of one's own: the same model and optimiser, `F.cross_entropy`, nothing measured.
+"""
+
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
+import torch
+import torch.nn.functional as F
+from conftest import ROOT
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+from experiments.bench.cases import make, on_images
+from imbalance.config import load
+from imbalance.training import batched, loop
+
+PARTS = ("draw_epoch", "take_step", "training_metrics", "evaluate", "remember", "save", "finish")
+
+
+def of_file(name: str, **sections: Any) -> ConfigDict:
+    config = load(ROOT / "configs" / f"{name}.py")
+    for key, section in sections.items():
+        config[key] = create(**section)
+    config.trainer.update(epochs=2, eval_every=1, batch_size=64)
+    config.callbacks.select = "best"
+    return config
+
+
+def on_random_images(**sections: Any) -> ConfigDict:
+    config = on_images("convnet", size=24, batch_size=8, groups=4)
+    for key, section in sections.items():
+        config[key] = create(**section)
+    config.trainer.update(epochs=1, eval_every=1)
+    config.callbacks.select = "best"
+    return config
+
+
+def with_few_epochs_of_head(config: ConfigDict) -> ConfigDict:
+    config.head.epochs = 2
+    return config
+
+
+POLY = dict(name="poly", alpha=1.0, left="logistic")
+DRO = dict(name="group_dro", step_size=0.01, size_adjustment=0.0)
+CASES: dict[str, Callable[[], ConfigDict]] = {
+    "linear, cross-entropy": lambda: of_file("gaussian_ce"),
+    "linear, poly": lambda: of_file("gaussian_poly"),
+    "MLP, cross-entropy": lambda: of_file("digits_ce"),
+    "MLP, poly": lambda: of_file("digits_poly"),
+    "MLP, group DRO": lambda: of_file("colored_digits_dro"),
+    "MLP, CVaR": lambda: of_file("colored_digits_cvar"),
+    "MLP, cRT": lambda: with_few_epochs_of_head(of_file("colored_digits_crt")),
+    "MLP, worst group": lambda: of_file("colored_digits_ce", objective=dict(name="worst_group")),
+    "ConvNet, cross-entropy": on_random_images,
+    "ConvNet, poly": lambda: on_random_images(loss=POLY),
+    "ConvNet, group DRO": lambda: on_random_images(objective=DRO),
+}
+
+
+def bare(config: ConfigDict, device: Device) -> int:
+    """The launches of a step without the project, on a learner of its making."""
+    learner = make(config)
+    train, model, optimizer = learner.dataset.train, learner.model.train(), learner.optimizer
+    rows = torch.arange(config.trainer.batch_size).to(train.targets.device)
+    device.reset()
+    images = learner.normalise(train.inputs.index_select(0, rows))
+    F.cross_entropy(model(images), train.targets.index_select(0, rows)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return device.launches.total()
+
+
+def counted(device: Device) -> dict[str, list[int]]:
+    """From each of PARTS to calls, launches and waits, filled from here on."""
+    found = defaultdict(lambda: [0, 0, 0])
+
+    def counting(name: str, function: Callable) -> Callable:
+        @wraps(function)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            launches, waits = device.launches.total(), device.waits.total()
+            result = function(*args, **kwargs)
+            new = (1, device.launches.total() - launches, device.waits.total() - waits)
+            found[name] = [before + more for before, more in zip(found[name], new)]
+            return result
+
+        return counted
+
+    for module in (loop, batched):
+        for name in PARTS:
+            if hasattr(module, name):
+                device.patch.setattr(module, name, counting(name, getattr(module, name)))
+    return found
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Of a case: launches and waits of each part, on the average; those of a bare step; whether a CPU comes to the same."""
+    summary = loop.train(CASES[name](), folder / "cpu")
+    with Device() as device:
+        of_bare = bare(CASES[name](), device)
+        parts = counted(device)
+        device.reset()
+        on_device = loop.train(CASES[name](), folder / "standin")
+    lines = [(folder / place / "metrics.jsonl").read_text() for place in ("cpu", "standin")]
+    assert on_device["device"] == "standin:0"
+    return {
+        "bare": of_bare,
+        "same": lines[0] == lines[1] and str(summary["metrics"]) == str(on_device["metrics"]),
+        "parts": {part: [launches / calls, waits / calls] for part, (calls, launches, waits) in parts.items()},
+        "copied": device.copied,
+    }
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """In Markdown: launches / waits."""
+    lines = ["| | bare step | " + " | ".join(PARTS) + " |", "|---" * (len(PARTS) + 2) + "|"]
+    for name, of_case in found.items():
+        cells = [f"{launches:.0f} / {waits:.0f}" for launches, waits in map(of_case["parts"].get, PARTS)]
+        lines.append(f"| {name} | {of_case['bare']} / 0 | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        found = {name: measure(name, Path(directory) / name) for name in names or CASES}
+    print(table(found), file=sys.stderr)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

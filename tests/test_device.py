@@ -1,0 +1,38 @@
+"""The program on a device: nothing is mixed, and a step launches and waits for little more than a bare loop."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "ConvNet, cross-entropy")
+# Launches of a step beyond those of a bare loop with cross-entropy.
+MORE = {"linear, cross-entropy": 13, "MLP, poly": 38, "MLP, group DRO": 28, "MLP, CVaR": 26, "ConvNet, cross-entropy": 11}
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict:
+    """What `counts.py` finds, in a process of its own: torch keeps a device that it has been given."""
+    if not hasattr(torch._C, "_acc"):
+        pytest.skip(f"torch {torch.__version__} knows no device that is written in Python")
+    command = [sys.executable, "tests/counts.py", *CASES]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    print(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_on_a_device_is_that_on_a_cpu(counts, case):
+    assert counts[case]["same"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_waits_once_and_launches_little_more_than_a_bare_one(counts, case):
+    launches, waits = counts[case]["parts"]["take_step"]
+    assert waits == 1 and launches <= counts[case]["bare"] + MORE[case]
