@@ -30,7 +30,16 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 _setup_privateuseone_for_python_backend("standin")
 torch.inference_mode = torch.no_grad  # which tensors of a class of its own cannot be in
 DEVICE = torch.device("standin:0")
-ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh")
+ALLOCATIONS = (
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "detach",
+    "alias",
+    "lift_fresh",
+)
 WAITS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 NOT_DETERMINISTIC = ("cumsum", "grid_sampler_2d_backward", "histc", "kthvalue", "put_", "reflection_pad2d_backward")
 
@@ -124,9 +133,13 @@ class Device(TorchDispatchMode):
         if not operation.is_view and name not in ALLOCATIONS:
             self.launches[name] += 1
         known = {id(tensor.values): tensor for tensor in here}  # what an operation in place returns
-        return pytree.tree_map_only(Tensor, lambda found: known[id(found)] if id(found) in known else OnDevice(found), result)
+        return pytree.tree_map_only(
+            Tensor, lambda found: known[id(found)] if id(found) in known else OnDevice(found), result
+        )
 
-    def copy(self, operation: Any, name: str, args: Sequence, kwargs: Mapping[str, Any], target: torch.device) -> Tensor:
+    def copy(
+        self, operation: Any, name: str, args: Sequence, kwargs: Mapping[str, Any], target: torch.device
+    ) -> Tensor:
         """Between devices, or from one type or place to another on it."""
         result, source = (args[0], args[1]) if name == "copy_" else (None, args[0])
         overlaps = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
@@ -160,9 +173,9 @@ class Device(TorchDispatchMode):
             self.waits[name] += 1
         if wrong := [tuple(tensor.shape) for tensor in elsewhere if tensor.dim()]:
             raise RuntimeError(f"{name}: tensors on the CPU of shapes {wrong} beside those of the device")
-        if torch.are_deterministic_algorithms_enabled() and name in NOT_DETERMINISTIC:
-            if name != "cumsum" or args[0].is_floating_point():
-                raise RuntimeError(f"{name} has no deterministic implementation on a GPU")
+        varies = name in NOT_DETERMINISTIC and (name != "cumsum" or args[0].is_floating_point())
+        if varies and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{name} has no deterministic implementation on a GPU")
 
 
 def built_on_cpu(function: Any) -> Any:

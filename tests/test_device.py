@@ -10,7 +10,13 @@ from conftest import ROOT
 
 CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "ConvNet, cross-entropy")
 # Launches of a step beyond those of a bare loop with cross-entropy.
-MORE = {"linear, cross-entropy": 13, "MLP, poly": 38, "MLP, group DRO": 28, "MLP, CVaR": 26, "ConvNet, cross-entropy": 11}
+MORE = {
+    "linear, cross-entropy": 13,
+    "MLP, poly": 38,
+    "MLP, group DRO": 28,
+    "MLP, CVaR": 26,
+    "ConvNet, cross-entropy": 11,
+}
 
 pytestmark = pytest.mark.timeout(400)
 
