@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.1,  # of every group; 0.0 for a split that the file has
         test_fraction=0.2,
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="group", exponent=1.5)
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         size=224,  # the middle 178×178, resized
         augment=(),  # or "flip", "random_resized_crop"
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="group", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
         eval_map=(("deer", "deer"), ("horse", "horse")),
         head_strength=1.0,  # the inverse of the new head's L2 penalty
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
         train_map=(("cat", "animal"), ("dog", "animal"), ("automobile", "vehicle"), ("truck", "vehicle")),
         eval_map=(("deer", "animal"), ("horse", "animal"), ("airplane", "vehicle"), ("ship", "vehicle")),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
         augment=("flip", "pad_crop"),
         download=False,  # True fetches the files if they are missing (170 MB)
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         draw="published",  # "stratified": anew at every seed; "published": the images of Wang et al.
         download=False,  # fetch the files into data_dir if they are missing (170 MB)
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.5)
     config.mix = create(name="none")  # or "mixup", "lisa"

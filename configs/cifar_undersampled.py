@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
         draw="published",  # "stratified": anew at every seed; "published": the images of Wang et al.
         download=False,  # fetch the files into data_dir if they are missing (170 MB)
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="reject", by="class", redraw=False)
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

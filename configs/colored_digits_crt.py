@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.2,
         test_fraction=0.3,
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

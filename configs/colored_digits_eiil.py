@@ -27,13 +27,12 @@ def get_config() -> ConfigDict:
         val_fraction=0.2,
         test_fraction=0.3,
     )
+    config.groups = create(name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01)
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
-    config.objective = create(
-        name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01, step_size=0.01, size_adjustment=0.0
-    )
+    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0)
     config.model = create(name="mlp", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)

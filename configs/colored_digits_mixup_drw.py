@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.2,
         test_fraction=0.3,
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="deferred", by="class", beta=0.9999, start_epoch=80)
     config.mix = create(name="mixup", alpha=1.0)

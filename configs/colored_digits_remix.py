@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.2,
         test_fraction=0.3,
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="remix", alpha=1.0, kappa=2.0, tau=0.5)

@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.1,  # of that split
         augment=("flip",),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.5,  # of that split
         augment=(),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"

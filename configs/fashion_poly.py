@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.1,  # of that split
         augment=("flip",),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.5)
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         size=224,  # cropped from the middle
         augment=("flip", "random_resized_crop"),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.5)
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         val_per_class=(2000, 2000),
         test_per_class=(5000, 5000),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
         flag="dermamnist",
         augment=("flip",),  # or "pad_crop"
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"

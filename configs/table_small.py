@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
         size=32,  # cropped from the middle
         augment=("flip", "pad_crop"),
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="group", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"

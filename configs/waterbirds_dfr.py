@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
         regenerated=False,  # True takes a copy whose counts are not the published ones
         augment=("random_resized_crop", "flip"),  # or () for none
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -79,6 +79,7 @@ class Experiment(TypedDict):
     callbacks: Mapping[str, Any]
     logger: Mapping[str, Any]
     data: Mapping[str, Any]
+    groups: Mapping[str, Any]
     sampler: Mapping[str, Any]
     weights: Mapping[str, Any]
     loss: Mapping[str, Any]
@@ -97,6 +98,7 @@ NOT_THE_EXPERIMENT = ("work_dir", "data_dir", "logger")
 def tables() -> dict[str, Table]:
     """What the `name` of each section can be."""
     from imbalance.data import DATASETS
+    from imbalance.methods.groups import GROUPS
     from imbalance.methods.heads import HEADS
     from imbalance.methods.losses import LOSSES
     from imbalance.methods.mixing import MIXINGS
@@ -107,7 +109,7 @@ def tables() -> dict[str, Table]:
     from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
     return {
-        "data": DATASETS, "sampler": SAMPLERS, "weights": WEIGHTS, "mix": MIXINGS, "loss": LOSSES,
+        "data": DATASETS, "groups": GROUPS, "sampler": SAMPLERS, "weights": WEIGHTS, "mix": MIXINGS, "loss": LOSSES,
         "objective": OBJECTIVES, "model": MODELS, "head": HEADS, "optim.schedule": SCHEDULES, "optim": OPTIMIZERS,
     }  # fmt: skip
 
@@ -136,8 +138,9 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
             f"config.trainer.accumulation: {config.trainer.accumulation} given; a batch of "
             f"config.trainer.batch_size={config.trainer.batch_size} has no more parts than examples"
         )
-    for key, reads_val in (("select", config.callbacks.select == "best"), ("patience", config.callbacks.patience > 0)):
-        if reads_val and "val" not in config.trainer.eval_splits:
+    of_val = config.callbacks.monitor.startswith("val/")
+    for key, reads in (("select", config.callbacks.select == "best"), ("patience", config.callbacks.patience > 0)):
+        if reads and of_val and "val" not in config.trainer.eval_splits:
             raise BadInput(
                 f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
             )
@@ -151,8 +154,9 @@ def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
         raise BadInput(
             f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"
         )
-    check_metric_name("score", config.score)
-    check_metric_name("callbacks.monitor", config.callbacks.monitor)
+    own = measured_by(config)
+    check_metric_name("score", config.score, own)
+    check_metric_name("callbacks.monitor", config.callbacks.monitor, own)
     return config
 
 
@@ -175,6 +179,14 @@ def check_methods(config: ConfigDict) -> None:
     staged = [path for path, function in entries.items() if tags_of(function).first_run]
     if len(staged) > 1:
         raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
+
+
+def measured_by(config: ConfigDict) -> tuple[str, ...]:
+    """The metrics that only runs with methods of `config` have."""
+    from imbalance.methods.tags import tags_of
+
+    entries = [entry(table, _section(config, path).name) for path, table in tables().items()]
+    return tuple(dict.fromkeys(name for function in entries for name in tags_of(function).measures))
 
 
 def check_balanced_once(sampler: str, weights: str) -> None:
@@ -219,7 +231,7 @@ def load(path: str | Path) -> ConfigDict:
             values = json.loads(text)
             if not isinstance(values, dict):
                 raise ValueError("it holds no object")
-            return ConfigDict(_with_saved_modules(_with_tuples(values), path.parent / "modules"))
+            return ConfigDict(_with_saved_modules(_with_tuples(as_now(values)), path.parent / "modules"))
         top_level = ast.parse(text).body
     except OSError as error:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
@@ -233,6 +245,11 @@ def load(path: str | Path) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
     return config
+
+
+def as_now(saved: dict[str, Any]) -> dict[str, Any]:
+    """What config.json of an older version says, as this one says it: there were only the groups of the data."""
+    return saved if "groups" in saved or "data" not in saved else saved | {"groups": {"name": "data"}}
 
 
 def _names(statement: ast.stmt) -> set[str]:

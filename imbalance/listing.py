@@ -15,7 +15,7 @@ def configs() -> str:
 
 def methods() -> str:
     """What each section that is a method can name."""
-    sections = ("sampler", "weights", "mix", "loss", "objective", "head")
+    sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     return _lines({f"{section}.name={name}": about for section in sections for name, about in _about(section).items()})
 
 

@@ -111,7 +111,7 @@ def example_weights(
     """
     provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
     if logits is not None:
-        provided["first"] = FirstRun(logits.cpu(), provided["targets"])
+        provided["first"] = FirstRun({"train": {"logits": logits.cpu()}})
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 

@@ -10,6 +10,7 @@ ALONE = ("table_small",)  # a network of its own size, for images of any kind: n
 FILES = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.stem not in ALONE)
 # The families, by the prefix that names the data set, and in what their files may differ: a key, or a whole section.
 METHOD = {"weights", "loss"}
+BY_GROUP = {"score", "callbacks.monitor"}  # of the data, or of those that were inferred
 FAMILIES = {
     "arrays": METHOD | {"objective", "sampler"},
     "celeba": METHOD | {"sampler", "objective", "optim", "trainer.epochs", "callbacks.select"},
@@ -18,7 +19,7 @@ FAMILIES = {
     "cifar10": {"data"},
     "cifar10lt": METHOD | {"mix", "model"},
     "cifar100lt": METHOD,
-    "colored_digits": METHOD | {"sampler", "mix", "objective", "model", "optim", "head"},
+    "colored_digits": METHOD | {"groups", "sampler", "mix", "objective", "model", "optim", "head"} | BY_GROUP,
     "digits": METHOD | {"optim"},
     "fashion": METHOD,
     "fashion_pair": {"loss", "model"},
@@ -27,7 +28,7 @@ FAMILIES = {
     "gaussian": METHOD,
     "medmnist": METHOD,
     "table": METHOD,
-    "waterbirds": METHOD | {"sampler", "objective", "optim", "head", "data.augment", "trainer.epochs",
+    "waterbirds": METHOD | {"groups", "sampler", "objective", "optim", "head", "data.augment", "trainer.epochs",
                             "trainer.batch_size", "callbacks.select"},
 }  # fmt: skip
 

@@ -24,10 +24,14 @@ from imbalance.training import forensics, loop
 from imbalance.training.batched import in_common, train_at_once
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+DRO = dict(name="group_dro", step_size=0.1, size_adjustment=1.0)
 BY_GROUP = dict(sampler=dict(name="balanced", by="group"))
 # By section and name: its settings, and what else a run with it must say ("section": a whole one, "section__key": one
 # setting).
 EXAMPLES = {
+    ("groups", "data"): (dict(), dict(objective=DRO)),
+    ("groups", "eiil"): (dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1), dict(objective=DRO)),
+    ("groups", "xrm"): (dict(first_epochs=4, lr=0.2), dict(objective=DRO)),
     ("sampler", "shuffle"): (dict(), {}),
     ("sampler", "undersample"): (dict(by="group", redraw=True), {}),
     ("sampler", "reject"): (dict(by="class", redraw=True), {}),
@@ -70,10 +74,7 @@ EXAMPLES = {
     ("objective", "coral"): (dict(environments="group", penalty=2.0), {}),
     ("objective", "mmd"): (dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), {}),
     ("objective", "lff"): (dict(amplification=0.7, decay=0.5), {}),
-    ("objective", "eiil"): (
-        dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1, step_size=0.1, size_adjustment=1.0),
-        {},
-    ),
+    ("objective", "xrm"): (dict(), {}),
     ("head", "none"): (dict(), {}),
     ("head", "logit_adjusted"): (dict(tau=1.0), {}),
     ("head", "tau_normalised"): (dict(tau=0.7), {}),
@@ -125,7 +126,7 @@ OTHERS = {
 }
 # Two classes have one threshold, which the first round finds: tests/test_heads.py has three.
 IDLE = {("head", "thresholds", "rounds")}
-SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
+SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
 IDS = [" ".join(entry) for entry in EXAMPLES]
 
 

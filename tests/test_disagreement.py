@@ -32,7 +32,7 @@ def refit(first: torch.Tensor, **settings):
     data = dataset().to(torch.device("cpu"), torch.float64, torch.contiguous_format).hold_out(0.4, seed=0)
     torch.manual_seed(0)
     head = nn.Linear(6, 2).double()
-    given = FirstRun(torch.empty(0), torch.empty(0), first)
+    given = FirstRun({"held_out": {"logits": first}})
     layer = disagreement(
         head, data, lambda name: getattr(data, name).inputs, given, torch.Generator().manual_seed(0), **settings
     )

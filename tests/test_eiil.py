@@ -1,6 +1,7 @@
-"""Environment inference against all assignments, and against IRM's penalty by autograd; the whole method in runs."""
+"""Environment inference against all assignments, and against IRM's penalty by autograd; the environments in runs."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -8,21 +9,32 @@ import torch
 from conftest import ROOT
 from torch.nn import functional as F
 
-from imbalance.config import load
-from imbalance.methods.eiil import EnvironmentInference, infer_environments, violation
+from imbalance.config import first_run, load
+from imbalance.data import Dataset, Split
+from imbalance.methods.eiil import eiil, infer_environments, violation
+from imbalance.methods.groups import with_environments
 from imbalance.methods.method import slopes
-from imbalance.methods.objectives import GroupDRO
 from imbalance.methods.provided import FirstRun
 from imbalance.seeds import generator
+from imbalance.training.learner import load_dataset
 from imbalance.training.loop import train
 
-ASCENT = dict(first_epochs=1, ascent_steps=500, ascent_lr=0.05, step_size=0.1, size_adjustment=0.5)
+ASCENT = dict(first_epochs=1, ascent_steps=500, ascent_lr=0.05)
 
 
 def predictions(count: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(count, classes, dtype=torch.float64, generator=random)
     return logits, torch.randint(classes, (count,), generator=random)
+
+
+def found(logits: torch.Tensor, targets: torch.Tensor, groups: torch.Tensor | None = None) -> Dataset:
+    """A data set of which all splits have these labels, with the environments of a first run with these logits."""
+    split = Split(logits, targets, targets if groups is None else groups, torch.arange(len(targets)))
+    names = tuple(map(str, range(logits.shape[1])))
+    data = Dataset(split, split, split, names, names)
+    first = FirstRun({name: {"logits": logits} for name in ("train", "val", "test")})
+    return with_environments(data, eiil(data, 0, first, **ASCENT).environments)
 
 
 def test_the_violation_is_irm_s_penalty_of_soft_environments():
@@ -45,38 +57,28 @@ def test_ascent_finds_the_best_of_all_assignments(seed):
     s = of_each.numpy()
     worth = {q: np.mean([np.mean(np.array(q) * s) ** 2, np.mean((1 - np.array(q)) * s) ** 2])
              for q in itertools.product((0, 1), repeat=9)}  # fmt: skip
-    found = tuple(infer_environments(of_each, 500, 0.05, torch.Generator().manual_seed(seed)).tolist())
-    assert worth[found] == max(worth.values())
+    best = tuple(infer_environments(of_each, 500, 0.05, torch.Generator().manual_seed(seed)).tolist())
+    assert worth[best] == max(worth.values())
 
 
-def test_of_two_classes_the_environments_are_what_is_right_and_what_is_wrong():
+def test_of_two_classes_the_environments_are_what_is_right_and_what_is_wrong_on_every_split():
     logits, targets = predictions(200, 2)
-    first = FirstRun(logits - logits.mean(1, keepdim=True), targets)
-    method = EnvironmentInference(targets, 1 - targets, 2, 0, first, **ASCENT)
-    environments = method.environments.bool()
-    assert environments.equal(first.errors) or environments.equal(~first.errors)
-    wrong = f"{first.errors.sum()} of 200 errors"
-    assert wrong in method.notes[0] and method.inferred.equal(2 * targets + method.environments)
+    logits = logits - logits.mean(1, keepdim=True)
+    data, wrong = found(logits, targets, groups=1 - targets), logits.argmax(1) != targets
+    for split in (data.train, data.val, data.test):
+        environments = split.inferred - 2 * targets
+        assert environments.bool().equal(wrong) or environments.bool().equal(~wrong)
+        assert split.groups.equal(1 - targets) and split.seen.equal(split.inferred)
+    environments = data.train.inferred - 2 * targets
+    made_of = [torch.bincount(1 - targets[environments == e], minlength=2).tolist() for e in (0, 1)]
+    assert f"of train: 0 has {made_of[0]} of each group, 1 has {made_of[1]}" in data.notes[0]
 
 
-def test_an_environment_that_lacks_a_class_makes_no_empty_group():
+def test_an_environment_that_lacks_a_class_leaves_a_group_empty():
     """A first run that predicts one class: its errors are all of the other."""
     _, targets = predictions(50, 2)
-    logits = torch.tensor([1.0, -1.0], dtype=torch.float64).expand(50, 2)
-    method = EnvironmentInference(targets, targets, 2, 0, FirstRun(logits, targets), **ASCENT)
-    assert method.inferred.equal(targets) and method.log_weights.isfinite().all()
-
-
-def test_it_is_group_dro_on_the_inferred_groups_whatever_the_true_ones_are():
-    logits, targets = predictions(40, 2)
-    ours = EnvironmentInference(targets, targets, 2, 0, FirstRun(logits, targets), **ASCENT)
-    counts = torch.bincount(ours.inferred, minlength=4)
-    theirs = GroupDRO(counts, step_size=0.1, size_adjustment=0.5)
-    rows = torch.arange(5, 40, 3)
-    losses, weights = torch.rand(2, len(rows), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    for _ in range(3):
-        found = ours(losses, weights, torch.zeros_like(rows), rows=rows)
-        assert found.item() == theirs(losses, weights, ours.inferred[rows]).item()
+    data = found(torch.tensor([1.0, -1.0], dtype=torch.float64).expand(50, 2), targets).seen
+    assert sorted(data.group_counts(data.train).tolist())[:2] == [0, 0] and data.num_groups == 4
 
 
 def test_the_seed_decides_the_environments():
@@ -86,13 +88,53 @@ def test_the_seed_decides_the_environments():
     assert runs[0].equal(runs[1]) and not runs[0].equal(runs[2])
 
 
-def test_a_run_keeps_its_environments_and_says_what_they_are_made_of(tmp_path):
+METHODS = {
+    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=0.0)),
+    "irm": dict(objective=dict(name="irm", environments="attribute", penalty=2.0, warmup_steps=0)),
+    "resampled": dict(sampler=dict(name="balanced", by="group")),
+    "weighted": dict(weights=dict(name="importance", by="group", exponent=1.0)),
+    "mixed": dict(mix=dict(name="lisa", alpha=2.0, same_label=0.5)),
+    "loss": dict(loss=dict(name="vs_group", gamma=0.2, tau=1.0)),
+    "dfr": dict(head=dict(name="dfr", inverse_penalties=(0.3, 1.0), fits=1)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_any_method_uses_the_inferred_groups_and_is_what_it_is_on_data_that_have_them(name, tmp_path):
+    """The same run on a data set whose own groups are those that were inferred: to the bit."""
     config = load(ROOT / "configs" / "colored_digits_eiil.py")
-    config.trainer.epochs = 2
-    train(config, tmp_path)
-    kept = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)["objective"]["environments"]
-    saved = np.load(tmp_path / "first" / "predictions" / "train.npz")
-    assert kept.shape == saved["targets"].shape
-    made_of = [np.bincount(saved["groups"][(kept == e).numpy()], minlength=4).tolist() for e in (0, 1)]
-    log = (tmp_path / "log.txt").read_text()
-    assert f"inferred environments: 0 has {made_of[0]} of each group, 1 has {made_of[1]}; " in log
+    config.trainer.epochs, config.callbacks.select = 2, "last"
+    config.objective = dict(name="average")
+    config.update(METHODS[name])
+    inferred = train(config, tmp_path / "inferred")
+    saved = {
+        split: np.load(tmp_path / "inferred" / "predictions" / f"{split}.npz") for split in ("train", "val", "test")
+    }
+    config.groups = dict(name="data")
+    data = load_dataset(config)
+    parts = [Split(part.inputs, part.targets, torch.from_numpy(saved[split]["inferred"]), part.indices)
+             for split, part in (("train", data.train), ("val", data.val), ("test", data.test))]  # fmt: skip
+    names = ("even 0", "even 1", "odd 0", "odd 1")
+    train(config, tmp_path / "own", Dataset(*parts, data.class_names, names, data.mean, data.std))
+    ours, theirs = (torch.load(tmp_path / run / "checkpoints" / "selected.pt", weights_only=True) for run in ("inferred", "own"))  # fmt: skip
+    assert all(ours[key].equal(theirs[key]) for key in ours)
+    own = json.loads((tmp_path / "own" / "summary.json").read_text())["metrics"]
+    for split in ("val", "test"):
+        assert inferred["metrics"][f"{split}/worst_inferred_group_accuracy"] == own[f"{split}/worst_group_accuracy"]
+        assert inferred["metrics"][f"{split}/loss"] == own[f"{split}/loss"]
+
+
+def test_the_first_run_reads_no_groups_whatever_the_second_does():
+    config = load(ROOT / "configs" / "colored_digits_dro.py")
+    config.groups = dict(name="eiil", first_epochs=3, ascent_steps=9, ascent_lr=0.1)
+    config.update(sampler=dict(name="balanced", by="group"), loss=dict(name="vs_group", gamma=0.2, tau=1.0))
+    first = first_run(config)
+    assert first.trainer.epochs == 3 and first.callbacks.select == "last"
+    names = {
+        section: first[section].name for section in ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
+    }
+    assert names == dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
+                         objective="average", head="none")  # fmt: skip
+    assert first.score == first.callbacks.monitor == "val/worst_class_recall"
+    same = ("seed", "data", "model", "optim")
+    assert all(first[key] == config[key] for key in same)

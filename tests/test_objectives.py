@@ -5,7 +5,6 @@ from scipy.optimize import linprog
 
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives import OBJECTIVES
-from imbalance.methods.provided import FirstRun
 from imbalance.schema import build, fields
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
@@ -19,7 +18,7 @@ EXAMPLES = {
     "coral": dict(environments="group", penalty=2.0),
     "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
     "lff": dict(amplification=0.7, decay=0.3),
-    "eiil": dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1, step_size=0.1, size_adjustment=1.0),
+    "xrm": dict(),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
@@ -34,14 +33,15 @@ COLUMNS = {
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
+    "of_labels": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
+    "held_out": torch.tensor([[3.0, -1.0], [0.4, 0.1], [2.0, -5.0], [0.6, 0.7]], dtype=torch.float64),
 }
 
 
 def make(name, group_counts=GROUP_COUNTS, **section):
     targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
-    first = FirstRun(torch.linspace(-2, 2, 16, dtype=torch.float64).sin().view(8, 2), targets)
     given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
-    given |= dict(groups=targets, seed=0, first=first)
+    given |= dict(seed=0)
     return build(OBJECTIVES, dict(name=name, **section), **given)
 
 

@@ -19,10 +19,14 @@ def labels(by):
     return chosen, torch.bincount(chosen)
 
 
+def first_run(predictions):
+    return FirstRun({"train": {"logits": torch.eye(2)[predictions]}})
+
+
 def weights(name, epoch=0, epochs=10, sampler=None, **section):
     return build(
         WEIGHTS, dict(name=name, **section), labels=labels, targets=TARGETS, groups=GROUPS, epoch=epoch, epochs=epochs,
-        sampler=sampler, first=FirstRun(torch.eye(2)[torch.where(GROUPS == 3, 1 - TARGETS, TARGETS)], TARGETS),
+        sampler=sampler, first=first_run(torch.where(GROUPS == 3, 1 - TARGETS, TARGETS)),
     )  # fmt: skip
 
 
@@ -129,8 +133,8 @@ def test_it_is_corrected_twice_if_asked_for():
 
 def test_a_weight_may_be_more_than_float32_has_and_no_mean_is_0_or_infinite():
     """By an infinite mean all weights would become 0, and a run would be done that never trained."""
-    first = FirstRun(torch.eye(2)[torch.tensor([0, 0, 1])], torch.tensor([0, 1, 1]))  # the second is wrong
-    found = WEIGHTS["just_train_twice"](first, first_epochs=1, upweight=1e39)
+    first, targets = first_run(torch.tensor([0, 0, 1])), torch.tensor([0, 1, 1])  # the second is wrong
+    found = WEIGHTS["just_train_twice"](targets, first, first_epochs=1, upweight=1e39)
     assert found.tolist() == pytest.approx([3e-39, 3, 3e-39])
 
     def labels(by):

@@ -30,6 +30,8 @@ class Split:
     targets, groups: (N,) int64.
     indices: (N,) int64, the examples' rows in the source: what a message or a saved prediction refers to.
     known: (N,) uint32, the `checksums` where they are known beforehand.
+    inferred: (N,) int64, the groups that a method has found, which other methods then see in place of `groups`; None
+        where none has.
     """
 
     inputs: Tensor | Stored
@@ -37,6 +39,7 @@ class Split:
     groups: Tensor
     indices: Tensor
     known: np.ndarray | None = None
+    inferred: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -60,17 +63,24 @@ class Split:
         """Targets, groups and indices there: what is only counted, named or saved is copied from a GPU once."""
         return self.targets.cpu(), self.groups.cpu(), self.indices.cpu()
 
+    @property
+    def seen(self) -> Tensor:
+        """(N,) the groups that methods see: the inferred ones, or where none are, those of the data."""
+        return self.groups if self.inferred is None else self.inferred
+
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
         """The split on `device`, float inputs as `dtype`, images in the memory format `layout`."""
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
         layout = layout if self.inputs.dim() == 4 else torch.contiguous_format
         inputs = self.inputs.to(device, kind, memory_format=layout)
-        return Split(inputs, self.targets.to(device), self.groups.to(device), self.indices.to(device))
+        labels = (self.targets.to(device), self.groups.to(device), self.indices.to(device))
+        return Split(inputs, *labels, inferred=None if self.inferred is None else self.inferred.to(device))
 
     def subset(self, rows: Tensor) -> "Split":
         """The examples at `rows` of these."""
         inputs = self.inputs.subset(rows) if isinstance(self.inputs, Stored) else self.inputs[rows]
-        return Split(inputs, self.targets[rows], self.groups[rows], self.indices[rows])
+        labels = (self.targets[rows], self.groups[rows], self.indices[rows])
+        return Split(inputs, *labels, inferred=None if self.inferred is None else self.inferred[rows])
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,7 @@ class Dataset:
     held_out: what a method keeps of the training examples for later, which are then not in train; see `hold_out`.
     preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
         trained model keeps it: see `imbalance.inference`.
+    inferred_names: of the groups in `Split.inferred`; empty where no method has found any.
     notes: what the reader of a log should know of how the data was read, a line each.
     """
 
@@ -100,6 +111,7 @@ class Dataset:
     probe_strength: float = 0.0
     held_out: Split | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    inferred_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -112,6 +124,15 @@ class Dataset:
         names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
         splits = {name: getattr(self, name).to(device, dtype, layout) for name in names}
         return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype, layout))
+
+    @property
+    def seen(self) -> "Dataset":
+        """The data set as methods see it: with the inferred groups, where there are some, as its groups."""
+        if not self.inferred_names:
+            return self
+        names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
+        splits = {name: replace(getattr(self, name), groups=getattr(self, name).seen) for name in names}
+        return replace(self, **splits, group_names=self.inferred_names)
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """The same, where `fraction` of each class of train is no longer in it but is `held_out`.

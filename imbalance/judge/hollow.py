@@ -14,12 +14,15 @@ FEW = 10  # val examples, under which one of them moves an accuracy by ten point
 def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
     """What the data alone show: classes and groups that are missing, or too few on val for what reads them."""
     evaluated = dataset.evaluated
-    read = [name.removeprefix("val/") for name in dict.fromkeys((config.callbacks.monitor, config.score))]
-    by_group = [name for name in read if "group" in name or name == "adjusted_accuracy"]
-    by_class = [name for name in read if name not in (*by_group, "accuracy", "mcc")]
-    found = remarks(dataset)
+    named = dict.fromkeys((config.callbacks.monitor, config.score))
+    read = [name.removeprefix("val/") for name in named if name.startswith("val/")]
+    by_inferred = [name for name in read if "inferred_group" in name]
+    by_group = [name for name in read if ("group" in name or name == "adjusted_accuracy") and name not in by_inferred]
+    by_class = [name for name in read if name not in (*by_group, *by_inferred, "accuracy", "mcc")]
+    found, seen = remarks(dataset), dataset.seen
     for kind, names, counts, metrics in (
         ("group", evaluated.group_names, evaluated.group_counts(evaluated.val), by_group),
+        ("inferred group", seen.group_names, seen.group_counts(seen.val), by_inferred),
         ("class", evaluated.class_names, evaluated.class_counts(evaluated.val), by_class),
     ):
         few = [(name, n) for name, n in zip(names, counts.tolist(), strict=True) if 0 < n < FEW]

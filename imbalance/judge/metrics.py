@@ -98,8 +98,14 @@ def compute(
     return {name: float(value) for name, value in metrics.items()}
 
 
-def check_metric_name(key: str, name: str) -> None:
-    """Raise `BadInput` unless `config.<key>` names a val metric; which classes and groups there are comes later."""
+def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
+    """Raise `BadInput` unless `config.<key>` names a val metric; which classes and groups there are comes later.
+
+    Args:
+        own: metrics that the run's methods have and others have not, by their full names.
+    """
+    if name in own:
+        return
     split, _, metric = name.partition("/")
     kind, _, label = metric.partition("/")
     of_one = label and kind in (*OF_A_CLASS, "group_accuracy", *RANKINGS)
@@ -107,6 +113,7 @@ def check_metric_name(key: str, name: str) -> None:
         raise BadInput(
             f"config.{key}: {name!r} given; valid: val/ and one of {', '.join((*SUMMARIES, *RANKINGS))}, "
             f"{', '.join(f'{kind}/<class>' for kind in (*OF_A_CLASS, *RANKINGS))}, group_accuracy/<group>"
+            + "".join(f"; {metric}" for metric in own)
         )
 
 

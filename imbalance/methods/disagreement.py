@@ -67,7 +67,7 @@ def disagreement(
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():
         late = nn.functional.linear(inputs, head.weight.to(inputs), head.bias.to(inputs))
-    differ = divergence(first.held_out.to(late), late)
+    differ = divergence(first.logits("held_out", targets.cpu()).to(late), late)
     chosen = differ.topk(max(1, round(share * len(differ)))).indices
     inputs, targets = inputs[chosen], targets[chosen].cpu()
     counts = torch.bincount(targets, minlength=dataset.num_classes)

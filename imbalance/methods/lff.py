@@ -1,6 +1,5 @@
 """Learning from failure: a second, biased network finds out which examples are hard."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from imbalance.margins import at_least_float32
 from imbalance.methods.batch import Batch, Loss
-from imbalance.methods.method import Objective
+from imbalance.methods.method import Objective, Pair
 from imbalance.methods.tags import Tags
 from imbalance.schema import Fraction, Positive, checked
 
@@ -39,7 +38,7 @@ class LearningFromFailure(Objective):
         self.register_buffer("averages", torch.zeros(2, len(targets), dtype=torch.float64))  # of f_B and of f_D
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
-        return Debiased(make(), make())
+        return Pair(make(), biased=make())
 
     def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
         logits, biased = model(batch.inputs)
@@ -73,14 +72,3 @@ class LearningFromFailure(Objective):
         biased, own = self.averages[:, rows] / largest[:, self.targets[rows]].clamp(min=1e-8)
         difficulty = (biased / (biased + own + 1e-8)).to(losses)
         return (weights * difficulty * losses).mean() + generalised.mean()
-
-
-class Debiased(nn.Sequential):
-    """f_D, with the features and the head of the one, and f_B, the other; in training both are computed."""
-
-    def __init__(self, debiased: nn.Module, biased: nn.Module):
-        super().__init__(OrderedDict(features=debiased.features, head=debiased.head, biased=biased))
-
-    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        logits = self.head(self.features(inputs))
-        return (logits, self.biased(inputs)) if self.training else logits

@@ -20,12 +20,10 @@ class Objective(nn.Module):
     columns: what `forward` takes by name, besides losses, weights and groups: columns of `terms`, or `targets` and
         `rows` of the batch. `features` (B, D), what the last layer sees, and `slopes` (B,), the derivative of each loss
         by a factor on its logits, at 1, are there for all.
-    notes: lines for the log, of what it has found before the first step.
     """
 
     tags = Tags(batched=True)
     columns: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         """The model that is trained, from the function that makes that of the config."""
@@ -53,6 +51,14 @@ class Objective(nn.Module):
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def metrics(self) -> dict[str, float]:
+        """What it has learned, in figures; by the names in `tags.measures`."""
+        return {}
+
+    def beside(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+        """Of the selected model, (B, K) each: what a later run asks for besides its logits."""
+        return {}
 
 
 class OfLosses(Objective):
@@ -85,6 +91,20 @@ class WithFeatures(nn.Sequential):
 def with_features(model: nn.Module) -> nn.Module:
     """`model`, which is `features`, then `head`, as one that shows its features."""
     return WithFeatures(OrderedDict(features=model.features, head=model.head))
+
+
+class Pair(nn.Sequential):
+    """A network that is evaluated, with its features and its head, and under a name of its own a second one.
+
+    In training both are computed.
+    """
+
+    def __init__(self, evaluated: nn.Module, **second: nn.Module):
+        super().__init__(OrderedDict(features=evaluated.features, head=evaluated.head, **second))
+
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.head(self.features(inputs))
+        return (logits, self[2](inputs)) if self.training else logits
 
 
 def slopes(losses: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from imbalance.methods.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.dro import GroupDRO
-from imbalance.methods.eiil import EnvironmentInference
 from imbalance.methods.irm import InvariantRisk
 from imbalance.methods.lff import LearningFromFailure
 from imbalance.methods.method import Objective, group_means
 from imbalance.methods.tags import Tags
+from imbalance.methods.xrm import CrossRisk
 from imbalance.schema import Share, checked
 
 
@@ -93,5 +93,5 @@ OBJECTIVES = {
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
-    "eiil": EnvironmentInference,
+    "xrm": CrossRisk,
 }

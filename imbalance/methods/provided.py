@@ -1,14 +1,16 @@
 """What the program gives to the functions that a config names: what stands before the `*` of their signatures."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from imbalance.data import Labels
 from imbalance.errors import BadInput
@@ -17,43 +19,55 @@ from imbalance.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The selected model of a finished run, on the training split.
+    """The selected model of a finished run.
 
-    logits: (N, K); of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
-    targets: (N,).
-    held_out: (M, K) of what a head keeps of the training examples, where it does; of a debug run, those of one batch.
+    predictions: by split, (N, K) each: "logits", and by other names what the run's objective left beside them.
+    metrics: those of its summary.
     """
 
-    logits: Tensor
-    targets: Tensor
-    held_out: Tensor | None = None
+    predictions: Mapping[str, Mapping[str, Tensor]]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def errors(self) -> Tensor:
+    def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
+        """(N, K) of the examples of `split`, which have these `targets`.
+
+        Of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
+        """
+        found = self.predictions[split][column]
+        return torch.cat([found, one_hot(targets[len(found) :], found.shape[1]).to(found)])
+
+    def errors(self, split: str, targets: Tensor) -> Tensor:
         """(N,) which examples it got wrong."""
-        return self.logits.argmax(1) != self.targets
+        return self.logits(split, targets).argmax(1) != targets
 
 
-def read_first_run(directory: Path, targets: Tensor) -> FirstRun:
-    """What the run in `directory` left, for the training examples with these `targets`."""
-    path = directory / "predictions" / "train.npz"
-    try:
-        found = saved_logits(path)
-        kept = path.with_name("held_out.npz")
-        path = kept if kept.exists() else path
-        held_out = saved_logits(kept) if kept.exists() else None
-    except Exception as error:  # a damaged file can fail in any way
-        raise BadInput(
-            f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
-        ) from None
-    rest = torch.nn.functional.one_hot(targets[len(found) :], found.shape[1]).to(found)
-    return FirstRun(torch.cat([found, rest]), targets, held_out)
+class Found(NamedTuple):
+    """What `imbalance.methods.groups` says of a data set.
+
+    environments: of every split (N,), 0 or 1.
+    metrics: how the finding went.
+    """
+
+    environments: Mapping[str, Tensor]
+    metrics: Mapping[str, float] = {}
 
 
-def saved_logits(path: Path) -> Tensor:
-    """(N, K) of predictions/<split>.npz."""
-    with np.load(path) as saved:
-        return torch.from_numpy(saved["logits"])
+def read_first_run(directory: Path) -> FirstRun:
+    """What the run in `directory` left."""
+    predictions = {}
+    for split in ("train", "val", "test", "held_out"):
+        path = directory / "predictions" / f"{split}.npz"
+        if split == "held_out" and not path.exists():
+            continue
+        try:
+            with np.load(path) as saved:
+                predictions[split] = {name: torch.from_numpy(saved[name]) for name in saved if saved[name].ndim == 2}
+                predictions[split]["logits"]
+        except Exception as error:  # a damaged file can fail in any way
+            raise BadInput(
+                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
+            ) from None
+    return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
 
 
 def shortened(config: ConfigDict, epochs: int) -> ConfigDict:
@@ -64,11 +78,22 @@ def shortened(config: ConfigDict, epochs: int) -> ConfigDict:
     return first
 
 
+def plain(config: ConfigDict, epochs: int) -> ConfigDict:
+    """`shortened`, by plain averages of cross-entropy: what the groups to be seen are found with may not read any."""
+    first = shortened(config, epochs)
+    names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
+                 objective="average", head="none")  # fmt: skip
+    for section, name in names.items():
+        first[section] = ConfigDict({"name": name})
+    first.score = first.callbacks.monitor = "val/worst_class_recall"
+    return first
+
+
 @dataclass(frozen=True)
 class Given:
     """What a run says to its methods.
 
-    targets, groups: (N,) of the training examples.
+    targets, groups: (N,) of the training examples; the groups are inferred ones where `config.groups` says so.
     class_counts, group_counts: (K,) and (G,), how many of them there are.
     labels: by class or group, see `imbalance.data.Labels`.
     seed, epochs: the config's.
@@ -93,6 +118,7 @@ _OF_A_RUN = {field.name for field in fields(Given)}
 # By the section of the config: what its functions may ask for.
 PROVIDED = {
     "data": {"data_dir", "seed"},
+    "groups": {"dataset", "seed", "first"},
     "sampler": _OF_A_RUN | {"epoch", "generator"},
     "weights": _OF_A_RUN | {"epoch"},
     "mix": _OF_A_RUN | {"generator"},  # where targets and groups are those of a batch

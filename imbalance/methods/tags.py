@@ -1,4 +1,4 @@
-"""What a sampler, a weighting, a mixing, an objective, a head, a model or an optimiser is, said by itself.
+"""What a way to find groups, a sampler, a weighting, a mixing, an objective, a head, a model or an optimiser is, said by itself.
 
 As scikit-learn's estimator tags: what other code must know of an entry of a table stands on the entry.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+INFERRED = "val/worst_inferred_group_accuracy"  # the metric that runs on groups that were found have, on every split
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Tags:
     batched: runs that differ in seed, learning rate and weights can be trained as one stacked model. That takes as many
         draws at every seed, no random numbers or statistics in the model, and no memory in the objective.
     chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
-    first_run: from the config, that of a run to be made beforehand; its predictions on train are given as `first`.
+    measures: metrics that runs with it have and others have not, such as "train/flip_rate".
+    first_run: from the config, that of a run to be made beforehand; its predictions are given as `first`.
     held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
         are then what the model makes of it, `dataset.held_out` its labels.
     """
@@ -26,6 +28,7 @@ class Tags:
     balances: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
+    measures: tuple[str, ...] = ()
     first_run: Callable[[Any], Any] | None = None
     held_out: Callable[[Any], float] | None = None
 

@@ -133,14 +133,15 @@ def shorter_unweighted(config: ConfigDict) -> ConfigDict:
 
 
 @tagged(first_run=shorter_unweighted)
-def just_train_twice(first: FirstRun, *, first_epochs: Count, upweight: AtLeastOne) -> Tensor:
+def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Count, upweight: AtLeastOne) -> Tensor:
     """Just Train Twice: what a first run got wrong counts `upweight` times as much as the rest.
 
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The
     first run is the same config without weights, for `first_epochs` epochs; it is made beforehand, in the run
     directory's `first/`.
     """
-    return mean_one(torch.ones_like(first.errors, dtype=torch.float64).masked_fill(first.errors, upweight))
+    errors = first.errors("train", targets)
+    return mean_one(torch.ones(len(targets), dtype=torch.float64).masked_fill(errors, upweight))
 
 
 WEIGHTS = {

@@ -44,7 +44,7 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
             break
         batch = slice(start, start + size)
         logits = model(learner.normalise(split.inputs[batch]))
-        total_loss += loss(logits, split.targets[batch], split.groups[batch]).sum()
+        total_loss += loss(logits, split.targets[batch], split.seen[batch]).sum()
         largest = torch.maximum(largest, logits.float().abs().amax())
         predictions.append(logits.argmax(1))
         rows.append(torch.arange(start, start + len(logits), device=accelerator.device))
@@ -53,7 +53,8 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
         if keep_logits:
             kept[start] = logits.float().cpu()
     rows = joined(rows, split.indices)
-    counts = count_everywhere(learner, dataset, split, rows, joined(predictions, split.targets))
+    predictions = joined(predictions, split.targets)
+    counts = count_everywhere(learner, dataset, split, rows, predictions)
     signals = torch.tensor(interrupt.signum, dtype=torch.float64, device=accelerator.device)
     total_loss, largest, signals = accelerator.reduce((total_loss, largest, signals), reduction="sum")
     if signals:
@@ -64,7 +65,7 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
         for start in starts:
             batch = slice(start, start + size)
             logits = model(learner.normalise(split.inputs[batch]))
-            losses = loss(logits, split.targets[batch], split.groups[batch])
+            losses = loss(logits, split.targets[batch], split.seen[batch])
             bad += split.indices[batch][~(losses.isfinite() & logits.float().isfinite().all(1))].tolist()
         bad = sorted(row for of_process in gather_object([bad]) for row in of_process)
         raise Diverged(
@@ -72,6 +73,10 @@ def evaluate(run: Run, name: str, keep_logits: bool = False) -> tuple[dict[str, 
             + shortened(bad)
         )
     values = {"loss": total_loss.item() / counts.grouped.sum().item()} | measure(dataset, counts)
+    if dataset.inferred_names:
+        seen = dataset.seen
+        by_inferred = count_everywhere(learner, seen, getattr(seen, name), rows, predictions)
+        values["worst_inferred_group_accuracy"] = measure(seen, by_inferred)["worst_group_accuracy"]
     if name == "train":
         values |= margins_of_groups(learner, dataset, rows, margins)
     return {f"{name}/{key}": value for key, value in values.items()}, kept
@@ -128,6 +133,16 @@ def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
         bad = split.indices[~found.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")
     return found
+
+
+@torch.no_grad()
+def beside(config: ConfigDict, learner: Learner, split: Split) -> dict[str, Tensor]:
+    """(N, K) each: what the objective leaves of a split for a later run; of a debug run, of one batch."""
+    model, size = learner.network.eval(), config.trainer.eval_batch_size
+    starts = range(0, len(split), size)
+    batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
+    parts = [learner.objective.beside(model, learner.normalise(split.inputs[batch])) for batch in batches]
+    return {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
 
 
 def probed(config: ConfigDict, learner: Learner) -> nn.Module:

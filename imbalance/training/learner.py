@@ -1,7 +1,7 @@
 """From a config to all that a run learns with: every section built, in the order in which data flows."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from imbalance.config import first_run
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.memory import available_memory
+from imbalance.methods.groups import GROUPS, with_environments
 from imbalance.methods.heads import HEADS
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.method import Objective, as_objective
@@ -52,6 +53,7 @@ class Learner:
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
+    found: Mapping[str, float]  # metrics of how groups were found; empty where they are those of the data
 
     @property
     def network(self) -> nn.Module:
@@ -80,20 +82,22 @@ def make_learner(
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
+    first = from_main(accelerator, lambda: read_first_run(directory / "first")) if first_run(config) else None
+    in_data = dict(dataset=dataset, seed=config.seed, first=first)
+    found = from_main(accelerator, lambda: build(GROUPS, config.groups, **in_data))
+    if found:
+        dataset = with_environments(dataset, found.environments)
     if of_section := tags_of(entry(HEADS, config.head.name)).held_out:
         dataset = dataset.hold_out(of_section(config.head), config.seed)
-    targets = dataset.train.targets
-    first = None
-    if first_run(config):
-        first = from_main(accelerator, lambda: read_first_run(directory / "first", targets))
+    seen = dataset.seen
     given = Given(
-        targets,
-        dataset.train.groups,
-        dataset.num_classes,
-        dataset.num_groups,
-        dataset.class_counts(dataset.train),
-        dataset.group_counts(dataset.train),
-        labels=partial(dataset.labels, dataset.train),
+        seen.train.targets,
+        seen.train.groups,
+        seen.num_classes,
+        seen.num_groups,
+        seen.class_counts(seen.train),
+        seen.group_counts(seen.train),
+        labels=partial(seen.labels, seen.train),
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
@@ -149,6 +153,7 @@ def make_learner(
         schedule,
         normaliser(dataset, device, dtype),
         config.seed,
+        found.metrics if found else {},
     )
 
 

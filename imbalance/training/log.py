@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.config import experiment, own_modules
+from imbalance.config import as_now, experiment, own_modules
 from imbalance.errors import BadInput, Busy
 from imbalance.files import write_whole
 from imbalance.locks import FolderLock, is_same
@@ -290,7 +290,7 @@ def check_directory_config(config: ConfigDict, directory: Path) -> None:
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
-    ours = experiment(config)
+    ours, before = experiment(config), as_now(before)
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(

@@ -29,7 +29,7 @@ from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.checks import check_data
-from imbalance.training.evaluate import evaluate, features, interpolates, measure_scores, training_metrics
+from imbalance.training.evaluate import beside, evaluate, features, interpolates, measure_scores, training_metrics
 from imbalance.training.finite import all_skipped, finite, is_finite, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
@@ -124,8 +124,6 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in hollow.of_data(config, learner.dataset):
         log.line(f"WARNING: {warning}")
-    for note in learner.objective.notes:
-        log.line(note)
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
@@ -227,7 +225,7 @@ def end_epoch(run: Run) -> None:
     if evaluates:
         check(run)
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-        values |= training_metrics(learner, progress)
+        values |= training_metrics(learner, progress) | learner.found | learner.objective.metrics()
         for name in config.trainer.eval_splits:
             keep, scored = config.callbacks.keep_logits, reads_scores(config.callbacks.monitor)
             measured, kept = evaluate(run, name, keep_logits=keep or scored)
@@ -275,7 +273,7 @@ def finish(run: Run) -> dict[str, Any]:
         model.load_state_dict(progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
-    values = {}
+    values = learner.found | learner.objective.metrics()
     for name in ("train", "val", "test", *(["held_out"] if learner.dataset.evaluated.held_out else [])):
         measured, kept = evaluate(run, name, keep_logits=True)
         values |= measured
@@ -284,8 +282,9 @@ def finish(run: Run) -> dict[str, Any]:
             values |= measure_scores(learner.dataset.evaluated, name, logits)
         if log.writes:
             split = getattr(learner.dataset.evaluated, name)
-            of_split = {key: getattr(split, key)[: len(logits)] for key in ("targets", "groups", "indices")}
-            log.predictions(name, logits=logits, **of_split)
+            labels = ("targets", "groups", "indices", *(["inferred"] if learner.dataset.inferred_names else []))
+            of_split = {key: getattr(split, key)[: len(logits)] for key in labels}
+            log.predictions(name, logits=logits, **of_split, **beside(config, learner, split))
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
         log.model(description(config, learner.dataset, model))
@@ -317,7 +316,7 @@ def new_head(run: Run) -> dict[str, Tensor]:
     Raises:
         Interrupted: a signal came; what it was doing can be done again.
     """
-    config, learner, dataset = run.config, run.learner, run.learner.dataset
+    config, learner, dataset = run.config, run.learner, run.learner.dataset.seen
     with run.interrupt.at_once():
         weight, bias = build(
             HEADS,

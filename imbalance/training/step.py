@@ -70,8 +70,8 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
         own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.groups[others], shares), of_others, mix.shares
-    return Epoch(number, rows, train.targets[rows], train.groups[rows], weights, images, mixed)
+        mixed = Partners(train.targets[others], train.seen[others], shares), of_others, mix.shares
+    return Epoch(number, rows, train.targets[rows], train.seen[rows], weights, images, mixed)
 
 
 def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
