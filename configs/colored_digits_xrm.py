@@ -1,11 +1,11 @@
-"""Colored digits: environments inferred, then group DRO on them.
+"""Colored digits: environments inferred from cross-mistakes, then group DRO on them.
 
-Creager et al., "Environment Inference for Invariant Learning", ICML 2021: a short first run's predictions are divided
-into the two environments in which it is least invariant; group DRO is over classes times these. This one command
-trains both. Uses no groups in training. Val's groups select the epoch and, among a few values of each, chose
-first_epochs and the step size. Worst group 73 % and average 84 % on test with seed 0. Nothing is downloaded.
+Pezeshki et al., "Discovering Environments with XRM", ICML 2024: two networks are trained on random halves of train, whose
+labels turn into what the other network is sure of; what one of them gets wrong is one environment, the rest the other;
+group DRO is over classes times these. This one command trains both. No group is read, in train or in val: the epoch is
+that of the best worst inferred group of val. Nothing is downloaded.
 
-    python main.py --config=configs/colored_digits_eiil.py
+    python main.py --config=configs/colored_digits_xrm.py
 """
 
 from ml_collections import ConfigDict

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         folder="features",  # in data_dir, that `imbalance features --output=…` made
         standardise=True,  # each to mean 0, deviation 1 on train
     )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -30,6 +30,7 @@ class Evaluations(NamedTuple):
     right: np.ndarray  # (epochs, N) bool
     targets: np.ndarray  # (N,)
     groups: np.ndarray  # (N,)
+    inferred: np.ndarray | None = None  # (N,), where the run's methods saw inferred groups
 
 
 def over(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -53,6 +54,10 @@ def worst(split: Evaluations) -> np.ndarray:
     return over(split.right, split.groups).min(1)
 
 
+def worst_inferred(split: Evaluations) -> np.ndarray:
+    return over(split.right, split.inferred).min(1)
+
+
 def group_average(split: Evaluations) -> np.ndarray:
     return over(split.right, split.groups).mean(1)
 
@@ -74,6 +79,7 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
     ("best balanced", "val classes", lambda val, test, share, seed: int(balanced(val).argmax())),
     ("best worst class", "val classes", lambda val, test, share, seed: int(worst_class(val).argmax())),
+    ("best worst inferred group", "val classes", lambda val, test, share, seed: int(worst_inferred(val).argmax())),
     ("best group average", "val groups", lambda val, test, share, seed: int(group_average(val).argmax())),
     ("best worst group", "val groups", lambda val, test, share, seed: int(worst(val).argmax())),
     ("best worst group, few labels", "a share of val groups",
@@ -86,9 +92,9 @@ def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
     """The epochs whose logits of the split a run kept, and how right they were."""
     files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
     with np.load(directory / "predictions" / f"{split}.npz") as saved:
-        targets, groups = saved["targets"], saved["groups"]
+        targets, groups, inferred = saved["targets"], saved["groups"], saved.get("inferred")
     right = np.array([np.load(files[epoch]).argmax(1) == targets for epoch in sorted(files)])
-    return sorted(files), Evaluations(right, targets, groups)
+    return sorted(files), Evaluations(right, targets, groups, inferred)
 
 
 # Of what test metric a table has a column.
@@ -128,6 +134,8 @@ def select(
             (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
             metrics = [metric(test) for metric in METRICS.values()]
             for name, _, rule in RULES:
+                if "inferred" in name and val.inferred is None:
+                    continue
                 chosen = rule(val, test, share, row["seed"])
                 values = (epochs[chosen], *(metric[chosen] for metric in metrics))
                 found.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
@@ -138,6 +146,8 @@ def select(
     for (name, overrides), by_rule in found.items():
         others = [part for part in overrides.split(",") if part.partition("=")[0] not in KEPT]
         for rule, labels, _ in RULES:
+            if rule not in by_rule:
+                continue
             epochs, *metrics = zip(*by_rule[rule])
             cells = [",".join([name, *others]), rule, labels, f"{np.mean(epochs):.0f}"]
             rows.append([*cells, *(mean(m).percent() for m in metrics), len(epochs)])

@@ -39,10 +39,11 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
     right[1, [*range(4), *range(8, 12)]] = True  # groups at 2/3, 0, 1
     right[2, [*range(4), 6, *range(8, 12)]] = True  # best balanced and 2/3, 1/2, 1
     right[3, [*range(5), 6, 7, 8, 9, 10]] = True  # best worst group: 5/6, 1, 3/4
-    val = Evaluations(right, targets, groups)
+    val = Evaluations(right, targets, groups, inferred=groups)
     test = Evaluations(right[::-1], targets, groups)
     chosen = {name: rule(val, test, 0.5, 0) for name, _, rule in RULES}
     assert chosen["last"] == 4 and chosen["best worst group"] == 3 and chosen["oracle"] == 1
+    assert chosen["best worst inferred group"] == 3
     assert chosen["best group average"] == 3  # 31/36 against 30/36, 20/36, 26/36 and 0
     # Recall of the classes: 1 and ½, ½ and 1, 5/8 and 1, 7/8 and ¾, 0 and 0.
     assert chosen["best worst class"] == 3

@@ -1,0 +1,62 @@
+"""Colored digits: environments inferred, then invariant risk minimisation over them.
+
+Creager et al., "Environment Inference for Invariant Learning", ICML 2021: a short first run's predictions are divided
+into the two environments in which it is least invariant, and IRM (Arjovsky et al., 2019) is over these two. This one
+command trains both. Uses no groups in training. Val's groups select the epoch. Nothing is downloaded.
+
+    python main.py --config=configs/colored_digits_eiil_irm.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # not read: the images come with scikit-learn
+    config.score = "val/worst_group_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="colored_digits",
+        train_per_group=(420, 22, 7, 127),  # even red, even green, odd red, odd green: Waterbirds' proportions
+        saturation=0.5,  # how much darker a digit is in the channels other than its colour's
+        val_fraction=0.2,
+        test_fraction=0.3,
+    )
+    config.groups = create(name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01)
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="irm", environments="attribute", penalty=10.0, warmup_steps=100)
+    config.model = create(name="mlp", hidden=(128, 128))
+    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
+    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=100,
+        batch_size=64,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        eval_batch_size=512,
+        eval_every=2,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=False,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        monitor="val/worst_group_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    return config
