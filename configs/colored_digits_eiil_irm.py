@@ -33,14 +33,15 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="irm", environments="attribute", penalty=10.0, warmup_steps=100)
     config.model = create(name="mlp", hidden=(128, 128))
-    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0)
-    config.optim.schedule = create(name="constant", warmup_epochs=0)
+    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # what becomes of the last layer after training
 
     config.trainer = create(
         epochs=100,
         batch_size=64,
         accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
         eval_batch_size=512,
         eval_every=2,  # epochs
         eval_splits=("val",),  # test is read once, at the end; add "test" to follow it

@@ -248,8 +248,13 @@ def load(path: str | Path) -> ConfigDict:
 
 
 def as_now(saved: dict[str, Any]) -> dict[str, Any]:
-    """What config.json of an older version says, as this one says it: there were only the groups of the data."""
-    return saved if "groups" in saved or "data" not in saved else saved | {"groups": {"name": "data"}}
+    """What config.json of an older version says, as this one says it: what it could not ask for, it has not done."""
+    trainer, optim = saved.get("trainer"), saved.get("optim")
+    if not isinstance(trainer, dict) or not isinstance(optim, dict):
+        return saved  # no config, as will be said
+    decayed = {} if own_module(str(optim.get("name"))) else {"decayed": "all"}
+    filled = {"trainer": {"clip_norm": 0.0} | trainer, "optim": decayed | optim}
+    return {"groups": {"name": "data"}} | saved | filled
 
 
 def _names(statement: ast.stmt) -> set[str]:

@@ -61,7 +61,7 @@ class RunLog:
         try:
             self._lock = FolderLock(self.directory)
             check_directory_config(self.config, self.directory)
-            write_whole(self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2).encode() + b"\n")
+            self._keep_config()
             self._keep_modules()
             self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
             self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
@@ -73,6 +73,14 @@ class RunLog:
             ) from None
         summary = self._summary_before()
         return summary if summary["status"] == "done" and not self.config.debug else None
+
+    def _keep_config(self) -> None:
+        """config.json; one that says the same is left as it is, also in the words of an older version."""
+        path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
+        with suppress(OSError, ValueError, AttributeError):  # none yet, or of a run that was never trained
+            if as_now(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
+                return
+        write_whole(path, text.encode() + b"\n")
 
     def _keep_modules(self) -> None:
         """A copy of each module of one's own, with which the run can be loaded and run again."""
