@@ -9,6 +9,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "__init__.py"
 EXTRAS = {
     "sweep": ["optuna>=4", "submitit>=1.5", "rich>=13"],  # hyperparameter search; Slurm; progress on a terminal
     "report": ["matplotlib>=3.8", "jinja2>=3.1"],  # figures, and the page
+    "tensorboard": ["tensorboard>=2.15"],  # a copy of the metrics as TensorBoard reads it
     "parquet": ["pyarrow>=14"],  # Parquet files: tables of one's own, and of collected runs
     "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],  # trained models as ONNX, checked once written
 }

@@ -61,5 +61,5 @@ def get_config() -> ConfigDict:
         keep_logits=False,  # of every evaluation, to select by another rule afterwards
         checkpoint_minutes=5.0,
     )
-    config.logger = create(mode="disabled", project="imbalance")  # wandb: "offline", "online"
+    config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config

@@ -57,10 +57,11 @@ def table(work_dir: str, jobs: int, at_once: int) -> None:
     for title, name, reads in METHODS:
         of_method = [next(summaries) for _ in SEEDS]
         worst, average = (
-            mean([metric(summary, f"test/{key}") for summary in of_method]) for key in (WORST, "adjusted_accuracy")
+            mean([metric(summary, f"test/{key}") for summary in of_method], 0, 1)
+            for key in (WORST, "adjusted_accuracy")
         )
         # A head is put on the selected weights only.
-        last = "–" if refits(name) else mean([at_the_end(s) for s in of_method]).percent()
+        last = "–" if refits(name) else mean([at_the_end(s) for s in of_method], 0, 1).percent()
         rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
     heads = [
         "method",

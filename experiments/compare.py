@@ -15,7 +15,7 @@ from imbalance.errors import BadInput
 from imbalance.judge.metrics import OF_A_CLASS, RANKINGS, SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES
 
-from .intervals import mean, paired_difference
+from .intervals import bounds, mean, paired_difference
 from .runs import configured, metric, not_of_seeds, run_all
 from .tables import markdown
 
@@ -44,10 +44,10 @@ def compare(
     found: dict[str, dict[int, float]] = {path: {} for path in config}
     for (path, seed), summary in zip(cells, summaries):
         found[path][seed] = metric(summary, metric_name)
-    rows = []
+    rows, limits = [], bounds(metric_name)
     for path, values in found.items():
-        over_seeds = mean(list(values.values()))
-        difference = "" if path == config[0] else paired_difference(values, found[config[0]]).percent()
+        over_seeds = mean(list(values.values()), *limits)
+        difference = "" if path == config[0] else paired_difference(values, found[config[0]], *limits).percent()
         rows.append([Path(path).stem, over_seeds.percent(), over_seeds.n, seeds - over_seeds.n, difference])
     heads = [f"{metric_name}, %", "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
     print(markdown(heads, rows), end="")

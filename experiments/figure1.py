@@ -64,9 +64,9 @@ def figure1(*, folder: str) -> None:
     rows = []
     for name, (angle, offset) in ours.items():
         theirs = [published("figure1", f"{name} {what}").value for what in ("angle", "offset")]
-        angles, offsets = (mean(values) for values in zip(*over_seeds[name]))
+        angles, offsets = zip(*over_seeds[name])
         beside = f"{angle:.1f} ({theirs[0]:.1f})", f"{offset:.2f} ({theirs[1]:.2f})"
-        rows.append([name, *beside, angles.text(digits=1), offsets.text(digits=2)])
+        rows.append([name, *beside, mean(angles, 0, 180).text(digits=1), mean(offsets).text(digits=2)])
     print(markdown(["limit", "angle, °", "offset", "angle over other draws", "offset over them"], rows), end="")
     picture(inputs, targets, folder)
 

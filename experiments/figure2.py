@@ -67,7 +67,7 @@ def figure2(*, folder: str) -> None:
         for i, group in enumerate(("majority", "minority", "overall")):
             theirs = published("figure2 right", f"{name} {group}")
             beside = "" if theirs is None else f" ({theirs.value:g})"
-            cells.append(mean([e[name][i] for e in right]).text(digits=2) + beside)
+            cells.append(mean([e[name][i] for e in right], 0, 100).text(digits=2) + beside)
         rows.append(["maximum margin" if name == "margin" else f"poly, ρ = {name}", *cells])
     print(markdown(["limit", "majority", "minority", "mean of both"], rows), end="")
     picture(left, right, folder)
@@ -78,17 +78,17 @@ def picture(left: dict[int, list], right: list, folder: str) -> None:
     ratios = [(EXAMPLES - m) / m for m in MINORITIES]
     labels = {"margin": "maximum margin"} | {str(rho): f"poly, ρ = {rho}" for rho in EXPONENTS_LEFT}
     for (name, label), colour, marker in zip(labels.items(), PALETTE, "osD^"):
-        found = [mean([e[name][2] for e in left[m]]) for m in MINORITIES]
+        found = [mean([e[name][2] for e in left[m]], 0, 100) for m in MINORITIES]
         at_left.errorbar(
-            ratios, [m.value for m in found], [m.half for m in found],
+            ratios, [m.value for m in found], np.transpose([m.arms for m in found]),
             color=colour, marker=marker, markersize=4, capsize=2, linewidth=1.3, label=label,
         )  # fmt: skip
     at_left.set(xlabel="class ratio τ", ylabel="error, mean of both classes, %", ylim=(0, None))
     at_left.legend()
     for i, (group, colour, marker) in enumerate(zip(("majority", "minority", "mean of both"), PALETTE, "os^")):
-        found = [mean([e[str(rho)][i] for e in right]) for rho in EXPONENTS_RIGHT]
+        found = [mean([e[str(rho)][i] for e in right], 0, 100) for rho in EXPONENTS_RIGHT]
         at_right.errorbar(
-            EXPONENTS_RIGHT, [m.value for m in found], [m.half for m in found],
+            EXPONENTS_RIGHT, [m.value for m in found], np.transpose([m.arms for m in found]),
             color=colour, marker=marker, markersize=4, capsize=2, linewidth=1.3, label=group,
         )  # fmt: skip
     at_right.set(xlabel="ρ, for a minority weight of (91/9)$^ρ$", ylabel="error, %", ylim=(0, None))

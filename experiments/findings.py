@@ -69,7 +69,7 @@ def paper_table(folder: Path) -> str:
             epochs = numbers(mine, "interpolation epoch")
             table.append([
                 f"{name}, {when}", config, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
-                f"{mean(ours).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
+                f"{mean(ours, 0, 100).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
                 "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
                 f"{numbers(mine, 'seconds').mean() / 3600:.1f}",
             ])  # fmt: skip
@@ -108,12 +108,12 @@ def protocol_table(folder: Path) -> str:
                 continue
             tests = {loss: {int(row["seed"]): float(row["test balanced"] or "nan") for row in rows}
                      for loss, (_, rows) in found.items()}  # fmt: skip
-            difference = paired_difference(tests["poly"], tests["ce"]).percent()
+            difference = paired_difference(tests["poly"], tests["ce"], 0, 1).percent()
             for loss, (rate, rows) in found.items():
                 table.append([
                     said, size, "cross-entropy" if loss == "ce" else "poly", rate, len(rows),
                     f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}",
-                    mean(list(tests[loss].values())).percent(), difference if loss == "poly" else "",
+                    mean(list(tests[loss].values()), 0, 1).percent(), difference if loss == "poly" else "",
                 ])  # fmt: skip
     return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
 

@@ -57,7 +57,9 @@ def gaussian_limit(*, work_dir: str, jobs: int, at_once: int) -> None:
     rows = []
     for title, _, _ in ROWS:
         cells = [[next(measured) for _ in SEEDS] for _ in EXPONENTS]
-        errors, angles = ([mean([seed[i] for seed in cell]) for cell in cells] for i in (0, 1))
+        errors, angles = (
+            [mean([seed[i] for seed in cell], 0, high) for cell in cells] for i, high in enumerate((1, 180))
+        )
         row = (f"{error.percent()} ({off.value:.1f}°)" for error, off in zip(errors, angles))
         rows.append([title, *row])
     print(markdown(["weights to the power", *(f"{c:g}" for c in EXPONENTS)], rows), end="")

@@ -9,6 +9,7 @@ import numpy as np
 LEVEL = 0.95
 SMALL = 10  # examples of a group, under which its accuracy says little
 FEWEST = 3  # values of an interval: two of them say next to nothing of their spread
+BOUNDS = {"loss": (0, np.inf), "nll": (0, np.inf), "brier": (0, 2), "mcc": (-1, 1)}  # of all other metrics (0, 1)
 
 
 class Mean(NamedTuple):
@@ -28,6 +29,11 @@ class Mean(NamedTuple):
     def half(self) -> float:
         """Half the interval's width."""
         return (self.high - self.low) / 2
+
+    @property
+    def arms(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the mean, as matplotlib's error bars take it."""
+        return self.value - self.low, self.high - self.value
 
     def percent(self) -> str:
         """`12.3 ± 0.4` of fractions."""
@@ -62,7 +68,7 @@ def mean(values: Sequence[float], low: float = -np.inf, high: float = np.inf) ->
     """The mean over seeds with its 95 % interval from Student's t. nan, of a run that gave no value, is left out.
 
     Args:
-        low, high: what the values can be, 0 and 1 for an accuracy.
+        low, high: what the values can be, 0 and 1 for an accuracy; of a metric `*bounds(name)`.
     """
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
@@ -73,6 +79,11 @@ def mean(values: Sequence[float], low: float = -np.inf, high: float = np.inf) ->
     return Mean(centre, max(low, centre - half), min(high, centre + half), n)
 
 
+def bounds(name: str) -> tuple[float, float]:
+    """What a metric can be, by its name: `brier`, `test/brier`, `val/recall/<class>`."""
+    return BOUNDS.get(name.removeprefix("train/").removeprefix("val/").removeprefix("test/"), (0, 1))
+
+
 def quantiles(n: int) -> np.ndarray:
     """Student's t quantiles of a two-sided 95 % interval, for 1 to n − 1 degrees of freedom."""
     from scipy import stats
@@ -80,9 +91,16 @@ def quantiles(n: int) -> np.ndarray:
     return stats.t.ppf((1 + LEVEL) / 2, np.arange(1, max(2, n)))
 
 
-def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Mean:
-    """The mean of `values − reference` over the seeds that both have: what the seeds share cancels."""
-    return mean([values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())])
+def paired_difference(
+    values: Mapping[int, float], reference: Mapping[int, float], low: float = -np.inf, high: float = np.inf
+) -> Mean:
+    """The mean of `values − reference` over the seeds that both have: what the seeds share cancels.
+
+    Args:
+        low, high: what the values can be, as in `mean`; their differences reach from low − high to high − low.
+    """
+    differences = [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
+    return mean(differences, low - high, high - low)
 
 
 def paired_test(values: Mapping[int, float], reference: Mapping[int, float]) -> float:

@@ -109,12 +109,12 @@ class Comparison(NamedTuple):
 
 
 def compared(scores: np.ndarray, others: np.ndarray) -> Comparison:
-    intervals = [mean(differences) for differences in scores - others]
+    intervals = [mean(differences, -1, 1) for differences in scores - others]
     return Comparison(
         bootstrap(difference_of_iqm, scores, others, paired=True),
         bootstrap(improvement, scores, others, paired=False),
-        sum(i.value - i.half > 0 for i in intervals),
-        sum(i.value + i.half < 0 for i in intervals),
+        sum(i.low > 0 for i in intervals),
+        sum(i.high < 0 for i in intervals),
         len(intervals),
     )
 
@@ -170,8 +170,8 @@ def draw(found: Mapping[str, Mapping[Method, Scores]], folder: str) -> None:
             for exponent, colour in zip(EXPONENTS, PALETTE):
                 x, y = past_and_gain(methods, name, exponent)
                 y = 100 * y
-                half = [mean(differences).half for differences in y]
-                axis.errorbar(100 * x, y.mean(1), half, fmt="o", markersize=3, color=colour, linewidth=0.5, alpha=0.8,
+                arms = np.transpose([mean(differences, -100, 100).arms for differences in y])
+                axis.errorbar(100 * x, y.mean(1), arms, fmt="o", markersize=3, color=colour, linewidth=0.5, alpha=0.8,
                               label=f"IW^{exponent:g}" if exponent else "no weights")  # fmt: skip
             axis.set(title=f"{TITLES[data]}, {name}", ylabel="poly minus cross-entropy,\ntest points",
                      xlabel="of training past interpolation, %")  # fmt: skip

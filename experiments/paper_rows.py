@@ -133,8 +133,11 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
     cells = []
     for (data, row), results in found.items():
         theirs, ours = published(f"{name} {data}", row), done(results)
-        test, train = mean([r.test for r in ours]), f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–"
-        minutes = mean([r.summary["seconds"] / 60 for r in ours])
+        test, train = (
+            mean([r.test for r in ours], 0, 1),
+            f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–",
+        )
+        minutes = mean([r.summary["seconds"] / 60 for r in ours], low=0)
         devices, commits = (", ".join(sorted({of(r.summary) for r in ours})) or "–" for of in (device, commit))
         diverged = sum(r.status == "diverged" for r in results)
         alone = f" ({ours[0].interval.percent()})" if len(ours) == 1 else ""
@@ -184,13 +187,13 @@ def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -
     bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
                      color=PALETTE[5], capsize=2, label="paper, ± standard deviation")]  # fmt: skip
     ours = {x + 0.2: done(results) for x, results in enumerate(rows.values()) if done(results)}
-    means = [mean([100 * r.test for r in results]) for results in ours.values()]
+    means = [mean([100 * r.test for r in results], 0, 100) for results in ours.values()]
     if ours:
         bars.append(axis.bar(ours.keys(), [m.value for m in means], 0.38, color=PALETTE[0],
                     label="ours, 95 % interval over seeds,\nof one run over test examples"))  # fmt: skip
     for (x, (first, *_)), of_row in zip(ours.items(), means):
         alone = [of_row.value - 100 * first.interval.low, 100 * first.interval.high - of_row.value]
-        ends = alone if of_row.n == 1 else [of_row.half, of_row.half]  # of two, which have no interval, none is drawn
+        ends = alone if of_row.n == 1 else of_row.arms  # of two, which have no interval, none is drawn
         axis.errorbar(x, of_row.value, np.transpose([ends]), color="black", capsize=2)
     for container, colour in zip(bars, ("black", "white")):
         axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)

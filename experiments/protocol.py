@@ -17,7 +17,7 @@ from imbalance.config import config_file, load
 from imbalance.errors import BadInput
 
 from . import study as studies
-from .intervals import mean, paired_difference
+from .intervals import bounds, mean, paired_difference
 from .launch import launch
 from .runs import metric, not_of_seeds, summary_of
 from .sweep import read
@@ -132,11 +132,11 @@ def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | N
         config = load(config_file(cell.config))
         name = config.score.replace("val/", "test/")
         values = {seed: metric(summary, name) for seed, summary in summaries.items()}
-        over_seeds, reference = mean(list(values.values())), cell._replace(method=METHODS[0])
+        over_seeds, reference = mean(list(values.values()), *bounds(name)), cell._replace(method=METHODS[0])
         difference = ""
         if cell.method != METHODS[0] and reference in found:
             ours = {seed: metric(summary, name) for seed, summary in found[reference].items()}
-            difference = paired_difference(values, ours).percent()
+            difference = paired_difference(values, ours, *bounds(name)).percent()
         exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
         measured = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
         rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *measured])

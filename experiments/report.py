@@ -20,9 +20,8 @@ from imbalance.errors import BadInput
 
 from . import plots, tables
 from .collect import Row, collect, write_csv
-from .intervals import Interval, Mean, caveat, mean, over_examples, wilson
+from .intervals import Interval, Mean, bounds, caveat, mean, over_examples, wilson
 from .page import page
-from .page.facts import BOUNDS
 from .settings import own_rule, varying
 
 EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
@@ -60,12 +59,6 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
             }
         )
     return table
-
-
-def bounds(metric: str) -> tuple[float, float]:
-    """What a metric can be."""
-    low, high = BOUNDS.get(metric, (0, 1))
-    return low, float("inf") if high is None else high
 
 
 def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
@@ -148,10 +141,17 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         metrics: of test, the columns of the tables; the page ranks by the first until its reader chooses another.
         pictured: runs whose surest errors the page shows as pictures or rows, for which their data are read.
     """
-    runs, into = Path(work_dir), Path(folder)
+    runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir}: no runs there")
+    table = write(runs, rows, Path(folder), metrics, pictured)
+    print(markdown(as_text(table)))
+    print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
+
+
+def write(runs: Path, rows: list[Row], into: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
+    """What `report` writes, of `rows` of runs under `runs`; returns the table of results."""
     into.mkdir(parents=True, exist_ok=True)
     groups = by_config(rows)
     table, of_groups = summarise(groups, metrics), summarise_groups(groups)
@@ -163,8 +163,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]  # the page draws the others itself
     drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
     (into / "index.html").write_text(page(runs, rows, metrics, drawn, pictured), encoding="utf-8")
-    print(markdown(as_text(table)))
-    print(f"{into / 'index.html'}: {len(rows)} runs, {len(groups)} configs, {len(figures)} figures")
+    return table
 
 
 def _differing(row: Row, columns: list[str]) -> dict[str, Any]:

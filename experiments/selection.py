@@ -150,5 +150,5 @@ def select(
                 continue
             epochs, *metrics = zip(*by_rule[rule])
             cells = [",".join([name, *others]), rule, labels, f"{np.mean(epochs):.0f}"]
-            rows.append([*cells, *(mean(m).percent() for m in metrics), len(epochs)])
+            rows.append([*cells, *(mean(m, 0, 1).percent() for m in metrics), len(epochs)])
     print(markdown(["config", "rule", "labels it reads", "epoch", *METRICS, "n"], rows), end="")

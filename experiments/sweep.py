@@ -22,7 +22,7 @@ from imbalance.errors import BadInput
 from imbalance.overrides import Written, find, override
 
 from . import study as studies
-from .intervals import mean
+from .intervals import bounds, mean
 from .launch import launch
 from .runs import not_of_seeds
 from .study import Place, Point, Search
@@ -176,10 +176,9 @@ def report(place: Place, crashed: int) -> int:
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
     rows = []
     for point, trials in by_point.items():
-        over_seeds, diverged = (
-            mean([studies.score(t) for t in trials]),
-            sum(studies.status(t) == "diverged" for t in trials),
-        )
+        score = dict(point).get("score") or load(config_file(dict(point)["config"])).score
+        over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
+        diverged = sum(studies.status(t) == "diverged" for t in trials)
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
     print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
     best = best_setting(by_point)

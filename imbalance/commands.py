@@ -205,6 +205,16 @@ COMMANDS = {
          flag("--pictured", "runs whose surest errors the page shows as pictures or rows", type=natural, default=20,
               metavar="N")),
     ),
+    "watch": Command(
+        "Show that page in a browser while runs go on.",
+        "imbalance.experiments.watch:watch",
+        (Flag(("folders",), {"nargs": "+", "metavar": "FOLDER", "help": "work_dirs, or single run directories"}),
+         flag("--port", "of the address on this machine; 0: any that is free", type=natural, default=8000, metavar="N"),
+         flag("--metrics", "test metrics, the first of which ranks", type=several(),
+              default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
+         flag("--pictured", "runs whose surest errors the page shows; it reads their data each time", type=natural, default=0,
+              metavar="N")),
+    ),
     "select": Command(
         "Evaluate the epochs that other selection rules would have chosen.",
         "imbalance.experiments.selection:select",
@@ -253,6 +263,12 @@ COMMANDS = {
         "Compare seven methods by their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
         (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"), *TRAINS),
+    ),
+    "reproduce ten_data_sets": Command(
+        "Compare four methods over ten small data sets, each at its best rate, in one report.",
+        "imbalance.experiments.ten_data_sets:ten_data_sets",
+        (FOLDER, *TRAINS),
+        overrides=True,
     ),
     "reproduce pairs": Command(
         "Compare poly with cross-entropy on all pairs of two data sets' classes.",

@@ -61,10 +61,13 @@ class Callbacks(TypedDict):
 
 
 class Logger(TypedDict):
-    """`config.logger`: Weights & Biases; metrics.jsonl is written in any case. WANDB_MODE overrides `mode`."""
+    """`config.logger`: where metrics go beside metrics.jsonl, which is written in any case.
 
-    mode: Literal["disabled", "offline", "online"]
-    project: Name
+    WANDB_MODE overrides what `mode` says of wandb, also beside "tensorboard".
+    """
+
+    mode: Literal["disabled", "offline", "online", "tensorboard"]  # "offline" and "online" are wandb's
+    project: Name  # of wandb
 
 
 class Experiment(TypedDict):

@@ -64,7 +64,7 @@ MISTAKES = {
     "list": "list: no such command; say list configs or list methods or list data or list models",
     "train": "the following arguments are required: --config",
     "train --confg=digits_ce --config=digits_ce": "--confg=digits_ce: unknown; did you mean --config?",
-    "train --config=digts_poly": "no config digts_poly; did you mean digits_poly or medmnist_poly",
+    "train --config=digts_poly": "no config digts_poly; did you mean digits_poly or",
     "train --config=digits_ce optim.lr=0.1": "optim.lr=0.1: unknown; an override reads --config.<key>=<value>",
     "train --config=digits_ce --config.optim.learning_rate=1": "config.optim.learning_rate: no such key",
     "train --config=digits_ce --config.trainer=5": "config.trainer: a section, not a value; say --config.trainer.accumulation=",

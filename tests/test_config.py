@@ -22,7 +22,7 @@ def test_the_configs_are_all_found():
         f"{data}_{method}" for data in ("digits", "gaussian", "cifar", "features") for method in ("erm", "ce", "poly")
     }
     assert families <= names
-    assert len(CONFIGS) == len(names) == 129  # all of them, in folders too: a glob that finds fewer checks nothing
+    assert len(CONFIGS) == len(names) == 135  # all of them, in folders too: a glob that finds fewer checks nothing
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -96,7 +96,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("weights.by", "example", "'class' or 'group'"),
         ("debug", 1, "boolean"),
         ("seed", -1, "greater than or equal to 0"),
-        ("logger.mode", "on", "'disabled', 'offline' or 'online'"),
+        ("logger.mode", "on", "'disabled', 'offline', 'online' or 'tensorboard'"),
         ("score", "test/accuracy", "valid: val/ and one of accuracy"),
         ("score", "val/recal/0", "recall/<class>"),
         ("callbacks.monitor", "val/", "config.callbacks.monitor: 'val/' given"),

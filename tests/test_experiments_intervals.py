@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.intervals import caveat, holm, mean, over_examples, paired_difference, paired_test, wilson
+from experiments.intervals import (
+    bounds,
+    caveat,
+    holm,
+    mean,
+    over_examples,
+    paired_difference,
+    paired_test,
+    wilson,
+)
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():
@@ -24,6 +33,14 @@ def test_an_interval_stays_within_what_the_metric_can_be():
     assert centre - half < 0 and centre + half > 1
     assert (found.low, found.high) == (0, 1) and found.percent() == "33.3 (0.0 to 100.0)"
     assert mean([0.0, 0.1, 0.9]).high == pytest.approx(centre + half)
+    assert found.arms == pytest.approx((1 / 3, 2 / 3))
+    apart = paired_difference({0: 0.0, 1: 0.1, 2: 1.0}, {0: 1.0, 1: 0.0, 2: 0.1}, 0, 1)
+    assert (apart.low, apart.high) == (-1, 1)  # of what is between 0 and 1
+
+
+def test_the_bounds_of_a_metric_are_known_by_its_name():
+    assert bounds("test/recall/a/b") == bounds("worst_group_accuracy") == bounds("val/auroc") == (0, 1)
+    assert bounds("test/mcc") == (-1, 1) and bounds("brier") == (0, 2) and bounds("train/loss") == (0, np.inf)
 
 
 def test_paired_tests_are_scipys_and_holms_p_values_the_textbooks():

@@ -56,7 +56,7 @@ def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
     runs = of("digits_poly", 10) + of("digits_ce", 2) + of("waterbirds_ce", 3)
     for jobs, at_once, sizes in (
         (1, 16, [10, 2, 1, 1, 1]),
-        (2, 16, [5, 5, 1, 1, 1, 1, 1]),
+        (2, 16, [5, 5, 2, 1, 1, 1]),
         (1, 4, [4, 3, 3, 2, 1, 1, 1]),
     ):
         batches = divided(runs, jobs, at_once)

@@ -4,7 +4,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import experiments.runs
 from experiments import study as studies
 from experiments import sweep
 from experiments.runs import configured, run_all, summary_of
@@ -204,10 +204,16 @@ def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
     assert trials(place)[0].user_attrs["run_directory"] == trials(place)[1].user_attrs["run_directory"]
 
 
-def test_runs_that_another_process_trains_come_last(place, tmp_path, capfd):
+def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
     runs = [configured(CONFIG, {"trainer.epochs": 1, "optim.lr": rate}, 0, place.work_dir) for rate in (0.05, 0.1)]
     lock = FolderLock(runs[0].directory)
-    threading.Timer(8, lock.close).start()
+
+    def said(text: str, **options) -> None:
+        print(text, **options)
+        if "another process is training in" in text:
+            lock.close()
+
+    monkeypatch.setattr(experiments.runs, "print", said, raising=False)
     summaries = run_all(runs, jobs=1, at_once=16)
     assert [summary["status"] for summary in summaries] == ["done"] * 2
     assert summaries[0]["run_directory"] == str(runs[0].directory)

@@ -28,6 +28,7 @@ def page(
     metrics: Sequence[str],
     figures: Sequence[tuple[str, Path]] = (),
     pictured: int = 20,
+    live: str = "",
 ) -> str:
     """The page's text.
 
@@ -37,6 +38,7 @@ def page(
         metrics: test metrics, the first of which orders the methods until the reader chooses another.
         figures: title and PNG file of what is drawn elsewhere, such as the paper's figures.
         pictured: of how many runs the data set is read, to show the examples that they get wrong.
+        live: of a page that `imbalance watch` serves, the stamp of what it shows.
 
     Raises:
         BadInput: jinja2 is not installed.
@@ -52,7 +54,7 @@ def page(
     of_runs, pictures = details(work_dir, rows, found, pictured)
     return templates.get_template("index.html.j2").render(
         style=(HERE / "style.css").read_text(encoding="utf-8"),
-        scripts=[_script((HERE / name).read_text(encoding="utf-8")) for name in SCRIPTS],
+        scripts=[_script((HERE / name).read_text(encoding="utf-8")) for name in (*SCRIPTS, *["live.js"] * bool(live))],
         facts=embedded(found),
         pictures=embedded(pictures),
         details=[embedded(of_run) for of_run in of_runs],
@@ -60,6 +62,7 @@ def page(
         statuses=found["statuses"],
         runs=len(rows),
         settings=len(found["settings"]),
+        live=live,
     )
 
 

@@ -50,7 +50,7 @@ function fillBaselines() {
   const here = FACTS.settings.filter(setting => setting.task === chosen.task);
   const plain = here.filter(setting => /(^|_)(erm|ce)$/.test(setting.name));
   const erm = plain.filter(setting => setting.name.endsWith("erm"));
-  const first = d3.greatest(erm.length ? erm : plain.length ? plain : here.slice(0, 1), scoreOf);
+  const first = (erm.length ? erm : plain.length ? plain : here).find(setting => setting.chosen);
   chosen.baseline = first.i;
   fill(control("baseline"), here.map(setting => [setting.i, setting.label]), chosen.baseline);
 }
@@ -127,7 +127,7 @@ function drawAggregates({metric}) {
 function drawRuns() {
   const runs = FACTS.runs.map((run, i) => ({...run, i, label: FACTS.settings[run.setting].label}))
     .filter(run => FACTS.settings[run.setting].task === chosen.task && matches(FACTS.settings[run.setting]));
-  const open = run => element("a", {href: `#run=${run.i}`, onclick: event => openedFrom = event.currentTarget}, run.label);
+  const open = run => element("a", {href: `#run=${encodeURIComponent(run.path)}`, onclick: event => openedFrom = event.currentTarget}, run.label);
   const others = FACTS.metrics.map((metric, i) => ({metric, i})).filter(({i}) => i === chosen.metric || i < 2);
   drawTable(control("run-table"), `${runs.length} runs; a name opens its run`, [
     {name: "run", head: true, text: run => run.label, render: open},

@@ -9,9 +9,9 @@ import numpy as np
 from imbalance.judge.scores import probabilities, reliability
 
 from ..collect import Row
-from ..runs import evaluations_of, summary_of
+from ..runs import summary_of
 from ..settings import APART
-from .facts import Facts, read_predictions, thinned
+from .facts import Facts, lines_of, read_predictions, thinned
 from .pictures import Shown, examples_of, shown
 
 # All runs together may take so many characters of each, so that a page of a thousand runs stays small.
@@ -63,7 +63,7 @@ def picked(facts: Facts, pictured: int) -> list[int]:
 def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
-    lines = evaluations_of(directory) if (directory / "metrics.jsonl").exists() else []
+    lines, _ = lines_of(directory)
     saved = read_predictions(directory) if row["status"] == "done" else None
     common = facts["common"]
     config = {key.removeprefix("config."): value for key, value in row.items() if key.startswith("config.")}

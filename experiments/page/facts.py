@@ -8,12 +8,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from imbalance.errors import BadInput
 from imbalance.judge.metrics import SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES, Reliability, probabilities, reliability, score_metrics
 
 from ..aggregates import bootstrap, improvement, interquartile_mean, profile
 from ..collect import Row
-from ..intervals import FEWEST, SMALL, expected_best, quantiles
+from ..intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from ..runs import evaluations_of
 from ..settings import common, own_rule, task_labels, varying
 
@@ -30,7 +31,6 @@ RULES: tuple[tuple[str, str, str], ...] = (
 )
 OWN_RULE = "as each run chose"
 LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
-BOUNDS = {"loss": (0, None), "nll": (0, None), "brier": (0, 2), "mcc": (-1, 1)}  # of others (0, 1)
 PLAIN = {"loss", "nll", "brier", "mcc"}  # not shown in %
 
 CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
@@ -51,15 +51,17 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
     columns = varying([first[i] for i in range(len(keys))])
     tasks = task_labels([first[i] for i in range(len(keys))])
     runs = [of_run(work_dir / row["run"], row, setting) for row, setting in zip(rows, of_setting)]
+    methods = method_names([first[i] for i in range(len(keys))])
+    chosen = chosen_by_val(rows, of_setting, [(name, task) for (name, _), task in zip(keys, tasks)])
     settings = []
     for (name, overrides), i in keys.items():
         row = first[i]
-        data = row.get("config.data.name", "")
         columns_here = {key: row[f"config.{key}"] for key in columns if f"config.{key}" in row}
         settings.append(
             {
                 "name": name,
-                "method": name.removeprefix(f"{data}_"),
+                "method": methods[i],
+                "chosen": i in chosen,  # of its method's settings on this task
                 "overrides": overrides,
                 "columns": columns_here,
                 "task": tasks[i],
@@ -96,7 +98,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
 def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     """A run's own numbers; `metrics` by rule, of what the rule's epoch is known."""
     done = row["status"] == "done"
-    lines = evaluations_of(directory) if (directory / "metrics.jsonl").exists() else []
+    lines, damage = lines_of(directory)
     own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
     curve, extra = None, {}
     if done and (saved := read_predictions(directory)):
@@ -116,13 +118,23 @@ def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
         "score": _short(row["score"]),
         "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
         "selected": row["selected_epoch"],
-        "warnings": row.get("warnings") or [],
+        "warnings": [*(row.get("warnings") or []), *damage],
         "groups": {key.removeprefix(prefix): _short(value) for key, value in own.items() if key.startswith(prefix)},
         "examples": {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")},
         "metrics": by_rule,
         "curves": thinned(lines),
         "reliability": curve,
     }
+
+
+def lines_of(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The evaluations of a run, none before the first; and what is to be said where they cannot be read."""
+    try:
+        return evaluations_of(directory), []
+    except FileNotFoundError:
+        return [], []
+    except (BadInput, OSError):
+        return [], ["metrics.jsonl is damaged, so that there are no curves"]
 
 
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
@@ -187,6 +199,41 @@ def pooled(curves: list[Reliability | None]) -> list[dict[str, float]]:
     ]
 
 
+def method_names(firsts: list[Row]) -> list[str]:
+    """The config files' names without that of the data set, and without further words that all of them begin with."""
+    names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
+    shared = 0
+    while all(len(words) > shared + 1 and words[shared] == names[0][shared] for words in names) and len(firsts) > 1:
+        shared += 1
+    return ["_".join(words[shared:]) for words in names]
+
+
+def chosen_by_val(rows: list[Row], of_setting: list[int], alike: list[tuple[str, str]]) -> set[int]:
+    """Of the settings of one config file on one task (`alike` of both) the one with the best mean score on val.
+
+    Over the seeds at which all of them have a score, where there are such: a setting that was run over more seeds than
+    the others is judged by those that it shares with them.
+    """
+    scores: dict[int, dict[int, float]] = {setting: {} for setting in of_setting}
+    for row, setting in zip(rows, of_setting):
+        if row["score"] is not None:
+            scores[setting][row["seed"]] = row["score"]
+    together: dict[tuple[str, str], list[int]] = {}
+    for setting in scores:
+        together.setdefault(alike[setting], []).append(setting)
+    chosen = set()
+    for settings in together.values():
+        done = [setting for setting in settings if scores[setting]] or settings[:1]
+        shared = set.intersection(*(set(scores[setting]) for setting in done))
+
+        def mean(setting: int, shared: set[int] = shared) -> float:
+            found = [score for seed, score in scores[setting].items() if seed in shared or not shared]
+            return sum(found) / len(found) if found else 0.0
+
+        chosen.add(max(done, key=mean))
+    return chosen
+
+
 def tuning(rows: list[Row], of_setting: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By config file and task with at least three settings: the score that the best of k of them is expected to have."""
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
@@ -206,17 +253,19 @@ def tuning(rows: list[Row], of_setting: list[int], settings: list[dict[str, Any]
 def aggregates(
     settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """By metric, what rliable says of the methods that were run on all tasks with the same seeds, of two or more tasks."""
+    """By metric, what rliable says of the methods that were run on all tasks with the same seeds, of two or more tasks.
+
+    A method is, on each task, the setting of it that val chooses.
+    """
     tasks = list(dict.fromkeys(setting["task"] for setting in settings))
     found = {}
     for metric in metrics if len(tasks) > 1 else ():
         by_method: dict[str, dict[str, dict[int, float]]] = {}
         for run in runs:
             value = run["metrics"][OWN_RULE].get(f"test/{metric}")
-            if value is not None:
-                setting = settings[run["setting"]]
-                differing = [f"{k}={v}" for k, v in setting["columns"].items() if not k.startswith("data.")]
-                method = ", ".join([setting["method"].replace("_", " "), *differing])
+            setting = settings[run["setting"]]
+            if value is not None and setting["chosen"]:
+                method = setting["method"].replace("_", " ")
                 by_method.setdefault(method, {}).setdefault(setting["task"], {})[run["seed"]] = value
         whole = {method: by_task for method, by_task in by_method.items() if len(by_task) == len(tasks)}
         seeds = [set(by_seed) for by_task in whole.values() for by_seed in by_task.values()]
@@ -247,7 +296,7 @@ def aggregates(
 
 
 def describe_metric(name: str) -> dict[str, Any]:
-    low, high = BOUNDS.get(name, (0, 1))
+    low, high = bounds(name)
     label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",
              "mcc": "MCC", "brier": "Brier score", "g_mean": "G-mean"}.get(name, name.replace("_", " "))  # fmt: skip
     return {
@@ -256,7 +305,7 @@ def describe_metric(name: str) -> dict[str, Any]:
         "lower": name in LOWER_IS_BETTER,
         "percent": name not in PLAIN,
         "low": low,
-        "high": high,
+        "high": None if high == np.inf else high,
     }
 
 

@@ -41,16 +41,13 @@ function matches(setting, words = chosen.words) {
   return words.every(word => text.includes(word));
 }
 
-// Of the settings of one config file on one task, the one with the best mean score on val over its seeds.
-const scoreOf = setting => d3.mean(runsOf.get(setting.i) ?? [], run => run.score) ?? -Infinity;
 const alike = d3.group(FACTS.settings, setting => setting.task, setting => setting.name);
-const isChosen = setting => d3.greatest(alike.get(setting.task).get(setting.name), scoreOf) === setting;
 const hasSeveral = setting => alike.get(setting.task).get(setting.name).length > 1;
 
 // Every method of the chosen task that the filter leaves, at the setting that val chooses or at all, best first.
 function view() {
   const metric = FACTS.metrics[chosen.metric];
-  const methods = FACTS.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || isChosen(s)))
+  const methods = FACTS.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || s.chosen))
     .map(setting => summarised(setting, chosen.metric));
   const sign = metric.lower ? 1 : -1;
   methods.sort((a, b) => a.mean === null ? 1 : b.mean === null ? -1 : sign * (a.mean - b.mean));

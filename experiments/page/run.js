@@ -73,7 +73,7 @@ function errorsOf(details) {
   const parts = [heading("The surest errors of each test group")];
   if (details.not_shown) parts.push(element("p", {class: "faint"}, details.not_shown));
   else if (!details.errors.some(group => group.examples.some(example => "shown" in example)))
-    parts.push(element("p", {class: "faint"}, "The examples of this run are not on the page; experiments.report --pictured=<runs> shows those of more runs."));
+    parts.push(element("p", {class: "faint"}, "The examples of this run are not on the page; --pictured=<runs> shows those of more runs."));
   for (const group of details.errors.filter(group => group.wrong)) {
     parts.push(element("p", {}, element("strong", {}, group.group), `: ${group.wrong} of ${group.of} wrong`),
       element("ul", {class: "errors"}, ...group.examples.map(exampleOf)));
@@ -117,8 +117,8 @@ dialog.addEventListener("close", () => {
 });
 document.getElementById("close-run").addEventListener("click", closeRun);
 function followHash() {
-  const i = Number(location.hash.slice(5));
-  if (location.hash.startsWith("#run=") && FACTS.runs[i]) openRun(i);
+  const i = FACTS.runs.findIndex(run => location.hash === `#run=${encodeURIComponent(run.path)}`);
+  if (i >= 0) openRun(i);
   else closeRun();
 }
 addEventListener("hashchange", followHash);

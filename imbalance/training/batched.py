@@ -8,7 +8,6 @@ leaves the run directory that main.py would make, equal up to rounding, and eith
 
 import copy
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from imbalance.margins import hard_margins
 from imbalance.methods.batch import Batch
 from imbalance.methods.tags import tags_of
 from imbalance.schema import entry
-from imbalance.training import console, forensics
+from imbalance.training import console, forensics, trackers
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import load_dataset, make_learner
 from imbalance.training.log import RunLog
@@ -53,7 +52,7 @@ def in_common(config: ConfigDict) -> str | None:
     plain = config.trainer.accumulation == 1 and config.trainer.mixed_precision == "no"
     plain &= not (config.debug or config.trainer.compile or config.trainer.channels_last)
     plain &= first_run(config) is None
-    plain &= os.environ.get("WANDB_MODE", config.logger.mode) == "disabled"  # which has one run a process
+    plain &= not trackers.uses_wandb(config)  # which has one run a process
     if not plain or not all(tags_of(entry(tables()[section], config[section].name)).batched for section in BATCHED):
         return None
     shared = flatten(experiment(config)) | {"data_dir": config.data_dir}

@@ -45,7 +45,7 @@ def save_run(run: Run) -> None:
             **learned(learner),
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},
             "random": [part["random"] for part in parts],
-            "wandb_id": log.wandb.id if log.wandb else None,
+            "wandb_id": log.wandb_id,
             **origin(learner.data),
         }
         path = log.directory / "checkpoints" / "last.pt"
@@ -68,7 +68,7 @@ def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
     if state:
         from_main(accelerator, lambda: check_origin(state, learner.data, path, log.line))
     from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
-    from_main(accelerator, lambda: log.start_wandb(state["wandb_id"] if state else None))
+    from_main(accelerator, lambda: log.start_trackers(state["wandb_id"] if state else None))
     if not state:
         return Progress()
     put_back(learner, state)

@@ -23,11 +23,12 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
 def dry_run(config: ConfigDict, directory: Path) -> None:
     """Raise what a run of `config` in `directory` would raise before its first step, and write nothing there."""
     from imbalance.training.learner import first_run, make_learner
-    from imbalance.training.log import check_directory_config, wandb_settings
+    from imbalance.training.log import check_directory_config
     from imbalance.training.processes import start_accelerator
+    from imbalance.training.trackers import check
 
     accelerator = start_accelerator(config)
-    wandb_settings(config)
+    check(config)
     check_directory_config(config, directory)
     # Of two stages the first, without which the second cannot be made.
     learner = make_learner(first_run(config) or config, accelerator, directory)

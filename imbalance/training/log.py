@@ -1,4 +1,4 @@
-"""What a run leaves behind and what it prints: its directory, metrics.jsonl, wandb and the console."""
+"""What a run leaves behind and what it prints: its directory, metrics.jsonl, trackers and the console."""
 
 import functools
 import io
@@ -24,6 +24,8 @@ from imbalance.errors import BadInput, Busy
 from imbalance.files import write_whole
 from imbalance.locks import FolderLock, is_same
 from imbalance.output import say
+from imbalance.training import trackers
+from imbalance.training.trackers import Tracker
 
 PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
@@ -33,7 +35,8 @@ class RunLog:
 
     def __init__(self, directory: Path, config: ConfigDict, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
-        self.wandb = None
+        self.trackers: list[Tracker] = []
+        self.wandb_id: str | None = None  # by which a resumed run goes on with its wandb run
         self._lock = self._text = self._metrics = None
         self._unwritten = b""  # the end of metrics.jsonl, while the disk is full
         self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
@@ -43,8 +46,7 @@ class RunLog:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        if self.wandb:
-            self._wandb_call(lambda: self.wandb.finish(exit_code=1 if error else 0))
+        self._tell_trackers("finish", bool(error))
         self.clear_bar()
         for file in filter(None, (self._text, self._metrics, self._lock)):
             with suppress(OSError):  # log.txt on a full disk; see `line`
@@ -57,7 +59,7 @@ class RunLog:
             Busy: another process has it.
             BadInput: it cannot be written to, is damaged, or holds another experiment.
         """
-        wandb_settings(self.config)  # a mistake there shows before anything is loaded
+        trackers.check(self.config)  # a mistake there shows before anything is loaded
         try:
             self._lock = FolderLock(self.directory)
             check_directory_config(self.config, self.directory)
@@ -156,55 +158,43 @@ class RunLog:
         while self._unwritten:
             self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
 
-    # wandb
+    # trackers
 
-    def start_wandb(self, run_id: str | None) -> str | None:
-        """Start or go on with a wandb run if the config or WANDB_MODE asks for one; returns its id.
+    def start_trackers(self, wandb_id: str | None) -> None:
+        """Start those that the config or WANDB_MODE asks for, or go on with them after the last line of metrics.jsonl."""
+        if not self.writes:
+            return
+        if settings := trackers.wandb_settings(self.config):
+            self.trackers.append(trackers.Wandb(settings, self.config, self.directory, wandb_id, self.line))
+            self.wandb_id = self.trackers[-1].id
+        if self.config.logger.mode == "tensorboard":
+            after = max((line["step"] for line in self.evaluations()), default=0)
+            try:
+                self.trackers.append(trackers.TensorBoard(self.config, self.directory, after))
+            except Exception as error:
+                self._go_on_without("tensorboard", error)
 
-        No account, key or network is needed: online becomes offline, with a line that says so, rather than prompt,
-        hang or fail. Nothing but config and metrics is sent.
-        """
-        settings = wandb_settings(self.config) if self.writes else None
-        if not settings:
-            return None
-        import wandb
+    def _tell_trackers(self, method: str, *values: Any) -> None:
+        for tracker in list(self.trackers):
+            try:
+                getattr(tracker, method)(*values)
+            except Exception as error:
+                self.trackers.remove(tracker)
+                self._go_on_without(tracker.name, error)
 
-        mode = settings.mode
-
-        def init(mode: str):
-            return wandb.init(
-                project=self.config.logger.project, dir=str(self.directory), mode=mode, id=run_id, resume="allow",
-                name="/".join(self.directory.parts[-3:]), settings=settings,
-                config=self.config.to_dict() | {"run_directory": str(self.directory)},
-            )  # fmt: skip
-
-        if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-            self.line("wandb: no API key (wandb login); logging offline instead")
-            mode = "offline"
-        try:
-            self.wandb = init(mode)
-        except wandb.Error as error:
-            self.line(f"wandb: {str(error).splitlines()[0]}; logging offline instead")
-            self.wandb = init("offline")
-        return self.wandb.id
-
-    def _wandb_call(self, call) -> None:
-        try:
-            call()
-        except Exception as error:  # whatever happens to wandb must not happen to the run
-            self.wandb = None
-            self.line(f"wandb: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
+    def _go_on_without(self, tracker: str, error: Exception) -> None:
+        """Whatever happens to a tracker must not happen to the run."""
+        self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
 
     # What the run reports
 
     def metrics(self, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, and the same to wandb. nan, which JSON lacks, becomes null."""
+        """One line of metrics.jsonl, and the same to the trackers. nan, which JSON lacks, becomes null."""
         if self.writes:
             self._unwritten += json.dumps(without_nan(values), allow_nan=False).encode() + b"\n"
             with self.attempt(self.directory / "metrics.jsonl", "the next line tries again"):
                 self._write_metrics()
-            if self.wandb:
-                self._wandb_call(lambda: self.wandb.log(values, step=values["step"]))
+            self._tell_trackers("log", values)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of this process and of those before it; none on processes that do not write."""
@@ -219,9 +209,8 @@ class RunLog:
             self.position()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
             self._write(self.directory / "summary.json", text.encode() + b"\n")
-            if self.wandb:
-                flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
-                self._wandb_call(lambda: self.wandb.summary.update(flat))
+            flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
+            self._tell_trackers("summary", flat)
 
     def model(self, values: dict[str, Any]) -> None:
         """model.json: what `imbalance.load` must know beside the weights."""
@@ -305,36 +294,6 @@ def check_directory_config(config: ConfigDict, directory: Path) -> None:
             f"config.{changed[0]}: {path} was written by a run with {before.get(changed[0])!r}, this one has "
             f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
         )
-
-
-WANDB_MODES = {"disabled": "disabled", "offline": "offline", "online": "online", "dryrun": "offline", "run": "online"}
-
-
-def wandb_settings(config: ConfigDict) -> Any:
-    """What wandb is started with, None where it is disabled: nothing but config and metrics is sent, and it is quiet.
-
-    Raises:
-        BadInput: an environment variable of wandb's has a value that it does not take.
-    """
-    given = os.environ.get("WANDB_MODE") or config.logger.mode
-    if given not in WANDB_MODES:
-        raise BadInput(f"WANDB_MODE: {given!r} given; it should be 'disabled', 'offline' or 'online'")
-    if WANDB_MODES[given] == "disabled":
-        return None
-    from pydantic import ValidationError
-
-    try:
-        import wandb
-
-        wandb.Settings().update_from_env_vars(os.environ)  # as wandb.init does, in the middle of all else
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        raise BadInput(f"WANDB_{name}: {first['input']!r} given; {first['msg']}") from None
-    return wandb.Settings(
-        mode=WANDB_MODES[given], save_code=False, disable_git=True, console="off", silent=True, init_timeout=15,
-        finish_timeout=30, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
-    )  # fmt: skip
 
 
 def without_nan(value: Any) -> Any:

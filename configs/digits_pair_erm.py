@@ -1,0 +1,64 @@
+"""Digits, 3 against 8, ten to one: plain cross-entropy, a perceptron with one hidden layer of 32.
+
+Empirical risk minimisation. One of ten small data sets over which four methods are compared: see
+`experiments.ten_data_sets`, which overrides classes and rate.
+
+    python main.py --config=configs/digits_pair_erm.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # not read: the images come with scikit-learn
+    config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="digits",
+        classes=(3, 8),  # the largest class first
+        imbalance="step",  # "none", "exp" or "step"
+        imbalance_ratio=10.0,  # largest over smallest class
+        total=0,  # training examples; 0: as many as the ratio allows
+        val_fraction=0.2,
+        test_fraction=0.4,
+    )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="average")
+    config.model = create(name="mlp", hidden=(32,))
+    config.optim = create(name="sgd", lr=0.01, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=100,
+        batch_size=32,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        eval_batch_size=512,
+        eval_every=10,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=False,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="last",  # or "best": by the monitored metric
+        monitor="val/balanced_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
+    return config
