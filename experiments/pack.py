@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Piece]:
     """All of them, in the order in which they are worked on."""
     tests = [Piece("tests", name, ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
-    bench = [Piece("bench", name, ("experiments.bench", f"--only={name}")) for name in BENCH]
+    bench = [Piece("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
     shared = (
         "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",
         f"--folder={Path(work_dir).absolute()}/pack", *(f"--config.{key}={value}" for key, value in overrides.items()),

@@ -114,6 +114,7 @@ DATA = (
     "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
     "cifar", "celeba", "waterbirds",
 )  # fmt: skip
+BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep")
 RESULTS = flag("--results", "the folder that keeps a row for every run", default="results", metavar="FOLDER")
 
 PAPER = (
@@ -295,6 +296,13 @@ COMMANDS = {
               metavar="KIND,…"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
+    ),
+    "bench": Command(
+        "Measure how fast this is, beside what it has to be measured against.",
+        "imbalance.experiments.bench.run:bench",
+        (flag("--only", f"of {', '.join(BENCH)}", type=several(valid=BENCH), default=list(BENCH), metavar="PART,…"),
+         flag("--repeats", "ratios a figure; half where each takes new processes", type=count, default=5, metavar="N"),
+         flag("--output", "a JSON file for all ratios", metavar="FILE")),
     ),
     "completion": Command(
         "Print what makes a shell complete these commands.",

@@ -58,6 +58,21 @@ def test_both_ways_in_are_the_same(command):
     assert done.returncode == 0 and "--dry_run" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("experiments.sweep", "python -m experiments.sweep: no program; say imbalance sweep\n"),
+        ("experiments.figure3", "say imbalance reproduce figure3\n"),
+        ("imbalance.experiments.bench", "say imbalance bench\n"),
+        ("experiments.runs", "imbalance --help lists the commands\n"),
+        ("experiments", "imbalance --help lists the commands\n"),
+    ],
+)
+def test_a_module_that_was_a_command_says_what_to_type(module, words):
+    done = subprocess.run([sys.executable, "-m", module, "--seeds=3"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith(words) and done.stderr.count("\n") == 1 and not done.stdout
+
+
 MISTAKES = {
     "trian --config=digits_ce": "trian: no such command; did you mean train?",
     "data verfy --config=digits_ce": "data verfy: no such command; did you mean data verify or data describe?",

@@ -9,11 +9,12 @@ from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from experiments.bench import __main__ as bench
-from experiments.bench import evaluations, growth, images, paper_loop, stacked, start, steps
-from experiments.bench.cases import begun, make, on_images, our_epoch
-from experiments.bench.timing import Row, in_turns, measured_by
+from imbalance.cli import call
+from imbalance.commands import BENCH
 from imbalance.data import DATASETS, Dataset, Split
+from imbalance.experiments.bench import evaluations, growth, images, paper_loop, run, stacked, start, steps
+from imbalance.experiments.bench.cases import begun, make, on_images, our_epoch
+from imbalance.experiments.bench.timing import Row, in_turns, measured_by
 from imbalance.training.evaluate import evaluate, training_metrics
 from imbalance.training.progress import Progress
 
@@ -101,17 +102,18 @@ def test_every_part_gives_rows(monkeypatch):
 
 
 def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
-    parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in "ab"}
-    monkeypatch.setattr(bench, "PARTS", parts)
-    bench.main(["--only=b", "--repeats=2", f"--output={tmp_path / 'bench.json'}"])
-    assert capsys.readouterr().out.splitlines()[-1] == "| b | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
+    assert run.PARTS.keys() == set(BENCH)
+    parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in BENCH}
+    monkeypatch.setattr(run, "PARTS", parts)
+    assert call(["bench", "--only=images", "--repeats=2", f"--output={tmp_path / 'bench.json'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| images | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
     saved = json.loads((tmp_path / "bench.json").read_text())
-    assert saved["rows"] == [{"part": "b", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
+    assert saved["rows"] == [{"part": "images", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
     assert saved["torch"] == torch.__version__
 
 
 def test_other_processes_measure_and_start():
-    seconds, memory, data = measured_by("experiments.bench.growth", size=2000, classes=2, groups=2)
+    seconds, memory, data = measured_by("imbalance.experiments.bench.growth", size=2000, classes=2, groups=2)
     assert seconds > 0 and data == 2000 * 3 * 32 * 32 and data < memory < 100 * data
     start.start("digits_ce")  # raises where no step is made
 
@@ -151,8 +153,15 @@ def test_nothing_grows_with_groups_times_examples():
     assert size * classes <= largest.elements < size * groups
 
 
-@pytest.mark.parametrize("argument", ("--only=steps", "--repeats=0"))
-def test_what_it_does_not_know_it_says(argument, capsys):
-    with pytest.raises(SystemExit) as exit:
-        bench.main([argument])
-    assert exit.value.code == 2 and "--only takes some of step, paper" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--only=steps", "--only: 'steps' given; there are step, paper"),
+        ("--repeats=0", "--repeats: 0 given; at least 1"),
+        ("--output=.", "--output: . is a folder"),
+    ],
+)
+def test_what_it_does_not_know_it_says(argument, words, capsys):
+    assert call(["bench", argument]) == 2
+    said = capsys.readouterr()
+    assert words in said.err and not said.out

@@ -7,7 +7,7 @@ import torch
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
-from imbalance.config import load, validate
+from imbalance.config import CONFIGS, load, validate
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.schema import Count
 from imbalance.training.finite import remember
@@ -18,8 +18,6 @@ from imbalance.training.loop import train_epoch
 from imbalance.training.processes import start_accelerator
 from imbalance.training.progress import Clock, Progress
 from imbalance.training.run import Run
-
-from .timing import ROOT
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
@@ -34,7 +32,7 @@ def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> D
 def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, groups: int = 2) -> ConfigDict:
     """The config of the paper's ConvNet, or of a linear model, on random images."""
     DATASETS["random_images"] = random_images
-    config = load(ROOT / "configs" / "cifar_ce.py")
+    config = load(CONFIGS / "cifar_ce.py")
     config.data = create(name="random_images", size=size, classes=classes, groups=groups)
     if model == "linear":
         config.model = create(name="linear", init="default")

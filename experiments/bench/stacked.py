@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config import load, validate
+from imbalance.config import CONFIGS, load, validate
 from imbalance.training import batched
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.loop import train
@@ -22,7 +22,7 @@ from imbalance.training.memory import keep_freed_memory
 
 from .cases import begun, make, on_images, our_epoch
 from .steps import digits_mlp, gaussian_linear
-from .timing import ROOT, Row, few, timed_in_turns
+from .timing import Row, few, timed_in_turns
 
 RATES, SEEDS = 4, 4
 PART = "sweep: one by one / at once"
@@ -43,7 +43,7 @@ def small_linear() -> ConfigDict:
 
 def protocol(name: str) -> ConfigDict:
     """A cell of the tuning protocol, at batch 64."""
-    config = load(ROOT / "configs" / f"{name}.py")
+    config = load(CONFIGS / f"{name}.py")
     config.trainer.update(batch_size=64, epochs=100)
     return config
 

@@ -1,4 +1,4 @@
-"""`python main.py …` from its start to the end of its first step, over a Python that only imports torch."""
+"""`imbalance train …` from its start to the end of its first step, over a Python that only imports torch."""
 
 import tempfile
 from functools import partial
@@ -8,11 +8,11 @@ from .timing import Row, few, python, timed_in_turns
 ONLY_TORCH = "import os, torch; os._exit(0)"
 # In a debug run the step's logits are settled at its end, before anything is evaluated or written.
 FIRST_STEP = """
-import os, runpy, sys
+import os
+from imbalance.cli import main
 from imbalance.training.progress import Progress
 Progress.settle = lambda *_: os._exit(0)
-sys.argv = ["main.py", *{arguments}]
-runpy.run_path("main.py", run_name="__main__")
+main(["train", *{arguments}])
 raise SystemExit("it made no step")
 """
 CONFIGS = ("digits_ce", "gaussian_ce")
@@ -24,7 +24,7 @@ def import_torch() -> None:
 
 def start(config: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        arguments = [f"--config=configs/{config}.py", "--config.debug=True", f"--config.work_dir={directory}"]
+        arguments = [f"--config={config}", "--config.debug=True", f"--config.work_dir={directory}"]
         python("-c", FIRST_STEP.format(arguments=arguments))
 
 

@@ -8,23 +8,23 @@ import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.config import load
+from imbalance.config import CONFIGS, load
 from imbalance.training.learner import Learner
 from imbalance.training.memory import keep_freed_memory
 
 from .cases import make, on_images, our_epoch
-from .timing import ROOT, Row, timed_in_turns
+from .timing import Row, timed_in_turns
 
 
 def digits_mlp() -> ConfigDict:
-    config = load(ROOT / "configs" / "digits_ce.py")
+    config = load(CONFIGS / "digits_ce.py")
     config.data.update(imbalance="none", imbalance_ratio=1.0)
     config.trainer.batch_size = 64
     return config
 
 
 def gaussian_linear() -> ConfigDict:
-    config = load(ROOT / "configs" / "gaussian_ce.py")
+    config = load(CONFIGS / "gaussian_ce.py")
     config.objective.name = "average"
     config.data.train_per_class = (6400, 6400)
     config.trainer.update(batch_size=64, dtype="float32")

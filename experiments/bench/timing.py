@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+import imbalance
+
+ROOT = Path(imbalance.__file__).parent.parent  # of a clone, or of what is installed
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,9 @@ def few(repeats: int) -> int:
 
 
 def python(*arguments: str) -> str:
-    """What a new process of this Python prints. It runs at the root of the project, with as many threads as this one."""
+    """What a new process of this Python prints. It imports the project that this one does, with as many threads."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    call = subprocess.run(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment
-    )
+    call = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return call.stdout
 
 
