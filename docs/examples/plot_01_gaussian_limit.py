@@ -1,0 +1,52 @@
+"""
+Weights and the limit, in two dimensions
+========================================
+
+Where does training end when every example is predicted rightly? In two dimensions it can be computed, and seen.
+"""
+
+# %%
+# 200 examples of one class, 20 of the other:
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from imbalance.theory.oracle import margin_direction, poly_direction
+
+rng = np.random.default_rng(1)
+inputs = np.concatenate([rng.normal(size=(200, 2)) + [5, 0], rng.normal(size=(20, 2)) + [0, 5]])
+targets = np.repeat([0, 1], [200, 20])
+
+# %%
+# Under cross-entropy gradient descent tends to the boundary of the largest margin, whatever the weights are. Under the
+# polynomially-tailed loss the weights stay in the limit. ``imbalance.theory.oracle`` computes both directions.
+
+
+def boundary(direction):
+    w0, w1, bias = direction
+    across = np.array([-4.0, 9.0])
+    return across, -(w0 * across + bias) / w1
+
+
+def importance(exponent):
+    weights = np.bincount(targets)[targets] ** -float(exponent)
+    return weights / weights.mean()
+
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), sharex=True, sharey=True, layout="constrained")
+axes[0].plot(*boundary(margin_direction(inputs, targets)), color="C2", label="any weights")
+for exponent, style in ((0, "-"), (1, "--"), (2, ":")):
+    direction = poly_direction(inputs, targets, importance(exponent), alpha=1.0)
+    axes[1].plot(*boundary(direction), style, color="C3", label=f"weights to the power {exponent}")
+for axis, title in zip(axes, ("Cross-entropy", "Poly, α = 1")):
+    axis.scatter(*inputs[targets == 0].T, s=10, marker="o", label="200 examples")
+    axis.scatter(*inputs[targets == 1].T, s=16, marker="^", label="20 examples")
+    axis.plot([-4, 9], [-4, 9], color="0.5", linewidth=0.8, label="best for equal classes")
+    axis.set(title=title, xlim=(-3, 8), ylim=(-3, 8), aspect="equal")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+plt.show()
+
+# %%
+# Left: the line keeps the same distance to the outermost points of both classes; of 200 points some lie further out than
+# of 20, so it is too near to the small class. Right: without weights poly is worse, with weights 1/count it is where equal
+# classes want it, and to the power 2 they overdo it.

@@ -1,0 +1,257 @@
+"""What pages of the site take from the code, so that no page is a copy of it: a comment in a page stands for each.
+
+    <!-- entry: loss.poly -->       a method, data set or network: how a config names it, its docstring, values and ranges
+    <!-- facts -->                  of a method's page: its row in the table of methods/index.md
+    <!-- numbers: ERM; IRM -->      the rows of the tables in results.md that begin so
+    <!-- published: VS; LDAM -->    the paper's values of figures 3 to 5
+    <!-- commands -->               every command of the command line
+    <!-- schema -->                 every key of a config
+    <!-- doc: module:function -->   a docstring
+"""
+
+import csv
+import functools
+import importlib
+import inspect
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from sphinx.application import Sphinx
+
+from imbalance import cli, config
+from imbalance.commands import COMMANDS
+from imbalance.schema import entry, fields, in_words
+
+HERE = Path(__file__).parent
+PLACES = {
+    "data": "what there is to learn from",
+    "sampler": "which examples an epoch draws",
+    "weights": "how much each example counts",
+    "mix": "whether examples are mixed",
+    "loss": "one value an example",
+    "objective": "the values of a batch → one scalar",
+    "model": "the network",
+    "head": "what becomes of the last layer after training",
+    "optim": "how the weights move",
+    "optim.schedule": "how the learning rate moves",
+}
+
+
+# Docstrings as Markdown
+
+
+def escaped(text: str) -> str:
+    """Plain text whose signs mean nothing to Markdown, but for its `code`."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([\\*_|<\[\]$^~#{}])", r"\\\1", part) for part in parts)
+
+
+def markdown(doc: str, values: dict[str, Any] | None = None) -> str:
+    """A docstring as Markdown: its paragraphs, its indented code, and under Args a line for each value, with its range."""
+    head, *sections = re.split(r"^(Args|Raises|Returns):\n", inspect.cleandoc(doc), flags=re.M)
+    lines, code = [], False
+    for line in head.splitlines():
+        starts = line.startswith("    ") and not code
+        ends = code and line and not line.startswith("    ")
+        lines += (["```text"] if starts else []) + (["```", ""] if ends else [])
+        code = (code or starts) and not ends
+        lines.append(line[4:] if code else escaped(line))
+    lines += ["```"] if code else []
+    told = set()
+    for name, body in zip(sections[::2], sections[1::2]):
+        if name == "Args" and values is not None:
+            lines.append("")
+            for names, text in re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", body, re.M):
+                keys = [key for key in names.split(", ") if key in values]
+                told |= set(keys)
+                ranges = "; ".join(dict.fromkeys(in_words(values[key]) for key in keys))
+                if keys:
+                    text = escaped(" ".join(text.split()))
+                    lines.append(f"- `{'`, `'.join(keys)}`: {text} *({escaped(ranges)})*")
+        elif name == "Raises":
+            lines += ["", f"Raises {escaped(' '.join(body.split()))}"]
+    for key in values or {}:
+        if key not in told:
+            lines.append(f"- `{key}`: *{escaped(in_words(values[key]))}*")
+    text = re.sub(r"(?<!\n)\n- `", "\n\n- `", "\n".join(lines), count=1)  # a list begins after an empty line
+    return re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", re.sub(r"\n{3,}", "\n\n", text))
+
+
+@functools.cache
+def used() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
+    """Of every entry of a table that a config uses: the first such config, and what it says."""
+    found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    for file in sorted(config.CONFIGS.rglob("*.py")):
+        sections = config.load(file).to_dict()
+        sections["optim.schedule"] = sections["optim"].pop("schedule")
+        for path in config.tables():
+            found.setdefault((path, sections[path]["name"]), (file.stem, sections[path]))
+    return found
+
+
+def of_table(path: str, name: str) -> str:
+    """How a config names an entry of a table, and what it is."""
+    function = entry(config.tables()[path], name)
+    values = fields(function)
+    file, section = used().get((path, name), ("", {}))
+    said = ", ".join(f"{key}={section[key]!r}" if file else f"{key}=..." for key in values)
+    call = f"config.{path} = create(name={name!r}{', ' if said else ''}{said})"
+    if len(call) > 100:
+        inner = "".join(f"    {key}={section[key]!r},\n" if file else f"    {key}=...,\n" for key in values)
+        call = f"config.{path} = create(\n    name={name!r},\n{inner})"
+    note = f"  # configs/{file}.py" if file and values else ""
+    text = getattr(function, "func", function).__doc__ or ""
+    return f"```python\n{call}{note}\n```\n\n{markdown(text, values)}\n"
+
+
+def an_entry(argument: str, page: str) -> str:
+    path, _, name = argument.rpartition(".")
+    return f"*Acts on*: {PLACES[path]} (`config.{path}`).\n\n{of_table(path, name)}"
+
+
+# Tables
+
+
+def rows(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def facts(argument: str, page: str) -> str:
+    """Paper and labels of a method, from the table of all."""
+    lines = [line for line in (HERE / "methods" / "index.md").read_text(encoding="utf-8").splitlines()
+             if f"]({Path(page).name}.md)" in line]  # fmt: skip
+    if not lines:
+        raise ValueError(f"{page}: no row of methods/index.md links to it")
+    table = ["| method | paper | in a config | labels it reads |", "|---|---|---|---|"]
+    return "\n".join([*table, *(re.sub(r"\[([^\]]*)\]\([\w-]+\.md\)", r"\1", line) for line in lines)]) + "\n"
+
+
+def numbers(argument: str, page: str) -> str:
+    """Rows of the tables in results.md whose first cell is one of those named, under the commands that made them."""
+    wanted, found = [name.strip() for name in argument.split(";")], []
+    command, lines = "", (HERE / "results.md").read_text(encoding="utf-8").splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith("imbalance "):
+            command = line
+        if line.startswith("|---"):
+            table = []
+            for row in lines[at + 1 :]:
+                if not row.startswith("|"):
+                    break
+                table += [row] if rows(row)[0] in wanted else []
+            if len(table) > 1:
+                found.append("\n".join([f"`{command}`", "", lines[at - 1], line, *table, ""]))
+    if not found:
+        raise ValueError(f"{page}: no table of results.md has more than one of {argument}")
+    return "\n".join(found) + "\nThe whole tables, and what they are of, are in [Results](../results.md).\n"
+
+
+def published(argument: str, page: str) -> str:
+    wanted = [name.strip() for name in argument.split(";")]
+    titles = {"figure3": "last epoch", "figure4": "early-stopped", "figure5": "last epoch"}
+    lines = ["| Wang et al., row | data | test accuracy, published |", "|---|---|---|"]
+    with (HERE.parent / "experiments" / "published.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            figure, _, data = row["source"].partition(" ")
+            if row["name"] in wanted and figure in titles:
+                n = f" (n = {row['n']})" if row["n"] else ""
+                lines.append(f"| {row['name']} | {figure}, {data} | {row['value']} ± {row['standard_deviation']}{n} |")
+    if len(lines) == 2:
+        raise ValueError(f"{page}: published.csv has none of {argument}")
+    return "\n".join(lines) + "\n"
+
+
+# The command line and the schema
+
+
+def commands(argument: str, page: str) -> str:
+    text = []
+    for name, command in COMMANDS.items():
+        if command.hidden:
+            continue
+        text += [f"## imbalance {name}", "", markdown(cli.docstring(command) or command.about), ""]
+        lines = []
+        for action in cli.parser_of(name)._actions:
+            flag = " ".join(filter(None, [action.option_strings[0] if action.option_strings else "", action.metavar]))
+            flag = flag or action.dest
+            choices = f" One of {', '.join(action.choices)}." if action.choices else ""
+            lines.append(f"| `{flag}` | {escaped(action.help or '')}{escaped(choices)}{' **Needed.**' if action.required else ''} |")
+        if command.overrides:
+            lines.append("| `--config.<key>=<value>` | overrides what a config says; may be given many times |")
+        text += ["| flag | what it says |", "|---|---|", *lines, ""] if lines else []
+    return "\n".join(text)
+
+
+def typed(section: Any) -> str:
+    """The keys of a `TypedDict`, and what the comments beside them say."""
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(section), re.M))
+    hints = get_type_hints(section, include_extras=True)
+    lines = ["| key | value | meaning |", "|---|---|---|"]
+    for key, hint in hints.items():
+        lines.append(f"| `{key}` | {escaped(in_words(hint))} | {escaped(comments.get(key, ''))} |")
+    return "\n".join(lines) + "\n"
+
+
+def schema(argument: str, page: str) -> str:
+    text = ["## The whole", "", typed(config.Experiment)]
+    for name, section in (("trainer", config.Trainer), ("callbacks", config.Callbacks), ("logger", config.Logger)):
+        text += [f"## {name}", "", typed(section)]
+    for path, table in config.tables().items():
+        text += [f"## {path}", "", f"{PLACES[path].capitalize()}.", ""]
+        for name in table:
+            text += [f"### {path}: {name}", "", of_table(path, name)]
+    return "\n".join(text)
+
+
+def doc(argument: str, page: str) -> str:
+    module, _, function = argument.partition(":")
+    return markdown(getattr(importlib.import_module(module), function).__doc__, {}) + "\n"
+
+
+MADE: dict[str, Callable[[str, str], str]] = {
+    "entry": an_entry,
+    "facts": facts,
+    "numbers": numbers,
+    "published": published,
+    "commands": commands,
+    "schema": schema,
+    "doc": doc,
+}
+MARK = re.compile(rf"^<!-- ({'|'.join(MADE)})(?:: (.*?))? -->$", re.M)
+
+
+def fill(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = MARK.sub(lambda mark: MADE[mark[1]](mark[2] or "", page), source[0])
+
+
+# The API and the gallery
+
+
+def plain(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with `code`: to reStructuredText their other signs mean nothing either.
+
+    Their lists of `name: what it is` before the sections become lists.
+    """
+    parts = re.split(r"(`[^`]*`)", "\n".join(lines))
+    text = "".join(
+        f"`{part}`" if part.startswith("`") else re.sub(r"([\\*|]|_(?!\w))", r"\\\1", part) for part in parts
+    )
+    head, section, rest = re.split(r"(^(?:Args|Raises|Returns):\n|\Z)", text, maxsplit=1, flags=re.M)
+    item = re.compile(r"^([a-z_]\w*(?:, \w+)*): (.*(?:\n {4}.*)*)\n?", re.M)
+    head = item.sub(lambda found: f"\n- **{found[1]}**: " + re.sub(r"\n {4}", "\n  ", found[2]) + "\n", head)
+    lines[:] = [*head.splitlines(), "", *(section + rest).splitlines()]
+
+
+def fresh_folder(gallery: Any, script: str) -> None:
+    """Each script of the gallery runs in an empty folder."""
+    os.chdir(tempfile.mkdtemp(prefix="gallery"))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", fill)
+    app.connect("autodoc-process-docstring", plain, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
