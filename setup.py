@@ -14,7 +14,14 @@ EXTRAS = {
     "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],  # trained models as ONNX, checked once written
     "docs": [  # the site; myst-parser needs Python 3.11
         f'{package}; python_version >= "3.11"'
-        for package in ("sphinx>=8.2", "myst-parser>=5", "furo>=2025.7", "sphinx-gallery>=0.19", "sphinx-copybutton>=0.5", "codespell>=2.4")
+        for package in (
+            "sphinx>=8.2",
+            "myst-parser>=5",
+            "furo>=2025.7",
+            "sphinx-gallery>=0.19",
+            "sphinx-copybutton>=0.5",
+            "codespell>=2.4",
+        )
     ],
 }
 ALL = sorted(package for packages in EXTRAS.values() for package in packages)

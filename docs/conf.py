@@ -24,7 +24,14 @@ extensions = [
     "sphinx_copybutton",
     "from_code",  # the file beside this one
 ]
-exclude_patterns = ["_build", "examples", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "gallery/**/*.zip"]
+exclude_patterns = [
+    "_build",
+    "examples",
+    "gallery/**/*.ipynb",
+    "gallery/**/*.py",
+    "gallery/**/*.md5",
+    "gallery/**/*.zip",
+]
 suppress_warnings = ["config.cache"]  # for the functions that sphinx-gallery is given
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
@@ -46,6 +53,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # its page asks other hosts for scripts
     "show_signature": False,
     "plot_gallery": "True",
     "only_warn_on_example_error": False,

@@ -1,12 +1,12 @@
 """What pages of the site take from the code, so that no page is a copy of it: a comment in a page stands for each.
 
-    <!-- entry: loss.poly -->       a method, data set or network: how a config names it, its docstring, values and ranges
-    <!-- facts -->                  of a method's page: its row in the table of methods/index.md
-    <!-- numbers: ERM; IRM -->      the rows of the tables in results.md that begin so
-    <!-- published: VS; LDAM -->    the paper's values of figures 3 to 5
-    <!-- commands -->               every command of the command line
-    <!-- schema -->                 every key of a config
-    <!-- doc: module:function -->   a docstring
+<!-- entry: loss.poly -->       a method, data set or network: how a config names it, its docstring, values and ranges
+<!-- facts -->                  of a method's page: its row in the table of methods/index.md
+<!-- numbers: ERM; IRM -->      the rows of the tables in results.md that begin so
+<!-- published: VS; LDAM -->    the paper's values of figures 3 to 5
+<!-- commands -->               every command of the command line
+<!-- schema -->                 every key of a config
+<!-- doc: module:function -->   a docstring
 """
 
 import csv
@@ -179,7 +179,9 @@ def commands(argument: str, page: str) -> str:
             flag = " ".join(filter(None, [action.option_strings[0] if action.option_strings else "", action.metavar]))
             flag = flag or action.dest
             choices = f" One of {', '.join(action.choices)}." if action.choices else ""
-            lines.append(f"| `{flag}` | {escaped(action.help or '')}{escaped(choices)}{' **Needed.**' if action.required else ''} |")
+            lines.append(
+                f"| `{flag}` | {escaped(action.help or '')}{escaped(choices)}{' **Needed.**' if action.required else ''} |"
+            )
         if command.overrides:
             lines.append("| `--config.<key>=<value>` | overrides what a config says; may be given many times |")
         text += ["| flag | what it says |", "|---|---|", *lines, ""] if lines else []

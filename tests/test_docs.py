@@ -1,14 +1,18 @@
-"""What the documentation prints: every command is one that the command line takes, every link leads somewhere."""
+"""What the documentation prints: commands that the command line takes, programs that say what is printed, links that lead
+somewhere, words that are spelt rightly, and a page for every method."""
 
+import doctest
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pages import FENCE, PAGES, ROOT, blocks
+from pages import FENCE, PAGES, ROOT, blocks, page
 
 from imbalance.cli import arguments_of, command_of
-from imbalance.config import config_file, load, validate
+from imbalance.config import config_file, load, tables, validate
 from imbalance.overrides import override
 
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
@@ -52,6 +56,40 @@ def test_the_command_line_takes_it(call):
         validate(override(load(config_file(file)), arguments.get("overrides", {})))
 
 
+# Programs
+
+SESSIONS = [
+    (name, at) for name, path in zip(NAMES, PAGES) for at, block in enumerate(blocks(path.read_text(encoding="utf-8"), "python"))
+    if block.startswith(">>>")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "at"), SESSIONS)
+def test_a_session_prints_what_the_page_says(name, at):
+    session = blocks((ROOT / name).read_text(encoding="utf-8"), "python")[at]
+    test = doctest.DocTestParser().get_doctest(session, {}, name, name, 0)
+    assert test.examples
+    told = []
+    assert not doctest.DocTestRunner().run(test, out=told.append).failed, "".join(told)
+
+
+# Methods
+
+
+def test_every_method_has_a_page():
+    """A new one: a row in docs/methods/index.md that links to a page, and on the page `<!-- entry: loss.its_name -->`."""
+    sections = ("sampler", "weights", "mix", "loss", "objective", "head")
+    there = {f"{section}.{name}" for section in sections for name in tables()[section]}
+    shown = {}
+    for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        for found in re.findall(r"^<!-- entry: (\S+) -->$", text, re.M):
+            assert shown.setdefault(found, path.name) == path.name
+        assert path.stem == "index" or f"]({path.name})" in page("methods/index.md"), path.name
+        assert path.stem == "index" or "## When it fails" in text, path.name
+    assert shown.keys() == there
+
+
 # Links
 
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", re.M)
@@ -76,3 +114,17 @@ def test_every_link_leads_somewhere(name):
         path = (ROOT / name).parent / file if file else ROOT / name
         assert path.exists(), f"{name}: {target}"
         assert not anchor or anchor in anchors(path), f"{name}: {target}; there are {sorted(anchors(path))}"
+
+
+# Spelling
+
+
+def test_the_words_are_spelt_rightly():
+    """Of documentation, docstrings and messages, by codespell."""
+    pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
+    folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "configs"]
+    skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"
+    words = "--ignore-words-list=nam,strat,fpr,te,nd,mis,ot"
+    call = [sys.executable, "-m", "codespell_lib", "--builtin=clear,rare", skip, words, *folders]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

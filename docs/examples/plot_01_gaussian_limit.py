@@ -14,7 +14,7 @@ import numpy as np
 from imbalance.theory.oracle import margin_direction, poly_direction
 
 rng = np.random.default_rng(1)
-inputs = np.concatenate([rng.normal(size=(200, 2)) + [5, 0], rng.normal(size=(20, 2)) + [0, 5]])
+inputs = np.concatenate([rng.normal(size=(200, 2)) + np.array([5, 0]), rng.normal(size=(20, 2)) + np.array([0, 5])])
 targets = np.repeat([0, 1], [200, 20])
 
 # %%

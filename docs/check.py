@@ -1,0 +1,60 @@
+"""What no build warns of: that the built site asks no other host for anything, and that a search finds every method.
+
+python docs/check.py docs/_build
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from snowballstemmer import stemmer
+from sphinx.search.en import SearchEnglish
+
+ASKS = re.compile(
+    r"""<(?:script|img|iframe|source|audio|video)\b[^>]*\bsrc(?:set)?=["']([^"']+)|<link\b[^>]*>|@import[^;]+"""
+)
+STYLE = re.compile(r"""url\(\s*["']?(?:https?:)?//[^)]*\)|@import\s+[^;]*//[^;]*""")
+
+
+def requests(site: Path) -> list[str]:
+    """What pages and style sheets would fetch from elsewhere."""
+    found = []
+    for page in site.rglob("*.html"):
+        for ask in ASKS.finditer(page.read_text(encoding="utf-8")):
+            told = ask[1] or ask[0]
+            if re.search(r"(?:^|[\"' ,])(?:https?:)?//", told) and 'rel="canonical"' not in told:
+                found.append(f"{page}: {told}")
+    for sheet in site.rglob("*.css"):
+        found += [f"{sheet}: {url[0]}" for url in STYLE.finditer(sheet.read_text(encoding="utf-8"))]
+    return found
+
+
+def not_found(site: Path, methods: Path) -> list[str]:
+    """Methods by whose name the search, which stems words and wants all of them, does not find their page."""
+    index = json.loads(re.sub(r"^Search\.setIndex\(|\)$", "", (site / "searchindex.js").read_text(encoding="utf-8")))
+    stem, found = stemmer("english").stemWord, []
+
+    def pages(word: str) -> set[int]:
+        hits = [table.get(key, []) for table in (index["terms"], index["titleterms"]) for key in (word, stem(word))]
+        return {number for hit in hits for number in (hit if isinstance(hit, list) else [hit])}
+
+    rows = re.findall(r"^\| \[([^\]]+)\]\(([\w-]+)\.md\)", methods.read_text(encoding="utf-8"), re.M)
+    for title, slug in rows:
+        number = index["docnames"].index(f"methods/{slug}")
+        for name in re.split(r"; |, | and ", title):
+            words = [word for word in re.findall(r"\w+", name.lower()) if word not in SearchEnglish.stopwords]
+            if any(number not in pages(word) for word in words):
+                found.append(f"{name} ({slug})")
+    return found or ([] if len(rows) > 20 else ["the table of methods"])
+
+
+if __name__ == "__main__":
+    site, here = Path(sys.argv[1]), Path(__file__).parent
+    wrong = [f"fetched from elsewhere: {ask}" for ask in requests(site)]
+    wrong += [f"not found by a search: {name}" for name in not_found(site, here / "methods" / "index.md")]
+    print(
+        "\n".join(wrong)
+        or f"{site}: {len(list(site.rglob('*.html')))} pages, nothing fetched from elsewhere, every method found"
+    )
+    sys.exit(bool(wrong))
