@@ -29,6 +29,7 @@ from imbalance.schema import entry, fields, in_words
 HERE = Path(__file__).parent
 PLACES = {
     "data": "what there is to learn from",
+    "groups": "what methods see as groups",
     "sampler": "which examples an epoch draws",
     "weights": "how much each example counts",
     "mix": "whether examples are mixed",

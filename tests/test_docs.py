@@ -78,7 +78,7 @@ def test_a_session_prints_what_the_page_says(name, at):
 
 def test_every_method_has_a_page():
     """A new one: a row in docs/methods/index.md that links to a page, and on the page `<!-- entry: loss.its_name -->`."""
-    sections = ("sampler", "weights", "mix", "loss", "objective", "head")
+    sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     there = {f"{section}.{name}" for section in sections for name in tables()[section]}
     shown = {}
     for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
