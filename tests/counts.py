@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ml_collections.config_dict import create
 
 from experiments.bench.cases import make, on_images
 from imbalance.config import load
+from imbalance.data import DATASETS, Dataset
+from imbalance.schema import Count
 from imbalance.training import batched, loop
 
 PARTS = ("draw_epoch", "take_step", "training_metrics", "evaluate", "remember", "save", "finish")
@@ -65,6 +68,21 @@ CASES: dict[str, Callable[[], ConfigDict]] = {
     "ConvNet, poly": lambda: on_random_images(loss=POLY),
     "ConvNet, group DRO": lambda: on_random_images(objective=DRO),
 }
+
+
+def on_augmented_images() -> ConfigDict:
+    """An epoch of several batches, each of whose examples is flipped and cropped by its own numbers."""
+    config, plain = on_random_images(), DATASETS["random_images"]
+
+    def augmented(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
+        return replace(plain(seed, size=size, classes=classes, groups=groups), augmentations=("flip", "pad_crop"))
+
+    DATASETS["augmented_images"] = augmented
+    config.data.name = "augmented_images"
+    return config
+
+
+CASES["ConvNet, augmentation"] = on_augmented_images
 
 
 def bare(config: ConfigDict, device: Device) -> int:

@@ -9,6 +9,7 @@ from imbalance.data.augment import (
     AUGMENTATIONS,
     augment,
     draw_numbers,
+    draws,
     occasions,
     pad_crop,
     random_resized_crop,
@@ -22,8 +23,12 @@ INDICES, ONCE = torch.arange(COUNT), torch.zeros(COUNT, dtype=torch.int64)
 ALL = tuple(AUGMENTATIONS)
 
 
-def apply(rows: torch.Tensor, names=ALL, seed: int = 0, epoch: int = 0, draws: torch.Tensor = ONCE) -> torch.Tensor:
-    return augment(IMAGES[rows], INDICES[rows], (epoch << 32) + draws[rows], names, seed)
+def augmented(images: torch.Tensor, indices: torch.Tensor, when: torch.Tensor, names, seed: int) -> torch.Tensor:
+    return augment(images, names, draws(indices, when, names, seed))
+
+
+def apply(rows: torch.Tensor, names=ALL) -> torch.Tensor:
+    return augmented(IMAGES[rows], INDICES[rows], ONCE[rows], names, 0)
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in ALL), ALL])
@@ -37,10 +42,10 @@ def test_batches_and_processes_make_no_difference(names):
 @pytest.mark.parametrize("name", ALL)
 def test_seed_epoch_example_and_draw_each_make_one(name):
     same = IMAGES[:1].expand(COUNT, -1, -1, -1)
-    before = augment(same, INDICES, ONCE, (name,), 0)
+    before = augmented(same, INDICES, ONCE, (name,), 0)
     assert len(before.unique(dim=0)) > 1
     for seed, epoch, draw in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert not torch.equal(augment(same, INDICES, ONCE + draw + (epoch << 32), (name,), seed), before)
+        assert not torch.equal(augmented(same, INDICES, ONCE + draw + (epoch << 32), (name,), seed), before)
 
 
 def test_one_augmentation_does_not_determine_what_the_next_does(monkeypatch):
@@ -63,7 +68,7 @@ def test_numbers_are_uniform_and_independent():
 
 
 def test_nothing_is_done_without_names():
-    assert augment(IMAGES, INDICES, ONCE, (), 0) is IMAGES
+    assert augmented(IMAGES, INDICES, ONCE, (), 0) is IMAGES
 
 
 def test_flip_exchanges_left_and_right_in_half_of_the_images():
@@ -108,11 +113,11 @@ def test_random_resized_crop_is_torchvisions_crop_resized():
 def test_an_example_drawn_twice_in_an_epoch_is_augmented_twice_and_alike_wherever_the_batch_ends():
     drawn = torch.tensor([5, 3, 5, 5, 9, 3])
     images, when = IMAGES[drawn], occasions(7, drawn)
-    together = augment(images, drawn, when, ALL, 0)
+    together = augmented(images, drawn, when, ALL, 0)
     assert not torch.equal(together[0], together[2]) and not torch.equal(together[2], together[3])
     for where in (slice(0, 2), slice(2, 6), slice(1, 6, 2)):
-        assert torch.equal(augment(images[where], drawn[where], when[where], ALL, 0), together[where])
-    assert not torch.equal(augment(images, drawn, occasions(8, drawn), ALL, 0), together)
+        assert torch.equal(augmented(images[where], drawn[where], when[where], ALL, 0), together[where])
+    assert not torch.equal(augmented(images, drawn, occasions(8, drawn), ALL, 0), together)
 
 
 def test_draws_of_an_example_are_numbered_in_order():
@@ -120,3 +125,12 @@ def test_draws_of_an_example_are_numbered_in_order():
     assert draw_numbers(order).tolist() == [0, 0, 1, 2, 0, 1, 3]
     assert draw_numbers(torch.randperm(50)).tolist() == [0] * 50
     assert draw_numbers(torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_keep_their_layout(name, layout):
+    images = IMAGES.to(memory_format=layout)
+    result = augmented(images, INDICES, ONCE, (name,), 0)
+    assert result.is_contiguous(memory_format=layout)
+    assert torch.equal(result, apply(INDICES, (name,)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "ConvNet, cross-entropy")
+CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "ConvNet, augmentation")
 # Launches of a step beyond those of a bare loop with cross-entropy.
 MORE = {
     "linear, cross-entropy": 13,
@@ -42,3 +42,9 @@ def test_a_run_on_a_device_is_that_on_a_cpu(counts, case):
 def test_a_step_waits_once_and_launches_little_more_than_a_bare_one(counts, case):
     launches, waits = counts[case]["parts"]["take_step"]
     assert waits == 1 and launches <= counts[case]["bare"] + MORE[case]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_epoch_is_moved_to_the_device_at_once(counts, case):
+    _, waits = counts[case]["parts"]["draw_epoch"]
+    assert waits == 1

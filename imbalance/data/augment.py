@@ -65,16 +65,25 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def augment(images: Tensor, indices: Tensor, when: Tensor, names: Sequence[Augmentation], seed: int) -> Tensor:
-    """(B, C, H, W) `images`, augmented by `names` one after the other.
+def draws(indices: Tensor, when: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
+    """For each of `names` the (N, count) random numbers of N draws of an example.
 
     Args:
-        indices: (B,) which example each image is.
-        when: (B,) on which occasion it is drawn, see `occasions`.
+        indices: (N,) which example each is.
+        when: (N,) on which occasion it is drawn, see `occasions`.
     """
-    for name in names:
-        count, function = AUGMENTATIONS[name]
-        images = function(images, uniforms(derived_seed(seed, name), indices, when, count))
+    return [uniforms(derived_seed(seed, name), indices, when, AUGMENTATIONS[name][0]) for name in names]
+
+
+def augment(images: Tensor, names: Sequence[Augmentation], drawn: Sequence[Tensor]) -> Tensor:
+    """(B, C, H, W) `images`, augmented by `names` one after the other, in the memory format that they have.
+
+    Args:
+        drawn: for each of them the (B, count) random numbers, see `draws`.
+    """
+    layout = torch.contiguous_format if images.is_contiguous() else torch.channels_last
+    for name, uniform in zip(names, drawn, strict=True):
+        images = AUGMENTATIONS[name][1](images, uniform).contiguous(memory_format=layout)
     return images
 
 
@@ -116,6 +125,5 @@ def draw_numbers(order: Tensor) -> Tensor:
     values = order[by_value]
     place = torch.arange(len(order), device=order.device)
     starts = torch.where(values == values.roll(1), 0, place)
-    if len(order):
-        starts[0] = 0
+    starts[:1] = 0
     return torch.empty_like(order).scatter_(0, by_value, place - starts.cummax(0).values)

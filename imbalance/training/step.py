@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.data.augment import augment, occasions
+from imbalance.data.augment import augment, draws, occasions
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
@@ -59,14 +59,15 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     train, device = learner.dataset.train, learner.accelerator.device
     order = learner.sampler(number)
     mix = learner.mixing(number, order)
-    when = occasions(number, order) if learner.dataset.augmentations else order
-    images = loader(learner, order, when)
     rows = order.to(device)
+    when = occasions(number, rows) if learner.dataset.augmentations else rows
+    images = loader(learner, order, rows, when)
     of_all = learner.weights(number)
     weights, mixed = of_all[rows], None
     if mix:
-        others = rows[mix.partners.to(device)]
-        of_others = loader(learner, order[mix.partners], when[mix.partners])
+        places = mix.partners.to(device)
+        others = rows[places]
+        of_others = loader(learner, order[mix.partners], others, when[places])
         # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
         own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
@@ -74,25 +75,23 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     return Epoch(number, rows, train.targets[rows], train.seen[rows], weights, images, mixed)
 
 
-def loader(learner: Learner, order: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
-    """From places in `order` to the model's inputs.
+def loader(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
+    """From places in an epoch's order to the model's inputs.
 
-    What a step indexes with is moved here, once an epoch: a copy from the device in every step would wait for the
-    device to finish all that it was given.
+    What a step indexes with is moved, and what it augments with is drawn, once an epoch: a copy from the CPU in every
+    step would wait for the device to finish all that it was given, and the draws are a hundred small operations.
 
     Args:
-        order: (M,) rows of the training split, on the CPU.
+        order, rows: (M,) of the training split, on the CPU and on the device.
         when: (M,) see `occasions`.
     """
-    train, device, names = learner.dataset.train, learner.accelerator.device, learner.dataset.augmentations
-    stored = order.to(train.inputs.device)  # images on disk are indexed on the CPU
-    indices, when = train.indices[order.to(device)], when.to(device)
+    train, names = learner.dataset.train, learner.dataset.augmentations
+    stored = order if train.inputs.device.type == "cpu" else rows  # images on disk are indexed on the CPU
+    drawn = draws(train.indices[rows], when, names, learner.seed)
 
     def images(places: slice) -> Tensor:
         batch = train.inputs.index_select(0, stored[places])  # several times as fast as [] on a CPU
-        if names:
-            batch = augment(batch, indices[places], when[places], names, learner.seed)
-        return learner.normalise(batch)
+        return learner.normalise(augment(batch, names, [uniform[places] for uniform in drawn]))
 
     return images
 
