@@ -44,6 +44,7 @@ class Trainer(TypedDict):
     eval_splits: tuple[EvalSplit, ...]  # what those evaluations look at; test is also read once at the end
     dtype: Literal["float32", "float64"]
     mixed_precision: Literal["no", "bf16", "fp16"]
+    tf32: Literal["none", "convolutions", "all"]  # what of float32 a GPU that can computes from 10 bits of mantissa
     channels_last: bool
     compile: bool
     deterministic: bool  # same bits on every run on a GPU too, at some cost in speed
@@ -256,7 +257,7 @@ def as_now(saved: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
         return saved  # no config, as will be said
     decayed = {} if own_module(str(optim.get("name"))) else {"decayed": "all"}
-    filled = {"trainer": {"clip_norm": 0.0} | trainer, "optim": decayed | optim}
+    filled = {"trainer": {"clip_norm": 0.0, "tf32": "convolutions"} | trainer, "optim": decayed | optim}
     return {"groups": {"name": "data"}} | saved | filled
 
 

@@ -199,9 +199,18 @@ def test_a_compiled_run_is_six_graphs_and_learns_the_same(config, tmp_path, grap
     assert len(set(map(tuple, keys))) == 1
 
 
-def test_deterministic_is_set_and_unset(config, tmp_path):
+def test_the_arithmetic_of_a_gpu_is_that_of_the_run_not_of_the_one_before(config, tmp_path, monkeypatch):
+    """The workspace of deterministic matrix products is asked for before a run needs it."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     config.debug = True
-    for wanted in (True, False):
-        config.trainer.deterministic = wanted
-        loop.train(config, tmp_path / str(wanted))
-        assert torch.are_deterministic_algorithms_enabled() == wanted
+    for deterministic, tf32, allowed in (
+        (False, "none", (False, False)),
+        (True, "all", (True, True)),
+        (False, "convolutions", (False, True)),
+    ):
+        config.trainer.update(deterministic=deterministic, tf32=tf32)
+        loop.train(config, tmp_path / tf32)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == allowed
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.utils.deterministic.fill_uninitialized_memory

@@ -357,6 +357,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         "together": progress.together,
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
+        "tf32": config.trainer.tf32,
         **origin(learner.data),
         **provenance(),
     }

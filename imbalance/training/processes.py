@@ -25,11 +25,7 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given, which a CPU computes in float32; use 'bf16' or 'no'"
         )
-    if config.trainer.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
-        # Only then, as the call imports torch's compiler.
-        torch.use_deterministic_algorithms(config.trainer.deterministic)
+    set_arithmetic(config)
     # `accelerate launch --cpu --num_processes 2` starts one process, and leaves no other trace of having been asked.
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     asked = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
@@ -42,6 +38,22 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
         )
     watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
+
+
+def set_arithmetic(config: ConfigDict) -> None:
+    """How a GPU computes, for this process, as `config.trainer` has it.
+
+    TF32 is float32 that tensor cores multiply with 10 bits of mantissa. torch's own setting is "convolutions".
+    """
+    # For whichever run of this process is deterministic: it must be there before the first matrix product on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
+        # Only then, as the call imports torch's compiler.
+        torch.use_deterministic_algorithms(config.trainer.deterministic)
+    # What is allocated is written before it is read, so nothing has to be filled.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32 == "all"
+    torch.backends.cudnn.allow_tf32 = config.trainer.tf32 != "none"
 
 
 def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Module:
