@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.model = create(name="mlp", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
-    config.head = create(name="afr", fraction=0.2, gamma=5.0, penalty=0.0, steps=500, lr=1.0)
+    config.head = create(name="afr", fraction=0.2, gamma=0.5, penalty=0.1, steps=500, lr=0.01)
 
     config.trainer = create(
         epochs=100,

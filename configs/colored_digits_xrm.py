@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.2,
         test_fraction=0.3,
     )
-    config.groups = create(name="xrm", first_epochs=20, lr=0.1)
+    config.groups = create(name="xrm", first_epochs=20, lr=0.03)
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"

@@ -31,6 +31,8 @@ METHODS = (
     ("CORAL", "colored_digits_coral", "objective"),
     ("MMD", "colored_digits_mmd", "objective"),
     ("EIIL, then group DRO", "colored_digits_eiil", "none"),
+    ("EIIL, then IRM", "colored_digits_eiil_irm", "none"),
+    ("XRM, then group DRO", "colored_digits_xrm", "none; nor val's"),
     ("LfF", "colored_digits_lff", "none"),
     ("AFR", "colored_digits_afr", "none"),
     ("SELF", "colored_digits_self", "none"),

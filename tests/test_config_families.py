@@ -29,7 +29,7 @@ FAMILIES = {
     "gaussian": METHOD,
     "medmnist": METHOD,
     "table": METHOD,
-    "waterbirds": METHOD | {"groups", "sampler", "objective", "optim", "head", "data.augment", "trainer.epochs",
+    "waterbirds": METHOD | BY_GROUP | {"groups", "sampler", "mix", "objective", "model", "optim", "head", "data.augment", "trainer.epochs",
                             "trainer.batch_size", "callbacks.select"},
 }  # fmt: skip
 

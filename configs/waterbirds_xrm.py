@@ -1,0 +1,65 @@
+"""Waterbirds: environments inferred from cross-mistakes, then group DRO on them.
+
+Pezeshki et al., "Discovering Environments with XRM", ICML 2024: see colored_digits_xrm. As in their code both networks, and
+that of group DRO, are one layer on the frozen features of a ResNet-50 from ImageNet weights, by SGD with momentum, and both
+runs have about 5,001 steps. Batch size, learning rates, weight decay and step size are the middle of the ranges that they
+draw ten settings from (32 to 128; 1e-5 to 1e-3; 1e-6 to 1e-3; 0.001 to 0.1), the first run's chosen by flip rate, the
+second's by the worst inferred group; their layers start at 0. Uses no groups, of train or of val. 67 epochs of 4,795 images,
+twice: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+
+    python main.py --config=configs/waterbirds_xrm.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"
+    config.score = "val/worst_inferred_group_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="waterbirds",
+        size=224,  # resized to 256×256 and cropped
+        regenerated=False,  # True takes a copy whose counts are not the published ones
+        augment=(),  # or "random_resized_crop", "flip"
+    )
+    config.groups = create(name="xrm", first_epochs=67, lr=1e-4)
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0)
+    config.model = create(name="resnet50", pretrained="imagenet", frozen=True)
+    config.optim = create(name="sgd", lr=1e-4, momentum=0.9, weight_decay=3e-5, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=67,
+        batch_size=64,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        eval_batch_size=128,
+        eval_every=1,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        channels_last=True,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        monitor="val/worst_inferred_group_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
+    return config
