@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
         eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
         dtype="float32",
         mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
         channels_last=True,
         compile=False,
         deterministic=False,  # the same bits on a GPU too

@@ -32,7 +32,7 @@ METHODS = (
     ("MMD", "colored_digits_mmd", "objective"),
     ("EIIL, then group DRO", "colored_digits_eiil", "none"),
     ("EIIL, then IRM", "colored_digits_eiil_irm", "none"),
-    ("XRM, then group DRO", "colored_digits_xrm", "none; nor val's"),
+    ("XRM, then group DRO", "colored_digits_xrm", "none, in val neither"),
     ("LfF", "colored_digits_lff", "none"),
     ("AFR", "colored_digits_afr", "none"),
     ("SELF", "colored_digits_self", "none"),

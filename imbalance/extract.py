@@ -99,7 +99,7 @@ def configured(config: FrozenConfigDict, dataset: Dataset) -> TrainedModel:
     shape = dict(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
         network = build(MODELS, config.model, **shape)
-    return on_device(network, description(config, dataset))
+    return on_device(network, description(config, dataset, network))
 
 
 def trained(run: str, dataset: Dataset) -> TrainedModel:
