@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from functools import wraps
 
 import pytest
 import torch
@@ -214,3 +215,49 @@ def test_the_arithmetic_of_a_gpu_is_that_of_the_run_not_of_the_one_before(config
         assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == allowed
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+def runs_out_of_memory(monkeypatch, name: str, examples: int, at: int) -> list[int]:
+    """Have the model `name` raise in training from its call `at` on, where it is given more examples than so many."""
+    make, calls = MODELS[name], []
+
+    def check(module: nn.Module, inputs: tuple) -> None:
+        if module.training:
+            calls.append(len(inputs[0]))
+            if len(calls) >= at and calls[-1] > examples:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    @wraps(make)
+    def limited(*args, **kwargs) -> nn.Module:
+        model = make(*args, **kwargs)
+        model.register_forward_pre_hook(check)
+        return model
+
+    monkeypatch.setitem(MODELS, name, limited)
+    return calls
+
+
+@pytest.mark.parametrize("at", [1, 4, 13])
+def test_without_memory_for_a_batch_a_run_goes_on_in_parts_to_the_same_numbers(
+    config, tmp_path, monkeypatch, at, capsys
+):
+    """In the first step, in the midst of an epoch, and epochs after the state gone back to, which are trained again."""
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0)  # which keeps a state of its own
+    config.optim.update(momentum=0.9)
+    config.trainer.update(epochs=4, dtype="float64", eval_every=4)
+    config.model = create(name="mlp", hidden=(8,))
+    whole = loop.train(config, tmp_path / "whole")["metrics"]
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        calls = runs_out_of_memory(patch, "mlp", 20, at)
+        found = loop.train(config, tmp_path / "parts")["metrics"]
+    assert found == pytest.approx(whole, rel=1e-9, nan_ok=True)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
+    assert len(said) == 2 and "in 4 parts, which changes no result" in said[1]
+    assert max(calls[-20:]) <= 20
+
+
+def test_without_memory_for_one_example_a_run_ends_in_words(config, tmp_path, monkeypatch):
+    runs_out_of_memory(monkeypatch, "mlp", 0, 1)
+    with pytest.raises(BadInput, match="64 given, and there is not enough memory for one example"):
+        loop.train(config, tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imbalance.seeds import random_state
+from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
 from imbalance.training.run import Run
 
@@ -95,6 +95,15 @@ def remember(run: Run) -> None:
     """Keep the state, which is finite, to go back to from one that is not."""
     place = {key: list(value) if isinstance(value, list) else value for key, value in vars(run.progress).items()}
     run.good = {"state": copied(learned(run.learner)), "progress": place, "random": random_state()}
+
+
+def go_back(run: Run) -> None:
+    """Take up the run where it was when it was remembered."""
+    put_back(run.learner, run.good["state"])
+    run.learner.optimizer.zero_grad()
+    set_random_state(run.good["random"])
+    place = {key: list(value) if isinstance(value, list) else value for key, value in run.good["progress"].items()}
+    vars(run.progress).update(place | {"together": run.progress.together})
 
 
 def copied(value: Any) -> Any:

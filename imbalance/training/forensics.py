@@ -20,6 +20,7 @@ from imbalance.training.finite import (
     copied,
     finite,
     first_not_finite,
+    go_back,
     is_finite,
     learned,
     put_back,
@@ -43,11 +44,8 @@ def find(run: Run, end: int) -> Diverged:
     Args:
         end: the step before which it has happened.
     """
-    learner, progress, good = run.learner, run.progress, run.good
-    put_back(learner, good["state"])
-    learner.optimizer.zero_grad()
-    set_random_state(good["random"])
-    vars(progress).update(good["progress"] | {"together": progress.together})
+    learner, progress, begun = run.learner, run.progress, run.good["progress"]["step"]
+    go_back(run)
     if end - progress.step > 1:
         run.log.line(
             f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it"
@@ -67,7 +65,6 @@ def find(run: Run, end: int) -> Diverged:
                 break
         else:
             progress.next_epoch()
-    begun = good["progress"]["step"]
     return Diverged(f"non-finite between steps {begun} and {end}; doing them again did not show it again")
 
 
@@ -198,7 +195,7 @@ def replay(directory: Path) -> str:
         trace = trace if culprit(trace) else trace_forward(learner, epoch.batch(share).inputs)
         put_back(learner, saved | {"scaler": {}})
         set_random_state(random)
-        of_share, backward = forward(learner, epoch, share, config.trainer.accumulation)
+        of_share, backward = forward(learner, epoch, share, learner.parts)
         losses[rank::world] = of_share["losses"].detach().cpu()
         terms = {name: column.to(learner.accelerator.device, copy=True) for name, column in saved["terms"].items()}
         for name, column in shared(learner, of_share).items():

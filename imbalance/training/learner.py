@@ -54,6 +54,7 @@ class Learner:
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
     found: Mapping[str, float]  # metrics of how groups were found; empty where they are those of the data
+    parts: int  # that a batch is computed in, one after the other
 
     @property
     def network(self) -> nn.Module:
@@ -154,6 +155,7 @@ def make_learner(
         normaliser(dataset, device, dtype),
         config.seed,
         found.metrics if found else {},
+        config.trainer.accumulation,
     )
 
 

@@ -7,6 +7,7 @@ and is the same for parts of a batch and for several processes; `imbalance.train
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from imbalance.training.origin import check_done, origin
 from imbalance.training.processes import from_main, start_accelerator
 from imbalance.training.progress import Clock
 from imbalance.training.run import Run
+from imbalance.training.smaller_parts import compute_in_smaller_parts
 from imbalance.training.step import batches_of, draw_epoch, take_step
 
 SETTLED_STEPS = 100  # after so many steps their logits become predictions and margins
@@ -174,7 +176,13 @@ def train_epoch(run: Run) -> None:
         return SAVE if log.writes and clock.save_is_due(progress.batch + 1 == batches) else 0
 
     for batch in range(progress.batch, batches):
-        done = take_step(config, learner, epoch, batch, batches, request)
+        done = None
+        with suppress(torch.cuda.OutOfMemoryError):
+            done = take_step(config, learner, epoch, batch, batches, request)
+        if done is None:  # what the step held is free, now that its exception is gone
+            compute_in_smaller_parts(run)
+            train_epoch(run)
+            return
         if not done.finite:
             raise forensics.find(run, progress.step + 1)
         learner.optimizer.zero_grad()

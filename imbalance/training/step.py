@@ -132,7 +132,7 @@ def take_step(
 
     labels = epoch.labels(whole)
     of_mine = labels if accelerator.num_processes == 1 else None
-    terms, backward = forward(learner, epoch, mine, config.trainer.accumulation, of_mine)
+    terms, backward = forward(learner, epoch, mine, learner.parts, of_mine)
     logits = terms["logits"]
     terms, asked = across_processes(accelerator, shared(learner, terms), request(), len(labels.rows))
     value = learner.objective.value(terms, labels)
