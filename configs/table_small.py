@@ -1,7 +1,8 @@
 """Your own images, small: cross-entropy under importance weights of the groups, on a CPU and from scratch.
 
-A residual network for 32×32 images (He et al., CVPR 2016) that needs no pretrained weights: 30 epochs of 600 images take
-about a minute on two cores. For photographs, a GPU and `table_ce`, which starts from ImageNet, reach more.
+LeNet-5 needs no pretrained weights: a run of 600 images in train takes 12 s of one core. On pullovers against coats (700
+and 160 of Fashion-MNIST's images) it reaches 81 % in the worse class of test. `resnet20` costs over ten times as much;
+for photographs, a GPU and `table_ce`, which starts from ImageNet, reach more.
 
     python main.py --config=configs/table_small.py
 """
@@ -42,8 +43,8 @@ def get_config() -> ConfigDict:
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
-    config.model = create(name="resnet20", frozen=False)
-    config.optim = create(name="sgd", lr=0.05, momentum=0.9, weight_decay=1e-4, decayed="all")
+    config.model = create(name="lenet")
+    config.optim = create(name="sgd", lr=0.02, momentum=0.9, weight_decay=1e-4, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # what becomes of the last layer after training
 

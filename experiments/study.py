@@ -74,9 +74,13 @@ def open_study(place: Place, sampler: str = "random"):
     place.folder.mkdir(parents=True, exist_ok=True)
     wait = {"engine_kwargs": {"connect_args": {"timeout": 60}}} if place.url.startswith("sqlite") else {}
     with lock(place.folder / "queue.lock"):
+        try:
+            storage = optuna.storages.RDBStorage(place.url, **wait)
+        except Exception as error:  # SQLAlchemy's of many kinds, and those of the database's own package
+            raise BadInput(f"--storage: cannot open {place.url}: {str(error).splitlines()[0]}") from None
         return optuna.create_study(
             study_name=place.name,
-            storage=optuna.storages.RDBStorage(place.url, **wait),
+            storage=storage,
             sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
             direction="maximize",
             load_if_exists=True,

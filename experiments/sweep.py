@@ -59,6 +59,9 @@ def sweep(
     """
     if bool(grid) == bool(search):
         raise BadInput("a sweep needs one of --grid and --search")
+    keys = [text.partition("=")[0] for text in (*grid, *search)]
+    if twice := next((key for key in keys if keys.count(key) > 1), ""):
+        raise BadInput(f"{twice}: two axes; put all of its values in one, with commas")
     where = Place(study or Path(config[0]).stem, work_dir, storage)
     common = dict(not_of_seeds(overrides))
     if grid:

@@ -79,7 +79,8 @@ class Parser(argparse.ArgumentParser):
     """argparse's, which says what is wrong in one line and leaves it to `main` to end."""
 
     def error(self, message: str) -> NoReturn:
-        raise BadInput(message.removeprefix("argument "))
+        message = message.removeprefix("argument ")
+        raise BadInput(message.replace("ignored explicit argument", "takes no value, and was given"))
 
 
 def parser_of(name: str) -> Parser:
@@ -101,6 +102,12 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
 
     command, parser = COMMANDS[name], parser_of(name)
     overrides, rest = split(argv) if command.overrides else ({}, argv)
+    for action in parser._actions:  # of two values the first would be lost, unseen
+        if action.option_strings and not isinstance(action, argparse._AppendAction):
+            given = [word for word in rest if word.partition("=")[0] in action.option_strings]
+            if len(given) > 1:
+                hint = "put commas between the values" if ",…" in (action.metavar or "") else "leave one of them out"
+                raise BadInput(f"{given[1]}: {given[0]} was given before it; {hint}")
     arguments, unknown = parser.parse_known_args(rest)
     if unknown:
         flags = [flag for action in parser._actions for flag in action.option_strings]

@@ -38,9 +38,30 @@ def flag(name: str, about: str, **options: Any) -> Flag:
     return Flag((name,), {"help": about + shown} | options)
 
 
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; a whole number such as 5 is needed") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; a number such as 0.1 is needed") from None
+
+
+def plain(text: str) -> str:
+    """The name of a file or folder, in the folder where it belongs."""
+    if not text.strip() or text.startswith(".") or {"/", "\\", "\0"} & set(text):
+        raise argparse.ArgumentTypeError(f"{text!r} given; a name is needed, not empty and without /")
+    return text
+
+
 def count(text: str) -> int:
     """At least 1."""
-    value = int(text)
+    value = whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} given; at least 1 is needed")
     return value
@@ -48,7 +69,7 @@ def count(text: str) -> int:
 
 def natural(text: str) -> int:
     """At least 0."""
-    value = int(text)
+    value = whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} given; at least 0 is needed")
     return value
@@ -56,14 +77,14 @@ def natural(text: str) -> int:
 
 def share(text: str) -> float:
     """Above 0, and at most 1."""
-    value = float(text)
+    value = number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} given; it must be above 0 and at most 1")
     return value
 
 
 def positive(text: str) -> float:
-    value = float(text)
+    value = number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} given; it must be a number above 0")
     return value
@@ -79,10 +100,7 @@ def several(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) -> Ca
         for part in parts:
             if valid and part not in valid:
                 raise argparse.ArgumentTypeError(f"{part!r} given; there are {', '.join(valid)}")
-        try:
-            return [kind(part) for part in parts]
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} given; numbers with commas between them are needed") from None
+        return [kind(part) for part in parts]
 
     return read
 
@@ -103,7 +121,7 @@ AT_ONCE = flag(
 )  # fmt: skip
 TRAINS = (WORK_DIR, JOBS, AT_ONCE)
 STUDY = (
-    flag("--study", "the study's name; by default the first config's, or the protocol's", metavar="NAME"),
+    flag("--study", "the study's name; by default the first config's, or the protocol's", type=plain, metavar="NAME"),
     flag("--storage", "Optuna's storage; by default SQLite in <work_dir>/sweeps/<study>", default="", metavar="URL"),
     flag("--launcher", "where the workers run", choices=["local", "slurm"], default="local"),
     flag("--slurm", "of submitit's parameters: timeout_min=60, slurm_partition=gpu, …; may be given many times",
@@ -281,7 +299,7 @@ COMMANDS = {
     "keep": Command(
         "Add finished runs to results/.",
         "imbalance.experiments.results:keep",
-        (flag("--study", "what the runs are for: results/<study>.csv", required=True, metavar="NAME"), WORK_DIR, RESULTS),
+        (flag("--study", "what the runs are for: results/<study>.csv", required=True, type=plain, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
         "Make the tables of docs/findings.md and docs/results.md from results/.",

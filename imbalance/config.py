@@ -276,6 +276,8 @@ def config_file(name: str | Path) -> Path:
     Raises:
         BadInput: there is no such file; the message has the names that are nearest.
     """
+    if not str(name):
+        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
     given, there = Path(name), {path.stem: path for path in sorted(CONFIGS.rglob("*.py"))}
     if _is(given, "file") and given.suffix in (".py", ".json"):
         return given

@@ -49,8 +49,13 @@ def export(model: "TrainedModel", path: Path) -> None:
     if path.suffix not in WRITERS:
         raise BadInput(f"{path}: ends in none of {', '.join(WRITERS)}, which say in what format to export")
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    if path.is_dir():  # before it takes long
+        raise BadInput(f"{path}: is a folder; name a file")
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot make its folder: {error.strerror or error}") from None
+    try:
         outputs_of = WRITERS[path.suffix](model, temporary, json.dumps(model.about))
         for batch in (examples(model, 5), examples(model, 1)):
             expected, found = model.logits(batch).cpu(), outputs_of(batch)

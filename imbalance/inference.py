@@ -135,7 +135,7 @@ class TrainedModel:
             for start in range(0, len(examples), size):
                 yield torch.from_numpy(np.stack([self.pixels(example) for example in examples[start : start + size]]))
         else:
-            yield from self.of_array(torch.as_tensor(examples)).split(size)
+            yield from self.of_array(examples).split(size)
 
     def of_columns(self, frame: Any) -> Tensor:
         """(N, D) of a data frame, a mapping of columns, or what `read_columns` makes of a file."""
@@ -145,12 +145,21 @@ class TrainedModel:
         columns = frame if isinstance(frame, Columns) else of_frame(frame)
         return torch.from_numpy(transform(columns, preprocessing["features"]))
 
-    def of_array(self, array: Tensor) -> Tensor:
+    def of_array(self, examples: Any) -> Tensor:
         """(N, …) of such an array, or of one example."""
+        try:
+            array = torch.as_tensor(examples)
+        except (TypeError, ValueError, RuntimeError):
+            kind = getattr(examples, "dtype", type(examples).__name__)
+            raise BadInput(f"{kind} given; this model takes {self.wanted()}") from None
         array = array[None] if tuple(array.shape) == self.input_shape else array
         if tuple(array.shape[1:]) != self.input_shape or (array.dtype == torch.uint8) != self.about["uint8"]:
             kind = str(array.dtype).removeprefix("torch.")
             raise BadInput(f"an array of {kind} of shape {tuple(array.shape)} given; this model takes {self.wanted()}")
+        bad = ~array.isfinite().flatten(1).all(1) if array.is_floating_point() else array.new_zeros(0)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise BadInput(f"row {row}: a value is not finite; the probabilities of that example would mean nothing")
         return array
 
     def pixels(self, example: Any) -> np.ndarray:
@@ -219,9 +228,19 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{run_directory}: the weights are not of the model of model.json ({reason})") from None
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, device)
+
+
+def usable(device: str | torch.device) -> torch.device:
+    """The device, if something can be computed on it here."""
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # torch's own: of many kinds
+        reason = str(error).splitlines()[0][:100]
+        raise BadInput(f"device: {str(device)!r} given, which cannot be used here ({reason}); cpu can") from None
+    return torch.device(device)
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -229,7 +248,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         about = json.loads((directory / "model.json").read_text())
         state = torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(
             f"{directory}: no trained model: {Path(error.filename).name} is missing; {ending(directory)}"
         ) from None
@@ -263,6 +282,8 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
     into = Path(output)
     if into.is_dir() or not into.absolute().parent.is_dir():
         raise BadInput(f"--output: {into} is {'a folder' if into.is_dir() else 'in a folder that is not there'}")
+    if "" in files:  # which would be the current folder
+        raise BadInput("FILE: '' given; name image files, folders of them, or tables")
     model = load(run, device)
     sources = list(found_files([Path(file) for file in files], model))
     temporary = into.with_name(into.name + ".tmp")
@@ -297,7 +318,10 @@ def found_files(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Pa
             columns = read_columns(file)
             if len(columns.values) != 1:
                 raise BadInput(f"{file}: {len(columns.values)} arrays; this model takes one, of {model.wanted()}")
-            yield file, next(iter(columns.values.values()))
+            (array,) = columns.values.values()
+            if not array.ndim:
+                raise BadInput(f"{file}: a single number; this model takes {model.wanted()}")
+            yield file, array
 
 
 def write_predictions(

@@ -1,5 +1,6 @@
 """One command line: help that is true, mistakes that say what to type instead, and completion."""
 
+import argparse
 import inspect
 import json
 import os
@@ -88,6 +89,14 @@ MISTAKES = {
     "train --config=digits_ce --config.loss.alpha=2": "config.loss.alpha: no such key; poly has it: say --config.loss.name=poly too",
     "train --config=digits_ce --config.model.pretrained=runs": "no such key; resnet18, resnet34, resnet50, pretrained have it: say --config.model.name=<one of them> too",
     "train --config=digits_ce --config.model.name=pretrained": "add --config.model.pretrained=<text>",
+    "train --config=": "--config: empty; name a file, or a config that `imbalance list configs` shows",
+    "train --config=digits_ce --dry_run=yes": "--dry_run: takes no value, and was given 'yes'",
+    "train --config=digits_ce --config=digits_poly": "--config=digits_poly: --config=digits_ce was given before it; leave one",
+    "compare --config=digits_ce --config=digits_poly": "was given before it; put commas between the values",
+    "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; a whole number such as 5 is needed",
+    "sweep --config=digits_ce --grid=optim.lr=1 --grid=optim.lr=2": "optim.lr: two axes; put all of its values in one",
+    "sweep --config=digits_ce --search=optim.lr=1:2 --study=../x": "--study: '../x' given; a name is needed",
+    "keep --study= --work_dir=x": "--study: '' given; a name is needed, not empty and without /",
     "compare --configs=digits_ce": "the following arguments are required: --config",
     "compare --config=digits_ce,digits_pol": "no config digits_pol; did you mean digits_poly",
     "compare --config=digits_ce --seeds=0": "--seeds: 0 given; at least 1 is needed",
@@ -104,7 +113,7 @@ MISTAKES = {
     "reproduce figure1 --seeds=3": "--seeds=3: unknown",
     "reproduce figure9": "reproduce figure9: no such command; did you mean reproduce figure",
     "protocol --data=digit": "--data: 'digit' given; there are digits",
-    "protocol --data=digits --rates=0.1,fast": "--rates: '0.1,fast' given; numbers with commas",
+    "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; a number such as 0.1 is needed",
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report reads no config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
     "data download birds": "birds: nothing to download; did you mean waterbirds?",
@@ -205,3 +214,26 @@ def test_a_flag_that_is_not_there_is_refused_by_every_command():
     for name in COMMANDS:
         with pytest.raises(BadInput, match=r"unknown|required"):
             arguments_of(name, ["--no_such_flag=1"])
+
+
+FLAGS = [(name, action) for name in COMMANDS for action in parser_of(name)._actions if action.option_strings]
+
+
+@pytest.mark.parametrize(("name", "action"), FLAGS, ids=lambda value: getattr(value, "dest", value))
+def test_every_flag_refuses_what_is_no_value_of_it_in_one_line(name, action, capsys):
+    """Given twice where the first would be lost; empty, no number, in other digits, infinite or negative."""
+    (flag, *_), quiet = action.option_strings, action.nargs == 0
+    kind = "quiet" if quiet else getattr(action.type, "__name__", "")
+    texts = {"quiet": ["x"], "read": ["", ",", "1,,2"], "plain": ["", " ", "/", "../x"]}
+    if kind in ("count", "natural", "share", "positive"):
+        texts[kind] = ["", " ", "一", "1e3x", "nan", "-inf", "-1", "1 2", "0x1", "1,2"]
+    mistakes = [f"{flag}={text}" for text in texts.get(kind, [])]
+    if not isinstance(action, argparse._AppendAction):
+        value = "" if quiet else "=1"
+        assert call([name.split()[0], *name.split()[1:], f"{flag}{value}", f"{flag}{value}"]) == 2
+        said = capsys.readouterr().err
+        assert f"{flag}{value} was given before it; " in said and said.count("\n") == 1
+    for mistake in mistakes:
+        assert call([*name.split(), mistake]) == 2, mistake
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and said.startswith(flag) and "invalid" not in said, (mistake, said)

@@ -155,6 +155,10 @@ def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_pa
         (picture, np.zeros((2, 20, 20, 3), dtype=np.uint8), r"shape \(2, 20, 20, 3\) given"),
         (picture, {"age": [1]}, r"a table given; this model takes image files"),
         (picture, [3], r"int given"),
+        (digit, torch.tensor([1.0, torch.nan]).view(2, 1, 1, 1).expand(2, 1, 8, 8), r"row 1: a value is not finite"),
+        (digit, np.array(["a", "b"]), r"<U1 given; this model takes arrays \(N, 1, 8, 8\) of floats"),
+        (digit, 3, r"shape \(\) given"),
+        (digit, None, r"NoneType given"),
         (digit, "a.png", r"a.png: no image goes into this model; it takes arrays \(N, 1, 8, 8\) of floats"),
         (table, {"age": ["1"]}, r"no column 'work'; there are age"),
         (table, {"age": ["x"], "work": ["a"]}, r"row 0: age is 'x', not a number"),
@@ -166,6 +170,12 @@ def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_pa
 def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
     with pytest.raises(BadInput, match=r"nothing: no trained model: model.json is missing; this is no run directory"):
         imbalance.load(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=r"file: no trained model"):
+        imbalance.load(tmp_path / "file")
+    for device in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(BadInput, match=rf"device: '{device}' given, which cannot be used here \(.*\); cpu can$"):
+            imbalance.load(digits, device)
     copy = shutil.copytree(digits, tmp_path / "copy")
     (copy / "checkpoints" / "selected.pt").unlink()
     (copy / "summary.json").write_text(json.dumps({"status": "diverged"}))
@@ -210,6 +220,11 @@ def test_predict_takes_array_files_for_models_of_arrays(digits, tmp_path):
     output = tmp_path / "out.csv"
     predicted(digits, tmp_path / "new.npy", output=output)
     assert len(output.read_text().splitlines()) == 4
+    np.save(tmp_path / "number.npy", 3.0)
+    with pytest.raises(BadInput, match="number.npy: a single number; this model takes arrays"):
+        predicted(digits, tmp_path / "number.npy", output=output)
+    with pytest.raises(BadInput, match="FILE: '' given"):
+        predicted(digits, "", output=output)
     with pytest.raises(BadInput, match="two.npz: 2 arrays; this model takes one"):
         predicted(digits, tmp_path / "two.npz", output=output)
 
@@ -280,6 +295,10 @@ def test_an_export_that_computes_something_else_is_not_kept(digits, tmp_path, mo
     with pytest.raises(ArithmeticError, match="its outputs differ from the model's by"):
         imbalance.load(digits).export(tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for path, words in [(tmp_path / "file" / "model.pt2", "cannot make its folder"), (tmp_path, "ends in none")]:
+        with pytest.raises(BadInput, match=words):
+            imbalance.load(digits).export(path)
     with pytest.raises(BadInput, match=r"model.h5: ends in none of .pt2, .onnx, .safetensors"):
         imbalance.load(digits).export(tmp_path / "model.h5")
 
