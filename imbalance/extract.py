@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from imbalance.cli import out_of_memory
 from imbalance.config import config_file, validate
 from imbalance.config import load as load_config
-from imbalance.data import Dataset, load
+from imbalance.data import Dataset
 from imbalance.data.features import close_features, crc, in_words, open_features, partial_folder
 from imbalance.data.identity import differences, digest
 from imbalance.data.population import SPLITS
@@ -43,6 +43,7 @@ from imbalance.output import say
 from imbalance.overrides import override
 from imbalance.schema import build
 from imbalance.training.budget import MemoryBudget
+from imbalance.training.learner import load_dataset
 from imbalance.training.log import duration
 from imbalance.training.memory import keep_freed_memory
 
@@ -59,7 +60,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     resolved = validate(override(load_config(file), overrides))
     if resolved.debug:
         raise BadInput("config.debug: True given; features are extracted of all examples, never of one batch")
-    dataset = load(resolved.data, resolved.data_dir, resolved.seed)
+    dataset = load_dataset(resolved)
     if dataset.probe:
         raise BadInput(f"config.data.name: {resolved.data.name!r} evaluates on other classes than it trains on; use their own data")  # fmt: skip
     model = trained(run, dataset) if run else configured(resolved, dataset)

@@ -11,12 +11,14 @@ from imbalance.data.celeba import celeba, list_celeba
 from imbalance.data.cifar10 import cifar10
 from imbalance.data.class_map import class_map, new_classes
 from imbalance.data.colored_digits import colored_digits
+from imbalance.data.decode import Preparation
 from imbalance.data.digits import digits
 from imbalance.data.fashion import fashion
 from imbalance.data.features import features
 from imbalance.data.folder import folder, list_folder
 from imbalance.data.gaussian import gaussian
 from imbalance.data.given import as_dataset, given
+from imbalance.data.listing import dataset_of
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
 from imbalance.data.population import check_population
@@ -48,13 +50,19 @@ DATASETS = {
 LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
 
 
-def load(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
+def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Preparation | None = None) -> Dataset:
     """The data set that a config's section `data` names, on the CPU, checked.
+
+    Args:
+        preparation: what the weights of the model were trained on, for images that are decoded.
 
     Raises:
         BadInput: it is not there, is damaged, or cannot be trained on; see `imbalance.data.population`.
     """
-    return check_population(build(DATASETS, section, data_dir=data_dir, seed=seed))
+    given = dict(data_dir=data_dir, seed=seed)
+    if section["name"] in LISTINGS:
+        return check_population(dataset_of(build(LISTINGS, section, **given), data_dir, preparation))
+    return check_population(build(DATASETS, section, **given))
 
 
 __all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

@@ -14,7 +14,7 @@ from imbalance.data.problems import Problem
 from imbalance.data.splits import choose, stratified_split
 from imbalance.errors import BadInput
 from imbalance.files import check_regular
-from imbalance.schema import Count, Name, Natural
+from imbalance.schema import Name, Natural
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -39,7 +39,7 @@ def list_celeba(
     val_fraction: Share,
     test: Literal["full", "balanced"],
     subset_seed: Natural,
-    size: Count,
+    size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
     """The published partition, checked, or a part of it. Class: the target attribute; group: it and the confounders.
@@ -52,7 +52,7 @@ def list_celeba(
         val_fraction: of every group's validation images.
         test: all of it, or as many of every group as the smallest one has (180 each for Blond_Hair × Male).
         subset_seed: of those draws; apart from the run's seed, so that all seeds share one store of images.
-        size: of the square images: the middle 178×178 pixels, resized.
+        size: of the square images: the middle 178×178 pixels, resized; 0: as the weights of config.model were trained.
         augment: see `imbalance.data.augment`.
     """
     file = find(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")

@@ -16,13 +16,14 @@ from imbalance.data import LISTINGS, Dataset, load
 from imbalance.data.decode import decode
 from imbalance.data.download import download as fetch
 from imbalance.data.identity import copies, copies_in
-from imbalance.data.listing import Listing
+from imbalance.data.listing import Listing, prepared
 from imbalance.data.population import SPLITS, remarks
 from imbalance.data.problems import Problem, grouped
 from imbalance.data.sheet import write_sheet
 from imbalance.data.sources import SOURCES
 from imbalance.data.store import damage, image_problems, root, stamps_of, stored_checksums
 from imbalance.errors import BadInput
+from imbalance.models import preparation_of
 from imbalance.overrides import override
 from imbalance.schema import build as build_section
 
@@ -45,13 +46,13 @@ def download(*, name: str, data_dir: str) -> None:
 def build(*, config: str, overrides: Mapping[str, Any]) -> None:
     """Decode the images of a config's data, where they are not yet."""
     found = read(config, overrides)
-    load(found.data, found.data_dir, found.seed)
+    load(found.data, found.data_dir, found.seed, preparation_of(found.model))
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     """Print how many examples there are of everything, and write a sheet of sample images where they are images."""
     found = read(config, overrides)
-    dataset = load(found.data, found.data_dir, found.seed)
+    dataset = load(found.data, found.data_dir, found.seed, preparation_of(found.model))
     print(counts_of(dataset))
     for remark in (*remarks(dataset), *copies_in(dataset)):
         print(f"note: {remark}")
@@ -70,7 +71,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
     section, provided = dict(config.data), {"data_dir": config.data_dir, "seed": config.seed}
     name, notes = section["name"], []
     if name in LISTINGS:
-        listing = build_section(LISTINGS, section, **provided)
+        listing = prepared(build_section(LISTINGS, section, **provided), preparation_of(config.model))
         problems, notes = listing_problems(listing, config.data_dir)
         name, size = listing.name, len(listing.paths)
     else:

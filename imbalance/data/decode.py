@@ -1,6 +1,7 @@
 """From an image file to pixels: the work of the processes that build a store, which therefore import no torch."""
 
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -33,8 +34,9 @@ class Recipe(NamedTuple):
 
     mode: "RGB" or "L", as Pillow calls it; a file of another mode is refused rather than converted unseen.
     steps: done in this order: ("convert", 0) first, where there is one, makes images of the modes CONVERTIBLE into
-        `mode`; ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with antialiasing,
-        and ("crop", n) takes the n×n in the middle. The same pixels as torchvision's transforms.
+        `mode`; ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with antialiasing, or
+        as "square bicubic", "shorter bicubic"; and ("crop", n) takes the n×n in the middle, ("crop floor", n) with half
+        a pixel rounded down, as transformers does. The same pixels as torchvision's transforms.
     """
 
     mode: str
@@ -45,6 +47,18 @@ class Recipe(NamedTuple):
         """(C, H, W) of what comes out."""
         size = self.steps[-1][1]
         return len(self.mode), size, size
+
+
+class Preparation(NamedTuple):
+    """What weights were trained on: how an image becomes the input of a network that has them.
+
+    steps: of a `Recipe`.
+    mean, std: of each channel, as fractions of 255.
+    """
+
+    steps: tuple[tuple[str, int], ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
@@ -127,18 +141,21 @@ def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: 
         )
     for step, size in steps:
         width, height = image.size
-        if step == "crop":
+        kind, _, how = step.partition(" ")
+        resampling = Image.Resampling.BICUBIC if how == "bicubic" else Image.Resampling.BILINEAR
+        if kind == "crop":
             if min(width, height) < size:
                 raise ValueError(f"{width}×{height} pixels, too few for a crop of {size}×{size}")
-            left, top = round((width - size) / 2), round((height - size) / 2)
+            rounded = math.floor if how == "floor" else round
+            left, top = rounded((width - size) / 2), rounded((height - size) / 2)
             image = image.crop((left, top, left + size, top + size))
-        elif step == "square":
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        elif kind == "square":
+            image = image.resize((size, size), resampling)
         else:
             shorter = min(width, height)
             wide, tall = size * width // shorter, size * height // shorter
             check_pixels(f"{width}×{height} pixels, which resized are", wide, tall)
-            image = image.resize((wide, tall), Image.Resampling.BILINEAR)
+            image = image.resize((wide, tall), resampling)
     return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 

@@ -11,7 +11,7 @@ from imbalance.data.listing import Listing, opened
 from imbalance.data.problems import Problem
 from imbalance.data.table import image_recipe
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Fraction
+from imbalance.schema import Count, Fraction, Natural
 
 SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -27,7 +27,7 @@ def list_folder(
     mode: Literal["RGB", "L"],
     convert: bool,
     resize: Count,
-    size: Count,
+    size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
     """Images in a folder for each class, or in such folders below `train`, `val` and `test`; the groups are the classes.

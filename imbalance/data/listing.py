@@ -5,7 +5,7 @@ import functools
 import gzip
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.decode import Recipe
+from imbalance.data.decode import Preparation, Recipe
 from imbalance.data.population import name_problems, population_problems
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
@@ -75,13 +75,34 @@ def opened(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
     return dataset
 
 
-def dataset_of(listing: Listing, data_dir: str) -> Dataset:
+def prepared(listing: Listing, preparation: Preparation | None) -> Listing:
+    """`listing`, its images resized and cropped as for the model's weights where `config.data.size` is 0.
+
+    Raises:
+        BadInput: it is, and the weights say nothing.
+    """
+    if listing.recipe.shape[1]:
+        return listing
+    if not preparation:
+        raise BadInput(
+            "config.data.size: 0 given, which takes the size that the weights of config.model were trained with; it has "
+            "none that say so"
+        )
+    first = tuple(step for step in listing.recipe.steps if step[0] == "convert")
+    return replace(listing, recipe=Recipe(listing.recipe.mode, (*first, *preparation.steps)))
+
+
+def dataset_of(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
     """The splits of `listing`, their images from its store, which is built if there is none.
+
+    Args:
+        preparation: of the model's weights, whose normalisation they get; without it that of ImageNet.
 
     Raises:
         BadInput: with the first problem of the metadata, the splits or the images.
     """
     raise_first(listing.problems or listing.split_problems())
+    listing = prepared(listing, preparation)
     images = open_store(data_dir, listing.name, listing.folder, listing.paths, listing.recipe, listing.where)
 
     def split(number: int) -> Split:
@@ -90,6 +111,8 @@ def dataset_of(listing: Listing, data_dir: str) -> Dataset:
         return Split(images.subset(rows), *arrays)
 
     mean, std = MEAN[listing.recipe.mode], STD[listing.recipe.mode]
+    if preparation and listing.recipe.mode == "RGB":
+        mean, std = preparation.mean, preparation.std
     names = listing.class_names, listing.group_names
     files = {"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps}
     return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment), preprocessing=files)

@@ -13,7 +13,7 @@ from imbalance.data.listing import Listing, check_columns, opened, read_csv
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
 from imbalance.errors import BadInput
-from imbalance.schema import Count, Fraction, Name
+from imbalance.schema import Count, Fraction, Name, Natural
 
 
 def list_table(
@@ -33,7 +33,7 @@ def list_table(
     mode: Literal["RGB", "L"],
     convert: bool,
     resize: Count,
-    size: Count,
+    size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
     """Images that a table lists, with their classes, and where there are any the attributes that make groups of them.
@@ -51,6 +51,7 @@ def list_table(
         mode: of the images, "RGB" or "L" (grey).
         convert: images of other modes (grey, palette, with transparency), instead of refusing them.
         resize, size: the shorter side is resized to `resize` pixels, and the `size`×`size` in the middle are kept.
+            A size of 0 does both as the weights of config.model were trained.
         augment: see `imbalance.data.augment`.
     """
     classes = tuple(map(composed, classes))

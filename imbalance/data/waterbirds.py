@@ -9,7 +9,7 @@ from imbalance.data.augment import Augmentation
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import Listing, find, opened, read_csv
 from imbalance.data.problems import Problem
-from imbalance.schema import Count
+from imbalance.schema import Natural
 
 # Where group_DRO, WILDS and the paper's code keep it, and where the archive is unpacked.
 LAYOUTS = tuple(
@@ -29,11 +29,12 @@ PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 64
 REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation, made with another seed
 
 
-def list_waterbirds(data_dir: str, *, size: Count, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
+def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """The published splits, checked. Class: the bird; group: the bird and its background.
 
     Args:
-        size: of the square images: resized to 8/7 of it, as 256 to 224, and cropped in the middle.
+        size: of the square images: resized to 8/7 of it, as 256 to 224, and cropped in the middle; 0: as the
+            weights of config.model were trained.
         regenerated: take a copy whose counts are not the published ones; results do not compare with the literature's.
         augment: see `imbalance.data.augment`; published runs use flip and random_resized_crop, or nothing.
     """

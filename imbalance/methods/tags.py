@@ -21,6 +21,8 @@ class Tags:
     chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
     measures: metrics that runs with it have and others have not, such as "train/flip_rate".
     first_run: from the config, that of a run to be made beforehand; its predictions are given as `first`.
+    preparation: of a model, from its section: what its weights were trained on (`imbalance.data.decode.Preparation`),
+        None where they say nothing of images.
     held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
         are then what the model makes of it, `dataset.held_out` its labels.
     """
@@ -31,6 +33,7 @@ class Tags:
     measures: tuple[str, ...] = ()
     first_run: Callable[[Any], Any] | None = None
     held_out: Callable[[Any], float] | None = None
+    preparation: Callable[[Any], Any] | None = None
 
 
 def tagged(**tags: Any) -> Callable[[T], T]:

@@ -1,26 +1,51 @@
 """Models: from a batch of inputs to logits (B, K). Each is `features`, then a linear `head`."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
+from torch import nn
+
+from imbalance.data.decode import Preparation
+from imbalance.methods.tags import Tags, tags_of
 from imbalance.models.pretrained import pretrained
-from imbalance.models.resnet import cifar_resnet, resnet
+from imbalance.models.published import timm, torchvision, transformers_vision
+from imbalance.models.resnet import cifar_resnet, of_depth, resnet
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
+from imbalance.schema import entry
+
+
+def with_cosine_head(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    made = partial(model, head=CosineLinear)
+    made.tags = Tags(preparation=tags_of(model).preparation)
+    return made
+
 
 LINEAR = {
     "linear": linear,
     "mlp": mlp,
     "convnet": convnet,
     "lenet": lenet,
-    "resnet18": partial(resnet, 18),
-    "resnet34": partial(resnet, 34),
-    "resnet50": partial(resnet, 50),
+    "resnet18": of_depth(18),
+    "resnet34": of_depth(34),
+    "resnet50": of_depth(50),
     "resnet20": partial(cifar_resnet, 20),
     "resnet32": partial(cifar_resnet, 32),
+    "torchvision": torchvision,
+    "timm": timm,
+    "transformers_vision": transformers_vision,
     "pretrained": pretrained,
 }
 # Each also with a normalised head, as "mlp_cosine", "resnet32_cosine", …
-COSINE = {f"{name}_cosine": partial(model, head=CosineLinear) for name, model in LINEAR.items()}
+COSINE = {f"{name}_cosine": with_cosine_head(model) for name, model in LINEAR.items()}
 MODELS = LINEAR | COSINE
+
+
+def preparation_of(section: Mapping[str, Any]) -> Preparation | None:
+    """What the weights that `config.model` names were trained on; None where there are none, or they say nothing."""
+    of_weights = tags_of(entry(MODELS, section["name"])).preparation
+    return of_weights(section) if of_weights else None
+
 
 __all__ = [
     "COSINE",
@@ -31,7 +56,11 @@ __all__ = [
     "lenet",
     "linear",
     "mlp",
+    "preparation_of",
     "pretrained",
     "resnet",
+    "timm",
+    "torchvision",
+    "transformers_vision",
     "with_head",
 ]

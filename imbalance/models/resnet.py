@@ -1,31 +1,18 @@
 """Residual networks: torchvision's, and the small ones for 32×32 images. Each is `features`, then a linear `head`."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.files import check_regular
+from imbalance.methods.tags import Tags
+from imbalance.models.published import published_by_torchvision, torchvision_preparation
 from imbalance.models.small import Head, with_head
+from imbalance.models.weights import Frozen, load_weights
 from imbalance.torchvision_import import import_torchvision
-
-
-class Frozen(nn.Module):
-    """Features that no training step changes: no gradients, and batch norm and dropout as in evaluation, always."""
-
-    def __init__(self, features: nn.Module):
-        super().__init__()
-        self.features = features.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "Frozen":
-        return super().train(False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.features(inputs)
 
 
 def resnet(
@@ -40,9 +27,10 @@ def resnet(
     """torchvision's residual network (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), for RGB.
 
     Args:
-        pretrained: "" for none, "imagenet" for torchvision's weights (IMAGENET1K_V1, those of the literature on group
-            shift), fetched if they are not in torch's cache, the path of a state dict of this network, or the directory of a
-            run that is done and trained this network; the head starts afresh in each case.
+        pretrained: "" for none; the name of weights of torchvision, such as "IMAGENET1K_V2", or "imagenet" for its
+            IMAGENET1K_V1, those of the literature on group shift, fetched if they are not in torch's cache; the path of a
+            state dict of this network, or the directory of a run that is done and trained this network. The head starts
+            afresh in each case.
         frozen: train the head alone.
     """
     if input_shape[0] != 3:
@@ -52,42 +40,15 @@ def resnet(
     network = import_torchvision().models.get_model(f"resnet{depth}")
     width, network.fc = network.fc.in_features, nn.Identity()
     if pretrained:
-        load_weights(network, pretrained, f"ResNet{depth}_Weights")
+        load_weights(network, pretrained, published_by_torchvision(f"resnet{depth}", pretrained), "fc.")
     return with_head(Frozen(network) if frozen else network, width, num_classes, head)
 
 
-def load_weights(network: nn.Module, pretrained: str, published: str) -> None:
-    """Fill `network`, without its head, with torchvision's weights or those of a file."""
-    try:
-        if pretrained == "imagenet":
-            weights = import_torchvision().models.get_weight(f"{published}.IMAGENET1K_V1")
-            state = weights.get_state_dict(check_hash=True)
-        elif Path(pretrained).is_dir():
-            state = trained_features(Path(pretrained))
-        else:
-            check_regular(pretrained)
-            state = torch.load(pretrained, map_location="cpu", weights_only=True)
-        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        network.load_state_dict(state)
-    except Exception as error:  # no network, no file, another one, damaged in any way
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
-        needed = "it must hold a state dict of it, or be a run of it"
-        hint = "give the path of a file with them" if pretrained == "imagenet" else needed
-        raise BadInput(
-            f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
-        ) from None
-    bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
-    if bad:
-        raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
-
-
-def trained_features(run_directory: Path) -> dict[str, Tensor]:
-    """What a run made of everything before the head, under the names that it has in this network."""
-    from imbalance.inference import read
-
-    _, state = read(run_directory)
-    features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-    return {key.removeprefix("features."): value for key, value in features.items()}  # once more where it was frozen
+def of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
+    """`resnet` of that depth."""
+    model = partial(resnet, depth)
+    model.tags = Tags(preparation=lambda section: torchvision_preparation(f"resnet{depth}", section.pretrained))
+    return model
 
 
 class BasicBlock(nn.Module):

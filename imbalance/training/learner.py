@@ -27,7 +27,7 @@ from imbalance.methods.provided import Given, read_first_run
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.tags import tags_of
 from imbalance.methods.weights import WEIGHTS
-from imbalance.models import MODELS
+from imbalance.models import MODELS, preparation_of
 from imbalance.schema import bind, build, entry
 from imbalance.seeds import derived_seed, generator
 from imbalance.training.budget import MemoryBudget
@@ -67,7 +67,7 @@ class Learner:
 
 def load_dataset(config: ConfigDict) -> Dataset:
     """What `config.data` and the seed say, on the CPU."""
-    return load(config.data, config.data_dir, config.seed)
+    return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
 
 
 def make_learner(

@@ -1,0 +1,85 @@
+"""Weights that a network starts from, and features that no training step changes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from imbalance.errors import BadInput
+from imbalance.files import check_regular
+
+
+class Frozen(nn.Module):
+    """Features that no training step changes: no gradients, and batch norm and dropout as in evaluation, always."""
+
+    def __init__(self, features: nn.Module):
+        super().__init__()
+        self.features = features.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.features(inputs)
+
+
+def load_weights(
+    network: nn.Module,
+    pretrained: str,
+    published: Callable[[], Mapping[str, Tensor]] | None = None,
+    head: str = "",
+) -> None:
+    """Fill `network`, which has no head, with weights, and look whether they are finite.
+
+    Args:
+        pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a run that is done and trained
+            this network; the name of published weights, if `published` is given.
+        published: what fetches or finds those.
+        head: what the names of the head's weights begin with, which are left out.
+
+    Raises:
+        BadInput: there are none, they are of another network, or damaged.
+    """
+    try:
+        if published:
+            state = published()
+        elif Path(pretrained).is_dir():
+            state = trained_features(Path(pretrained))
+        elif pretrained.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            check_regular(pretrained)
+            state = load_file(pretrained)
+        else:
+            check_regular(pretrained)
+            state = torch.load(pretrained, map_location="cpu", weights_only=True)
+        network.load_state_dict({key: value for key, value in state.items() if not head or not key.startswith(head)})
+    except Exception as error:  # no network, no file, another one, damaged in any way
+        needed = "it must hold a state dict of it, or be a run of it"
+        hint = "give the path of a file with them" if published else needed
+        raise no_weights(pretrained, error, hint) from None
+    check_finite(network, pretrained)
+
+
+def no_weights(pretrained: str, error: Exception, hint: str) -> BadInput:
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
+    return BadInput(
+        f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
+    )
+
+
+def check_finite(network: nn.Module, pretrained: str) -> None:
+    """Raise `BadInput` if one of its weights is not."""
+    bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
+
+
+def trained_features(run_directory: Path) -> dict[str, Tensor]:
+    """What a run made of everything before the head, under the names that it has in this network."""
+    from imbalance.inference import read
+
+    _, state = read(run_directory)
+    features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    return {key.removeprefix("features."): value for key, value in features.items()}  # once more where it was frozen
