@@ -17,7 +17,7 @@ import torch
 
 from imbalance.errors import BadInput
 
-from . import evaluations, growth, images, paper_loop, stacked, start, steps
+from . import evaluations, features, growth, images, paper_loop, stacked, start, steps
 from .timing import Row
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "start": start.rows,
     "growth": growth.rows,
     "sweep": stacked.rows,
+    "features": features.rows,
 }
 
 HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"

@@ -29,7 +29,7 @@ from imbalance.errors import Diverged, Interrupted
 from imbalance.margins import hard_margins
 from imbalance.methods.batch import Batch
 from imbalance.methods.tags import tags_of
-from imbalance.schema import entry
+from imbalance.schema import asks, entry
 from imbalance.training import console, forensics, trackers
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import load_dataset, make_learner
@@ -92,9 +92,11 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
             if done:
                 check_done(config, done, log.directory / "summary.json", log.line)
                 continue
-            if config.seed not in datasets:
-                datasets[config.seed] = load_dataset(config)
-            learner = make_learner(config, accelerator, log.directory, datasets[config.seed])
+            # Data that ask for no seed are the same at all of them.
+            drawn = config.seed if "seed" in asks(entry(tables()["data"], config.data.name)) else None
+            if drawn not in datasets:
+                datasets[drawn] = load_dataset(config)
+            learner = make_learner(config, accelerator, log.directory, datasets[drawn])
             # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
             members.append(begin(config, learner, log, Interrupt()))
         for member in members:
