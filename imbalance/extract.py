@@ -46,6 +46,7 @@ from imbalance.training.budget import MemoryBudget
 from imbalance.training.learner import load_dataset
 from imbalance.training.log import duration
 from imbalance.training.memory import keep_freed_memory
+from imbalance.training.processes import set_arithmetic
 
 SAVE_SECONDS = 10  # at most so much work is lost when it is stopped
 
@@ -60,6 +61,9 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     resolved = validate(override(load_config(file), overrides))
     if resolved.debug:
         raise BadInput("config.debug: True given; features are extracted of all examples, never of one batch")
+    if resolved.trainer.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise BadInput("config.trainer.mixed_precision: 'fp16' given, which is for a GPU; use 'bf16' or 'no'")
+    set_arithmetic(resolved)
     dataset = load_dataset(resolved)
     if dataset.probe:
         raise BadInput(f"config.data.name: {resolved.data.name!r} evaluates on other classes than it trains on; use their own data")  # fmt: skip
@@ -68,7 +72,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         "model": model.about["model"],
         "weights": weights_digest(model.network.features),
         "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {"mixed_precision": resolved.trainer.mixed_precision},
+        | {key: resolved.trainer[key] for key in ("mixed_precision", "tf32")},
         "data": digest(dataset),
     }
     made_of = json.loads(json.dumps(made_of))  # tuples as lists
