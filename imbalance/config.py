@@ -25,6 +25,7 @@ from imbalance.schema import (
     check_call,
     check_fields,
     entry,
+    of_own_code,
     own_module,
 )
 
@@ -245,7 +246,10 @@ def load(path: str | Path) -> ConfigDict:
         raise BadInput(f"--config: {path} is no config: {error}") from None
     if not any("get_config" in _names(statement) for statement in top_level):  # before it is run: it may be any program
         raise BadInput(f"--config: {path} is no config: it has no get_config()")
-    config = runpy.run_path(str(path))["get_config"]()
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except Exception as error:
+        raise of_own_code(path, error) from error
     if not isinstance(config, ConfigDict):
         raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
     return config

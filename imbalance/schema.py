@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import inspect
 import sys
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -178,8 +179,19 @@ def own_functions(file: str) -> dict[str, Callable]:
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where annotations are looked up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise of_own_code(file, error) from error
     return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+
+
+def of_own_code(file: str | Path, error: Exception) -> BadInput:
+    """What to say where a user's file cannot be run: its line and the error."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+    where = f"{file}, line {line}" if line else str(file)
+    return BadInput(f"{where}: {type(error).__name__}: {getattr(error, 'msg', None) or error}")
 
 
 def asks(function: Callable) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import imbalance
-from imbalance.config import load, run_directory, validate
+from imbalance.config import load, run_directory, tables, validate
 from imbalance.errors import BadInput
 from imbalance.overrides import Written, override
 from imbalance.training.loop import train
@@ -124,3 +124,27 @@ def test_two_modules_of_one_name_are_refused(own):
     own.loss.name = "other/my_module.py:Power"
     with pytest.raises(BadInput, match="two modules of one name"):
         train(own)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def f(:\n", "line 1: SyntaxError: invalid syntax"),
+        ("\n1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("import nothing_there\n", "line 1: ModuleNotFoundError: No module named 'nothing_there'"),
+        ("def get_config():\n    return nothing\n", "line 2: NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_code_that_cannot_be_run_is_one_line_in_every_section(own, text, words):
+    Path("wrong.py").write_text(text)
+    for section in tables():
+        if "get_config" not in text and "." not in section:
+            changed = own.copy_and_resolve_references()
+            kept = {"schedule": own.optim.schedule} if section == "optim" else {}
+            changed[section] = dict(name="wrong.py:f", **kept)
+            with pytest.raises(BadInput, match=rf"wrong.py, {words}$"):
+                validate(changed)
+    words = words.replace("SyntaxError: ", "")  # which reading a config finds
+    Path("wrong.py").write_text(text if "get_config" in text else f"{text}get_config = 1\n")
+    with pytest.raises(BadInput, match=rf"wrong.py, {words}$"):
+        load("wrong.py")
