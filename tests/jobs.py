@@ -37,6 +37,8 @@ class Job:
         path.write_text(json.dumps(config.to_dict()))
         self.directory = work_dir / "experiment" / "default" / f"seed={config.seed}"
         env = {"OMP_NUM_THREADS": "1"} | env
+        if 0 < torch.cuda.device_count() < world:
+            env["CUDA_VISIBLE_DEVICES"] = ""  # on the CPU: each process takes a GPU of its own
         if world > 1:
             env |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         self.outputs = [(work_dir / f"stdout{rank}", work_dir / f"stderr{rank}") for rank in range(world)]

@@ -99,6 +99,7 @@ class Device(TorchDispatchMode):
 
         self.patch.setattr(Accelerator, "device", DEVICE)
         self.patch.setattr(torch.cuda, "Event", Event)
+        self.patch.setattr(torch.cuda, "synchronize", lambda: device.waits.update(["synchronize"]))
         for name in ("tensor", "as_tensor"):
             self.patch.setattr(torch, name, built_on_cpu(getattr(torch, name)))
         return super().__enter__()
@@ -145,9 +146,9 @@ class Device(TorchDispatchMode):
         overlaps = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
         target = target if result is None else result.device
         between = source.device != target
-        on_cpu = source if source.device.type == "cpu" else result
+        on_cpu = source if source.device.type == "cpu" else result  # None: torch makes it, pinned if that overlaps
         self.launches["copy between devices" if between else name] += 1
-        if between and not (overlaps and self.is_pinned(on_cpu)):
+        if between and not (overlaps and (on_cpu is None or self.is_pinned(on_cpu))):
             self.waits["copy to the device" if target == DEVICE else "copy to the CPU"] += 1
         if between and target == DEVICE:
             self.copied += source.nbytes
@@ -158,8 +159,8 @@ class Device(TorchDispatchMode):
         values = values.clone() if values is plain[0] else values
         return OnDevice(values) if target == DEVICE else values
 
-    def is_pinned(self, tensor: Tensor | None) -> bool:
-        address = None if tensor is None else tensor.untyped_storage().data_ptr()
+    def is_pinned(self, tensor: Tensor) -> bool:
+        address = tensor.untyped_storage().data_ptr()
         return any(address == pinned.untyped_storage().data_ptr() for pinned in self.pinned)
 
     def check(self, name: str, operation: Any, args: Sequence, elsewhere: Sequence[Tensor]) -> None:

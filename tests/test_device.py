@@ -48,3 +48,9 @@ def test_a_step_waits_once_and_launches_little_more_than_a_bare_one(counts, case
 def test_an_epoch_is_moved_to_the_device_at_once(counts, case):
     _, waits = counts[case]["parts"]["draw_epoch"]
     assert waits == 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_state_is_remembered_with_one_wait(counts, case):
+    _, waits = counts[case]["parts"]["remember"]
+    assert waits <= 1

@@ -7,7 +7,7 @@ import torch
 
 from imbalance.models import MODELS
 from imbalance.schema import build
-from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, step, warm_up
+from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, sgd, step, warm_up
 
 
 def test_warm_up_is_linear_and_then_out_of_the_way():
@@ -116,3 +116,12 @@ def test_clipping_neither_loses_large_gradients_nor_hides_what_is_not_finite():
     bad = [torch.tensor([1.0, torch.inf]), torch.ones(2)]
     clip(bad, 1.0)
     assert not bad[0].isfinite().all()
+
+
+def test_what_is_frozen_has_no_momentum():
+    frozen, trained = torch.nn.Parameter(torch.ones(3), requires_grad=False), torch.nn.Parameter(torch.ones(2))
+    optimizer = sgd([frozen, trained], lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
+    assert list(optimizer.state) == [trained]
+    trained.sum().backward()
+    optimizer.step()
+    assert trained.tolist() == pytest.approx([0.9, 0.9]) and frozen.tolist() == [1.0] * 3

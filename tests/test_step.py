@@ -150,6 +150,7 @@ def test_bf16_is_in_the_model_only(config, tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "inside", model)
     config.model = create(name="inside")
     config.trainer.mixed_precision = "bf16"
+    config.head = create(name="temperature")  # of features, which are those of the model as it is evaluated
     loop.train(config, tmp_path)
     assert set(seen) == {torch.bfloat16, (torch.float32, torch.float32)}
 

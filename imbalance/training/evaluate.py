@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
 from imbalance.judge import metrics, scores
-from imbalance.margins import hard_margins
+from imbalance.margins import at_least_float32, hard_margins
 from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.training.finite import finite
@@ -128,7 +128,9 @@ def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
     """(N, D) what the model's last layer sees of a split, in evaluation mode."""
     model, size = learner.network.eval(), config.trainer.eval_batch_size
     batches = (slice(start, start + size) for start in range(0, len(split), size))
-    found = torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
+    with learner.accelerator.autocast():  # which is on the model as a whole
+        found = torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
+    found = at_least_float32(found)
     if not finite([found]):
         bad = split.indices[~found.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")

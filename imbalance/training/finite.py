@@ -107,9 +107,24 @@ def go_back(run: Run) -> None:
 
 
 def copied(value: Any) -> Any:
-    """Of nested dictionaries and lists, with copies of their tensors on the CPU: a GPU has no room to waste."""
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [copied(item) for item in value]
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    """Of nested dictionaries and lists, with copies of their tensors on the CPU: a GPU has no room to waste.
+
+    From a GPU all are under way before they are waited for, once.
+    """
+    from_device = []
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: copy(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(item) for item in value]
+        if not isinstance(value, Tensor):
+            return value
+        if value.device.type != "cpu":
+            from_device.append(value)
+        return value.detach().to("cpu", non_blocking=True, copy=True)
+
+    copies = copy(value)
+    if from_device:
+        torch.cuda.synchronize()
+    return copies

@@ -70,7 +70,7 @@ def sgd(
     # torch leaves the momentum uninitialised where float16 gradients overflow in the first step (2.13). From zero the
     # first step is the same.
     for group in optimizer.param_groups if momentum else ():
-        for parameter in group["params"]:
+        for parameter in (parameter for parameter in group["params"] if parameter.requires_grad):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

@@ -3,19 +3,24 @@
 import functools
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from math import ceil, isfinite
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training.heartbeat import watch_processes
+
+# How long a process waits for another: the main one fits heads, reads first runs and makes data sets by itself. torch's
+# own ten minutes on a GPU can be too short for that; a process that is stopped or gone is named in any case.
+WAIT = timedelta(hours=6)
 
 
 def start_accelerator(config: ConfigDict) -> Accelerator:
@@ -30,7 +35,8 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     asked = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    patience = InitProcessGroupKwargs(timeout=WAIT)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
     if accelerator.num_processes != asked:
         raise BadInput(
             f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
