@@ -1,10 +1,11 @@
 """Colored digits: SELF, by early-stop disagreement.
 
-LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023: ERM on three
+LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023: ERM on four
 fifths of train, and then the last layer trained further on the examples of the rest on which a model of few epochs
 disagrees with it most, classes counting equally. This one command trains both. Uses no groups in training. Val's
-groups select the epoch. Of 16 settings tried with seed 0 the best on val, this one, is no better than the same model
-without it: worst group 43 % and average 73 % on test. Nothing is downloaded.
+groups select the epoch, and chose first_epochs of 2 and 10, share of 0.1, 0.2 and 0.5 and the layer's learning rate of 0.001,
+0.01 and 0.1 by the mean of seeds 0 to 2: 46 % of val's worst group, as the layer had before. The share held out has none
+to two odd red digits of train's seven. Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_self.py
 """

@@ -3,7 +3,9 @@
 Pezeshki et al., "Discovering Environments with XRM", ICML 2024: two networks are trained on random halves of train, whose
 labels turn into what the other network is sure of; what one of them gets wrong is one environment, the rest the other;
 group DRO is over classes times these. This one command trains both. No group is read, in train or in val: the epoch is
-that of the best worst inferred group of val. Nothing is downloaded.
+that of the best worst inferred group of val, and the first run's learning rate the first with the highest flip rate of
+0.03, 0.1 and 0.3, seeds 0 to 2. With it 5.03 % of the labels turn, and 29 of the 576 examples are of the two small groups.
+The step size is that of colored_digits_eiil. Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_xrm.py
 """

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.model = create(name="linear", init="zeros")  # or "mlp", with hidden=(256,)
     config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-3, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
-    config.head = create(name="afr", fraction=0.2, gamma=14.0, penalty=0.2, steps=500, lr=0.02)
+    config.head = create(name="afr", fraction=0.2, gamma=10.0, penalty=0.0, steps=500, lr=0.01)
 
     config.trainer = create(
         epochs=20,

@@ -131,6 +131,11 @@ SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", 
 IDS = [" ".join(entry) for entry in EXAMPLES]
 
 
+def test_no_table_escapes():
+    """What a schedule makes is a function of how far a run is, see tests/test_optim.py; data have tests of their own."""
+    assert tables().keys() - {"data", "optim.schedule"} == set(SECTIONS)
+
+
 def test_every_entry_has_an_example():
     entries = {(section, name) for section in SECTIONS for name in tables()[section]}
     assert entries - {("model", name) for name in LARGER} == EXAMPLES.keys()
