@@ -1,10 +1,12 @@
 """The page in a browser: it sorts, filters, switches rule and baseline, opens a run, and asks nothing of the network.
 
-Skipped where there is no Chromium with its driver (`apt install chromium chromium-driver`) or no selenium.
+axe-core (tests/vendor, MPL 2.0, from npm) finds nothing in it that keeps people out. Skipped where there is no Chromium with its driver (`apt install chromium chromium-driver`) or no selenium.
 """
 
 import json
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,26 +39,26 @@ def work_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(work_dir, tmp_path_factory):
+def driver(tmp_path_factory):
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
-    path = tmp_path_factory.mktemp("page") / "index.html"
-    path.write_text(page(work_dir, collect(work_dir), ["worst_group_accuracy", "balanced_accuracy"], pictured=12))
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (*QUIET, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.get(f"file://{path}")
     yield driver
-    messages = driver.get_log("browser")
-    sent = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     driver.quit()
-    assert messages == []
-    urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [f"file://{path}"]
+
+
+@pytest.fixture(scope="module")
+def browser(driver, work_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "index.html"
+    path.write_text(page(work_dir, collect(work_dir), ["worst_group_accuracy", "balanced_accuracy"], pictured=12))
+    driver.get(f"file://{path}")
+    return driver
 
 
 def texts(browser, selector):
@@ -72,6 +74,12 @@ def choose(browser, control, text):
         "s.value = [...s.options].find(o => o.text.includes(arguments[1])).value; s.dispatchEvent(new Event('change'))",
         control, text,
     )  # fmt: skip
+
+
+def waited(browser, condition) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def click(browser, selector):
@@ -149,11 +157,10 @@ def test_tables_sort_and_filter(browser):
 
 def test_a_run_opens_and_closes_by_the_keyboard(browser):
     from selenium.webdriver import ActionChains, Keys
-    from selenium.webdriver.support.ui import WebDriverWait
 
     def wait_until(opened: bool) -> None:
         script = "return document.getElementById('run').open"
-        WebDriverWait(browser, 10).until(lambda _: browser.execute_script(script) == opened)
+        waited(browser, lambda: browser.execute_script(script) == opened)
 
     browser.execute_script("document.querySelector('#run-table tbody a').focus()")
     ActionChains(browser).send_keys(Keys.ENTER).perform()
@@ -167,6 +174,43 @@ def test_a_run_opens_and_closes_by_the_keyboard(browser):
     wait_until(opened=False)
 
 
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+
+
+def violations(browser) -> list[str]:
+    """What axe-core finds on the page as it is."""
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.execute_async_script(
+        "axe.run(document, {resultTypes: ['violations']}).then(found => arguments[0](found.violations))"
+    )
+    return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_at_any_width_light_or_dark(browser, width, theme):
+    """Of the page, and of an opened run."""
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_script("setTheme(arguments[0]); draw()", theme)
+    assert violations(browser) == []
+    click(browser, "#run-table tbody a")
+    opened = "return document.getElementById('run').open"
+    waited(browser, lambda: browser.execute_script(opened))
+    assert violations(browser) == []
+    browser.execute_script("closeRun(); setTheme('light')")
+    waited(browser, lambda: not browser.execute_script(opened))
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_axe_sees_what_is_wrong(browser):
+    browser.execute_script(
+        "document.body.append(Object.assign(document.createElement('img'), {id: 'bad', src: 'data:,'}))"
+    )
+    assert [found.partition(":")[0] for found in violations(browser)] == ["image-alt", "region"]
+    browser.execute_script("document.getElementById('bad').remove()")
+
+
 def test_it_fits_a_phone_and_the_dark(browser):
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -175,3 +219,43 @@ def test_it_fits_a_phone_and_the_dark(browser):
     click(browser, "#theme")
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 28)"
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_has_asked_nothing_of_the_network_and_said_nothing(browser):
+    """In all that the tests above have done with it."""
+    assert browser.get_log("browser") == []
+    sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [browser.current_url.partition("#")[0]]
+
+
+def test_the_live_page_follows_runs_and_keeps_what_the_reader_chose(driver, work_dir):
+    """As `imbalance watch` serves it: a run comes in, and the page shows it, sorted, filtered and opened as before."""
+    from experiments.watch import HOST, serve
+
+    server = serve([work_dir], 0, ["worst_group_accuracy", "balanced_accuracy"], 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    new = work_dir / "colored_digits_dro" / "a_new_one" / "seed=0"
+    try:
+        driver.get(f"http://{HOST}:{server.server_address[1]}/")
+        assert violations(driver) == []
+        choose(driver, "baseline", "lisa")
+        choose(driver, "metric", "balanced")
+        click(driver, "#run-table thead th:nth-child(2) button")
+        driver.execute_script(
+            "const f = document.getElementById('filter'); f.focus(); f.value = 'l'; f.dispatchEvent(new Event('input'))"
+        )
+        shutil.copytree(next(work_dir.rglob("colored_digits_lisa/*/seed=2")), new)
+        waited(driver, lambda: "13 runs" in texts(driver, "h1")[0])
+        assert texts(driver, "#methods tr.baseline th")[0].endswith("lisa")
+        assert "test balanced accuracy, %" in texts(driver, "#methods thead th")
+        assert texts(driver, "#run-table th[aria-sort]") == ["seed"]
+        assert driver.execute_script("return [document.activeElement.id, document.activeElement.value]") == [
+            "filter",
+            "l",
+        ]
+        assert driver.get_log("browser") == []
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        server.shutdown()
+        server.server_close()
