@@ -49,10 +49,7 @@ def collect(work_dir: Path) -> list[Row]:
         config = config_of(path)
         if config is None:
             continue
-        try:
-            summary = summary_of(directory) if (directory / "summary.json").exists() else INCOMPLETE
-        except BadInput:
-            summary = INCOMPLETE | {"status": "damaged"}
+        summary = summary_or_status(directory)
         rows.append(
             {
                 "run": str(directory.relative_to(work_dir)),
@@ -69,11 +66,27 @@ def collect(work_dir: Path) -> list[Row]:
     return rows
 
 
+def summary_or_status(directory: Path) -> dict[str, Any]:
+    """A run's summary; in its place INCOMPLETE where there is none yet, or the same of a damaged one."""
+    try:
+        summary = summary_of(directory)
+    except FileNotFoundError:
+        return INCOMPLETE
+    except (BadInput, OSError):
+        return INCOMPLETE | {"status": "damaged"}
+    groups = summary.get("groups")
+    whole = isinstance(groups, dict) and isinstance(groups.get("test"), dict)
+    whole &= all(isinstance(summary.get(key), int | float | None) for key in ("score", "seconds"))
+    whole &= summary["status"] != "done" or isinstance(summary.get("metrics"), dict)
+    return summary if whole else INCOMPLETE | {"status": "damaged"}
+
+
 def config_of(path: Path) -> dict[str, Any] | None:
     """A run's config; None, and a line on stderr, for a file that is damaged or no run's."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and {"seed", "trainer", "optim", "callbacks"} <= config.keys():
+        read = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # of every run, by the report
+        if isinstance(config, dict) and isinstance(config.get("seed"), int) and read <= flatten(config).keys():
             return config
         reason = "not the config of a run"
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from imbalance.config import load
 
 from .collect import Row
 from .figures import NEUTRAL, PALETTE, label, save, subplots
-from .runs import evaluations_of
+from .runs import readable_evaluations
 
 if TYPE_CHECKING:
     from imbalance.data import Dataset
@@ -60,7 +60,7 @@ def curves(work_dir: Path, groups: Groups):
         found: dict[str, dict[int, list[float]]] = {}
         for run in runs:
             path = work_dir / run["run"]
-            for line in evaluations_of(path) if (path / "metrics.jsonl").exists() else []:
+            for line in readable_evaluations(path)[0]:
                 for name, value in line.items():
                     if name.startswith("val/group_accuracy/") and value is not None:
                         found.setdefault(name.rpartition("/")[2], {}).setdefault(line["epoch"], []).append(100 * value)

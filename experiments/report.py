@@ -86,6 +86,9 @@ def _of_groups(runs: list[Row]) -> Iterator[tuple[str, list[int], np.ndarray, In
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
+    runs = [run for run in runs if all(run.get(f"test/group_accuracy/{label}") is not None for label in labels)]
+    if not runs or not labels:
+        return
     totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
     accuracies = np.array([[run[f"test/group_accuracy/{label}"] for label in labels] for run in runs])
     right = np.rint(accuracies * totals).astype(int)

@@ -148,10 +148,23 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last one that a kill cut short is left out."""
     path = directory / "metrics.jsonl"
     try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        written = path.read_bytes()
+        lines = [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error})") from None
+    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
+        raise BadInput(f"{path}: damaged (a line without its epoch)")
+    return lines
+
+
+def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The evaluations of a run, none before the first; and what is to be said where they cannot be read."""
+    try:
+        return evaluations_of(directory), []
+    except FileNotFoundError:
+        return [], []
+    except (BadInput, OSError):
+        return [], ["metrics.jsonl is damaged, so that there are no curves"]
 
 
 def metric(summary: Summary, name: str) -> float:

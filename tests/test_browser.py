@@ -229,6 +229,40 @@ def test_the_page_has_asked_nothing_of_the_network_and_said_nothing(browser):
     assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [browser.current_url.partition("#")[0]]
 
 
+def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):
+    """Of settings, classes, groups and in a log: nothing of them runs, and the page is as usable as another."""
+    script = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    names = {"water": f"\"'&{script}", "land": "العربية \u202e ⟵ 🐈‍⬛", "0": script, "1": "x" * 300}
+    for seed in range(2):
+        run = tmp_path / "colored_digits_<b>_erm" / script.replace("/", "∕") / f"seed={seed}"
+        shutil.copytree(next(work_dir.rglob(f"colored_digits_erm/*/seed={seed}")), run)
+        summary = json.loads((run / "summary.json").read_text())
+        for kind in ("classes", "groups"):
+            old = list(summary[kind]["test"])
+            new = [f"{i} {name}" for i, name in zip(range(len(old)), names.values())]
+            summary[kind] = {split: dict(zip(new, of.values())) for split, of in summary[kind].items()}
+            if kind == "groups":
+                summary["metrics"] |= {
+                    f"test/group_accuracy/{b}": summary["metrics"].pop(f"test/group_accuracy/{a}")
+                    for a, b in zip(old, new)
+                }
+        (run / "summary.json").write_text(json.dumps(summary | {"warnings": [script]}))
+        (run / "log.txt").write_text(script + "\0\x1b[31m")
+    path = tmp_path / "index.html"
+    path.write_text(page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=2))
+    driver.get_log("browser")
+    driver.get(f"file://{path}")
+    assert texts(driver, "#warnings li")[0].startswith(script) and violations(driver) == []
+    click(driver, "#run-table tbody a")
+    waited(driver, lambda: driver.execute_script("return document.getElementById('run').open"))
+    assert script in texts(driver, "#run pre")[0] and texts(driver, ".confusion thead th") == [
+        f"0 {names['water']}",
+        f"1 {names['land']}",
+    ]
+    assert violations(driver) == [] and driver.get_log("browser") == []
+    assert driver.execute_script("return document.querySelectorAll('img[onerror], b').length") == 0
+
+
 def test_the_live_page_follows_runs_and_keeps_what_the_reader_chose(driver, work_dir):
     """As `imbalance watch` serves it: a run comes in, and the page shows it, sorted, filtered and opened as before."""
     from experiments.watch import HOST, serve

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from experiments.collect import collect
 from experiments.intervals import expected_best
 from experiments.page import embedded, page
 from experiments.page.details import details, surest_errors
-from experiments.page.facts import OWN_RULE, facts, thinned
+from experiments.page.facts import OWN_RULE, chosen_by_val, facts, method_names, thinned
 from experiments.page.pictures import picture
 from experiments.runs import configured
 from experiments.settings import common, varying
@@ -120,6 +121,82 @@ def test_the_page_stands_alone_and_nothing_in_it_can_end_a_script(work_dir):
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"|@import|https?://', markup)
     assert "default-src 'none'" in text and len(text) < 2_000_000
     assert json.loads(embedded({"a": float("nan"), "b": ["<", float("inf")]})) == {"a": None, "b": ["<", None]}
+
+
+DAMAGE = {
+    "no config": lambda run: (run / "config.json").write_text(""),
+    "another's config": lambda run: (run / "config.json").write_text('{"seed": 0, "trainer": 1, "optim": 2}'),
+    "begun": lambda run: [(run / name).unlink() for name in ("summary.json", "metrics.jsonl", "log.txt")],
+    "summary cut": lambda run: (run / "summary.json").write_text((run / "summary.json").read_text()[:200]),
+    "summary of another kind": lambda run: (run / "summary.json").write_text('{"status": "done"}'),
+    "summary binary": lambda run: (run / "summary.json").write_bytes(b"\xff{"),
+    "metrics cut in a letter": lambda run: (run / "metrics.jsonl").open("ab").write('{"é'.encode()[:-1]),
+    "metrics of no kind": lambda run: (run / "metrics.jsonl").write_text('null\n[]\n{"val/accuracy": 1}\n'),
+    "metrics binary": lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\n\xff\n"),
+    "predictions cut": lambda run: (run / "predictions/test.npz").write_bytes(b"PK\3\4cut"),
+    "predictions of another kind": lambda run: np.savez(run / "predictions/test.npz", a=1),
+    "predictions of another run": lambda run: np.savez(
+        run / "predictions/test.npz", logits=np.zeros((3, 2)), targets=[0, 1, 9], groups=[0, 99, 1], indices=[0, 1, 2]
+    ),
+    "predictions not numbers": lambda run: np.savez(
+        run / "predictions/test.npz", logits=np.full((2, 2), np.nan), targets=[0, 1], groups=[0, 1], indices=[0, 1]
+    ),
+    "log binary": lambda run: (run / "log.txt").write_bytes(bytes(range(256))),
+}  # fmt: skip
+
+
+def test_run_directories_that_are_half_written_or_damaged_do_not_take_the_report_with_them(work_dir, tmp_path, capsys):
+    from experiments.report import report
+
+    source = next(work_dir.rglob("seed=0"))
+    for name, damage in DAMAGE.items():
+        run = tmp_path / "runs" / "colored_digits_erm" / name / "seed=0"
+        shutil.copytree(source, run)
+        damage(run)
+    shutil.copytree(source, tmp_path / "runs" / "colored_digits_erm" / "whole" / "seed=0")
+    report(work_dir=str(tmp_path / "runs"), folder=str(tmp_path), metrics=["worst_group_accuracy"], pictured=3)
+    said = capsys.readouterr()
+    assert said.err.count("config.json: left out: ") == 2 and said.err.count("\n") == 2
+    rows = {row["overrides"]: row for row in collect(tmp_path / "runs")}
+    assert len(rows) == len(DAMAGE) - 1 and rows["whole"]["status"] == "done"
+    assert {name for name, row in rows.items() if row["status"] == "damaged"} == {
+        name for name in DAMAGE if "summary" in name
+    }
+    assert rows["begun"]["status"] == "incomplete" and rows["metrics binary"]["status"] == "done"
+    assert "metrics.jsonl is damaged, so that there are no curves" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("status", ["diverged", "incomplete", "no metrics"])
+def test_a_page_of_runs_of_which_none_is_to_be_ranked(work_dir, tmp_path, status):
+    for seed in range(3):
+        run = tmp_path / "colored_digits_erm" / "default" / f"seed={seed}"
+        shutil.copytree(next(work_dir.rglob("seed=0")), run)
+        path = run / "summary.json"
+        summary = json.loads(path.read_text())
+        if status == "incomplete":
+            path.unlink()
+        elif status == "diverged":
+            path.write_text(json.dumps(summary | {"status": "diverged", "score": None, "metrics": None}))
+        else:
+            path.write_text(json.dumps(summary | {"score": None, "metrics": dict.fromkeys(summary["metrics"])}))
+    text = page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=1)
+    assert "3 runs of 1 settings" in text and len(text) < 2_000_000
+
+
+def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_that_they_share():
+    rows = [{"score": score, "seed": seed} for seed, score in
+            [(0, 0.9), (1, 0.8), (2, 0.1), (0, 0.7), (1, 0.7), (0, 0.5), (0, None), (0, 0.2), (0, 0.2), (1, 0.0)]]  # fmt: skip
+    of_setting = [0, 0, 0, 1, 1, 2, 3, 4, 5, 5]
+    alike = [("erm", "a"), ("erm", "a"), ("dro", "a"), ("erm", "a"), ("erm", "b"), ("erm", "b")]
+    # Of erm on a: 0.85 against 0.70 over the two seeds of both, though 0.60 over all; what diverged has no score. On b
+    # two are equal, and one of them has been run over more seeds.
+    assert chosen_by_val(rows, of_setting, alike) == {0, 2, 5}
+    assert method_names([{"name": f"digits_pair_{m}", "config.data.name": "digits"} for m in ("erm", "poly")]) == [
+        "erm",
+        "poly",
+    ]
+    assert method_names([{"name": "a_poly", "config.data.name": "a"}, {"name": "a_poly_dro", "config.data.name": "a"}]) == [
+        "poly", "poly_dro"]  # fmt: skip
 
 
 def test_a_picture_keeps_its_pixels():

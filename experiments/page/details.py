@@ -9,9 +9,9 @@ import numpy as np
 from imbalance.judge.scores import probabilities, reliability
 
 from ..collect import Row
-from ..runs import summary_of
+from ..runs import readable_evaluations, summary_of
 from ..settings import APART
-from .facts import Facts, lines_of, read_predictions, thinned
+from .facts import Facts, read_predictions, thinned
 from .pictures import Shown, examples_of, shown
 
 # All runs together may take so many characters of each, so that a page of a thousand runs stays small.
@@ -63,8 +63,10 @@ def picked(facts: Facts, pictured: int) -> list[int]:
 def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
-    lines, _ = lines_of(directory)
+    lines, _ = readable_evaluations(directory)
     saved = read_predictions(directory) if row["status"] == "done" else None
+    if saved and not named(saved, summary):
+        saved = None
     common = facts["common"]
     config = {key.removeprefix("config."): value for key, value in row.items() if key.startswith("config.")}
     return {
@@ -80,6 +82,12 @@ def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
         "reliability": curve(saved) if saved else [],
         "errors": surest_errors(saved, summary, EXAMPLES // (runs * 110)) if saved else [],
     }
+
+
+def named(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> bool:
+    """Whether a run's summary has a name for every class and group that its predictions have."""
+    classes, groups = (len(summary.get(kind, {}).get("test", ())) for kind in ("classes", "groups"))
+    return saved["logits"].shape[1] == classes and saved["groups"].max() < groups
 
 
 def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
 def log_of(directory: Path, most: int) -> str:
     """log.txt, of a long one the beginning and the end."""
     path = directory / "log.txt"
-    if not path.exists():
+    if not path.is_file():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     half = LOG_LINES // 2

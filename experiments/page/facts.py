@@ -8,14 +8,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from imbalance.errors import BadInput
 from imbalance.judge.metrics import SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES, Reliability, probabilities, reliability, score_metrics
 
 from ..aggregates import bootstrap, improvement, interquartile_mean, profile
 from ..collect import Row
 from ..intervals import FEWEST, SMALL, bounds, expected_best, quantiles
-from ..runs import evaluations_of
+from ..runs import readable_evaluations
 from ..settings import common, own_rule, task_labels, varying
 
 Facts = dict[str, Any]
@@ -98,7 +97,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
 def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     """A run's own numbers; `metrics` by rule, of what the rule's epoch is known."""
     done = row["status"] == "done"
-    lines, damage = lines_of(directory)
+    lines, damage = readable_evaluations(directory)
     own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
     curve, extra = None, {}
     if done and (saved := read_predictions(directory)):
@@ -127,23 +126,18 @@ def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     }
 
 
-def lines_of(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The evaluations of a run, none before the first; and what is to be said where they cannot be read."""
-    try:
-        return evaluations_of(directory), []
-    except FileNotFoundError:
-        return [], []
-    except (BadInput, OSError):
-        return [], ["metrics.jsonl is damaged, so that there are no curves"]
-
-
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of predictions/test.npz; None where it is not there, or damaged."""
+    """The arrays of predictions/test.npz; None where it is not there, damaged, or has no examples."""
     try:
-        with np.load(directory / "predictions" / "test.npz") as saved:
-            return {key: saved[key] for key in saved.files}
-    except (OSError, ValueError, EOFError, BadZipFile):
+        with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
+            found = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return None
+    logits, *labels = found.values()
+    if logits.ndim != 2 or not logits.size or any(of.shape != logits.shape[:1] for of in labels):
+        return None
+    in_range = found["targets"].min() >= 0 and found["targets"].max() < logits.shape[1]
+    return found if in_range and np.isfinite(logits).all() else None
 
 
 def choose(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
@@ -212,7 +206,7 @@ def chosen_by_val(rows: list[Row], of_setting: list[int], alike: list[tuple[str,
     """Of the settings of one config file on one task (`alike` of both) the one with the best mean score on val.
 
     Over the seeds at which all of them have a score, where there are such: a setting that was run over more seeds than
-    the others is judged by those that it shares with them.
+    the others is judged by those that it shares with them, and of equal ones it is the one that somebody went on with.
     """
     scores: dict[int, dict[int, float]] = {setting: {} for setting in of_setting}
     for row, setting in zip(rows, of_setting):
@@ -226,11 +220,11 @@ def chosen_by_val(rows: list[Row], of_setting: list[int], alike: list[tuple[str,
         done = [setting for setting in settings if scores[setting]] or settings[:1]
         shared = set.intersection(*(set(scores[setting]) for setting in done))
 
-        def mean(setting: int, shared: set[int] = shared) -> float:
+        def merit(setting: int, shared: set[int] = shared) -> tuple[float, int]:
             found = [score for seed, score in scores[setting].items() if seed in shared or not shared]
-            return sum(found) / len(found) if found else 0.0
+            return (round(sum(found) / len(found), 9) if found else 0.0), len(scores[setting])
 
-        chosen.add(max(done, key=mean))
+        chosen.add(max(done, key=merit))
     return chosen
 
 
