@@ -214,7 +214,7 @@ class RunLog:
 
     def model(self, values: dict[str, Any]) -> None:
         """model.json: what `imbalance.load` must know beside the weights."""
-        write_whole(self.directory / "model.json", json.dumps(values, indent=2, allow_nan=False).encode() + b"\n")
+        write_whole(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
