@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from imbalance.cli import call
 from imbalance.commands import BENCH
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.experiments.bench import evaluations, growth, images, paper_loop, run, stacked, start, steps
+from imbalance.experiments.bench import evaluations, features, growth, images, paper_loop, run, stacked, start, steps
 from imbalance.experiments.bench.cases import begun, make, on_images, our_epoch
 from imbalance.experiments.bench.timing import Row, in_turns, measured_by
 from imbalance.training.evaluate import evaluate, training_metrics
@@ -30,6 +30,17 @@ def test_the_bare_loop_takes_the_same_steps_as_ours(case):
     for before, our, their in zip(start, ours.model.parameters(), theirs.model.parameters()):
         assert not torch.equal(our, before)
         torch.testing.assert_close(our, their)
+
+
+def test_made_up_features_are_trained_on_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "EXAMPLES", (64, 32, 32))
+    monkeypatch.setattr(features, "WIDTH", 300)
+    monkeypatch.setattr(features, "SEEDS", 1)
+    monkeypatch.setattr(features, "RATES", 2)
+    features.made_up(tmp_path / "made_up")
+    rates = [config.optim.lr for config in features.heads(tmp_path / "made_up", tmp_path)]
+    assert rates == [1e-4, 2e-4]
+    assert features.at_once(tmp_path / "made_up") > 0 and features.by_scikit_learn(tmp_path / "made_up") > 0
 
 
 def test_our_epochs_follow_one_another():
