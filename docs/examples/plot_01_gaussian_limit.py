@@ -11,11 +11,10 @@ Where does training end when every example is predicted rightly? In two dimensio
 import matplotlib.pyplot as plt
 import numpy as np
 
+from imbalance.experiments.figure1 import draw
 from imbalance.theory.oracle import margin_direction, poly_direction
 
-rng = np.random.default_rng(1)
-inputs = np.concatenate([rng.normal(size=(200, 2)) + np.array([5, 0]), rng.normal(size=(20, 2)) + np.array([0, 5])])
-targets = np.repeat([0, 1], [200, 20])
+inputs, targets = draw(1)
 
 # %%
 # Under cross-entropy gradient descent tends to the boundary of the largest margin, whatever the weights are. Under the

@@ -1,0 +1,40 @@
+"""
+The tail of a loss, and what a weight does to it
+================================================
+
+A weight moves the tail of cross-entropy by a constant, and stretches that of the polynomially-tailed loss. Once all margins
+are large only the second is still felt.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+
+from imbalance.methods.losses import CrossEntropy, Poly
+
+margins = torch.linspace(-3, 60, 400)
+logits = torch.stack([torch.zeros(400), margins], dim=1)
+targets = torch.ones(400, dtype=torch.long)
+losses = {"cross-entropy": CrossEntropy(), "poly, α = 1": Poly(alpha=1.0, left="logistic")}
+
+# %%
+# Two examples, one with weight 1 and one with weight 10. At which margin does the second pull as hard as the first?
+# The pull is the derivative of the loss.
+
+
+def pull(loss, logits):
+    logits = logits.clone().requires_grad_()
+    loss(logits, targets).sum().backward()
+    return -logits.grad[:, 1]
+
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+for axis, (name, loss) in zip(axes, losses.items()):
+    for weight, style in ((1, "-"), (10, "--")):
+        axis.plot(margins, weight * pull(loss, logits), style, label=f"weight {weight}")
+    axis.set(title=name, xlabel="margin", ylabel="pull on the boundary", yscale="log", ylim=(1e-6, 20))
+    axis.legend()
+plt.show()
+
+# %%
+# Left: the dashed line is the solid one, moved to the right by log 10 = 2.3. At a margin of 3 that is much, at a margin of 300 it is
+# nothing. Right: the dashed line is the solid one, stretched to the right by √10 = 3.2, at every margin.

@@ -1,0 +1,40 @@
+"""
+Selection rules on one run
+==========================
+
+Which epoch counts? Rules that read more and more labels look at the same run. The last of them looks at test, and shows what leakage is worth.
+"""
+
+import contextlib
+import io
+
+import matplotlib.pyplot as plt
+
+import imbalance
+from imbalance.experiments.selection import RULES, evaluations, worst
+
+with contextlib.redirect_stdout(io.StringIO()):
+    run = imbalance.run(
+        "colored_digits_ce", {"trainer.eval_splits": ("val", "test"), "callbacks.keep_logits": True, "seed": 1}
+    )
+epochs, val = evaluations(run.directory, "val")
+_, test = evaluations(run.directory, "test")
+
+# %%
+# Every rule reads other labels, and chooses an epoch by them:
+
+figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+axis.plot(epochs, 100 * worst(val), color="0.7", label="val, worst group")
+axis.plot(epochs, 100 * worst(test), color="C0", label="test, worst group")
+rules = [rule for rule in RULES if "inferred" not in rule[0]]  # those are for groups that a first run has found
+for marker, (name, labels, rule) in zip("osD^vPX*", rules):
+    at = rule(val, test, 0.1, 0)
+    print(f"{name:32} reads {labels:24} epoch {epochs[at]:3}, test worst group {100 * worst(test)[at]:.0f} %")
+    axis.plot(epochs[at], 100 * worst(test)[at], marker, color="C3", markersize=9, label=name, zorder=3)
+axis.set(xlabel="epoch", ylabel="accuracy, %")
+axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+plt.show()
+
+# %%
+# The grey curve is noisy: val has few examples of the smallest group. What a rule is worth on average over seeds is printed by
+# ``imbalance select``.
