@@ -111,6 +111,8 @@ def test_every_link_leads_somewhere(name):
             assert re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/[\w./#?=&%~+-]*)?", target), target
             continue
         file, _, anchor = target.partition("#")
+        if file.removeprefix("../").startswith("gallery/"):  # which the build makes, and looks at the links to it
+            continue
         path = (ROOT / name).parent / file if file else ROOT / name
         assert path.exists(), f"{name}: {target}"
         assert not anchor or anchor in anchors(path), f"{name}: {target}; there are {sorted(anchors(path))}"
