@@ -274,6 +274,10 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(categorical=("work", "work")), r"'work' is there twice"),
         (dict(categorical=("work", "income")), r"'income' is the target, which the model must not see"),
         (dict(split=""), r"config.data.val_fraction: 0.0 given"),
+        (
+            dict(split="", val_fraction=0.2, test_fraction=0.2),
+            r"column 'split' has the splits .* say config.data.split=split",
+        ),
         (dict(split="sex"), r"sex is '.*', not one of train, val, test"),
         (dict(file="none.csv"), r"none.csv: No such file"),
         (dict(file="none.npz"), r"none.npz: No such file"),
@@ -393,7 +397,7 @@ def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
 
 def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
     """Two of its four methods, for two seeds and an epoch each."""
-    (text,) = [block for block in blocks(page("how-to/data.md"), "sh") if "--config=arrays_erm" in block]
+    (text,) = [block for block in blocks(page("how-to/data.md"), "sh") if "data.file=people.csv" in block]
     (tmp_path / "data").mkdir()
     write_csv(tmp_path / "data" / "people.csv", {key: values for key, values in people().items() if key != "split"})
     command = text.replace("arrays_ce,arrays_poly,", "").replace("--seeds=5", "--seeds=2 --jobs=1")

@@ -70,6 +70,7 @@ def arrays(
         seen = [name for name in columns.values if name not in (target, split, *groups)]
         numeric = tuple(name for name in seen if is_numeric(columns, name, missing))
         categorical = tuple(name for name in seen if name not in numeric)
+        check_no_splits(columns, categorical)
     if not (numeric or categorical):
         raise BadInput(
             f"config.data.numeric, categorical: {columns.source} has no columns beside target, groups, split"
@@ -102,6 +103,16 @@ def numbered(columns: Columns, name: str, valid: tuple[str, ...]) -> np.ndarray:
         if value not in number:
             raise BadInput(f"{columns.where(row)}: {name} is {value!r}, not one of {', '.join(valid)}")
     return np.array([number[value] for value in text], dtype=np.int64)
+
+
+def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
+    """Raise `BadInput` for a column that says train, val or test, which nobody meant the model to see."""
+    for name in names:
+        if set(columns.text(name)) <= set(SPLITS):
+            raise BadInput(
+                f"{columns.source}: column {name!r} has the splits of a data set, which would be a feature; say "
+                f"config.data.split={name}, or name the features in config.data.numeric, categorical"
+            )
 
 
 def check_columns_differ(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
