@@ -5,6 +5,10 @@ Optuna's storage says which trials there are and what became of them. A file loc
 its holder ends, says which are being worked on: a trial that is `RUNNING` and not locked was left by a worker that
 died, and the next worker goes on with it from its checkpoint.
 
+Optuna has a heartbeat and a retry of stale trials for that, but only within `study.optimize`, which trains one trial at
+a time and hands out the next in line: a retried trial is a new one, which would not go on from its checkpoint under its own
+number, and several could not be trained at once. So `_take` chooses among waiting trials itself, through the storage.
+
 | trial | state in Optuna | user attribute `status` |
 |---|---|---|
 | finished | COMPLETE, with its score | done |

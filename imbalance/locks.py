@@ -11,7 +11,8 @@ class FolderLock:
     """The lock of a folder, held until it is closed or the process ends.
 
     The folder itself is locked, so that there is no file whose removal would let a second process in, and with it
-    `.lock` in it, for file systems (NFS) that can only lock a file, and for processes that look at no other.
+    `.lock` in it, for file systems (NFS) that can only lock a file, and for processes that look at no other. filelock
+    locks files alone, and does not say whether the file is still the one that it locked, as `holds` does.
 
     Raises:
         BlockingIOError: another process holds it.
