@@ -35,7 +35,7 @@ from imbalance.data.population import SPLITS
 from imbalance.data.store import locked
 from imbalance.errors import BadInput
 from imbalance.files import sync, write_whole
-from imbalance.inference import TrainedModel, description
+from imbalance.inference import TrainedModel, description, ending
 from imbalance.inference import load as load_run
 from imbalance.memory import available_memory
 from imbalance.models import MODELS
@@ -55,6 +55,10 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     """`imbalance features`: write the features of a config's data into the folder `output`."""
     if not config and not run:
         raise BadInput("--config: missing; a config says data and network, --run=<run directory> takes that run's")
+    if not Path(output).name:
+        raise BadInput(f"--output: {output!r} given; name a folder that is not there yet")
+    if run and not (Path(run) / "config.json").is_file():
+        raise BadInput(f"--run: {run}: {ending(Path(run))}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput("launch: features are extracted by one process; start it without torchrun")
     file = config_file(config or Path(run) / "config.json")

@@ -159,6 +159,20 @@ def test_of_a_run_they_are_its_own_network_s(tmp_path):
         extract.features(config="digits_erm", run=str(tmp_path / "run"), output=str(tmp_path / "b"), overrides={})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(run=None, output="a"), "^--config: missing; a config says data and network, --run=<run directory> takes"),
+        (dict(run=None, output="", config="digits_erm"), "^--output: '' given; name a folder"),
+        (dict(run="nowhere", output="a"), "^--run: nowhere: this is no run directory"),
+        (dict(run=None, output="a", config="digits_erm", overrides={"debug": True}), "^config.debug: True given"),
+    ],
+)
+def test_what_cannot_be_extracted_is_one_line(values, message):
+    with pytest.raises(BadInput, match=message):
+        extract.features(**dict(config=None, overrides={}) | values)
+
+
 @pytest.mark.parametrize("name", ["targets", "store", "features", "checksums"])
 def test_a_damaged_folder_is_refused(made, tmp_path, name):
     folder = shutil.copytree(made, tmp_path / "digits")

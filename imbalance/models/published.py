@@ -217,9 +217,10 @@ def topped(
         with torch.no_grad():
             made = model.eval()(torch.zeros(1, *input_shape))
     except Exception as error:
+        hint = "config.data.size=0 takes the size of its weights" if len(input_shape) == 3 else "it is for images"
         raise BadInput(
             f"config.model.network: {network} does not take inputs of shape {tuple(input_shape)} "
-            f"({' '.join(str(error).split())[:150]}); config.data.size=0 takes the size of its weights"
+            f"({' '.join(str(error).split())[:150]}); {hint}"
         ) from None
     model.train()
     return with_head(Frozen(model) if frozen else model, made.shape[1], num_classes, head)
