@@ -1,6 +1,7 @@
 """The site: `sphinx-build -W docs docs/_build`. Nothing is fetched, neither by the build nor by the built pages."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,10 @@ os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import imbalance  # noqa: E402
+
+# The gallery runs a copy of the scripts, in their folder: what they write is none of the repository's.
+shutil.rmtree(HERE / "_examples", ignore_errors=True)
+shutil.copytree(HERE / "examples", HERE / "_examples")
 
 project = "imbalance"
 author = copyright = "The imbalance developers"
@@ -27,6 +32,7 @@ extensions = [
 exclude_patterns = [
     "_build",
     "examples",
+    "_examples",
     "gallery/**/*.ipynb",
     "gallery/**/*.py",
     "gallery/**/*.md5",
@@ -46,7 +52,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 sphinx_gallery_conf = {
-    "examples_dirs": "examples",
+    "examples_dirs": "_examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"__init__\.py",

@@ -13,9 +13,8 @@ import csv
 import functools
 import importlib
 import inspect
-import os
 import re
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -250,8 +249,12 @@ def plain(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: li
 
 
 def fresh_folder(gallery: Any, script: str) -> None:
-    """Each script of the gallery runs in an empty folder."""
-    os.chdir(tempfile.mkdtemp(prefix="gallery"))
+    """Before each script of the gallery: what those before it have written is gone."""
+    for path in (HERE / "_examples").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix not in (".py", ".rst"):
+            path.unlink()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUILT = ("_build", "gallery", "api")  # folders that the site is built in
+BUILT = ("_build", "_examples", "gallery")  # folders that the site is built in
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
