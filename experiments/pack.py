@@ -2,9 +2,9 @@
 
     imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
 
-In this order: the tests that use a GPU where there is one, the parts of the benchmark with bars for a GPU, and the rows of
-the paper's figures 3 to 5 on CIFAR-10, --seeds of each, several processes sharing the GPU. After --minutes what runs is
-stopped: training saves and goes on the next time, a test file or a part of the benchmark begins again. What has been done
+In this order: what only a GPU can show (waits, bits, precision, compilation, several at once), the tests that use one where
+there is one, the parts of the benchmark with bars for a GPU, and the rows of the paper's figures 3 to 5 on CIFAR-10,
+--seeds of each, several processes sharing the GPU. After --minutes what runs is stopped: training saves and goes on the next time, a test file or a part of the benchmark begins again. What has been done
 is noted in <work_dir>/pack/, with its output; finished runs are added to results/rows.csv.
 """
 
@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 from . import results as kept
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("tests", "bench", "rows")
+KINDS = ("gpu", "tests", "bench", "rows")
 TESTS = ("test_step", "test_loop", "test_batched", "test_finite", "test_resume", "test_store")
+# What only a GPU can show, the cheapest first: each is some minutes.
+GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled",
+             "together": "at_once or gpus"}  # fmt: skip
 BENCH = ("step", "evaluation", "sweep", "paper")
 FIGURES = ("figure3", "figure5")  # figure 4 is about the runs of figure 3
 GRACE = 60  # seconds that a run has to save
@@ -35,6 +38,10 @@ class Piece(NamedTuple):
 
 def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Piece]:
     """All of them, in the order in which they are worked on."""
+    of_gpu = [
+        Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
+        for name, chosen in GPU_TESTS.items()
+    ]
     tests = [Piece("tests", name, ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Piece("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
     shared = (
@@ -42,7 +49,13 @@ def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int
         f"--folder={Path(work_dir).absolute()}/pack", *(f"--config.{key}={value}" for key, value in overrides.items()),
     )  # fmt: skip
     rows = [Piece("rows", f"{name}-{seeds}-seeds", ("imbalance", "reproduce", name, *shared)) for name in FIGURES]
-    return [*tests, *bench, *rows]
+    return [*of_gpu, *tests, *bench, *rows]
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def perform(piece: Piece, folder: Path, seconds: float) -> int | None:
@@ -94,6 +107,10 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [p for p in pieces(overrides=overrides, seeds=seeds, work_dir=work_dir, jobs=jobs) if p.kind in only]
     left = [piece for piece in wanted if not (folder / f"{piece.name}.done").exists()]
+    waiting = [piece for piece in left if piece.kind == "gpu"] if not has_gpu() else []
+    if waiting:
+        print(f"no GPU here: {len(waiting)} pieces wait for one")
+        left = [piece for piece in left if piece not in waiting]
     while left and time.monotonic() < until:
         piece = left[0]
         status = perform(piece, folder, until - time.monotonic())
@@ -108,6 +125,6 @@ def pack(
         left.remove(piece)
     if "rows" in only:
         print(f"{kept.add('rows', Path(results), kept.finished(Path(work_dir)))} runs added to {results}/rows.csv")
-    waiting = len(left) + len(failed)
-    print(f"{waiting} of {len(wanted)} pieces left" + ("; the same command goes on" if waiting else ""))
+    remaining = len(left) + len(failed) + len(waiting)
+    print(f"{remaining} of {len(wanted)} pieces left" + ("; the same command goes on" if remaining else ""))
     return int(bool(failed))

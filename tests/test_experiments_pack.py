@@ -17,7 +17,7 @@ def packed(tmp_path, only: str, minutes: float = 0.5) -> int:
 def test_every_piece_names_what_there_is():
     for piece in pack.pieces(overrides={"data_dir": "x"}, seeds=2, work_dir="runs", jobs=1):
         assert importlib.util.find_spec(piece.arguments[0]) is not None
-        if piece.kind == "tests":
+        if piece.kind in ("gpu", "tests"):
             assert (ROOT / piece.arguments[-1]).is_file()
         if piece.kind == "bench":
             _, name, *words = piece.arguments
@@ -35,6 +35,15 @@ def test_pieces_are_done_once_and_in_order(tmp_path, monkeypatch, capsys):
     assert "good: done" in capsys.readouterr().out
     assert packed(tmp_path, "tests") == 1
     assert "good" not in (out := capsys.readouterr().out) and "bad: exit status" in out and "1 of 2 pieces left" in out
+
+
+def test_what_only_a_gpu_can_show_waits_for_one(tmp_path, monkeypatch, capsys):
+    piece = pack.Piece("gpu", "bits", ("json.tool", "--help"))
+    monkeypatch.setattr(pack, "pieces", lambda **_: [piece])
+    for there, said in ((False, "1 of 1 pieces left"), (True, "0 of 1 pieces left")):
+        monkeypatch.setattr(pack, "has_gpu", lambda there=there: there)
+        assert packed(tmp_path, "gpu") == 0
+        assert said in capsys.readouterr().out
 
 
 def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsys):
