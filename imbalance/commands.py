@@ -310,7 +310,7 @@ COMMANDS = {
         "Do what waits for a GPU, in pieces.",
         "imbalance.experiments.pack:pack",
         (flag("--minutes", "how long to work, in all", type=positive, default=9.0, metavar="N"),
-         flag("--only", "of tests, bench and rows", type=several(valid=("tests", "bench", "rows")), default=["tests", "bench", "rows"],
+         flag("--only", "of gpu, tests, bench and rows", type=several(valid=("gpu", "tests", "bench", "rows")), default=["gpu", "tests", "bench", "rows"],
               metavar="KIND,…"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
