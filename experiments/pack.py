@@ -4,8 +4,9 @@
 
 In this order: what only a GPU can show (waits, bits, precision, compilation, several at once), the tests that use one where
 there is one, the parts of the benchmark with bars for a GPU, and the rows of the paper's figures 3 to 5 on CIFAR-10,
---seeds of each, several processes sharing the GPU. After --minutes what runs is stopped: training saves and goes on the next time, a test file or a part of the benchmark begins again. What has been done
-is noted in <work_dir>/pack/, with its output; finished runs are added to results/rows.csv.
+--seeds of each, several processes sharing the GPU. After --minutes what runs is stopped: training saves and goes on the
+next time, a test file or a part of the benchmark begins again. What has been done is noted in <work_dir>/pack/, with its
+output; finished runs are added to results/rows.csv.
 """
 
 import os
