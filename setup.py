@@ -12,6 +12,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.15"],  # a copy of the metrics as TensorBoard reads it
     "parquet": ["pyarrow>=14"],  # Parquet files: tables of one's own, and of collected runs
     "vision": ["timm>=1.0", "transformers>=4.45"],  # their networks and weights; torchvision's need nothing
+    "text": ["tokenizers>=0.20", "transformers>=4.45"],  # texts, and pretrained encoders of them
     "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],  # trained models as ONNX, checked once written
     "docs": [  # the site; myst-parser needs Python 3.11
         f'{package}; python_version >= "3.11"'

@@ -149,6 +149,7 @@ def over_examples(
     statistic: Callable[..., np.ndarray],
     resamples: int = 2000,
     seed: int = 0,
+    members: np.ndarray | None = None,
 ) -> Interval:
     """95 % percentile bootstrap interval of a statistic of the groups' accuracies, of one classifier.
 
@@ -162,14 +163,26 @@ def over_examples(
         totals: (G,) examples of each group.
         statistic: np.nanmin for the worst group or np.nanmean for the mean of groups; nan is the accuracy of a group
             that a resample has no example of.
+        members: (C, G) bool, where groups overlap: `right` and `totals` are then of C kinds of examples, those that are in
+            the same groups (or in none), as `kinds` finds them.
     """
     right, totals = np.asarray(right), np.asarray(totals)
     n = totals.sum()
     drawn = np.random.default_rng(seed).multinomial(n, np.stack([right, totals - right]).ravel() / n, resamples)
     right, wrong = drawn.reshape(resamples, 2, -1).swapaxes(0, 1)
+    if members is not None:
+        right, wrong = right @ members.astype(np.int64), wrong @ members.astype(np.int64)
     with np.errstate(invalid="ignore"):
         low, high = np.quantile(statistic(right / (right + wrong), axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
+
+
+def kinds(right: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of N examples, right or not, in groups (N, G): of each combination of groups that there is how many are right, how
+    many there are, and (C, G) which groups they are."""
+    found, inverse = np.unique(members, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    return np.bincount(inverse[right], minlength=len(found)), np.bincount(inverse, minlength=len(found)), found
 
 
 def caveat(totals: Sequence[int], interval: Interval) -> str:

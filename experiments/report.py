@@ -20,7 +20,7 @@ from imbalance.errors import BadInput
 
 from . import plots, tables
 from .collect import Row, collect, write_csv
-from .intervals import Interval, Mean, bounds, caveat, mean, over_examples, wilson
+from .intervals import Interval, Mean, bounds, caveat, kinds, mean, over_examples, wilson
 from .page import page
 from .settings import own_rule, varying
 
@@ -61,8 +61,12 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
     return table
 
 
-def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
-    """A row for every test group of every setting, and one each for the worst and the mean of its groups."""
+def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
+    """A row for every test group of every setting, and one each for the worst and the mean of its groups.
+
+    Args:
+        work_dir: holds the runs, whose predictions are read where their groups overlap.
+    """
     columns = varying([runs[0] for runs in groups.values()])
     return [
         {
@@ -76,11 +80,13 @@ def summarise_groups(groups: dict[Key, list[Row]]) -> list[dict[str, Any]]:
             "which says little": caveat(totals, interval) or "–",
         }
         for (name, _), runs in groups.items()
-        for label, totals, accuracies, interval in _of_groups([run for run in runs if run["status"] == "done"])
+        for label, totals, accuracies, interval in _of_groups(
+            [run for run in runs if run["status"] == "done"], work_dir
+        )
     ]
 
 
-def _of_groups(runs: list[Row]) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
+def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
     """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
     examples: Wilson's of a group, by bootstrap of their worst and their mean."""
     if not runs:
@@ -99,9 +105,21 @@ def _of_groups(runs: list[Row]) -> Iterator[tuple[str, list[int], np.ndarray, In
     for i, label in enumerate(labels):
         of_runs = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
         yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
+    overlapping = [overlaps(run, work_dir) for run in runs]
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        of_runs = (over_examples(r, n, statistic) for r, n in zip(right, totals))
+        of_runs = (
+            over_examples(*found[:2], statistic, members=found[2]) if found else over_examples(r, n, statistic)
+            for r, n, found in zip(right, totals, overlapping)
+        )
         yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
+
+
+def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """`kinds` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not."""
+    if not any(key.startswith("test/training_group_accuracy/") for key in run):
+        return None
+    with np.load(work_dir / run["run"] / "predictions" / "test.npz") as saved:
+        return kinds(saved["logits"].argmax(1) == saved["targets"], saved["members"])
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -157,7 +175,7 @@ def write(runs: Path, rows: list[Row], into: Path, metrics: Sequence[str], pictu
     """What `report` writes, of `rows` of runs under `runs`; returns the table of results."""
     into.mkdir(parents=True, exist_ok=True)
     groups = by_config(rows)
-    table, of_groups = summarise(groups, metrics), summarise_groups(groups)
+    table, of_groups = summarise(groups, metrics), summarise_groups(groups, runs)
     write_csv(into / "runs.csv", rows)
     write_table(into, "results", table)
     if of_groups:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imbalance.errors import BadInput
+from imbalance.judge.scores import members_of
 
 from .collect import collect
 from .intervals import mean
@@ -29,13 +30,19 @@ class Evaluations(NamedTuple):
 
     right: np.ndarray  # (epochs, N) bool
     targets: np.ndarray  # (N,)
-    groups: np.ndarray  # (N,)
+    members: np.ndarray  # (N, G) bool: each example's group, or its evaluation groups
     inferred: np.ndarray | None = None  # (N,), where the run's methods saw inferred groups
 
 
 def over(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(epochs, labels present) accuracy on the examples with each label."""
     return np.stack([right[:, labels == label].mean(1) for label in np.unique(labels)], axis=1)
+
+
+def over_groups(split: Evaluations) -> np.ndarray:
+    """(epochs, groups present) accuracy on the members of each group."""
+    members = split.members[:, split.members.any(0)]
+    return split.right @ members.astype(np.float64) / members.sum(0)
 
 
 def average(split: Evaluations) -> np.ndarray:
@@ -51,7 +58,7 @@ def worst_class(split: Evaluations) -> np.ndarray:
 
 
 def worst(split: Evaluations) -> np.ndarray:
-    return over(split.right, split.groups).min(1)
+    return over_groups(split).min(1)
 
 
 def worst_inferred(split: Evaluations) -> np.ndarray:
@@ -59,17 +66,17 @@ def worst_inferred(split: Evaluations) -> np.ndarray:
 
 
 def group_average(split: Evaluations) -> np.ndarray:
-    return over(split.right, split.groups).mean(1)
+    return over_groups(split).mean(1)
 
 
 def few(split: Evaluations, share: float, seed: int) -> Evaluations:
     """A random `share` of the split, of at least one example a group."""
     rng = np.random.default_rng(seed)
     size = max(1, round(share * len(split.targets)))
-    first = [rng.choice(np.flatnonzero(split.groups == group)) for group in np.unique(split.groups)]
+    first = np.unique([rng.choice(np.flatnonzero(members)) for members in split.members.T if members.any()])
     rest = rng.permutation(np.setdiff1d(np.arange(len(split.targets)), first))
     rows = np.concatenate([first, rest[: max(0, size - len(first))]])
-    return Evaluations(split.right[:, rows], split.targets[rows], split.groups[rows])
+    return Evaluations(split.right[:, rows], split.targets[rows], split.members[rows])
 
 
 Rule = Callable[[Evaluations, Evaluations, float, int], int]
@@ -92,9 +99,9 @@ def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
     """The epochs whose logits of the split a run kept, and how right they were."""
     files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
     with np.load(directory / "predictions" / f"{split}.npz") as saved:
-        targets, groups, inferred = saved["targets"], saved["groups"], saved.get("inferred")
+        targets, members, inferred = saved["targets"], members_of(saved), saved.get("inferred")
     right = np.array([np.load(files[epoch]).argmax(1) == targets for epoch in sorted(files)])
-    return sorted(files), Evaluations(right, targets, groups, inferred)
+    return sorted(files), Evaluations(right, targets, members, inferred)
 
 
 # Of what test metric a table has a column.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
+from imbalance.methods.batch import Inputs
 
 if TYPE_CHECKING:
     from imbalance.inference import TrainedModel
@@ -48,6 +49,10 @@ def export(model: "TrainedModel", path: Path) -> None:
     """
     if path.suffix not in WRITERS:
         raise BadInput(f"{path}: ends in none of {', '.join(WRITERS)}, which say in what format to export")
+    if model.about.get("vocabulary") and path.suffix != ".safetensors":
+        raise BadInput(
+            f"{path}: a model of texts takes tokens, not texts, in other programs; .safetensors has its weights"
+        )
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     if path.is_dir():  # before it takes long
         raise BadInput(f"{path}: is a folder; name a file")
@@ -69,8 +74,11 @@ def export(model: "TrainedModel", path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def examples(model: "TrainedModel", number: int) -> Tensor:
-    """(number, *input_shape) of inputs as the data set had them, at random."""
+def examples(model: "TrainedModel", number: int) -> Inputs:
+    """(number, *input_shape) of inputs as the data set had them, at random; (number, 7) of tokens."""
+    if vocabulary := model.about.get("vocabulary"):
+        tokens = torch.randint(vocabulary, (number, 7), generator=torch.Generator().manual_seed(number))
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     random, shape = torch.Generator().manual_seed(number), (number, *model.input_shape)
     if model.about["uint8"]:
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)

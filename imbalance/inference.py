@@ -5,13 +5,14 @@ inputs before the model saw them. With those two files a model can be used where
 """
 
 import csv
+import functools
 import json
 import pickle
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +26,15 @@ from imbalance.data.decode import Recipe, decode, pixels_of
 from imbalance.data.encoding import transform
 from imbalance.data.folder import images_in
 from imbalance.data.splits import pixel_normaliser
+from imbalance.data.tokenizers import from_json
+from imbalance.data.tokens import of_texts
 from imbalance.errors import BadInput
+from imbalance.methods.batch import Inputs
 from imbalance.models import MODELS
 from imbalance.schema import build, own_module
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 FORMAT = 1  # of model.json
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")
@@ -42,7 +49,8 @@ def description(config: ConfigDict, dataset: Dataset, network: nn.Module) -> dic
         "model": section or dict(config.model),
         "dtype": config.trainer.dtype,
         "input_shape": dataset.input_shape,
-        "uint8": not dataset.train.inputs.is_floating_point(),  # images, normalised by the next two
+        "vocabulary": dataset.vocabulary,  # tokens of texts; 0 for other inputs
+        "uint8": not (dataset.train.inputs.is_floating_point() or dataset.vocabulary),  # images, normalised by these:
         "mean": dataset.mean,
         "std": dataset.std,
         "classes": dataset.class_names,
@@ -93,7 +101,8 @@ class TrainedModel:
         Args:
             examples: paths of image files, or one; Pillow images, or one; an array or tensor (N, *input_shape), or one
                 example, of uint8 where the model was trained on images and of floats where not, neither of them
-                normalised; or, for a model of columns, a data frame or a mapping of columns.
+                normalised; for a model of columns, a data frame or a mapping of columns; for a model of texts, texts, or
+                one, or such a table of them: where it was trained on pairs, tuples of two.
             batch_size: what the device takes at once; it changes the time alone.
 
         Raises:
@@ -109,24 +118,30 @@ class TrainedModel:
             yield self.logits(batch).float().softmax(1).cpu()
 
     @torch.inference_mode()
-    def logits(self, batch: Tensor) -> Tensor:
+    def logits(self, batch: Inputs) -> Tensor:
         """(B, K), on the model's device, of inputs as its data set had them (`inputs` of `imbalance.data.Split`)."""
         return self.network(self.normalised(batch))
 
     @torch.inference_mode()
-    def features(self, batch: Tensor) -> Tensor:
+    def features(self, batch: Inputs) -> Tensor:
         """(B, D), what the last layer sees of them."""
         return self.network.features(self.normalised(batch))
 
-    def normalised(self, batch: Tensor) -> Tensor:
+    def normalised(self, batch: Inputs) -> Inputs:
         """What the network takes, on its device."""
+        if isinstance(batch, Mapping):
+            return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)
         if not self.about["uint8"]:
             return batch.to(self.dtype)
         return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
 
-    def batches(self, examples: Any, size: int) -> Iterator[Tensor]:
+    def batches(self, examples: Any, size: int) -> Iterator[Inputs]:
         """`examples` as the model's data set had its own, on the CPU."""
+        if self.about["preprocessing"].get("kind") == "texts":
+            tokens = of_texts(self.texts(examples), self.tokenizer)
+            yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
+            return
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
         if isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names"):
@@ -136,6 +151,26 @@ class TrainedModel:
                 yield torch.from_numpy(np.stack([self.pixels(example) for example in examples[start : start + size]]))
         else:
             yield from self.of_array(examples).split(size)
+
+    @functools.cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """That of a model of texts."""
+        return from_json(self.about["preprocessing"]["tokenizer"])
+
+    def texts(self, examples: Any) -> list[str] | list[tuple[str, str]]:
+        """Texts, or pairs of them, of what `predict` is given."""
+        names = self.about["preprocessing"]["columns"]
+        if isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names"):
+            columns = examples if isinstance(examples, Columns) else of_frame(examples)
+            found = [columns.text(name).tolist() for name in names]
+            return found[0] if len(names) == 1 else list(zip(*found))
+        one = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
+        examples = [examples] if one else list(examples)
+        for row, example in enumerate(examples):
+            parts = (example,) if len(names) == 1 else example
+            if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
+                raise BadInput(f"example {row} is {type(example).__name__}; this model takes {self.wanted()}")
+        return examples if len(names) == 1 else [tuple(pair) for pair in examples]
 
     def of_columns(self, frame: Any) -> Tensor:
         """(N, D) of a data frame, a mapping of columns, or what `read_columns` makes of a file."""
@@ -186,6 +221,10 @@ class TrainedModel:
     def wanted(self) -> str:
         """What `predict` takes, for messages."""
         kind = self.about["preprocessing"].get("kind")
+        if kind == "texts":
+            names = self.about["preprocessing"]["columns"]
+            what = "texts" if len(names) == 1 else "pairs of texts"
+            return f"{what}, or tables with {'a column' if len(names) == 1 else 'columns'} {', '.join(names)}"
         if kind == "columns":
             features = self.about["preprocessing"]["features"]
             names = [column["column"] for column in (*features["numeric"], *features["categorical"])]
@@ -221,7 +260,8 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     """
     about, state = read(Path(run_directory))
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
-    network = build(MODELS, section, input_shape=about["input_shape"], num_classes=len(about["classes"]))
+    shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
+    network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
     try:
         # A method may have trained more than it evaluates, such as a second network.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
@@ -309,10 +349,12 @@ def found_files(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Pa
             images += inside
         else:
             (tables if file.is_dir() or file.suffix.lower() in TABLES else images).append(file)
+    if images and model.about["preprocessing"].get("kind") == "texts":
+        raise BadInput(f"{images[0]}: this model takes {model.wanted()}: files that end in {', '.join(TABLES)}")
     if images:
         yield None, images
     for file in tables:
-        if model.about["preprocessing"].get("kind") == "columns":
+        if model.about["preprocessing"].get("kind") in ("columns", "texts"):
             yield file, read_columns(file, model.about["preprocessing"]["delimiter"])
         else:
             columns = read_columns(file)

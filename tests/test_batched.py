@@ -327,4 +327,9 @@ def test_transposed_layers_compute_the_same():
 
 def test_every_model_without_a_state_of_its_own_is_batched():
     """A new model that keeps no statistics and draws no random numbers should be looked at here."""
-    assert {name for name, model in MODELS.items() if tags_of(model).batched} == {"linear", "mlp", "convnet"}
+    assert {name for name, model in MODELS.items() if tags_of(model).batched} == {
+        "linear",
+        "mlp",
+        "convnet",
+        "bag_of_embeddings",
+    }

@@ -29,6 +29,9 @@ FAMILIES = {
     "gaussian": METHOD,
     "medmnist": METHOD,
     "table": METHOD,
+    "civilcomments": METHOD | {"sampler", "objective"},
+    "multinli": METHOD | {"sampler", "objective"},
+    "text_small": METHOD | {"sampler", "objective", "optim", "head"},
     "waterbirds": METHOD | BY_GROUP | {"groups", "sampler", "mix", "objective", "model", "optim", "head", "data.augment", "trainer.epochs",
                             "trainer.batch_size", "callbacks.select"},
 }  # fmt: skip

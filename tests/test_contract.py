@@ -102,6 +102,7 @@ EXAMPLES = {
 # The models that need images larger than these; batch normalisation sees one part, and is refused in many processes.
 LARGER = {"convnet", "lenet", "resnet18", "resnet34", "resnet50", "resnet20", "resnet32", "torchvision", "timm"}
 LARGER |= {"transformers_vision", "pretrained"}  # the latter of a run, which it needs
+LARGER |= {"bag_of_embeddings", "transformer", "encoder"}  # whose inputs are texts: tests/test_text.py
 LARGER |= {f"{name}_cosine" for name in LARGER} | {"linear_cosine"}  # whose one setting has one value
 # Other settings than twice the example's, where that is none.
 OTHERS = {

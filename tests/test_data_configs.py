@@ -18,6 +18,9 @@ DATASETS = (
     "table",
     "folder",
     "arrays",
+    "text_small",
+    "civilcomments",
+    "multinli",
     "features",
 )
 
@@ -27,7 +30,7 @@ DATASETS = (
 def test_every_data_set_has_its_three_configs(dataset, method):
     (path,) = (path for path in FILES if path.stem == f"{dataset}_{method}")
     config = validate(load(path))
-    assert config.data.name == dataset
+    assert config.data.name == dataset.removesuffix("_small")
     assert config.loss.name == ("poly" if method == "poly" else "cross_entropy")
     assert config.weights.name == ("uniform" if method == "erm" else "importance")
     assert f"--config=configs/{path.name}" in path.read_text()

@@ -128,7 +128,7 @@ def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_pa
 
 
 def test_groups_have_means_over_seeds_and_intervals_over_test_examples(work_dir, tmp_path):
-    of_groups = report.summarise_groups(report.by_config(collect(work_dir)))
+    of_groups = report.summarise_groups(report.by_config(collect(work_dir)), work_dir)
     own = str(load(ROOT / "configs" / "digits_ce.py").optim.lr)
     found = {(row["optim.lr"], row["test group"]): row for row in report.as_text(of_groups)}
     assert len(found) == 2 * 4  # two groups that there are examples of, the worst of them and their mean

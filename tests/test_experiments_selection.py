@@ -39,8 +39,9 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
     right[1, [*range(4), *range(8, 12)]] = True  # groups at 2/3, 0, 1
     right[2, [*range(4), 6, *range(8, 12)]] = True  # best balanced and 2/3, 1/2, 1
     right[3, [*range(5), 6, 7, 8, 9, 10]] = True  # best worst group: 5/6, 1, 3/4
-    val = Evaluations(right, targets, groups, inferred=groups)
-    test = Evaluations(right[::-1], targets, groups)
+    members = groups[:, None] == np.arange(3)
+    val = Evaluations(right, targets, members, inferred=groups)
+    test = Evaluations(right[::-1], targets, members)
     chosen = {name: rule(val, test, 0.5, 0) for name, _, rule in RULES}
     assert chosen["last"] == 4 and chosen["best worst group"] == 3 and chosen["oracle"] == 1
     assert chosen["best worst inferred group"] == 3
@@ -52,11 +53,11 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
 
 def test_few_labels_are_few_of_every_group_and_the_same_for_a_seed():
     groups = np.array([0] * 90 + [1] * 9 + [2])
-    split = Evaluations(np.tile(np.arange(100), (1, 1)), groups, groups)
+    split = Evaluations(np.tile(np.arange(100), (1, 1)), groups, np.eye(3, dtype=bool)[groups])
     found = few(split, 0.1, 3)
-    assert len(found.groups) == 10 and set(found.groups) == {0, 1, 2}
+    assert len(found.members) == 10 and found.members.any(0).all()
     assert len(set(found.right[0])) == 10 and (found.right == few(split, 0.1, 3).right).all()
-    assert len(few(split, 0.01, 0).groups) == 3
+    assert len(few(split, 0.01, 0).members) == 3
 
 
 @pytest.mark.parametrize(("name", "labels", "rule"), RULES)
@@ -67,7 +68,9 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
     def moves(split: str, field: str) -> bool:
         for seed in range(20):
             splits = [
-                Evaluations(rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), rng.integers(0, 3, 60))
+                Evaluations(
+                    rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), np.eye(3, dtype=bool)[rng.integers(0, 3, 60)]
+                )
                 for _ in range(2)
             ]
             before, i = rule(*splits, 0.3, seed), ("val", "test").index(split)
@@ -77,7 +80,7 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         return False
 
     assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
-    assert moves("val", "groups") == ("val groups" in labels) and moves("test", "groups") == ("test groups" in labels)
+    assert moves("val", "members") == ("val groups" in labels) and moves("test", "members") == ("test groups" in labels)
     assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
 
 

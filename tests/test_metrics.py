@@ -12,7 +12,16 @@ from sklearn.metrics import (
 )
 
 from imbalance.errors import BadInput
-from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES, Counts, check_labels, compute, count
+from imbalance.judge.metrics import (
+    OF_A_CLASS,
+    SUMMARIES,
+    Counts,
+    check_labels,
+    check_metric_name,
+    compute,
+    count,
+    over_which,
+)
 
 
 def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts, train_class_counts=None):
@@ -97,3 +106,42 @@ def test_a_metric_of_an_unknown_class_or_group_is_refused():
     for name in ("val/recall/cat on sofa", "val/group_accuracy/cat"):
         with pytest.raises(BadInput, match="this data set has cat"):
             check_labels("score", name, ["cat"], ["cat on sofa"])
+
+
+def test_evaluation_groups_may_overlap_and_leave_some_out():
+    """By brute force over masks; what is over the groups of training is told apart, and the counts of parts add up."""
+    rng = np.random.default_rng(0)
+    targets, predictions, groups = (rng.integers(2, size=300) for _ in range(3))
+    members = rng.random((300, 5)) < (0.5, 0.3, 0.1, 0.02, 0.0)
+    assert (members.sum(1) == 0).any() and (members.sum(1) > 1).any()
+
+    def counted(rows):
+        given = (torch.from_numpy(a[rows]) for a in (predictions, targets, groups))
+        return count(*given, 2, 2, torch.from_numpy(members[rows]))
+
+    parts = [counted(slice(0, 100)), counted(slice(100, 300))]
+    counts = Counts(*(a + b for a, b in zip(*parts)))
+    values = compute(counts, "ab", ["g0", "g1"], [9, 9], [30, 10], [f"e{i}" for i in range(5)])
+    right = predictions == targets
+    of_each = {f"e{i}": right[members[:, i]].mean() for i in range(4)}
+    assert {e: values[f"group_accuracy/{e}"] for e in of_each} == pytest.approx(of_each)
+    assert np.isnan(values["group_accuracy/e4"])
+    assert values["worst_group_accuracy"] == pytest.approx(min(of_each.values()))
+    assert values["group_balanced_accuracy"] == pytest.approx(np.mean([*of_each.values()]))
+    of_training = [right[groups == g].mean() for g in range(2)]
+    assert [values[f"training_group_accuracy/g{g}"] for g in range(2)] == pytest.approx(of_training)
+    assert values["worst_training_group_accuracy"] == pytest.approx(min(of_training))
+    assert values["training_group_balanced_accuracy"] == pytest.approx(np.mean(of_training))
+    assert values["adjusted_accuracy"] == pytest.approx(0.75 * of_training[0] + 0.25 * of_training[1])
+    assert over_which({f"val/{key}": value for key, value in values.items()}, "val") == "5 evaluation groups"
+
+
+def test_a_metric_of_training_groups_is_for_data_that_have_others():
+    check_metric_name("score", "val/worst_training_group_accuracy")
+    check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"], ["e"])
+    check_labels("score", "val/training_group_accuracy/g", "ab", ["g"], ["e"])
+    check_labels("score", "val/group_accuracy/e", "ab", ["g"], ["e"])
+    with pytest.raises(BadInput, match="no evaluation groups: 'val/worst_group_accuracy' is of its groups"):
+        check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"])
+    with pytest.raises(BadInput, match="this data set has e"):
+        check_labels("score", "val/group_accuracy/g", "ab", ["g"], ["e"])

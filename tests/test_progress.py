@@ -87,12 +87,13 @@ def test_the_line_on_an_evaluation(time):
             f"{split}/balanced_accuracy": balanced,
             f"{split}/worst_group_accuracy": worst,
         }
+        values |= {f"{split}/group_accuracy/{group}": worst for group in "abc"}
         values |= {f"{split}/accuracy": 0.99, f"{split}/worst_class_recall": 0.98}
     run = Progress()
     clock = Clock(run, checkpoint_minutes=10)
     time.now += 60
     run.step = 1500
     assert console.evaluation(values, 4, clock) == (
-        "epoch 2/4 | step 1,500 | train loss 0.5123 balanced 87.5 worst_group 50.0 | val loss 0.7 balanced 25.0 "
-        "worst_group - | 25.0 steps/s, 1m00s left"
+        "epoch 2/4 | step 1,500 | train loss 0.5123 balanced 87.5 worst of 3 groups 50.0 | "
+        "val loss 0.7 balanced 25.0 worst of 3 groups - | 25.0 steps/s, 1m00s left"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imbalance.judge.scores import probabilities, reliability
+from imbalance.judge.scores import members_of, probabilities, reliability
 
 from ..collect import Row
 from ..runs import readable_evaluations, summary_of
@@ -134,13 +134,15 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     probability = probabilities(saved["logits"])
     predicted, confidence = probability.argmax(1), probability.max(1)
     wrong = predicted != saved["targets"]
-    totals = np.bincount(saved["groups"], minlength=len(groups))
-    errors = np.bincount(saved["groups"][wrong], minlength=len(groups))
+    members = np.zeros((len(wrong), len(groups)), dtype=bool)
+    found = members_of(saved)
+    members[:, : found.shape[1]] = found
+    totals, errors = members.sum(0), members[wrong].sum(0)
     worst_first = [g for g in np.argsort(-errors / np.maximum(totals, 1), kind="stable") if errors[g]]
     each = max(1, min(ERRORS, most // max(1, len(worst_first))))
     found = []
     for g in worst_first[: max(1, most)]:
-        rows = np.flatnonzero((saved["groups"] == g) & wrong)
+        rows = np.flatnonzero(members[:, g] & wrong)
         surest = rows[np.argsort(-confidence[rows], kind="stable")][:each]
         examples = [
             {

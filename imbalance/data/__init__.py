@@ -9,6 +9,7 @@ from typing import Any
 from imbalance.data.arrays import arrays
 from imbalance.data.celeba import celeba, list_celeba
 from imbalance.data.cifar10 import cifar10
+from imbalance.data.civilcomments import civilcomments, list_civilcomments
 from imbalance.data.class_map import class_map, new_classes
 from imbalance.data.colored_digits import colored_digits
 from imbalance.data.decode import Preparation
@@ -21,9 +22,11 @@ from imbalance.data.given import as_dataset, given
 from imbalance.data.listing import dataset_of
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
+from imbalance.data.multinli import list_multinli, multinli
 from imbalance.data.population import check_population
 from imbalance.data.splits import Dataset, Labels, Split, normaliser
 from imbalance.data.table import list_table, table
+from imbalance.data.text import list_text, text
 from imbalance.data.waterbirds import list_waterbirds, waterbirds
 from imbalance.schema import build
 
@@ -42,12 +45,16 @@ DATASETS = {
     "folder": folder,
     "arrays": arrays,
     "features": features,
+    "text": text,
+    "civilcomments": civilcomments,
+    "multinli": multinli,
     "given": given,
     "class_map": class_map,
     "new_classes": new_classes,
 }
 # Of those that list files: what `imbalance data verify` goes through, without stopping at the first problem.
 LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
+CORPORA = {"text": list_text, "civilcomments": list_civilcomments, "multinli": list_multinli}  # the same of texts
 
 
 def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Preparation | None = None) -> Dataset:
@@ -65,4 +72,4 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
     return check_population(build(DATASETS, section, **given))
 
 
-__all__ = ["DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]
+__all__ = ["CORPORA", "DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

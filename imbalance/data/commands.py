@@ -135,20 +135,25 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
 def counts_of(dataset: Dataset) -> str:
     """Counts of every split, class and group, as a table."""
     lines = [*dataset.notes, ""] if dataset.notes else []
-    for kind in ("class", "group"):
-        if kind == "group" and dataset.group_names == dataset.class_names:
+    kinds = {
+        "class": lambda of, split: (of.class_names, of.class_counts(split)),
+        "group": lambda of, split: (of.group_names, of.group_counts(split)),
+        "evaluation group": lambda of, split: (of.evaluation_names, of.judged_counts(split)),
+    }
+    for kind, counted in kinds.items():
+        absent = {"group": dataset.group_names == dataset.class_names, "evaluation group": not dataset.evaluation_names}
+        if absent.get(kind):
             continue
         sources = {"train": dataset, "val": dataset.evaluated, "test": dataset.evaluated}
-        names = tuple(dict.fromkeys(name for of in sources.values() for name in getattr(of, f"{kind}_names")))
+        found = {split: counted(of, getattr(of, split)) for split, of in sources.items()}
+        names = tuple(dict.fromkeys(name for of_split, _ in found.values() for name in of_split))
         width = max(map(len, (*names, kind)))
         lines.append(f"{kind:{width}}" + "".join(f"{split:>10}" for split in SPLITS))
-        counts = {}
-        for split, of in sources.items():
-            found = getattr(of, f"{kind}_counts")(getattr(of, split)).tolist()
-            counts[split] = dict(zip(getattr(of, f"{kind}_names"), found))
+        counts = {split: dict(zip(of_split, numbers.tolist())) for split, (of_split, numbers) in found.items()}
         for name in names:
             cells = (f"{counts[split][name]:10,}" if name in counts[split] else f"{'-':>10}" for split in SPLITS)
             lines.append(f"{name:{width}}" + "".join(cells))
-        lines.append(f"{'all':{width}}" + "".join(f"{sum(counts[split].values()):10,}" for split in SPLITS))
+        if kind != "evaluation group":  # in which an example can be in several, or in none
+            lines.append(f"{'all':{width}}" + "".join(f"{sum(counts[split].values()):10,}" for split in SPLITS))
         lines.append("")
     return "\n".join(lines)

@@ -15,22 +15,27 @@ import torch
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
 
-PARTS = ("inputs", "targets", "groups", "rows")
+PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Of each split how many examples it has, and a hash each of its inputs, targets, groups and rows in the source; and
     one of the names. JSON can hold it. `dataset` is as it was loaded, on the CPU."""
     found: dict[str, Any] = {name: of_split(getattr(dataset, name)) for name in SPLITS}
-    names = json.dumps([dataset.class_names, dataset.group_names]).encode()
-    found["names"] = {"classes and groups": short_hash(names)}
+    names = [
+        dataset.class_names,
+        dataset.group_names,
+        *([dataset.evaluation_names] if dataset.evaluation_names else []),
+    ]
+    found["names"] = {"classes and groups": short_hash(json.dumps(names).encode())}
     if dataset.probe:
         found |= {f"new classes: {key}": value for key, value in digest(dataset.probe).items()}
     return found
 
 
 def of_split(split: Split) -> dict[str, Any]:
-    arrays = (split.checksums, split.targets.numpy(), split.groups.numpy(), split.indices.numpy())
+    arrays = [split.checksums, *(tensor.numpy() for tensor in (split.targets, split.groups, split.indices))]
+    arrays += [] if split.members is None else [split.members.numpy()]
     return {"examples": len(split)} | {
         part: short_hash(np.ascontiguousarray(array)) for part, array in zip(PARTS, arrays)
     }
@@ -59,9 +64,13 @@ def copies_in(dataset: Dataset) -> list[str]:
     splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
 
-    def pixels(i: int) -> torch.Tensor:
+    def content(i: int) -> list[torch.Tensor]:
         name, row = places[i]
-        return splits[name].inputs[row : row + 1]
+        inputs = splits[name].inputs[row : row + 1]
+        return [inputs] if isinstance(inputs, torch.Tensor) else list(inputs.values())
+
+    def equal(i: int, j: int) -> bool:
+        return all(map(torch.equal, content(i), content(j)))
 
     def place(i: int) -> str:
         name, row = places[i]
@@ -72,7 +81,7 @@ def copies_in(dataset: Dataset) -> list[str]:
 
     numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     labels = np.stack([joined("targets"), joined("groups")], 1)
-    return copies(joined("checksums"), numbers, labels, lambda i, j: torch.equal(pixels(i), pixels(j)), place)
+    return copies(joined("checksums"), numbers, labels, equal, place)
 
 
 def copies(

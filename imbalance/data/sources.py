@@ -78,6 +78,37 @@ SOURCES = {
         "list_attr_celeba.txt (75e246fa4810816ffd6ee81facbd244c) and list_eval_partition.txt "
         "(d32c9cbf5e040fd4025c592c306e6668), or both lists as .csv, into data_dir/celeba/, and run verify",
     ),
+    "civilcomments": Source(
+        "CC0 (the comments and their annotations, by Jigsaw and Conversation AI); cite Borkan et al., 2019, and WILDS",
+        (),
+        "the CodaLab bundle of WILDS may no longer work (pip install wilds; wilds.get_dataset('civilcomments', download=True) "
+        "tries it); put all_data_with_identities.csv into data_dir/civilcomments_v1.0/, and run verify: the counts identify "
+        "the published data",
+    ),
+    "multinli": Source(
+        "OANC, CC BY-SA 3.0 and CC BY 3.0 by part (see the paper); cite Williams, Nangia and Bowman, 2018",
+        (
+            File(
+                "multinli_1.0.zip",
+                (
+                    "https://cims.nyu.edu/~sbowman/multinli/multinli_1.0.zip",
+                    "https://nlp.stanford.edu/projects/snli/multinli_1.0.zip",
+                ),
+                "",
+                "multinli_1.0",
+            ),
+            File(
+                "multinli/metadata_random.csv",
+                (
+                    "https://raw.githubusercontent.com/kohpangwei/group_DRO/master/dataset_metadata/multinli/metadata_random.csv",
+                ),
+                "",
+                "",
+            ),
+        ),
+        "put multinli_1.0/ of https://cims.nyu.edu/~sbowman/multinli and metadata_random.csv of "
+        "https://github.com/kohpangwei/group_DRO into data_dir/multinli/, and run verify",
+    ),
     "cifar10": _cifar("10", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
     "cifar100": _cifar("100", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
     "fashion": Source(

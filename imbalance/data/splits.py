@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imbalance.data.augment import Augmentation
 from imbalance.data.store import Stored
+from imbalance.data.tokens import Tokens
 from imbalance.errors import BadInput
 from imbalance.schema import By
 from imbalance.seeds import derived_seed
@@ -25,21 +26,23 @@ CACHED_PIXELS = 2**19  # of float32, 2 MB
 class Split:
     """N examples.
 
-    inputs: (N, ...) floats, ready for the model, or (N, C, H, W) uint8, still to be normalised: a tensor, or images on
-        disk that are indexed like one.
+    inputs: (N, ...) floats, ready for the model, or (N, C, H, W) uint8, still to be normalised: a tensor, or images or
+        texts on disk that are indexed like one.
     targets, groups: (N,) int64.
     indices: (N,) int64, the examples' rows in the source: what a message or a saved prediction refers to.
     known: (N,) uint32, the `checksums` where they are known beforehand.
     inferred: (N,) int64, the groups that a method has found, which other methods then see in place of `groups`; None
         where none has.
+    members: (N, E) bool, the evaluation groups that each is in, several or none; None where they are the groups.
     """
 
-    inputs: Tensor | Stored
+    inputs: Tensor | Stored | Tokens
     targets: Tensor
     groups: Tensor
     indices: Tensor
     known: np.ndarray | None = None
     inferred: Tensor | None = None
+    members: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -52,7 +55,7 @@ class Split:
         """
         if self.known is not None:
             return self.known
-        if isinstance(self.inputs, Stored):
+        if isinstance(self.inputs, Stored | Tokens):
             return self.inputs.checksums[self.inputs.rows.numpy()]
         inputs = self.inputs.float() if self.inputs.dtype == torch.float64 else self.inputs
         rows = inputs.contiguous().view(len(inputs), -1).numpy()
@@ -73,26 +76,31 @@ class Split:
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
         layout = layout if self.inputs.dim() == 4 else torch.contiguous_format
         inputs = self.inputs.to(device, kind, memory_format=layout)
-        labels = (self.targets.to(device), self.groups.to(device), self.indices.to(device))
-        return Split(inputs, *labels, inferred=None if self.inferred is None else self.inferred.to(device))
+        labels = (self.targets, self.groups, self.indices)
+        further = dict(inferred=self.inferred, members=self.members)
+        further = {name: None if tensor is None else tensor.to(device) for name, tensor in further.items()}
+        return Split(inputs, *(tensor.to(device) for tensor in labels), **further)
 
     def subset(self, rows: Tensor) -> "Split":
         """The examples at `rows` of these."""
-        inputs = self.inputs.subset(rows) if isinstance(self.inputs, Stored) else self.inputs[rows]
+        inputs = self.inputs.subset(rows) if isinstance(self.inputs, Stored | Tokens) else self.inputs[rows]
         labels = (self.targets[rows], self.groups[rows], self.indices[rows])
-        return Split(inputs, *labels, inferred=None if self.inferred is None else self.inferred[rows])
+        further = dict(inferred=self.inferred, members=self.members)
+        return Split(inputs, *labels, **{k: None if tensor is None else tensor[rows] for k, tensor in further.items()})
 
 
 @dataclass(frozen=True)
 class Dataset:
     """The three splits and the names of their classes and groups.
 
+    evaluation_names: of the evaluation groups, where these are others than the groups that methods read: see `judged`.
     mean, std: per channel of uint8 inputs, as fractions of 255; empty for inputs that are floats.
     augmentations: what is done to training batches, see `imbalance.data.augment`.
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
         a new head is fitted, on whose val and test it is evaluated.
     probe_strength: the inverse of that head's L2 penalty.
     held_out: what a method keeps of the training examples for later, which are then not in train; see `hold_out`.
+    bucket: so many batches of an epoch are sorted by length together; see `imbalance.data.tokens.bucketed`.
     preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
         trained model keeps it: see `imbalance.inference`.
     inferred_names: of the groups in `Split.inferred`; empty where no method has found any.
@@ -104,6 +112,8 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
+    evaluation_names: tuple[str, ...] = field(default=(), kw_only=True)
+    bucket: int = field(default=0, kw_only=True)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
@@ -131,8 +141,8 @@ class Dataset:
         if not self.inferred_names:
             return self
         names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
-        splits = {name: replace(getattr(self, name), groups=getattr(self, name).seen) for name in names}
-        return replace(self, **splits, group_names=self.inferred_names)
+        splits = {name: replace(getattr(self, name), groups=getattr(self, name).seen, members=None) for name in names}
+        return replace(self, **splits, group_names=self.inferred_names, evaluation_names=())
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """The same, where `fraction` of each class of train is no longer in it but is `held_out`.
@@ -153,6 +163,16 @@ class Dataset:
         return len(self.group_names)
 
     @property
+    def judged(self) -> tuple[str, ...]:
+        """The names of the groups that it is evaluated by: its evaluation groups, or its groups where there are none."""
+        return self.evaluation_names or self.group_names
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are; 0 where inputs are no texts."""
+        return self.train.inputs.vocabulary if isinstance(self.train.inputs, Tokens) else 0
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.train.inputs.shape[1:])
 
@@ -164,6 +184,10 @@ class Dataset:
         """(G,) examples of each group in `split`, on the CPU."""
         return torch.bincount(split.on_cpu[1], minlength=self.num_groups)
 
+    def judged_counts(self, split: Split) -> Tensor:
+        """(E,) examples of each group that it is evaluated by, in `split`; an example may count several times, or not."""
+        return self.group_counts(split) if split.members is None else split.members.sum(0)
+
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
         """(N,) each example's class or group, and how many examples each class or group has in `split`, on the CPU."""
         if by == "class":
@@ -172,8 +196,9 @@ class Dataset:
 
 
 def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """From a batch as `dataset` has it to the model's input: floats as they are, uint8 images with mean 0, deviation 1."""
-    if dataset.train.inputs.is_floating_point():
+    """From a batch as `dataset` has it to the model's input: floats and tokens as they are, uint8 images with mean 0,
+    deviation 1."""
+    if dataset.train.inputs.is_floating_point() or dataset.vocabulary:
         return lambda batch: batch
     return pixel_normaliser(dataset.mean, dataset.std, device, dtype)
 

@@ -21,7 +21,7 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
     by_class = [name for name in read if name not in (*by_group, *by_inferred, "accuracy", "mcc")]
     found, seen = remarks(dataset), dataset.seen
     for kind, names, counts, metrics in (
-        ("group", evaluated.group_names, evaluated.group_counts(evaluated.val), by_group),
+        ("group", evaluated.judged, evaluated.judged_counts(evaluated.val), by_group),
         ("inferred group", seen.group_names, seen.group_counts(seen.val), by_inferred),
         ("class", evaluated.class_names, evaluated.class_counts(evaluated.val), by_class),
     ):

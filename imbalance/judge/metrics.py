@@ -1,6 +1,6 @@
 """From predictions to integer counts, and from counts to every metric."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,10 @@ SUMMARIES = (
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
     "g_mean", "mcc", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
+# Where a data set has evaluation groups apart from those it is trained with, what is over groups is over them, and these
+# are over the others.
+OF_TRAINING_GROUPS = ("worst_training_group_accuracy", "training_group_balanced_accuracy")
+OF_A_GROUP = ("group_accuracy", "training_group_accuracy")
 OF_A_CLASS = ("recall", "precision", "f1", "accuracy", "predicted")
 RANKINGS = ("auroc", "auprc")  # of scores (see `imbalance.judge.scores`), of which more is better, as of all the above
 SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}  # training images of a class
@@ -24,6 +28,7 @@ class Counts(NamedTuple):
 
     confusion: (K, K), confusion[target, prediction].
     grouped: (G, 2), examples of each group that were predicted wrongly and rightly.
+    judged: (E, 2), the same of evaluation groups; None where these are the groups.
 
     The full table over (group, target, prediction) would say no more that a metric here needs, and at a thousand
     classes and groups would take 8 GB.
@@ -31,13 +36,29 @@ class Counts(NamedTuple):
 
     confusion: Tensor
     grouped: Tensor
+    judged: Tensor | None = None
 
 
-def count(predictions: Tensor, targets: Tensor, groups: Tensor, num_classes: int, num_groups: int) -> Counts:
-    """Count (B,) predicted classes against (B,) targets and groups; int64, on the inputs' device."""
+def count(
+    predictions: Tensor,
+    targets: Tensor,
+    groups: Tensor,
+    num_classes: int,
+    num_groups: int,
+    members: Tensor | None = None,
+) -> Counts:
+    """Count (B,) predicted classes against (B,) targets and groups; int64, on the inputs' device.
+
+    Args:
+        members: (B, E) bool, the evaluation groups of each; None where these are the groups.
+    """
     confusion = torch.bincount(targets * num_classes + predictions, minlength=num_classes**2)
     grouped = torch.bincount(groups * 2 + (predictions == targets), minlength=num_groups * 2)
-    return Counts(confusion.view(num_classes, num_classes), grouped.view(num_groups, 2))
+    judged = None
+    if members is not None:
+        right = predictions == targets
+        judged = torch.stack([(members & of_kind[:, None]).sum(0) for of_kind in (~right, right)], dim=1)
+    return Counts(confusion.view(num_classes, num_classes), grouped.view(num_groups, 2), judged)
 
 
 def compute(
@@ -46,8 +67,12 @@ def compute(
     group_names: Sequence[str],
     train_class_counts: Sequence[int],
     train_group_counts: Sequence[int],
+    evaluation_names: Sequence[str] = (),
 ) -> dict[str, float]:
     """Every metric of `counts`, as fractions.
+
+    Where there are evaluation groups, `evaluation_names`, apart from the groups of training, all that is said of groups
+    is over the evaluation groups, but for `adjusted_accuracy` and OF_TRAINING_GROUPS.
 
     - `recall/<class>`, `precision/<class>`, `f1/<class>` and `accuracy/<class>` (of "is it this class?", one against
       the rest), `predicted/<class>`, the share of predictions that name it, `group_accuracy/<group>`;
@@ -64,7 +89,8 @@ def compute(
     means and of "worst".
     """
     confusion = counts.confusion.cpu().numpy()
-    wrong, right = counts.grouped.cpu().numpy().astype(np.float64).T
+    grouped = counts.grouped.cpu().numpy().astype(np.float64)
+    judged = grouped if counts.judged is None else counts.judged.cpu().numpy().astype(np.float64)
     sums = (confusion.diagonal(), confusion.sum(1), confusion.sum(0))
     hits, support, predicted = (values.astype(np.float64) for values in sums)
     total = support.sum()
@@ -72,20 +98,20 @@ def compute(
         recall, precision = hits / support, hits / predicted
         f1 = 2 * hits / (support + predicted)
         accuracy = (total - support - predicted + 2 * hits) / total
-        group_accuracy = right / (wrong + right)
+        of_training, group_accuracy = grouped[:, 1] / grouped.sum(1), judged[:, 1] / judged.sum(1)
         overall, predicted_share = hits.sum() / total, predicted / total
         # Of the confusion matrix's integers: the covariances of targets and predictions as one-hot vectors, times n².
         spreads = (total**2 - support @ support) * (total**2 - predicted @ predicted)
         mcc = (hits.sum() * total - support @ predicted) / np.sqrt(spreads)
     train_class_counts = np.asarray(train_class_counts)
-    shares = np.asarray(train_group_counts, dtype=np.float64) * ~np.isnan(group_accuracy)
+    shares = np.asarray(train_group_counts, dtype=np.float64) * ~np.isnan(of_training)
     metrics = {
         "accuracy": overall,
         "balanced_accuracy": _over_present(np.mean, recall),
         "worst_class_recall": _over_present(np.min, recall),
         "worst_group_accuracy": _over_present(np.min, group_accuracy),
         "group_balanced_accuracy": _over_present(np.mean, group_accuracy),
-        "adjusted_accuracy": np.nansum(shares * group_accuracy) / shares.sum() if shares.any() else np.nan,
+        "adjusted_accuracy": np.nansum(shares * of_training) / shares.sum() if shares.any() else np.nan,
         "g_mean": _over_present(_geometric_mean, recall),
         "mcc": mcc,
     }
@@ -94,7 +120,11 @@ def compute(
         metrics[f"{shots}_shot_accuracy"] = _over_present(np.mean, recall[of_shots])
     for name, values in zip(OF_A_CLASS, (recall, precision, f1, accuracy, predicted_share), strict=True):
         metrics |= {f"{name}/{label}": value for label, value in zip(class_names, values, strict=True)}
-    metrics |= {f"group_accuracy/{label}": value for label, value in zip(group_names, group_accuracy, strict=True)}
+    names = evaluation_names or group_names
+    metrics |= {f"group_accuracy/{label}": value for label, value in zip(names, group_accuracy, strict=True)}
+    if evaluation_names:
+        metrics |= zip(OF_TRAINING_GROUPS, (_over_present(reduce, of_training) for reduce in (np.min, np.mean)))
+        metrics |= {f"training_group_accuracy/{g}": value for g, value in zip(group_names, of_training, strict=True)}
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -108,8 +138,8 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
         return
     split, _, metric = name.partition("/")
     kind, _, label = metric.partition("/")
-    of_one = label and kind in (*OF_A_CLASS, "group_accuracy", *RANKINGS)
-    if split != "val" or not (metric in (*SUMMARIES, *RANKINGS) or of_one):
+    of_one = label and kind in (*OF_A_CLASS, *OF_A_GROUP, *RANKINGS)
+    if split != "val" or not (metric in (*SUMMARIES, *RANKINGS, *OF_TRAINING_GROUPS) or of_one):
         raise BadInput(
             f"config.{key}: {name!r} given; valid: val/ and one of {', '.join((*SUMMARIES, *RANKINGS))}, "
             f"{', '.join(f'{kind}/<class>' for kind in (*OF_A_CLASS, *RANKINGS))}, group_accuracy/<group>"
@@ -122,12 +152,29 @@ def reads_scores(name: str) -> bool:
     return name.partition("/")[2].partition("/")[0] in RANKINGS
 
 
-def check_labels(key: str, name: str, class_names: Sequence[str], group_names: Sequence[str]) -> None:
-    """Raise `BadInput` unless the class or group in a metric's name is one that the data set has."""
+def check_labels(
+    key: str, name: str, classes: Sequence[str], groups: Sequence[str], judged: Sequence[str] = ()
+) -> None:
+    """Raise `BadInput` unless the class or group in a metric's name is one that the data set has.
+
+    Args:
+        judged: its evaluation groups, where they are not its groups.
+    """
     kind, _, label = name.partition("/")[2].partition("/")
-    names = group_names if kind == "group_accuracy" else class_names
+    if not judged and kind in (*OF_TRAINING_GROUPS, "training_group_accuracy"):
+        instead = name.replace("worst_training_", "worst_").replace("training_group", "group")
+        raise BadInput(
+            f"config.{key}: {name!r} given; this data set has no evaluation groups: {instead!r} is of its groups"
+        )
+    names = {"group_accuracy": judged or groups, "training_group_accuracy": groups}.get(kind, classes)
     if label and label not in names:
         raise BadInput(f"config.{key}: {name!r} given; this data set has {', '.join(names)}")
+
+
+def over_which(metrics: Mapping[str, float], split: str) -> str:
+    """Over which groups the metrics of a split are: `8 groups`, `16 evaluation groups`."""
+    number = sum(key.startswith(f"{split}/group_accuracy/") for key in metrics)
+    return f"{number} {'evaluation ' if f'{split}/{OF_TRAINING_GROUPS[0]}' in metrics else ''}groups"
 
 
 def _geometric_mean(values: np.ndarray) -> float:

@@ -5,7 +5,7 @@ scikit-learn's definition where there is one. What is not defined (the AUROC of 
 others) is nan.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +138,13 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
         "ece_equal_mass": ece(probability, targets, equal_mass=True),
         **of_each,
     }
+
+
+def members_of(saved: Mapping[str, Array]) -> Array:
+    """(N, G) bool, of predictions/<split>.npz: each example's evaluation groups, or its group where there are none."""
+    if "members" in saved:
+        return saved["members"]
+    return saved["groups"][:, None] == np.arange(saved["groups"].max(initial=-1) + 1)
 
 
 def by_group(

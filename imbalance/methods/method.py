@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.methods.batch import Batch, Loss
+from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.tags import Tags
 
 Environments = Literal["group", "attribute"]
@@ -82,7 +82,7 @@ def as_objective(function: Callable[..., Tensor]) -> Objective:
 class WithFeatures(nn.Sequential):
     """A model that in training returns logits and features. Its parameters are called as they were."""
 
-    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs) -> Tensor | tuple[Tensor, Tensor]:
         features = self.features(inputs)
         logits = self.head(features)
         return (logits, features.flatten(1)) if self.training else logits

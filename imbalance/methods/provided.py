@@ -124,7 +124,7 @@ PROVIDED = {
     "mix": _OF_A_RUN | {"generator"},  # where targets and groups are those of a batch
     "loss": _OF_A_RUN,
     "objective": _OF_A_RUN,
-    "model": {"input_shape", "num_classes"},
+    "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": {"parameters"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _OF_A_RUN | {"head", "dataset", "features", "generator"},

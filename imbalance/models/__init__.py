@@ -8,10 +8,12 @@ from torch import nn
 
 from imbalance.data.decode import Preparation
 from imbalance.methods.tags import Tags, tags_of
+from imbalance.models.encoder import encoder
 from imbalance.models.pretrained import pretrained
 from imbalance.models.published import timm, torchvision, transformers_vision
 from imbalance.models.resnet import cifar_resnet, of_depth, resnet
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
+from imbalance.models.text import bag_of_embeddings, transformer
 from imbalance.schema import entry
 
 
@@ -35,6 +37,9 @@ LINEAR = {
     "timm": timm,
     "transformers_vision": transformers_vision,
     "pretrained": pretrained,
+    "bag_of_embeddings": bag_of_embeddings,
+    "transformer": transformer,
+    "encoder": encoder,
 }
 # Each also with a normalised head, as "mlp_cosine", "resnet32_cosine", …
 COSINE = {f"{name}_cosine": with_cosine_head(model) for name, model in LINEAR.items()}
@@ -51,8 +56,10 @@ __all__ = [
     "COSINE",
     "MODELS",
     "CosineLinear",
+    "bag_of_embeddings",
     "cifar_resnet",
     "convnet",
+    "encoder",
     "lenet",
     "linear",
     "mlp",
@@ -61,6 +68,7 @@ __all__ = [
     "resnet",
     "timm",
     "torchvision",
+    "transformer",
     "transformers_vision",
     "with_head",
 ]

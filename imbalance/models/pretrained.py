@@ -11,7 +11,7 @@ from imbalance.schema import Name, build, own_module
 
 
 def pretrained(
-    input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, pretrained: Name
+    input_shape: Sequence[int], vocabulary: int, num_classes: int, head: Head = nn.Linear, *, pretrained: Name
 ) -> nn.Sequential:
     """The network of a run that is done, of whatever model, with its features and a new last layer.
 
@@ -28,6 +28,11 @@ def pretrained(
             f"config.model.pretrained: the model of {pretrained} is of a module of one's own; name it in "
             "config.model.name, and let its function load the weights"
         )
+    if vocabulary != about.get("vocabulary", 0):
+        raise BadInput(
+            f"config.model.pretrained: {pretrained} was trained on {about.get('vocabulary', 0):,} tokens; this data set has "
+            f"{vocabulary:,}"
+        )
     if list(input_shape) != list(about["input_shape"]):
         raise BadInput(
             f"config.model.pretrained: {pretrained} was trained on inputs {tuple(about['input_shape'])}; this data set "
@@ -35,7 +40,8 @@ def pretrained(
         )
     section["name"] = section["name"].removesuffix("_cosine") + ("_cosine" if head is CosineLinear else "")
     blank = {"pretrained": ""} if "pretrained" in section else {}
-    network = build(MODELS, section | blank, input_shape=input_shape, num_classes=num_classes)
+    shape = dict(input_shape=input_shape, vocabulary=vocabulary, num_classes=num_classes)
+    network = build(MODELS, section | blank, **shape)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     try:
         network.features.load_state_dict(features)

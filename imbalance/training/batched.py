@@ -23,11 +23,12 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import pad
 
 from imbalance.config import experiment, first_run, flatten, tables, validate
 from imbalance.errors import Diverged, Interrupted
 from imbalance.margins import hard_margins
-from imbalance.methods.batch import Batch
+from imbalance.methods.batch import Batch, Inputs
 from imbalance.methods.tags import tags_of
 from imbalance.schema import asks, entry
 from imbalance.training import console, forensics, trackers
@@ -106,7 +107,7 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
         # Those that stand at the same step, more than one only where a crash came in between two saves, and whose inputs
         # have the same shape: a seed's draw of train decides how many categories there are to encode.
         def alike(member: Run) -> tuple:
-            return place(member), member.learner.dataset.input_shape
+            return place(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
@@ -247,7 +248,7 @@ class Stack:
         seeds = [member.config.seed for member in self.members]
         images = {seed: epoch.images for seed, epoch in zip(seeds, self.epochs)}  # one seed draws one batch
         batches = {seed: of_seed(places) for seed, of_seed in images.items()}
-        inputs = torch.stack([batches[seed] for seed in seeds])
+        inputs = stacked([batches[seed] for seed in seeds])
         labels = (of_all[:, places] for of_all in (self.targets, self.groups, self.weights, self.rows))
         return self.step(dict(zip(self.names, self.parameters)), self.of_losses, inputs, *labels)
 
@@ -297,6 +298,17 @@ class Stack:
             for group in learner.optimizer.param_groups:
                 group["lr"] = config.optim.lr * self.factor
         self.recorded = []
+
+
+def stacked(inputs: Sequence[Inputs]) -> Inputs:
+    """One tensor, or mapping of tensors, of those of M models; texts are padded (with masked zeros) to the longest."""
+    if isinstance(inputs[0], Tensor):
+        return torch.stack(inputs)
+    longest = max(of_one["attention_mask"].shape[1] for of_one in inputs)
+    return {
+        name: torch.stack([pad(of_one[name], (0, longest - of_one[name].shape[1])) for of_one in inputs])
+        for name in inputs[0]
+    }
 
 
 def clipped(gradients: Sequence[Tensor], limit: float) -> list[Tensor]:

@@ -12,7 +12,8 @@ from imbalance.judge.metrics import check_labels
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raise `BadInput` for a config whose metrics or parts of a batch the data do not have."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        check_labels(key, name, dataset.evaluated.class_names, dataset.evaluated.group_names)
+        evaluated = dataset.evaluated
+        check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
             f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "

@@ -6,7 +6,7 @@ from math import isnan
 from torch import device, nn
 
 from imbalance.data import Dataset
-from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES
+from imbalance.judge.metrics import OF_A_CLASS, SUMMARIES, over_which
 from imbalance.judge.scores import SCORE_SUMMARIES
 from imbalance.training.log import duration
 from imbalance.training.progress import Clock
@@ -20,6 +20,8 @@ def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
         lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")
         if of.group_names != of.class_names:
             lines.append(f"{'':13}  {_counts(of.group_names, of.group_counts(split))}")
+        if of.evaluation_names:
+            lines.append(f"{'':13}  evaluated: {_counts(of.evaluation_names, of.judged_counts(split))}")
     parameters = sum(p.numel() for p in model.parameters())
     return "\n".join([*lines, f"model {parameters:,} parameters on {device}"])
 
@@ -29,8 +31,8 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
-            shown = ("balanced_accuracy", "worst_group_accuracy")
-            found = (f"{name.removesuffix('_accuracy')} {_percent(values[f'{split}/{name}'])}" for name in shown)
+            shown = {"balanced": "balanced", f"worst of {over_which(values, split)}": "worst_group"}
+            found = (f"{words} {_percent(values[f'{split}/{name}_accuracy'])}" for words, name in shown.items())
             parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(found)}")
     rate = clock.steps_per_second()
     left = clock.seconds_left(values["epoch"], epochs)
@@ -45,25 +47,28 @@ def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) ->
 
 def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     """The tables of every class (and group) on val and test, and the score."""
-    width = max(map(len, (*dataset.class_names, *dataset.group_names)))
+    tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
+    if dataset.evaluation_names:
+        tables = {
+            "evaluation group": ("group_accuracy", dataset.evaluation_names),
+            "training group": ("training_group_accuracy", dataset.group_names),
+        }
+    width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.judged, *tables)))
     lines = []
     for split in ("val", "test"):
         defined = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
         overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in defined)
         lines += [
             "",
-            f"{split}: {', '.join(overall)}",
+            f"{split}, over {over_which(values, split)}: {', '.join(overall)}",
             f"  {'class':{width}}" + "".join(f"{kind:>11}" for kind in OF_A_CLASS),
         ]
         for name in dataset.class_names:
             row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in OF_A_CLASS)
             lines.append(f"  {name:{width}}" + "".join(row))
-        if dataset.group_names != dataset.class_names:
-            lines.append(f"  {'group':{width}}   accuracy")
-            lines += [
-                f"  {name:{width}}{_percent(values[f'{split}/group_accuracy/{name}']):>11}"
-                for name in dataset.group_names
-            ]
+        for what, (kind, names) in tables.items():
+            lines.append(f"  {what:{width}}   accuracy")
+            lines += [f"  {name:{width}}{_percent(values[f'{split}/{kind}/{name}']):>11}" for name in names]
     return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
 
 

@@ -158,18 +158,18 @@ def count_everywhere(
     learner: Learner, dataset: Dataset, split: Split, rows: Tensor, predictions: Tensor
 ) -> metrics.Counts:
     """Counts of the predictions that the processes made for their `rows` of a data set's split, added up."""
-    counts = metrics.count(
-        predictions, split.targets[rows], split.groups[rows], dataset.num_classes, dataset.num_groups
-    )
-    return metrics.Counts(*learner.accelerator.reduce(tuple(counts), reduction="sum"))
+    members = None if split.members is None else split.members[rows]
+    labels = split.targets[rows], split.groups[rows]
+    counts = metrics.count(predictions, *labels, dataset.num_classes, dataset.num_groups, members)
+    counted = tuple(table for table in counts if table is not None)
+    return metrics.Counts(*learner.accelerator.reduce(counted, reduction="sum"))
 
 
 def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
     """Every metric of `counts`."""
     class_counts, group_counts = dataset.class_counts(dataset.train), dataset.group_counts(dataset.train)
-    return metrics.compute(
-        counts, dataset.class_names, dataset.group_names, class_counts.tolist(), group_counts.tolist()
-    )
+    names = dataset.class_names, dataset.group_names
+    return metrics.compute(counts, *names, class_counts.tolist(), group_counts.tolist(), dataset.evaluation_names)
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imbalance.config import load, validate
 from imbalance.errors import BadInput, Diverged
 from imbalance.margins import soft_margins
+from imbalance.methods.batch import Inputs
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training import checkpoint
 from imbalance.training.evaluate import shortened
@@ -140,14 +141,15 @@ def first_not_finite_after(learner: Learner) -> str | None:
 
 
 @torch.no_grad()
-def trace_forward(learner: Learner, inputs: Tensor) -> dict[str, float]:
+def trace_forward(learner: Learner, inputs: Inputs) -> dict[str, float]:
     """The largest magnitude (nan, inf if there are any) of each parameter, of `inputs` and of each module's output.
 
     In the order in which they enter a forward pass in training mode.
     """
     model = learner.network
     found = {f"parameter {name}": _magnitude(parameter) for name, parameter in model.named_parameters()}
-    found["inputs"] = _magnitude(inputs)
+    named = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
+    found |= {name: _magnitude(tensor) for name, tensor in named.items()}
 
     def note(name: str):
         def hook(module: nn.Module, _, output: Any) -> None:

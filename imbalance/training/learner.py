@@ -16,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from imbalance.config import first_run
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
+from imbalance.data.tokens import bucketed
+from imbalance.errors import BadInput
 from imbalance.memory import available_memory
 from imbalance.methods.groups import GROUPS, with_environments
 from imbalance.methods.heads import HEADS
@@ -28,7 +30,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.tags import tags_of
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.schema import bind, build, entry
+from imbalance.schema import asks, bind, build, entry
 from imbalance.seeds import derived_seed, generator
 from imbalance.training.budget import MemoryBudget
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -107,11 +109,16 @@ def make_learner(
     of_train = vars(given)
 
     draw = bind(SAMPLERS, config.sampler, **of_train)
+    lengths = dataset.train.inputs.lengths if dataset.bucket else None
     annealed = "epoch" in inspect.signature(draw).parameters
 
     def sampler(epoch: int) -> Tensor:
         chooser = generator(config.seed, "sampler", epoch)
-        return draw(generator=chooser, **(dict(epoch=epoch) if annealed else {}))
+        order = draw(generator=chooser, **(dict(epoch=epoch) if annealed else {}))
+        if not dataset.bucket:
+            return order
+        chooser = generator(config.seed, "buckets", epoch)
+        return bucketed(order, lengths, config.trainer.batch_size, dataset.bucket, chooser)
 
     weigh = bind(WEIGHTS, config.weights, **of_train)
     scheduled = "epoch" in inspect.signature(weigh).parameters
@@ -123,10 +130,13 @@ def make_learner(
     loss = build(LOSSES, config.loss, **of_train).to(device)
     objective = as_objective(build(OBJECTIVES, config.objective, **of_train)).to(device)
 
+    check_inputs(config, dataset)
     torch.manual_seed(config.seed)
-    make = partial(build, MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
+    make = partial(build, MODELS, config.model, architecture=None, **shape)
     with MemoryBudget("config.model", available_memory()):
         model = objective.network(make)
+    check_lengths(model, dataset)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
     if config.trainer.compile:
         compile_graphs(model, objective)
@@ -167,6 +177,32 @@ def compile_graphs(model: nn.Module, objective: Objective) -> None:
     """
     model.compile()
     objective.terms, objective.value = torch.compile(objective.terms), torch.compile(objective.value)
+
+
+def check_inputs(config: ConfigDict, dataset: Dataset) -> None:
+    """Raise `BadInput` where the model, or what mixes its inputs, is not for what the data set has."""
+    for_texts, texts = "vocabulary" in asks(entry(MODELS, config.model.name)), dataset.vocabulary > 0
+    if for_texts != texts and config.model.name != "pretrained":  # which is whatever its run was
+        others = [
+            name for name, model in MODELS.items() if ("vocabulary" in asks(model)) == texts and name != "pretrained"
+        ]
+        raise BadInput(
+            f"config.model.name: {config.model.name!r} takes {'texts' if for_texts else 'no texts'}, and this data set has "
+            f"{'texts' if texts else 'none'}; for it there are {', '.join(others)}"
+        )
+    if texts and config.mix.name != "none":
+        raise BadInput(f"config.mix.name: {config.mix.name!r} given; texts cannot be mixed, use 'none'")
+
+
+def check_lengths(model: nn.Module, dataset: Dataset) -> None:
+    """Raise `BadInput` for texts that are longer than what the model has places for."""
+    positions = [module.positions for module in model.modules() if hasattr(module, "positions")]
+    if positions and dataset.vocabulary:
+        longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
+        if longest > min(positions):
+            raise BadInput(
+                f"config.data.max_tokens: texts have up to {longest} tokens; config.model.pretrained has {min(positions)} places"
+            )
 
 
 def make_mixing(

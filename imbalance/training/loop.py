@@ -290,7 +290,13 @@ def finish(run: Run) -> dict[str, Any]:
             values |= measure_scores(learner.dataset.evaluated, name, logits)
         if log.writes:
             split = getattr(learner.dataset.evaluated, name)
-            labels = ("targets", "groups", "indices", *(["inferred"] if learner.dataset.inferred_names else []))
+            extra = {"inferred": split.inferred, "members": split.members}
+            labels = (
+                "targets",
+                "groups",
+                "indices",
+                *(name for name, of_split in extra.items() if of_split is not None),
+            )
             of_split = {key: getattr(split, key)[: len(logits)] for key in labels}
             log.predictions(name, logits=logits, **of_split, **beside(config, learner, split))
     if log.writes:
@@ -360,7 +366,16 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         "interpolation_epoch": progress.interpolation_epoch or None,
         "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
         "classes": {name: named(of.class_counts(getattr(of, name)), of.class_names) for name, of in sources.items()},
-        "groups": {name: named(of.group_counts(getattr(of, name)), of.group_names) for name, of in sources.items()},
+        "groups": {name: named(of.judged_counts(getattr(of, name)), of.judged) for name, of in sources.items()},
+        **(
+            {
+                "training_groups": {
+                    n: named(of.group_counts(getattr(of, n)), of.group_names) for n, of in sources.items()
+                }
+            }
+            if dataset.evaluated.evaluation_names
+            else {}
+        ),
         "seconds": progress.seconds,
         "together": progress.together,
         "processes": learner.accelerator.num_processes,

@@ -36,7 +36,7 @@ class Epoch:
     groups: Tensor
     weights: Tensor
     images: Callable[[slice], Inputs]
-    mixed: tuple[Partners, Callable[[slice], Tensor], Tensor] | None = None
+    mixed: tuple[Partners, Callable[[slice], Tensor], Tensor] | None = None  # of tensors alone
 
     def labels(self, places: slice) -> Batch:
         """The examples there, but for what the model sees of them."""
@@ -75,7 +75,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     return Epoch(number, rows, train.targets[rows], train.seen[rows], weights, images, mixed)
 
 
-def loader(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Callable[[slice], Tensor]:
+def loader(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Callable[[slice], Inputs]:
     """From places in an epoch's order to the model's inputs.
 
     What a step indexes with is moved, and what it augments with is drawn, once an epoch: a copy from the CPU in every
@@ -89,9 +89,11 @@ def loader(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Calla
     stored = order if train.inputs.device.type == "cpu" else rows  # images on disk are indexed on the CPU
     drawn = draws(train.indices[rows], when, names, learner.seed)
 
-    def images(places: slice) -> Tensor:
+    def images(places: slice) -> Inputs:
         batch = train.inputs.index_select(0, stored[places])  # several times as fast as [] on a CPU
-        return learner.normalise(augment(batch, names, [uniform[places] for uniform in drawn]))
+        if names:  # texts are never augmented
+            batch = augment(batch, names, [uniform[places] for uniform in drawn])
+        return learner.normalise(batch)
 
     return images
 

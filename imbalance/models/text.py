@@ -1,0 +1,105 @@
+"""Networks on texts, trained from nothing: a bag of embeddings, and a small transformer.
+
+Inputs are a mapping of `input_ids` (B, L) and `attention_mask` (B, L), 1 for tokens and 0 for padding, which no output
+depends on. A model that asks for `vocabulary` is one for texts.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imbalance.errors import BadInput
+from imbalance.methods.tags import tagged
+from imbalance.models.small import Head, with_head
+from imbalance.schema import Count, Fraction
+
+
+def mean_of_tokens(vectors: Tensor, mask: Tensor) -> Tensor:
+    """(B, D) the mean over the tokens (B, L, D) that are no padding."""
+    mask = mask[..., None].to(vectors.dtype)
+    return (vectors * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+class Bag(nn.Module):
+    """The mean of the tokens' embeddings."""
+
+    def __init__(self, vocabulary: int, width: int):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return mean_of_tokens(self.embedding(inputs["input_ids"]), inputs["attention_mask"])
+
+
+@tagged(batched=True)
+def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear, *, width: Count) -> nn.Sequential:
+    """A linear layer on the mean of the tokens' embeddings, which are learnt (Joulin et al., EACL 2017)."""
+    return with_head(Bag(vocabulary, width), width, num_classes, head)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each after a normalisation and beside what passes by (Xiong et al., ICML 2020)."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.before_attention, self.before_perceptron = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, D) from (B, L, D), where `mask` (B, 1, 1, L) says which of them are looked at."""
+        parts = self.project(self.before_attention(states)).unflatten(2, (3, self.heads, -1))
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        seen = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
+        states = states + self.dropped(self.merge(seen.transpose(1, 2).flatten(2)))
+        return states + self.dropped(self.perceptron(self.before_perceptron(states)))
+
+    def dropped(self, states: Tensor) -> Tensor:
+        return F.dropout(states, self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Embeddings of tokens and, as sines, of places; blocks; the mean of what they make of the tokens."""
+
+    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        states = self.embedding(ids) * self.embedding.embedding_dim**0.5
+        states = states + places(ids.shape[1], states)
+        for block in self.blocks:
+            states = block(states, mask[:, None, None, :].bool())
+        return mean_of_tokens(self.norm(states), mask)
+
+
+def places(length: int, like: Tensor) -> Tensor:
+    """(L, D) sines and cosines of a place's number, at wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017)."""
+    half = like.shape[-1] // 2
+    rates = torch.exp(torch.arange(half, device=like.device) * (-torch.log(torch.tensor(1e4)).item() / half))
+    angles = torch.arange(length, device=like.device)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(like.dtype)
+
+
+def transformer(
+    vocabulary: int,
+    num_classes: int,
+    head: Head = nn.Linear,
+    *,
+    width: Count,
+    depth: Count,
+    heads: Count,
+    dropout: Fraction,
+) -> nn.Sequential:
+    """A small transformer encoder, trained from nothing; its layers normalise first, and its last layer sees a mean."""
+    if width % (2 * heads):
+        raise BadInput(f"config.model.width: {width} given; it must be a multiple of 2 · heads = {2 * heads}")
+    return with_head(Transformer(vocabulary, width, depth, heads, dropout), width, num_classes, head)
