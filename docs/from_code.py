@@ -104,7 +104,9 @@ def of_table(path: str, name: str) -> str:
         inner = "".join(f"    {key}={section[key]!r},\n" if file else f"    {key}=...,\n" for key in values)
         call = f"config.{path} = create(\n    name={name!r},\n{inner})"
     note = f"  # configs/{file}.py" if file and values else ""
-    text = getattr(function, "func", function).__doc__ or ""
+    while isinstance(function, functools.partial):
+        function = function.func
+    text = function.__doc__ or ""
     return f"```python\n{call}{note}\n```\n\n{markdown(text, values)}\n"
 
 

@@ -42,11 +42,12 @@ def fields(function: Callable) -> dict[str, Any]:
 
     What a `functools.partial` has filled in already is not asked for.
     """
-    filled = function.keywords if isinstance(function, functools.partial) else {}
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in filled]
-    function = function.func if isinstance(function, functools.partial) else function
+    parameters, filled = inspect.signature(function).parameters.values(), set()
+    while isinstance(function, functools.partial):  # of a partial too, where that one has tags
+        filled |= function.keywords.keys()
+        function = function.func
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in filled}
 
 
 def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:

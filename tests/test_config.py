@@ -9,8 +9,9 @@ from conftest import ROOT
 from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import create, placeholder
 
-from imbalance.config import _as_file_name, flatten, load, run_directory, validate
+from imbalance.config import _as_file_name, flatten, load, run_directory, tables, validate
 from imbalance.errors import BadInput
+from imbalance.schema import fields
 from imbalance.training.loop import run
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -187,3 +188,10 @@ def test_configs_made_in_python_are_distinguished(config):
     config.loss = create(name="poly", alpha=placeholder(float), left="logistic")
     with pytest.raises(BadInput, match=r"config.loss.alpha: None given"):
         validate(config)
+
+
+def test_every_entry_of_every_table_says_its_values():
+    """Also one that is made of another by filling in."""
+    for path, table in tables().items():
+        assert all(isinstance(fields(table[name]), dict) for name in table), path
+    assert fields(tables()["model"]["resnet18_cosine"]).keys() == fields(tables()["model"]["resnet18"]).keys()
