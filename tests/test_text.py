@@ -15,6 +15,7 @@ from jobs import Job, at_call
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
+from imbalance.cli import call
 from imbalance.config import load, validate
 from imbalance.data import load as load_data
 from imbalance.data import tokens as store
@@ -158,6 +159,29 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
     file.write_text(content.replace("\r", "").replace("\n", "\n  ,yes,film,0,0\n", 1))
     with pytest.raises(BadInput, match="line 2: text is empty"):
         dataset_of(config)
+
+
+def test_verify_lists_all_that_is_wrong_with_texts_or_with_their_store(config, tmp_path, capsys):
+    file = tmp_path / "texts.csv"
+    (tmp_path / "config.json").write_text(json.dumps(validate(config).to_dict()))
+    verify = ["data", "verify", f"--config={tmp_path / 'config.json'}"]
+    assert call(verify) == 0  # no store yet: makes it, to look for copies
+    assert call(verify) == 0
+    assert capsys.readouterr().out.endswith("text: 240 examples, 0 problems\n")
+    (ids,) = tmp_path.glob("decoded/tokens-*/ids.npy")
+    content = bytearray(ids.read_bytes())
+    content[-4] ^= 1  # one token
+    ids.write_bytes(content)
+    assert call(verify) == 2
+    out, err = capsys.readouterr()
+    assert err == f"{ids.parent / 'store.json'}: ids is not that of its files; remove {ids.parent}\n"
+    assert out == "text: 240 examples, 1 problems\n"
+    file.write_text(file.read_text() + "a shop!,maybe,shop,0,0\n  ,yes,film,0,0\ntall,no,,0,0\n")
+    assert call(verify) == 2
+    out, err = capsys.readouterr()
+    for line, what in ((242, "target is 'maybe', not one of no, yes"), (243, "text is empty"), (244, "place is ''")):
+        assert f"line {line}: {what}" in err
+    assert err.count("\n") == 3 and out.endswith(" 3 problems\n")
 
 
 def test_evaluation_groups_of_own_columns_go_through_a_run(config, tmp_path):

@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 
 from imbalance.config import config_file, validate
 from imbalance.config import load as load_config
-from imbalance.data import LISTINGS, Dataset, load
+from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.decode import decode
 from imbalance.data.download import download as fetch
 from imbalance.data.identity import copies, copies_in
@@ -22,6 +22,7 @@ from imbalance.data.problems import Problem, grouped
 from imbalance.data.sheet import write_sheet
 from imbalance.data.sources import SOURCES
 from imbalance.data.store import damage, image_problems, root, stamps_of, stored_checksums
+from imbalance.data.texts import KEYS, token_problems
 from imbalance.errors import BadInput
 from imbalance.models import preparation_of
 from imbalance.overrides import override
@@ -62,7 +63,7 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print what is wrong with the data that a config names, opening every image, and with its stores.
+    """Print what is wrong with the data that a config names, opening every image and every text, and with its stores.
 
     Args:
         every: print every problem, not one of each of the first `SHOWN` kinds.
@@ -75,9 +76,11 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         problems, notes = listing_problems(listing, config.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
-        dataset = load(section, **provided)
-        problems, notes = [], [*remarks(dataset), *copies_in(dataset)]
-        size = sum(len(getattr(dataset, name)) for name in SPLITS)
+        problems, size = corpus_problems(section, **provided) if name in CORPORA else ([], 0)
+        if not problems:
+            dataset = load(section, **provided)
+            notes = [*remarks(dataset), *copies_in(dataset)]
+            size = sum(len(getattr(dataset, name)) for name in SPLITS)
     problems += store_problems(root(config.data_dir), name)
     for line in map(str, problems) if every else grouped(problems, SHOWN):
         print(line, file=sys.stderr)
@@ -116,6 +119,15 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
         place.__getitem__,
     )
     return problems, notes
+
+
+def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:
+    """Everything that is wrong with texts, their labels and splits, or else with the store of their tokens; and how many
+    texts there are."""
+    keys = {key: section[key] for key in KEYS}
+    listed = {key: value for key, value in section.items() if key not in KEYS}
+    corpus = build_section(CORPORA, listed, data_dir=data_dir, seed=seed)
+    return corpus.all_problems() or token_problems(corpus, data_dir, **keys), len(corpus.texts)
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:

@@ -79,22 +79,23 @@ SOURCES = {
         "(d32c9cbf5e040fd4025c592c306e6668), or both lists as .csv, into data_dir/celeba/, and run verify",
     ),
     "civilcomments": Source(
-        "CC0 (the comments and their annotations, by Jigsaw and Conversation AI); cite Borkan et al., 2019, and WILDS",
+        "CC0, as WILDS says; cite Borkan et al., 'Nuanced Metrics for Measuring Unintended Bias', 2019, and WILDS",
         (),
         "the CodaLab bundle of WILDS may no longer work (pip install wilds; wilds.get_dataset('civilcomments', download=True) "
         "tries it); put all_data_with_identities.csv into data_dir/civilcomments_v1.0/, and run verify: the counts identify "
         "the published data",
     ),
     "multinli": Source(
-        "OANC, CC BY-SA 3.0 and CC BY 3.0 by part (see the paper); cite Williams, Nangia and Bowman, 2018",
+        "mostly the Open American National Corpus's own terms; of fiction CC BY-SA 3.0, CC BY 3.0 and others by part (see the "
+        "paper); cite Williams, Nangia and Bowman, 2018",
         (
             File(
                 "multinli_1.0.zip",
                 (
                     "https://cims.nyu.edu/~sbowman/multinli/multinli_1.0.zip",
-                    "https://nlp.stanford.edu/projects/snli/multinli_1.0.zip",
+                    "https://www.nyu.edu/projects/bowman/multinli/multinli_1.0.zip",
                 ),
-                "",
+                "0f70aaf66293b3c088a864891db51353",  # by torchtext; the authors publish none
                 "multinli_1.0",
             ),
             File(

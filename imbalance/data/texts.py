@@ -15,7 +15,7 @@ from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.store import ELSEWHERE, locked, root
 from imbalance.data.tokenizers import LEARNT, from_json, learnt, ready
-from imbalance.data.tokens import Texts, hash_of_texts, open_tokens
+from imbalance.data.tokens import Texts, damage, directory_of, hash_of_texts, open_tokens
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.schema import Count, Name, Natural
@@ -134,6 +134,15 @@ def dataset_of(
         preprocessing=preprocessing,
         notes=notes,
     )
+
+
+def token_problems(
+    corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
+) -> list[Problem]:
+    """What is wrong with the store of the tokens of `corpus`, of which all is read; nothing if there is none yet."""
+    directory = directory_of(data_dir, corpus.texts, tokenizer_of(corpus, data_dir, tokenizer, vocabulary, max_tokens))
+    found = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
+    return [Problem(place, f"{cause}; remove {directory}") for place, cause in found]
 
 
 def tokenizer_of(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":

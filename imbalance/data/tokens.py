@@ -236,12 +236,11 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     """
     try:
         description = json.loads((directory / "store.json").read_text())
+        sums = {part: description.get(part) for part in PARTS}
         if whole:
             sums = {part: zlib.crc32((directory / f"{part}.npy").read_bytes()) for part in PARTS}
-        else:
-            sums = {part: description.get(part) for part in PARTS}
         arrays = {part: read(directory, part) for part in PARTS}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last two of other JSON and arrays
         return [Problem(str(directory), str(error))]
     starts, tokens = arrays["starts"], description.get("tokens")
     sound = {"version": VERSION, "texts": texts} | sums
