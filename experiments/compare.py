@@ -16,7 +16,7 @@ from imbalance.judge.metrics import OF_A_CLASS, RANKINGS, SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES
 
 from .intervals import bounds, mean, paired_difference
-from .runs import configured, metric, not_of_seeds, run_all
+from .runs import OF_GROUPS, configured, evaluated_over, metric, not_of_seeds, run_all
 from .tables import markdown
 
 
@@ -49,7 +49,10 @@ def compare(
         over_seeds = mean(list(values.values()), *limits)
         difference = "" if path == config[0] else paired_difference(values, found[config[0]], *limits).percent()
         rows.append([Path(path).stem, over_seeds.percent(), over_seeds.n, seeds - over_seeds.n, difference])
-    heads = [f"{metric_name}, %", "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
+    split, _, name = metric_name.partition("/")
+    groups = evaluated_over((summary.get("metrics") or {} for summary in summaries), split) if name in OF_GROUPS else ""
+    what = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
+    heads = [what, "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
     print(markdown(heads, rows), end="")
 
 

@@ -22,6 +22,8 @@ from . import plots, tables
 from .collect import Row, collect, write_csv
 from .intervals import Interval, Mean, bounds, caveat, kinds, mean, over_examples, wilson
 from .page import page
+from .page.facts import read_predictions
+from .runs import evaluated_over
 from .settings import own_rule, varying
 
 EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
@@ -39,6 +41,7 @@ def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """A row for every setting: what tells it from the others, its means over seeds, and how many runs they leave out."""
     columns = varying([runs[0] for runs in groups.values()])
+    apart = evaluated_over((run for runs in groups.values() for run in runs), "test")
     table = []
     for (name, _), runs in groups.items():
         counts = Counter(run["status"] for run in runs)
@@ -51,6 +54,7 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
             {
                 "config": name,
                 **_differing(runs[0], columns),
+                **({"groups": evaluated_over(runs, "test") or "those of training"} if apart else {}),
                 "selection: labels it reads": f"{rule['name']}: {rule['labels']}",
                 **values,
                 "n": counts["done"],
@@ -93,6 +97,11 @@ def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int]
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
     runs = [run for run in runs if all(run.get(f"test/group_accuracy/{label}") is not None for label in labels)]
+    found = [overlaps(run, work_dir) for run in runs]
+    runs, overlapping = (
+        [r for r, of in zip(runs, found) if of is None or of],
+        [of for of in found if of is None or of],
+    )
     if not runs or not labels:
         return
     totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
@@ -105,7 +114,6 @@ def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int]
     for i, label in enumerate(labels):
         of_runs = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
         yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
-    overlapping = [overlaps(run, work_dir) for run in runs]
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
         of_runs = (
             over_examples(*found[:2], statistic, members=found[2]) if found else over_examples(r, n, statistic)
@@ -114,12 +122,15 @@ def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int]
         yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
 
 
-def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """`kinds` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not."""
+def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, ...] | None:
+    """`kinds` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not.
+
+    () where its predictions cannot be read.
+    """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
-    with np.load(work_dir / run["run"] / "predictions" / "test.npz") as saved:
-        return kinds(saved["logits"].argmax(1) == saved["targets"], saved["members"])
+    saved = read_predictions(work_dir / run["run"]) or {}
+    return kinds(saved["logits"].argmax(1) == saved["targets"], saved["members"]) if "members" in saved else ()
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from math import ceil, nan
 from pathlib import Path
@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from imbalance.errors import BadInput, Busy, Diverged
+from imbalance.judge.metrics import over_which
 from imbalance.overrides import resolve
 
 from .progress import Line, standing
 
 JOBS = os.cpu_count() or 1  # runs at a time, by default; they divide cores and GPUs
 AT_ONCE = 16  # most runs that differ in seed, rate and weights only to train as one batched model, where that is faster
+OF_GROUPS = ("worst_group_accuracy", "group_balanced_accuracy")  # metrics over the groups that a run is evaluated by
 Summary = dict[str, Any]  # what summary.json says
 
 
@@ -165,6 +167,15 @@ def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[st
         return [], []
     except (BadInput, OSError):
         return [], ["metrics.jsonl is damaged, so that there are no curves"]
+
+
+def evaluated_over(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
+    """Over which groups the runs' `OF_GROUPS` are, as `4 evaluation groups`, where any has such apart from those of training.
+
+    "" where none has: all that is said of groups is then over the same ones.
+    """
+    found = dict.fromkeys(over_which(of_run, split) for of_run in metrics if f"{split}/{OF_GROUPS[0]}" in of_run)
+    return " or ".join(found) if any("evaluation" in words for words in found) else ""
 
 
 def metric(summary: Summary, name: str) -> float:

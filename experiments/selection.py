@@ -19,7 +19,7 @@ from imbalance.judge.scores import members_of
 
 from .collect import collect
 from .intervals import mean
-from .runs import configured, not_of_seeds, run_all
+from .runs import configured, evaluated_over, not_of_seeds, run_all
 from .tables import markdown
 
 KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # what a run must say to be read here
@@ -132,13 +132,14 @@ def select(
         wanted = {str(run.directory.relative_to(folder)) for run in runs}
     elif overrides:
         raise BadInput("--config.<key>=<value>: is for configs that --config names")
-    found = {}
+    found, read = {}, []
     for row in collect(folder):
         directory = folder / row["run"]
         if (wanted is not None and row["run"] not in wanted) or row["status"] != "done":
             continue
         if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
             (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
+            read.append(row)
             metrics = [metric(test) for metric in METRICS.values()]
             for name, _, rule in RULES:
                 if "inferred" in name and val.inferred is None:
@@ -148,7 +149,10 @@ def select(
                 found.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
     if not found:
         raise BadInput(f"--work_dir={work_dir}: no finished run there kept its logits of val and test; see --config")
-    print(f"Test, %: mean ± 95 % t-interval over n seeds; few labels are {share:.0%} of val.\n")
+    print(f"Test, %: mean ± 95 % t-interval over n seeds; few labels are {share:.0%} of val.")
+    if groups := evaluated_over(read, "test"):
+        print(f"Groups are {groups}.")
+    print()
     rows = []
     for (name, overrides), by_rule in found.items():
         others = [part for part in overrides.split(",") if part.partition("=")[0] not in KEPT]

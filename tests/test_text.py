@@ -15,6 +15,10 @@ from jobs import Job, at_call
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
+from experiments.collect import collect
+from experiments.page.details import details
+from experiments.page.facts import facts
+from experiments.report import summarise, summarise_groups
 from imbalance.cli import call
 from imbalance.config import load, validate
 from imbalance.data import load as load_data
@@ -207,6 +211,42 @@ def test_evaluation_groups_of_own_columns_go_through_a_run(config, tmp_path):
     assert metrics["test/worst_group_accuracy"] == pytest.approx(min(accuracies))
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "worst of 4 evaluation groups" in log and "evaluation group" in log and "training group" in log
+
+
+def test_tables_and_the_page_say_over_which_groups(config, tmp_path, capsys):
+    config.data.evaluated_by = ("old", "tall", "place_is_shop")
+    rows = list(csv.DictReader(open(tmp_path / "texts.csv")))
+    with open(tmp_path / "texts.csv", "w", newline="") as out:
+        writer = csv.DictWriter(out, [*rows[0], "place_is_shop"])
+        writer.writeheader()
+        writer.writerows(row | {"place_is_shop": float(row["place"] == "shop")} for row in rows)
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(validate(config).to_dict()))
+    runs = [f"--config={path}", "--seeds=1", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
+    assert call(["select", *runs]) == 0
+    assert "Groups are 6 evaluation groups.\n" in capsys.readouterr().out
+    kept = ["--config.callbacks.keep_logits=True", "--config.trainer.eval_splits=val,test"]
+    assert call(["compare", *runs, *kept, "--metric=test/worst_group_accuracy"]) == 0
+    assert "| test/worst_group_accuracy over 6 evaluation groups, % |" in capsys.readouterr().out
+    assert call(["compare", *runs, *kept, "--metric=test/accuracy"]) == 0
+    assert "| test/accuracy, % |" in capsys.readouterr().out
+    rows = collect(tmp_path / "runs")
+    (row,) = summarise({("own", ""): rows}, ["worst_group_accuracy"])
+    assert row["groups"] == "6 evaluation groups"
+    found = facts(tmp_path / "runs", rows, ["worst_group_accuracy"])
+    labels = {metric["name"]: metric["label"] for metric in found["metrics"]}
+    assert labels["worst_group_accuracy"] == "worst group accuracy over 6 evaluation groups"
+    assert labels["balanced_accuracy"] == "balanced accuracy"
+    (of_run,), _ = details(tmp_path / "runs", rows, found, 0)
+    predictions = tmp_path / "runs" / rows[0]["run"] / "predictions" / "test.npz"
+    with np.load(predictions) as saved:
+        wrong, members = saved["logits"].argmax(1) != saved["targets"], saved["members"]
+    summary = json.loads((predictions.parent.parent / "summary.json").read_text())
+    expected = dict(zip(summary["groups"]["test"], zip(members[wrong].sum(0), members.sum(0))))
+    assert of_run["errors"] and all((e["wrong"], e["of"]) == expected[e["group"]] for e in of_run["errors"])
+    assert len(summarise_groups({("own", ""): rows}, tmp_path / "runs")) == 8
+    predictions.unlink()
+    assert summarise_groups({("own", ""): rows}, tmp_path / "runs") == []
 
 
 @pytest.mark.parametrize("name", ["bag_of_embeddings", "transformer"])

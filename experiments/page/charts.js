@@ -71,7 +71,7 @@ function drawTradeoff({methods}) {
       .map(([seed, value]) => ({x: 100 * value, y: 100 * row.y.bySeed.get(seed)})));
     const plot = Plot.plot({
       width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 60, marginBottom: 40, style: {fontSize: "12px"},
-      x: {label: "test accuracy, %", nice: true}, y: {label: "test worst group accuracy, %", nice: true},
+      x: {label: "test accuracy, %", nice: true}, y: {label: `test ${FACTS.metrics[y].label}, %`, nice: true},
       marks: [
         Plot.dot(points, {x: "x", y: "y", r: 1.6, fill: "currentColor", fillOpacity: 0.25}),
         Plot.text(apart(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)}))),

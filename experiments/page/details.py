@@ -87,7 +87,8 @@ def detail(work_dir: Path, row: Row, facts: Facts, runs: int) -> Details:
 def named(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> bool:
     """Whether a run's summary has a name for every class and group that its predictions have."""
     classes, groups = (len(summary.get(kind, {}).get("test", ())) for kind in ("classes", "groups"))
-    return saved["logits"].shape[1] == classes and saved["groups"].max() < groups
+    there = saved["members"].shape[1] if "members" in saved else saved["groups"].max() + 1
+    return saved["logits"].shape[1] == classes and there <= groups
 
 
 def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from imbalance.judge.scores import SCORE_SUMMARIES, Reliability, probabilities, 
 from ..aggregates import bootstrap, improvement, interquartile_mean, profile
 from ..collect import Row
 from ..intervals import FEWEST, SMALL, bounds, expected_best, quantiles
-from ..runs import readable_evaluations
+from ..runs import OF_GROUPS, evaluated_over, readable_evaluations
 from ..settings import common, own_rule, task_labels, varying
 
 Facts = dict[str, Any]
@@ -85,7 +85,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
         "tasks": list(dict.fromkeys(tasks)),
         "common": common(rows, columns),
         "runs": runs,
-        "metrics": [describe_metric(name) for name in names],
+        "metrics": [describe_metric(name, evaluated_over(rows, "test")) for name in names],
         "rules": [{"name": OWN_RULE, "labels": None}, *({"name": n, "labels": labels} for n, labels, _ in RULES)],
         "t": [round(float(t), 4) for t in quantiles(max(Counter(of_setting).values()))],
         "aggregates": over_tasks,
@@ -131,12 +131,16 @@ def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
     try:
         with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
             found = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
+            members = saved.get("members")
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):
         return None
     logits, *labels = found.values()
     if logits.ndim != 2 or not logits.size or any(of.shape != logits.shape[:1] for of in labels):
         return None
     in_range = found["targets"].min() >= 0 and found["targets"].max() < logits.shape[1]
+    if members is not None:  # of evaluation groups
+        in_range &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
+        found["members"] = members
     return found if in_range and np.isfinite(logits).all() else None
 
 
@@ -289,13 +293,17 @@ def aggregates(
     return found
 
 
-def describe_metric(name: str) -> dict[str, Any]:
+def describe_metric(name: str, groups: str) -> dict[str, Any]:
+    """
+    Args:
+        groups: over which groups metrics of groups are, where it must be said.
+    """
     low, high = bounds(name)
     label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",
              "mcc": "MCC", "brier": "Brier score", "g_mean": "G-mean"}.get(name, name.replace("_", " "))  # fmt: skip
     return {
         "name": name,
-        "label": label,
+        "label": f"{label} over {groups}" if groups and name in OF_GROUPS else label,
         "lower": name in LOWER_IS_BETTER,
         "percent": name not in PLAIN,
         "low": low,
