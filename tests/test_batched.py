@@ -21,9 +21,10 @@ from imbalance.errors import Interrupted
 from imbalance.methods.tags import tags_of
 from imbalance.models import MODELS
 from imbalance.training import batched, forensics
-from imbalance.training.batched import in_common, train_at_once, transposed
+from imbalance.training.batched import in_common, train_at_once
 from imbalance.training.loop import train
 from imbalance.training.progress import Clock
+from imbalance.training.vectorised import TransposedLinear, transposed
 
 TOLERANCE = 1e-9  # in float64, absolute and relative; of losses, metrics, weights and logits
 
@@ -54,6 +55,10 @@ MEMBERS = (
     {"seed": 2, "optim.lr": 0.02, "weights": create(name="importance", by="class", exponent=2.0)},
     {"seed": 0, "optim.lr": 0.1},
 )
+
+
+# As many at every seed: they share what a seed draws.
+GRID = (*MEMBERS[1:3], *({**member, "optim.lr": 0.07} for member in MEMBERS[1:3]))
 
 
 def at_once(configs: list[ConfigDict], folder: Path) -> list[Path]:
@@ -150,6 +155,11 @@ def with_loss(**loss) -> callable:
     return changed
 
 
+def grid(config: ConfigDict) -> ConfigDict:
+    """Learning rates times seeds."""
+    return config
+
+
 def adjusted(config: ConfigDict) -> ConfigDict:
     """Weight decay but of biases, no momentum, clipped, warm-up, and every evaluation's logits."""
     config.optim.update(momentum=0.0, weight_decay=0.01, decayed="weights")
@@ -177,6 +187,7 @@ def resampled(config: ConfigDict) -> ConfigDict:
     "change",
     [
         lambda config: config,
+        grid,
         linear,
         convnet,
         adjusted,
@@ -190,7 +201,7 @@ def resampled(config: ConfigDict) -> ConfigDict:
 def test_each_leaves_what_it_would_alone(change, config, tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "random_images", random_images)
     config = change(config)
-    members = MEMBERS
+    members = GRID if change in (grid, adjusted, linear) else MEMBERS
     if config.sampler.name != "shuffle":  # which balances the classes already
         config.weights = create(name="uniform")
         members = [{key: value for key, value in member.items() if key != "weights"} for member in MEMBERS]
@@ -231,17 +242,18 @@ def test_one_that_diverges_does_not_stop_the_others(config, tmp_path):
 
 def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypatch):
     """Where it is not nan, that the others would take on in a sum or a mean."""
-    configs, forward, calls = varied(config, *MEMBERS), batched.Stack.forward, []
+    configs, of_batch, calls = varied(config, *MEMBERS), batched.Stack.terms, []
 
-    def patched(self, places):
-        logits, values = forward(self, places)
-        calls.append(len(values))
+    def patched(self, *arguments):
+        terms = of_batch(self, *arguments)
+        calls.append(terms["values"].numel())
         if len(calls) == 3:
-            values = values + values.new_tensor([0, torch.inf, 0, 0])
-        return logits, values
+            seed_1 = self.members.index(next(member for member in self.members if member.config.seed == 1))
+            terms["values"].view(-1)[seed_1] += torch.inf
+        return terms
 
     with monkeypatch.context() as context:
-        context.setattr(batched.Stack, "forward", patched)
+        context.setattr(batched.Stack, "terms", patched)
         ours = at_once(configs, tmp_path / "ours")
     assert calls[:4] == [4, 4, 4, 3]
     assert json.loads((ours[1] / "summary.json").read_text())["status"] == "diverged"
@@ -256,7 +268,7 @@ def test_stopped_and_gone_on_with(number, config, tmp_path, monkeypatch):
     configs = varied(config, *MEMBERS)
     whole = at_once(configs, tmp_path / "whole")
     with monkeypatch.context() as context, pytest.raises(Interrupted):
-        at_call(context, batched.Stack, "forward", number, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_call(context, batched.Stack, "terms", number, lambda: os.kill(os.getpid(), signal.SIGTERM))
         at_once(configs, tmp_path / "parts")
     summaries = [json.loads((tmp_path / "parts" / f"{i}" / "summary.json").read_text()) for i in range(4)]
     assert {(s["status"], s["step"]) for s in summaries} == {("interrupted", number)}
@@ -322,7 +334,7 @@ def test_transposed_layers_compute_the_same():
     model = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2)).double()
     inputs = torch.randn(11, 7, dtype=torch.float64)
     torch.testing.assert_close(transposed(model)(inputs), model(inputs), rtol=1e-14, atol=1e-14)
-    assert not any(isinstance(module, batched.TransposedLinear) for module in model.modules())
+    assert not any(isinstance(module, TransposedLinear) for module in model.modules())
 
 
 def test_every_model_without_a_state_of_its_own_is_batched():

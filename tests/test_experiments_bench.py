@@ -15,7 +15,7 @@ from imbalance.data import DATASETS, Dataset, Split
 from imbalance.experiments.bench import evaluations, features, growth, images, paper_loop, run, stacked, start, steps
 from imbalance.experiments.bench.cases import begun, make, on_images, our_epoch
 from imbalance.experiments.bench.timing import Row, in_turns, measured_by
-from imbalance.training.evaluate import evaluate, training_metrics
+from imbalance.training.evaluate import evaluate, metrics_of, training_metrics
 from imbalance.training.progress import Progress
 
 
@@ -156,11 +156,12 @@ def test_nothing_grows_with_groups_times_examples():
         learner = make(config)
         largest.elements = 0
         our_epoch(config, learner)()
-        evaluate(begun(config, learner), "train")
+        trained = begun(config, learner)
+        metrics_of(trained, "train", *evaluate([trained], "train"))
         rows = torch.arange(size)
-        progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
-        progress.margins = [torch.ones(size)]
-        training_metrics(learner, progress)
+        trained.progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
+        trained.progress.margins = [torch.ones(size)]
+        training_metrics([trained])
     assert size * classes <= largest.elements < size * groups
 
 

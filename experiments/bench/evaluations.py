@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.training.evaluate import evaluate
+from imbalance.training.evaluate import evaluate, metrics_of
 from imbalance.training.learner import Learner
 from imbalance.training.memory import keep_freed_memory
 
@@ -37,7 +37,9 @@ def forward(config: ConfigDict, learner: Learner) -> None:
 def ratios(config: ConfigDict, repeats: int) -> list[float]:
     """Of the seconds that both take."""
     run = begun(config, make(config))
-    return timed_in_turns(lambda: evaluate(run, "val"), lambda: forward(config, run.learner), repeats)
+    return timed_in_turns(
+        lambda: metrics_of(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
+    )
 
 
 def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> list[Row]:

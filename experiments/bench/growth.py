@@ -8,7 +8,7 @@ free, which they are not wherever something is G·K·N or even G·K².
 from dataclasses import dataclass
 from pathlib import Path
 
-from imbalance.training.evaluate import evaluate
+from imbalance.training.evaluate import evaluate, metrics_of
 from imbalance.training.memory import keep_freed_memory
 
 from .cases import begun, make, on_images, our_epoch
@@ -45,7 +45,7 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
     def once() -> None:
         epoch()
-        evaluate(run, "val")
+        metrics_of(run, "val", *evaluate([run], "val"))
 
     once()
     return seconds(once), resident("VmHWM") - before, learner.dataset.train.inputs.nbytes

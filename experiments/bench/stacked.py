@@ -19,6 +19,7 @@ from imbalance.training import batched
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.loop import train
 from imbalance.training.memory import keep_freed_memory
+from imbalance.training.stack import Stack
 
 from .cases import begun, make, on_images, our_epoch
 from .steps import digits_mlp, gaussian_linear
@@ -75,6 +76,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
     configs = list(map(validate, sweep(case)))
     singles = [our_epoch(config, make(config)) for config in configs]
     members = [begun(config, make(config)) for config in configs]
+    stack = Stack(members)
 
     def one_by_one() -> None:
         for epoch in singles:
@@ -83,7 +85,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
 
     def at_once() -> None:
         for _ in range(epochs):
-            batched.train_epoch(members, Interrupt())
+            batched.train_epoch(stack, members, Interrupt())
             for member in members:
                 member.progress.next_epoch()
 

@@ -38,6 +38,10 @@ class Counts(NamedTuple):
     grouped: Tensor
     judged: Tensor | None = None
 
+    def of(self, model: int) -> "Counts":
+        """Those of one of several models, which the first dimension numbers."""
+        return Counts(*(None if table is None else table[model] for table in self))
+
 
 def count(
     predictions: Tensor,
@@ -47,18 +51,25 @@ def count(
     num_groups: int,
     members: Tensor | None = None,
 ) -> Counts:
-    """Count (B,) predicted classes against (B,) targets and groups; int64, on the inputs' device.
+    """Count (…, B) predicted classes against (…, B) targets and groups; (…) models at once, int64, on their device.
 
     Args:
-        members: (B, E) bool, the evaluation groups of each; None where these are the groups.
+        members: (…, B, E) bool, the evaluation groups of each; None where these are the groups.
     """
-    confusion = torch.bincount(targets * num_classes + predictions, minlength=num_classes**2)
-    grouped = torch.bincount(groups * 2 + (predictions == targets), minlength=num_groups * 2)
+    confusion = _tabulate(targets * num_classes + predictions, num_classes**2)
+    grouped = _tabulate(groups * 2 + (predictions == targets), num_groups * 2)
     judged = None
     if members is not None:
-        right = predictions == targets
-        judged = torch.stack([(members & of_kind[:, None]).sum(0) for of_kind in (~right, right)], dim=1)
-    return Counts(confusion.view(num_classes, num_classes), grouped.view(num_groups, 2), judged)
+        right = (predictions == targets)[..., None]
+        judged = torch.stack([(members & of_kind).sum(-2) for of_kind in (~right, right)], dim=-1)
+    return Counts(confusion.unflatten(-1, (num_classes, num_classes)), grouped.unflatten(-1, (num_groups, 2)), judged)
+
+
+def _tabulate(values: Tensor, size: int) -> Tensor:
+    """(…, size) how often each number below `size` is among (…, B) values."""
+    flat = values.reshape(-1, values.shape[-1])
+    flat = flat + size * torch.arange(len(flat), device=flat.device)[:, None]
+    return torch.bincount(flat.flatten(), minlength=size * len(flat)).view(*values.shape[:-1], size)
 
 
 def compute(

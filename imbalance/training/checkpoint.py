@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.seeds import random_state, set_random_state
-from imbalance.training.finite import first_not_finite, learned, put_back
+from imbalance.training.finite import first_not_finite, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
 from imbalance.training.origin import FORMAT, check_format, check_origin, origin
@@ -22,7 +22,7 @@ from imbalance.training.run import Run
 
 
 def save_run(run: Run) -> None:
-    """Write all that `resume` needs; every process takes part.
+    """Write all that `resume` needs, of the state that is remembered; every process takes part.
 
     Where that fails (a full disk), the checkpoint before stays, a line says so, and training goes on.
     """
@@ -42,7 +42,7 @@ def save_run(run: Run) -> None:
             return
         values = {"values": torch.stack(progress.values).cpu() if progress.values else torch.empty(0)}
         state = {
-            **learned(learner),
+            **run.good["state"],
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},
             "random": [part["random"] for part in parts],
             "wandb_id": log.wandb_id,

@@ -60,7 +60,7 @@ def is_finite(learner: Learner) -> bool:
 def all_skipped(run: Run) -> bool:
     """Whether fp16's scaler has halved its scale in every step of the run, and so has applied none."""
     scaler, step = run.learner.accelerator.scaler, run.progress.step
-    return bool(scaler and step and scaler.get_scale() == scaler._init_scale * scaler.get_backoff_factor() ** step)
+    return bool(scaler and step and scaler.get_scale() == run.first_scale * scaler.get_backoff_factor() ** step)
 
 
 def first_not_finite(learner: Learner) -> str | None:
@@ -92,9 +92,15 @@ def put_back(learner: Learner, state: dict[str, Any]) -> None:
 
 
 def remember(run: Run) -> None:
-    """Keep the state, which is finite, to go back to from one that is not."""
+    """Keep the state, which is finite, to go back to from one that is not; what has not changed since is not copied."""
     place = {key: list(value) if isinstance(value, list) else value for key, value in vars(run.progress).items()}
-    run.good = {"state": copied(learned(run.learner)), "progress": place, "random": random_state()}
+    state = run.good["state"] if is_known(run) else copied(learned(run.learner))
+    run.good = {"state": state, "progress": place, "random": random_state()}
+
+
+def is_known(run: Run) -> bool:
+    """Whether the state is the one that is remembered: no step has been done since."""
+    return run.good is not None and run.good["progress"]["step"] == run.progress.step
 
 
 def go_back(run: Run) -> None:

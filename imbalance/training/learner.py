@@ -52,6 +52,7 @@ class Learner:
     objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    rate: float | Tensor  # `config.optim.lr`; of a stack of models, one each
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
@@ -161,6 +162,7 @@ def make_learner(
         objective,
         model,
         optimizer,
+        config.optim.lr,
         schedule,
         normaliser(dataset, device, dtype),
         config.seed,

@@ -6,13 +6,12 @@ them one scalar. A first run comes before all of it, a new head after it. The st
 and is the same for parts of a batch and for several processes; `imbalance.training.batched` stacks it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object
 from ml_collections import ConfigDict
 from torch import Tensor
 
@@ -30,8 +29,17 @@ from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.checks import check_data
-from imbalance.training.evaluate import beside, evaluate, features, interpolates, measure_scores, training_metrics
-from imbalance.training.finite import all_skipped, finite, is_finite, remember
+from imbalance.training.evaluate import (
+    Outcome,
+    beside,
+    evaluate,
+    features,
+    interpolating,
+    measure_scores,
+    metrics_of,
+    training_metrics,
+)
+from imbalance.training.finite import all_skipped, copied, finite, is_finite, is_known, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.log import RunLog, provenance
@@ -130,9 +138,11 @@ def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
+    scaler = learner.accelerator.scaler
+    first_scale = scaler.get_scale() if scaler else 1.0
     progress = checkpoint.resume(config, learner, log)
     clock = Clock(progress, config.callbacks.checkpoint_minutes)
-    run = Run(config, learner, progress, log, interrupt, clock)
+    run = Run(config, learner, progress, log, interrupt, clock, first_scale)
     remember(run)
     return run
 
@@ -206,15 +216,15 @@ def check(run: Run) -> None:
     Raises:
         Diverged: it is not; the error names the step that made it.
     """
-    if not is_finite(run.learner):
+    if not is_known(run) and not is_finite(run.learner):
         raise forensics.find(run, run.progress.step)
 
 
 def save(run: Run) -> None:
     """Write a checkpoint, if all of it is finite."""
     check(run)
-    checkpoint.save_run(run)
     remember(run)
+    checkpoint.save_run(run)
 
 
 def end_epoch(run: Run) -> None:
@@ -224,36 +234,70 @@ def end_epoch(run: Run) -> None:
         Diverged: the state is not finite, or what it makes of an example.
         Interrupted: a signal came; the evaluation is to be done again.
     """
-    config, learner, progress, log = run.config, run.learner, run.progress, run.log
-    done = progress.epoch + 1
-    interpolated = not progress.interpolation_epoch and interpolates(learner, progress)
-    ends = done == run.epochs or (interpolated and config.callbacks.stop_at_interpolation)
-    values = {}
-    evaluates = ends or done % config.trainer.eval_every == 0
-    if evaluates:
+    (interpolated,) = interpolating([run])
+    evaluated = None
+    if is_due(run, interpolated):
         check(run)
+        (evaluated,) = evaluate_epoch([run])
+    close_epoch(run, interpolated, evaluated)
+
+
+def ends(run: Run, interpolated: bool) -> bool:
+    """Whether the epoch under way is the last, unless the monitored metric is going to end the run."""
+    return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
+
+
+def is_due(run: Run, interpolated: bool) -> bool:
+    """Whether the epoch under way is to be evaluated."""
+    return ends(run, interpolated) or (run.progress.epoch + 1) % run.config.trainer.eval_every == 0
+
+
+Evaluated = tuple[
+    dict[str, float], dict[str, Outcome]
+]  # metrics of the training steps, and what was made of each split
+
+
+def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluated]:
+    """What there is to measure of each run after an epoch; all of them have the same trainer and callbacks."""
+    if not runs:
+        return []
+    config = runs[0].config
+    keep = config.callbacks.keep_logits or reads_scores(config.callbacks.monitor)
+    of_train = training_metrics(runs)
+    of_splits = {name: evaluate(runs, name, keep) for name in config.trainer.eval_splits}
+    return [(values, {name: outcomes[i] for name, outcomes in of_splits.items()}) for i, values in enumerate(of_train)]
+
+
+def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> None:
+    """Record what was made of the epoch under way, if it was evaluated, and go on to the next.
+
+    Raises:
+        Diverged: what the model makes of an example is not finite.
+    """
+    config, learner, progress, log = run.config, run.learner, run.progress, run.log
+    done, ended, values = progress.epoch + 1, ends(run, interpolated), {}
+    if evaluated:
+        of_train, of_splits = evaluated
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-        values |= training_metrics(learner, progress) | learner.found | learner.objective.metrics()
-        for name in config.trainer.eval_splits:
-            keep, scored = config.callbacks.keep_logits, reads_scores(config.callbacks.monitor)
-            measured, kept = evaluate(run, name, keep_logits=keep or scored)
-            values |= measured
-            logits = gathered(kept) if keep or scored else None
-            if keep:
-                log.logits(name, done, logits)
-            if scored and name != "train":
-                values |= measure_scores(learner.dataset.evaluated, name, logits)
+        values |= of_train | found_by(learner)
+        for name, outcome in of_splits.items():
+            values |= metrics_of(run, name, outcome)
+            if outcome.logits is not None:
+                if config.callbacks.keep_logits:
+                    log.logits(name, done, outcome.logits)
+                if reads_scores(config.callbacks.monitor) and name != "train":
+                    values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
         progress.interpolation_epoch = done
     if config.callbacks.monitor in values:
         compare(run, done, values[config.callbacks.monitor])
-    progress.ended |= ends
+    progress.ended |= ended
     if values:
         log.metrics(values)
         log.progress(console.evaluation(values, run.epochs, run.clock), last=progress.ended)
     progress.next_epoch()
-    if evaluates:
+    if values:
         remember(run)
 
 
@@ -275,33 +319,56 @@ def compare(run: Run, epoch: int, value: float) -> None:
 
 def finish(run: Run) -> dict[str, Any]:
     """Evaluate the selected weights on every split, and write them, their predictions and the summary."""
-    config, learner, progress, log = run.config, run.learner, run.progress, run.log
-    model = learner.network
-    if config.callbacks.select == "best" and progress.best_weights:
-        model.load_state_dict(progress.best_weights)
+    put_selected(run)
+    values = found_by(run.learner)
+    for name in splits_of(run):
+        (outcome,) = evaluate([run], name, keep_logits=True)
+        values |= record_split(run, name, outcome)
+    return conclude(run, values)
+
+
+def put_selected(run: Run) -> None:
+    """Give the model the weights that are selected, and its new head."""
+    config, model = run.config, run.learner.network
+    if config.callbacks.select == "best" and run.progress.best_weights:
+        model.load_state_dict(run.progress.best_weights)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(learner.accelerator, lambda: new_head(run)))
-    values = learner.found | learner.objective.metrics()
-    for name in ("train", "val", "test", *(["held_out"] if learner.dataset.evaluated.held_out else [])):
-        measured, kept = evaluate(run, name, keep_logits=True)
-        values |= measured
-        logits = gathered(kept)
-        if name in ("val", "test"):
-            values |= measure_scores(learner.dataset.evaluated, name, logits)
-        if log.writes:
-            split = getattr(learner.dataset.evaluated, name)
-            extra = {"inferred": split.inferred, "members": split.members}
-            labels = (
-                "targets",
-                "groups",
-                "indices",
-                *(name for name, of_split in extra.items() if of_split is not None),
-            )
-            of_split = {key: getattr(split, key)[: len(logits)] for key in labels}
-            log.predictions(name, logits=logits, **of_split, **beside(config, learner, split))
+        model.head.load_state_dict(from_main(run.learner.accelerator, lambda: new_head(run)))
+
+
+def found_by(learner: Learner) -> dict[str, float]:
+    """What the objective, and what found the groups, have measured."""
+    return {**learner.found, **learner.objective.metrics()}
+
+
+def splits_of(run: Run) -> list[str]:
+    return ["train", "val", "test", *(["held_out"] if run.learner.dataset.evaluated.held_out else [])]
+
+
+def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
+    """Write the predictions on a split, and return its metrics.
+
+    Raises:
+        Diverged: what the model makes of an example is not finite.
+    """
+    learner, values = run.learner, metrics_of(run, name, outcome)
+    if name in ("val", "test"):
+        values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
+    if run.log.writes:
+        split = getattr(learner.dataset.evaluated, name)
+        some = (key for key in ("inferred", "members") if getattr(split, key) is not None)
+        labels = ("targets", "groups", "indices", *some)
+        of_split = {key: getattr(split, key)[: len(outcome.logits)] for key in labels}
+        run.log.predictions(name, logits=outcome.logits, **of_split, **beside(run.config, learner, split))
+    return values
+
+
+def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
+    """Write the weights that were evaluated and the summary, with the metrics of all splits."""
+    config, learner, log = run.config, run.learner, run.log
     if log.writes:
-        checkpoint.write(log.directory / "checkpoints" / "selected.pt", model.state_dict())
-        log.model(description(config, learner.dataset, model))
+        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
+        log.model(description(config, learner.dataset, learner.network))
     warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
     all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
@@ -316,12 +383,6 @@ def record_end(run: Run, error: Diverged | Interrupted) -> None:
     """Write the summary of a run that ends before it is done."""
     with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
         run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
-
-
-def gathered(kept: dict[int, Tensor]) -> Tensor:
-    """(N, K) the logits that `evaluate` kept on all processes, in the order of the split."""
-    kept = {start: logits for part in gather_object([kept]) for start, logits in part.items()}
-    return torch.cat([kept[start] for start in sorted(kept)])
 
 
 def new_head(run: Run) -> dict[str, Tensor]:

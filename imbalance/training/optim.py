@@ -47,14 +47,28 @@ def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 @torch.no_grad()
-def clip(gradients: Sequence[Tensor], limit: float) -> None:
+def clip(gradients: Sequence[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale gradients down, so that their norm, of all of them together, is at most `limit` (Pascanu et al., ICML 2013).
 
     The squares are summed in float64: where they overflowed, the scale would be zero, and the step be nothing. A norm
     that is not finite makes the gradients nan, and is found as what it is.
+
+    Args:
+        stacked: how many first dimensions number models, the gradients of each of which are clipped by themselves.
     """
-    norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
-    torch._foreach_mul_(gradients, (limit / torch.stack(norms).norm()).clamp(max=1))
+    if not stacked:
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
+        torch._foreach_mul_(gradients, (limit / torch.stack(norms).norm()).clamp(max=1))
+        return
+    norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
+    scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(of_models(scales, gradient).to(gradient.dtype))
+
+
+def of_models(numbers: Tensor, like: Tensor) -> Tensor:
+    """Numbers, one a model, that broadcast against what is stacked of them."""
+    return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
 # All fused: one kernel a step for all parameters, on a CPU too, where a small model's step is mostly overhead.
@@ -73,6 +87,39 @@ def sgd(
         for parameter in (parameter for parameter in group["params"] if parameter.requires_grad):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
+
+
+class StackedSGD:
+    """The optimisers that `sgd` makes of many models, as one: each model goes down at its own rate.
+
+    param_groups: a single one, whose "lr" has a rate for each model.
+    """
+
+    stacked = 2
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
+    ):
+        """
+        Args:
+            parameters, momenta: stacked along two first dimensions; both are changed in place. No momenta without momentum.
+            decays: the weight decay of each parameter.
+        """
+        self.param_groups = [{"params": parameters, "lr": None}]
+        self.momenta, self.decays, self.momentum = momenta, decays, momentum
+
+    @torch.no_grad()
+    def step(self) -> None:
+        parameters, rates = self.param_groups[0]["params"], self.param_groups[0]["lr"]
+        for i, (parameter, decay) in enumerate(zip(parameters, self.decays)):
+            gradient = parameter.grad.add(parameter, alpha=decay) if decay else parameter.grad
+            if self.momentum:
+                gradient = torch.add(gradient, self.momenta[i], alpha=self.momentum, out=self.momenta[i])
+            parameter.addcmul_(gradient, of_models(rates, parameter), value=-1)
+
+    def zero_grad(self) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.grad = None
 
 
 def adam(

@@ -11,10 +11,11 @@ from imbalance.training.log import RunLog
 from imbalance.training.progress import Clock, Progress
 
 
-@dataclass
+@dataclass(eq=False)  # two runs are never the same, and are not to be compared by their tensors
 class Run:
     """What goes through every function of the loop.
 
+    first_scale: that of fp16's gradients before the first step; 1 where they are not scaled.
     good: the latest state known to be finite; see `imbalance.training.finite`.
     """
 
@@ -24,6 +25,7 @@ class Run:
     log: RunLog
     interrupt: Interrupt
     clock: Clock
+    first_scale: float = 1.0
     good: dict[str, Any] | None = None
 
     @property

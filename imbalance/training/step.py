@@ -128,7 +128,7 @@ def take_step(
     """
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     whole, mine = batch_places(batch, size, accelerator.process_index, accelerator.num_processes)
-    rate = config.optim.lr * learner.schedule(epoch.number + batch / batches)
+    rate = learner.rate * learner.schedule(epoch.number + batch / batches)
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
 
@@ -152,7 +152,7 @@ def descend(learner: Learner, clip_norm: float) -> None:
     if clip_norm:
         if scaler:
             scaler.unscale_(optimizer)
-        clip(gradients(optimizer), clip_norm)
+        clip(gradients(optimizer), clip_norm, getattr(optimizer, "stacked", 0))
     if scaler:
         scaler.step(optimizer)  # skipped where float16 gradients overflow
         scaler.update()
