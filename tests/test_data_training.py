@@ -9,7 +9,8 @@ from ml_collections.config_dict import create
 
 from imbalance.config import load
 from imbalance.data import class_map, new_classes
-from imbalance.methods.heads import HEADS, fit_head
+from imbalance.methods.heads import HEADS
+from imbalance.methods.probe import fit_head
 from imbalance.methods.tags import tagged
 from imbalance.schema import Fraction
 from imbalance.training.loop import train

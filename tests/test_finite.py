@@ -249,7 +249,7 @@ def add_spoiled(kind: str) -> None:
 def test_many_processes_end_alike(config, spoil):
     spoil("gradient")
     job = Job(config, world=2, target=partial(add_spoiled, "gradient"))
-    assert job.wait() == [3, 3]
+    assert job.wait() == [3, 3], job.stderr()
     assert job.stderr().startswith(f"non-finite update by step {STEP}, ") and not job.stderr(1)
     assert_diverged(job.directory)
     assert "the losses are the same, bit for bit" in forensics.replay(job.directory)

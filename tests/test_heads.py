@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import BadInput
-from imbalance.methods.heads import HEADS, l1_logistic_regression
+from imbalance.methods.dfr import l1_logistic_regression
+from imbalance.methods.heads import HEADS
 from imbalance.schema import build
 
 DFR = dict(name="dfr", inverse_penalties=(1.0, 0.1), fits=5)
@@ -170,7 +171,7 @@ def chosen_penalty(data: Dataset, layers, monkeypatch) -> float:
         last.append(penalty)
         return layers(penalty, inputs)
 
-    monkeypatch.setattr("imbalance.methods.heads.l1_logistic_regression", fit)
+    monkeypatch.setattr("imbalance.methods.dfr.l1_logistic_regression", fit)
     make(DFR | dict(inverse_penalties=(0.1, 1.0), fits=1), data)
     assert last[:2] == [0.1, 1.0]
     return last[2]

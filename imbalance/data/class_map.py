@@ -56,7 +56,7 @@ def new_classes(
     """Features learnt on the labels of `train_map`, evaluated on those of `eval_map`, which have none in common.
 
     At every evaluation the features stay as they are, and a new linear head is fitted on the source's training examples
-    of the evaluation's classes (see `imbalance.methods.heads.fit_head`).
+    of the evaluation's classes (see `imbalance.methods.probe.fit_head`).
 
     Args:
         source, train_map, eval_map: as in `class_map`.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.data import Dataset
+from imbalance.methods.descent import minimise
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.tags import tagged
 from imbalance.schema import Count, Fraction, NonNegative, Positive
@@ -53,11 +54,10 @@ def afr(
         start = [parameter.detach().to(inputs) for parameter in (head.weight, head.bias)]
         weights = confidence_weights(nn.functional.linear(inputs, *start), targets, gamma)
     layer = [parameter.clone().requires_grad_() for parameter in start]
-    optimizer = torch.optim.SGD(layer, lr=lr)
-    for _ in range(steps):
-        loss = (weights * cross_entropy(nn.functional.linear(inputs, *layer), targets)).sum()
+
+    def loss() -> Tensor:
         moved = sum((now - then).square().sum() for now, then in zip(layer, start))
-        optimizer.zero_grad()
-        (loss + penalty * moved).backward()
-        optimizer.step()
+        return (weights * cross_entropy(nn.functional.linear(inputs, *layer), targets)).sum() + penalty * moved
+
+    minimise((loss() for _ in range(steps)), torch.optim.SGD(layer, lr=lr))
     return layer[0], layer[1]

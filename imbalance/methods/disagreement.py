@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
+from imbalance.methods.descent import minimise
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.samplers import cycled, rows_of_each
@@ -72,13 +73,12 @@ def disagreement(
     inputs, targets = inputs[chosen], targets[chosen].cpu()
     counts = torch.bincount(targets, minlength=dataset.num_classes)
     layer = [parameter.detach().to(inputs).clone().requires_grad_() for parameter in (head.weight, head.bias)]
-    optimizer = torch.optim.SGD(layer, lr=lr)
     size = math.ceil(steps * batch_size / int((counts > 0).sum()))
     drawn = torch.stack([cycled(rows, size, generator) for rows in rows_of_each(targets, counts)], dim=1).flatten()
-    for rows in drawn[: steps * batch_size].split(batch_size):
+
+    def loss(rows: Tensor) -> Tensor:
         logits = nn.functional.linear(inputs[rows.to(inputs.device)], *layer)
-        loss = cross_entropy(logits, targets[rows].to(inputs.device)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return cross_entropy(logits, targets[rows].to(inputs.device)).mean()
+
+    minimise(map(loss, drawn[: steps * batch_size].split(batch_size)), torch.optim.SGD(layer, lr=lr))
     return layer[0], layer[1]

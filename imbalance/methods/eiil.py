@@ -4,6 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from imbalance.data import Dataset
+from imbalance.methods.descent import minimise
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.method import slopes
 from imbalance.methods.provided import FirstRun, Found, plain
@@ -27,10 +28,7 @@ def infer_environments(of_each: Tensor, steps: int, lr: float, chooser: Generato
     start = torch.randn(len(of_each), generator=chooser, dtype=torch.float64)
     assignment, of_each = start.requires_grad_(), of_each.double()
     optimizer = torch.optim.Adam([assignment], lr=lr, maximize=True)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        violation(assignment.sigmoid(), of_each).backward()
-        optimizer.step()
+    minimise((violation(assignment.sigmoid(), of_each) for _ in range(steps)), optimizer)
     return (assignment.detach() > 0).long()
 
 

@@ -25,25 +25,12 @@ from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.tags import tags_of
 from imbalance.schema import asks, entry
 from imbalance.training import console, forensics, trackers
+from imbalance.training.ending import conclude, put_selected, record_end, record_split, splits_of
 from imbalance.training.evaluate import Outcome, evaluate, interpolating
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import load_dataset, make_learner
 from imbalance.training.log import RunLog
-from imbalance.training.loop import (
-    SAVE,
-    begin,
-    check,
-    close_epoch,
-    conclude,
-    evaluate_epoch,
-    found_by,
-    is_due,
-    put_selected,
-    record_end,
-    record_split,
-    save,
-    splits_of,
-)
+from imbalance.training.loop import SAVE, begin, check, close_epoch, evaluate_epoch, is_due, save
 from imbalance.training.origin import check_done
 from imbalance.training.processes import start_accelerator
 from imbalance.training.run import Run
@@ -183,7 +170,7 @@ def end_epochs(members: list[Run]) -> None:
 def finish_all(members: list[Run]) -> None:
     """`finish` of all, evaluated together. Those that diverge leave the list."""
     each(members, put_selected)
-    values = {member: found_by(member.learner) for member in members}
+    values = {member: member.learner.found | member.learner.objective.metrics() for member in members}
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
         each(members, lambda member: values[member].update(record_split(member, name, outcomes[member])))

@@ -16,8 +16,8 @@ from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
 from imbalance.judge import metrics, scores
 from imbalance.margins import at_least_float32, hard_margins
-from imbalance.methods.heads import fit_head
 from imbalance.methods.losses import CrossEntropy
+from imbalance.methods.probe import fit_head
 from imbalance.training.finite import finite
 from imbalance.training.learner import Learner
 from imbalance.training.progress import joined

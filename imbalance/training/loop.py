@@ -13,38 +13,32 @@ from typing import Any, NamedTuple
 
 import torch
 from ml_collections import ConfigDict
-from torch import Tensor
 
 from imbalance.config import first_run, run_directory, validate
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
-from imbalance.inference import description
 from imbalance.judge import hollow
 from imbalance.judge.metrics import reads_scores
-from imbalance.methods.heads import HEADS
 from imbalance.methods.weights import effective_sample_size
 from imbalance.overrides import resolve
-from imbalance.schema import build
-from imbalance.seeds import generator
 from imbalance.training import checkpoint, console, forensics
 from imbalance.training.checks import check_data
+from imbalance.training.ending import finish, record_end
 from imbalance.training.evaluate import (
     Outcome,
-    beside,
     evaluate,
-    features,
     interpolating,
     measure_scores,
     metrics_of,
     training_metrics,
 )
-from imbalance.training.finite import all_skipped, copied, finite, is_finite, is_known, remember
+from imbalance.training.finite import all_skipped, is_finite, is_known, remember
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.log import RunLog, provenance
+from imbalance.training.log import RunLog
 from imbalance.training.memory import keep_freed_memory
-from imbalance.training.origin import check_done, origin
+from imbalance.training.origin import check_done
 from imbalance.training.processes import from_main, start_accelerator
 from imbalance.training.progress import Clock
 from imbalance.training.run import Run
@@ -279,7 +273,7 @@ def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> No
     if evaluated:
         of_train, of_splits = evaluated
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-        values |= of_train | found_by(learner)
+        values |= of_train | learner.found | learner.objective.metrics()
         for name, outcome in of_splits.items():
             values |= metrics_of(run, name, outcome)
             if outcome.logits is not None:
@@ -315,133 +309,3 @@ def compare(run: Run, epoch: int, value: float) -> None:
     if run.config.callbacks.select == "best":
         state = run.learner.network.state_dict()
         progress.best_weights = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
-
-
-def finish(run: Run) -> dict[str, Any]:
-    """Evaluate the selected weights on every split, and write them, their predictions and the summary."""
-    put_selected(run)
-    values = found_by(run.learner)
-    for name in splits_of(run):
-        (outcome,) = evaluate([run], name, keep_logits=True)
-        values |= record_split(run, name, outcome)
-    return conclude(run, values)
-
-
-def put_selected(run: Run) -> None:
-    """Give the model the weights that are selected, and its new head."""
-    config, model = run.config, run.learner.network
-    if config.callbacks.select == "best" and run.progress.best_weights:
-        model.load_state_dict(run.progress.best_weights)
-    if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(run.learner.accelerator, lambda: new_head(run)))
-
-
-def found_by(learner: Learner) -> dict[str, float]:
-    """What the objective, and what found the groups, have measured."""
-    return {**learner.found, **learner.objective.metrics()}
-
-
-def splits_of(run: Run) -> list[str]:
-    return ["train", "val", "test", *(["held_out"] if run.learner.dataset.evaluated.held_out else [])]
-
-
-def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
-    """Write the predictions on a split, and return its metrics.
-
-    Raises:
-        Diverged: what the model makes of an example is not finite.
-    """
-    learner, values = run.learner, metrics_of(run, name, outcome)
-    if name in ("val", "test"):
-        values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
-    if run.log.writes:
-        split = getattr(learner.dataset.evaluated, name)
-        some = (key for key in ("inferred", "members") if getattr(split, key) is not None)
-        labels = ("targets", "groups", "indices", *some)
-        of_split = {key: getattr(split, key)[: len(outcome.logits)] for key in labels}
-        run.log.predictions(name, logits=outcome.logits, **of_split, **beside(run.config, learner, split))
-    return values
-
-
-def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
-    """Write the weights that were evaluated and the summary, with the metrics of all splits."""
-    config, learner, log = run.config, run.learner, run.log
-    if log.writes:
-        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
-        log.model(description(config, learner.dataset, learner.network))
-    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
-    all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
-    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
-    log.line(console.final(values, learner.dataset.evaluated, config.score))
-    for warning in warnings:
-        log.line(f"WARNING: {warning}")
-    log.summary(summary)
-    return summary
-
-
-def record_end(run: Run, error: Diverged | Interrupted) -> None:
-    """Write the summary of a run that ends before it is done."""
-    with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
-        run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
-
-
-def new_head(run: Run) -> dict[str, Tensor]:
-    """The last layer's state after what `config.head` does to it.
-
-    Raises:
-        Interrupted: a signal came; what it was doing can be done again.
-    """
-    config, learner, dataset = run.config, run.learner, run.learner.dataset.seen
-    with run.interrupt.at_once():
-        weight, bias = build(
-            HEADS,
-            config.head,
-            **vars(learner.given),
-            head=learner.network.head,
-            dataset=dataset,
-            features=lambda name: features(config, learner, getattr(dataset, name)),
-            generator=generator(config.seed, "head"),
-        )
-    if not finite([weight, bias]):
-        raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
-    return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
-
-
-def summarise(run: Run, **values: Any) -> dict[str, Any]:
-    """What summary.json says."""
-    config, learner, progress = run.config, run.learner, run.progress
-    dataset = learner.dataset
-
-    def named(counts: Tensor, names: tuple[str, ...]) -> dict[str, int]:
-        return dict(zip(names, counts.tolist(), strict=True))
-
-    sources = {"train": dataset, "val": dataset.evaluated, "test": dataset.evaluated}
-    best = config.callbacks.select == "best"
-    return {
-        "run_directory": str(run.log.directory),
-        "score_name": config.score,
-        **values,
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "selected_epoch": progress.best_epoch if best else progress.epoch,
-        "interpolation_epoch": progress.interpolation_epoch or None,
-        "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
-        "classes": {name: named(of.class_counts(getattr(of, name)), of.class_names) for name, of in sources.items()},
-        "groups": {name: named(of.judged_counts(getattr(of, name)), of.judged) for name, of in sources.items()},
-        **(
-            {
-                "training_groups": {
-                    n: named(of.group_counts(getattr(of, n)), of.group_names) for n, of in sources.items()
-                }
-            }
-            if dataset.evaluated.evaluation_names
-            else {}
-        ),
-        "seconds": progress.seconds,
-        "together": progress.together,
-        "processes": learner.accelerator.num_processes,
-        "device": str(learner.accelerator.device),
-        "tf32": config.trainer.tf32,
-        **origin(learner.data),
-        **provenance(),
-    }

@@ -1,0 +1,138 @@
+"""How a run ends: the selected weights and a new head are evaluated on every split, and all is written down."""
+
+from typing import Any
+
+from torch import Tensor
+
+from imbalance.errors import Diverged, Interrupted
+from imbalance.inference import description
+from imbalance.judge import hollow
+from imbalance.methods.heads import HEADS
+from imbalance.methods.weights import effective_sample_size
+from imbalance.schema import build
+from imbalance.seeds import generator
+from imbalance.training import checkpoint, console
+from imbalance.training.evaluate import Outcome, beside, evaluate, features, measure_scores, metrics_of
+from imbalance.training.finite import copied, finite
+from imbalance.training.log import provenance
+from imbalance.training.origin import origin
+from imbalance.training.processes import from_main
+from imbalance.training.run import Run
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Evaluate the selected weights on every split, and write them, their predictions and the summary."""
+    put_selected(run)
+    values = run.learner.found | run.learner.objective.metrics()
+    for name in splits_of(run):
+        (outcome,) = evaluate([run], name, keep_logits=True)
+        values |= record_split(run, name, outcome)
+    return conclude(run, values)
+
+
+def put_selected(run: Run) -> None:
+    """Give the model the weights that are selected, and its new head."""
+    config, model = run.config, run.learner.network
+    if config.callbacks.select == "best" and run.progress.best_weights:
+        model.load_state_dict(run.progress.best_weights)
+    if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
+        model.head.load_state_dict(from_main(run.learner.accelerator, lambda: new_head(run)))
+
+
+def splits_of(run: Run) -> list[str]:
+    return ["train", "val", "test", *(["held_out"] if run.learner.dataset.evaluated.held_out else [])]
+
+
+def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
+    """Write the predictions on a split, and return its metrics.
+
+    Raises:
+        Diverged: what the model makes of an example is not finite.
+    """
+    learner, values = run.learner, metrics_of(run, name, outcome)
+    if name in ("val", "test"):
+        values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
+    if run.log.writes:
+        split = getattr(learner.dataset.evaluated, name)
+        some = (key for key in ("inferred", "members") if getattr(split, key) is not None)
+        labels = ("targets", "groups", "indices", *some)
+        of_split = {key: getattr(split, key)[: len(outcome.logits)] for key in labels}
+        run.log.predictions(name, logits=outcome.logits, **of_split, **beside(run.config, learner, split))
+    return values
+
+
+def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
+    """Write the weights that were evaluated and the summary, with the metrics of all splits."""
+    config, learner, log = run.config, run.learner, run.log
+    if log.writes:
+        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
+        log.model(description(config, learner.dataset, learner.network))
+    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
+    all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
+    summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
+    log.line(console.final(values, learner.dataset.evaluated, config.score))
+    for warning in warnings:
+        log.line(f"WARNING: {warning}")
+    log.summary(summary)
+    return summary
+
+
+def record_end(run: Run, error: Diverged | Interrupted) -> None:
+    """Write the summary of a run that ends before it is done."""
+    with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
+        run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
+
+
+def new_head(run: Run) -> dict[str, Tensor]:
+    """The last layer's state after what `config.head` does to it.
+
+    Raises:
+        Interrupted: a signal came; what it was doing can be done again.
+    """
+    config, learner, dataset = run.config, run.learner, run.learner.dataset.seen
+    with run.interrupt.at_once():
+        weight, bias = build(
+            HEADS,
+            config.head,
+            **vars(learner.given),
+            head=learner.network.head,
+            dataset=dataset,
+            features=lambda name: features(config, learner, getattr(dataset, name)),
+            generator=generator(config.seed, "head"),
+        )
+    if not finite([weight, bias]):
+        raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
+    return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
+
+
+def summarise(run: Run, **values: Any) -> dict[str, Any]:
+    """What summary.json says."""
+    config, learner, progress = run.config, run.learner, run.progress
+    dataset = learner.dataset
+
+    def named(counts: Tensor, names: tuple[str, ...]) -> dict[str, int]:
+        return dict(zip(names, counts.tolist(), strict=True))
+
+    sources = {"train": dataset, "val": dataset.evaluated, "test": dataset.evaluated}
+    of_training = {name: named(of.group_counts(getattr(of, name)), of.group_names) for name, of in sources.items()}
+    best = config.callbacks.select == "best"
+    return {
+        "run_directory": str(run.log.directory),
+        "score_name": config.score,
+        **values,
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "selected_epoch": progress.best_epoch if best else progress.epoch,
+        "interpolation_epoch": progress.interpolation_epoch or None,
+        "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
+        "classes": {name: named(of.class_counts(getattr(of, name)), of.class_names) for name, of in sources.items()},
+        "groups": {name: named(of.judged_counts(getattr(of, name)), of.judged) for name, of in sources.items()},
+        **({"training_groups": of_training} if dataset.evaluated.evaluation_names else {}),
+        "seconds": progress.seconds,
+        "together": progress.together,
+        "processes": learner.accelerator.num_processes,
+        "device": str(learner.accelerator.device),
+        "tf32": config.trainer.tf32,
+        **origin(learner.data),
+        **provenance(),
+    }
