@@ -56,15 +56,26 @@ def compare(
     print(markdown(heads, rows), end="")
 
 
-def check_metric(name: str) -> None:
-    """Raise `BadInput`, before anything is trained, unless a summary has metrics of this name for some class or group."""
-    split, _, metric = name.partition("/")
+def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
+    """Raise `BadInput`, before anything is trained, unless a summary has metrics of this name for some class or group.
+
+    Args:
+        flag: which said so.
+        split: that the metric is of, if the name does not say.
+    """
+    of_split, _, metric = (f"{split}/{name}" if split else name).partition("/")
     kind, _, label = metric.partition("/")
-    scores = () if split == "train" else SCORE_SUMMARIES
+    scores = () if of_split == "train" else SCORE_SUMMARIES
     of_all = ("loss", *SUMMARIES, *scores)
     of_one = (*OF_A_CLASS, "group_accuracy", *(RANKINGS if scores else ()))
-    if split not in ("train", "val", "test") or not (kind in of_one if label else metric in of_all):
+    if of_split not in ("train", "val", "test") or not (kind in of_one if label else metric in of_all):
         raise BadInput(
-            f"--metric: {name!r} given; valid: train/, val/ or test/ and one of {', '.join(of_all)}, "
+            f"{flag}: {name!r} given; valid: {'' if split else 'train/, val/ or test/ and '}one of {', '.join(of_all)}, "
             f"{', '.join(f'{kind}/<class>' for kind in OF_A_CLASS)}, group_accuracy/<group>"
         )
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raise `BadInput` unless all are metrics of test."""
+    for name in metrics:
+        check_metric(name, "--metrics", split="test")

@@ -20,6 +20,7 @@ from imbalance.errors import BadInput
 
 from . import plots, tables
 from .collect import Row, collect, write_csv
+from .compare import check_metrics
 from .intervals import Interval, Mean, bounds, caveat, kinds, mean, over_examples, wilson
 from .page import page
 from .page.facts import read_predictions
@@ -173,6 +174,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         metrics: of test, the columns of the tables; the page ranks by the first until its reader chooses another.
         pictured: runs whose surest errors the page shows as pictures or rows, for which their data are read.
     """
+    check_metrics(metrics)
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:

@@ -22,6 +22,7 @@ from pathlib import Path
 from imbalance.errors import BadInput
 
 from .collect import Row, collect
+from .compare import check_metrics
 from .page import page
 
 HOST = "127.0.0.1"
@@ -168,6 +169,7 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
 
 def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured: int) -> int:
     """Serve until Ctrl-C."""
+    check_metrics(metrics)
     with serve([Path(folder) for folder in folders], port, metrics, pictured) as server:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # and not what ends a command that could go on
         try:

@@ -20,6 +20,7 @@ from imbalance.schema import (
     Natural,
     NonNegative,
     Positive,
+    Repeats,
     Table,
     asks,
     check_call,
@@ -36,7 +37,7 @@ EvalSplit = Literal["val", "test"]
 class Trainer(TypedDict):
     """`config.trainer`: how long, in what batches, in which arithmetic."""
 
-    epochs: Count
+    epochs: Repeats
     batch_size: Count  # over all processes together
     accumulation: Count  # parts that a batch is computed in, one after the other, for want of memory
     clip_norm: NonNegative  # that the gradient of the whole batch, all parameters together, is scaled down to; 0: never

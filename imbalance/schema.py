@@ -30,6 +30,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]  # what torch holds in a number
 Count = Annotated[int, Field(ge=1, lt=2**63)]
+Repeats = Annotated[int, Field(ge=1, le=10_000_000)]  # epochs or steps: more than anybody would see the end of
 Name = Annotated[str, Field(min_length=1)]
 By = Literal["class", "group"]
 

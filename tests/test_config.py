@@ -72,6 +72,11 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
     [
         ("optim.lr", -1.0, "config.optim.lr: -1.0 given; it should be greater than 0"),
         ("optim.lr", 0.0, "greater than 0"),
+        (
+            "trainer.epochs",
+            2**62,
+            "config.trainer.epochs: 4611686018427387904 given; it should be less than or equal to 10000000",
+        ),
         ("optim.lr", float("nan"), "finite"),
         ("optim.lr", float("inf"), "finite"),
         ("optim.lr", "0.1", "config.optim.lr: '0.1' given"),

@@ -55,6 +55,11 @@ def work_dir(tmp_path):
     return folder
 
 
+def test_metrics_that_no_run_has_are_refused():
+    with pytest.raises(BadInput, match="^--metrics: 'foo' given; valid: one of loss, accuracy"):
+        report.report(work_dir=".", folder=".", metrics=["balanced_accuracy", "recall/cat", "foo"], pictured=0)
+
+
 def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_path):
     rows = collect(work_dir)
     assert sorted(row["status"] for row in rows) == ["diverged", "done", "done", "done", "done", "incomplete"]

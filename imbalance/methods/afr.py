@@ -9,7 +9,7 @@ from imbalance.data import Dataset
 from imbalance.methods.descent import minimise
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.tags import tagged
-from imbalance.schema import Count, Fraction, NonNegative, Positive
+from imbalance.schema import Fraction, NonNegative, Positive, Repeats
 
 
 def confidence_weights(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
@@ -28,7 +28,7 @@ def afr(
     fraction: Fraction,
     gamma: NonNegative,
     penalty: NonNegative,
-    steps: Count,
+    steps: Repeats,
     lr: Positive,
 ) -> tuple[Tensor, Tensor]:
     """The last layer, trained further by gradient descent on a held-out share of train, of Σ_i μ_i ℓ_i + λ ‖w − w_0‖².

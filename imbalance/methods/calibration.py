@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.methods.losses import cross_entropy
-from imbalance.schema import Count
+from imbalance.schema import Repeats
 
 
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def thresholds(
     features: Callable[[str], Tensor],
     *,
     metric: Literal["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"],
-    rounds: Count,
+    rounds: Repeats,
 ) -> tuple[Tensor, Tensor]:
     """z_j + b_j, with the b_j that are best on val by `metric`: each in turn at its best, the others as they are.
 

@@ -12,7 +12,7 @@ from imbalance.errors import Diverged
 from imbalance.methods.descent import minimise
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.samplers import balanced, shuffled
-from imbalance.schema import By, Count, Fraction, NonNegative, Positive
+from imbalance.schema import By, Count, Fraction, NonNegative, Positive, Repeats
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -24,7 +24,7 @@ def crt(
     generator: Generator,
     *,
     by: By,
-    epochs: Count,
+    epochs: Repeats,
     batch_size: Count,
     lr: Positive,
     momentum: Fraction,
@@ -61,7 +61,7 @@ def lws(
     generator: Generator,
     *,
     by: By,
-    epochs: Count,
+    epochs: Repeats,
     batch_size: Count,
     lr: Positive,
     momentum: Fraction,

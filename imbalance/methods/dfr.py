@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.samplers import rows_of_each, shuffled
-from imbalance.schema import Count, Positive
+from imbalance.schema import Positive, Repeats
 
 
 def dfr(
@@ -18,7 +18,7 @@ def dfr(
     generator: Generator,
     *,
     inverse_penalties: tuple[Positive, ...],
-    fits: Count,
+    fits: Repeats,
 ) -> tuple[Tensor, Tensor]:
     """Deep feature reweighting: L1-penalised logistic regression on group-balanced subsets of val, averaged.
 

@@ -13,7 +13,7 @@ from imbalance.methods.losses import cross_entropy
 from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.samplers import cycled, rows_of_each
 from imbalance.methods.tags import tagged
-from imbalance.schema import Count, Fraction, Positive, Share
+from imbalance.schema import Count, Fraction, Positive, Repeats, Share
 
 
 @tagged(held_out=lambda section: section.fraction)
@@ -44,9 +44,9 @@ def disagreement(
     generator: Generator,
     *,
     fraction: Fraction,
-    first_epochs: Count,
+    first_epochs: Repeats,
     share: Share,
-    steps: Count,
+    steps: Repeats,
     batch_size: Count,
     lr: Positive,
 ) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from imbalance.methods.losses import cross_entropy
 from imbalance.methods.method import slopes
 from imbalance.methods.provided import FirstRun, Found, plain
 from imbalance.methods.tags import INFERRED, tagged
-from imbalance.schema import Count, Positive
+from imbalance.schema import Positive, Repeats
 from imbalance.seeds import generator
 
 
@@ -38,8 +38,8 @@ def eiil(
     seed: int,
     first: FirstRun,
     *,
-    first_epochs: Count,
-    ascent_steps: Count,
+    first_epochs: Repeats,
+    ascent_steps: Repeats,
     ascent_lr: Positive,
 ) -> Found:
     """The two environments in which a first model is least invariant, times the classes.

@@ -16,7 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.tags import tagged
-from imbalance.schema import AtLeastOne, By, Count, Fraction, Natural, NonNegative, Positive
+from imbalance.schema import AtLeastOne, By, Fraction, Natural, NonNegative, Positive, Repeats
 
 
 def mean_one(weights: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def shorter_unweighted(config: ConfigDict) -> ConfigDict:
 
 
 @tagged(first_run=shorter_unweighted)
-def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Count, upweight: AtLeastOne) -> Tensor:
+def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Repeats, upweight: AtLeastOne) -> Tensor:
     """Just Train Twice: what a first run got wrong counts `upweight` times as much as the rest.
 
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The

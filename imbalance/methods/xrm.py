@@ -12,7 +12,7 @@ from imbalance.methods.batch import Batch, Loss
 from imbalance.methods.method import Objective, Pair, group_means
 from imbalance.methods.provided import FirstRun, Found, plain
 from imbalance.methods.tags import INFERRED, Tags, tagged
-from imbalance.schema import Count, Positive
+from imbalance.schema import Positive, Repeats
 from imbalance.seeds import derived_seed, generator
 
 FLIP_RATE = "train/flip_rate"
@@ -94,7 +94,7 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
 
 
 @tagged(first_run=twins, measures=(INFERRED, FLIP_RATE))
-def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Count, lr: Positive) -> Found:
+def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> Found:
     """What at least one of two networks gets wrong, and the rest, times the classes.
 
     Pezeshki et al., "Discovering Environments with XRM", ICML 2024: see `CrossRisk`, which a first run trains, with the
