@@ -84,6 +84,9 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
     assert torch.equal(whole.confusion, sum(part.confusion for part in parts))
     assert torch.equal(whole.grouped, sum(part.grouped for part in parts))
     assert whole.confusion.dtype == whole.grouped.dtype == torch.int64
+    of_two = count(*(part.view(2, 50) for part in (predictions, targets, groups)), 4, 4)
+    assert of_two.confusion.shape == (2, 4, 4) and torch.equal(of_two.confusion.sum(0), whole.confusion)
+    assert torch.equal(of_two.of(1).grouped, count(predictions[50:], targets[50:], groups[50:], 4, 4).grouped)
 
 
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():

@@ -67,7 +67,7 @@ def count(
 
 def _tabulate(values: Tensor, size: int) -> Tensor:
     """(…, size) how often each number below `size` is among (…, B) values."""
-    flat = values.reshape(-1, values.shape[-1])
+    flat = values.flatten(0, -2) if values.dim() > 1 else values[None]
     flat = flat + size * torch.arange(len(flat), device=flat.device)[:, None]
     return torch.bincount(flat.flatten(), minlength=size * len(flat)).view(*values.shape[:-1], size)
 
