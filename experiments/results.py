@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from imbalance.config import flatten
 from imbalance.errors import BadInput
@@ -140,7 +141,13 @@ def read(study: str, folder: Path) -> list[Row]:
 
 def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
     """Put rows in the study's file that are not there yet, and return how many: sorted, so that the order of adding
-    leaves no trace."""
+    leaves no trace. Commands that add at the same time do so one after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{study}.lock"):
+        return _add(study, folder, rows, packed)
+
+
+def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     there = read(study, folder)
     known = {tuple(row[key] for key in KEY) for row in there}
     by_key = {tuple(row[key] for key in KEY): row for row in rows}
@@ -159,7 +166,6 @@ def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
     writer.writeheader()
     writer.writerows(both)
     content = out.getvalue().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return len(new)
 

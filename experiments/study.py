@@ -17,7 +17,6 @@ number, and several could not be trained at once. So `_take` chooses among waiti
 | stopped or killed | RUNNING | |
 """
 
-import fcntl
 import functools
 import itertools
 import json
@@ -25,10 +24,12 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from imbalance.errors import BadInput, Busy
 from imbalance.training.interrupt import Interrupt
@@ -72,16 +73,27 @@ def import_optuna():
     return optuna
 
 
-def open_study(place: Place, sampler: str = "random"):
-    """The study, made where there is none."""
+def queue(place: Place) -> FileLock:
+    """What is held while the study's trials are looked through or added to."""
+    return FileLock(place.folder / "queue.lock")
+
+
+def open_storage(place: Place):
+    """Optuna's storage, made where there is none."""
     optuna = import_optuna()
     place.folder.mkdir(parents=True, exist_ok=True)
     wait = {"engine_kwargs": {"connect_args": {"timeout": 60}}} if place.url.startswith("sqlite") else {}
-    with lock(place.folder / "queue.lock"):
+    with queue(place):
         try:
-            storage = optuna.storages.RDBStorage(place.url, **wait)
+            return optuna.storages.RDBStorage(place.url, **wait)
         except Exception as error:  # SQLAlchemy's of many kinds, and those of the database's own package
             raise BadInput(f"--storage: cannot open {place.url}: {str(error).splitlines()[0]}") from None
+
+
+def open_study(place: Place, sampler: str = "random", storage=None):
+    """The study, made where there is none; of a `storage` that is open."""
+    optuna, storage = import_optuna(), storage or open_storage(place)
+    with queue(place):
         return optuna.create_study(
             study_name=place.name,
             storage=storage,
@@ -101,7 +113,7 @@ def add(place: Place, points: Sequence[Point]) -> None:
     for point in points:
         configured(*_run_of(point), place.work_dir)  # a mistake shows before anything is trained
     study = open_study(place)
-    with lock(place.folder / "queue.lock"):
+    with queue(place):
         states = import_optuna().trial.TrialState
         there = [trial for trial in study.get_trials(deepcopy=False) if trial.state != states.FAIL]
         known = {canonical(trial.user_attrs["point"]) for trial in there if "point" in trial.user_attrs}
@@ -130,16 +142,17 @@ def work(place: Place, search: Search | None, wait: bool, workers: int, at_once:
             passed over, and taken up later.
         Interrupted: a signal came; the trial has a checkpoint, and stays to be taken up.
     """
-    study, crashed = open_study(place, search.sampler if search else "random"), 0
+    storage, crashed = open_storage(place), 0
+    study = open_study(place, search.sampler if search else "random", storage)
     busy: dict[str, float] = {}  # run directories that a process outside the study trains in, and when that was seen
     with Interrupt():  # between two runs; a run has its own
         while True:
             held = {directory for directory, seen in busy.items() if time.monotonic() - seen < PASSED_OVER}
-            taken, others = _take(study, place, search, workers, at_once, held)
+            taken, others = _take(study, storage, place, search, workers, at_once, held)
             if taken:
                 with ExitStack() as locks:
                     for trial in taken:
-                        locks.enter_context(trial.lock)
+                        locks.callback(trial.lock.release)
                     try:
                         crashed += _perform(study, [trial.trial for trial in taken], place, search)
                     except Busy as error:
@@ -154,11 +167,11 @@ def work(place: Place, search: Search | None, wait: bool, workers: int, at_once:
 
 class _Taken(NamedTuple):
     trial: Any
-    lock: Any  # an open file
+    lock: FileLock
 
 
 def _take(
-    study, place: Place, search: Search | None, workers: int, at_once: int, held: Collection[str] = ()
+    study, storage, place: Place, search: Search | None, workers: int, at_once: int, held: Collection[str] = ()
 ) -> tuple[list[_Taken], int]:
     """Trials that nobody else works on, one or several to be trained at once, and how many others work on.
 
@@ -166,9 +179,9 @@ def _take(
         held: run directories to pass over, as others' work. Of trials that have one directory one is taken.
     """
     optuna = import_optuna()
-    states, storage, others, taken = optuna.trial.TrialState, study._storage, 0, []
-    directories = set()
-    with lock(place.folder / "queue.lock"):
+    states, others, taken, directories = optuna.trial.TrialState, 0, [], set()
+    study_id = storage.get_study_id_from_name(place.name)
+    with queue(place):
         left = study.get_trials(deepcopy=False, states=(states.RUNNING,))
         waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
         most = min(at_once, math.ceil((len(left) + len(waiting)) / workers))
@@ -182,21 +195,22 @@ def _take(
             if directory in directories:
                 continue
             try:
-                descriptor = _lock_now(place.folder / f"trial-{found.number}.lock")
-            except BlockingIOError:
+                held_by_us = _lock_now(place, found.number)
+            except Timeout:
                 others += 1
                 continue
-            if storage.get_trial(found._trial_id).state != found.state:  # it ended while we looked
-                descriptor.close()
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, found.number)
+            if storage.get_trial(trial_id).state != found.state:  # it ended while we looked
+                held_by_us.release()
                 continue
             if found.state == states.WAITING:
-                storage.set_trial_state_values(found._trial_id, states.RUNNING)
+                storage.set_trial_state_values(trial_id, states.RUNNING)
             # An enqueued trial's values, or those suggested before its worker died, come with it.
-            taken.append(_Taken(optuna.trial.Trial(study, found._trial_id), descriptor))
+            taken.append(_Taken(optuna.trial.Trial(study, trial_id), held_by_us))
             directories.add(directory)
         if not taken and search and len(study.get_trials(deepcopy=False)) < search.trials:
             trial = study.ask()
-            taken.append(_Taken(trial, _lock_now(place.folder / f"trial-{trial.number}.lock")))
+            taken.append(_Taken(trial, _lock_now(place, trial.number)))
     return taken, others
 
 
@@ -291,22 +305,15 @@ def score(trial) -> float:
     return trial.value if trial.value is not None else math.nan
 
 
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a file for this process alone, waiting for it."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _lock_now(place: Place, trial: int) -> FileLock:
+    """The lock of a trial, held until it is released or this process ends.
 
-
-def _lock_now(path: Path):
-    file = open(path, "w")  # held until it is closed
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise
-    return file
+    Raises:
+        Timeout: another worker holds it.
+    """
+    lock = FileLock(place.folder / f"trial-{trial}.lock")
+    lock.acquire(blocking=False)
+    return lock
 
 
 def _run_of(point: Point) -> tuple[str, dict[str, Any], int]:

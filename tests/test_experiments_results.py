@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -102,3 +104,12 @@ def test_the_command_adds_what_is_new(runs, tmp_path):
     assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("0 of 3 runs added, 3 there")
     with pytest.raises(BadInput, match="no finished run there"):
         results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
+
+
+def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path, monkeypatch):
+    read = results.read
+    monkeypatch.setattr(results, "read", lambda *where: (read(*where), time.sleep(0.02))[0])  # others come in between
+    rows = [{"name": "a", "overrides": "", "seed": str(seed), "data": ""} for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda row: results.add("rows", tmp_path, [row]), rows)) == [1] * 8
+    assert read("rows", tmp_path) == rows

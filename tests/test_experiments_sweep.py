@@ -92,12 +92,13 @@ def test_a_search_is_by_the_sampler_that_was_asked_for_and_waits_for_a_busy_data
 
 def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
-    study = studies.open_study(place)
-    (taken,), others = studies._take(study, place, None, 1, 16)
+    storage = studies.open_storage(place)
+    study = studies.open_study(place, storage=storage)
+    (taken,), others = studies._take(study, storage, place, None, 1, 16)
     assert not others
-    assert studies._take(study, place, None, 1, 16) == ([], 1)
+    assert studies._take(study, storage, place, None, 1, 16) == ([], 1)
     studies._suggest(study, taken.trial, None)
-    taken.lock.close()  # as the system does when its worker dies
+    taken.lock.release()  # as the system does when its worker dies
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna's, of values suggested within other bounds
@@ -132,9 +133,10 @@ def test_workers_divide_the_trials_that_are_trained_at_once(place):
     other = studies.grid(AXES | {"trainer.batch_size": [64], "seed": [0, 1]})
     alone = studies.grid(AXES | {"objective.name": ["worst_group"], "seed": [0, 1]})
     studies.add(place, [alike[0], *other, *alone, *alike[1:]])
-    study, held = studies.open_study(place), []  # as long as it is held, nobody else takes a trial
+    storage, held = studies.open_storage(place), []  # as long as it is held, nobody else takes a trial
+    study = studies.open_study(place, storage=storage)
     for _ in range(6):
-        held.append(studies._take(study, place, None, 2, 4)[0])
+        held.append(studies._take(study, storage, place, None, 2, 4)[0])
     assert [[trial.trial.number for trial in taken] for taken in held] == [[0, 5, 6, 7], [1, 2], [3], [4], [8, 9], []]
 
 
@@ -183,7 +185,7 @@ def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
         return found
 
     def perform(*args):
-        assert not taken[0].lock.closed
+        assert taken[0].lock.is_locked
         if error:
             raise error
         taken[0].trial.study.tell(taken[0].trial.number, 0.5)
@@ -193,7 +195,7 @@ def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
     monkeypatch.setattr(studies, "_perform", perform)
     with pytest.raises(Interrupted) if error else nullcontext():
         work(place)
-    assert len(taken) == 1 and taken[0].lock.closed
+    assert len(taken) == 1 and not taken[0].lock.is_locked
 
 
 def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):

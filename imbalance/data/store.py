@@ -15,7 +15,6 @@ itself.
 """
 
 import errno
-import fcntl
 import glob
 import hashlib
 import io
@@ -375,11 +374,16 @@ def image_problems(
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Alone in building `directory`; whoever comes second waits. The lock of a killed process is free at once."""
+    from filelock import FileLock, Timeout
+
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with open(directory.with_name(f"{directory.name}.lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that builds {directory}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(directory.with_name(f"{directory.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another process that builds {directory}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
