@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imbalance.errors import BadInput
-from imbalance.judge.metrics import OF_A_CLASS, RANKINGS, SUMMARIES
+from imbalance.judge.metrics import OF_A_CLASS, OF_A_GROUP, OF_TRAINING_GROUPS, RANKINGS, SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES
 
 from .intervals import bounds, mean, paired_difference
@@ -66,9 +66,14 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
     of_split, _, metric = (f"{split}/{name}" if split else name).partition("/")
     kind, _, label = metric.partition("/")
     scores = () if of_split == "train" else SCORE_SUMMARIES
+    of_some = (
+        *OF_TRAINING_GROUPS,
+        "worst_inferred_group_accuracy",
+        "flip_rate",
+    )  # what only some data and methods have
     of_all = ("loss", *SUMMARIES, *scores)
-    of_one = (*OF_A_CLASS, "group_accuracy", *(RANKINGS if scores else ()))
-    if of_split not in ("train", "val", "test") or not (kind in of_one if label else metric in of_all):
+    of_one = (*OF_A_CLASS, *OF_A_GROUP, *(RANKINGS if scores else ()))
+    if of_split not in ("train", "val", "test") or not (kind in of_one if label else metric in (*of_all, *of_some)):
         raise BadInput(
             f"{flag}: {name!r} given; valid: {'' if split else 'train/, val/ or test/ and '}one of {', '.join(of_all)}, "
             f"{', '.join(f'{kind}/<class>' for kind in OF_A_CLASS)}, group_accuracy/<group>"
