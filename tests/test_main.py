@@ -12,7 +12,7 @@ CONFIG = "--config=configs/digits_poly.py"
     [
         ([], "the following arguments are required: --config"),
         (["--config=nope.py"], "--config: no config nope.py"),
-        (["--config=configs/digts_poly.py"], "did you mean digits_poly or medmnist_poly or"),
+        (["--config=configs/digts_poly.py"], "did you mean digits_poly or"),
         ([CONFIG, "extra"], "extra: unknown"),
         ([CONFIG, "--config.optim.lrr=1"], "did you mean --config.optim.lr"),
         ([CONFIG, "--config.optim.Lr=1"], "config.optim.Lr: no such key; did you mean --config.optim.lr?"),
@@ -66,12 +66,12 @@ def test_a_file_that_is_no_config_is_one_line(main, tmp_path, name, text, words)
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_config_file_with_a_bug_shows_its_traceback(main, tmp_path):
+def test_a_config_file_with_a_bug_is_one_line_that_says_where(main, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("def get_config():\n    return {}['nothing']\n")
     done = main(f"--config={path}")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr and "nothing" in done.stderr
+    assert done.returncode == 2
+    assert "broken.py, line 2: KeyError: 'nothing'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_dry_run_prints_the_resolved_config_and_trains_nothing(main, tmp_path):

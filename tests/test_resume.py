@@ -16,7 +16,7 @@ from ml_collections.config_dict import create
 
 from imbalance.errors import BadInput, Interrupted
 from imbalance.models import MODELS
-from imbalance.training import checkpoint, loop
+from imbalance.training import checkpoint, ending, loop
 from imbalance.training.log import RunLog
 
 
@@ -110,7 +110,7 @@ def test_interrupted_before_its_new_head_was_fitted(config, tmp_path, monkeypatc
         at_call(patch, loop, "finish", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted):
             loop.train(config, tmp_path / "twice")
-    fitted = at_call(monkeypatch, loop, "features", 0, lambda: None)
+    fitted = at_call(monkeypatch, ending, "features", 0, lambda: None)
     loop.train(config, tmp_path / "twice")
     assert fitted and outcome(tmp_path / "twice") == outcome(tmp_path / "whole")
 

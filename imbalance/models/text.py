@@ -35,7 +35,11 @@ class Bag(nn.Module):
 
 @tagged(batched=True)
 def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear, *, width: Count) -> nn.Sequential:
-    """A linear layer on the mean of the tokens' embeddings, which are learnt (Joulin et al., EACL 2017)."""
+    """A linear layer on the mean of the tokens' embeddings, which are learnt (Joulin et al., EACL 2017).
+
+    Args:
+        width: of an embedding.
+    """
     return with_head(Bag(vocabulary, width), width, num_classes, head)
 
 
@@ -99,7 +103,12 @@ def transformer(
     heads: Count,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """A small transformer encoder, trained from nothing; its layers normalise first, and its last layer sees a mean."""
+    """A small transformer encoder, trained from nothing; its layers normalise first, and its last layer sees a mean.
+
+    Args:
+        width, depth, heads: of the states, how many blocks there are, and how many heads attend in each.
+        dropout: the share of what a block adds that is left out in training.
+    """
     if width % (2 * heads):
         raise BadInput(f"config.model.width: {width} given; it must be a multiple of 2 · heads = {2 * heads}")
     return with_head(Transformer(vocabulary, width, depth, heads, dropout), width, num_classes, head)
