@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,10 @@ def test_help_names_every_value_that_a_part_takes():
     """`by`, which says whether classes or groups are meant, explains itself."""
     for path in ("loss", "objective", "sampler", "weights", "mix", "head", "model"):
         for name, part in tables()[path].items():
-            text = getattr(part, "func", part).__doc__ or ""
+            function = part
+            while isinstance(function, partial):
+                function = function.func
+            text = function.__doc__ or ""
             lacking = [key for key in fields(part) if key != "by" and not re.search(rf"\b{key}\b", text)]
             assert text and not lacking, f"{path} {name}: {lacking}"
 
