@@ -77,6 +77,14 @@ setup(
     extras_require=EXTRAS
     | {
         "all": ALL,
-        "dev": ["pytest>=8", "selenium>=4.20", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", *ALL],
+        "dev": [
+            "pytest>=8",
+            "selenium>=4.20",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            *ALL,
+        ],
     },
 )
