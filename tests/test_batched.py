@@ -17,7 +17,7 @@ from torch import nn
 from imbalance.config import load, validate
 from imbalance.data import DATASETS
 from imbalance.data.splits import Dataset, class_split
-from imbalance.errors import Interrupted
+from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.tags import tags_of
 from imbalance.models import MODELS
 from imbalance.training import batched, forensics
@@ -238,6 +238,18 @@ def test_one_that_diverges_does_not_stop_the_others(config, tmp_path):
     assert states[0].keys() == states[1].keys()
     assert torch.equal(states[0]["rows"], states[1]["rows"])
     assert "first non-finite" in forensics.replay(ours[2])
+
+
+def test_runs_that_all_diverge_at_their_end_end_so(config, tmp_path, monkeypatch):
+    """On the first split of which something is not finite; there is no run left to evaluate on the next."""
+
+    def not_finite(member, name, outcome):
+        raise Diverged(f"{name} is not finite")
+
+    monkeypatch.setattr(batched, "record_split", not_finite)
+    for directory in at_once(varied(config, *MEMBERS[:2]), tmp_path):
+        summary = json.loads((directory / "summary.json").read_text())
+        assert (summary["status"], summary["reason"]) == ("diverged", "train is not finite")
 
 
 def test_one_infinite_loss_among_finite_ones_is_seen(config, tmp_path, monkeypatch):

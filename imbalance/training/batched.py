@@ -176,7 +176,8 @@ def finish_all(members: list[Run]) -> None:
         each(members, lambda member: values[member].update(record_split(member, name, outcomes[member])))
 
     for name in splits_of(members[0]) if members else ():
-        record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
+        if members:  # all may have diverged on the split before
+            record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
     each(members, lambda member: conclude(member, values[member]))
 
 
