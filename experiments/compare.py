@@ -7,13 +7,16 @@ again. Prints a Markdown table of the mean of a metric with its 95 % t-interval,
 from the first config. A diverged run is counted, and left out of the means.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imbalance.config import tables
 from imbalance.errors import BadInput
 from imbalance.judge.metrics import OF_A_CLASS, OF_A_GROUP, OF_TRAINING_GROUPS, RANKINGS, SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES
+from imbalance.methods.tags import tags_of
 
 from .intervals import bounds, mean, paired_difference
 from .runs import OF_GROUPS, configured, evaluated_over, metric, not_of_seeds, run_all
@@ -66,11 +69,7 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
     of_split, _, metric = (f"{split}/{name}" if split else name).partition("/")
     kind, _, label = metric.partition("/")
     scores = () if of_split == "train" else SCORE_SUMMARIES
-    of_some = (
-        *OF_TRAINING_GROUPS,
-        "worst_inferred_group_accuracy",
-        "flip_rate",
-    )  # what only some data and methods have
+    of_some = (*OF_TRAINING_GROUPS, *measured_by_some())
     of_all = ("loss", *SUMMARIES, *scores)
     of_one = (*OF_A_CLASS, *OF_A_GROUP, *(RANKINGS if scores else ()))
     if of_split not in ("train", "val", "test") or not (kind in of_one if label else metric in (*of_all, *of_some)):
@@ -78,6 +77,12 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
             f"{flag}: {name!r} given; valid: {'' if split else 'train/, val/ or test/ and '}one of {', '.join(of_all)}, "
             f"{', '.join(f'{kind}/<class>' for kind in OF_A_CLASS)}, group_accuracy/<group>"
         )
+
+
+def measured_by_some() -> set[str]:
+    """The names, without a split, of the metrics that only runs with some method have."""
+    entries = itertools.chain.from_iterable(table.values() for table in tables().values())
+    return {name.partition("/")[2] for function in entries for name in tags_of(function).measures}
 
 
 def check_metrics(metrics: Sequence[str]) -> None:

@@ -6,7 +6,9 @@ import pytest
 from conftest import ROOT
 
 from experiments import selection
+from experiments.compare import check_metric
 from imbalance.cli import call
+from imbalance.errors import BadInput
 
 
 @pytest.fixture
@@ -33,3 +35,10 @@ def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(comman
     table = [line for line in first.splitlines() if line.startswith("| digits_")]
     assert len(table) == rows and all("_short" in line and ", " in line for line in table)
     assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
+
+
+def test_metrics_that_only_some_methods_have_can_be_compared():
+    for name in ("test/worst_inferred_group_accuracy", "train/flip_rate", "val/worst_training_group_accuracy"):
+        check_metric(name)
+    with pytest.raises(BadInput, match="^--metric: 'test/flip_rates' given"):
+        check_metric("test/flip_rates")
