@@ -103,26 +103,6 @@ def paired_difference(
     return mean(differences, low - high, high - low)
 
 
-def paired_test(values: Mapping[int, float], reference: Mapping[int, float]) -> float:
-    """The p-value of a two-sided paired t-test; nan for fewer than three seeds that both have, or equal differences."""
-    from scipy import stats
-
-    differences = np.array([values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())])
-    differences = differences[~np.isnan(differences)]
-    if len(differences) < FEWEST or np.ptp(differences) == 0:
-        return np.nan
-    return float(stats.ttest_1samp(differences, 0).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's (1979) p-values for several comparisons at once; nan, of what was not tested, counts as no comparison."""
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted, tested = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return adjusted
-
-
 def expected_best(values: Sequence[float]) -> np.ndarray:
     """(n,) what the best of k of these n trials, drawn without replacement, is on average, for k from 1 to n.
 

@@ -5,11 +5,9 @@ from scipy import stats
 from experiments.intervals import (
     bounds,
     caveat,
-    holm,
     mean,
     over_examples,
     paired_difference,
-    paired_test,
     wilson,
 )
 
@@ -41,16 +39,6 @@ def test_an_interval_stays_within_what_the_metric_can_be():
 def test_the_bounds_of_a_metric_are_known_by_its_name():
     assert bounds("test/recall/a/b") == bounds("worst_group_accuracy") == bounds("val/auroc") == (0, 1)
     assert bounds("test/mcc") == (-1, 1) and bounds("brier") == (0, 2) and bounds("train/loss") == (0, np.inf)
-
-
-def test_paired_tests_are_scipys_and_holms_p_values_the_textbooks():
-    rng = np.random.default_rng(0)
-    values, reference = (dict(enumerate(rng.normal(size=8))) for _ in range(2))
-    expected = stats.ttest_rel(list(values.values()), list(reference.values())).pvalue
-    assert paired_test(values, reference) == pytest.approx(expected)
-    assert np.isnan(paired_test({0: 1.0, 1: 2.0}, {0: 0.0, 1: 0.5}))
-    assert holm([0.01, np.nan, 0.04, 0.03]) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
-    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
 
 
 def test_what_says_little_is_said():
