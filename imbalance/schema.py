@@ -57,7 +57,7 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(given - annotations.keys()), sorted(annotations.keys() - given)
     if unknown:
-        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{_hint(unknown[0], annotations)}")
+        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{nearest(unknown[0], annotations)}")
     if missing:
         flags = " ".join(f"--config.{prefix}{key}=<{in_words(annotations[key])}>" for key in missing)
         raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
@@ -160,10 +160,10 @@ def entry(table: Table, name: Any) -> Callable[..., T]:
         functions = own_functions(str(Path(own).resolve()))
         function = name.rpartition(":")[2]
         if function not in functions:
-            raise BadInput(f"{own} has no {function!r}{_hint(function, functions)}")
+            raise BadInput(f"{own} has no {function!r}{nearest(function, functions)}")
         return functions[function]
     if not isinstance(name, str) or name not in table:
-        raise BadInput(f"{name!r} given{_hint(name, table)}, or <file>.py:<function> for one of your own")
+        raise BadInput(f"{name!r} given{nearest(name, table)}, or <file>.py:<function> for one of your own")
     return table[name]
 
 
@@ -216,6 +216,7 @@ def build(table: Table, section: Mapping[str, Any], **provided: Any) -> T:
     return bind(table, section, **provided)()
 
 
-def _hint(word: Any, valid: Iterable[str]) -> str:
+def nearest(word: Any, valid: Iterable[str]) -> str:
+    """What ends a message on an unknown word: the valid one that is like it, if any, and all of them."""
     close = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {close[0]}?" if close else ";") + f" valid: {', '.join(valid)}"

@@ -2,32 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
+from imbalance.models.libraries import library, quiet
 from imbalance.models.small import CosineLinear, Head, with_head
 from imbalance.models.text import mean_of_tokens
 from imbalance.schema import Fraction, Name
-from imbalance.torchvision_import import import_torchvision
 
 Pool = Literal["pooler", "first", "mean"]
-
-
-def package(key: str) -> Any:
-    """The module `transformers`, which imports torchvision where there is one, for the config's `key`."""
-    with suppress(ImportError):  # which it can do without
-        import_torchvision()
-    try:
-        import transformers
-    except ImportError:
-        raise BadInput(f"{key}: needs transformers: pip install 'imbalance[text]'") from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
 
 
 def from_transformers(kind: str, name: str, key: str) -> Any:
@@ -36,9 +22,10 @@ def from_transformers(kind: str, name: str, key: str) -> Any:
     Raises:
         BadInput: the package is missing, or there is no such thing here or on the hub.
     """
-    transformers = package(key)
+    transformers = library("transformers", "text", key)
     try:
-        return getattr(transformers, kind).from_pretrained(name, trust_remote_code=False)
+        with quiet(transformers):
+            return getattr(transformers, kind).from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # of a missing, damaged or unknown model it raises nearly all there is
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInput(f"{key}: {name!r} cannot be loaded: {reason}") from None
@@ -100,7 +87,7 @@ def encoder(
     if architecture is None:
         transformer = from_transformers("AutoModel", pretrained, "config.model.pretrained").to(torch.float32)
     else:
-        transformers = package("model.json")
+        transformers = library("transformers", "text", "model.json")
         transformer = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**architecture))
     config = transformer.config
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):

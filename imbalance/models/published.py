@@ -4,12 +4,9 @@ A network's name and weights are found where its library looks for them: in its 
 the network, which is asked for nothing that is there already.
 """
 
-import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -18,9 +15,10 @@ from torch import Tensor, nn
 from imbalance.data.decode import Preparation
 from imbalance.errors import BadInput
 from imbalance.methods.tags import tagged
+from imbalance.models.libraries import library, quiet
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, check_finite, load_weights
-from imbalance.schema import Name, _hint
+from imbalance.schema import Name, nearest
 from imbalance.torchvision_import import import_torchvision
 
 FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.decode.Recipe` says so
@@ -41,7 +39,7 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
     if name in names:
         return names[name]
     if name.isidentifier() and name.isupper() and not Path(name).exists():
-        raise BadInput(f"config.model.pretrained: {pretrained!r} given{_hint(name, names)} (of {network})")
+        raise BadInput(f"config.model.pretrained: {pretrained!r} given{nearest(name, names)} (of {network})")
     return None
 
 
@@ -99,7 +97,7 @@ def torchvision(
     models = import_torchvision().models
     names = models.list_models(module=models)
     if network not in names:
-        raise BadInput(f"config.model.network: {network!r} given{_hint(network, names)}")
+        raise BadInput(f"config.model.network: {network!r} given{nearest(network, names)}")
     model = models.get_model(network)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers or network in ("googlenet", "inception_v3"):  # SqueezeNet's head is a convolution
@@ -224,30 +222,6 @@ def topped(
         ) from None
     model.train()
     return with_head(Frozen(model) if frozen else model, made.shape[1], num_classes, head)
-
-
-def library(name: str, extra: str) -> ModuleType:
-    """Import it, after torchvision, which both import, and which may need help beside this torch."""
-    import_torchvision()
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise BadInput(f"config.model.name: needs {name}: pip install 'imbalance[{extra}]'") from None
-
-
-@contextmanager
-def quiet(transformers: ModuleType) -> Iterator[None]:
-    """Without its bars, and its report on weights that are not taken, such as those of CLIP's text side."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def unavailable(network: str, pretrained: str, error: Exception) -> BadInput:
