@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imbalance.commands import COMMANDS, Command
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted, out_of_memory
 from imbalance.output import guard_streams, one_line, say
 from imbalance.training.interrupt import on_stop
 
@@ -212,14 +212,6 @@ def run(config: Any, directory: Path) -> int:
         raise
     print_result(result["run_directory"], result["status"], result["score"])
     return 0
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Of Python's kind, or torch's, which on a CPU is a RuntimeError like any other."""
-    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
 
 
 def print_result(run_directory: str | None, status: str, score: float | None) -> None:

@@ -39,3 +39,11 @@ class Interrupted(BaseException):
 
     def __str__(self) -> str:
         return f"{signal.Signals(self.args[0]).name}: stopped; the same command goes on from the last checkpoint"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Of Python's kind, or torch's, which on a CPU is a RuntimeError like any other."""
+    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

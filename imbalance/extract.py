@@ -25,7 +25,6 @@ import torch
 from ml_collections import FrozenConfigDict
 from torch import Tensor, nn
 
-from imbalance.cli import out_of_memory
 from imbalance.config import config_file, validate
 from imbalance.config import load as load_config
 from imbalance.data import Dataset
@@ -33,7 +32,7 @@ from imbalance.data.features import close_features, crc, in_words, open_features
 from imbalance.data.identity import differences, digest
 from imbalance.data.population import SPLITS
 from imbalance.data.store import locked
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, out_of_memory
 from imbalance.files import sync, write_whole
 from imbalance.inference import TrainedModel, description, ending
 from imbalance.inference import load as load_run
@@ -223,7 +222,7 @@ def resumed(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.ndarray 
         if state["made_of"] == made_of:
             say(f"{partial}: going on after {state['done']:,} examples", sys.stderr)
             return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: begin afresh
         pass
     shutil.rmtree(partial, ignore_errors=True)
     return 0, None
