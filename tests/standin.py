@@ -157,6 +157,8 @@ class Device(TorchDispatchMode):
         if result is not None:
             return result
         values = values.clone() if values is plain[0] else values
+        if between and overlaps and target != DEVICE:
+            self.pinned.append(values)
         return OnDevice(values) if target == DEVICE else values
 
     def is_pinned(self, tensor: Tensor) -> bool:

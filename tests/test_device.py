@@ -8,13 +8,14 @@ import pytest
 import torch
 from conftest import ROOT
 
-CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "ConvNet, augmentation")
+CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "MLP, cRT", "ConvNet, augmentation")
 # Launches of a step beyond those of a bare loop with cross-entropy.
 MORE = {
     "linear, cross-entropy": 13,
     "MLP, poly": 38,
     "MLP, group DRO": 29,
     "MLP, CVaR": 28,
+    "MLP, cRT": 11,
     "ConvNet, augmentation": 24,
 }
 
@@ -50,7 +51,21 @@ def test_an_epoch_is_moved_to_the_device_at_once(counts, case):
     assert waits == 1
 
 
+@pytest.mark.parametrize("part", ("remember", "training_metrics", "evaluate"))
 @pytest.mark.parametrize("case", CASES)
-def test_a_state_is_remembered_with_one_wait(counts, case):
-    _, waits = counts[case]["parts"]["remember"]
+def test_after_an_epoch_the_host_waits_once_for_each_of(counts, case, part):
+    _, waits = counts[case]["parts"][part]
     assert waits <= 1
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_save_waits_for_the_state_and_what_the_epoch_has_drawn(counts, case):
+    _, waits = counts[case]["parts"]["save"]
+    assert waits <= 3  # and once to see whether the state is finite
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_end_waits_for_logits_and_counts_of_each_split_and_for_the_weights(counts, case):
+    _, waits = counts[case]["parts"]["finish"]
+    of_head = 8 if case == "MLP, cRT" else 0  # features, a layer to begin with, an order an epoch, and what comes of it
+    assert waits <= 3 * 2 + 2 + of_head

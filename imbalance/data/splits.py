@@ -62,9 +62,10 @@ class Split:
         return np.fromiter(map(zlib.crc32, rows), dtype=np.uint32, count=len(rows))
 
     @cached_property
-    def on_cpu(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets, groups and indices there: what is only counted, named or saved is copied from a GPU once."""
-        return self.targets.cpu(), self.groups.cpu(), self.indices.cpu()
+    def on_cpu(self) -> dict[str, Tensor]:
+        """The labels that there are, by name, on the CPU: for what is only counted, named or saved."""
+        labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "members")}
+        return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
     def seen(self) -> Tensor:
@@ -76,10 +77,9 @@ class Split:
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
         layout = layout if self.inputs.dim() == 4 else torch.contiguous_format
         inputs = self.inputs.to(device, kind, memory_format=layout)
-        labels = (self.targets, self.groups, self.indices)
-        further = dict(inferred=self.inferred, members=self.members)
-        further = {name: None if tensor is None else tensor.to(device) for name, tensor in further.items()}
-        return Split(inputs, *(tensor.to(device) for tensor in labels), **further)
+        moved = Split(inputs, **{name: tensor.to(device) for name, tensor in self.on_cpu.items()})
+        vars(moved)["on_cpu"] = self.on_cpu  # which need not be copied back
+        return moved
 
     def subset(self, rows: Tensor) -> "Split":
         """The examples at `rows` of these."""
@@ -178,21 +178,21 @@ class Dataset:
 
     def class_counts(self, split: Split) -> Tensor:
         """(K,) examples of each class in `split`, on the CPU."""
-        return torch.bincount(split.on_cpu[0], minlength=self.num_classes)
+        return torch.bincount(split.on_cpu["targets"], minlength=self.num_classes)
 
     def group_counts(self, split: Split) -> Tensor:
         """(G,) examples of each group in `split`, on the CPU."""
-        return torch.bincount(split.on_cpu[1], minlength=self.num_groups)
+        return torch.bincount(split.on_cpu["groups"], minlength=self.num_groups)
 
     def judged_counts(self, split: Split) -> Tensor:
         """(E,) examples of each group that it is evaluated by, in `split`; an example may count several times, or not."""
-        return self.group_counts(split) if split.members is None else split.members.sum(0)
+        return self.group_counts(split) if split.members is None else split.on_cpu["members"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
         """(N,) each example's class or group, and how many examples each class or group has in `split`, on the CPU."""
         if by == "class":
-            return split.on_cpu[0], self.class_counts(split)
-        return split.on_cpu[1], self.group_counts(split)
+            return split.on_cpu["targets"], self.class_counts(split)
+        return split.on_cpu["groups"], self.group_counts(split)
 
 
 def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

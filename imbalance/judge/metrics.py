@@ -56,20 +56,25 @@ def count(
     Args:
         members: (…, B, E) bool, the evaluation groups of each; None where these are the groups.
     """
-    confusion = _tabulate(targets * num_classes + predictions, num_classes**2)
-    grouped = _tabulate(groups * 2 + (predictions == targets), num_groups * 2)
+    confusion, right = _tabulate(targets * num_classes + predictions, num_classes**2), predictions == targets
     judged = None
     if members is not None:
-        right = (predictions == targets)[..., None]
-        judged = torch.stack([(members & of_kind).sum(-2) for of_kind in (~right, right)], dim=-1)
-    return Counts(confusion.unflatten(-1, (num_classes, num_classes)), grouped.unflatten(-1, (num_groups, 2)), judged)
+        judged = torch.stack([(members & of_kind[..., None]).sum(-2) for of_kind in (~right, right)], dim=-1)
+    grouped = count_right(right, groups, num_groups)
+    return Counts(confusion.unflatten(-1, (num_classes, num_classes)), grouped, judged)
+
+
+def count_right(right: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """(…, G, 2) how many examples of each group are wrong and how many right, of (…, B) bool and groups."""
+    return _tabulate(groups * 2 + right, num_groups * 2).unflatten(-1, (num_groups, 2))
 
 
 def _tabulate(values: Tensor, size: int) -> Tensor:
     """(…, size) how often each number below `size` is among (…, B) values."""
     flat = values.flatten(0, -2) if values.dim() > 1 else values[None]
     flat = flat + size * torch.arange(len(flat), device=flat.device)[:, None]
-    return torch.bincount(flat.flatten(), minlength=size * len(flat)).view(*values.shape[:-1], size)
+    counts = flat.new_zeros(size * len(flat))  # bincount would have the host wait for the greatest value
+    return counts.index_add_(0, flat.flatten(), torch.ones_like(flat).flatten()).view(*values.shape[:-1], size)
 
 
 def compute(

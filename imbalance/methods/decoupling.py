@@ -42,12 +42,12 @@ def crt(
     inputs = features("train")
 
     def fresh() -> nn.Linear:
-        layer = nn.Linear(head.in_features, head.out_features, device="cpu").to(inputs)
+        layer = nn.Linear(head.in_features, head.out_features, device="cpu")
         with torch.no_grad():
             bound = 1 / math.sqrt(head.in_features)  # nn.Linear's own initialisation, from this generator
             for parameter in layer.parameters():
                 parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
-        return layer
+        return layer.to(inputs)
 
     sgd = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
     layer = trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, sgd)
@@ -97,6 +97,10 @@ class Factors(nn.Module):
         return logits * self.factors
 
 
+def is_finite(layer: nn.Module) -> bool:
+    return bool(torch.cat([parameter.isfinite().flatten() for parameter in layer.parameters()]).all())
+
+
 def trained_on_balanced(
     name: str,
     start: Callable[[], T],
@@ -133,7 +137,7 @@ def trained_on_balanced(
                 schedule.step()
 
         def check(step: int, loss: Tensor) -> None:
-            if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+            if not is_finite(layer):
                 raise Diverged(
                     f"config.head.name: '{name}' made a last layer that is not finite by its step {step} (epoch "
                     f"{schedule.last_epoch}), learning rate {optimizer.param_groups[0]['lr']:g}, whose loss is "
@@ -144,6 +148,6 @@ def trained_on_balanced(
         return layer
 
     layer = made(look=False)
-    if not all(parameter.isfinite().all() for parameter in layer.parameters()):
+    if not is_finite(layer):
         layer = made(look=True)
     return layer

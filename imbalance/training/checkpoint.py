@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.seeds import random_state, set_random_state
-from imbalance.training.finite import first_not_finite, put_back
+from imbalance.training.finite import copied, first_not_finite, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
 from imbalance.training.origin import FORMAT, check_format, check_origin, origin
@@ -32,15 +32,19 @@ def save_run(run: Run) -> None:
     with run.clock.saving():
         # What an epoch drew and predicted is only ever counted, over all processes, so the main one can keep it all.
         progress.settle(train.targets)
-        epoch = {
-            "drawn": joined(progress.drawn, train.indices).cpu(),
-            "predictions": joined(progress.predictions, train.targets).cpu(),
-            "margins": joined(progress.margins, torch.empty(0, device=accelerator.device)).cpu(),
-        }
+        none = torch.empty(0, device=accelerator.device)
+        epoch = copied(
+            {
+                "drawn": joined(progress.drawn, train.indices),
+                "predictions": joined(progress.predictions, train.targets),
+                "margins": joined(progress.margins, none),
+                "values": torch.stack(progress.values) if progress.values else none,
+            }
+        )
+        values = {"values": epoch.pop("values")}  # the same on every process
         parts = gather_object([{"random": random_state(), **epoch}])
         if not log.writes:
             return
-        values = {"values": torch.stack(progress.values).cpu() if progress.values else torch.empty(0)}
         state = {
             **run.good["state"],
             "progress": vars(progress) | values | {key: torch.cat([part[key] for part in parts]) for key in epoch},

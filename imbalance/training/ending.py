@@ -12,7 +12,8 @@ from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
 from imbalance.training import checkpoint, console
-from imbalance.training.evaluate import Outcome, beside, evaluate, features, measure_scores, metrics_of
+from imbalance.training.evaluate import Outcome, evaluate, measure_scores, metrics_of
+from imbalance.training.features import beside, features
 from imbalance.training.finite import copied, finite
 from imbalance.training.log import provenance
 from imbalance.training.origin import origin
@@ -32,11 +33,11 @@ def finish(run: Run) -> dict[str, Any]:
 
 def put_selected(run: Run) -> None:
     """Give the model the weights that are selected, and its new head."""
-    config, model = run.config, run.learner.network
+    config, model, device = run.config, run.learner.network, run.learner.accelerator.device
     if config.callbacks.select == "best" and run.progress.best_weights:
-        model.load_state_dict(run.progress.best_weights)
+        model.load_state_dict(copied(run.progress.best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(from_main(run.learner.accelerator, lambda: new_head(run)))
+        model.head.load_state_dict(copied(from_main(run.learner.accelerator, lambda: new_head(run)), device))
 
 
 def splits_of(run: Run) -> list[str]:
@@ -54,9 +55,7 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
         values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
     if run.log.writes:
         split = getattr(learner.dataset.evaluated, name)
-        some = (key for key in ("inferred", "members") if getattr(split, key) is not None)
-        labels = ("targets", "groups", "indices", *some)
-        of_split = {key: getattr(split, key)[: len(outcome.logits)] for key in labels}
+        of_split = {key: labels[: len(outcome.logits)] for key, labels in split.on_cpu.items()}
         run.log.predictions(name, logits=outcome.logits, **of_split, **beside(run.config, learner, split))
     return values
 
@@ -102,7 +101,7 @@ def new_head(run: Run) -> dict[str, Tensor]:
         )
     if not finite([weight, bias]):
         raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
-    return {"weight": weight.detach().cpu(), "bias": bias.detach().cpu()}
+    return copied({"weight": weight, "bias": bias})
 
 
 def summarise(run: Run, **values: Any) -> dict[str, Any]:

@@ -1,28 +1,30 @@
 """Evaluation of the model on a split, and the training predictions that the steps made anyway."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
+from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge import metrics, scores
-from imbalance.margins import at_least_float32, hard_margins
+from imbalance.judge import scores
+from imbalance.judge.metrics import Counts, compute, count, count_right
+from imbalance.margins import hard_margins
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.probe import fit_head
-from imbalance.training.finite import finite
-from imbalance.training.learner import Learner
+from imbalance.training.features import probed
+from imbalance.training.finite import shortened
+from imbalance.training.processes import totals
 from imbalance.training.progress import joined
 from imbalance.training.run import Run
 from imbalance.training.vectorised import vectorised
+
+KEPT_BATCHES = 100  # of logits on the device, before they are copied from it
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Outcome:
     """What one model makes of a split, on all processes.
 
     loss: the mean over the examples.
-    largest: the largest magnitude of a logit, in float32 as logits are kept.
+    largest: the largest magnitude of a logit, in float32 as logits are kept; nan where one is.
     by_inferred: the counts by the groups that methods see, where those are inferred.
     margins: of train, see `margins_of_groups`.
     logits: (N, K), if they were asked for, on the CPU.
@@ -38,8 +40,8 @@ class Outcome:
 
     loss: float
     largest: float
-    counts: metrics.Counts
-    by_inferred: metrics.Counts | None
+    counts: Counts
+    by_inferred: Counts | None
     margins: dict[str, float]
     logits: Tensor | None
 
@@ -48,7 +50,8 @@ class Outcome:
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
     """What each run's model makes of the split `name`; runs at once, if they are several.
 
-    Processes take batches in turn and sum their counts, so that no example is padded or counted twice.
+    Processes take batches in turn and sum their counts, so that no example is padded or counted twice. Nothing waits for
+    a device before all batches are queued, but for the logits of many.
 
     Raises:
         Interrupted: a signal came, to any process.
@@ -56,54 +59,94 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     splits = [getattr(run.learner.dataset.evaluated, name) for run in runs]
     if len(set(map(len, splits))) > 1:
         return [outcome for run in runs for outcome in evaluate([run], name, keep_logits)]
-    config, learner, interrupt = runs[0].config, runs[0].learner, runs[0].interrupt
-    accelerator, dataset, size = learner.accelerator, learner.dataset.evaluated, config.trainer.eval_batch_size
-    starts = range(accelerator.process_index * size, len(splits[0]), accelerator.num_processes * size)
-    targets, groups, seen = stacked(splits, "targets", "groups", "seen")
-    forward = forward_of(runs, splits)
-    kept, rows, predictions, margins = {}, [], [], []
-    total_loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=accelerator.device)
-    for start in starts[:1] if config.debug else starts:
-        if interrupt.signum:
-            break
-        batch = slice(start, start + size)
-        logits, losses = forward(batch)
-        total_loss += losses.sum(1)
-        largest = torch.maximum(largest, logits.float().abs().flatten(1).amax(1))
-        predictions.append(logits.argmax(2))
-        rows.append(torch.arange(start, start + logits.shape[1], device=accelerator.device))
-        if name == "train":
-            margins.append(margins_of(logits, targets[:, batch]))
-        if keep_logits:
-            kept[start] = logits.float().cpu()
-    rows = joined(rows, splits[0].indices)
-    predictions = torch.cat([targets[:, :0], *predictions], dim=1)
-    labels = targets[:, rows], groups[:, rows], members_of(splits, [rows] * len(runs))
-    counts = count_everywhere(accelerator, dataset, predictions, *labels)
+    accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.evaluated
+    made, signum = go_through(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
+    rows, predictions = made.rows, made.predictions
+    targets, groups, seen = (labels[:, rows] for labels in stacked(splits, "targets", "groups", "seen"))
+    sums = {"signals": made.loss.new_full((), signum), "loss": made.loss}
+    sums |= counted(dataset, predictions, targets, groups, members_of(splits, [rows] * len(runs)))
+    maxima = {"largest": made.largest}
     if dataset.inferred_names:
-        by_inferred = count_everywhere(accelerator, dataset.seen, predictions, targets[:, rows], seen[:, rows])
-    signals = torch.tensor(interrupt.signum, dtype=torch.float64, device=accelerator.device)
-    total_loss, largest, signals = accelerator.reduce((total_loss, largest, signals), reduction="sum")
-    if signals:
-        raise Interrupted(interrupt.signum or signal.SIGTERM)
+        sums["inferred"] = count_right(predictions == targets, seen, len(dataset.inferred_names))
     if name == "train":
-        margins = torch.cat([largest.new_empty(len(runs), 0), *margins], dim=1)
-        of_groups = margins_of_groups(accelerator, dataset, groups[:, rows], margins)
-    if keep_logits:
-        kept = {start: logits for part in gather_object([kept]) for start, logits in part.items()}
-        logits = torch.cat([kept[start] for start in sorted(kept)], 1)
+        of_sums, of_maxima = margins_of_groups(dataset, groups, made.margins)
+        sums, maxima = sums | of_sums, maxima | of_maxima
+    found = totals(accelerator, sums, maxima)
+    if found["signals"]:
+        raise Interrupted(signum or signal.SIGTERM)
+    logits = in_order(runs[0], len(splits[0]), made.logits) if keep_logits else None
+    counts, margins = counts_of(found), named_margins(dataset, found) if name == "train" else [{}] * len(runs)
     examples = counts.grouped.sum((1, 2)).tolist()
     return [
         Outcome(
-            total_loss[i].item() / examples[i],
-            largest[i].item(),
+            found["loss"][i].item() / examples[i],
+            found["largest"][i].item(),
             counts.of(i),
-            by_inferred.of(i) if dataset.inferred_names else None,
-            of_groups[i] if name == "train" else {},
+            Counts(counts.confusion[i], found["inferred"][i]) if dataset.inferred_names else None,
+            margins[i],
             logits[i] if keep_logits else None,
         )
         for i in range(len(runs))
     ]
+
+
+class Made(NamedTuple):
+    """What M models make of this process's examples, on their device.
+
+    loss, largest: (M,) the sum of the losses, the largest magnitude of a logit.
+    rows: (N,) of the split.
+    predictions, margins: (M, N); no margins unless they are asked for.
+    logits: (M, …, K) each, on the CPU; none unless they are asked for.
+    """
+
+    loss: Tensor
+    largest: Tensor
+    rows: Tensor
+    predictions: Tensor
+    margins: Tensor
+    logits: list[Tensor]
+
+
+def go_through(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Made:
+    """Every batch that is this process's, until a signal comes. Many logits are copied in between, to leave room."""
+    interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
+    forward, (targets,) = forward_of(runs, splits), stacked(splits, "targets")
+    loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
+    rows, predictions, margins, logits_on_cpu, kept = [], [], [], [], []
+    for batch in batches_of_process(runs[0], len(splits[0])):
+        if interrupt.signum:
+            break
+        logits, losses = forward(batch)
+        loss += losses.sum(1)
+        largest = torch.maximum(largest, logits.float().abs().flatten(1).amax(1))
+        predictions.append(logits.argmax(2))
+        rows.append(torch.arange(batch.start, batch.start + logits.shape[1], device=device))
+        if with_margins:
+            margins.append(margins_of(logits, targets[:, batch]))
+        if with_logits:
+            kept.append(logits.float())
+        if len(kept) == KEPT_BATCHES:
+            logits_on_cpu.append(torch.cat(kept, 1).cpu())
+            kept = []
+    logits_on_cpu += [torch.cat(kept, 1).cpu()] if kept else []
+    predictions = torch.cat([targets[:, :0], *predictions], 1)
+    margins = torch.cat([loss.new_empty(len(runs), 0), *margins], 1)
+    return Made(loss, largest, joined(rows, splits[0].indices), predictions, margins, logits_on_cpu)
+
+
+def batches_of_process(run: Run, size: int) -> list[slice]:
+    """Those of a split of `size` examples that are this process's; of a debug run, one."""
+    accelerator, step = run.learner.accelerator, run.config.trainer.eval_batch_size
+    starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
+    return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
+
+
+def in_order(run: Run, size: int, parts: Sequence[Tensor]) -> Tensor:
+    """(M, N, K) logits of a split of `size` examples, of which every process has those of its batches."""
+    starts = [batch.start for batch in batches_of_process(run, size)]
+    own = dict(zip(starts, torch.cat(list(parts), 1).split(run.config.trainer.eval_batch_size, 1))) if parts else {}
+    of_all = {start: batch for of_process in gather_object([own]) for start, batch in of_process.items()}
+    return torch.cat([of_all[start] for start in sorted(of_all)], 1)
 
 
 def stacked(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
@@ -164,40 +207,38 @@ def metrics_of(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 @torch.inference_mode()
 def rows_not_finite(run: Run, name: str) -> list[int]:
     """The source rows of the examples of a split whose logits or loss are not finite, on all processes."""
-    split, size, accelerator = (
-        getattr(run.learner.dataset.evaluated, name),
-        run.config.trainer.eval_batch_size,
-        run.learner.accelerator,
-    )
+    split = getattr(run.learner.dataset.evaluated, name)
     forward, bad = forward_of([run], [split]), []
-    for start in range(accelerator.process_index * size, len(split), accelerator.num_processes * size):
-        batch = slice(start, start + size)
+    for batch in batches_of_process(run, len(split)):
         logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
     return sorted(row for of_process in gather_object([bad]) for row in of_process)
-
-
-def shortened(rows: list[int]) -> str:
-    """The first 20 of them."""
-    return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
     """Metrics under keys `train/…` of the epoch just trained, from the predictions that its steps made anyway."""
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset
     predictions, targets, groups, members = predicted(runs)
-    counts = count_everywhere(accelerator, dataset, predictions, targets, groups, members)
     empty = torch.empty(0, device=predictions.device)
     margins = torch.stack([joined(run.progress.margins, empty).double() for run in runs])
-    of_groups = margins_of_groups(accelerator, dataset, groups, margins)
-    found = []
+    sums, least = margins_of_groups(dataset, groups, margins)
+    # The same on every process, and so its own maximum:
+    loss = torch.stack([torch.stack(run.progress.values).double().mean() for run in runs])
+    norm = torch.stack([weight_norm(run.learner.network) for run in runs])
+    maxima = least | {"loss": loss, "norm": norm}
+    found = totals(accelerator, counted(dataset, predictions, targets, groups, members) | sums, maxima)
+    counts, of_groups, metrics = counts_of(found), named_margins(dataset, found), []
     for i, run in enumerate(runs):
-        values = {"loss": torch.stack(run.progress.values).double().mean().item()}
-        values |= measure(run.learner.dataset, counts.of(i)) | of_groups[i]
-        parameters = run.learner.network.parameters()
-        norm = torch.stack([p.detach().double().square().sum() for p in parameters]).sum().sqrt().item()
-        found.append({f"train/{key}": value for key, value in values.items()} | {"weight_norm": norm})
-    return found
+        values = {"loss": found["loss"][i].item()} | measure(run.learner.dataset, counts.of(i)) | of_groups[i]
+        of_train = {f"train/{key}": value for key, value in values.items()}
+        metrics.append(of_train | {"weight_norm": found["norm"][i].item()})
+    return metrics
+
+
+@torch.no_grad()
+def weight_norm(network: nn.Module) -> Tensor:
+    """The length of all parameters as one vector, in float64."""
+    return torch.stack([p.double().square().sum() for p in network.parameters()]).sum().sqrt()
 
 
 def predicted(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -231,10 +272,8 @@ def margins_of(logits: Tensor, targets: Tensor) -> Tensor:
     return hard_margins(logits.flatten(0, 1), targets.flatten()).view_as(targets)
 
 
-def margins_of_groups(
-    accelerator: Accelerator, dataset: Dataset, groups: Tensor, margins: Tensor
-) -> list[dict[str, float]]:
-    """The mean and the smallest margin of each group's training examples: how they interpolate, and how evenly.
+def margins_of_groups(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(M, G) sums of the margins of each group's examples on this process, and the greatest of their negatives.
 
     Args:
         groups, margins: (M, N) of this process's examples, for each of M models.
@@ -242,13 +281,16 @@ def margins_of_groups(
     models, size = len(groups), dataset.num_groups
     margins = margins.double().flatten()
     groups = (groups + size * torch.arange(models, device=groups.device)[:, None]).flatten()
-    counts = torch.bincount(groups, minlength=models * size)
     sums = margins.new_zeros(models * size).index_add(0, groups, margins)
     least = torch.full_like(sums, torch.inf).scatter_reduce(0, groups, margins, "amin")
-    counts, sums = accelerator.reduce((counts, sums), reduction="sum")
-    least = accelerator.gather(least[None]).amin(0)
-    means = (sums / counts).view(models, size).tolist()
-    least = torch.where(counts > 0, least, torch.nan).view(models, size).tolist()
+    return {"margins": sums.view(models, size)}, {"negative margins": -least.view(models, size)}
+
+
+def named_margins(dataset: Dataset, found: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """The mean and the smallest margin of each group's training examples: how they interpolate, and how evenly."""
+    counts = found["grouped"].sum(2)
+    means = (found["margins"] / counts).tolist()
+    least = torch.where(counts > 0, -found["negative margins"], torch.nan).tolist()
     return [
         {f"margin_mean/{name}": value for name, value in zip(dataset.group_names, of_means)}
         | {f"margin_min/{name}": value for name, value in zip(dataset.group_names, of_least)}
@@ -256,56 +298,24 @@ def margins_of_groups(
     ]
 
 
-@torch.no_grad()
-def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
-    """(N, D) what the model's last layer sees of a split, in evaluation mode."""
-    model, size = learner.network.eval(), config.trainer.eval_batch_size
-    batches = (slice(start, start + size) for start in range(0, len(split), size))
-    with learner.accelerator.autocast():  # which is on the model as a whole
-        found = torch.cat([model.features(learner.normalise(split.inputs[batch])) for batch in batches])
-    found = at_least_float32(found)
-    if not finite([found]):
-        bad = split.indices[~found.flatten(1).isfinite().all(1)].tolist()
-        raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")
-    return found
+def counted(
+    dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, members: Tensor | None
+) -> dict[str, Tensor]:
+    """The tables of `Counts` that there are of each model's (M, N) predictions on this process."""
+    counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, members)
+    return {name: table for name, table in counts._asdict().items() if table is not None}
 
 
-@torch.no_grad()
-def beside(config: ConfigDict, learner: Learner, split: Split) -> dict[str, Tensor]:
-    """(N, K) each: what the objective leaves of a split for a later run; of a debug run, of one batch."""
-    model, size = learner.network.eval(), config.trainer.eval_batch_size
-    starts = range(0, len(split), size)
-    batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
-    parts = [learner.objective.beside(model, learner.normalise(split.inputs[batch])) for batch in batches]
-    return {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
+def counts_of(found: Mapping[str, Tensor]) -> Counts:
+    """What `counted` counted, among other things."""
+    return Counts(*map(found.get, Counts._fields))
 
 
-def probed(config: ConfigDict, learner: Learner) -> nn.Module:
-    """The model's features under a new head, fitted to classes that they were not trained for (`Dataset.probe`)."""
-    probe, model = learner.dataset.probe, learner.network
-    inputs = features(config, learner, probe.train)
-    return nn.Sequential(model.features, fit_head(inputs, probe.train.targets, learner.dataset.probe_strength))
-
-
-def count_everywhere(
-    accelerator: Accelerator,
-    dataset: Dataset,
-    predictions: Tensor,
-    targets: Tensor,
-    groups: Tensor,
-    members: Tensor | None = None,
-) -> metrics.Counts:
-    """Counts of each model's (M, N) predictions that the processes made, added up."""
-    counts = metrics.count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, members)
-    counted = tuple(table for table in counts if table is not None)
-    return metrics.Counts(*accelerator.reduce(counted, reduction="sum"))
-
-
-def measure(dataset: Dataset, counts: metrics.Counts) -> dict[str, float]:
+def measure(dataset: Dataset, counts: Counts) -> dict[str, float]:
     """Every metric of `counts`."""
     class_counts, group_counts = dataset.class_counts(dataset.train), dataset.group_counts(dataset.train)
     names = dataset.class_names, dataset.group_names
-    return metrics.compute(counts, *names, class_counts.tolist(), group_counts.tolist(), dataset.evaluation_names)
+    return compute(counts, *names, class_counts.tolist(), group_counts.tolist(), dataset.evaluation_names)
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
@@ -314,6 +324,6 @@ def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, flo
     Args:
         logits: (N, K) of the split `name`, from its first row on.
     """
-    targets = getattr(dataset, name).targets[: len(logits)].cpu().numpy()
+    targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
     found = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
     return {f"{name}/{key}": value for key, value in found.items()}

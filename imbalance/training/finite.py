@@ -112,10 +112,10 @@ def go_back(run: Run) -> None:
     vars(run.progress).update(place | {"together": run.progress.together})
 
 
-def copied(value: Any) -> Any:
+def copied(value: Any, device: str | torch.device = "cpu") -> Any:
     """Of nested dictionaries and lists, with copies of their tensors on the CPU: a GPU has no room to waste.
 
-    From a GPU all are under way before they are waited for, once.
+    From a GPU all are under way before they are waited for, once; what has been copied so goes back without a wait.
     """
     from_device = []
 
@@ -128,9 +128,14 @@ def copied(value: Any) -> Any:
             return value
         if value.device.type != "cpu":
             from_device.append(value)
-        return value.detach().to("cpu", non_blocking=True, copy=True)
+        return value.detach().to(device, non_blocking=True, copy=True)
 
     copies = copy(value)
-    if from_device:
+    if from_device and torch.device(device).type == "cpu":
         torch.cuda.synchronize()
     return copies
+
+
+def shortened(rows: list[int]) -> str:
+    """The first 20 of them."""
+    return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

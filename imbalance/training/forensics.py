@@ -16,7 +16,6 @@ from imbalance.margins import soft_margins
 from imbalance.methods.batch import Inputs
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training import checkpoint
-from imbalance.training.evaluate import shortened
 from imbalance.training.finite import (
     copied,
     finite,
@@ -25,6 +24,7 @@ from imbalance.training.finite import (
     is_finite,
     learned,
     put_back,
+    shortened,
     state_tensors,
 )
 from imbalance.training.learner import Learner, make_learner

@@ -307,5 +307,5 @@ def compare(run: Run, epoch: int, value: float) -> None:
         return
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
     if run.config.callbacks.select == "best":
-        state = run.learner.network.state_dict()
-        progress.best_weights = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
+        remember(run)
+        progress.best_weights = run.good["state"]["model"]
