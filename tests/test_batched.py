@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,12 @@ def random_images(seed: int) -> Dataset:
     return Dataset(split, split, split, ("0", "1"), ("0", "1"), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
+def same_images() -> Dataset:
+    """At every seed; what is augmented differs."""
+    images = random_images(0)
+    return replace(images, augmentations=("flip", "pad_crop"))
+
+
 def linear(config: ConfigDict) -> ConfigDict:
     """Two classes, the logarithm of the average, whole batches."""
     config = load(ROOT / "configs" / "gaussian_poly.py")
@@ -138,6 +145,20 @@ def linear(config: ConfigDict) -> ConfigDict:
 def convnet(config: ConfigDict) -> ConfigDict:
     config.data, config.model = create(name="random_images"), create(name="convnet")
     config.trainer.update(epochs=2, batch_size=16)
+    return config
+
+
+def augmented(config: ConfigDict) -> ConfigDict:
+    """Images that are gathered and augmented for all seeds at once."""
+    config = convnet(config)
+    config.data = create(name="same_images")
+    return config
+
+
+def refitted(config: ConfigDict) -> ConfigDict:
+    """A head on a fifth of the examples that were held out of train: others at every seed."""
+    config.data = create(name="same_images")
+    config.head = create(name="afr", fraction=0.2, gamma=4.0, lr=0.01, penalty=0.1, steps=20)
     return config
 
 
@@ -194,20 +215,41 @@ def resampled(config: ConfigDict) -> ConfigDict:
         best,
         resampled,
         uneven,
+        augmented,
+        refitted,
         with_loss(name="ldam", max_margin=0.5, scale=5.0),
         with_loss(name="focal", gamma=2.0),
     ],
 )
 def test_each_leaves_what_it_would_alone(change, config, tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "random_images", random_images)
+    monkeypatch.setitem(DATASETS, "same_images", same_images)
     config = change(config)
-    members = GRID if change in (grid, adjusted, linear) else MEMBERS
+    members = GRID if change in (grid, adjusted, linear, augmented) else MEMBERS
     if config.sampler.name != "shuffle":  # which balances the classes already
         config.weights = create(name="uniform")
         members = [{key: value for key, value in member.items() if key != "weights"} for member in MEMBERS]
     configs = varied(config, *members)
     for ours, theirs in zip(at_once(configs, tmp_path / "ours"), one_by_one(configs, tmp_path / "theirs")):
         assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("change, train, val", [(uneven, 3, 3), (augmented, 1, 1), (refitted, 3, 1)])
+def test_runs_share_what_of_the_data_is_the_same(change, train, val, config, tmp_path, monkeypatch):
+    """On the device, here in float64: train of those that hold some of it out is the same at one seed, val at all."""
+    monkeypatch.setitem(DATASETS, "random_images", random_images)
+    monkeypatch.setitem(DATASETS, "same_images", same_images)
+    begun, fit = [], batched.fit
+
+    def watched(members, interrupt):
+        begun.extend(members)
+        fit(members, interrupt)
+
+    monkeypatch.setattr(batched, "fit", watched)
+    at_once(varied(change(config), *MEMBERS), tmp_path)
+    for name, copies in (("train", train), ("val", val)):
+        splits = [getattr(member.learner.dataset, name) for member in begun]
+        assert len({split.inputs.data_ptr() for split in splits}) == copies
 
 
 def test_members_may_end_at_different_epochs(config, tmp_path):

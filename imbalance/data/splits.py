@@ -73,13 +73,22 @@ class Split:
         return self.groups if self.inferred is None else self.inferred
 
     def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
-        """The split on `device`, float inputs as `dtype`, images in the memory format `layout`."""
+        """The split on `device`, float inputs as `dtype`, images in the memory format `layout`; the same for all who ask."""
+        asked = device, dtype, layout
+        if asked in self.copies:
+            return self.copies[asked]
         kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
         layout = layout if self.inputs.dim() == 4 else torch.contiguous_format
         inputs = self.inputs.to(device, kind, memory_format=layout)
         moved = Split(inputs, **{name: tensor.to(device) for name, tensor in self.on_cpu.items()})
         vars(moved)["on_cpu"] = self.on_cpu  # which need not be copied back
+        self.copies[asked] = moved
         return moved
+
+    @cached_property
+    def copies(self) -> dict[tuple, "Split"]:
+        """Those that `to` has made: runs that are trained at once share one."""
+        return {}
 
     def subset(self, rows: Tensor) -> "Split":
         """The examples at `rows` of these."""

@@ -28,7 +28,7 @@ from imbalance.training import console, forensics, trackers
 from imbalance.training.ending import conclude, put_selected, record_end, record_split, splits_of
 from imbalance.training.evaluate import Outcome, evaluate, interpolating
 from imbalance.training.interrupt import Interrupt
-from imbalance.training.learner import load_dataset, make_learner
+from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.log import RunLog
 from imbalance.training.loop import SAVE, begin, check, close_epoch, evaluate_epoch, is_due, save
 from imbalance.training.origin import check_done
@@ -82,7 +82,7 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
     configs = [validate(config) for config, _ in runs]
     accelerator = start_accelerator(configs[0])
     with Interrupt() as interrupt, ExitStack() as logs:
-        members, datasets = [], {}
+        members, datasets, sources = [], {}, {}
         for config, (_, directory) in zip(configs, runs):
             log = logs.enter_context(RunLog(Path(directory), config, writes=True))
             done = log.claim()
@@ -93,7 +93,9 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
             drawn = config.seed if "seed" in asks(entry(tables()["data"], config.data.name)) else None
             if drawn not in datasets:
                 datasets[drawn] = load_dataset(config)
-            learner = make_learner(config, accelerator, log.directory, datasets[drawn])
+            if config.seed not in sources:
+                sources[config.seed] = make_source(config, accelerator, log.directory, datasets[drawn])
+            learner = learner_on(sources[config.seed], config, accelerator)
             # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
             members.append(begin(config, learner, log, Interrupt()))
         for member in members:

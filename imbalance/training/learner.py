@@ -25,7 +25,7 @@ from imbalance.methods.losses import LOSSES
 from imbalance.methods.method import Objective, as_objective
 from imbalance.methods.mixing import MIXINGS, Mix
 from imbalance.methods.objectives import OBJECTIVES
-from imbalance.methods.provided import Given, read_first_run
+from imbalance.methods.provided import FirstRun, Found, Given, read_first_run
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.tags import tags_of
 from imbalance.methods.weights import WEIGHTS
@@ -73,15 +73,25 @@ def load_dataset(config: ConfigDict) -> Dataset:
     return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
 
 
-def make_learner(
-    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
-) -> Learner:
-    """Build every section of the config.
+@dataclass(frozen=True)
+class Source:
+    """The data as the runs of one seed read them, which those that are trained at once share.
 
-    Args:
-        directory: of the run, which holds the first run of a two-stage method.
-        dataset: what `load_dataset` returns, where it has been called for another run.
+    dataset: on the CPU, with the groups that a method has found, and without what another holds out.
+    on_device: the same, where it is trained on.
     """
+
+    dataset: Dataset
+    on_device: Dataset
+    identity: dict[str, Any]
+    found: Found | None
+    first: FirstRun | None
+
+
+def make_source(
+    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+) -> Source:
+    """See `make_learner`."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     dataset = dataset or load_dataset(config)
@@ -93,6 +103,25 @@ def make_learner(
         dataset = with_environments(dataset, found.environments)
     if of_section := tags_of(entry(HEADS, config.head.name)).held_out:
         dataset = dataset.hold_out(of_section(config.head), config.seed)
+    return Source(dataset, dataset.to(device, dtype, layout), identity, found, first)
+
+
+def make_learner(
+    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+) -> Learner:
+    """Build every section of the config.
+
+    Args:
+        directory: of the run, which holds the first run of a two-stage method.
+        dataset: what `load_dataset` returns, where it has been called for another run.
+    """
+    return learner_on(make_source(config, accelerator, directory, dataset), config, accelerator)
+
+
+def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> Learner:
+    """`make_learner` of data that are there."""
+    device, dtype, dataset = accelerator.device, getattr(torch, config.trainer.dtype), source.dataset
+    layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     seen = dataset.seen
     given = Given(
         seen.train.targets,
@@ -105,7 +134,7 @@ def make_learner(
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
-        first=first,
+        first=source.first,
     )
     of_train = vars(given)
 
@@ -152,8 +181,8 @@ def make_learner(
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(
         accelerator,
-        dataset.to(device, dtype, layout),
-        identity,
+        source.on_device,
+        source.identity,
         given,
         sampler,
         weights,
@@ -166,7 +195,7 @@ def make_learner(
         schedule,
         normaliser(dataset, device, dtype),
         config.seed,
-        found.metrics if found else {},
+        source.found.metrics if source.found else {},
         config.trainer.accumulation,
     )
 

@@ -1,9 +1,10 @@
 """The models of many runs as one learner, whose step is a step of each of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.training.learner import Learner
 from imbalance.training.optim import StackedSGD
 from imbalance.training.run import Run
-from imbalance.training.step import Done, Epoch, draw_epoch
+from imbalance.training.step import Done, Epoch, Images, draw_epoch
 from imbalance.training.vectorised import transposed
 
 
@@ -84,16 +85,12 @@ class Stack:
         for member in self.members:
             if member.config.seed not in epochs:
                 epochs[member.config.seed] = draw_epoch(member.learner, number)
-        seeds = [member.config.seed for member in self.members[:: self.shape[1]]]
+        of_seeds = [epochs[member.config.seed] for member in self.members[:: self.shape[1]]]
         of_all = [
-            torch.stack([getattr(epochs[seed], name) for seed in seeds], 1) for name in ("rows", "targets", "groups")
+            torch.stack([getattr(epoch, name) for epoch in of_seeds], 1) for name in ("rows", "targets", "groups")
         ]
         weights = [member.learner.weights(number)[epochs[member.config.seed].rows] for member in self.members]
-
-        def images(places: slice) -> Inputs:
-            of_seeds = {seed: epoch.images(places) for seed, epoch in epochs.items()}
-            return padded_alike([of_seeds[seed] for seed in seeds])
-
+        images = of_each([epoch.images for epoch in of_seeds])
         return Epoch(number, *of_all, torch.stack(weights, 1).unflatten(1, self.shape), images)
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
@@ -129,13 +126,36 @@ class Stack:
         self.recorded = []
 
 
+def of_each(images: Sequence[Images]) -> Callable[[slice], Inputs]:
+    """What S `images` make of places, (S, B, …). Those of the same data, which follow one another, are gathered at once."""
+    of_data = [list(alike) for _, alike in groupby(images, lambda of_one: id(of_one.inputs))]
+    at_once = [
+        replace(
+            alike[0],
+            rows=torch.stack([of_one.rows for of_one in alike]),
+            drawn=[torch.stack(uniforms) for uniforms in zip(*(of_one.drawn for of_one in alike))],
+        )
+        for alike in of_data
+    ]
+    return lambda places: padded_alike([apart(of_some(places), len(of_some.rows)) for of_some in at_once])
+
+
+def apart(inputs: Inputs, models: int) -> Inputs:
+    """(S, B, …) of (S·B, …)."""
+    if isinstance(inputs, Tensor):
+        return inputs.unflatten(0, (models, -1))
+    return {name: of_name.unflatten(0, (models, -1)) for name, of_name in inputs.items()}
+
+
 def padded_alike(inputs: Sequence[Inputs]) -> Inputs:
-    """One tensor, or mapping of tensors, of those of M models; texts are padded (with masked zeros) to the longest."""
+    """(S, B, …) of parts of it; texts are padded (with masked zeros) to the longest."""
+    if len(inputs) == 1:
+        return inputs[0]
     if isinstance(inputs[0], Tensor):
-        return torch.stack(inputs)
-    longest = max(of_one["attention_mask"].shape[1] for of_one in inputs)
+        return torch.cat(inputs)
+    longest = max(of_some["attention_mask"].shape[2] for of_some in inputs)
     return {
-        name: torch.stack([pad(of_one[name], (0, longest - of_one[name].shape[1])) for of_one in inputs])
+        name: torch.cat([pad(of_some[name], (0, longest - of_some[name].shape[2])) for of_some in inputs])
         for name in inputs[0]
     }
 
