@@ -16,6 +16,7 @@ FAMILIES = {
     "celeba": METHOD | {"sampler", "objective", "optim", "trainer.epochs", "callbacks.select"},
     "cifar": METHOD | {"sampler", "objective", "optim", "trainer.epochs", "callbacks.select"},
     "cifar_pair": {"loss", "model"},
+    "cifar_pair_features": {"loss"},
     "cifar10": {"data"},
     "cifar10lt": METHOD | {"mix", "model"},
     "cifar100lt": METHOD,

@@ -193,6 +193,17 @@ def test_what_is_not_finite_is_refused_with_its_row(tmp_path, monkeypatch):
         extracted(tmp_path / "digits")
 
 
+def test_every_seed_can_have_its_own_folder(made, tmp_path):
+    for seed in (3, 4):
+        extracted(tmp_path / f"of_{seed}", seed=seed)
+    of = {"name": "features", "folder": f"{tmp_path}/of_{{seed}}", "standardise": False}
+    for seed in (3, 4):
+        expected = load(section(tmp_path / f"of_{seed}"), "data", 0)
+        assert load(of, "data", seed).train.inputs.equal(expected.train.inputs)
+    with pytest.raises(BadInput, match="of_5: no features"):
+        load(of, "data", 5)
+
+
 def test_a_head_predicts_from_a_folder_of_features_and_arrays_reads_one(made, tmp_path):
     config = load_config(ROOT / "configs" / "features_erm.py")
     config.data.folder, config.trainer.epochs, config.callbacks.select = str(made), 1, "last"

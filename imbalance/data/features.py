@@ -31,17 +31,18 @@ SAMPLED = 64  # rows whose checksums are compared on every opening
 AT_ONCE = 2**22  # numbers that are standardised at a time
 
 
-def features(data_dir: str, *, folder: Name, standardise: bool) -> Dataset:
+def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Dataset:
     """The features that `imbalance features` wrote, with the splits, classes and groups of the data that they are of.
 
     One's own features in a .npz, .npy or Parquet file are for `arrays`.
 
     Args:
-        folder: what its --output named; relative to data_dir.
+        folder: what its --output named; relative to data_dir. `{seed}` in it stands for the run's seed: for features of data
+            that every seed draws anew, or of a network that every seed trained anew.
         standardise: bring each feature to mean 0 and deviation 1 on train, which takes the features' size in memory in
             every process. Otherwise they are what the network made.
     """
-    stored = open_features(Path(data_dir) / folder)
+    stored = open_features(Path(data_dir) / folder.replace("{seed}", str(seed)))
     about, inputs = stored.description, stored.features
     mean, std = np.zeros(inputs.shape[1]), np.ones(inputs.shape[1])
     if standardise:

@@ -1,0 +1,61 @@
+"""CIFAR-10 cat against dog, 250 to 25: cross-entropy under importance weights, on the features of a LeNet
+that was trained on the other eight classes.
+
+A seed draws the images of the pair, and their features are extracted once, beforehand: docs/findings.md has the commands.
+
+    python main.py --config=configs/cifar_pair_features_ce.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # holds the folder
+    config.score = "val/balanced_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="features",
+        folder="cifar_pair/seed={seed}",  # in data_dir, that `imbalance features --output=…` made
+        standardise=True,  # each to mean 0, deviation 1 on train
+    )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="importance", by="class", exponent=1.0)
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="average")
+    config.model = create(name="linear", init="zeros")  # or "mlp", with hidden=(256,)
+    config.optim = create(name="sgd", lr=0.01, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
+    config.head = create(name="none")  # what becomes of the last layer after training
+
+    config.trainer = create(
+        epochs=80,
+        batch_size=32,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        eval_batch_size=512,
+        eval_every=10,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
+        channels_last=False,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="last",  # or "best": by the monitored metric
+        monitor="val/balanced_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
+    return config
