@@ -25,10 +25,13 @@ from imbalance.judge.metrics import (
 
 
 def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts, train_class_counts=None):
-    counts = count(*map(torch.from_numpy, (predictions, targets, groups)), num_classes, num_groups)
+    counts = count(
+        *(torch.from_numpy(values)[None] for values in (predictions, targets, groups)), num_classes, num_groups
+    )
     classes, names = [str(k) for k in range(num_classes)], [f"g{g}" for g in range(num_groups)]
     train_class_counts = np.ones(num_classes) if train_class_counts is None else train_class_counts
-    return compute(counts, classes, names, train_class_counts, train_group_counts)
+    (values,) = compute(counts, classes, names, np.array(train_class_counts), np.array(train_group_counts))
+    return values
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -86,12 +89,23 @@ def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
     assert whole.confusion.dtype == whole.grouped.dtype == torch.int64
     of_two = count(*(part.view(2, 50) for part in (predictions, targets, groups)), 4, 4)
     assert of_two.confusion.shape == (2, 4, 4) and torch.equal(of_two.confusion.sum(0), whole.confusion)
-    assert torch.equal(of_two.of(1).grouped, count(predictions[50:], targets[50:], groups[50:], 4, 4).grouped)
+    assert torch.equal(of_two.grouped[1], count(predictions[50:], targets[50:], groups[50:], 4, 4).grouped)
+
+
+def test_of_many_models_at_once_as_of_each():
+    rng = np.random.default_rng(0)
+    labels = (torch.from_numpy(rng.integers(3, size=(4, 30))) for _ in range(3))
+    counts, of_classes, of_groups = count(*labels, 4, 3), rng.integers(200, size=(4, 4)), rng.integers(9, size=(4, 3))
+    names = "abcd", "gh?"
+    for i, found in enumerate(compute(counts, *names, of_classes, of_groups)):
+        alone = Counts(counts.confusion[[i]], counts.grouped[[i]])
+        (expected,) = compute(alone, *names, of_classes[i], of_groups[i])
+        np.testing.assert_array_equal(list(found.values()), list(expected.values()))
 
 
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
-    counts = Counts(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
-    values = compute(counts, ["a", "b", "c"], ["g", "h"], [3, 3, 4], [5, 5])
+    counts = Counts(torch.zeros(1, 3, 3, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.int64))
+    (values,) = compute(counts, ["a", "b", "c"], ["g", "h"], np.array([3, 3, 4]), np.array([5, 5]))
     assert len(values) == len(SUMMARIES) + len(OF_A_CLASS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
@@ -123,8 +137,9 @@ def test_evaluation_groups_may_overlap_and_leave_some_out():
         return count(*given, 2, 2, torch.from_numpy(members[rows]))
 
     parts = [counted(slice(0, 100)), counted(slice(100, 300))]
-    counts = Counts(*(a + b for a, b in zip(*parts)))
-    values = compute(counts, "ab", ["g0", "g1"], [9, 9], [30, 10], [f"e{i}" for i in range(5)])
+    counts = Counts(*((a + b)[None] for a, b in zip(*parts)))
+    of_train = np.array([9, 9]), np.array([30, 10])
+    (values,) = compute(counts, "ab", ["g0", "g1"], *of_train, [f"e{i}" for i in range(5)])
     right = predictions == targets
     of_each = {f"e{i}": right[members[:, i]].mean() for i in range(4)}
     assert {e: values[f"group_accuracy/{e}"] for e in of_each} == pytest.approx(of_each)

@@ -193,6 +193,11 @@ class Dataset:
         """(G,) examples of each group in `split`, on the CPU."""
         return torch.bincount(split.on_cpu["groups"], minlength=self.num_groups)
 
+    @cached_property
+    def counts_of_train(self) -> tuple[Tensor, Tensor]:
+        """(K,) and (G,) training examples of each class and each group, on the CPU."""
+        return self.class_counts(self.train), self.group_counts(self.train)
+
     def judged_counts(self, split: Split) -> Tensor:
         """(E,) examples of each group that it is evaluated by, in `split`; an example may count several times, or not."""
         return self.group_counts(split) if split.members is None else split.on_cpu["members"].sum(0)

@@ -38,10 +38,6 @@ class Counts(NamedTuple):
     grouped: Tensor
     judged: Tensor | None = None
 
-    def of(self, model: int) -> "Counts":
-        """Those of one of several models, which the first dimension numbers."""
-        return Counts(*(None if table is None else table[model] for table in self))
-
 
 def count(
     predictions: Tensor,
@@ -81,11 +77,11 @@ def compute(
     counts: Counts,
     class_names: Sequence[str],
     group_names: Sequence[str],
-    train_class_counts: Sequence[int],
-    train_group_counts: Sequence[int],
+    train_class_counts: np.ndarray,
+    train_group_counts: np.ndarray,
     evaluation_names: Sequence[str] = (),
-) -> dict[str, float]:
-    """Every metric of `counts`, as fractions.
+) -> list[dict[str, float]]:
+    """Every metric of the counts of M models, as fractions.
 
     Where there are evaluation groups, `evaluation_names`, apart from the groups of training, all that is said of groups
     is over the evaluation groups, but for `adjusted_accuracy` and OF_TRAINING_GROUPS.
@@ -103,45 +99,51 @@ def compute(
 
     0/0 (the recall of a class without examples, the precision of one never predicted) is nan, and is left out of
     means and of "worst".
+
+    Args:
+        counts: (M, …) each.
+        train_class_counts, train_group_counts: (M, K) and (M, G), or (K,) and (G,) of all.
     """
     confusion = counts.confusion.cpu().numpy()
     grouped = counts.grouped.cpu().numpy().astype(np.float64)
     judged = grouped if counts.judged is None else counts.judged.cpu().numpy().astype(np.float64)
-    sums = (confusion.diagonal(), confusion.sum(1), confusion.sum(0))
+    sums = (confusion.diagonal(axis1=1, axis2=2), confusion.sum(2), confusion.sum(1))
     hits, support, predicted = (values.astype(np.float64) for values in sums)
-    total = support.sum()
-    with np.errstate(invalid="ignore"):
+    total, right = support.sum(1, keepdims=True), hits.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision = hits / support, hits / predicted
         f1 = 2 * hits / (support + predicted)
-        accuracy = (total - support - predicted + 2 * hits) / total
-        of_training, group_accuracy = grouped[:, 1] / grouped.sum(1), judged[:, 1] / judged.sum(1)
-        overall, predicted_share = hits.sum() / total, predicted / total
+        accuracy, predicted_share = (total - support - predicted + 2 * hits) / total, predicted / total
+        of_training, group_accuracy = grouped[..., 1] / grouped.sum(2), judged[..., 1] / judged.sum(2)
         # Of the confusion matrix's integers: the covariances of targets and predictions as one-hot vectors, times n².
-        spreads = (total**2 - support @ support) * (total**2 - predicted @ predicted)
-        mcc = (hits.sum() * total - support @ predicted) / np.sqrt(spreads)
-    train_class_counts = np.asarray(train_class_counts)
-    shares = np.asarray(train_group_counts, dtype=np.float64) * ~np.isnan(of_training)
-    metrics = {
-        "accuracy": overall,
-        "balanced_accuracy": _over_present(np.mean, recall),
-        "worst_class_recall": _over_present(np.min, recall),
-        "worst_group_accuracy": _over_present(np.min, group_accuracy),
-        "group_balanced_accuracy": _over_present(np.mean, group_accuracy),
-        "adjusted_accuracy": np.nansum(shares * of_training) / shares.sum() if shares.any() else np.nan,
-        "g_mean": _over_present(_geometric_mean, recall),
-        "mcc": mcc,
-    }
-    for shots, (least, most) in SHOTS.items():
-        of_shots = (train_class_counts >= least) & (train_class_counts <= most)
-        metrics[f"{shots}_shot_accuracy"] = _over_present(np.mean, recall[of_shots])
+        n = total[:, 0]
+        spreads = (n**2 - np.square(support).sum(1)) * (n**2 - np.square(predicted).sum(1))
+        mcc = (right * n - (support * predicted).sum(1)) / np.sqrt(spreads)
+        shares = train_group_counts * ~np.isnan(of_training)
+        summaries = [
+            right / n,
+            _mean(recall),
+            _least(recall),
+            _least(group_accuracy),
+            _mean(group_accuracy),
+            np.nansum(shares * of_training, 1) / shares.sum(1),
+            _geometric_mean(recall),
+            mcc,
+        ]
+        for least, most in SHOTS.values():
+            of_shots = (train_class_counts >= least) & (train_class_counts <= most)
+            summaries.append(_mean(np.where(of_shots, recall, np.nan)))
+        worst_and_mean = [_least(of_training), _mean(of_training)]
+    names, columns = list(SUMMARIES), [np.stack(summaries, 1)]
     for name, values in zip(OF_A_CLASS, (recall, precision, f1, accuracy, predicted_share), strict=True):
-        metrics |= {f"{name}/{label}": value for label, value in zip(class_names, values, strict=True)}
-    names = evaluation_names or group_names
-    metrics |= {f"group_accuracy/{label}": value for label, value in zip(names, group_accuracy, strict=True)}
+        names += [f"{name}/{label}" for label in class_names]
+        columns.append(values)
+    names += [f"group_accuracy/{label}" for label in evaluation_names or group_names]
+    columns.append(group_accuracy)
     if evaluation_names:
-        metrics |= zip(OF_TRAINING_GROUPS, (_over_present(reduce, of_training) for reduce in (np.min, np.mean)))
-        metrics |= {f"training_group_accuracy/{g}": value for g, value in zip(group_names, of_training, strict=True)}
-    return {name: float(value) for name, value in metrics.items()}
+        names += [*OF_TRAINING_GROUPS, *(f"training_group_accuracy/{label}" for label in group_names)]
+        columns += [np.stack(worst_and_mean, 1), of_training]
+    return [dict(zip(names, values, strict=True)) for values in np.concatenate(columns, 1).tolist()]
 
 
 def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
@@ -193,10 +195,17 @@ def over_which(metrics: Mapping[str, float], split: str) -> str:
     return f"{number} {'evaluation ' if f'{split}/{OF_TRAINING_GROUPS[0]}' in metrics else ''}groups"
 
 
-def _geometric_mean(values: np.ndarray) -> float:
-    return np.prod(values) ** (1 / len(values)) if values.all() else 0.0
+# Of (M, n) values, (M,) of those that are not nan; nan where all are.
 
 
-def _over_present(reduce, values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return reduce(present) if present.size else np.nan
+def _mean(values: np.ndarray) -> np.ndarray:
+    return np.nansum(values, 1) / (~np.isnan(values)).sum(1)
+
+
+def _least(values: np.ndarray) -> np.ndarray:
+    return np.fmin.reduce(values, 1)
+
+
+def _geometric_mean(values: np.ndarray) -> np.ndarray:
+    present = (~np.isnan(values)).sum(1)
+    return np.where(present, np.nanprod(values, 1) ** (1 / present), np.nan)

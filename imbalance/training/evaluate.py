@@ -24,6 +24,7 @@ from imbalance.training.progress import joined
 from imbalance.training.run import Run
 from imbalance.training.vectorised import vectorised
 
+AT_ONCE = 32  # models that share inputs: more save little time, and take the room of their activations
 KEPT_BATCHES = 100  # of logits on the device, before they are copied from it
 
 
@@ -33,16 +34,13 @@ class Outcome:
 
     loss: the mean over the examples.
     largest: the largest magnitude of a logit, in float32 as logits are kept; nan where one is.
-    by_inferred: the counts by the groups that methods see, where those are inferred.
-    margins: of train, see `margins_of_groups`.
+    metrics: by their names without the split's.
     logits: (N, K), if they were asked for, on the CPU.
     """
 
     loss: float
     largest: float
-    counts: Counts
-    by_inferred: Counts | None
-    margins: dict[str, float]
+    metrics: dict[str, float]
     logits: Tensor | None
 
 
@@ -74,20 +72,18 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     found = totals(accelerator, sums, maxima)
     if found["signals"]:
         raise Interrupted(signum or signal.SIGTERM)
-    logits = in_order(runs[0], len(splits[0]), made.logits) if keep_logits else None
-    counts, margins = counts_of(found), named_margins(dataset, found) if name == "train" else [{}] * len(runs)
-    examples = counts.grouped.sum((1, 2)).tolist()
-    return [
-        Outcome(
-            found["loss"][i].item() / examples[i],
-            found["largest"][i].item(),
-            counts.of(i),
-            Counts(counts.confusion[i], found["inferred"][i]) if dataset.inferred_names else None,
-            margins[i],
-            logits[i] if keep_logits else None,
-        )
-        for i in range(len(runs))
-    ]
+    logits = in_order(runs[0], len(splits[0]), made.logits) if keep_logits else [None] * len(runs)
+    counts = counts_of(found)
+    metrics = measure([run.learner.dataset.evaluated for run in runs], counts)
+    if name == "train":
+        metrics = [values | of_groups for values, of_groups in zip(metrics, named_margins(dataset, found))]
+    if dataset.inferred_names:
+        by_inferred = Counts(counts.confusion, found["inferred"])
+        of_seen = measure([run.learner.dataset.evaluated.seen for run in runs], by_inferred)
+        for values, of_inferred in zip(metrics, of_seen):
+            values["worst_inferred_group_accuracy"] = of_inferred["worst_group_accuracy"]
+    losses = found["loss"] / counts.confusion.sum((1, 2))
+    return [Outcome(*of_run) for of_run in zip(losses.tolist(), found["largest"].tolist(), metrics, logits)]
 
 
 class Made(NamedTuple):
@@ -171,14 +167,15 @@ def forward_of(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice]
 
         return forward
 
-    # Runs with one seed, which follow one another, have the same split.
-    of_seeds = [list(places) for _, places in groupby(range(len(runs)), lambda i: runs[i].config.seed)]
-    of_models = [vectorised([models[i] for i in places], in_dims=None) for places in of_seeds]
+    # Runs with the same split follow one another.
+    same = [list(places) for _, places in groupby(range(len(runs)), lambda i: id(splits[i].inputs))]
+    together = [places[start : start + AT_ONCE] for places in same for start in range(0, len(places), AT_ONCE)]
+    of_models = [vectorised([models[i] for i in places], in_dims=None) for places in together]
     of_losses = vectorised(losses, in_dims=0)
     targets, seen = stacked(splits, "targets", "seen")
 
     def forward(batch: slice) -> tuple[Tensor, Tensor]:
-        logits = torch.cat([model(inputs(places[0], batch)) for model, places in zip(of_models, of_seeds)])
+        logits = torch.cat([model(inputs(places[0], batch)) for model, places in zip(of_models, together)])
         return logits, of_losses(logits, targets[:, batch], seen[:, batch])
 
     return forward
@@ -190,18 +187,13 @@ def metrics_of(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     Raises:
         Diverged: a logit or a loss is not finite: such logits have an argmax too, and would count as predictions.
     """
-    learner = run.learner
     if not isfinite(outcome.loss + outcome.largest):
         what = "loss" if isfinite(outcome.largest) else "logits"
         bad = shortened(rows_not_finite(run, name))
         raise Diverged(
             f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): {bad}"
         )
-    dataset = learner.dataset.evaluated
-    values = {"loss": outcome.loss} | measure(dataset, outcome.counts) | outcome.margins
-    if outcome.by_inferred:
-        values["worst_inferred_group_accuracy"] = measure(dataset.seen, outcome.by_inferred)["worst_group_accuracy"]
-    return {f"{name}/{key}": value for key, value in values.items()}
+    return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
 
 @torch.inference_mode()
@@ -227,9 +219,13 @@ def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
     norm = torch.stack([weight_norm(run.learner.network) for run in runs])
     maxima = least | {"loss": loss, "norm": norm}
     found = totals(accelerator, counted(dataset, predictions, targets, groups, members) | sums, maxima)
-    counts, of_groups, metrics = counts_of(found), named_margins(dataset, found), []
-    for i, run in enumerate(runs):
-        values = {"loss": found["loss"][i].item()} | measure(run.learner.dataset, counts.of(i)) | of_groups[i]
+    of_counts, of_groups = (
+        measure([run.learner.dataset for run in runs], counts_of(found)),
+        named_margins(dataset, found),
+    )
+    metrics = []
+    for i in range(len(runs)):
+        values = {"loss": found["loss"][i].item()} | of_counts[i] | of_groups[i]
         of_train = {f"train/{key}": value for key, value in values.items()}
         metrics.append(of_train | {"weight_norm": found["norm"][i].item()})
     return metrics
@@ -311,11 +307,11 @@ def counts_of(found: Mapping[str, Tensor]) -> Counts:
     return Counts(*map(found.get, Counts._fields))
 
 
-def measure(dataset: Dataset, counts: Counts) -> dict[str, float]:
-    """Every metric of `counts`."""
-    class_counts, group_counts = dataset.class_counts(dataset.train), dataset.group_counts(dataset.train)
-    names = dataset.class_names, dataset.group_names
-    return compute(counts, *names, class_counts.tolist(), group_counts.tolist(), dataset.evaluation_names)
+def measure(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
+    """Every metric of the counts of M models, each on a data set with the same names."""
+    first, counts_of_train = datasets[0], zip(*(dataset.counts_of_train for dataset in datasets))
+    of_classes, of_groups = (torch.stack(of_all).numpy() for of_all in counts_of_train)
+    return compute(counts, first.class_names, first.group_names, of_classes, of_groups, first.evaluation_names)
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
