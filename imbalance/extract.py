@@ -198,7 +198,7 @@ def computed(
     if config.trainer.compile:
         model.network.features.compile()
     half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
-    dataset, pending = dataset.to(model.device, model.dtype, layout), []
+    dataset, pending = dataset.to(model.device, model.dtype), []
     for split in (getattr(dataset, name) for name in SPLITS):
         for start in range(0, len(split), size):
             if first >= done:

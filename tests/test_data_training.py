@@ -8,10 +8,11 @@ from data_files import make_waterbirds
 from ml_collections.config_dict import create
 
 from imbalance.config import load
-from imbalance.data import class_map, new_classes
+from imbalance.data import as_dataset, class_map, new_classes
 from imbalance.methods.heads import HEADS
 from imbalance.methods.probe import fit_head
 from imbalance.methods.tags import tagged
+from imbalance.models import MODELS
 from imbalance.schema import Fraction
 from imbalance.training.loop import train
 
@@ -48,6 +49,30 @@ def test_a_run_from_a_store_reports_its_groups(birds):
         "landbird on land": 20, "landbird on water": 6, "waterbird on land": 4, "waterbird on water": 10,
     }  # fmt: skip
     assert 0 <= summary["metrics"]["test/group_accuracy/waterbird on land"] <= 1
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("where", ["store", "memory"])
+def test_the_model_gets_images_in_the_layout_of_the_config(birds, monkeypatch, where, channels_last):
+    """Augmented and not, in training and in evaluation."""
+    layout, seen = torch.channels_last if channels_last else torch.contiguous_format, []
+
+    def model(input_shape, num_classes: int) -> torch.nn.Module:
+        network = MODELS["resnet20"](input_shape, num_classes, frozen=False)
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=layout)))
+        return network
+
+    monkeypatch.setitem(MODELS, "watched", model)
+    birds.model = create(name="watched")
+    birds.trainer.update(channels_last=channels_last, epochs=1)
+    dataset = None
+    if where == "memory":
+        images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8)
+        split = images, torch.arange(40) % 2, torch.arange(40) % 4
+        names = ("landbird", "waterbird"), tuple(f"landbird on {place}" for place in ("land", "water", "sea", "ice"))
+        dataset = as_dataset(dict.fromkeys(("train", "val", "test"), split), *names)
+    train(birds, dataset=dataset)
+    assert len(seen) > 6 and all(seen)
 
 
 def test_augmentation_reaches_training_alone_and_follows_the_seed(birds, tmp_path, monkeypatch):

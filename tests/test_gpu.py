@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.config import load
-from imbalance.data.store import Stored
+from imbalance.data.stored import Stored
 from imbalance.errors import Interrupted
 from imbalance.training import loop
 from imbalance.training.batched import train_at_once
@@ -131,7 +131,7 @@ def test_batches_of_a_store_arrive_whole_though_nobody_waits_for_them():
     """Each is gathered into pinned memory while the ones before are still on their way."""
     images = np.random.default_rng(0).integers(0, 256, (512, 3, 64, 64), dtype=np.uint8)
     every = torch.arange(512)
-    stored = Stored(images, np.zeros(512, np.uint32), every, torch.device("cuda"), torch.channels_last)
+    stored = Stored(images, np.zeros(512, np.uint32), every, torch.device("cuda"))
     batches = [stored[rows] for rows in every.split(8)]
     assert torch.equal(torch.cat(batches).cpu(), torch.from_numpy(images))
 

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import MEAN, STD
 from imbalance.data.splits import Dataset, class_split, normaliser
-from imbalance.data.store import Stored, open_store
+from imbalance.data.store import open_store
+from imbalance.data.stored import Stored
 from imbalance.torchvision_import import import_torchvision
 from imbalance.training.memory import keep_freed_memory
 

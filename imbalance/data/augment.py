@@ -76,14 +76,13 @@ def draws(indices: Tensor, when: Tensor, names: Sequence[Augmentation], seed: in
 
 
 def augment(images: Tensor, names: Sequence[Augmentation], drawn: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) `images`, augmented by `names` one after the other, in the memory format that they have.
+    """(B, C, H, W) `images`, augmented by `names` one after the other.
 
     Args:
         drawn: for each of them the (B, count) random numbers, see `draws`.
     """
-    layout = torch.contiguous_format if images.is_contiguous() else torch.channels_last
     for name, uniform in zip(names, drawn, strict=True):
-        images = AUGMENTATIONS[name][1](images, uniform).contiguous(memory_format=layout)
+        images = AUGMENTATIONS[name][1](images, uniform).contiguous()
     return images
 
 

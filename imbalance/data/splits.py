@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imbalance.data.augment import Augmentation
-from imbalance.data.store import Stored
+from imbalance.data.stored import Stored
 from imbalance.data.tokens import Tokens
 from imbalance.errors import BadInput
 from imbalance.schema import By
@@ -72,14 +72,12 @@ class Split:
         """(N,) the groups that methods see: the inferred ones, or where none are, those of the data."""
         return self.groups if self.inferred is None else self.inferred
 
-    def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Split":
-        """The split on `device`, float inputs as `dtype`, images in the memory format `layout`; the same for all who ask."""
-        asked = device, dtype, layout
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Split":
+        """The split on `device`, float inputs as `dtype`; the same for all who ask."""
+        asked = device, dtype
         if asked in self.copies:
             return self.copies[asked]
-        kind = dtype if self.inputs.is_floating_point() else self.inputs.dtype
-        layout = layout if self.inputs.dim() == 4 else torch.contiguous_format
-        inputs = self.inputs.to(device, kind, memory_format=layout)
+        inputs = self.inputs.to(device, dtype if self.inputs.is_floating_point() else self.inputs.dtype)
         moved = Split(inputs, **{name: tensor.to(device) for name, tensor in self.on_cpu.items()})
         vars(moved)["on_cpu"] = self.on_cpu  # which need not be copied back
         self.copies[asked] = moved
@@ -138,11 +136,11 @@ class Dataset:
         """The data set whose val and test splits are evaluated."""
         return self.probe or self
 
-    def to(self, device: torch.device, dtype: torch.dtype, layout: torch.memory_format) -> "Dataset":
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Dataset":
         """All splits on `device`, so that a batch is a gather there."""
         names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
-        splits = {name: getattr(self, name).to(device, dtype, layout) for name in names}
-        return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype, layout))
+        splits = {name: getattr(self, name).to(device, dtype) for name in names}
+        return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype))
 
     @property
     def seen(self) -> "Dataset":
@@ -209,23 +207,31 @@ class Dataset:
         return split.on_cpu["groups"], self.group_counts(split)
 
 
-def normaliser(dataset: Dataset, device: torch.device, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def normaliser(
+    dataset: Dataset, device: torch.device, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
+) -> Callable[[Tensor], Tensor]:
     """From a batch as `dataset` has it to the model's input: floats and tokens as they are, uint8 images with mean 0,
-    deviation 1."""
+    deviation 1; images in the memory format `layout`."""
+    if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
+        return lambda batch: batch.contiguous(memory_format=layout)
     if dataset.train.inputs.is_floating_point() or dataset.vocabulary:
         return lambda batch: batch
-    return pixel_normaliser(dataset.mean, dataset.std, device, dtype)
+    return pixel_normaliser(dataset.mean, dataset.std, device, dtype, layout)
 
 
 def pixel_normaliser(
-    mean: Sequence[float], std: Sequence[float], device: torch.device, dtype: torch.dtype
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Callable[[Tensor], Tensor]:
     """`normaliser` of uint8 images, whose channels have `mean` and `std` as fractions of 255."""
     mean, std = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
 
     def normalise(batch: Tensor) -> Tensor:
-        if batch.device.type != "cpu" or not batch.is_contiguous():
-            return batch.to(dtype).sub_(mean).div_(std)
+        if batch.device.type != "cpu" or layout != torch.contiguous_format or not batch.is_contiguous():
+            return batch.to(dtype, memory_format=layout).sub_(mean).div_(std)
         # On a CPU the memory is what takes the time. NumPy asks the kernel for huge pages, where torch would fault in
         # every 4 KB of a large batch; a few images at a time stay in the cache from the first step to the last; and
         # torch's threads would meet after every one of these short steps, each waiting for the slowest.

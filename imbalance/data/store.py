@@ -30,17 +30,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from imbalance.data.decode import MAX_PIXELS, Recipe, decode_chunk, read_chunk, start_worker
 from imbalance.data.problems import Problem, raise_first
+from imbalance.data.stored import Stored
 from imbalance.errors import BadInput
 from imbalance.files import check_regular, write_whole
 
@@ -48,57 +47,6 @@ VERSION = 2  # of the format, and of what `imbalance.data.decode` makes of a rec
 CHUNK = 64  # images that a worker decodes at a time
 SAMPLED = 64  # rows whose checksums are compared on every opening; `verify` compares all
 ELSEWHERE = "IMBALANCE_STORE=<folder> in the environment puts the decoded images there"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """N images of a store, standing in for a tensor of `Split.inputs`: indexing it brings a batch to the device.
-
-    images: (M, C, H, W) uint8, the read-only memory map.
-    checksums: (M,) uint32, the CRC-32 of each.
-    rows: (N,) int64, on the CPU.
-    target, layout: where batches go, and in which memory format.
-    """
-
-    images: np.ndarray
-    checksums: np.ndarray
-    rows: Tensor
-    target: torch.device
-    layout: torch.memory_format
-    dtype, device = torch.uint8, torch.device("cpu")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.images.shape[1:])
-
-    def dim(self) -> int:
-        return 4
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def is_floating_point(self) -> bool:
-        return False
-
-    def to(self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> "Stored":
-        """The same images, with batches that go to `device`. They stay uint8: `dtype` is only what a tensor takes."""
-        return replace(self, target=device, layout=memory_format)
-
-    def subset(self, index: Tensor) -> "Stored":
-        """The images at `index` of these."""
-        return replace(self, rows=self.rows[index])
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """(B, C, H, W) uint8 on the target device, gathered on the CPU, where `index` is, and moved in one piece."""
-        rows = self.rows[index]
-        shape = (len(rows), *self.images.shape[1:])
-        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.target.type == "cuda")
-        np.take(self.images, rows.numpy(), axis=0, out=batch.numpy(), mode="clip")  # "raise" would copy once more
-        return batch.to(self.target, non_blocking=True, memory_format=self.layout)
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """The same, by the name of what is fast for a tensor; `dim` is 0."""
-        return self[index]
 
 
 def open_store(
@@ -135,7 +83,7 @@ def open_store(
         raise BadInput(f"{problems[0]}; remove {directory} and the next run builds it anew")
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
     checksums = np.load(directory / "checksums.npy", allow_pickle=False)
-    return Stored(images, checksums, torch.arange(len(paths)), torch.device("cpu"), torch.contiguous_format)
+    return Stored(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
 
 
 def root(data_dir: str) -> Path:

@@ -82,7 +82,7 @@ class Tokens:
         rows = self.rows.numpy()
         return torch.from_numpy(self.starts[rows + 1] - self.starts[rows])
 
-    def to(self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format) -> "Tokens":
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Tokens":
         """The same texts, with batches that go to `device`; they stay whole numbers."""
         return replace(self, target=device)
 

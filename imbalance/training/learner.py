@@ -93,7 +93,6 @@ def make_source(
 ) -> Source:
     """See `make_learner`."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
-    layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
     first = from_main(accelerator, lambda: read_first_run(directory / "first")) if first_run(config) else None
@@ -103,7 +102,7 @@ def make_source(
         dataset = with_environments(dataset, found.environments)
     if of_section := tags_of(entry(HEADS, config.head.name)).held_out:
         dataset = dataset.hold_out(of_section(config.head), config.seed)
-    return Source(dataset, dataset.to(device, dtype, layout), identity, found, first)
+    return Source(dataset, dataset.to(device, dtype), identity, found, first)
 
 
 def make_learner(
@@ -193,7 +192,7 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
         optimizer,
         config.optim.lr,
         schedule,
-        normaliser(dataset, device, dtype),
+        normaliser(dataset, device, dtype, layout),
         config.seed,
         source.found.metrics if source.found else {},
         config.trainer.accumulation,
