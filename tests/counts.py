@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
+import numpy as np
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
@@ -24,6 +25,8 @@ from ml_collections.config_dict import create
 from experiments.bench.cases import make, on_images
 from imbalance.config import load
 from imbalance.data import DATASETS, Dataset
+from imbalance.data.population import SPLITS
+from imbalance.data.stored import Stored, ferry
 from imbalance.schema import Count
 from imbalance.training import batched, loop
 
@@ -82,16 +85,35 @@ def on_augmented_images() -> ConfigDict:
     return config
 
 
+def on_stored_images() -> ConfigDict:
+    """The same images behind a store, which is where the decoded images of files are."""
+    config, plain = on_random_images(), DATASETS["random_images"]
+
+    def stored(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
+        dataset = plain(seed, size=size, classes=classes, groups=groups)
+        images = Stored(
+            dataset.train.inputs.numpy(), np.zeros(size, np.uint32), torch.arange(size), torch.device("cpu")
+        )
+        return replace(dataset, **{name: replace(getattr(dataset, name), inputs=images) for name in SPLITS})
+
+    DATASETS["stored_images"] = stored
+    config.data.name = "stored_images"
+    config.trainer.eval_batch_size = 4
+    return config
+
+
 CASES["ConvNet, augmentation"] = on_augmented_images
+CASES["ConvNet, from a store"] = on_stored_images
 
 
 def bare(config: ConfigDict, device: Device) -> int:
     """The launches of a step without the project, on a learner of its making."""
     learner = make(config)
     train, model, optimizer = learner.dataset.train, learner.model.train(), learner.optimizer
-    rows = torch.arange(config.trainer.batch_size).to(train.targets.device)
+    order = torch.arange(config.trainer.batch_size)
+    rows, places = order.to(train.targets.device), order.to(train.inputs.device)
     device.reset()
-    images = learner.normalise(train.inputs.index_select(0, rows))
+    images = learner.normalise(train.inputs.index_select(0, places))
     F.cross_entropy(model(images), train.targets.index_select(0, rows)).backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -126,6 +148,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     with Device() as device:
         of_bare = bare(CASES[name](), device)
         parts = counted(device)
+        ferry.cache_clear()  # whose memory is counted anew
         device.reset()
         on_device = loop.train(CASES[name](), folder / "standin")
     lines = [(folder / place / "metrics.jsonl").read_text() for place in ("cpu", "standin")]
@@ -135,6 +158,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "same": lines[0] == lines[1] and str(summary["metrics"]) == str(on_device["metrics"]),
         "parts": {part: [launches / calls, waits / calls] for part, (calls, launches, waits) in parts.items()},
         "copied": device.copied,
+        "pinned": device.allocated,
     }
 
 

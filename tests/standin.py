@@ -17,7 +17,7 @@ matter to a bar that is held against a bare loop on the same device. Time, memor
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -74,32 +74,43 @@ class OnDevice(Tensor):
         return self.cpu().__reduce_ex__(protocol)
 
 
+class Event:
+    """In the place of a CUDA event, for the device that is entered: the program may keep one from a device before."""
+
+    recorded = False
+
+    def record(self) -> None:
+        self.recorded = True
+
+    def synchronize(self) -> None:
+        if self.recorded:
+            Device.current.waits["event"] += 1
+        self.recorded = False
+
+
 class Device(TorchDispatchMode):
     """Where it is entered, accelerate and `torch.cuda` say that the device is there.
 
     launches: kernels by name.
     waits: of the host for the device, by what for.
-    copies: bytes to the device in one piece.
+    copied: bytes to the device.
+    allocated: bytes of pinned memory that were asked for.
+    pinned: all of it that there has been, kept so that no other memory gets its addresses.
     """
+
+    current: "Device"
+    pinned: ClassVar[list[Tensor]] = []
 
     def __init__(self):
         super().__init__()
-        self.launches, self.waits, self.copied, self.pinned = Counter(), Counter(), 0, []
         self.patch = MonkeyPatch()
+        self.reset()
 
     def __enter__(self) -> "Device":
-        device = self
-
-        class Event:
-            def record(self) -> None:
-                pass
-
-            def synchronize(self) -> None:
-                device.waits["event"] += 1
-
+        Device.current = self
         self.patch.setattr(Accelerator, "device", DEVICE)
         self.patch.setattr(torch.cuda, "Event", Event)
-        self.patch.setattr(torch.cuda, "synchronize", lambda: device.waits.update(["synchronize"]))
+        self.patch.setattr(torch.cuda, "synchronize", lambda: self.waits.update(["synchronize"]))
         for name in ("tensor", "as_tensor"):
             self.patch.setattr(torch, name, built_on_cpu(getattr(torch, name)))
         return super().__enter__()
@@ -109,7 +120,7 @@ class Device(TorchDispatchMode):
         self.patch.undo()
 
     def reset(self) -> None:
-        self.launches, self.waits, self.copied = Counter(), Counter(), 0
+        self.launches, self.waits, self.copied, self.allocated = Counter(), Counter(), 0, 0
 
     def __torch_dispatch__(
         self, operation: Any, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -117,7 +128,8 @@ class Device(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         name = operation._schema.name.removeprefix("aten::")
         if kwargs.pop("pin_memory", False):
-            self.pinned.append(operation(*args, **kwargs))  # kept, so that no other memory has its address
+            self.pinned.append(operation(*args, **kwargs))
+            self.allocated += self.pinned[-1].nbytes
             return self.pinned[-1]
         given = [tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
         here = [tensor for tensor in given if isinstance(tensor, OnDevice)]
