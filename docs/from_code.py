@@ -4,6 +4,7 @@
 <!-- facts -->                  of a method's page: its row in the table of methods/index.md
 <!-- numbers: ERM; IRM -->      the rows of the tables in results.md that begin so
 <!-- published: VS; LDAM -->    the paper's values of figures 3 to 5
+<!-- literature: DFR -->        what other papers say of a method, from literature.csv
 <!-- commands -->               every command of the command line
 <!-- schema -->                 every key of a config
 <!-- doc: module:function -->   a docstring
@@ -167,6 +168,21 @@ def published(argument: str, page: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def literature(argument: str, page: str) -> str:
+    """On data that need a GPU, so that ours are not beside them: the last one's, and on the same data the others'."""
+    wanted = [name.strip() for name in argument.split(";")]
+    lines = ["| | data | test accuracy, %, published | in | here |", "|---|---|---|---|---|"]
+    with (HERE / "literature.csv").open(encoding="utf-8") as file:
+        told = list(csv.DictReader(file))
+    data = {row["data"] for row in told if row["name"] == wanted[-1]}
+    for row in told:
+        if row["name"] in wanted and row["data"] in data:
+            lines.append(f"| {row['name']} | {row['data']} | {row['value']} | {row['source']} | not measured |")
+    if len(lines) == 2:
+        raise ValueError(f"{page}: literature.csv has none of {argument}")
+    return "\n".join(lines) + "\n"
+
+
 # The command line and the schema
 
 
@@ -221,6 +237,7 @@ MADE: dict[str, Callable[[str, str], str]] = {
     "facts": facts,
     "numbers": numbers,
     "published": published,
+    "literature": literature,
     "commands": commands,
     "schema": schema,
     "doc": doc,

@@ -89,8 +89,23 @@ def test_every_method_has_a_page():
         for found in re.findall(r"^<!-- entry: (\S+) -->$", text, re.M):
             assert shown.setdefault(found, path.name) == path.name
         assert path.stem == "index" or f"]({path.name})" in page("methods/index.md"), path.name
-        assert path.stem == "index" or "## When it fails" in text, path.name
     assert shown.keys() == there
+
+
+PARTS = ("<!-- facts -->", "## When it fails", "## What it computes, and its config", "## What it reached", "## In a loop of your own")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if p.parent.name == "methods" and p.stem != "index"], ids=lambda p: p.stem
+)
+def test_a_methods_page_has_its_parts_in_order(path):
+    """Labels and paper; when it fails; formula and config; numbers, or that there are none; a session that is run."""
+    text = path.read_text(encoding="utf-8")
+    places = [text.find(f"\n{part}\n") for part in PARTS]
+    assert -1 not in places and places == sorted(places), dict(zip(PARTS, places))
+    reached, _, own = text.partition(PARTS[3])[2].partition(PARTS[4])
+    assert re.search(r"<!-- (numbers|published|literature): |not measured here", reached)
+    assert any(session.startswith(">>>") for session in blocks(own, "python"))
 
 
 # Links
