@@ -104,7 +104,7 @@ def how_to_train(folder: Path) -> str:
 def configured(config: FrozenConfigDict, dataset: Dataset) -> TrainedModel:
     """The network that a run of `config` starts from."""
     torch.manual_seed(config.seed)
-    shape = dict(input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
         network = build(MODELS, config.model, **shape)
     return on_device(network, description(config, dataset, network))

@@ -193,6 +193,23 @@ def test_what_is_not_finite_is_refused_with_its_row(tmp_path, monkeypatch):
         extracted(tmp_path / "digits")
 
 
+def test_the_network_of_a_run_is_a_model_like_any_other(tmp_path):
+    """On other data than it was trained on, as `--config.model.name=pretrained` has it."""
+    config = load_config(ROOT / "configs" / "colored_digits_erm.py")
+    config.data.train_per_group = OVERRIDES["data.train_per_group"]
+    config.trainer.epochs = 1
+    loop.train(config, tmp_path / "run")
+    network = load_config(tmp_path / "run" / "config.json").model.to_dict()
+    overrides = {key: value for key, value in OVERRIDES.items() if not key.startswith("model.")}
+    overrides |= {"model.name": "pretrained", "model.pretrained": str(tmp_path / "run"), "seed": 5}
+    extract.features(config="colored_digits_erm", run=None, output=str(tmp_path / "features"), overrides=overrides)
+    made = load(section(tmp_path / "features"), "data", 0)
+    data = load(config.data, "data", 5)
+    model = imbalance.load(tmp_path / "run", "cpu")
+    torch.testing.assert_close(made.val.inputs, model.features(data.val.inputs[:]))
+    assert made.val.inputs.shape[1] == network["hidden"][-1]
+
+
 def test_every_seed_can_have_its_own_folder(made, tmp_path):
     for seed in (3, 4):
         extracted(tmp_path / f"of_{seed}", seed=seed)
