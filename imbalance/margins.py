@@ -24,14 +24,22 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=37.0 if x.dtype == torch.float64 else 20.0)
 
 
-def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,) log p_y / (1 − p_y) = z_y − log Σ_{j≠y} exp z_j under the softmax."""
+def against(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B, K) −1 where the target is, 1 elsewhere, of the type of `logits`."""
+    return torch.ones_like(logits).scatter(1, targets[:, None], -1)
+
+
+def log_odds_against(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) log (1 − p_y) / p_y = log Σ_{j≠y} exp z_j − z_y under the softmax.
+
+    A small model's step is made of such operations, so there are as few as there can be, backward ones included: on a
+    GPU each is a kernel.
+    """
     logits = at_least_float32(logits)
-    if logits.shape[1] == 2:  # the same with fewer operations, of which the step of a small model is made
-        first, second = logits.unbind(1)
-        return (second - first) * (2 * targets - 1)
-    own = logits.gather(1, targets[:, None]).squeeze(1)
-    return own - logits.scatter(1, targets[:, None], -math.inf).logsumexp(1)
+    if logits.shape[1] == 2:
+        return (logits * against(logits, targets)).sum(1)
+    own = targets[:, None]
+    return logits.scatter(1, own, -math.inf).logsumexp(1) - logits.gather(1, own).squeeze(1)
 
 
 def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
@@ -44,7 +52,7 @@ def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (B,) margins in at least float32; positive exactly where an example beats the (soft) average of its rivals.
     """
-    return log_odds(logits, targets) + math.log(logits.shape[1] - 1)
+    return math.log(logits.shape[1] - 1) - log_odds_against(logits, targets)
 
 
 def hard_margins(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Kernels launched and waits for the device, a step and an epoch: `python tests/counts.py` prints a table.
 
 Every case is trained twice, on the CPU and on the stand-in for a GPU, where it must come to the same numbers. Beside a
-step's launches stand those of a loop of one's own: the same model and optimiser, `F.cross_entropy`, nothing measured.
+step's launches stand those of a loop of one's own: the same model and optimiser, weighted `F.cross_entropy`, nothing
+measured. A second table has a step's launches with each loss.
 """
 
 import json
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
+from test_losses import EXAMPLES
 
 from experiments.bench.cases import make, on_images
 from imbalance.config import load
@@ -29,6 +31,7 @@ from imbalance.data.population import SPLITS
 from imbalance.data.stored import Stored, ferry
 from imbalance.schema import Count
 from imbalance.training import batched, loop
+from imbalance.training.step import draw_epoch, take_step
 
 PARTS = ("draw_epoch", "take_step", "training_metrics", "evaluate", "remember", "save", "finish")
 
@@ -107,17 +110,48 @@ CASES["ConvNet, from a store"] = on_stored_images
 
 
 def bare(config: ConfigDict, device: Device) -> int:
-    """The launches of a step without the project, on a learner of its making."""
+    """The launches of a step without the project, on a learner of its making: that of the benchmark's bare loop."""
     learner = make(config)
     train, model, optimizer = learner.dataset.train, learner.model.train(), learner.optimizer
+    weights = learner.weights(0)
     order = torch.arange(config.trainer.batch_size)
     rows, places = order.to(train.targets.device), order.to(train.inputs.device)
     device.reset()
     images = learner.normalise(train.inputs.index_select(0, places))
-    F.cross_entropy(model(images), train.targets.index_select(0, rows)).backward()
+    losses = F.cross_entropy(model(images), train.targets.index_select(0, rows), reduction="none")
+    (losses * weights.index_select(0, rows)).mean().backward()
     optimizer.step()
     optimizer.zero_grad()
     return device.launches.total()
+
+
+# A step is counted on each of these with each of those.
+LOSSES = EXAMPLES | {"poly": {key: value for key, value in POLY.items() if key != "name"}}
+MODELS: dict[str, Callable[[], ConfigDict]] = {
+    "linear, 2 classes": lambda: of_file("gaussian_ce", objective=dict(name="average")),
+    "MLP, 2 classes": lambda: of_file("colored_digits_ce"),
+    "ConvNet, 2 classes": on_random_images,
+    "linear, 10 classes": lambda: of_file("digits_ce", model=dict(name="linear", init="default")),
+    "MLP, 10 classes": lambda: of_file("digits_ce"),
+    "ConvNet, 10 classes": lambda: on_random_images(data=dict(name="random_images", size=24, classes=10, groups=4)),
+}
+
+
+def launches_with_losses(case: Callable[[], ConfigDict]) -> dict[str, int]:
+    """Of a bare step, and of one with each loss, from the second on."""
+    with Device() as device:
+        found = {"bare": bare(case(), device)}
+        for name, values in LOSSES.items():
+            config = case()
+            config.loss = create(name=name, **values)
+            learner = make(config)
+            epoch = draw_epoch(learner, 0)
+            for batch in range(2):
+                device.reset()
+                take_step(config, learner, epoch, batch, 2, lambda: 0)
+                learner.optimizer.zero_grad()
+            found[name] = device.launches.total()
+    return found
 
 
 def counted(device: Device) -> dict[str, list[int]]:
@@ -171,11 +205,19 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def table_of_losses(found: dict[str, dict[str, int]]) -> str:
+    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    for name in ("bare", *LOSSES):
+        lines.append(f"| {name} | " + " | ".join(str(of_model[name]) for of_model in found.values()) + " |")
+    return "\n".join(lines)
+
+
 def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         found = {name: measure(name, Path(directory) / name) for name in names or CASES}
-    print(table(found), file=sys.stderr)
-    print(json.dumps(found))
+    of_losses = {name: launches_with_losses(case) for name, case in MODELS.items()}
+    print(table(found), table_of_losses(of_losses), sep="\n\n", file=sys.stderr)
+    print(json.dumps({"cases": found, "losses": of_losses}))
 
 
 if __name__ == "__main__":

@@ -290,6 +290,15 @@ def test_poly_s_left_parts_meet_the_tail_at_one(left):
     torch.testing.assert_close(values, torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("left", "slope"), [("logistic", -expit(-1) / math.log1p(math.exp(-1))), ("exponential", -2), ("linear", -2)]
+)
+def test_poly_has_its_left_part_s_slope_at_a_margin_of_exactly_one(left, slope):
+    """Which logits of bfloat16 often have: there it could be neither part's."""
+    logits, one = torch.tensor([[0.0, 1.0]]), torch.ones(1, dtype=torch.long)
+    assert gradient(make("poly", alpha=2.0, left=left), logits, one, one)[0, 1].item() == pytest.approx(slope, rel=1e-6)
+
+
 @pytest.mark.parametrize("left", ["exponential", "linear"])
 def test_poly_s_smooth_left_parts_have_the_tail_s_slope_at_one(left):
     loss = make("poly", alpha=2.0, left=left)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.data import as_dataset
-from imbalance.margins import log_odds
+from imbalance.margins import log_odds_against
 from imbalance.models import with_head
 from imbalance.schema import Count, Positive
 
@@ -41,7 +41,7 @@ class Power(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
-        return (-self.gamma * F.softplus(log_odds(logits, targets))).exp()
+        return (self.gamma * F.logsigmoid(log_odds_against(logits, targets))).exp()
 
 
 def narrow(input_shape, num_classes, *, width: Count):
@@ -87,7 +87,7 @@ def test_a_run_of_ones_own_module_keeps_it_and_can_be_run_again_without_it(own, 
 
 def test_other_code_does_not_go_on_in_the_directory(own):
     directory = Path(train(own, "run")["run_directory"])
-    Path("my_module.py").write_text(MODULE.replace("-self.gamma", "-2 * self.gamma"))
+    Path("my_module.py").write_text(MODULE.replace("(self.gamma", "(2 * self.gamma"))
     with pytest.raises(BadInput, match=r"^my_module.py: not the code that this run began with, which is run/modules/"):
         train(own, directory)
 

@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imbalance.margins import at_least_float32, log_odds, soft_margins, softplus
+from imbalance.margins import against, at_least_float32, log_odds_against, soft_margins, softplus
 from imbalance.methods.weights import inverse_effective_number
 from imbalance.schema import Fraction, NonNegative, Positive, checked
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,) −log softmax(z)_y, as log(1 + e^−log-odds).
+    """(B,) −log softmax(z)_y, as log(1 + the odds against y).
 
     `F.cross_entropy` subtracts two numbers that are equal once the margin passes 16 (in float32), and is 0 from there
     on. The tail of the loss is what decides where an interpolating model goes, so here it keeps its full precision.
     """
-    return softplus(-log_odds(logits, targets))
+    return softplus(log_odds_against(logits, targets))
 
 
 class CrossEntropy(nn.Module):
@@ -58,32 +58,34 @@ class Poly(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         m = soft_margins(logits, targets)
-        # Each branch is evaluated only on margins where it is finite, in value and in gradient: |m|^−α masked by a
+        # The tail is evaluated only on margins where it is finite, in value and in gradient: |m|^−α masked by a
         # multiplication is inf · 0 = nan at m = 0, where every zero-initialised model starts.
-        right = m.clamp(min=1).pow(-self.alpha)
-        h = m.clamp(max=1)
+        right = F.threshold(m, 1, 1).pow(-self.alpha)
         if self.left == "logistic":
-            head = softplus(-h) / math.log1p(math.exp(-1))
+            head = F.logsigmoid(m) / -math.log1p(math.exp(-1))
         elif self.left == "exponential":
-            rise = self.alpha * (1 - h)
-            capped = rise.clamp(max=self.STEEPEST)
-            head = capped.exp() * (1 + (rise - capped))
+            rise = self.alpha * (1 - m)
+            head = rise.clamp(max=self.STEEPEST).exp() * (1 + F.relu(rise - self.STEEPEST))
         else:
-            head = 1 - self.alpha * (h - 1)
+            head = 1 - self.alpha * (m - 1)
         return torch.where(m > 1, right, head)
 
 
 class Adjusted(nn.Module):
-    """Cross-entropy of Δ_j · z_j + ι_j: a factor and an offset for each class j."""
+    """Cross-entropy of Δ_j · z_j + ι_j: a factor and an offset for each class j, or one of them alone."""
 
-    def __init__(self, factors: Tensor, offsets: Tensor):
+    def __init__(self, factors: Tensor | None, offsets: Tensor | None):
         super().__init__()
-        self.register_buffer("factors", factors.double())
-        self.register_buffer("offsets", offsets.double())
+        self.register_buffer("factors", factors)
+        self.register_buffer("offsets", offsets)
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
-        return cross_entropy(logits * self.factors.to(logits) + self.offsets.to(logits), targets)
+        if self.factors is not None:
+            logits = logits * self.factors.to(logits)
+        if self.offsets is not None:
+            logits = logits + self.offsets.to(logits)
+        return cross_entropy(logits, targets)
 
 
 @checked
@@ -116,7 +118,7 @@ class ClassDependentTemperatures(Adjusted):
     """
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative):
-        super().__init__(relative(class_counts) ** gamma, torch.zeros(len(class_counts)))
+        super().__init__(relative(class_counts) ** gamma, None)
 
 
 @checked
@@ -129,14 +131,14 @@ class LogitAdjusted(Adjusted):
     """
 
     def __init__(self, class_counts: Tensor, *, tau: NonNegative):
-        super().__init__(torch.ones(len(class_counts)), tau * share(class_counts).log())
+        super().__init__(None, tau * share(class_counts).log())
 
 
 class BalancedSoftmax(Adjusted):
     """−log n_y e^{z_y} / Σ_j n_j e^{z_j} (Ren et al., NeurIPS 2020, equation 4): `LogitAdjusted` at τ = 1."""
 
     def __init__(self, class_counts: Tensor):
-        super().__init__(torch.ones(len(class_counts)), share(class_counts).log())
+        super().__init__(None, share(class_counts).log())
 
 
 @checked
@@ -156,12 +158,11 @@ class LDAM(nn.Module):
         super().__init__()
         self.scale = scale
         margin = present(class_counts) ** -0.25
-        self.register_buffer("margin", max_margin * margin / margin.max())
+        self.register_buffer("offsets", scale * max_margin * margin / margin.max())
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
-        logits = at_least_float32(logits)
-        own = F.one_hot(targets, logits.shape[1])
-        return cross_entropy(self.scale * (logits - own * self.margin.to(logits)), targets)
+        odds = log_odds_against(self.scale * at_least_float32(logits), targets)
+        return softplus(odds + self.offsets.to(odds)[targets])
 
 
 @checked
@@ -186,7 +187,7 @@ class GroupVectorScaling(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
         logits = at_least_float32(logits)
         scaled = logits * self.factors.to(logits)[groups, None]
-        return softplus(self.offsets.to(logits)[groups] - log_odds(scaled, targets))
+        return softplus(self.offsets.to(logits)[groups] + log_odds_against(scaled, targets))
 
 
 @checked
@@ -205,8 +206,8 @@ class Focal(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
-        odds = log_odds(logits, targets)
-        return (-self.gamma * softplus(odds)).exp() * softplus(-odds)
+        odds = log_odds_against(logits, targets)
+        return (self.gamma * F.logsigmoid(odds)).exp() * softplus(odds)
 
 
 @checked
@@ -254,8 +255,8 @@ class ClassBalancedSigmoid(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
-        odds = logits * (2 * F.one_hot(targets, logits.shape[1]) - 1)  # log p_k / (1 − p_k)
-        losses = ((-self.gamma * softplus(odds)).exp() * softplus(-odds)).sum(1)
+        odds = logits * against(logits, targets)  # log (1 − p_k) / p_k
+        losses = ((self.gamma * F.logsigmoid(odds)).exp() * softplus(odds)).sum(1)
         return self.factors.to(losses)[targets] * losses
 
 

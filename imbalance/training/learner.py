@@ -156,7 +156,7 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
     def weights(epoch: int) -> Tensor:
         return weigh(epoch=epoch).to(device, dtype) if scheduled else constant
 
-    loss = build(LOSSES, config.loss, **of_train).to(device)
+    loss = build(LOSSES, config.loss, **of_train).to(device, dtype)  # its buffers once, rather than in every step
     objective = as_objective(build(OBJECTIVES, config.objective, **of_train)).to(device)
 
     check_inputs(config, dataset)

@@ -238,4 +238,11 @@ def forward(
 
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
     """As `accelerator.backward`, which divides by one first: of a small model's step, a twentieth."""
-    (accelerator.scaler.scale(value) if accelerator.scaler else value).backward()
+    value = accelerator.scaler.scale(value) if accelerator.scaler else value
+    value.backward(one(value.dtype, value.device))
+
+
+@functools.cache
+def one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What a backward pass begins with, which torch otherwise makes anew in every step."""
+    return torch.ones((), dtype=dtype, device=device)
