@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import save_image
-from pages import FENCE, ROOT
+from pages import FENCE, ROOT, blocks
 
 import imbalance.config
 from imbalance.cli import call
@@ -30,18 +30,21 @@ NOT_RUN = {  # what a line or a program begins with or has in it: why
     r"^(imbalance watch|tensorboard|optuna-dashboard)": "serves until it is stopped; tests/test_experiments_watch.py",
     r"^(torchrun|accelerate launch)": "tests/test_processes.py starts processes by both",
     r"^imbalance data download": "has no network; tests/test_data_download.py",
-    r"--config=(configs/)?(cifar|celeba|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
+    r"--launcher=slurm": "tests/test_experiments_slurm.py, where there is a Slurm",
+    r"=distilbert-": "weights that have to be downloaded; tests/test_text_models.py makes some",
+    r"--config=(configs/)?(cifar|celeba|civilcomments|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
     r"^imbalance reproduce (figure[3-5]|gaussian_limit|colored_digits_methods)": "minutes to hours",
     r"^imbalance (findings|keep)": "writes to the repository; tests/test_experiments_findings.py",
     r"^imbalance protocol": "tests/test_experiments_protocol.py runs it",
     r"data\.file=people\.csv": "tests/test_data_own.py runs it",
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/test_overrides.py runs it",
-    r"^import torch\n": "tests/test_parts.py runs the loops, and looks at what they learn",
+    r"^import torch\nfrom (torch\.utils|accelerate)": "tests/test_parts.py runs the loops, and looks at what they learn",
 }  # fmt: skip
 BEFORE = {  # runs that a page speaks of, made on another
     "docs/concepts/nothing-is-lost.md": ["--config=digits_poly", "--config=digits_poly --config.optim.lr=1e20"],
     "docs/how-to/logging.md": ["--config=digits_poly"],
     "docs/how-to/predict.md": ["--config=folder_ce"],
+    "docs/how-to/slurm.md": ["--config=digits_poly"],
 }
 
 
@@ -69,6 +72,7 @@ def of_the_reader(folder: Path) -> None:
     texts = [f'"{rng.choice(["good", "bad"])} film, number {i}",{kind},{domain}' for i in range(60)
              for kind in ("negative", "positive") for domain in ("film", "tweet")]  # fmt: skip
     (data / "texts.csv").write_text("\n".join(["text,target,domain", *texts]) + "\n")
+    (folder / "new.csv").write_text("text\na good film\nnever again\n")
     for name, count, end in (("adult.data", 400, ""), ("adult.test", 200, ".")):
         rows = [", ".join([str(rng.integers(17, 90)), "Private", "77516", "Bachelors", "13", "Divorced", "Sales", "Wife", "White",
                            str(rng.choice(["Male", "Female"])), "0", "0", "40", "?", str(rng.choice(["<=50K", ">50K"])) + end])
@@ -147,10 +151,18 @@ def test_most_of_what_is_printed_is_run():
     assert sum(not why_not(step) for step in every) > len(every) / 2 > 20
 
 
+def test_a_script_for_a_cluster_is_read_by_bash():
+    scripts = [block for name in PAGES for block in blocks((ROOT / name).read_text(encoding="utf-8"), "bash")]
+    assert scripts
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
 @pytest.mark.parametrize("name", [name for name in PAGES if any(not why_not(step) for _, step in STEPS[name])])
 def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
     of_the_reader(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(imbalance.config, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
         monkeypatch.setattr(module, "workers", InThisProcess)
