@@ -130,7 +130,7 @@ STUDY = (
 RUN = Flag(("run",), {"help": "a run directory: <work_dir>/<config>/<overrides>/seed=<n>", "metavar": "RUN"})
 DATA = (
     "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
-    "cifar", "celeba", "waterbirds",
+    "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features")
 RESULTS = flag("--results", "the folder that keeps a row for every run", default="results", metavar="FOLDER")

@@ -3,6 +3,7 @@ import pytest
 from experiments import protocol
 from experiments import study as studies
 from experiments.protocol import best_rate
+from imbalance import commands
 from imbalance.cli import arguments_of
 
 pytest.importorskip("optuna")
@@ -38,3 +39,7 @@ def test_the_protocol_tunes_each_method_and_compares_them_over_seeds(tmp_path, m
     assert rows[1][9].count(",") == 1 and not rows[0][9].strip(" |")  # two seeds: their differences, no interval
     # Two methods at two rates, and one more seed of each at the best rate: nothing is run twice.
     assert len(list(tmp_path.rglob("summary.json"))) == 6
+
+
+def test_the_command_line_knows_the_data_sets_without_importing_what_trains_them():
+    assert commands.DATA == tuple(protocol.RATES_OF)
