@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from jobs import at_call
 from sklearn.preprocessing import StandardScaler
 
 import imbalance
@@ -20,7 +21,7 @@ from imbalance.data.identity import digest
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.schema import build
-from imbalance.training import loop
+from imbalance.training import batched, loop
 
 OVERRIDES = {
     "data.train_per_group": (50, 20, 10, 20),
@@ -219,6 +220,20 @@ def test_every_seed_can_have_its_own_folder(made, tmp_path):
         assert load(of, "data", seed).train.inputs.equal(expected.train.inputs)
     with pytest.raises(BadInput, match="of_5: no features"):
         load(of, "data", 5)
+
+
+@pytest.mark.parametrize("name, times", [("same", 1), ("of_{seed}", 2)])
+def test_heads_that_are_trained_at_once_read_a_folder_once(made, tmp_path, monkeypatch, name, times):
+    config = load_config(ROOT / "configs" / "features_erm.py")
+    config.data.folder, config.trainer.epochs = str(tmp_path / name), 1
+    for seed in (0, 1):
+        shutil.copytree(made, tmp_path / name.replace("{seed}", str(seed)), dirs_exist_ok=True)
+    configs = [config.copy_and_resolve_references() for _ in range(4)]
+    for i, of_one in enumerate(configs):
+        of_one.seed, of_one.optim.lr = i // 2, 0.001 * (1 + i % 2)
+    read = at_call(monkeypatch, batched, "load_dataset", 0, lambda: None)
+    batched.train_at_once([(of_one, tmp_path / f"run {i}") for i, of_one in enumerate(configs)])
+    assert len(read) == times
 
 
 def test_a_head_predicts_from_a_folder_of_features_and_arrays_reads_one(made, tmp_path):

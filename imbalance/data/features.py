@@ -23,14 +23,17 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 from imbalance.memory import check_fits
+from imbalance.methods.tags import tagged
 from imbalance.schema import Name
 
 VERSION = 1
 TABLES = ("targets", "groups", "splits", "rows", "checksums")  # beside the features
+SEED = "{seed}"  # in the name of a folder
 SAMPLED = 64  # rows whose checksums are compared on every opening
 AT_ONCE = 2**22  # numbers that are standardised at a time
 
 
+@tagged(seeded=lambda section: SEED in section.folder)
 def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Dataset:
     """The features that `imbalance features` wrote, with the splits, classes and groups of the data that they are of.
 
@@ -42,7 +45,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         standardise: bring each feature to mean 0 and deviation 1 on train, which takes the features' size in memory in
             every process. Otherwise they are what the network made.
     """
-    stored = open_features(Path(data_dir) / folder.replace("{seed}", str(seed)))
+    stored = open_features(Path(data_dir) / folder.replace(SEED, str(seed)))
     about, inputs = stored.description, stored.features
     mean, std = np.zeros(inputs.shape[1]), np.ones(inputs.shape[1])
     if standardise:

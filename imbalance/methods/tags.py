@@ -1,4 +1,4 @@
-"""What a way to find groups, a sampler, a weighting, a mixing, an objective, a head, a model or an optimiser is, said by itself.
+"""What a data set, a way to find groups, a sampler, a weighting, an objective, a head, a model and so on is, said by itself.
 
 As scikit-learn's estimator tags: what other code must know of an entry of a table stands on the entry.
 """
@@ -23,6 +23,7 @@ class Tags:
     first_run: from the config, that of a run to be made beforehand; its predictions are given as `first`.
     preparation: of a model, from its section: what its weights were trained on (`imbalance.data.decode.Preparation`),
         None where they say nothing of images.
+    seeded: of data that take the seed, from their section: whether they are others at every seed; None where they are.
     held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
         are then what the model makes of it, `dataset.held_out` its labels.
     """
@@ -33,6 +34,7 @@ class Tags:
     measures: tuple[str, ...] = ()
     first_run: Callable[[Any], Any] | None = None
     held_out: Callable[[Any], float] | None = None
+    seeded: Callable[[Any], bool] | None = None
     preparation: Callable[[Any], Any] | None = None
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
@@ -39,6 +40,7 @@ from imbalance.training.step import batches_of, take_step
 
 BATCHED = ("sampler", "model", "objective", "optim", "mix")  # the sections whose tags say whether they can be
 SECONDS_BETWEEN_LINES = 10
+WRITERS = 8  # threads: every file is waited for until it is on the disk, which many can do at once
 
 
 def in_common(config: ConfigDict) -> str | None:
@@ -66,6 +68,13 @@ def gains_from_batching(config: ConfigDict) -> bool:
     return config.model.name in ("linear", "mlp")
 
 
+def draws_data(config: ConfigDict) -> bool:
+    """Whether its data are others at another seed."""
+    data = entry(tables()["data"], config.data.name)
+    seeded = tags_of(data).seeded
+    return "seed" in asks(data) and (seeded is None or seeded(config.data))
+
+
 def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any]]:
     """Train runs whose `in_common` is the same, and return all of their summaries, in order.
 
@@ -83,14 +92,17 @@ def train_at_once(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any
     accelerator = start_accelerator(configs[0])
     with Interrupt() as interrupt, ExitStack() as logs:
         members, datasets, sources = [], {}, {}
-        for config, (_, directory) in zip(configs, runs):
-            log = logs.enter_context(RunLog(Path(directory), config, writes=True))
-            done = log.claim()
+        opened = [
+            logs.enter_context(RunLog(Path(directory), config, writes=True))
+            for config, (_, directory) in zip(configs, runs)
+        ]
+        with ThreadPoolExecutor(WRITERS) as threads:
+            claimed = list(threads.map(RunLog.claim, opened))
+        for config, log, done in zip(configs, opened, claimed):
             if done:
                 check_done(config, done, log.directory / "summary.json", log.line)
                 continue
-            # Data that ask for no seed are the same at all of them.
-            drawn = config.seed if "seed" in asks(entry(tables()["data"], config.data.name)) else None
+            drawn = config.seed if draws_data(config) else None
             if drawn not in datasets:
                 datasets[drawn] = load_dataset(config)
             if config.seed not in sources:
@@ -124,7 +136,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
         while members:
             ending = [replace(member, interrupt=interrupt) for member in members if member.progress.ended]
             members[:] = [member for member in members if not member.progress.ended]
-            each(ending, save)
+            save_all(ending)
             finish_all(ending)
             ending = []
             if not members:
@@ -139,24 +151,41 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
                 printed = time.monotonic()
                 print(f"{len(members)} runs at once: {how_far(members[0])}", file=sys.stderr, flush=True)
     except Interrupted as error:
-        each(members, save)
+        save_all(members)
         for member in [*members, *ending]:
             record_end(member, error)
         raise
 
 
-def each(members: list[Run], action: Callable[[Run], Any]) -> bool:
-    """Do it for every member. Those that diverge in it end, and leave the list; whether none has."""
-    whole = True
-    for member in list(members):
+def each(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
+    """Do it for every member. Those that diverge in it end, and leave the list; whether none has.
+
+    Args:
+        threads: several for what only writes files; what draws random numbers or hears signals is done here, in order.
+    """
+
+    def attempt(member: Run) -> Diverged | None:
         try:
             action(member)
         except Diverged as error:
-            member.progress.seconds = member.clock.seconds()
-            record_end(member, error)
-            members.remove(member)
-            whole = False
+            return error
+
+    whole = True
+    with ThreadPoolExecutor(threads) as pool:
+        errors = map(attempt, list(members)) if threads == 1 else pool.map(attempt, list(members))
+        for member, error in zip(list(members), errors):
+            if error:
+                member.progress.seconds = member.clock.seconds()
+                record_end(member, error)
+                members.remove(member)
+                whole = False
     return whole
+
+
+def save_all(members: list[Run]) -> bool:
+    """`save` of all. Those that diverge leave the list; whether none has."""
+    whole = each(members, check)
+    return each(members, save, WRITERS) and whole
 
 
 def end_epochs(members: list[Run]) -> None:
@@ -175,12 +204,12 @@ def finish_all(members: list[Run]) -> None:
     values = {member: member.learner.found | member.learner.objective.metrics() for member in members}
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
-        each(members, lambda member: values[member].update(record_split(member, name, outcomes[member])))
+        each(members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS)
 
     for name in splits_of(members[0]) if members else ():
         if members:  # all may have diverged on the split before
             record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
-    each(members, lambda member: conclude(member, values[member]))
+    each(members, lambda member: conclude(member, values[member]), WRITERS)
 
 
 def how_far(member: Run) -> str:
@@ -215,7 +244,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
             stack.hand_over(epoch, batches)
         if done.request > SAVE:
             raise Interrupted(done.request - SAVE)
-        if done.request == SAVE and not each(members, save):
+        if done.request == SAVE and not save_all(members):
             break
     else:
         stack.hand_over(epoch, batches)
