@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ def forensics(*, run: str) -> str:
 
 
 def _about(section: str) -> dict[str, str | None]:
-    return {name: getattr(entry, "func", entry).__doc__ for name, entry in tables()[section].items()}
+    return {name: _documented(entry).__doc__ for name, entry in tables()[section].items()}
+
+
+def _documented(entry: Any) -> Any:
+    """What is behind an entry that is a partial, or a partial of one."""
+    while isinstance(entry, partial):
+        entry = entry.func
+    return entry
 
 
 def _lines(about: Mapping[str, Any]) -> str:

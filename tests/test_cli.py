@@ -200,6 +200,7 @@ def test_lists_name_everything_there_is(capsys):
         assert call(["list", kind]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert any(line.startswith(f"{name} ") for line in lines) and all(len(line.split()) > 1 for line in lines)
+        assert not any("partial(" in line for line in lines)  # whose docstring is that of functools
 
 
 def test_a_config_is_named_by_its_stem_everywhere(capsys):
