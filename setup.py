@@ -26,7 +26,8 @@ EXTRAS = {
         )
     ],
 }
-ALL = sorted(package for packages in EXTRAS.values() for package in packages)
+EXTRAS["docs"] += [*EXTRAS["sweep"], *EXTRAS["report"], "tokenizers>=0.20"]  # which scripts of the gallery use
+ALL = sorted({package for packages in EXTRAS.values() for package in packages})
 
 setup(
     name="imbalance",
