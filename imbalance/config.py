@@ -48,6 +48,7 @@ class Trainer(TypedDict):
     mixed_precision: Literal["no", "bf16", "fp16"]
     tf32: Literal["none", "convolutions", "all"]  # what of float32 a GPU that can computes from 10 bits of mantissa
     channels_last: bool
+    images_on_device: bool  # all images of a store, instead of a batch at a time; what is no store is there in any case
     compile: bool
     deterministic: bool  # same bits on every run on a GPU too, at some cost in speed
 
@@ -262,7 +263,10 @@ def as_now(saved: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
         return saved  # no config, as will be said
     decayed = {} if own_module(str(optim.get("name"))) else {"decayed": "all"}
-    filled = {"trainer": {"clip_norm": 0.0, "tf32": "convolutions"} | trainer, "optim": decayed | optim}
+    filled = {
+        "trainer": {"clip_norm": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer,
+        "optim": decayed | optim,
+    }
     return {"groups": {"name": "data"}} | saved | filled
 
 

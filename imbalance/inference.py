@@ -25,7 +25,7 @@ from imbalance.data.columns import Columns, of_frame, read_columns
 from imbalance.data.decode import Recipe, decode, pixels_of
 from imbalance.data.encoding import transform
 from imbalance.data.folder import images_in
-from imbalance.data.splits import pixel_normaliser
+from imbalance.data.normalise import pixel_normaliser
 from imbalance.data.tokenizers import from_json
 from imbalance.data.tokens import of_texts
 from imbalance.errors import BadInput

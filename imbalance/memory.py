@@ -1,8 +1,12 @@
 """How much memory there is, so that what cannot fit is refused before it is asked for."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imbalance.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
 
 
 def available_memory() -> int:
@@ -17,6 +21,15 @@ def available_memory() -> int:
     except (OSError, ValueError):  # another system, or no limit ("max"): then the rest is what is known
         return min(found)
     return min(found)
+
+
+def free_memory(device: "torch.device") -> int:
+    """Bytes that this process could still get there."""
+    if device.type != "cuda":
+        return available_memory()
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def check_fits(needed: int, what: str) -> None:

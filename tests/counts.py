@@ -105,8 +105,15 @@ def on_stored_images() -> ConfigDict:
     return config
 
 
+def on_images_that_stay() -> ConfigDict:
+    config = on_stored_images()
+    config.trainer.images_on_device = True
+    return config
+
+
 CASES["ConvNet, augmentation"] = on_augmented_images
 CASES["ConvNet, from a store"] = on_stored_images
+CASES["ConvNet, store on the device"] = on_images_that_stay
 
 
 def bare(config: ConfigDict, device: Device) -> int:

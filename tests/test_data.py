@@ -9,7 +9,8 @@ from scipy import stats
 from imbalance.data import digits, gaussian
 from imbalance.data.cifar10 import CLASSES, cifar10
 from imbalance.data.gaussian import balanced_error, truncated_normal
-from imbalance.data.splits import choose, imbalanced_counts, normaliser, stratified_split
+from imbalance.data.normalise import normaliser
+from imbalance.data.splits import choose, imbalanced_counts, stratified_split
 from imbalance.errors import BadInput
 
 # Long-tailed CIFAR as published: per-class counts and sums for CIFAR-10, sum and minimum for CIFAR-100.

@@ -9,6 +9,7 @@ from ml_collections.config_dict import create
 
 from imbalance.config import load
 from imbalance.data import as_dataset, class_map, new_classes
+from imbalance.errors import BadInput
 from imbalance.methods.heads import HEADS
 from imbalance.methods.probe import fit_head
 from imbalance.methods.tags import tagged
@@ -41,6 +42,28 @@ def birds(config, tmp_path):
     config.trainer.update(epochs=2, batch_size=16, eval_batch_size=8)
     config.callbacks.monitor = "val/group_accuracy/landbird on water"
     return config
+
+
+def test_images_that_live_on_the_device_are_the_same_batches(birds, tmp_path, capsys):
+    for on_device in (False, True):
+        birds.trainer.images_on_device = on_device
+        train(birds, tmp_path / str(on_device))
+    lines = [(tmp_path / str(on_device) / "metrics.jsonl").read_text() for on_device in (False, True)]
+    assert lines[0] == lines[1]
+    logits = [np.load(tmp_path / str(kept) / "predictions" / "test.npz")["logits"] for kept in (False, True)]
+    assert (logits[0] == logits[1]).all()
+    assert capsys.readouterr().out.count(f"images: {72 * 3 * 16 * 16 / 1e6:.1f} MB, all on cpu\n") == 1
+
+
+def test_images_that_do_not_fit_on_the_device_are_one_line(birds, monkeypatch):
+    monkeypatch.setattr("imbalance.data.stored.free_memory", lambda device: 30_000)
+    birds.trainer.images_on_device = True
+    with pytest.raises(
+        BadInput, match=r"images_on_device: 40 images take 0\.0 GB, and cpu has 0\.0 GB free; with False"
+    ):
+        train(birds)
+    monkeypatch.setattr("imbalance.data.stored.free_memory", lambda device: 30_720)
+    assert train(birds)["status"] == "done"
 
 
 def test_a_run_from_a_store_reports_its_groups(birds):

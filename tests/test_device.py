@@ -10,7 +10,15 @@ from conftest import ROOT
 
 from imbalance.methods.losses import LOSSES
 
-CASES = ("linear, cross-entropy", "MLP, poly", "MLP, group DRO", "MLP, CVaR", "MLP, cRT", "ConvNet, augmentation")
+CASES = (
+    "linear, cross-entropy",
+    "MLP, poly",
+    "MLP, group DRO",
+    "MLP, CVaR",
+    "MLP, cRT",
+    "ConvNet, augmentation",
+    "ConvNet, store on the device",
+)
 STORE = "ConvNet, from a store"  # 24 images of 3,072 bytes a split, in batches of 8, evaluated in batches of 4
 # Launches of a step beyond those of a bare loop with weighted cross-entropy.
 MORE = {
@@ -20,6 +28,7 @@ MORE = {
     "MLP, CVaR": 19,
     "MLP, cRT": 2,
     "ConvNet, augmentation": 15,
+    "ConvNet, store on the device": 2,
 }
 # With each loss, by the number of classes: what it computes itself, and the copy of the value, are the difference.
 MORE_OF_LOSS = {

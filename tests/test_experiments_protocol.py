@@ -42,4 +42,4 @@ def test_the_protocol_tunes_each_method_and_compares_them_over_seeds(tmp_path, m
 
 
 def test_the_command_line_knows_the_data_sets_without_importing_what_trains_them():
-    assert commands.DATA == tuple(protocol.RATES_OF)
+    assert tuple(protocol.RATES_OF) == commands.DATA

@@ -26,7 +26,8 @@ from PIL import Image, ImageOps
 
 from imbalance.data import store
 from imbalance.data.decode import Recipe, decode, decode_chunk, open_image, pixels_of
-from imbalance.data.splits import Dataset, class_split, normaliser
+from imbalance.data.normalise import normaliser
+from imbalance.data.splits import Dataset, class_split
 from imbalance.data.store import damage, open_store
 from imbalance.data.stored import Stored
 from imbalance.errors import BadInput

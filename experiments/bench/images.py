@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from imbalance.data.decode import Recipe
 from imbalance.data.listing import MEAN, STD
-from imbalance.data.splits import Dataset, class_split, normaliser
+from imbalance.data.normalise import normaliser
+from imbalance.data.splits import Dataset, class_split
 from imbalance.data.store import open_store
 from imbalance.data.stored import Stored
 from imbalance.torchvision_import import import_torchvision

@@ -23,8 +23,9 @@ from imbalance.data.listing import dataset_of
 from imbalance.data.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.medmnist import medmnist
 from imbalance.data.multinli import list_multinli, multinli
+from imbalance.data.normalise import normaliser
 from imbalance.data.population import check_population
-from imbalance.data.splits import Dataset, Labels, Split, normaliser
+from imbalance.data.splits import Dataset, Labels, Split
 from imbalance.data.table import list_table, table
 from imbalance.data.text import list_text, text
 from imbalance.data.waterbirds import list_waterbirds, waterbirds

@@ -19,7 +19,6 @@ from imbalance.seeds import derived_seed
 
 Profile = Literal["none", "exp", "step"]
 Labels = Callable[[By], tuple[Tensor, Tensor]]  # by class or group: each example's (N,), and the counts of all
-CACHED_PIXELS = 2**19  # of float32, 2 MB
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,20 @@ class Split:
         """(N,) the groups that methods see: the inferred ones, or where none are, those of the data."""
         return self.groups if self.inferred is None else self.inferred
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Split":
-        """The split on `device`, float inputs as `dtype`; the same for all who ask."""
-        asked = device, dtype
+    def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Split":
+        """The split on `device`, float inputs as `dtype`; the same for all who ask.
+
+        Args:
+            images: also those of a store, which otherwise come batch by batch.
+
+        Raises:
+            BadInput: the device has no room for these.
+        """
+        asked = device, dtype, images
         if asked in self.copies:
             return self.copies[asked]
         inputs = self.inputs.to(device, dtype if self.inputs.is_floating_point() else self.inputs.dtype)
+        inputs = inputs.whole() if images and isinstance(inputs, Stored) else inputs
         moved = Split(inputs, **{name: tensor.to(device) for name, tensor in self.on_cpu.items()})
         vars(moved)["on_cpu"] = self.on_cpu  # which need not be copied back
         self.copies[asked] = moved
@@ -136,19 +143,31 @@ class Dataset:
         """The data set whose val and test splits are evaluated."""
         return self.probe or self
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Dataset":
-        """All splits on `device`, so that a batch is a gather there."""
-        names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
-        splits = {name: getattr(self, name).to(device, dtype) for name in names}
-        return replace(self, **splits, probe=self.probe and self.probe.to(device, dtype))
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All that there are, by name."""
+        of_all = {name: getattr(self, name) for name in ("train", "val", "test", "held_out")}
+        return {name: split for name, split in of_all.items() if split is not None}
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the images that a store has, and not the memory."""
+        own = sum(split.inputs.nbytes for split in self.splits.values() if isinstance(split.inputs, Stored))
+        return own + (self.probe.stored_bytes if self.probe else 0)
+
+    def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Dataset":
+        """All splits on `device`, so that a batch is a gather there; see `Split.to`."""
+        splits = {name: split.to(device, dtype, images) for name, split in self.splits.items()}
+        kept = (f"images: {self.stored_bytes / 1e6:,.1f} MB, all on {device}",) if images and self.stored_bytes else ()
+        probe = self.probe and self.probe.to(device, dtype, images)
+        return replace(self, **splits, probe=probe, notes=(*self.notes, *kept))
 
     @property
     def seen(self) -> "Dataset":
         """The data set as methods see it: with the inferred groups, where there are some, as its groups."""
         if not self.inferred_names:
             return self
-        names = ("train", "val", "test", *(["held_out"] if self.held_out else []))
-        splits = {name: replace(getattr(self, name), groups=getattr(self, name).seen, members=None) for name in names}
+        splits = {name: replace(split, groups=split.seen, members=None) for name, split in self.splits.items()}
         return replace(self, **splits, group_names=self.inferred_names, evaluation_names=())
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
@@ -205,45 +224,6 @@ class Dataset:
         if by == "class":
             return split.on_cpu["targets"], self.class_counts(split)
         return split.on_cpu["groups"], self.group_counts(split)
-
-
-def normaliser(
-    dataset: Dataset, device: torch.device, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
-) -> Callable[[Tensor], Tensor]:
-    """From a batch as `dataset` has it to the model's input: floats and tokens as they are, uint8 images with mean 0,
-    deviation 1; images in the memory format `layout`."""
-    if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
-        return lambda batch: batch.contiguous(memory_format=layout)
-    if dataset.train.inputs.is_floating_point() or dataset.vocabulary:
-        return lambda batch: batch
-    return pixel_normaliser(dataset.mean, dataset.std, device, dtype, layout)
-
-
-def pixel_normaliser(
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-    dtype: torch.dtype,
-    layout: torch.memory_format = torch.contiguous_format,
-) -> Callable[[Tensor], Tensor]:
-    """`normaliser` of uint8 images, whose channels have `mean` and `std` as fractions of 255."""
-    mean, std = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
-
-    def normalise(batch: Tensor) -> Tensor:
-        if batch.device.type != "cpu" or layout != torch.contiguous_format or not batch.is_contiguous():
-            return batch.to(dtype, memory_format=layout).sub_(mean).div_(std)
-        # On a CPU the memory is what takes the time. NumPy asks the kernel for huge pages, where torch would fault in
-        # every 4 KB of a large batch; a few images at a time stay in the cache from the first step to the last; and
-        # torch's threads would meet after every one of these short steps, each waiting for the slowest.
-        raw, images = batch.numpy(), np.empty(batch.shape, str(dtype).removeprefix("torch."))
-        few = max(1, CACHED_PIXELS // max(1, raw[:1].size))
-        for i in range(0, len(raw), few):
-            part = images[i : i + few]
-            np.subtract(raw[i : i + few], mean.numpy(), out=part)
-            np.divide(part, std.numpy(), out=part)
-        return torch.from_numpy(images)
-
-    return normalise
 
 
 def check_classes(asked: Sequence[str], there: Sequence[str]) -> None:

@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imbalance.errors import BadInput
+from imbalance.memory import free_memory
+
+AT_ONCE = 256  # images of a store that is brought to the device as a whole
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -41,6 +46,27 @@ class Stored:
     def to(self, device: torch.device, dtype: torch.dtype) -> "Stored":
         """The same images, with batches that go to `device`. They stay uint8: `dtype` is only what a tensor takes."""
         return replace(self, target=device)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape))
+
+    def whole(self) -> Tensor:
+        """(N, C, H, W) uint8, all of them on the device.
+
+        Raises:
+            BadInput: it has no room for them.
+        """
+        free = free_memory(self.target)
+        if self.nbytes > free:
+            raise BadInput(
+                f"config.trainer.images_on_device: {len(self):,} images take {self.nbytes / 1e9:,.1f} GB, and {self.target} "
+                f"has {free / 1e9:,.1f} GB free; with False they come from the disk batch by batch"
+            )
+        found = torch.empty(self.shape, dtype=torch.uint8, device=self.target)
+        for start in range(0, len(self), AT_ONCE):
+            found[start : start + AT_ONCE] = self[start : start + AT_ONCE]
+        return found
 
     def subset(self, index: Tensor) -> "Stored":
         """The images at `index` of these."""

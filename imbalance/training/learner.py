@@ -102,7 +102,8 @@ def make_source(
         dataset = with_environments(dataset, found.environments)
     if of_section := tags_of(entry(HEADS, config.head.name)).held_out:
         dataset = dataset.hold_out(of_section(config.head), config.seed)
-    return Source(dataset, dataset.to(device, dtype), identity, found, first)
+    on_device = dataset.to(device, dtype, config.trainer.images_on_device)
+    return Source(dataset, on_device, identity, found, first)
 
 
 def make_learner(
