@@ -14,9 +14,12 @@ def own_rule(row: Row) -> dict[str, str]:
     last = row["config.callbacks.select"] == "last"
     name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
     read = [] if last else [monitor]
-    read += {"dfr": ["groups"], "temperature": ["classes"], "thresholds": [str(row.get("config.head.metric"))]}.get(
-        head, []
-    )
+    read += {
+        "dfr": ["groups"],
+        "dpe": ["groups"],
+        "temperature": ["classes"],
+        "thresholds": [str(row.get("config.head.metric"))],
+    }.get(head, [])
     if head != "none":
         name += f", head {head}"
     labels = (

@@ -30,6 +30,7 @@ from imbalance.data.tokenizers import from_json
 from imbalance.data.tokens import of_texts
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
+from imbalance.methods.heads import in_place_of
 from imbalance.models import MODELS
 from imbalance.schema import build, own_module
 
@@ -47,6 +48,7 @@ def description(config: ConfigDict, dataset: Dataset, network: nn.Module) -> dic
         "format": FORMAT,
         "imbalance": imbalance.__version__,
         "model": section or dict(config.model),
+        "head": dict(name="none") if config.debug else dict(config.head),
         "dtype": config.trainer.dtype,
         "input_shape": dataset.input_shape,
         "vocabulary": dataset.vocabulary,  # tokens of texts; 0 for other inputs
@@ -262,6 +264,8 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
     shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
+    if "head" in about:  # of a version that had others than linear layers
+        network.head = in_place_of(network.head, about["head"])
     try:
         # A method may have trained more than it evaluates, such as a second network.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
@@ -296,10 +300,11 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise BadInput(f"{directory}: damaged ({' '.join(str(error).split())[:200]})") from None
     if about.get("format") != FORMAT:
         raise BadInput(f"{directory / 'model.json'}: of format {about.get('format')}; this version reads {FORMAT}")
-    if own := own_module(about["model"]["name"]):  # the run's own copy, whatever has become of the file since
-        function = about["model"]["name"].rpartition(":")[2]
-        about["model"]["name"] = f"{directory / 'modules' / Path(own).name}:{function}"
-    about["model"] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["model"].items()}
+    for key in about.keys() & {"model", "head"}:
+        section = about[key]
+        if own := own_module(section["name"]):  # the run's own copy, whatever has become of the file since
+            section["name"] = f"{directory / 'modules' / Path(own).name}:{section['name'].rpartition(':')[2]}"
+        about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
     return about, state
 
 

@@ -16,7 +16,7 @@ def refit(data: Dataset, head: nn.Linear, **settings):
     settings = dict(fraction=0.4, gamma=3.0, penalty=0.05, steps=30, lr=0.3) | settings
     data = data.hold_out(settings["fraction"], seed=0)
     layer = afr(head, data, lambda name: getattr(data, name).inputs, **settings)
-    return data.held_out, [part.detach().numpy() for part in layer]
+    return data.held_out, [part.detach().numpy() for part in (layer.weight, layer.bias)]
 
 
 def doubles() -> tuple[Dataset, nn.Linear]:

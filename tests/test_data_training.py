@@ -189,7 +189,7 @@ def test_what_a_head_keeps_for_later_no_step_sees(tmp_path, monkeypatch):
     @tagged(held_out=lambda section: section.fraction)
     def kept(head, dataset, features, group_counts, *, fraction: Fraction):
         seen.update(features=features("held_out"), counts=group_counts, dataset=dataset)
-        return head.weight, head.bias
+        return head
 
     monkeypatch.setitem(HEADS, "kept", kept)
     config = load(ROOT / "configs" / "colored_digits_erm.py")

@@ -36,7 +36,7 @@ def refit(first: torch.Tensor, **settings):
     layer = disagreement(
         head, data, lambda name: getattr(data, name).inputs, given, torch.Generator().manual_seed(0), **settings
     )
-    return head, data.held_out, [part.detach().numpy() for part in layer]
+    return head, data.held_out, [part.detach().numpy() for part in (layer.weight, layer.bias)]
 
 
 def test_only_what_differs_most_moves_the_layer_and_all_classes_as_much():

@@ -164,6 +164,7 @@ def test_a_head_that_is_not_finite(tmp_path):
         ("crt", {"lr": 1e30}, r"'crt' made a last layer that is not finite by its step \d+ \(epoch 0\)"),
         ("crt", {"lr": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
         ("crt", {"weight_decay": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
+        ("dpe", {"lr": 1e39}, "'dpe' made a member that is not finite, 1 of 15"),
         ("post_hoc", {"tau": 1e39}, "'logit_adjusted' made a last layer that is not finite"),
     ):
         config = load(CONFIGS / f"colored_digits_{name}.py")

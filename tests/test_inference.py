@@ -73,6 +73,11 @@ def digits(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("digits"), "digits_poly")[1]
 
 
+@pytest.fixture(scope="module")
+def prototypes(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("prototypes"), "colored_digits_dpe")[1]
+
+
 def write(path, rows):
     with open(path, "w", newline="") as text:
         writer = csv.DictWriter(text, rows[0])
@@ -117,7 +122,7 @@ def test_a_loaded_model_predicts_arrays_as_its_run_did(digits):
     assert model.predict([]).probabilities.shape == (0, 10)
 
 
-@pytest.mark.parametrize("method", ["lff", "irm", "dfr"])
+@pytest.mark.parametrize("method", ["lff", "irm", "dfr", "dpe"])
 def test_models_of_methods_that_wrap_them_or_change_their_head_are_loaded(method, tmp_path):
     from imbalance.data import DATASETS
 
@@ -249,7 +254,7 @@ def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
 # Export
 
 
-@pytest.mark.parametrize("which", ["pictures", "people", "digits"])
+@pytest.mark.parametrize("which", ["pictures", "people", "digits", "prototypes"])
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".safetensors"])
 def test_an_exported_model_has_the_models_outputs_at_any_batch_size(which, suffix, request, tmp_path):
     if suffix == ".onnx":

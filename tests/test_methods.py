@@ -112,6 +112,8 @@ def test_a_deferred_schedule_is_uniform_until_it_starts(config):
     dict(name="crt", by="group", epochs=3, batch_size=64, lr=0.1, momentum=0.9, weight_decay=0.0005),
     dict(name="lws", by="group", epochs=3, batch_size=64, lr=0.1, momentum=0.9, weight_decay=0.0005),
     dict(name="dfr", inverse_penalties=(1.0, 0.1), fits=3),
+    dict(name="dpe", by="group", members=2, epochs=2, batch_size=16, lr=0.01, momentum=0.9, entropic_scale=30.0,
+         norm_penalty=1.0, similarity_penalty=10.0),
 ], ids=lambda head: head["name"])  # fmt: skip
 def test_a_head_changes_the_last_layer_and_nothing_else(config, head):
     plain = train(config)
@@ -122,7 +124,9 @@ def test_a_head_changes_the_last_layer_and_nothing_else(config, head):
         torch.load(Path(s["run_directory"]) / "checkpoints" / "selected.pt", weights_only=True)
         for s in (plain, changed)
     )
-    moved = {key for key in before if not before[key].equal(after[key])}
+    left = after.keys() - before.keys()
+    assert left == ({"head.prototypes", "head.scales"} if head["name"] == "dpe" else set())
+    moved = {key for key in before if key not in after or not before[key].equal(after[key])}
     assert "head.bias" in moved and moved <= {"head.weight", "head.bias"}
     assert changed["metrics"] != plain["metrics"]
 

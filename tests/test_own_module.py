@@ -12,6 +12,7 @@ import imbalance
 from imbalance.config import load, run_directory, tables, validate
 from imbalance.errors import BadInput
 from imbalance.overrides import Written, override
+from imbalance.training.learner import load_dataset
 from imbalance.training.loop import train
 
 MODULE = '''
@@ -90,6 +91,64 @@ def test_other_code_does_not_go_on_in_the_directory(own):
     Path("my_module.py").write_text(MODULE.replace("(self.gamma", "(2 * self.gamma"))
     with pytest.raises(BadInput, match=r"^my_module.py: not the code that this run began with, which is run/modules/"):
         train(own, directory)
+
+
+HEADS = """
+import torch
+from torch import nn
+from imbalance.methods.tags import tagged
+from imbalance.schema import Positive
+
+
+class Sharpened(nn.Module):
+    def __init__(self, head, power):
+        super().__init__()
+        self.linear, self.power = nn.Linear(head.in_features, head.out_features), power
+        self.linear.load_state_dict(head.state_dict())
+
+    def forward(self, features):
+        logits = self.linear(features)
+        return logits.sign() * logits.abs() ** self.power
+
+
+@tagged(module=lambda head, section: Sharpened(head, section.power))
+def sharpened(head, *, power: Positive):
+    return Sharpened(head, power)
+
+
+def untagged(head, *, power: Positive):
+    return Sharpened(head, power)
+
+
+def weights(head):
+    return head.weight, head.bias
+"""
+
+
+def test_a_head_of_ones_own_that_is_no_linear_layer(own, tmp_path, monkeypatch):
+    Path("heads.py").write_text(HEADS)
+    own.head = dict(name="heads.py:sharpened", power=2.0)
+    directory = Path(train(own, tmp_path / "run")["run_directory"])
+    with np.load(directory / "predictions" / "test.npz") as saved:
+        expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
+    inputs = load_dataset(own).test.inputs
+    Path("heads.py").rename("gone.py")
+    monkeypatch.chdir("/")
+    np.testing.assert_allclose(imbalance.load(directory).predict(inputs).probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (dict(name="heads.py:untagged", power=2.0), "returns another module than a linear layer .*; tag it with"),
+        (dict(name="heads.py:weights"), "returns tuple; a head returns a module from features to logits"),
+    ],
+)
+def test_a_head_that_could_not_be_loaded_is_refused(own, head, words):
+    Path("heads.py").write_text(HEADS)
+    own.head = head
+    with pytest.raises(BadInput, match=f"config.head.name: '{head['name']}' {words}"):
+        train(own)
 
 
 def test_the_command_line_swaps_in_ones_own(own, config):

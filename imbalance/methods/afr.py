@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.methods.descent import minimise
+from imbalance.methods.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.tags import tagged
 from imbalance.schema import Fraction, NonNegative, Positive, Repeats
@@ -30,7 +31,7 @@ def afr(
     penalty: NonNegative,
     steps: Repeats,
     lr: Positive,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """The last layer, trained further by gradient descent on a held-out share of train, of Σ_i μ_i ℓ_i + λ ‖w − w_0‖².
 
     Qiu, Potapczynski, Izmailov and Wilson, "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML
@@ -60,4 +61,4 @@ def afr(
         return (weights * cross_entropy(nn.functional.linear(inputs, *layer), targets)).sum() + penalty * moved
 
     minimise((loss() for _ in range(steps)), torch.optim.SGD(layer, lr=lr))
-    return layer[0], layer[1]
+    return linear(*layer)

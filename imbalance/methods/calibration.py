@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.data import Dataset
+from imbalance.methods.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 from imbalance.schema import Repeats
 
 
-def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
     """z / T, T of the smallest negative log-likelihood on val: calibrates, and predicts as before.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The likelihood is
@@ -28,7 +29,7 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
 
     least, most = math.log(0.01), math.log(100)
     inverse = math.exp(minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-6}).x)
-    return inverse * head.weight, inverse * head.bias
+    return linear(inverse * head.weight, inverse * head.bias)
 
 
 def thresholds(
@@ -38,7 +39,7 @@ def thresholds(
     *,
     metric: Literal["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"],
     rounds: Repeats,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """z_j + b_j, with the b_j that are best on val by `metric`: each in turn at its best, the others as they are.
 
     Two classes have one threshold, which one round finds exactly; of more a round can end in a local optimum. Reads
@@ -61,7 +62,7 @@ def thresholds(
                 best, offsets[k] = value, offsets[k] + offset
         if best == before:
             break
-    return head.weight, head.bias + (offsets - offsets.mean()).to(head.bias)
+    return linear(head.weight, head.bias + (offsets - offsets.mean()).to(head.bias))
 
 
 def best_offset(

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from imbalance.data import Dataset
 from imbalance.errors import Diverged
 from imbalance.methods.descent import minimise
+from imbalance.methods.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.samplers import balanced, shuffled
 from imbalance.schema import By, Count, Fraction, NonNegative, Positive, Repeats
@@ -29,7 +30,7 @@ def crt(
     lr: Positive,
     momentum: Fraction,
     weight_decay: NonNegative,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """Classifier re-training: a new last layer by cross-entropy on balanced draws of the training set.
 
     Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1: the
@@ -50,8 +51,7 @@ def crt(
         return layer.to(inputs)
 
     sgd = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
-    layer = trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, sgd)
-    return layer.weight, layer.bias
+    return trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, sgd)
 
 
 def lws(
@@ -66,7 +66,7 @@ def lws(
     lr: Positive,
     momentum: Fraction,
     weight_decay: NonNegative,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """Learnable weight scaling: f_j · w_j, with one factor a class learnt as `crt` learns its layer.
 
     Kang et al., ICLR 2020, section 4.3 (equation 5 with f_j learnt on the training set): features, w_j and b_j stay as
@@ -83,7 +83,7 @@ def lws(
     factors = trained_on_balanced(
         "lws", lambda: Factors(logits), logits, dataset, generator, by, epochs, batch_size, sgd
     ).factors
-    return head.weight * factors[:, None], head.bias * factors
+    return linear(head.weight * factors[:, None], head.bias * factors)
 
 
 class Factors(nn.Module):

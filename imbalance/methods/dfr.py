@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
+from imbalance.methods.last_layer import linear
 from imbalance.methods.samplers import rows_of_each, shuffled
 from imbalance.schema import Positive, Repeats
 
@@ -19,7 +20,7 @@ def dfr(
     *,
     inverse_penalties: tuple[Positive, ...],
     fits: Repeats,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """Deep feature reweighting: L1-penalised logistic regression on group-balanced subsets of val, averaged.
 
     Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations",
@@ -61,7 +62,7 @@ def dfr(
     subsets = (balanced_subset(order) for _ in range(fits))
     layers = [l1_logistic_regression(inputs[s], targets[s], dataset.num_classes, best) for s in subsets]
     weight, bias = (torch.from_numpy(np.mean(parts, axis=0)).to(mean) for parts in zip(*layers))
-    return weight / std, bias - (weight / std) @ mean
+    return linear(weight / std, bias - (weight / std) @ mean)
 
 
 def l1_logistic_regression(

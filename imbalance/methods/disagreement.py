@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from imbalance.data import Dataset
 from imbalance.methods.descent import minimise
+from imbalance.methods.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 from imbalance.methods.provided import FirstRun, shortened
 from imbalance.methods.samplers import cycled, rows_of_each
@@ -17,9 +18,9 @@ from imbalance.schema import Count, Fraction, Positive, Repeats, Share
 
 
 @tagged(held_out=lambda section: section.fraction)
-def hold_out(head: nn.Linear, *, fraction: Fraction) -> tuple[Tensor, Tensor]:
+def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
     """The layer as it was trained, on all of train but a `fraction` of each class: the first run of `disagreement`."""
-    return head.weight, head.bias
+    return head
 
 
 def early_stopped(config: ConfigDict) -> ConfigDict:
@@ -49,7 +50,7 @@ def disagreement(
     steps: Repeats,
     batch_size: Count,
     lr: Positive,
-) -> tuple[Tensor, Tensor]:
+) -> nn.Module:
     """The last layer, trained further on class-balanced draws of the held-out examples that two models differ on most.
 
     LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS
@@ -81,4 +82,4 @@ def disagreement(
         return cross_entropy(logits, targets[rows].to(inputs.device)).mean()
 
     minimise(map(loss, drawn[: steps * batch_size].split(batch_size)), torch.optim.SGD(layer, lr=lr))
-    return layer[0], layer[1]
+    return linear(*layer)

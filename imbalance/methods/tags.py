@@ -26,6 +26,8 @@ class Tags:
     seeded: of data that take the seed, from their section: whether they are others at every seed; None where they are.
     held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
         are then what the model makes of it, `dataset.held_out` its labels.
+    module: of a head that leaves no linear layer: `module(head, section)`, from the trained layer and its section such a
+        module as it returns, of any weights, to load a saved state into.
     """
 
     balances: bool = False
@@ -36,6 +38,7 @@ class Tags:
     held_out: Callable[[Any], float] | None = None
     seeded: Callable[[Any], bool] | None = None
     preparation: Callable[[Any], Any] | None = None
+    module: Callable[[Any, Any], Any] | None = None
 
 
 def tagged(**tags: Any) -> Callable[[T], T]:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from imbalance.errors import Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.inference import description
 from imbalance.judge import hollow
-from imbalance.methods.heads import HEADS
+from imbalance.methods.heads import HEADS, in_place_of
 from imbalance.methods.weights import effective_sample_size
 from imbalance.schema import build
 from imbalance.seeds import generator
@@ -37,7 +37,9 @@ def put_selected(run: Run) -> None:
     if config.callbacks.select == "best" and run.progress.best_weights:
         model.load_state_dict(copied(run.progress.best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        model.head.load_state_dict(copied(from_main(run.learner.accelerator, lambda: new_head(run)), device))
+        state = from_main(run.learner.accelerator, lambda: new_head(run))
+        model.head = in_place_of(model.head, config.head)
+        model.head.load_state_dict(copied(state, device))
 
 
 def splits_of(run: Run) -> list[str]:
@@ -86,11 +88,13 @@ def new_head(run: Run) -> dict[str, Tensor]:
     """The last layer's state after what `config.head` does to it.
 
     Raises:
+        BadInput: it is not what the run's files could be loaded into.
+        Diverged: it is not finite.
         Interrupted: a signal came; what it was doing can be done again.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.seen
     with run.interrupt.at_once():
-        weight, bias = build(
+        head = build(
             HEADS,
             config.head,
             **vars(learner.given),
@@ -99,9 +103,19 @@ def new_head(run: Run) -> dict[str, Tensor]:
             features=lambda name: features(config, learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
         )
-    if not finite([weight, bias]):
+    if not isinstance(head, nn.Module):
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} returns {type(head).__name__}; a head returns a module from features to logits"
+        )
+    state, expected = head.state_dict(), in_place_of(learner.network.head, config.head).state_dict()
+    if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
+            "classes; tag it with what makes such a module anew: @tagged(module=…), see imbalance.methods.tags"
+        )
+    if not finite(state.values()):
         raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
-    return copied({"weight": weight, "bias": bias})
+    return copied(state)
 
 
 def summarise(run: Run, **values: Any) -> dict[str, Any]:

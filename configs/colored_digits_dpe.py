@@ -1,0 +1,73 @@
+"""Colored digits: diverse prototypical ensembles.
+
+TODO
+
+    python main.py --config=configs/colored_digits_dpe.py
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.debug = False  # one batch of train, val and test through everything
+    config.work_dir = "runs"
+    config.data_dir = "data"  # not read: the images come with scikit-learn
+    config.score = "val/worst_group_accuracy"  # what a run returns, measured on the selected weights
+
+    config.data = create(
+        name="colored_digits",
+        train_per_group=(420, 22, 7, 127),  # even red, even green, odd red, odd green: Waterbirds' proportions
+        saturation=0.5,  # how much darker a digit is in the channels other than its colour's
+        val_fraction=0.2,
+        test_fraction=0.3,
+    )
+    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.sampler = create(name="shuffle")
+    config.weights = create(name="uniform")
+    config.mix = create(name="none")  # or "mixup", "lisa"
+    config.loss = create(name="cross_entropy")
+    config.objective = create(name="average")
+    config.model = create(name="mlp", hidden=(128, 128))
+    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim.schedule = create(name="constant", warmup_epochs=0.0)
+    config.head = create(
+        name="dpe",
+        by="group",
+        members=15,
+        epochs=20,
+        batch_size=64,
+        lr=0.001,
+        momentum=0.9,
+        entropic_scale=30.0,
+        norm_penalty=10.0,
+        similarity_penalty=500_000.0,
+    )
+
+    config.trainer = create(
+        epochs=100,
+        batch_size=64,
+        accumulation=1,  # parts that a batch is computed in, for want of memory
+        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        eval_batch_size=512,
+        eval_every=2,  # epochs
+        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        dtype="float32",
+        mixed_precision="no",  # "bf16", and on a GPU "fp16"
+        tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
+        channels_last=False,
+        compile=False,
+        deterministic=False,  # the same bits on a GPU too
+    )
+    config.callbacks = create(
+        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        monitor="val/worst_group_accuracy",
+        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
+        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
+        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        checkpoint_minutes=5.0,
+    )
+    config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
+    return config
