@@ -1,6 +1,11 @@
 """Colored digits: diverse prototypical ensembles.
 
-TODO
+To et al., "Diverse Prototypical Ensembles Improve Robustness to Subpopulation Shift", ICML 2025: ERM, and then fifteen
+classifiers by distance to prototypes, on group-balanced subsets of val. Uses no groups in training. Val's groups select
+the epoch, and train and choose the head: its val metrics are training metrics. At the published penalties and epochs
+this val set of 358 images gives too few steps; these are the best of eighteen settings over seeds 0 to 2, fitted to one
+half of val and judged on the other. Nothing is downloaded. Worst group 68 % and average 93 % on test with seed 0, in
+half a minute on one core.
 
     python main.py --config=configs/colored_digits_dpe.py
 """
@@ -37,13 +42,13 @@ def get_config() -> ConfigDict:
         name="dpe",
         by="group",
         members=15,
-        epochs=20,
+        epochs=200,
         batch_size=64,
         lr=0.001,
         momentum=0.9,
         entropic_scale=30.0,
-        norm_penalty=10.0,
-        similarity_penalty=500_000.0,
+        norm_penalty=1.0,
+        similarity_penalty=10_000.0,
     )
 
     config.trainer = create(

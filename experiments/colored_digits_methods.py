@@ -27,6 +27,7 @@ METHODS = (
     ("undersampling", "colored_digits_undersampled", "sampler"),
     ("DFR", "colored_digits_dfr", "none; val's fit the head"),
     ("JTT", "colored_digits_jtt", "none"),
+    ("DPE", "colored_digits_dpe", "none; val's fit the head"),
     ("IRM", "colored_digits_irm", "objective"),
     ("CORAL", "colored_digits_coral", "objective"),
     ("MMD", "colored_digits_mmd", "objective"),
