@@ -22,7 +22,7 @@ def refit(data: Dataset, head: nn.Linear, **settings):
 def doubles() -> tuple[Dataset, nn.Linear]:
     data = dataset()
     torch.manual_seed(0)
-    return data.to(torch.device("cpu"), torch.float64, torch.contiguous_format), nn.Linear(6, 2).double()
+    return data.to(torch.device("cpu"), torch.float64), nn.Linear(6, 2).double()
 
 
 def published(held_out, head: nn.Linear, gamma: float, penalty: float):

@@ -29,7 +29,7 @@ def test_the_divergence_is_scipy_s():
 def refit(first: torch.Tensor, **settings):
     """The head before and after, and the held-out share, whose inputs are the features."""
     settings = SETTINGS | settings
-    data = dataset().to(torch.device("cpu"), torch.float64, torch.contiguous_format).hold_out(0.4, seed=0)
+    data = dataset().to(torch.device("cpu"), torch.float64).hold_out(0.4, seed=0)
     torch.manual_seed(0)
     head = nn.Linear(6, 2).double()
     given = FirstRun({"held_out": {"logits": first}})

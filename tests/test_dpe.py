@@ -31,7 +31,7 @@ def fitted(data: Dataset, **settings) -> PrototypeEnsemble:
 
 
 def doubles(**counts) -> Dataset:
-    return dataset(**counts).to(torch.device("cpu"), torch.float64, torch.contiguous_format)
+    return dataset(**counts).to(torch.device("cpu"), torch.float64)
 
 
 def test_probabilities_are_the_mean_of_those_of_members_by_distance():
