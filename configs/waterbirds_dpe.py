@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
         mixed_precision="no",  # "bf16", and on a GPU "fp16"
         tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
         channels_last=True,
+        images_on_device=False,  # all decoded files, not a batch of them at a time; other data always are
         compile=False,
         deterministic=False,  # the same bits on a GPU too
     )
