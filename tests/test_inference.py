@@ -28,6 +28,8 @@ def trained(folder, name, **data):
     config.update(data_dir=str(folder / "data"), work_dir=str(folder / "runs"))
     config.data.update(data)
     config.trainer.update(epochs=2, batch_size=32)
+    if config.head.name == "dpe":
+        config.head.update(members=3, epochs=5)
     if config.model.name.startswith("resnet1"):
         config.model = dict(name="resnet18", pretrained="", frozen=False)
     return config, train(config)["run_directory"]
