@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
         tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # all decoded files, not a batch of them at a time; other data always are
-        compile=False,
+        compile="no",  # "default", or for small models on a GPU "reduce-overhead": CUDA graphs
         deterministic=False,  # the same bits on a GPU too
     )
     config.callbacks = create(

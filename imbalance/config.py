@@ -49,7 +49,7 @@ class Trainer(TypedDict):
     tf32: Literal["none", "convolutions", "all"]  # what of float32 a GPU that can computes from 10 bits of mantissa
     channels_last: bool
     images_on_device: bool  # all images of a store, instead of a batch at a time; what is no store is there in any case
-    compile: bool
+    compile: Literal["no", "default", "reduce-overhead"]  # torch's modes; "reduce-overhead" records CUDA graphs
     deterministic: bool  # same bits on every run on a GPU too, at some cost in speed
 
 
@@ -258,15 +258,18 @@ def load(path: str | Path) -> ConfigDict:
 
 
 def as_now(saved: dict[str, Any]) -> dict[str, Any]:
-    """What config.json of an older version says, as this one says it: what it could not ask for, it has not done."""
+    """What config.json of an older version says, as this one says it: what it could not ask for, it has not done.
+
+    `trainer.compile` was true or false.
+    """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
         return saved  # no config, as will be said
     decayed = {} if own_module(str(optim.get("name"))) else {"decayed": "all"}
-    filled = {
-        "trainer": {"clip_norm": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer,
-        "optim": decayed | optim,
-    }
+    trainer = {"clip_norm": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
+    if isinstance(trainer.get("compile"), bool):
+        trainer["compile"] = "default" if trainer["compile"] else "no"
+    filled = {"trainer": trainer, "optim": decayed | optim}
     return {"groups": {"name": "data"}} | saved | filled
 
 

@@ -195,7 +195,7 @@ def computed(
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     model.network.to(memory_format=layout)
-    if config.trainer.compile:
+    if config.trainer.compile != "no":
         model.network.features.compile()
     half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
     dataset, pending = dataset.to(model.device, model.dtype), []

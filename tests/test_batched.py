@@ -375,7 +375,7 @@ def test_only_seed_rate_and_weights_may_differ(config):
         {"debug": True},
         {"trainer.accumulation": 2},
         {"trainer.dtype": "float32", "trainer.mixed_precision": "bf16"},
-        {"trainer.compile": True},
+        {"trainer.compile": "default"},
         {"trainer.channels_last": True},
         {"objective": create(name="group_dro", step_size=0.1, size_adjustment=0.0)},
         {"weights": create(name="just_train_twice", first_epochs=1, upweight=5.0)},

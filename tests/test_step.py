@@ -1,4 +1,4 @@
-"""What the arithmetic of a step must not change: parts, scaled gradients, layouts, compilation."""
+"""What the arithmetic of a step must not change: parts, scaled gradients, layouts."""
 
 import json
 import os
@@ -171,34 +171,6 @@ def test_channels_last_reaches_the_layers(config, tmp_path, monkeypatch):
         loop.train(config, tmp_path / str(channels_last))
         assert seen == {channels_last}
         seen.clear()
-
-
-@pytest.fixture
-def graphs(monkeypatch) -> list:
-    """Every graph that torch compiles, which then runs as it is: what inductor makes of it needs a C++ compiler, and long."""
-    found, compile = [], torch.compile
-
-    def keep(graph, inputs):
-        found.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compile(function, backend=keep))
-    return found
-
-
-def test_a_compiled_run_is_six_graphs_and_learns_the_same(config, tmp_path, graphs):
-    """Of full batches and of others each: model and loss, objective, and the evaluated model; none in later epochs."""
-    config.model = create(name="mlp", hidden=(8,))
-    config.trainer.eval_batch_size = 200
-    plain = loop.train(config, tmp_path / "plain")
-    config.trainer.compile = True
-    compiled = loop.train(config, tmp_path / "compiled")
-    assert compiled["metrics"] == pytest.approx(plain["metrics"], rel=1e-4, nan_ok=True)
-    assert len(graphs) == 6
-    assert "linear" in str(graphs[0].graph) and "threshold" in str(graphs[0].graph)  # the model and the loss in one
-    keys = (torch.load(tmp_path / name / "checkpoints" / "selected.pt").keys() for name in ("plain", "compiled"))
-    assert len(set(map(tuple, keys))) == 1
 
 
 def test_the_arithmetic_of_a_gpu_is_that_of_the_run_not_of_the_one_before(config, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def in_common(config: ConfigDict) -> str | None:
     None for a config that can only be trained by itself.
     """
     plain = config.trainer.accumulation == 1 and config.trainer.mixed_precision == "no"
-    plain &= not (config.debug or config.trainer.compile or config.trainer.channels_last)
+    plain &= not (config.debug or config.trainer.compile != "no" or config.trainer.channels_last)
     plain &= first_run(config) is None
     plain &= not trackers.uses_wandb(config)  # which has one run a process
     if not plain or not all(tags_of(entry(tables()[section], config[section].name)).batched for section in BATCHED):

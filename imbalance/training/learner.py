@@ -168,8 +168,9 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
         model = objective.network(make)
     check_lengths(model, dataset)
     model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
-    if config.trainer.compile:
-        compile_graphs(model, objective)
+    if config.trainer.compile != "no":
+        check_graphs(config, dataset, accelerator)
+        compile_graphs(model, objective, config.trainer.compile)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer = build(OPTIMIZERS, optim, parameters=model.parameters())
     schedule = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
@@ -200,14 +201,28 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
     )
 
 
-def compile_graphs(model: nn.Module, objective: Objective) -> None:
+def check_graphs(config: ConfigDict, dataset: Dataset, accelerator: Accelerator) -> None:
+    """Raise `BadInput` for CUDA graphs of what they are not for."""
+    if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
+        why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
+        raise BadInput(
+            f"config.trainer.compile: 'reduce-overhead' given; {why}, which CUDA graphs cannot; use 'default'"
+        )
+
+
+def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
     """Have torch compile what a step computes: the terms, model and loss included, as one graph, the value as another.
 
     And the model by itself, as it is evaluated. Each is compiled a second time at the first batch of another size, for
     every size from there on.
+
+    With "reduce-overhead" a GPU is given a step's kernels at once, recorded as CUDA graphs: what a small model gains by.
+    A recording is of one size, so each size is compiled for itself (an epoch has two); and what one returns lies where
+    the next step's will, so the loop copies what it keeps. Evaluation has no such graphs: its outputs are kept.
     """
     model.compile()
-    objective.terms, objective.value = torch.compile(objective.terms), torch.compile(objective.value)
+    how = dict(mode=mode, dynamic=False) if mode == "reduce-overhead" else dict(mode=mode)
+    objective.terms, objective.value = torch.compile(objective.terms, **how), torch.compile(objective.value, **how)
 
 
 def check_inputs(config: ConfigDict, dataset: Dataset) -> None:

@@ -152,12 +152,15 @@ def take_step(
     logits = terms["logits"]
     terms, asked = across_processes(accelerator, shared(learner, terms), request(), len(labels.rows))
     value = learner.objective.value(terms, labels)
-    read = read_later(value, asked)
+    seen = value
+    if config.trainer.compile == "reduce-overhead":  # whose next CUDA graphs write to where these are
+        logits, seen = logits.clone(), value.clone()
+    read = read_later(seen, asked)
     backward(value)
     finite, asked = read()
     if finite:
         descend(learner, config.trainer.clip_norm)
-    return Done(mine, logits, terms, value, finite, asked)
+    return Done(mine, logits, terms, seen, finite, asked)
 
 
 def descend(learner: Learner, clip_norm: float) -> None:
@@ -214,13 +217,13 @@ def forward(
     ]
     random, buffers = random_state(), [buffer.clone() for buffer in learner.model.buffers()]
     with torch.no_grad():
-        of_pieces = [objective.terms(learner.model, learner.loss, epoch.batch(piece)) for piece in pieces]
+        of_pieces = [copied(objective.terms(learner.model, learner.loss, epoch.batch(piece))) for piece in pieces]
     terms = {name: torch.cat([of_piece[name] for of_piece in of_pieces]) for name in of_pieces[0]}
     leaves = {name: column.requires_grad_() for name, column in shared(learner, terms).items()}
 
     def backward(value: Tensor) -> None:
         found = torch.autograd.grad(value * world, leaves.values(), allow_unused=True)
-        coefficients = {name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None}
+        coefficients = copied({name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None})
         # The second pass starts from where the first did: the same dropout, running means moved once.
         set_random_state(random)
         with torch.no_grad():
@@ -234,6 +237,11 @@ def forward(
                 go_backward(accelerator, functools.reduce(torch.add, sums))
 
     return terms, backward
+
+
+def copied(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a part, which a CUDA graph writes to where it writes those of the next part."""
+    return {name: column.clone() for name, column in columns.items()}
 
 
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
