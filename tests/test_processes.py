@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs import Job
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
+from torch.distributed import HashStore
 
 import imbalance.training.loop as loop
 import imbalance.training.step as step_module
@@ -52,6 +54,57 @@ def test_a_process_that_is_stopped_is_named_and_the_run_goes_on_with_it(config, 
     for process in job.processes:
         os.kill(process.pid, signal.SIGTERM)
     assert job.wait() == [143, 143]
+
+
+def stand_still(rank: int, place: str) -> None:
+    """The process `rank` never comes to its second call of `loop.<place>`, and the others wait for a few seconds."""
+    heartbeat.INTERVAL, heartbeat.WAIT = 0.2, timedelta(seconds=8)
+    function, calls = getattr(loop, place), itertools.count()
+
+    def patched(*args):
+        if os.environ["RANK"] == str(rank) and next(calls):
+            time.sleep(1000)
+        return function(*args)
+
+    setattr(loop, place, patched)
+
+
+@pytest.mark.parametrize(
+    ("still", "place", "what", "last"),
+    [(1, "draw_epoch", "a step", "counts and sums"), (0, "close_epoch", "what each process has", "counts and sums")],
+)
+def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, still, place, what, last):
+    job, other = Job(config, world=2, target=partial(stand_still, still, place)), 1 - still
+    job.processes[other].join(60)
+    job.processes[still].kill()
+    assert job.processes[other].exitcode == 2 and "Traceback" not in job.stderr(other)
+    assert job.stderr(other).splitlines()[-1] == (
+        f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}', in vain for process {still}, last in '{last}'; "
+        "see what that one says on stderr, and start all of them again; once mended, the same command goes on from the last "
+        "checkpoint"
+    )
+
+
+def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, capfd):
+    """NCCL's watchdog ends the process itself, so that there is no error to catch."""
+    monkeypatch.setattr(heartbeat, "WAIT", timedelta(seconds=0))
+    monkeypatch.setattr(heartbeat.threading.Thread, "start", lambda thread: None)
+    store = HashStore()
+    store.add("imbalance/beat/1", 3)
+    store.set("imbalance/at/1", "6 what process 0 does for all")
+    watch = heartbeat.Heartbeat(store, 0, 2, aborts=True)
+    watch._exchange()
+    monkeypatch.setattr(heartbeat, "_watch", watch)
+    watch.number = 6
+    with heartbeat.exchange("a step"):
+        watch._exchange()
+        watch._exchange()
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert (
+        "process 0 of 2: waited 0:00:00 in 'a step', in vain for process 1, last in 'what process 0 does for all'"
+        in said
+    )
 
 
 OBJECTIVES_TRIED = [

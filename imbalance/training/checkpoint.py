@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from ml_collections import ConfigDict
 
 from imbalance.errors import BadInput
@@ -16,7 +15,7 @@ from imbalance.training.finite import copied, first_not_finite, put_back
 from imbalance.training.learner import Learner
 from imbalance.training.log import RunLog
 from imbalance.training.origin import FORMAT, check_format, check_origin, origin
-from imbalance.training.processes import from_main
+from imbalance.training.processes import from_main, of_all_processes
 from imbalance.training.progress import Progress, joined
 from imbalance.training.run import Run
 
@@ -42,7 +41,7 @@ def save_run(run: Run) -> None:
             }
         )
         values = {"values": epoch.pop("values")}  # the same on every process
-        parts = gather_object([{"random": random_state(), **epoch}])
+        parts = of_all_processes({"random": random_state(), **epoch})
         if not log.writes:
             return
         state = {

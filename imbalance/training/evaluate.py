@@ -8,7 +8,6 @@ from math import isfinite
 from typing import NamedTuple
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
@@ -19,7 +18,7 @@ from imbalance.margins import hard_margins
 from imbalance.methods.losses import CrossEntropy
 from imbalance.training.features import probed
 from imbalance.training.finite import shortened
-from imbalance.training.processes import totals
+from imbalance.training.processes import of_all_processes, totals
 from imbalance.training.progress import joined
 from imbalance.training.run import Run
 from imbalance.training.vectorised import vectorised
@@ -141,7 +140,7 @@ def in_order(run: Run, size: int, parts: Sequence[Tensor]) -> Tensor:
     """(M, N, K) logits of a split of `size` examples, of which every process has those of its batches."""
     starts = [batch.start for batch in batches_of_process(run, size)]
     own = dict(zip(starts, torch.cat(list(parts), 1).split(run.config.trainer.eval_batch_size, 1))) if parts else {}
-    of_all = {start: batch for of_process in gather_object([own]) for start, batch in of_process.items()}
+    of_all = {start: batch for of_process in of_all_processes(own) for start, batch in of_process.items()}
     return torch.cat([of_all[start] for start in sorted(of_all)], 1)
 
 
@@ -204,7 +203,7 @@ def rows_not_finite(run: Run, name: str) -> list[int]:
     for batch in batches_of_process(run, len(split)):
         logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
-    return sorted(row for of_process in gather_object([bad]) for row in of_process)
+    return sorted(row for of_process in of_all_processes(bad) for row in of_process)
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
@@ -259,7 +258,7 @@ def interpolating(runs: Sequence[Run]) -> list[bool]:
     if all(run.progress.interpolation_epoch for run in runs):
         return [False] * len(runs)
     predictions, targets, *_ = predicted(runs)
-    wrong = runs[0].learner.accelerator.reduce((predictions != targets).sum(1), reduction="sum").tolist()
+    wrong = totals(runs[0].learner.accelerator, {"wrong": (predictions != targets).sum(1)}, {})["wrong"].tolist()
     return [not run.progress.interpolation_epoch and not count for run, count in zip(runs, wrong)]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
+from imbalance.training.processes import totals
 from imbalance.training.run import Run
 
 LEAST_SCALE = 2.0**-14  # of fp16's gradients: with it they are smaller than those that float16 has as normal numbers
@@ -47,7 +48,7 @@ def everywhere(learner: Learner, good: bool) -> bool:
     if learner.accelerator.num_processes == 1:
         return good
     bad = torch.tensor(float(not good), device=learner.accelerator.device)
-    return learner.accelerator.reduce(bad, reduction="sum").item() == 0
+    return not totals(learner.accelerator, {"bad": bad}, {})["bad"]
 
 
 def is_finite(learner: Learner) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from imbalance.config import load, validate
@@ -29,7 +28,7 @@ from imbalance.training.finite import (
 )
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.optim import clip, gradients
-from imbalance.training.processes import start_accelerator
+from imbalance.training.processes import of_all_processes, start_accelerator
 from imbalance.training.run import Run
 from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, shared, take_step
 
@@ -85,7 +84,7 @@ def report(run: Run, epoch: Epoch, done: Done, before: dict[str, Any]) -> Diverg
     set_random_state(before["random"])
     trace = trace_forward(learner, epoch.batch(mine).inputs)
     share = {"logits": done.logits.detach().cpu(), "random": before["random"], "first": culprit(trace), "after": after}
-    shares = gather_object([share])
+    shares = of_all_processes(share)
     every_logit = done.logits.new_empty(len(rows), done.logits.shape[1], device="cpu")
     for rank, share in enumerate(shares):
         every_logit[rank::world] = share["logits"]

@@ -34,6 +34,7 @@ from imbalance.training.evaluate import (
     training_metrics,
 )
 from imbalance.training.finite import all_skipped, is_finite, is_known, remember
+from imbalance.training.heartbeat import exchange
 from imbalance.training.interrupt import Interrupt
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.log import RunLog
@@ -181,7 +182,7 @@ def train_epoch(run: Run) -> None:
 
     for batch in range(progress.batch, batches):
         done = None
-        with suppress(torch.cuda.OutOfMemoryError):
+        with suppress(torch.cuda.OutOfMemoryError), exchange("a step"):
             done = take_step(config, learner, epoch, batch, batches, request)
         if done is None:  # what the step held is free, now that its exception is gone
             compute_in_smaller_parts(run)

@@ -3,24 +3,20 @@
 import functools
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from math import ceil, isfinite
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.training.heartbeat import watch_processes
-
-# How long a process waits for another: the main one fits heads, reads first runs and makes data sets by itself. torch's
-# own ten minutes on a GPU can be too short for that; a process that is stopped or gone is named in any case.
-WAIT = timedelta(hours=6)
+from imbalance.training import heartbeat
+from imbalance.training.heartbeat import exchange
 
 
 def start_accelerator(config: ConfigDict) -> Accelerator:
@@ -35,14 +31,14 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     asked = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
     AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
-    patience = InitProcessGroupKwargs(timeout=WAIT)
+    patience = InitProcessGroupKwargs(timeout=heartbeat.WAIT)
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
     if accelerator.num_processes != asked:
         raise BadInput(
             f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
             "see each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
         )
-    watch_processes(accelerator.process_index, accelerator.num_processes)
+    heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
 
 
@@ -83,10 +79,17 @@ def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
         except (BadInput, Diverged, Interrupted, OSError) as error:
             answer[1] = error
     if accelerator.num_processes > 1:
-        broadcast_object_list(answer)
+        with exchange("what process 0 does for all"):
+            broadcast_object_list(answer)
     if answer[1]:
         raise answer[1]
     return answer[0]
+
+
+def of_all_processes(value: Any) -> list[Any]:
+    """What each process gives, in the order of their numbers, on every process."""
+    with exchange("what each process has"):
+        return gather_object([value])
 
 
 def across_processes(
@@ -121,7 +124,8 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
     """
     parts = sums | maxima
     sent = torch.cat([part.double().flatten() for part in parts.values()])
-    of_all = accelerator.gather(sent[None]).cpu()
+    with exchange("counts and sums"):
+        of_all = accelerator.gather(sent[None]).cpu()
     places = sum(part.numel() for part in sums.values())
     whole = torch.cat([of_all[:, :places].sum(0), of_all[:, places:].amax(0)])
     found = whole.split([part.numel() for part in parts.values()])
