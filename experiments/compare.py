@@ -47,16 +47,26 @@ def compare(
     found: dict[str, dict[int, float]] = {path: {} for path in config}
     for (path, seed), summary in zip(cells, summaries):
         found[path][seed] = metric(summary, metric_name)
-    rows, limits = [], bounds(metric_name)
-    for path, values in found.items():
-        over_seeds = mean(list(values.values()), *limits)
-        difference = "" if path == config[0] else paired_difference(values, found[config[0]], *limits).percent()
-        rows.append([Path(path).stem, over_seeds.percent(), over_seeds.n, seeds - over_seeds.n, difference])
     split, _, name = metric_name.partition("/")
     groups = evaluated_over((summary.get("metrics") or {} for summary in summaries), split) if name in OF_GROUPS else ""
     what = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
-    heads = [what, "mean ± 95 % t-interval", "n", "diverged", f"difference from {Path(config[0]).stem}"]
-    print(markdown(heads, rows), end="")
+    print(comparison({Path(path).stem: values for path, values in found.items()}, metric_name, what), end="")
+
+
+def comparison(found: Mapping[str, Mapping[int, float]], metric_name: str, what: str) -> str:
+    """The table of what every config came to over seeds; of the differences from the first, paired by seed.
+
+    Args:
+        found: by config and seed; nan of a run that diverged.
+        what: the first heading.
+    """
+    rows, limits, (first, *_) = [], bounds(metric_name), found
+    for config, values in found.items():
+        over_seeds = mean(list(values.values()), *limits)
+        difference = "" if config == first else paired_difference(values, found[first], *limits).percent()
+        rows.append([config, over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference])
+    heads = [what, "mean ± 95 % t-interval", "n", "diverged", f"difference from {first}"]
+    return markdown(heads, rows)
 
 
 def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:

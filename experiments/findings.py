@@ -8,6 +8,7 @@ A table stands between `<!-- results: NAME -->` and `<!-- end of NAME -->`; the 
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,21 @@ import numpy as np
 from . import pairs, pairs_report
 from . import results as kept
 from .figures import published
-from .intervals import mean, paired_difference
+from .intervals import mean
+from .ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
 from .pairs_report import TITLES
-from .results import Row, numbers
+from .results import numbers
 from .tables import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
+COLORED_DIGITS = tuple(
+    f"colored_digits_{method}"
+    for method in (
+        "erm", "ce", "poly", "vs", "vs_group", "cdt", "ldam_drw", "logit_adjusted", "balanced_softmax", "focal", "class_balanced",
+        "class_balanced_sigmoid", "cvar", "vs_dro", "poly_dro", "lisa", "crt", "post_hoc", "oversampled", "resampled",
+        "annealed", "undersampled",
+    )
+)  # fmt: skip
 PAGES = (ROOT / "docs" / "findings.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
@@ -76,56 +86,6 @@ def paper_table(folder: Path) -> str:
     return markdown(heads, table) if table else "No run of these rows has finished yet.\n"
 
 
-# The tuning protocol
-
-PROTOCOL = {
-    "fashion_pair": "T-shirt against shirt, perceptron", "fashion_pair_lenet": "T-shirt against shirt, LeNet",
-    "cifar_pair": "cat against dog, perceptron", "cifar_pair_lenet": "cat against dog, LeNet",
-}  # fmt: skip
-SEEDS = 10
-
-
-def protocol_table(folder: Path) -> str:
-    """Both losses at their best rates, where all seeds are done."""
-    heads = [
-        "data and network",
-        "batch",
-        "loss",
-        "rate",
-        "n",
-        "interpolate",
-        "test, last epoch",
-        "poly minus cross-entropy",
-    ]
-    table, rows_there = [], kept.read("protocol", folder)
-    for data, said in PROTOCOL.items():
-        for size in ("64", "512"):
-            found = {
-                loss: best_rate([r for r in rows_there if r["name"] == f"{data}_{loss}" and r["batch size"] == size])
-                for loss in ("ce", "poly")
-            }
-            if any(len(rows) < SEEDS for _, rows in found.values()):
-                continue
-            tests = {loss: {int(row["seed"]): float(row["test balanced"] or "nan") for row in rows}
-                     for loss, (_, rows) in found.items()}  # fmt: skip
-            difference = paired_difference(tests["poly"], tests["ce"], 0, 1).percent()
-            for loss, (rate, rows) in found.items():
-                table.append([
-                    said, size, "cross-entropy" if loss == "ce" else "poly", rate, len(rows),
-                    f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}",
-                    mean(list(tests[loss].values()), 0, 1).percent(), difference if loss == "poly" else "",
-                ])  # fmt: skip
-    return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
-
-
-def best_rate(rows: list[Row]) -> tuple[str, list[Row]]:
-    """The rate with the best val at seed 0, of equal ones the smallest, and the runs at it."""
-    scores = {row["lr"]: float(row["val balanced"]) for row in sorted(rows, key=lambda r: float(r["lr"]))
-              if row["seed"] == "0" and row["status"] == "done"}  # fmt: skip
-    best = max(scores, key=scores.get, default="")
-    return best, [row for row in rows if row["lr"] == best and int(row["seed"]) < SEEDS]
-
-
 # The pairs
 
 
@@ -143,7 +103,13 @@ def of_pairs(table: Callable[[dict], str]) -> Callable[[Path], str]:
 
 TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "paper": paper_table,
-    "protocol": protocol_table,
+    "digits": partial(compared, ("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
+    "gaussian": partial(compared, ("gaussian_erm", "gaussian_ce", "gaussian_poly"), "balanced_accuracy"),
+    "colored-digits": partial(compared, COLORED_DIGITS, "worst_group_accuracy"),
+    "protocol-made-up": partial(protocol_table, ON_MADE_UP),
+    "protocol": partial(protocol_table, ON_IMAGES),
+    "draws": draws_table,
+    "long-tails": long_tails_table,
     "pairs-tuning": lambda folder: pairs.tuning_table(kept.read(pairs.STUDY, folder), TITLES),
     "pairs-methods": of_pairs(pairs_report.methods_table),
     "pairs-comparisons": of_pairs(pairs_report.comparisons_table),

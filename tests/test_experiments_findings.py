@@ -5,8 +5,9 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from imbalance.experiments import findings, pairs, pairs_report, results
-from imbalance.experiments.findings import agreement, best_rate
+from imbalance.experiments import findings, ledger, pairs, pairs_report, results
+from imbalance.experiments.findings import agreement
+from imbalance.experiments.ledger import best_rate
 
 
 def test_the_pages_agree_with_results():
@@ -124,7 +125,7 @@ def test_the_protocol_takes_the_best_rate_of_seed_0():
         of("0.01", 0, 0.8),
         of("0.03", 1, 0.1),
     ]
-    best, runs = best_rate(rows)
+    best, runs = best_rate(rows, "balanced_accuracy")
     assert best == "0.03" and [run["seed"] for run in runs] == ["0", "1"]
 
 
@@ -139,9 +140,11 @@ def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
     rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
     rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
     results.add("protocol", tmp_path, rows[1:])
-    assert findings.protocol_table(tmp_path).startswith("No part of the protocol")  # cross-entropy lacks a seed
+    assert ledger.protocol_table(ledger.ON_IMAGES, tmp_path).startswith(
+        "No part of the protocol"
+    )  # cross-entropy lacks a seed
     results.add("protocol", tmp_path, rows)
-    *_, ce, poly = findings.protocol_table(tmp_path).splitlines()
+    *_, ce, poly = ledger.protocol_table(ledger.ON_IMAGES, tmp_path).splitlines()
     value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
     expected = f"{60 + 100 * noise.mean():.1f} ± {(value[1] - value[0]) / 2:.1f}"
     assert ce == f"| cat against dog, LeNet | 64 | cross-entropy | 0.1 | 10 | 90% | {expected} |  |"
@@ -165,3 +168,50 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
     )
     assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
     assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (3)" in lines[1]
+
+
+def test_configs_are_compared_as_the_command_does_it(tmp_path):
+    def row(name, seed, of_groups, overrides="default", status="done"):
+        return {"name": name, "overrides": overrides, "seed": str(seed), "data": "", "status": status, "groups": "a|b|c",
+                "test of groups": of_groups, "test balanced": "0.5"}  # fmt: skip
+
+    rows = [row("x", seed, f"0.9|{0.5 + seed / 10}|") for seed in range(3)]
+    rows += [row("y", seed, f"0.{6 + seed}|0.9|0.95", status="diverged" if seed == 2 else "done") for seed in range(3)]
+    rows += [row("x", 10, "0.1|0.1|0.1"), row("x", 0, "0.1|0.1|0.1", "loss.alpha=2")]  # no part of the table
+    results.add("ledger", tmp_path, rows[:3])
+    assert ledger.compared(("x", "y"), "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
+    results.add("ledger", tmp_path, rows)
+    heads, _, x, y = ledger.compared(("x", "y"), "worst_group_accuracy", tmp_path).splitlines()
+    assert heads.startswith("| test/worst_group_accuracy over 3 groups, % |") and heads.endswith(
+        "| difference from x |"
+    )
+    assert x == "| x | 60.0 ± 24.8 | 3 | 0 |  |"
+    assert y == "| y | 60.0, 70.0 | 2 | 1 | 10.0, 10.0 |"
+
+
+def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path):
+    assert ledger.draws_table(tmp_path) == ledger.long_tails_table(tmp_path) == "No run has finished yet.\n"
+    rng, rows = np.random.default_rng(0), []
+    tests = {(draw, loss): rng.normal(0.6, 0.02, 4).round(6) for draw in ("", "data.draw=stratified") for loss in ("ce", "poly")}  # fmt: skip
+    for (draw, loss), values in tests.items():
+        for seed, value in enumerate(values):
+            rows.append({"name": f"cifar_{loss}", "overrides": f"{draw},model.name=lenet", "seed": str(seed), "data": draw,
+                         "status": "done", "lr": "0.01", "interpolation epoch": "40" * (seed < 2), "test balanced": str(value)})  # fmt: skip
+    results.add("draws", tmp_path, rows)
+    table = ledger.draws_table(tmp_path)
+    published, own = (tests[draw, "poly"] for draw in ("", "data.draw=stratified"))
+    assert f"| the published draw | poly | 0.01 | 4 | 50% | {100 * published.mean():.1f} ±" in table
+    assert f"| drawn by each seed | poly | 0.01 | 4 | 50% | {100 * own.mean():.1f} ±" in table
+    t = stats.ttest_rel(own, tests["data.draw=stratified", "ce"]).confidence_interval(0.95)
+    assert f"| {50 * (t.low + t.high):.1f} ± {50 * (t.high - t.low):.1f} |" in table
+
+    rows = [{"name": "cifar10lt_erm", "overrides": "", "seed": str(seed), "data": "", "model": "lenet", "test balanced": str(0.3 + seed / 10),
+             "best balanced: test balanced": "0.35", "oracle: test balanced": "0.5"} for seed in range(3)]  # fmt: skip
+    results.add("long_tails", tmp_path, rows)
+    assert "| lenet | cross-entropy | 3 | 40.0 ± 24.8 | 35.0 ± 0.0 | 50.0 ± 0.0 |" in ledger.long_tails_table(tmp_path)
+
+
+def test_the_interval_of_a_standard_deviation_is_that_of_the_chi_square_table():
+    """Of ten values: √(9 / 19.02) and √(9 / 2.70) times what they have."""
+    values = np.array([-1.0] * 5 + [1.0] * 5) * np.sqrt(9 / 10) / 100
+    assert ledger.deviation(values.tolist()) == "1.0 (0.7 to 1.8)"
