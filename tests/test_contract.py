@@ -108,6 +108,14 @@ EXAMPLES = {
         dict(trainer__clip_norm=0.05),
     ),
     ("optim", "adam"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all"), {}),
+    ("optim", "sgd_apart"): (
+        dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"),
+        dict(trainer__clip_norm=0.05),
+    ),
+    ("optim", "adamw_apart"): (
+        dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all"),
+        {},
+    ),
     ("optim", "adamw"): (
         dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"),
         dict(trainer__clip_norm=0.05),

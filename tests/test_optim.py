@@ -5,9 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from imbalance.models import MODELS
+from imbalance.errors import BadInput
+from imbalance.methods.method import Pair
+from imbalance.models import MODELS, with_head
 from imbalance.schema import build
-from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, sgd, step, warm_up
+from imbalance.training.learner import parameters_of_heads
+from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, set_rate, sgd, step, warm_up
 
 
 def test_warm_up_is_linear_and_then_out_of_the_way():
@@ -45,7 +48,10 @@ def test_steps_fall_at_their_milestones():
     assert constant(7, 10, warmup_epochs=0) == 1 and not math.isnan(constant(0, 10, warmup_epochs=1))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+ALIKE = ("sgd", "adam", "adamw")  # the others are these, with two rates
+
+
+@pytest.mark.parametrize("name", ALIKE)
 def test_optimisers_step_and_restore_as_torch_has_them(name):
     """They leave out what torch wraps around them for its compiler, and nothing else."""
     values = {"sgd": dict(momentum=0.9), "adam": dict(betas=(0.9, 0.99)), "adamw": dict(betas=(0.9, 0.99))}[name]
@@ -75,7 +81,7 @@ def test_optimisers_step_and_restore_as_torch_has_them(name):
     assert torch.equal(weights[2], weights[0]) and len(hooked) == 4
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ALIKE)
 def test_biases_and_normalisations_can_be_left_out_of_the_decay(name):
     """Without a gradient from the loss, only decay moves a parameter (Adam's, which is of the gradient, by its sign)."""
     model = build(MODELS, dict(name="resnet20", frozen=False), input_shape=(3, 32, 32), num_classes=2)
@@ -88,6 +94,77 @@ def test_biases_and_normalisations_can_be_left_out_of_the_decay(name):
     moved = {key for key, parameter in model.named_parameters() if not parameter.equal(before[key])}
     layers = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)}
     assert moved == {f"{n}.weight" for n in layers} and len(moved) < len(before) / 2
+
+
+APART = {
+    "sgd": dict(lr=0.1, momentum=0.9, weight_decay=0.2, decayed="weights"),
+    "adamw": dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.2, decayed="weights"),
+}
+
+
+def descended(optimizer, model, rates) -> torch.nn.Module:
+    """`model` after a step at each of the rates, on losses that both layers have a part in."""
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for rate in rates:
+        set_rate(optimizer, rate)
+        model(inputs).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def two_layers() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return with_head(torch.nn.Linear(3, 4), 4, 2).double()
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_rate_of_its_own_for_the_last_layer_is_a_parameter_group_of_torch_s(name):
+    """At rates that a schedule changes, and with the decay left out where it was; head_factor 1 changes no bit."""
+    rates, settings, torch_s = (
+        (0.0, 0.02, 0.05, 0.01),
+        dict(APART[name]),
+        dict(sgd=torch.optim.SGD, adamw=torch.optim.AdamW)[name],
+    )
+    apart = {}
+    for factor in (1.0, 7.0):
+        model = two_layers()
+        optimizer = OPTIMIZERS[f"{name}_apart"](
+            model.parameters(), model.head.parameters(), head_factor=factor, **settings
+        )
+        apart[factor] = descended(optimizer, model, rates)
+    plain = two_layers()
+    descended(OPTIMIZERS[name](plain.parameters(), **settings), plain, rates)
+    assert all(a.equal(b) for a, b in zip(apart[1.0].parameters(), plain.parameters()))
+    theirs, own = two_layers(), {key: settings[key] for key in settings.keys() - {"decayed", "weight_decay"}}
+    groups = [
+        dict(params=[parameter], weight_decay=0.2 * (parameter.dim() > 1), of=7.0 if "head" in key else 1.0)
+        for key, parameter in theirs.named_parameters()
+    ]
+    reference = torch_s(groups, **own)
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for rate in rates:
+        for group in reference.param_groups:
+            group["lr"] = rate * group["of"]
+        theirs(inputs).square().sum().backward()
+        reference.step()
+        reference.zero_grad()
+    for ours, other in zip(apart[7.0].parameters(), theirs.parameters()):
+        torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-12)
+
+
+def test_the_second_network_s_last_layer_has_that_rate_too():
+    pair = Pair(two_layers(), biased=two_layers())
+    heads = parameters_of_heads(pair)
+    assert [id(p) for p in heads] == [id(p) for layer in (pair.head, pair.biased.head) for p in layer.parameters()]
+    alone = torch.nn.Linear(3, 2)
+    assert parameters_of_heads(alone) == []
+    for model, head, words in (
+        (alone, [], "no layer that is called head"),
+        (alone, alone.parameters(), "no layer that is not its last one"),
+    ):
+        with pytest.raises(BadInput, match=f"config.optim.head_factor: the model has {words}"):
+            OPTIMIZERS["sgd_apart"](model.parameters(), head, head_factor=2.0, **APART["sgd"])
 
 
 def test_clipping_is_that_of_pytorch():

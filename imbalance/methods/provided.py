@@ -125,7 +125,7 @@ PROVIDED = {
     "loss": _OF_A_RUN,
     "objective": _OF_A_RUN,
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": {"parameters"},
+    "optim": {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _OF_A_RUN | {"head", "dataset", "features", "generator"},
 }

@@ -27,7 +27,7 @@ from imbalance.training.finite import (
     state_tensors,
 )
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.optim import clip, gradients
+from imbalance.training.optim import clip, gradients, set_rate
 from imbalance.training.processes import of_all_processes, start_accelerator
 from imbalance.training.run import Run
 from imbalance.training.step import Done, Epoch, batch_places, batches_of, draw_epoch, forward, shared, take_step
@@ -205,8 +205,7 @@ def replay(directory: Path) -> str:
         if saved["value"].isfinite():
             backward(value)  # the gradients of all shares add up
     if saved["value"].isfinite():
-        for parameters in learner.optimizer.param_groups:
-            parameters["lr"] = saved["learning_rate"]
+        set_rate(learner.optimizer, saved["learning_rate"])
         trace |= {
             f"gradient of {name}": _magnitude(p.grad)
             for name, p in learner.network.named_parameters()

@@ -172,7 +172,7 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
-    optimizer = build(OPTIMIZERS, optim, parameters=model.parameters())
+    optimizer = build(OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=parameters_of_heads(model))
     schedule = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
     # Not the optimiser: accelerate's wrapper costs more than a small model's step. And not the model where there is
     # nothing to prepare, which accelerate imports half of torch to find out.
@@ -199,6 +199,13 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
         source.found.metrics if source.found else {},
         config.trainer.accumulation,
     )
+
+
+def parameters_of_heads(model: nn.Module) -> list[nn.Parameter]:
+    """Those of the last layer, and of that of a second network, which some methods train; none where no layer is `head`."""
+    features = getattr(model, "features", None)
+    networks = [model, *(part for part in model.children() if part is not features)]
+    return [parameter for one in networks if hasattr(one, "head") for parameter in one.head.parameters()]
 
 
 def check_graphs(config: ConfigDict, dataset: Dataset, accelerator: Accelerator) -> None:

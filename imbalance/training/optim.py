@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from imbalance.errors import BadInput
 from imbalance.methods.tags import tagged
 from imbalance.schema import Fraction, Natural, NonNegative, Positive
 
@@ -38,6 +39,28 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
         decay = weight_decay if decayed == "all" or parameter.dim() > 1 else 0.0
         groups.setdefault(decay, []).append(parameter)
     return [{"params": of_group, "weight_decay": decay} for decay, of_group in groups.items()]
+
+
+def by_part(
+    parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
+) -> list[dict[str, Any]]:
+    """`by_decay` of what comes before the last layer, then of the last layer, whose groups have a factor on the rate."""
+    head, all_of_them = list(head_parameters), list(parameters)
+    of_head = set(map(id, head))
+    body = [parameter for parameter in all_of_them if id(parameter) not in of_head]
+    if not (head and body):
+        missing = "that is called head" if body else "that is not its last one"
+        raise BadInput(
+            f"config.optim.head_factor: the model has no layer {missing}; use an optimiser without the factor"
+        )
+    of_each = by_decay(body, weight_decay, decayed), by_decay(head, weight_decay, decayed)
+    return [*of_each[0], *(group | {"factor": head_factor} for group in of_each[1])]
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Go on at this learning rate, times the factor of a group that has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"] if "factor" in group else rate
 
 
 def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -79,7 +102,11 @@ def sgd(
     parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative, decayed: Decayed
 ) -> torch.optim.SGD:
     """Stochastic gradient descent with (heavy-ball) momentum."""
-    groups = by_decay(parameters, weight_decay, decayed)
+    return sgd_of(by_decay(parameters, weight_decay, decayed), lr, momentum)
+
+
+def sgd_of(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
+    """Of parameter groups."""
     optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch leaves the momentum uninitialised where float16 gradients overflow in the first step (2.13). From zero the
     # first step is the same.
@@ -148,6 +175,50 @@ def adamw(
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
+# The same with a learning rate of its own for the last layer, which starts afresh where what is before it was trained on
+# much else. Not to be trained at once: a stack has one rate a model.
+
+
+def sgd_apart(
+    parameters: Parameters,
+    head_parameters: Parameters,
+    *,
+    lr: Positive,
+    head_factor: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+) -> torch.optim.SGD:
+    """`sgd` at the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
+
+    Args:
+        head_factor: 10 is usual for a pretrained network (Girshick et al., CVPR 2014; Long et al., ICML 2015); at 1 it is
+            `sgd`.
+    """
+    return sgd_of(by_part(parameters, head_parameters, head_factor, weight_decay, decayed), lr, momentum)
+
+
+def adamw_apart(
+    parameters: Parameters,
+    head_parameters: Parameters,
+    *,
+    lr: Positive,
+    head_factor: Positive,
+    betas: tuple[Fraction, Fraction],
+    weight_decay: NonNegative,
+    decayed: Decayed,
+) -> torch.optim.AdamW:
+    """`adamw` at the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
+
+    Weight decay is multiplied by the rate, and so by the factor too.
+
+    Args:
+        head_factor: at 1 it is `adamw`.
+    """
+    groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
+    return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
+
+
 # A schedule returns the factor on the learning rate at a (fractional) epoch: without state, a resume needs none.
 
 
@@ -182,5 +253,5 @@ def step(
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "sgd_apart": sgd_apart, "adamw_apart": adamw_apart}
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

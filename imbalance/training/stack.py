@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from imbalance.margins import hard_margins
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.training.learner import Learner
-from imbalance.training.optim import StackedSGD
+from imbalance.training.optim import StackedSGD, set_rate
 from imbalance.training.run import Run
 from imbalance.training.step import Done, Epoch, Images, draw_epoch
 from imbalance.training.vectorised import transposed
@@ -121,8 +121,7 @@ class Stack:
             progress.values += of_member[0].unbind()
             progress.batch += len(self.recorded)
             progress.step += len(self.recorded)
-            for group in learner.optimizer.param_groups:
-                group["lr"] = learner.rate * learner.schedule(epoch.number + (progress.batch - 1) / batches)
+            set_rate(learner.optimizer, learner.rate * learner.schedule(epoch.number + (progress.batch - 1) / batches))
         self.recorded = []
 
 

@@ -17,7 +17,7 @@ from imbalance.data.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.seeds import random_state, set_random_state
 from imbalance.training.learner import Learner
-from imbalance.training.optim import clip, gradients
+from imbalance.training.optim import clip, gradients, set_rate
 from imbalance.training.processes import across_processes, read_later
 
 
@@ -142,9 +142,7 @@ def take_step(
     """
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     whole, mine = batch_places(batch, size, accelerator.process_index, accelerator.num_processes)
-    rate = learner.rate * learner.schedule(epoch.number + batch / batches)
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = rate
+    set_rate(optimizer, learner.rate * learner.schedule(epoch.number + batch / batches))
 
     labels = epoch.labels(whole)
     of_mine = labels if accelerator.num_processes == 1 else None
