@@ -112,6 +112,20 @@ def test_every_part_gives_rows(monkeypatch):
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
 
 
+def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
+    for name, value in dict(EXAMPLES=(60, 20, 20), WIDTH=12, RATES=2, SEEDS=2).items():
+        monkeypatch.setattr(features, name, value)
+    started = []
+    monkeypatch.setattr(features, "python", lambda *arguments: started.append(arguments))
+    features.made_up(tmp_path / "features")
+    found = features.of_heads(tmp_path / "features", 4)
+    assert len(found) == 3 and len(started) == 2 * features.TIMED
+    for row in found:
+        assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
+    fits, steps = features.by_scikit_learn(tmp_path / "features")
+    assert 0 < steps < fits  # which take several
+
+
 def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
     assert run.PARTS.keys() == set(BENCH)
     parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in BENCH}
