@@ -2,9 +2,11 @@
 
     imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
 
-In this order: what only a GPU can show (waits, bits, precision, compilation, several at once), the tests that use one where
-there is one, the parts of the benchmark with bars for a GPU, and the rows of the paper's figures 3 to 5 on CIFAR-10,
---seeds of each, several processes sharing the GPU. After --minutes what runs is stopped: training saves and goes on the
+In this order: the tests of what only a GPU can show (waits, bits, precision, compilation, several at once); what whole runs
+do there (`imbalance.experiments.on_device`: waits of eight configs, bits, curves in each precision); the benchmark of a GPU
+and a trace of twenty steps; the tests that use one where there is one, the other parts of the benchmark, and the rows of the
+paper's figures 3 to 5 on CIFAR-10, --seeds of each, several processes sharing the GPU. --only=gpu is what stands before the
+last semicolon. After --minutes what runs is stopped: training saves and goes on the
 next time, a test file or a part of the benchmark begins again. What has been done is noted in <work_dir>/pack/, with its
 output; finished runs are added to results/rows.csv.
 """
@@ -24,8 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("gpu", "tests", "bench", "rows")
 TESTS = ("test_step", "test_loop", "test_batched", "test_finite", "test_resume", "test_store")
 # What only a GPU can show, the cheapest first: each is some minutes.
-GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled",
+GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
              "together": "at_once or gpus"}  # fmt: skip
+MEASURES = ("waits", "bits", "precision", "trace")  # of `on_device`
 BENCH = ("step", "evaluation", "sweep", "paper")
 FIGURES = ("figure3", "figure5")  # figure 4 is about the runs of figure 3
 GRACE = 60  # seconds that a run has to save
@@ -43,14 +46,20 @@ def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int
         Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
         for name, chosen in GPU_TESTS.items()
     ]
+    folder = Path(work_dir).absolute() / "pack"
+    measures = [
+        Piece("gpu", name, ("imbalance.experiments.on_device", name, f"--folder={folder}")) for name in MEASURES
+    ]
+    bars = Piece("gpu", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
     tests = [Piece("tests", name, ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Piece("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
     shared = (
         "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",
-        f"--folder={Path(work_dir).absolute()}/pack", *(f"--config.{key}={value}" for key, value in overrides.items()),
+        f"--folder={folder}", *(f"--config.{key}={value}" for key, value in overrides.items()),
     )  # fmt: skip
     rows = [Piece("rows", f"{name}-{seeds}-seeds", ("imbalance", "reproduce", name, *shared)) for name in FIGURES]
-    return [*of_gpu, *tests, *bench, *rows]
+    *before, trace = measures
+    return [*of_gpu, *before, bars, trace, *tests, *bench, *rows]
 
 
 def has_gpu() -> bool:

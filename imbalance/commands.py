@@ -132,7 +132,7 @@ DATA = (
     "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
-BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features")
+BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
 RESULTS = flag("--results", "the folder that keeps a row for every run", default="results", metavar="FOLDER")
 
 PAPER = (

@@ -12,7 +12,18 @@ from torch.utils.data import DataLoader
 from imbalance.cli import call
 from imbalance.commands import BENCH
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.experiments.bench import evaluations, features, growth, images, paper_loop, run, stacked, start, steps
+from imbalance.experiments.bench import (
+    evaluations,
+    features,
+    growth,
+    images,
+    on_gpu,
+    paper_loop,
+    run,
+    stacked,
+    start,
+    steps,
+)
 from imbalance.experiments.bench.cases import begun, make, on_images, our_epoch
 from imbalance.experiments.bench.timing import Row, in_turns, measured_by
 from imbalance.training.evaluate import evaluate, metrics_of, training_metrics
@@ -124,6 +135,29 @@ def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
     fits, steps = features.by_scikit_learn(tmp_path / "features")
     assert 0 < steps < fits  # which take several
+
+
+def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = on_gpu.rows(2)
+    assert [row.bar for row in found] == ["≤ 1.05"] * 3 + ["≥ 4", "≥ 5"]
+    assert all(row.median is None and "| not measured |" in run.line(row) for row in found)
+
+
+def test_what_a_gpu_is_measured_by_runs(monkeypatch):
+    """Here, with graphs that run as they are, and less of everything."""
+    compile = torch.compile
+    torch._dynamo.reset()
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: compile(function, backend=lambda graph, _: graph.forward)
+    )
+    monkeypatch.setattr(on_gpu, "SHAPE", (100, 3, 8, 8))
+    for ratios in (
+        on_gpu.of_steps(on_images("linear", size=80, batch_size=32), 2),
+        on_gpu.of_images(2),
+        stacked.of_epochs(lambda: on_images("linear", size=80, batch_size=32), 1, 2, 2, 1),
+    ):
+        assert len(ratios) == 2 and ratios[0] > 0
 
 
 def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ import torch
 
 from imbalance.errors import BadInput
 
-from . import evaluations, features, growth, images, paper_loop, stacked, start, steps
+from . import evaluations, features, growth, images, on_gpu, paper_loop, stacked, start, steps
 from .timing import Row
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "growth": growth.rows,
     "sweep": stacked.rows,
     "features": features.rows,
+    "gpu": on_gpu.rows,
 }
 
 HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
@@ -36,6 +37,8 @@ HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---
 
 def line(row: Row) -> str:
     """A row of the Markdown table."""
+    if not row.ratios:
+        return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import torch
 from ml_collections import ConfigDict
 
 from imbalance.config import CONFIGS, load, validate
@@ -21,7 +20,7 @@ from imbalance.training.loop import train
 from imbalance.training.memory import keep_freed_memory
 from imbalance.training.stack import Stack
 
-from .cases import begun, make, on_images, our_epoch
+from .cases import begun, make, our_epoch
 from .steps import digits_mlp, gaussian_linear
 from .timing import Row, few, timed_in_turns
 
@@ -55,25 +54,24 @@ EPOCHS = {
     "epochs of an MLP of 64, digits": (small_mlp, 10, "≥ 5"),
     "epochs of an MLP of 256 and 256, digits": (digits_mlp, 5, "≥ 5"),
 }
-ON_A_GPU = {"epochs of a ConvNet, 32×32 images": (lambda: on_images("convnet", size=512, batch_size=64), 1, "≥ 4")}
 RUNS = {
     "whole runs of digits_ce, 100 epochs": lambda: protocol("digits_ce"),
     "whole runs of gaussian_ce, 100 epochs": lambda: protocol("gaussian_ce"),
 }
 
 
-def sweep(case: Callable[[], ConfigDict]) -> list[ConfigDict]:
+def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[ConfigDict]:
     configs = []
-    for i in range(RATES * SEEDS):
+    for i in range(rates * seeds):
         configs.append(case())
-        configs[-1].seed = i // RATES
-        configs[-1].optim.lr *= 1.3 ** (i % RATES)
+        configs[-1].seed = i // rates
+        configs[-1].optim.lr *= 1.3 ** (i % rates)
     return configs
 
 
-def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list[float]:
+def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int, rates: int, seeds: int) -> list[float]:
     """The ratios of the seconds that the epochs take, with nothing read or written."""
-    configs = list(map(validate, sweep(case)))
+    configs = list(map(validate, sweep(case, rates, seeds)))
     singles = [our_epoch(config, make(config)) for config in configs]
     members = [begun(config, make(config)) for config in configs]
     stack = Stack(members)
@@ -94,7 +92,7 @@ def of_epochs(case: Callable[[], ConfigDict], epochs: int, repeats: int) -> list
 
 def of_runs(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
     """The ratios of the seconds that whole runs take."""
-    configs = sweep(case)
+    configs = sweep(case, RATES, SEEDS)
 
     def one_by_one(folder: Path) -> None:
         for i, config in enumerate(configs):
@@ -115,6 +113,8 @@ def of_runs(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
 
 def rows(repeats: int) -> list[Row]:
     keep_freed_memory()
-    cases = EPOCHS | (ON_A_GPU if torch.cuda.is_available() else {})
-    found = [Row(PART, name, of_epochs(case, epochs, repeats), bar) for name, (case, epochs, bar) in cases.items()]
+    found = [
+        Row(PART, name, of_epochs(case, epochs, repeats, RATES, SEEDS), bar)
+        for name, (case, epochs, bar) in EPOCHS.items()
+    ]
     return found + [Row(PART, name, of_runs(case, few(repeats)), "") for name, case in RUNS.items()]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import imbalance
 
 ROOT = Path(imbalance.__file__).parent.parent  # of a clone, or of what is installed
@@ -21,7 +23,7 @@ class Row:
     """One figure.
 
     part, case: what was measured over what.
-    ratios: of all turns, in ascending order.
+    ratios: of all turns, in ascending order; none where it was not measured.
     bar: what the median is held to, such as "≤ 1.03"; "" where nothing.
     """
 
@@ -31,14 +33,16 @@ class Row:
     bar: str
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.ratios)
+    def median(self) -> float | None:
+        return statistics.median(self.ratios) if self.ratios else None
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """What `call` takes."""
+    """What `call` takes, to the end of what it has given a GPU."""
     started = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
