@@ -63,7 +63,7 @@ def gains_from_batching(config: ConfigDict) -> bool:
     """Whether models of `config` are known to be trained faster at once.
 
     One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU it has not been measured yet: that is
-    what `imbalance bench --only=sweep` does there.
+    what `imbalance bench --only=gpu` does there.
     """
     return config.model.name in ("linear", "mlp")
 
