@@ -26,7 +26,7 @@ EXTRAS = {
         )
     ],
 }
-EXTRAS["docs"] += [*EXTRAS["sweep"], *EXTRAS["report"], "tokenizers>=0.20"]  # which scripts of the gallery use
+EXTRAS["docs"] += [*EXTRAS["report"], "tokenizers>=0.20"]  # which scripts of the gallery use
 ALL = sorted({package for packages in EXTRAS.values() for package in packages})
 
 setup(

@@ -171,7 +171,7 @@ def published(argument: str, page: str) -> str:
 def literature(argument: str, page: str) -> str:
     """On data that need a GPU, so that ours are not beside them: the last one's, and on the same data the others'."""
     wanted = [name.strip() for name in argument.split(";")]
-    lines = ["| | data | test accuracy, %, published | in | here |", "|---|---|---|---|---|"]
+    lines = ["| method | data | test accuracy, %, published | in | here |", "|---|---|---|---|---|"]
     with (HERE / "literature.csv").open(encoding="utf-8") as file:
         told = list(csv.DictReader(file))
     data = {row["data"] for row in told if row["name"] == wanted[-1]}
@@ -246,7 +246,22 @@ MARK = re.compile(rf"^<!-- ({'|'.join(MADE)})(?:: (.*?))? -->$", re.M)
 
 
 def fill(app: Sphinx, page: str, source: list[str]) -> None:
-    source[0] = MARK.sub(lambda mark: MADE[mark[1]](mark[2] or "", page), source[0])
+    text = MARK.sub(lambda mark: MADE[mark[1]](mark[2] or "", page), source[0])
+    source[0] = re.sub(r"^\|.*\|$", lambda row: unbroken(row[0]), text, flags=re.M)
+
+
+def unbroken(row: str) -> str:
+    """A row of a table, whose intervals stay on one line."""
+    return re.sub(r"(?<=[\d*]) ± (?=\d)|(?<=\d) to (?=-?\d[\d.]*\))", lambda found: found[0].replace(" ", "\xa0"), row)
+
+
+def made_from_code(app: Sphinx, environment: Any, *pages: set[str]) -> list[str]:
+    """The pages that are read at every build, for the code may have changed."""
+    return [
+        page
+        for page in environment.found_docs
+        if MARK.search(Path(environment.doc2path(page)).read_text(encoding="utf-8"))
+    ]
 
 
 # The API and the gallery
@@ -278,5 +293,6 @@ def fresh_folder(gallery: Any, script: str) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", fill)
+    app.connect("env-get-outdated", made_from_code)
     app.connect("autodoc-process-docstring", plain, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

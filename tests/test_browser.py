@@ -1,15 +1,15 @@
 """The page in a browser: it sorts, filters, switches rule and baseline, opens a run, and asks nothing of the network.
 
-axe-core (tests/vendor, MPL 2.0, from npm) finds nothing in it that keeps people out. Skipped where there is no Chromium with its driver (`apt install chromium chromium-driver`) or no selenium.
+axe-core finds nothing in it that keeps people out. Skipped where there is no browser, see `browsers.py`.
 """
 
 import json
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import CHROMIUM, DRIVER, resize, start, violations
 from scipy import stats
 
 from experiments.collect import collect
@@ -19,13 +19,7 @@ from imbalance.training.loop import train
 
 pytest.importorskip("jinja2")
 pytest.importorskip("selenium")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
-QUIET = (
-    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-    "disable-component-update", "disable-sync", "window-size=1280,900",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +34,7 @@ def work_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*QUIET, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -174,24 +160,11 @@ def test_a_run_opens_and_closes_by_the_keyboard(browser):
     wait_until(opened=False)
 
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-
-
-def violations(browser) -> list[str]:
-    """What axe-core finds on the page as it is."""
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    found = browser.execute_async_script(
-        "axe.run(document, {resultTypes: ['violations']}).then(found => arguments[0](found.violations))"
-    )
-    return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_at_any_width_light_or_dark(browser, width, theme):
     """Of the page, and of an opened run."""
-    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    resize(browser, width)
     browser.execute_script("setTheme(arguments[0]); draw()", theme)
     assert violations(browser) == []
     click(browser, "#run-table tbody a")
@@ -212,8 +185,7 @@ def test_axe_sees_what_is_wrong(browser):
 
 
 def test_it_fits_a_phone_and_the_dark(browser):
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    resize(browser, 390)
     browser.execute_script("draw()")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     click(browser, "#theme")
