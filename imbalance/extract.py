@@ -106,7 +106,7 @@ def configured(config: FrozenConfigDict, dataset: Dataset) -> TrainedModel:
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
-        network = build(MODELS, config.model, **shape)
+        network = build(MODELS, config.model, architecture=None, **shape)
     return on_device(network, description(config, dataset, network))
 
 
@@ -120,6 +120,10 @@ def trained(run: str, dataset: Dataset) -> TrainedModel:
     if dataset.preprocessing.get("kind") != "columns":
         ours["images decoded by"] = json.loads(json.dumps(dict(dataset.preprocessing)))
         theirs["images decoded by"] = about["preprocessing"]
+    if "tokenizer" in dataset.preprocessing and dataset.preprocessing["tokenizer"] != about["preprocessing"].get(
+        "tokenizer"
+    ):
+        raise BadInput(f"--run: {run} was trained on texts of another tokenizer than that of config.data")
     for what, value in ours.items():
         if json.dumps(value) != json.dumps(theirs[what]):
             raise BadInput(f"--run: {run} was trained on {what} {theirs[what]}; those of config.data are {value}")

@@ -2,7 +2,8 @@
 
 A folder with an array in each .npy file, a row an example, those of train, val and test one after another: `features`
 (N, D), `targets`, `groups`, `splits` (text), `rows`, the example's row in its source, and `checksums`, the CRC-32 of its
-features. `store.json` says how it was made, and which classes and groups there are. It appears whole or not at all. The
+features; and, where the data are evaluated by others than their groups, `members` (N, E), which of those each example is
+in. `store.json` says how it was made, and which classes and groups there are. It appears whole or not at all. The
 features are memory-mapped, so that all runs and processes on a machine share one copy.
 """
 
@@ -26,7 +27,7 @@ from imbalance.memory import check_fits
 from imbalance.methods.tags import tagged
 from imbalance.schema import Name
 
-VERSION = 1
+VERSION = 2  # with evaluation groups
 TABLES = ("targets", "groups", "splits", "rows", "checksums")  # beside the features
 SEED = "{seed}"  # in the name of a folder
 SAMPLED = 64  # rows whose checksums are compared on every opening
@@ -57,7 +58,8 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
 
     def of(rows: slice) -> Split:
         labels = (torch.from_numpy(stored.tables[name][rows]) for name in ("targets", "groups", "rows"))
-        return Split(inputs[rows], *labels, stored.tables["checksums"][rows])
+        members = torch.from_numpy(stored.tables["members"][rows]) if "members" in stored.tables else None
+        return Split(inputs[rows], *labels, stored.tables["checksums"][rows], members=members)
 
     # As of a table with one wide column, so that what is trained on them predicts from other folders of features.
     column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
@@ -66,6 +68,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
     return Dataset(
         *map(of, places),
         *names,
+        evaluation_names=tuple(about["evaluation_groups"]),
         preprocessing={"kind": "columns", "delimiter": ",", "features": encoding},
         notes=(f"features of {in_words(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
     )
@@ -82,8 +85,8 @@ class StoredFeatures:
     """A whole folder of features.
 
     features: (N, D), memory-mapped.
-    tables: (N,) each of `TABLES`.
-    description: what store.json says: `made_of`, `classes`, `groups`, how many `examples` there are of each split.
+    tables: (N,) each of `TABLES`, and `members` (N, E) where there are evaluation groups.
+    description: what store.json says: `made_of`, `classes`, `groups`, `evaluation_groups`, how many `examples` there are of each split.
     """
 
     folder: Path
@@ -106,13 +109,14 @@ def open_features(folder: Path) -> StoredFeatures:
         description = json.loads((folder / "store.json").read_text())
         if description["version"] != VERSION:
             raise BadInput(f"{folder}: of format {description['version']}; this version reads {VERSION}")
-        tables = {name: load_array(folder / f"{name}.npy") for name in TABLES}
+        names = (*TABLES, *(["members"] if description["evaluation_groups"] else []))
+        tables = {name: load_array(folder / f"{name}.npy") for name in names}
         # "c": torch takes no read-only array; what were written would not reach the file.
         found = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise BadInput(damaged(folder, f"{getattr(error, 'strerror', None) or error}")) from None
     rows = sum(description["examples"].values())
-    wrong = [name for name in TABLES if crc(tables[name]) != description["crc"][name]]
+    wrong = [name for name in names if crc(tables[name]) != description["crc"][name]]
     wrong += ["features"] if found.ndim != 2 or len(found) != rows else []
     if wrong:
         raise BadInput(damaged(folder, f"{wrong[0]}.npy is not what store.json says"))
@@ -142,6 +146,8 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
         name: np.concatenate([getattr(split, of).numpy() for split in splits.values()])
         for name, of in (("targets", "targets"), ("groups", "groups"), ("rows", "indices"))
     }
+    if dataset.evaluation_names:
+        joined["members"] = np.concatenate([split.members.numpy() for split in splits.values()])
     examples = {name: len(split) for name, split in splits.items()}
     tables = joined | {"splits": np.repeat(list(examples), list(examples.values())), "checksums": checksums}
     for name, table in tables.items():
@@ -153,8 +159,9 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
         "made_of": made_of,
         "classes": dataset.class_names,
         "groups": dataset.group_names,
+        "evaluation_groups": dataset.evaluation_names,
         "examples": examples,
-        "crc": {name: crc(tables[name]) for name in TABLES},
+        "crc": {name: crc(tables[name]) for name in tables},
     }
     write_whole(partial / "store.json", (json.dumps(description, indent=2) + "\n").encode())
 
