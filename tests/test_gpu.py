@@ -17,7 +17,7 @@ from ml_collections.config_dict import create
 
 from imbalance.config import load
 from imbalance.data.stored import Stored
-from imbalance.errors import Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop
 from imbalance.training.batched import train_at_once
 from imbalance.training.step import draw_epoch, take_step
