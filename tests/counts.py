@@ -203,6 +203,32 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+# Of which four runs, of two seeds and two rates, are trained at once.
+AT_ONCE = ("MLP, cross-entropy", "ConvNet, augmentation")
+
+
+def measure_at_once(name: str, folder: Path) -> dict[str, Any]:
+    """Launches and waits of a step of all runs, and whether a CPU comes to the same, all of them at once there, too."""
+
+    def runs(place: str) -> list[tuple[ConfigDict, Path]]:
+        found = []
+        for seed, rate in ((0, 0.02), (0, 0.05), (1, 0.02), (1, 0.05)):
+            found.append((CASES[name](), folder / place / f"{seed} {rate}"))
+            found[-1][0].update(seed=seed)
+            found[-1][0].optim.lr = rate
+        return found
+
+    summaries = batched.train_at_once(runs("cpu"))
+    with Device() as device:
+        device.patch.setattr(batched, "WRITERS", 1)  # the device is seen by this thread alone
+        parts = counted(device)
+        on_device = batched.train_at_once(runs("standin"))
+    assert [summary["device"] for summary in on_device] == ["standin:0"] * 4
+    calls, launches, waits = parts["take_step"]
+    same = [str(one["metrics"]) == str(other["metrics"]) for one, other in zip(summaries, on_device)]
+    return {"same": all(same), "step": [launches / calls, waits / calls]}
+
+
 def table(found: dict[str, dict[str, Any]]) -> str:
     """In Markdown: launches / waits."""
     lines = ["| | bare step | " + " | ".join(PARTS) + " |", "|---" * (len(PARTS) + 2) + "|"]
@@ -222,9 +248,10 @@ def table_of_losses(found: dict[str, dict[str, int]]) -> str:
 def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         found = {name: measure(name, Path(directory) / name) for name in names or CASES}
+        at_once = {name: measure_at_once(name, Path(directory) / f"{name}, at once") for name in AT_ONCE}
     of_losses = {name: launches_with_losses(case) for name, case in MODELS.items()}
     print(table(found), table_of_losses(of_losses), sep="\n\n", file=sys.stderr)
-    print(json.dumps({"cases": found, "losses": of_losses}))
+    print(json.dumps({"cases": found, "losses": of_losses, "at once": at_once}))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,15 @@ class OnDevice(Tensor):
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
         raise AssertionError(f"{operation}: outside of `with Device()`")
 
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        """What stacked runs do to make their weights views of the stack's."""
+        self.values = other.values
+
     def tolist(self) -> list:
         return self.cpu().tolist()
 

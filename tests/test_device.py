@@ -89,6 +89,14 @@ def test_a_run_on_a_device_is_that_on_a_cpu(counts, case):
     assert counts[case]["same"]
 
 
+@pytest.mark.parametrize(("case", "launches"), [("MLP, cross-entropy", 68), ("ConvNet, augmentation", 162)])
+def test_runs_at_once_on_a_device_are_those_on_a_cpu_and_wait_once_a_step(everything, case, launches):
+    """Four of two seeds, whose step launches about twice what one's does."""
+    found = everything["at once"][case]
+    assert found["same"]
+    assert found["step"][0] <= launches and found["step"][1] == 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_waits_once_and_launches_little_more_than_a_bare_one(counts, case):
     launches, waits = counts[case]["parts"]["take_step"]

@@ -46,7 +46,8 @@ class Stack:
         first = learners[0]
         parameters = [nn.Parameter(self.stacked(each)) for each in zip(*(one.model.parameters() for one in learners))]
         momenta = [self.stacked(each) for each in zip(*map(momenta_of, learners))]
-        rates = parameters[0].new_tensor([one.rate for one in learners]).view(self.shape)
+        like = dict(dtype=parameters[0].dtype, device=parameters[0].device)
+        rates = torch.tensor([one.rate for one in learners], **like).view(self.shape)
         decays = {p: group["weight_decay"] for group in first.optimizer.param_groups for p in group["params"]}
         momentum = first.optimizer.param_groups[0]["momentum"]
         optimizer = StackedSGD(parameters, momenta, [decays[p] for p in first.model.parameters()], momentum)
