@@ -51,7 +51,7 @@ WITHIN_A_TENTH = {
     "ConvNet": ("cross_entropy", "logit_adjusted", "balanced_softmax", "vs", "cdt", "ldam"),
 }
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
