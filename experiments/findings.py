@@ -93,6 +93,10 @@ def scores(folder: Path) -> dict:
     return pairs_report.scores_by_data(pairs.by_method(kept.read(pairs.STUDY, folder), TITLES))
 
 
+def one_rate_table(folder: Path) -> str:
+    return pairs_report.one_rate_table(pairs.by_method(kept.read(pairs.STUDY, folder), TITLES, one_rate=True))
+
+
 def of_pairs(table: Callable[[dict], str]) -> Callable[[Path], str]:
     def made(folder: Path) -> str:
         found = scores(folder)
@@ -113,6 +117,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "pairs-tuning": lambda folder: pairs.tuning_table(kept.read(pairs.STUDY, folder), TITLES),
     "pairs-methods": of_pairs(pairs_report.methods_table),
     "pairs-comparisons": of_pairs(pairs_report.comparisons_table),
+    "pairs-one-rate": one_rate_table,
     "pairs-trend": of_pairs(pairs_report.trend_table),
 }
 

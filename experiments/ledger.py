@@ -12,11 +12,11 @@ import numpy as np
 from . import results as kept
 from .compare import comparison
 from .intervals import mean, paired_difference
+from .pairs_report import LOSSES
 from .results import Row, numbers
 from .tables import markdown
 
 SEEDS = 10
-LOSSES = {"ce": "cross-entropy", "poly": "poly"}
 
 
 def score(row: Row, split: str, metric: str) -> float:

@@ -10,6 +10,7 @@ training set and looked at every ten epochs; test has 1,000 of each class.
 
 Rates come first: for each of the six, the best of four on val, over four pairs at two seeds that are not used again,
 among those rates at which three runs of four come to predict all of their training set rightly: what the claim is about.
+Then each loss under weights at the rate that it has without them, so that weights are all that differs.
 
 Runs that results/pairs.csv.gz has are not run again; those that finish are added to it.
 """
@@ -26,13 +27,12 @@ from imbalance.data.fashion import CLASSES as FASHION
 from imbalance.errors import BadInput
 
 from . import results as kept
-from .pairs_report import EXPONENTS, METHODS, TITLES, Method, label, report
+from .pairs_report import EXPONENTS, LOSSES, METHODS, TITLES, Method, label, one_rate_table, report
 from .results import Row, numbers
 from .runs import Run, configured, not_of_seeds, run_batches
 from .tables import Raw, markdown
 
 STUDY = "pairs"
-LOSSES = ("ce", "poly")
 CLASSES = {"fashion": FASHION, "cifar": CIFAR10}
 RATES = {"fashion": (0.001, 0.003, 0.01, 0.03), "cifar": (0.0003, 0.001, 0.003, 0.01)}
 TUNED_ON = {
@@ -102,6 +102,17 @@ def all_pairs(where: Place, data: str, seeds: int) -> None:
     ))  # fmt: skip
 
 
+def at_one_rate(where: Place, data: str, seeds: int) -> None:
+    """Each loss under weights at the rate that it has without, so that weights are all that differs."""
+    rows = kept.read(STUDY, where.folder)
+    rates = {loss: rate_of(rows, data, (loss, 0.0)) for loss in LOSSES}
+    train(where, (
+        [point(where, data, (loss, exponent), pair, rates[loss], seed)
+         for seed in range(seeds) for exponent in EXPONENTS]
+        for loss in LOSSES for pair in itertools.combinations(CLASSES[data], 2)
+    ))  # fmt: skip
+
+
 def rows_of(rows: Iterable[Row], data: str, method: Method) -> list[Row]:
     """Those of a method: tuning and all."""
     loss, exponent = method
@@ -133,11 +144,13 @@ def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
     return max(interpolating, key=lambda rate: interpolating[rate], default=None)
 
 
-def by_method(rows: Sequence[Row], data_sets: Iterable[str]) -> dict[str, dict[Method, list[Row]]]:
-    """The rows of every method at its rate, without the tuning runs."""
+def by_method(
+    rows: Sequence[Row], data_sets: Iterable[str], one_rate: bool = False
+) -> dict[str, dict[Method, list[Row]]]:
+    """The rows of every method at its rate, without the tuning runs; with `one_rate`, at that of its loss without weights."""
 
     def of(data: str, method: Method) -> list[Row]:
-        rate = rate_of(rows, data, method)
+        rate = rate_of(rows, data, (method[0], 0.0) if one_rate else method)
         mine = rows_of(rows, data, method)
         return [row for row in mine if float(row["lr"]) == rate and int(row["seed"]) not in TUNING_SEEDS]
 
@@ -176,6 +189,9 @@ def pairs(
         tune(where, name)
     for name in data_sets if train else ():
         all_pairs(where, name, seeds)
+    for name in data_sets if train else ():
+        at_one_rate(where, name, seeds)
     rows = kept.read(STUDY, where.folder)
     print(tuning_table(rows, data_sets))
     report(by_method(rows, data_sets), results)
+    print(f"\n{one_rate_table(by_method(rows, data_sets, one_rate=True))}")

@@ -21,7 +21,8 @@ from .tables import markdown
 
 Method = tuple[str, float]  # the loss and the exponent of the weights
 EXPONENTS = (0.0, 1.0, 1.5)
-METHODS: tuple[Method, ...] = tuple(itertools.product(("ce", "poly"), EXPONENTS))
+LOSSES = {"ce": "cross-entropy", "poly": "poly"}
+METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
 COLUMNS = {"last epoch": "test balanced", "early-stopped": "best balanced: test balanced"}
 TITLES = {"fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 CHANCE = 0.5
@@ -38,7 +39,7 @@ class Scores(NamedTuple):
 
 def label(method: Method) -> str:
     loss, exponent = method
-    return ("cross-entropy" if loss == "ce" else "poly") + (f", IW^{exponent:g}" if exponent else ", no weights")
+    return LOSSES[loss] + (f", IW^{exponent:g}" if exponent else ", no weights")
 
 
 def scores_of(by_method: Mapping[Method, list[Row]]) -> tuple[list[str], dict[Method, Scores]]:
@@ -122,7 +123,7 @@ def compared(scores: np.ndarray, others: np.ndarray) -> Comparison:
 # What the claim is about: the loss under the same weights, and the weights under the same loss.
 QUESTIONS: tuple[tuple[Method, Method], ...] = (
     *((("poly", e), ("ce", e)) for e in EXPONENTS),
-    *(((loss, e), (loss, 0.0)) for loss in ("ce", "poly") for e in EXPONENTS[1:]),
+    *(((loss, e), (loss, 0.0)) for loss in LOSSES for e in EXPONENTS[1:]),
 )
 
 
@@ -139,6 +140,31 @@ def comparisons_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:
             str(result.ahead), str(result.behind), str(result.pairs),
         ])  # fmt: skip
     return markdown(heads, table)
+
+
+def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
+    """What weights are worth where a loss has one rate with and without them, on the pairs that have all of its runs.
+
+    Args:
+        by_data: the rows of every method at the rate of its loss without weights.
+    """
+    heads = [
+        "data", "loss", "rate", "weights", "of training after interpolation, without and with",
+        *(f"weights over none, {name}, points (pairs ahead, behind, of)" for name in COLUMNS),
+    ]  # fmt: skip
+    table = []
+    for data, loss in itertools.product(by_data, LOSSES):
+        pairs, found = scores_of({method: rows for method, rows in by_data[data].items() if method[0] == loss})
+        plain = found[loss, 0.0]
+        for exponent in EXPONENTS[1:] if pairs else ():
+            weighted = found[loss, exponent]
+            results = [compared(weighted.test[name], plain.test[name]) for name in COLUMNS]
+            table.append([
+                TITLES[data], LOSSES[loss], f"{plain.rate:g}", f"IW^{exponent:g}",
+                f"{plain.after.mean():.0%}, {weighted.after.mean():.0%}",
+                *(f"{r.difference.percent()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results),
+            ])  # fmt: skip
+    return markdown(heads, table) if table else "No pair has finished yet.\n"
 
 
 def trend_table(found: Mapping[str, Mapping[Method, Scores]]) -> str:

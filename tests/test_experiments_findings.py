@@ -170,6 +170,24 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
     assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (3)" in lines[1]
 
 
+def test_weights_are_judged_at_the_rate_that_a_loss_has_without_them():
+    rng, rows = np.random.default_rng(1), made_up(np.random.default_rng(0))
+    for r in rows:  # without weights the best rate is another one
+        if r["name"] == "fashion_pair_ce" and r["exponent"] == "0" and r["lr"] == "0.001":
+            r["interpolation epoch"] = "90"
+    tests = {(exponent, pair, seed): round(0.7 + exponent / 10 + rng.uniform(0, 0.02), 3)
+             for exponent in pairs_report.EXPONENTS for pair in ("a+b", "a+c") for seed in range(3)}  # fmt: skip
+    rows += [row(("ce", exponent), pair, seed, 0.001, test) for (exponent, pair, seed), test in tests.items()]
+    rows.append(row(("ce", 1.5), "a+d", 0, 0.001, 0.1))  # a pair that has not all of its runs
+    table = pairs_report.one_rate_table(pairs.by_method(rows, ["fashion"], one_rate=True))
+    first, second = [line for line in table.splitlines() if "| cross-entropy |" in line]
+    assert first.startswith("| Fashion-MNIST | cross-entropy | 0.001 | IW^1 | 51%, 51% |") and "IW^1.5" in second
+    gained = [[tests[1.5, pair, seed] - tests[0.0, pair, seed] for seed in range(3)] for pair in ("a+b", "a+c")]
+    ahead = sum(t.pvalue < 0.05 and t.statistic > 0 for t in (stats.ttest_1samp(of_pair, 0) for of_pair in gained))
+    assert second.count(f"({ahead}, 0, 2)") == 2 and ahead == 2
+    assert "| poly | 0.003 |" in table  # whose rate is the same without weights
+
+
 def test_configs_are_compared_as_the_command_does_it(tmp_path):
     def row(name, seed, of_groups, overrides="default", status="done"):
         return {"name": name, "overrides": overrides, "seed": str(seed), "data": "", "status": status, "groups": "a|b|c",

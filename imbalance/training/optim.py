@@ -192,7 +192,7 @@ def sgd_apart(
     """`sgd` at the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
 
     Args:
-        head_factor: 10 is usual for a pretrained network (Girshick et al., CVPR 2014; Long et al., ICML 2015); at 1 it is
+        head_factor: 10 is usual for a pretrained network (Long et al., "Deep Adaptation Networks", ICML 2015); at 1 it is
             `sgd`.
     """
     return sgd_of(by_part(parameters, head_parameters, head_factor, weight_decay, decayed), lr, momentum)
