@@ -9,10 +9,9 @@ from the first config. A diverged run is counted, and left out of the means.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from imbalance.config import tables
+from imbalance.config import config_file, origin, tables
 from imbalance.errors import BadInput
 from imbalance.judge.metrics import OF_A_CLASS, OF_A_GROUP, OF_TRAINING_GROUPS, RANKINGS, SUMMARIES
 from imbalance.judge.scores import SCORE_SUMMARIES
@@ -50,7 +49,13 @@ def compare(
     split, _, name = metric_name.partition("/")
     groups = evaluated_over((summary.get("metrics") or {} for summary in summaries), split) if name in OF_GROUPS else ""
     what = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
-    print(comparison({Path(path).stem: values for path, values in found.items()}, metric_name, what), end="")
+    print(comparison({called(path): values for path, values in found.items()}, metric_name, what), end="")
+
+
+def called(config: str) -> str:
+    """The name of a config, and the overrides of the run whose config.json it is."""
+    name, overrides = origin(config_file(config))
+    return "/".join((name, *overrides))
 
 
 def comparison(found: Mapping[str, Mapping[int, float]], metric_name: str, what: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -105,10 +106,20 @@ def several(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) -> Ca
     return read
 
 
+def configs(text: str) -> list[str]:
+    """Names and files with commas between them. A file's path can have commas too, as that of a run directory has."""
+    parts, found = text.split(","), []
+    while parts:
+        of_one = next((n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_file()), 1)
+        found.append(",".join(parts[:of_one]).strip())
+        del parts[:of_one]
+    if "" in found:
+        raise argparse.ArgumentTypeError(f"{text!r} given; names with commas between them are needed")
+    return found
+
+
 CONFIG = flag("--config", "a file, or the name of one in configs/", required=True, metavar="CONFIG")
-CONFIGS = flag(
-    "--config", "files, or names in configs/, with commas", required=True, type=several(), metavar="CONFIG,…"
-)
+CONFIGS = flag("--config", "files, or names in configs/, with commas", required=True, type=configs, metavar="CONFIG,…")
 SEEDS = flag("--seeds", "seeds 0 to this, exclusive", type=count, default=5, metavar="N")
 WORK_DIR = flag("--work_dir", "where the run directories are", default="runs", metavar="FOLDER")
 FOLDER = flag("--folder", "the folder to write to", default="report", metavar="FOLDER")
@@ -238,7 +249,7 @@ COMMANDS = {
         "Evaluate the epochs that other selection rules would have chosen.",
         "imbalance.experiments.selection:select",
         (flag("--config", "files, or names in configs/, with commas, to be trained where they are not; by default all runs under "
-              "--work_dir that kept their logits", type=several(), default=[], metavar="CONFIG,…"),
+              "--work_dir that kept their logits", type=configs, default=[], metavar="CONFIG,…"),
          flag("--share", "of val whose groups the rule for few labels reads", type=share, default=0.1, metavar="SHARE"),
          SEEDS, *TRAINS),
         overrides=True,

@@ -42,3 +42,17 @@ def test_metrics_that_only_some_methods_have_can_be_compared():
         check_metric(name)
     with pytest.raises(BadInput, match="^--metric: 'test/flip_rates' given"):
         check_metric("test/flip_rates")
+
+
+def test_the_config_of_a_run_is_compared_under_its_name_and_overrides(configs, tmp_path, capsys):
+    """Two of one name, and a path with commas, as run directories have them."""
+    overrides = [f"--config.work_dir={tmp_path / 'runs'}", "--config.loss.name=focal", "--config.loss.gamma=1.0"]
+    assert call(["train", f"--config={configs[0]}", overrides[0]]) == 0
+    assert call(["train", f"--config={configs[0]}", *overrides]) == 0
+    capsys.readouterr()
+    plain, focal = sorted(tmp_path.glob("runs/*/*/seed=0/config.json"))
+    assert "," in str(focal)
+    assert call(["compare", f"--config={plain},{focal},{configs[1]}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]) == 0  # fmt: skip
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("| digits_")]
+    assert rows == ["| digits_ce_short", "| digits_ce_short/loss.gamma=1.0,loss.name=focal", "| digits_poly_short"]
+    assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 6

@@ -58,6 +58,9 @@ def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(conf
     few = replace(dataset, val=val.subset(val.targets.new_tensor(rows)))
     found = hollow.of_data(config, few)
     assert found == ["val/worst_group_accuracy reads 1 group of fewer than 10 val examples: odd red 1"]
+    rows = val.targets.new_tensor(rows[-1:] + (val.groups == 0).nonzero().flatten()[:3].tolist())
+    found = hollow.of_data(config, replace(dataset, val=val.subset(rows)))
+    assert found[-1] == "val/worst_group_accuracy reads 2 groups of fewer than 10 val examples: even red 3, odd red 1"
     config.score = config.callbacks.monitor = "val/accuracy"
     assert not hollow.of_data(config, few)
 

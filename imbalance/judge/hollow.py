@@ -20,17 +20,17 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
     by_group = [name for name in read if ("group" in name or name == "adjusted_accuracy") and name not in by_inferred]
     by_class = [name for name in read if name not in (*by_group, *by_inferred, "accuracy", "mcc")]
     found, seen = remarks(dataset), dataset.seen
-    for kind, names, counts, metrics in (
-        ("group", evaluated.judged, evaluated.judged_counts(evaluated.val), by_group),
-        ("inferred group", seen.group_names, seen.group_counts(seen.val), by_inferred),
-        ("class", evaluated.class_names, evaluated.class_counts(evaluated.val), by_class),
+    for kind, kinds, names, counts, metrics in (
+        ("group", "groups", evaluated.judged, evaluated.judged_counts(evaluated.val), by_group),
+        ("inferred group", "inferred groups", seen.group_names, seen.group_counts(seen.val), by_inferred),
+        ("class", "classes", evaluated.class_names, evaluated.class_counts(evaluated.val), by_class),
     ):
         few = [(name, n) for name, n in zip(names, counts.tolist(), strict=True) if 0 < n < FEW]
         if metrics and few:
             said = ", ".join(f"{name} {n}" for name, n in few[:5]) + (
                 f" and {len(few) - 5} more" if len(few) > 5 else ""
             )
-            found.append(f"val/{metrics[0]} reads {len(few)} {kind} of fewer than {FEW} val examples: {said}")
+            found.append(f"val/{metrics[0]} reads {len(few)} {kind if len(few) == 1 else kinds} of fewer than {FEW} val examples: {said}")
     return found
 
 
