@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -110,7 +109,7 @@ def configs(text: str) -> list[str]:
     """Names and files with commas between them. A file's path can have commas too, as that of a run directory has."""
     parts, found = text.split(","), []
     while parts:
-        of_one = next((n for n in range(len(parts), 1, -1) if Path(",".join(parts[:n])).is_file()), 1)
+        of_one = next((n for n in range(len(parts), 1, -1) if os.path.isfile(",".join(parts[:n]))), 1)
         found.append(",".join(parts[:of_one]).strip())
         del parts[:of_one]
     if "" in found:
