@@ -109,9 +109,10 @@ def configs(text: str) -> list[str]:
     """Names and files with commas between them. A file's path can have commas too, as that of a run directory has."""
     parts, found = text.split(","), []
     while parts:
-        of_one = next((n for n in range(len(parts), 1, -1) if os.path.isfile(",".join(parts[:n]))), 1)
-        found.append(",".join(parts[:of_one]).strip())
-        del parts[:of_one]
+        joined = (",".join(parts[:n]) for n in range(len(parts), 1, -1))
+        path = next((path for path in joined if os.path.isfile(path)), parts[0])  # noqa: PTH113 (no OSError of long ones)
+        found.append(path.strip())
+        del parts[: path.count(",") + 1]
     if "" in found:
         raise argparse.ArgumentTypeError(f"{text!r} given; names with commas between them are needed")
     return found

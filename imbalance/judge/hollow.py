@@ -30,7 +30,9 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
             said = ", ".join(f"{name} {n}" for name, n in few[:5]) + (
                 f" and {len(few) - 5} more" if len(few) > 5 else ""
             )
-            found.append(f"val/{metrics[0]} reads {len(few)} {kind if len(few) == 1 else kinds} of fewer than {FEW} val examples: {said}")
+            found.append(
+                f"val/{metrics[0]} reads {len(few)} {kind if len(few) == 1 else kinds} of fewer than {FEW} val examples: {said}"
+            )
     return found
 
 
