@@ -6,6 +6,7 @@ measured. A second table has a step's launches with each loss.
 """
 
 import json
+import os
 import sys
 import tempfile
 from collections import defaultdict
@@ -256,3 +257,8 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Torch ends its threads for a device as the process ends, where one that is still at work there aborts it now and then
+    # ("terminate called without an active exception"), with everything said.
+    os._exit(0)
