@@ -94,6 +94,7 @@ def scores(folder: Path) -> dict:
 
 
 def one_rate_table(folder: Path) -> str:
+    """That of the pairs, from the rows at the rates of no weights."""
     return pairs_report.one_rate_table(pairs.by_method(kept.read(pairs.STUDY, folder), TITLES, one_rate=True))
 
 

@@ -215,13 +215,13 @@ def forward(
     ]
     random, buffers = random_state(), [buffer.clone() for buffer in learner.model.buffers()]
     with torch.no_grad():
-        of_pieces = [copied(objective.terms(learner.model, learner.loss, epoch.batch(piece))) for piece in pieces]
+        of_pieces = [cloned(objective.terms(learner.model, learner.loss, epoch.batch(piece))) for piece in pieces]
     terms = {name: torch.cat([of_piece[name] for of_piece in of_pieces]) for name in of_pieces[0]}
     leaves = {name: column.requires_grad_() for name, column in shared(learner, terms).items()}
 
     def backward(value: Tensor) -> None:
         found = torch.autograd.grad(value * world, leaves.values(), allow_unused=True)
-        coefficients = copied({name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None})
+        coefficients = cloned({name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None})
         # The second pass starts from where the first did: the same dropout, running means moved once.
         set_random_state(random)
         with torch.no_grad():
@@ -237,7 +237,7 @@ def forward(
     return terms, backward
 
 
-def copied(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of a part, which a CUDA graph writes to where it writes those of the next part."""
     return {name: column.clone() for name, column in columns.items()}
 
