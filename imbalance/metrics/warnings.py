@@ -5,8 +5,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imbalance.config.schema import entry
 from imbalance.data import Dataset
 from imbalance.data.population import remarks
+from imbalance.methods.objectives.registry import OBJECTIVES
 
 FEW = 10  # val examples, under which one of them moves an accuracy by ten points
 
@@ -33,6 +35,13 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
             found.append(
                 f"val/{metrics[0]} reads {len(few)} {kind if len(few) == 1 else kinds} of fewer than {FEW} val examples: {said}"
             )
+    views = getattr(entry(OBJECTIVES, config.objective.name), "views", 1)
+    if views > 1 and not dataset.augmentations:
+        found.append(
+            f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set "
+            "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
+            "config.data.augment"
+        )
     return found
 
 
