@@ -292,6 +292,7 @@ METHODS = {
     "irm": dict(objective=dict(name="irm", environments="group", penalty=2.0, warmup_steps=4)),
     "coral": dict(objective=dict(name="coral", environments="group", penalty=2.0)),
     "lff": dict(objective=dict(name="lff", amplification=0.7, decay=0.5)),
+    "supcon": dict(objective=dict(name="supcon", penalty=1.0, temperature=0.2, width=4, detached=False)),
     "dfr": dict(head=dict(name="dfr", inverse_penalties=(0.3, 1.0), fits=2)),
     "transformer": dict(model=dict(name="transformer", width=8, depth=2, heads=2, dropout=0.0)),
 }

@@ -18,6 +18,7 @@ EXAMPLES = {
     "coral": dict(environments="group", penalty=2.0),
     "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
     "lff": dict(amplification=0.7, decay=0.3),
+    "supcon": dict(penalty=2.0, temperature=0.2, width=2, detached=False),
     "xrm": dict(),
 }
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
@@ -31,6 +32,10 @@ COLUMNS = {
     "losses": LOSSES,
     "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
+    "projections": torch.tensor(
+        [[[0.6, 0.8], [0.8, 0.6]], [[-1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.8, -0.6], [-0.6, 0.8]]],
+        dtype=torch.float64,
+    ),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
     "of_labels": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),

@@ -78,6 +78,7 @@ EXAMPLES = {
     ("objective", "coral"): (dict(environments="group", penalty=2.0), {}),
     ("objective", "mmd"): (dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), {}),
     ("objective", "lff"): (dict(amplification=0.7, decay=0.5), {}),
+    ("objective", "supcon"): (dict(penalty=2.0, temperature=0.2, width=5, detached=False), {}),
     ("objective", "xrm"): (dict(), {}),
     ("head", "none"): (dict(), {}),
     ("head", "logit_adjusted"): (dict(tau=1.0), {}),
@@ -151,6 +152,7 @@ OTHERS = {
     "first_epochs": lambda epochs: 20,
     "warmup_steps": lambda steps: 0,
     "metric": lambda metric: "worst_group_accuracy",
+    "detached": lambda detached: not detached,
 }
 # Two classes have one threshold, which the first round finds: tests/methods/test_heads.py has three.
 IDLE = {("head", "thresholds", "rounds")}

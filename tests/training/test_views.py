@@ -129,4 +129,5 @@ def test_stacked_runs_see_the_views_that_each_would_alone(config, tmp_path):
         assert stacked[i]["together"] == 4
         loop.train(one, tmp_path / f"alone {i}")
         alone = json.loads((tmp_path / f"alone {i}" / "summary.json").read_text())
-        assert stacked[i]["metrics"] == pytest.approx(alone["metrics"], rel=1e-8)
+        ours, theirs = ({k: v for k, v in one["metrics"].items() if v is not None} for one in (stacked[i], alone))
+        assert ours == pytest.approx(theirs, rel=1e-8)

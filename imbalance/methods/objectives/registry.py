@@ -13,6 +13,7 @@ from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
+from imbalance.methods.objectives.supcon import SupervisedContrastive
 
 OBJECTIVES = {
     "average": Average,
@@ -24,5 +25,6 @@ OBJECTIVES = {
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
+    "supcon": SupervisedContrastive,
     "xrm": CrossRisk,
 }
