@@ -22,6 +22,7 @@ EXTRAS = {
             "furo>=2025.7",
             "sphinx-gallery>=0.19",
             "sphinx-copybutton>=0.5",
+            "latex2mathml>=3.77",
             "codespell>=2.4",
         )
     ],
