@@ -146,7 +146,7 @@ def row(key: str, annotation: Any, meaning: str) -> str:
 
 def an_entry(argument: str, page: Path) -> str:
     path, _, name = argument.rpartition(".")
-    return f"It acts on {SECTIONS[path]} (`config.{path}`).\n\n{call_and_keys(path, name)}"
+    return f"Section `config.{path}`, {SECTIONS[path]}:\n\n{call_and_keys(path, name)}"
 
 
 @functools.cache

@@ -98,7 +98,13 @@ def test_every_method_has_a_page():
     assert page_by_entry.keys() == entries
 
 
-PARTS = ("<!-- generated: facts -->", "## When it fails", "## What it computes, and its config", "## What it reached", "## In a loop of your own")  # fmt: skip
+PARTS = (
+    "<!-- generated: facts -->",
+    "## When it fails",
+    "## Formula and config",
+    "## Measured results",
+    "## In your own training loop",
+)
 
 
 @pytest.mark.parametrize(
