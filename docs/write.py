@@ -141,7 +141,8 @@ def literal(value: Any) -> str:
 
 
 def row(key: str, annotation: Any, meaning: str) -> str:
-    return f"| `{key}` | {escaped(in_words(annotation))} | {escaped(meaning)} |"
+    values = re.sub(r"'([^']*)'", r'`"\1"`', in_words(annotation))
+    return f"| `{key}` | {escaped(values)} | {escaped(meaning)} |"
 
 
 def an_entry(argument: str, page: Path) -> str:
@@ -209,7 +210,7 @@ def numbers(argument: str, page: Path) -> str:
             body = itertools.takewhile(lambda line: line.startswith("|"), lines[at + 1 :])
             rows = [line for line in body if cells(line)[0] in names_in(argument)]
             if len({cells(row)[0] for row in rows}) > 1:
-                tables.append(f"`{command}`\n\n{table(lines[at - 1], rows)}\n")
+                tables.append(f"```sh\n{command}\n```\n\n{table(lines[at - 1], rows)}\n")
     return "".join(tables) and "".join(tables) + "[Results](../results.md) has the whole tables.\n"
 
 
