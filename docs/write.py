@@ -323,12 +323,16 @@ def rewritten(page: Path) -> str:
     """Return the text of a page with every generated part as it should be."""
     text = page.read_text(encoding="utf-8")
     if len(BEGIN.findall(text)) != len(PART.findall(text)):
-        raise SystemExit(f"{page}: a '<!-- generated: … -->' has no '<!-- end -->' after it; add it")
+        raise SystemExit(
+            f"{page.relative_to(HERE.parent)}: a '<!-- generated: … -->' has no '<!-- end -->' after it; add it"
+        )
 
     def part(match: re.Match) -> str:
         made = KINDS[match[1]](match[2], page).strip()
         if not made:
-            raise SystemExit(f"{page}: nothing is found for '{match[1]} {match[2]}'; mend the name, or remove the part")
+            raise SystemExit(
+                f"{page.relative_to(HERE.parent)}: nothing is found for '{match[1]} {match[2]}'; mend the name, or remove the part"
+            )
         return f"<!-- generated: {f'{match[1]} {match[2]}'.strip()} -->\n\n{made}\n\n<!-- end -->"
 
     return PART.sub(part, text)
