@@ -13,7 +13,8 @@ A part stands between two comments, which no reader sees: `<!-- generated: KIND 
     commands                 every command of the command line
     config                   every key of a config
     docstring module:name    a docstring
-    api module[:name]        the public names of a module, or one name of it, with their docstrings
+    api module: name, name   these functions and classes of a module with their docstrings; all without names
+    calls loss               the functions and classes that a section of a config can name, with a line each
 """
 
 import argparse
@@ -23,7 +24,6 @@ import functools
 import importlib
 import inspect
 import itertools
-import pkgutil
 import re
 import sys
 import textwrap
@@ -34,10 +34,13 @@ from typing import Any, get_type_hints
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from imbalance import cli, config  # noqa: E402
-from imbalance.commands import COMMANDS  # noqa: E402
+from imbalance.cli import main as cli  # noqa: E402
+from imbalance.cli.commands import COMMANDS  # noqa: E402
+from imbalance.config import experiment  # noqa: E402
+from imbalance.config.load import CONFIGS, load  # noqa: E402
+from imbalance.config.registries import registries  # noqa: E402
+from imbalance.config.schema import entry, fields, in_words  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402
-from imbalance.schema import entry, fields, in_words  # noqa: E402
 
 SECTIONS = {
     "data": "the data set and its splits",
@@ -80,7 +83,8 @@ def markdown(docstring: str) -> str:
     """Turn a docstring into Markdown: paragraphs, indented code, and a list for each of `Args`, `Returns` and `Raises`."""
     head, *sections = re.split(r"^(Args|Raises|Returns):\n", inspect.cleandoc(docstring), flags=re.M)
     parts = []
-    for block in re.findall(r"(?:^ {4}.*\n?|^\n)+|(?:^(?! {4}).+\n?)+", head.strip("\n"), re.M):
+    for block in re.findall(r"(?:^ {4}.*\n?|^\n)+|(?:^(?! {4}).+\n?)+", head, re.M):
+        block = block.strip("\n")
         if block.startswith("    "):
             code = textwrap.dedent(block).strip()
             parts.append(f"```{'sh' if re.match('imbalance |pip |python ', code) else 'text'}\n{code}\n```")
@@ -110,17 +114,17 @@ def table(heads: str, rows: list[str]) -> str:
 def examples() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     """Find the first config that uses each entry: its name, and the section."""
     sections_by_entry: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    for file in sorted(config.CONFIGS.rglob("*.py")):
-        sections = config.load(file).to_dict()
+    for file in sorted(CONFIGS.rglob("*.py")):
+        sections = load(file).to_dict()
         sections["optim.schedule"] = sections["optim"].pop("schedule")
-        for path in config.tables():
+        for path in registries():
             sections_by_entry.setdefault((path, sections[path]["name"]), (file.stem, sections[path]))
     return sections_by_entry
 
 
 def call_and_keys(path: str, name: str) -> str:
     """Show how a config names an entry, and the meaning of each of its keys."""
-    function = entry(config.tables()[path], name)
+    function = entry(registries()[path], name)
     file, section = examples().get((path, name), ("", {}))
     pairs = [f"{key}={literal(section[key]) if file else '...'}" for key in fields(function)]
     call = f"config.{path} = create({', '.join([f'name={literal(name)}', *pairs])})"
@@ -165,10 +169,14 @@ def typed(section: Any) -> str:
 
 
 def the_config(argument: str, page: Path) -> str:
-    parts = ["## Top level\n", typed(config.Experiment)]
-    for name, section in (("trainer", config.Trainer), ("callbacks", config.Callbacks), ("logger", config.Logger)):
+    parts = ["## Top level\n", typed(experiment.Experiment)]
+    for name, section in (
+        ("trainer", experiment.Trainer),
+        ("callbacks", experiment.Callbacks),
+        ("logger", experiment.Logger),
+    ):
         parts += [f"## {name}\n", markdown(section.__doc__), typed(section)]
-    for path, entries in config.tables().items():
+    for path, entries in registries().items():
         parts += [f"## {path}\n", f"{SECTIONS[path].capitalize()}.\n"]
         docstrings = {
             name: docstring_of(entry(entries, name)) for name in entries if path != "model" or name not in COSINE
@@ -265,17 +273,20 @@ def docstring(argument: str, page: Path) -> str:
 
 
 def api(argument: str, page: Path) -> str:
-    module, _, name = argument.partition(":")
-    root = importlib.import_module(module)
-    modules = [root, *(importlib.import_module(f"{module}.{found.name}") for found in pkgutil.iter_modules(getattr(root, "__path__", ())))]  # fmt: skip
-    parts = []
-    for one in modules:
-        for key, thing in vars(one).items():
-            if not (inspect.isclass(thing) or inspect.isfunction(thing)) or key.startswith("_") or not thing.__doc__:
-                continue
-            if key == name or (not name and thing.__module__ == one.__name__):
-                parts.append(described(thing, f"{one.__name__}.{key}"))
-    return "\n".join(parts)
+    module, _, names = argument.partition(": ")
+    things = vars(importlib.import_module(module))
+    public = [name for name, thing in things.items() if getattr(thing, "__module__", "") == module and name[0] != "_"]
+    return "\n".join(described(things[name], f"{module}.{name}") for name in (names.split(", ") if names else public))
+
+
+def calls(argument: str, page: Path) -> str:
+    rows = []
+    for name, thing in registries()[argument].items():
+        thing = inspect.unwrap(thing)
+        summary = " ".join(docstring_of(thing).partition("\n\n")[0].split())
+        call = " ".join(signature(thing, f"{thing.__module__}.{thing.__name__}").split())
+        rows.append(f"| `{name}` | `{call.replace('|', 'or')}` | {escaped(summary)} |")
+    return table("| name in a config | call | meaning |", rows)
 
 
 def described(thing: Any, path: str) -> str:
@@ -314,6 +325,7 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "config": the_config,
     "docstring": docstring,
     "api": api,
+    "calls": calls,
 }
 BEGIN = re.compile(r"^<!-- generated: (\w+) ?(.*) -->\n", re.M)
 PART = re.compile(BEGIN.pattern + r"(?:(?!<!-- generated:)(?:.*\n))*?<!-- end -->$", re.M)

@@ -10,11 +10,11 @@ the others were tuned on, at seed 0, their configs say.
 
 from pathlib import Path
 
-from imbalance.config import config_file, load
-
-from .intervals import mean
-from .runs import Summary, configured, evaluations_of, metric, run_all
-from .tables import markdown
+from imbalance.config.load import config_file, load
+from imbalance.metrics.intervals import mean
+from imbalance.report.saved_runs import Summary, evaluations_of, metric
+from imbalance.report.tables import markdown
+from imbalance.sweep.runs import configured, run_all
 
 SEEDS, TUNING_SEEDS = range(10), range(100, 103)
 LEARNING_RATES = (0.01, 0.03, 0.1)

@@ -6,7 +6,7 @@ cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --no-trai
     imbalance reproduce figure3 --data=cifar --seeds=10
 """
 
-from .paper_rows import compare, last
+from imbalance.experiments.paper_rows import compare, last
 
 ROWS = {
     "cifar": {

@@ -6,7 +6,7 @@ unfinished runs too.
     imbalance reproduce figure5 --data=cifar --seeds=10
 """
 
-from .paper_rows import compare, last
+from imbalance.experiments.paper_rows import compare, last
 
 ROWS = {
     "cifar": {

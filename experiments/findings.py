@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pairs, pairs_report
-from . import results as kept
-from .figures import published
-from .intervals import mean
-from .ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
-from .pairs_report import TITLES
-from .results import numbers
-from .tables import markdown
+from imbalance.experiments import pairs, pairs_report
+from imbalance.experiments.ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
+from imbalance.experiments.pairs_report import TITLES
+from imbalance.experiments.published import published
+from imbalance.metrics.intervals import mean
+from imbalance.report import keep as kept
+from imbalance.report.keep import numbers
+from imbalance.report.tables import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 COLORED_DIGITS = tuple(
