@@ -162,10 +162,11 @@ def method_pages() -> dict[str, str]:
 
 
 def typed(section: Any) -> str:
-    """List the keys of a class of settings, with the comments beside them as their meaning."""
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(section), re.M))
-    hints = get_type_hints(section, include_extras=True)
-    return table("| key | value | meaning |", [row(key, hint, comments.get(key, "")) for key, hint in hints.items()])
+    """List the keys of a class of settings."""
+    meanings = arguments_in(docstring_of(section))
+    about = markdown(docstring_of(section).partition("\nArgs:")[0])
+    rows = [row(key, hint, meanings.get(key, "")) for key, hint in get_type_hints(section, include_extras=True).items()]
+    return f"{about}\n{table('| key | value | meaning |', rows)}"
 
 
 def the_config(argument: str, page: Path) -> str:
@@ -175,7 +176,7 @@ def the_config(argument: str, page: Path) -> str:
         ("callbacks", experiment.Callbacks),
         ("logger", experiment.Logger),
     ):
-        parts += [f"## {name}\n", markdown(section.__doc__), typed(section)]
+        parts += [f"## {name}\n", typed(section)]
     for path, entries in registries().items():
         parts += [f"## {path}\n", f"{SECTIONS[path].capitalize()}.\n"]
         docstrings = {

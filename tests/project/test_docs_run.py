@@ -17,7 +17,7 @@ import pytest
 from data_files import save_image
 from pages import FENCE, ROOT, blocks
 
-import imbalance.config.experiment
+import imbalance.config.load
 from imbalance.cli.main import call
 from imbalance.sweep import runs
 from imbalance.sweep import workers as launch
@@ -164,7 +164,7 @@ def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
     of_the_reader(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(imbalance.config.experiment, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(imbalance.config.load, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
         monkeypatch.setattr(module, "workers", InThisProcess)
     monkeypatch.setenv("WANDB_MODE", "disabled")
