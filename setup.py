@@ -4,7 +4,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "utils" / "package.py").read_text(encoding="utf-8"))[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "utils" / "package.py").read_text(encoding="utf-8"))[
+    1
+]
 
 EXTRAS = {
     "sweep": ["optuna>=4", "submitit>=1.5", "rich>=13"],  # hyperparameter search; Slurm; progress on a terminal

@@ -97,7 +97,7 @@ def markdown(docstring: str) -> str:
             lines = [
                 f"- `{'`, `'.join(names.split(', '))}`: {escaped(' '.join(text.split()))}" for names, text in items
             ]
-            parts.append(f"{title}:\n\n" + "\n".join(lines))
+            parts.append(f"{'Arguments' if title == 'Args' else title}:\n\n" + "\n".join(lines))
         else:
             parts.append(f"{title}: {escaped(' '.join(body.split()))}")
     return "\n\n".join(parts) + "\n"

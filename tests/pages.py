@@ -13,10 +13,10 @@ FENCE = re.compile(r"^( *)(```+)(\S*)\n(.*?)^\1\2$", re.M | re.S)
 
 
 def page(name: str) -> str:
-    """Of docs/."""
+    """Read a page of docs/."""
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """What stands between ``` and ```, of a language."""
+    """Return the fenced blocks of a language."""
     return [found[4] for found in FENCE.finditer(text) if found[3] == language]

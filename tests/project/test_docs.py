@@ -32,7 +32,7 @@ LOOP = re.compile(r"for (\w+) in (\S+)[^\n]*; do\n(.*?)\n *done", re.S)
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every call of `imbalance` or main.py in blocks of shell, in the README's indented ones, and, with a flag, in a line."""
+    """Find every call of `imbalance` or main.py: in blocks of shell, in indented blocks, and in a line if it has a flag."""
     found = blocks(text, "sh") + re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.M)
     found = [
         LOOP.sub(lambda loop: loop[3].replace(f"${loop[1]}", loop[2]), block) for block in found
@@ -52,17 +52,17 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("call", sorted({tuple(call) for _, call in CALLS}), ids=" ".join)
 def test_the_command_line_takes_it(call):
-    """Every flag is there, and every config with its overrides passes the check that comes before a run."""
+    """Check that every flag exists, and that every config with its overrides passes the check before a run."""
     if "--help" in call:
         return
     name, rest = command_of(call)
     arguments = arguments_of(name, rest)
     given = arguments.get("config") or []
     for config in [given] if isinstance(given, str) else given:
-        if config.startswith("runs/"):  # of a run that the reader has made
+        if config.startswith("runs/"):  # a run that the reader has made
             continue
         if any(value.startswith("my_") for value in arguments.get("overrides", {}).values()):
-            continue  # of a file that the page has: test_docs_run.py writes it and runs this
+            continue  # a file that the page has: test_docs_run.py writes it and runs this
         file = ROOT / config if config.endswith(".py") else config
         validate(override(load(config_file(file)), arguments.get("overrides", {})))
 
@@ -113,7 +113,7 @@ PARTS = (
     "path", [p for p in PAGES if p.parent.name == "methods" and p.stem != "index"], ids=lambda p: p.stem
 )
 def test_a_methods_page_has_its_parts_in_order(path):
-    """Labels and paper; when it fails; formula and config; numbers, or that there are none; a session that is run."""
+    """Check the order of the parts, that results are there or said to be missing, and that a session is run."""
     text = path.read_text(encoding="utf-8")
     places = [text.find(f"\n{part}\n") for part in PARTS]
     assert -1 not in places and places == sorted(places), dict(zip(PARTS, places))
@@ -196,7 +196,7 @@ def test_a_formula_is_shown_alike_on_a_web_host_and_on_the_site(name):
 
 
 def test_the_words_are_spelt_rightly():
-    """Of documentation, docstrings and messages, by codespell."""
+    """Check the spelling of documentation, docstrings and messages with codespell."""
     pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
     folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "configs"]
     skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"
