@@ -28,6 +28,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -39,7 +40,7 @@ from imbalance.cli.commands import COMMANDS  # noqa: E402
 from imbalance.config import experiment  # noqa: E402
 from imbalance.config.load import CONFIGS, load  # noqa: E402
 from imbalance.config.registries import registries  # noqa: E402
-from imbalance.config.schema import entry, fields, in_words  # noqa: E402
+from imbalance.config.schema import Section, entry, fields, in_words  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402
 
 SECTIONS = {
@@ -145,7 +146,8 @@ def literal(value: Any) -> str:
 
 
 def row(key: str, annotation: Any, meaning: str) -> str:
-    values = re.sub(r"'([^']*)'", r'`"\1"`', in_words(annotation))
+    is_section = annotation is Section or is_dataclass(annotation)
+    values = "a section" if is_section else re.sub(r"'([^']*)'", r'`"\1"`', in_words(annotation))
     return f"| `{key}` | {escaped(values)} | {escaped(meaning)} |"
 
 
