@@ -1,4 +1,4 @@
-"""What the program gives to the functions that a config names: what stands before the `*` of their signatures."""
+"""The arguments that a run passes to the functions of a config: those before the `*` of their signatures."""
 
 import json
 from collections.abc import Mapping
@@ -20,33 +20,33 @@ from imbalance.utils.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The selected model of a finished run.
+    """The selected model of a finished first run.
 
-    predictions: by split, (N, K) each: "logits", and by other names what the run's objective left beside them.
-    metrics: those of its summary.
+    predictions: for each split, (N, K) tensors by name: "logits", and what `Objective.extra_outputs` returned.
+    metrics: the metrics in the summary of the run.
     """
 
     predictions: Mapping[str, Mapping[str, Tensor]]
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
-        """(N, K) of the examples of `split`, which have these `targets`.
+        """Return (N, K) logits of the examples of `split`, whose targets are `targets`.
 
-        Of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
+        A debug run has logits of one batch only. All other examples get a one-hot row of their target.
         """
         found = self.predictions[split][column]
         return torch.cat([found, one_hot(targets[len(found) :], found.shape[1]).to(found)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
-        """(N,) which examples it got wrong."""
+        """Return (N,) booleans: true for an example that the first run got wrong."""
         return self.logits(split, targets).argmax(1) != targets
 
 
 class GroupAssignment(NamedTuple):
-    """What `imbalance.methods.group_inference.registry` says of a data set.
+    """The result of a function of `imbalance.methods.group_inference.registry`.
 
-    environments: of every split (N,), 0 or 1.
-    metrics: how the finding went.
+    environments: for each split, (N,) environments, 0 or 1.
+    metrics: figures about the inference, by name.
     """
 
     environments: Mapping[str, Tensor]
@@ -54,7 +54,11 @@ class GroupAssignment(NamedTuple):
 
 
 def read_first_run(directory: Path) -> FirstRun:
-    """What the run in `directory` left."""
+    """Read the predictions and metrics of the finished run in `directory`.
+
+    Raises:
+        BadInput: a file of predictions is damaged.
+    """
     predictions = {}
     for split in ("train", "val", "test", "held_out"):
         path = directory / "predictions" / f"{split}.npz"
@@ -72,7 +76,7 @@ def read_first_run(directory: Path) -> FirstRun:
 
 
 def shortened(config: Experiment, epochs: int) -> ConfigDict:
-    """A copy of `config` that ends after so many epochs, with the last one's weights: to begin a first run from."""
+    """Return the values of `config`, changed to end after `epochs` epochs and to keep the last weights."""
     first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
     first.trainer.epochs = epochs
     first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
@@ -80,7 +84,10 @@ def shortened(config: Experiment, epochs: int) -> ConfigDict:
 
 
 def plain(config: Experiment, epochs: int) -> ConfigDict:
-    """`shortened`, by plain averages of cross-entropy: what the groups to be seen are found with may not read any."""
+    """Return the values of a shortened run with the mean of cross-entropy as its objective, and without groups.
+
+    The inference of groups reads the predictions of this run, so no part of the run may read groups.
+    """
     first = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                  objective="average", head="none")  # fmt: skip
@@ -92,14 +99,14 @@ def plain(config: Experiment, epochs: int) -> ConfigDict:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run says to its methods.
+    """The values of a run that its methods can ask for, by the names of these fields.
 
-    targets, groups: (N,) of the training examples; the groups are inferred ones where `config.groups` says so.
-    class_counts, group_counts: (K,) and (G,), how many of them there are.
-    labels: by class or group, see `imbalance.data.Labels`.
-    seed, epochs: the config's.
-    sampler: the config's section.
-    first: None where no method has a first run.
+    targets, groups: (N,) of the training examples; the groups are inferred ones if `config.groups` says so.
+    class_counts, group_counts: (K,) and (G,) numbers of training examples.
+    labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
+    seed, epochs: values of the config.
+    sampler: the section `config.sampler`.
+    first: None if no method has a first run.
     """
 
     targets: Tensor

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from imbalance.config.schema import Count, NonNegative, Positive, checked
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
-from imbalance.methods.objectives.base import Objective
+from imbalance.methods.objectives.base import Objective, features_of, head_of
 
 
 def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -96,10 +97,15 @@ class Projected(nn.Sequential):
     In training `forward` returns logits (B, K) and projections (B, D) of length 1, in evaluation the logits.
     """
 
+    features: nn.Module
+    head: nn.Module
+    projection: nn.Module
+
     def __init__(self, model: nn.Module, width: int, detached: bool):
-        features = model.head.in_features
+        head = head_of(model)
+        features = head.in_features
         projection = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, width))
-        super().__init__(OrderedDict(features=model.features, head=model.head, projection=projection))
+        super().__init__(OrderedDict(features=features_of(model), head=head, projection=projection))
         self.detached = detached
 
     def forward(self, inputs: Inputs) -> Tensor | tuple[Tensor, Tensor]:
@@ -112,6 +118,8 @@ class Projected(nn.Sequential):
 
 def concatenated(views: tuple[Inputs, ...]) -> Inputs:
     """Return all views as one batch, the examples of the first view first."""
-    if isinstance(views[0], Mapping):
-        return {name: torch.cat([view[name] for view in views]) for name in views[0]}
-    return torch.cat(views)
+    first = views[0]
+    if isinstance(first, Mapping):
+        texts = cast(tuple[Mapping[str, Tensor], ...], views)
+        return {name: torch.cat([view[name] for view in texts]) for name in first}
+    return torch.cat(cast(tuple[Tensor, ...], views))
