@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -34,8 +33,8 @@ class FirstRun:
 
         A debug run has logits of one batch only. All other examples get a one-hot row of their target.
         """
-        found = self.predictions[split][column]
-        return torch.cat([found, one_hot(targets[len(found) :], found.shape[1]).to(found)])
+        logits = self.predictions[split][column]
+        return torch.cat([logits, one_hot(targets[len(logits) :], logits.shape[1]).to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
         """Return (N,) booleans: true for an example that the first run got wrong."""
@@ -70,31 +69,31 @@ def read_first_run(directory: Path) -> FirstRun:
                 predictions[split]["logits"]
         except Exception as error:  # a damaged file can fail in any way
             raise BadInput(
-                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
+                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}; the same command then "
+                "trains the first run again"
             ) from None
     return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
 
 
-def shortened(config: Experiment, epochs: int) -> ConfigDict:
+def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return the values of `config`, changed to end after `epochs` epochs and to keep the last weights."""
-    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
-    first.trainer.epochs = epochs
-    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
-    return first
+    values = config.to_dict()
+    values["trainer"]["epochs"] = epochs
+    values["callbacks"] |= dict(select="last", patience=0, stop_at_interpolation=False)
+    return values
 
 
-def plain(config: Experiment, epochs: int) -> ConfigDict:
+def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return the values of a shortened run with the mean of cross-entropy as its objective, and without groups.
 
     The inference of groups reads the predictions of this run, so no part of the run may read groups.
     """
-    first = shortened(config, epochs)
+    values = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                  objective="average", head="none")  # fmt: skip
-    for section, name in names.items():
-        first[section] = ConfigDict({"name": name})
-    first.score = first.callbacks.monitor = "val/worst_class_recall"
-    return first
+    values |= {section: {"name": name} for section, name in names.items()}
+    values["score"] = values["callbacks"]["monitor"] = "val/worst_class_recall"
+    return values
 
 
 @dataclass(frozen=True)
@@ -122,18 +121,18 @@ class RunContext:
     first: FirstRun | None
 
 
-_OF_RUN_CONTEXT = {field.name for field in fields(RunContext)}
-# By the section of the config: what its functions may ask for.
+_CONTEXT = {field.name for field in fields(RunContext)}
+# For each section of a config, the arguments that its functions can ask for.
 PROVIDED = {
     "data": {"data_dir", "seed"},
     "groups": {"dataset", "seed", "first"},
-    "sampler": _OF_RUN_CONTEXT | {"epoch", "generator"},
-    "weights": _OF_RUN_CONTEXT | {"epoch"},
-    "mix": _OF_RUN_CONTEXT | {"generator"},  # where targets and groups are those of a batch
-    "loss": _OF_RUN_CONTEXT,
-    "objective": _OF_RUN_CONTEXT,
+    "sampler": _CONTEXT | {"epoch", "generator"},
+    "weights": _CONTEXT | {"epoch"},
+    "mix": _CONTEXT | {"generator"},  # with the targets and groups of a batch
+    "loss": _CONTEXT,
+    "objective": _CONTEXT,
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
-    "head": _OF_RUN_CONTEXT | {"head", "dataset", "features", "generator"},
+    "head": _CONTEXT | {"head", "dataset", "features", "generator"},
 }

@@ -38,7 +38,7 @@ COLUMNS = {
     ),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
-    "of_labels": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
+    "losses_per_label": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
     "held_out": torch.tensor([[3.0, -1.0], [0.4, 0.1], [2.0, -5.0], [0.6, 0.7]], dtype=torch.float64),
 }
 

@@ -10,7 +10,7 @@ from imbalance.config.schema import Positive, Repeats
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.heads.last_layer import linear
-from imbalance.methods.samplers import rows_of_each, shuffled
+from imbalance.methods.samplers import rows_by_label, shuffled
 
 
 def dfr(
@@ -45,7 +45,7 @@ def dfr(
             raise BadInput(
                 f"config.head.name: 'dfr' needs each group in both halves of val, which has {counts.tolist()}"
             )
-        each = rows_of_each(groups[rows], size)
+        each = rows_by_label(groups[rows], size)
         return torch.cat([rows[shuffled(part, generator)[: size[size > 0].min()]] for part in each])
 
     def worst_group_accuracy(rows: Tensor, weight: np.ndarray, bias: np.ndarray) -> float:

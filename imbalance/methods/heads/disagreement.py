@@ -15,7 +15,7 @@ from imbalance.methods.context import FirstRun, shortened
 from imbalance.methods.heads.descent import minimise
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
-from imbalance.methods.samplers import cycled, rows_of_each
+from imbalance.methods.samplers import cycled, rows_by_label
 
 
 @tagged(held_out=lambda section: section.fraction)
@@ -83,7 +83,7 @@ def disagreement(
     counts = torch.bincount(targets, minlength=dataset.num_classes)
     layer = [parameter.detach().to(inputs).clone().requires_grad_() for parameter in (head.weight, head.bias)]
     size = math.ceil(steps * batch_size / int((counts > 0).sum()))
-    drawn = torch.stack([cycled(rows, size, generator) for rows in rows_of_each(targets, counts)], dim=1).flatten()
+    drawn = torch.stack([cycled(rows, size, generator) for rows in rows_by_label(targets, counts)], dim=1).flatten()
 
     def loss(rows: Tensor) -> Tensor:
         logits = nn.functional.linear(inputs[rows.to(inputs.device)], *layer)

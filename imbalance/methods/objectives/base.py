@@ -59,7 +59,7 @@ class Objective(nn.Module):
         """Return figures about the state of the method, by the names in `tags.measures`."""
         return {}
 
-    def extra_outputs(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """Return (B, K) outputs of the selected model that a later run needs besides the logits, by name."""
         return {}
 
