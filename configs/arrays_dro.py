@@ -1,8 +1,9 @@
 """Your own columns or arrays: group DRO on batches that are balanced over the groups.
 
-Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020. Any .csv or .parquet file of
-numbers and categories, or .npz file of arrays. A perceptron on a CPU takes seconds for thousands of rows; what it
-reaches depends on the data.
+Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020.
+
+Any .csv or .parquet file of numbers and categories, or .npz file of arrays. A perceptron on a CPU takes seconds for
+thousands of rows; what it reaches depends on the data.
 
     python main.py --config=configs/arrays_dro.py
 """

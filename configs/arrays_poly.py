@@ -1,8 +1,9 @@
 """Your own columns or arrays: the polynomially-tailed loss under importance weights of the groups.
 
-The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. Any .csv or
-.parquet file of numbers and categories, or .npz file of arrays. A perceptron on a CPU takes seconds for thousands of
-rows; what it reaches depends on the data.
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022.
+
+Any .csv or .parquet file of numbers and categories, or .npz file of arrays. A perceptron on a CPU takes seconds for
+thousands of rows; what it reaches depends on the data.
 
     python main.py --config=configs/arrays_poly.py
 """

@@ -6,8 +6,10 @@ then fifteen classifiers by distance to prototypes, on group-balanced subsets of
 train and choose the head, so that its val metrics are training metrics. From their code
 (github.com/minhto2802/dpe4subpop): ImageNet weights (V2), learning rates, momentum, batch sizes, epochs, class-balanced
 draws, the head's settings. Unlike it, images are not rotated, training too sees the middle 178×178 of them, and an
-epoch's last batch is not left out. All training images. ResNet-50, 50 epochs of 162,770 images: for a GPU; not yet run
-here. Get the images as `imbalance data download celeba` says.
+epoch's last batch is not left out.
+
+All training images. ResNet-50, 50 epochs of 162,770 images: for a GPU; not yet run here. Get the images as `imbalance
+data download celeba` says.
 
     python main.py --config=configs/celeba_dpe.py
 """

@@ -1,9 +1,10 @@
 """CelebA, blond hair: group DRO.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 84.8 ± 0.9 %
-group-balanced test accuracy (± standard deviation). Its row "CE+DRO". Groups are in the objective; none select. 2 % of
-the training images. ResNet-50 from ImageNet weights, 200 epochs of 3,255 images: for a GPU; not yet run here. Get the
-images as `imbalance data download celeba` says.
+group-balanced test accuracy (± standard deviation). Its row "CE+DRO". Groups are in the objective; none select.
+
+2 % of the training images. ResNet-50 from ImageNet weights, 200 epochs of 3,255 images: for a GPU; not yet run here.
+Get the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_dro.py
 """

@@ -1,8 +1,10 @@
 """CelebA, blond hair: cross-entropy.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 79.6 ± 1.2 %
-group-balanced test accuracy at the last epoch. 2 % of the training images. ResNet-50 from ImageNet weights, 50 epochs
-of 3,255 images: for a GPU; not yet run here. Get the images as `imbalance data download celeba` says.
+group-balanced test accuracy at the last epoch.
+
+2 % of the training images. ResNet-50 from ImageNet weights, 50 epochs of 3,255 images: for a GPU; not yet run here. Get
+the images as `imbalance data download celeba` says.
 
     python main.py --config=configs/celeba_erm.py
 """

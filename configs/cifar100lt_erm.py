@@ -4,8 +4,9 @@ The baseline of Cao et al., "Learning Imbalanced Datasets with Label-Distributio
 which reports 38.3 % test accuracy. From their code: counts, network, learning rate and its drops, momentum, weight
 decay, batch size, augmentation. Unlike it: the last epoch is tested, where the paper's figure is the best test epoch;
 val is a tenth of the test images, so that train has the published counts; warm-up rises every step, there every epoch;
-inputs are divided by the pixels' standard deviation, there by (0.2023, 0.1994, 0.2010). ResNet-32, 200 epochs of 10,847
-images: for a GPU; not yet run here.
+inputs are divided by the pixels' standard deviation, there by (0.2023, 0.1994, 0.2010).
+
+ResNet-32, 200 epochs of 10,847 images: for a GPU; not yet run here.
 
     python main.py --config=configs/cifar100lt_erm.py
 """

@@ -6,7 +6,9 @@ it diverges), loss, deferred weights, learning rate and its drops, momentum, wei
 Unlike it: the last epoch is tested, where the paper's figure is the best test epoch; val is a tenth of the test images,
 so that nine tenths are tested on; warm-up rises every step, there every epoch; weights have a mean of 1 over the
 training set, there over the batch; inputs are divided by the pixels' standard deviation (0.247, 0.243, 0.261), there by
-(0.2023, 0.1994, 0.2010). Uses class labels only. ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
+(0.2023, 0.1994, 0.2010). Uses class labels only.
+
+ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
 
     python main.py --config=configs/cifar10lt_ldam_drw.py
 """

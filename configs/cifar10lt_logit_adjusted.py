@@ -4,7 +4,9 @@ Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021: 77.7 % test 
 1, counts, batch size, base learning rate. Unlike it: the settings of cifar10lt_erm and 200 epochs, where theirs are
 1,241 with Nesterov momentum, a weight decay of 1e-4, drops to a tenth after 604, 926 and 1,128, a ResNet-32 of
 bottleneck blocks and two pixels of padding; val is a tenth of the test images. So the figure is one to compare with,
-not one to expect. Uses class labels only. ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
+not one to expect. Uses class labels only.
+
+ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
 
     python main.py --config=configs/cifar10lt_logit_adjusted.py
 """

@@ -3,8 +3,9 @@
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, with the deferred weights of Cao et al., NeurIPS
 2019; the imbalanced-DL library quotes 82.1 %. Counts, learning rate and its drops, momentum, weight decay, batch size
 and augmentation are those of LDAM-DRW's code (Cao et al., NeurIPS 2019). Val is a tenth of the test images, and the
-last epoch is tested; most published figures are the best test epoch. Uses class labels only. ResNet-32, 200 epochs of
-12,406 images: for a GPU; not yet run here.
+last epoch is tested; most published figures are the best test epoch. Uses class labels only.
+
+ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
 
     python main.py --config=configs/cifar10lt_mixup_drw.py
 """

@@ -1,8 +1,9 @@
 """CIFAR-10-LT, imbalance 100: the polynomially-tailed loss under importance weights.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, in the setting of Cao et
-al., NeurIPS 2019; val is a tenth of the test images here, so that train has the published counts. ResNet-32, 200 epochs
-of 12,406 images: for a GPU; not yet run here.
+al., NeurIPS 2019; val is a tenth of the test images here, so that train has the published counts.
+
+ResNet-32, 200 epochs of 12,406 images: for a GPU; not yet run here.
 
     python main.py --config=configs/cifar10lt_poly.py
 """

@@ -1,9 +1,10 @@
 """CIFAR-10 cats against dogs, 3,990 to 410: cross-entropy under importance weights.
 
 The setting of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section
-5, which reports a balanced test accuracy of 57.8 ± 1.3 % (± standard deviation over 10 seeds). On two cores 400 epochs
-take two to three hours, and half of that with --config.trainer.mixed_precision=bf16 --config.trainer.channels_last=True
-where the processor computes in bf16.
+5, which reports a balanced test accuracy of 57.8 ± 1.3 % (± standard deviation over 10 seeds).
+
+On two cores 400 epochs take two to three hours, and half of that with --config.trainer.mixed_precision=bf16
+--config.trainer.channels_last=True where the processor computes in bf16.
 
     python main.py --config=configs/cifar_ce.py --config.data.download=True
 """

@@ -2,9 +2,10 @@
 
 The setting of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section
 5, which reports a balanced test accuracy of 58.7 ± 1.6 % (± standard deviation over 10 seeds). Cao et al., NeurIPS
-2019, without their deferred weights. Class counts adjust the loss; none select. On two cores 300 epochs take two to
-three hours, and half of that with --config.trainer.mixed_precision=bf16 --config.trainer.channels_last=True where the
-processor computes in bf16.
+2019, without their deferred weights. Class counts adjust the loss; none select.
+
+On two cores 300 epochs take two to three hours, and half of that with --config.trainer.mixed_precision=bf16
+--config.trainer.channels_last=True where the processor computes in bf16.
 
     python main.py --config=configs/cifar_ldam.py --config.data.download=True
 """

@@ -2,9 +2,10 @@
 
 The setting of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section
 5, which reports a balanced test accuracy of 69.3 ± 0.9 % (± standard deviation over 10 seeds). Kini et al., NeurIPS
-2021; its row "VS". Class counts adjust the loss; none select. On two cores 300 epochs take two to three hours, and half
-of that with --config.trainer.mixed_precision=bf16 --config.trainer.channels_last=True where the processor computes in
-bf16.
+2021; its row "VS". Class counts adjust the loss; none select.
+
+On two cores 300 epochs take two to three hours, and half of that with --config.trainer.mixed_precision=bf16
+--config.trainer.channels_last=True where the processor computes in bf16.
 
     python main.py --config=configs/cifar_vs.py --config.data.download=True
 """

@@ -1,10 +1,12 @@
 """CivilComments: group DRO on batches that are balanced over the groups.
 
-Sagawa et al., ICLR 2020. The settings are the defaults of WILDS' released code (Koh et al., ICML 2021), with BERT where
-it has DistilBERT: AdamW at 1e-5 with a decay of 0.01 but of biases and norms, gradients clipped at 1, a linear schedule
-without warm-up, batches of 16, 300 tokens, 5 epochs, the epoch with the best worst group of val. Their own groups of
-training are black × class; here they are any identity × class, as in later work. It was never run here at full size: it
-needs a GPU, and fetches the weights from the Hugging Face hub.
+Sagawa et al., ICLR 2020.
+
+The settings are the defaults of WILDS' released code (Koh et al., ICML 2021), with BERT where it has DistilBERT: AdamW
+at 1e-5 with a decay of 0.01 but of biases and norms, gradients clipped at 1, a linear schedule without warm-up, batches
+of 16, 300 tokens, 5 epochs, the epoch with the best worst group of val. Their own groups of training are black × class;
+here they are any identity × class, as in later work. It was never run here at full size: it needs a GPU, and fetches
+the weights from the Hugging Face hub.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/civilcomments_dro.py

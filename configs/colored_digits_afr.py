@@ -4,7 +4,9 @@ Qiu et al., "Simple and Fast Group Robustness by Automatic Feature Reweighting",
 and then the last layer trained further on the rest, where what the model is unsure of counts more. Uses no groups in
 training. Val's groups select the epoch, and chose γ of 0.5, 1 and 2 and λ of 0, 0.1 and 1 by the mean of seeds 0 to 2:
 54 % of val's worst group, where the layer as it was has 46 %, and a γ of 5 or more next to nothing. The share held out
-has none to two odd red digits of train's seven, and the weights find what is there. Nothing is downloaded.
+has none to two odd red digits of train's seven, and the weights find what is there.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_afr.py
 """

@@ -2,8 +2,9 @@
 
 Every group counts the same, until the network interpolates: at the last epoch (--config.callbacks.select=last) the
 weights have done little, which is the starting point of Wang et al., ICLR 2022. Groups weigh training. Val's groups
-select the epoch. Worst group 76 % and average 88 % on test with seed 0, in a few seconds on one core. Nothing is
-downloaded.
+select the epoch. Worst group 76 % and average 88 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_ce.py
 """

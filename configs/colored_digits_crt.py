@@ -2,8 +2,9 @@
 
 Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, by group instead of
 class: ERM, and then a new last layer on balanced draws of train. Groups choose what the last layer is trained on. Val's
-groups select the epoch. Worst group 38 % and average 97 % on test with seed 0, in a few seconds on one core. Nothing is
-downloaded.
+groups select the epoch. Worst group 38 % and average 97 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_crt.py
 """

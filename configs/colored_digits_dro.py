@@ -1,8 +1,9 @@
 """Colored digits: group DRO.
 
 Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020. Groups are in the objective. Val's
-groups select the epoch. Worst group 61 % and average 90 % on test with seed 0, in a few seconds on one core. Nothing is
-downloaded.
+groups select the epoch. Worst group 61 % and average 90 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_dro.py
 """

@@ -3,7 +3,9 @@
 Creager et al., "Environment Inference for Invariant Learning", ICML 2021: a short first run's predictions are divided
 into the two environments in which it is least invariant; group DRO is over classes times these. This one command trains
 both. Uses no groups in training. Val's groups select the epoch and, among a few values of each, chose first_epochs and
-the step size. Worst group 73 % and average 84 % on test with seed 0. Nothing is downloaded.
+the step size. Worst group 73 % and average 84 % on test with seed 0.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_eiil.py
 """

@@ -2,7 +2,9 @@
 
 Waterbirds in miniature: even or odd, where colour betrays the label in training and says nothing in val and test. Uses
 no groups in training. Val's groups select the epoch. Worst group 41 % and average 97 % on test with seed 0, in a few
-seconds on one core. Nothing is downloaded.
+seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_erm.py
 """

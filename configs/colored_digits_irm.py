@@ -1,7 +1,9 @@
 """Colored digits: invariant risk minimisation.
 
 Arjovsky et al., "Invariant Risk Minimization", 2019. The two colours are the environments, each with both classes: so
-the attribute is in the objective. Val's groups select the epoch. Nothing is downloaded.
+the attribute is in the objective. Val's groups select the epoch.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_irm.py
 """

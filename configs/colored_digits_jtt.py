@@ -2,7 +2,9 @@
 
 Liu et al., ICML 2021: what a short first run gets wrong counts more. This one command trains both. Uses no groups in
 training. Val's groups select the epoch. Worst group 68 % and average 80 % on test with seed 0, in a few seconds on one
-core. Nothing is downloaded.
+core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_jtt.py
 """

@@ -2,7 +2,9 @@
 
 Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019, for the imbalance of
 the classes, with their normalised head and its scale. Class counts adjust the loss, groups nothing. Val's groups select
-the epoch. Worst group 46 % and average 98 % on test with seed 0, in a few seconds on one core. Nothing is downloaded.
+the epoch. Worst group 46 % and average 98 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_ldam_drw.py
 """

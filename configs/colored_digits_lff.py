@@ -1,7 +1,9 @@
 """Colored digits: learning from failure.
 
 Nam et al., "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS 2020: what a second,
-biased network fails on counts more. Uses no groups in training. Val's groups select the epoch. Nothing is downloaded.
+biased network fails on counts more. Uses no groups in training. Val's groups select the epoch.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_lff.py
 """

@@ -2,7 +2,9 @@
 
 Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022: mixes within a class
 across colours, or within a colour across classes. Groups choose what is drawn and mixed. Val's groups select the epoch.
-Worst group 79 % and average 84 % on test with seed 0, in a few seconds on one core. Nothing is downloaded.
+Worst group 79 % and average 84 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_lisa.py
 """

@@ -1,7 +1,9 @@
 """Colored digits: mixup.
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Uses no groups in training. Val's groups select
-the epoch. Worst group 46 % and average 97 % on test with seed 0, in a few seconds on one core. Nothing is downloaded.
+the epoch. Worst group 46 % and average 97 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_mixup.py
 """

@@ -2,7 +2,9 @@
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022: weights that still act
 at the last epoch (--config.callbacks.select=last). Groups weigh training. Val's groups select the epoch. Worst group 71
-% and average 75 % on test with seed 0, in a few seconds on one core. Nothing is downloaded.
+% and average 75 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_poly.py
 """

@@ -5,7 +5,9 @@ fifths of train, and then the last layer trained further on the examples of the 
 disagrees with it most, classes counting equally. This one command trains both. Uses no groups in training. Val's groups
 select the epoch, and chose first_epochs of 2 and 10, share of 0.1, 0.2 and 0.5 and the layer's learning rate of 0.001,
 0.01 and 0.1 by the mean of seeds 0 to 2: 46 % of val's worst group, as the layer had before. The share held out has
-none to two odd red digits of train's seven. Nothing is downloaded.
+none to two odd red digits of train's seven.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_self.py
 """

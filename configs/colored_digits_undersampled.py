@@ -3,6 +3,7 @@
 All groups cut down to the size of the smallest, other examples of them every epoch; a baseline hard to beat (Idrissi et
 al., "Simple data balancing achieves competitive worst-group-accuracy", CLeaR 2022). Groups choose what is trained on.
 Val's groups select the epoch. Worst group 77 % and average 81 % on test with seed 0, in a few seconds on one core.
+
 Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_undersampled.py

@@ -1,8 +1,9 @@
 """Colored digits: the vector-scaling loss.
 
 Kini et al., NeurIPS 2021, for the imbalance of the classes. Class counts adjust the loss, groups nothing. Val's groups
-select the epoch. Worst group 50 % and average 97 % on test with seed 0, in a few seconds on one core. Nothing is
-downloaded.
+select the epoch. Worst group 50 % and average 97 % on test with seed 0, in a few seconds on one core.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_vs.py
 """

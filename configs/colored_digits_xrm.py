@@ -5,7 +5,9 @@ whose labels turn into what the other network is sure of; what one of them gets 
 other; group DRO is over classes times these. This one command trains both. No group is read, in train or in val: the
 epoch is that of the best worst inferred group of val, and the first run's learning rate the first with the highest flip
 rate of 0.03, 0.1 and 0.3, seeds 0 to 2. With it 5.03 % of the labels turn, and 29 of the 576 examples are of the two
-small groups. The step size is that of colored_digits_eiil. Nothing is downloaded.
+small groups. The step size is that of colored_digits_eiil.
+
+Nothing is downloaded.
 
     python main.py --config=configs/colored_digits_xrm.py
 """

@@ -2,7 +2,9 @@
 
 The baseline of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, carried
 over to the ten classes of scikit-learn's digits. The exponent 1 is its best of 1 and 1.5, the learning rate its best of
-0.02 to 0.4. Nothing is downloaded; it takes about ten seconds on two cores.
+0.02 to 0.4.
+
+Nothing is downloaded; it takes about ten seconds on two cores.
 
     python main.py --config=configs/digits_ce.py
 """

@@ -1,7 +1,8 @@
 """Digits, long-tailed: plain cross-entropy, empirical risk minimisation.
 
-Ten classes of scikit-learn's digits with 104 training images of the largest and 2 of the smallest. Nothing is
-downloaded; it takes about ten seconds on two cores.
+Ten classes of scikit-learn's digits with 104 training images of the largest and 2 of the smallest.
+
+Nothing is downloaded; it takes about ten seconds on two cores.
 
     python main.py --config=configs/digits_erm.py
 """

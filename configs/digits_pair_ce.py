@@ -1,7 +1,9 @@
 """Digits, 3 against 8, ten to one: cross-entropy under importance weights.
 
-The baseline of Wang et al. (ICLR 2022). One of ten small data sets over which four methods are compared: see
-`experiments.ten_data_sets`, which overrides classes and rate.
+The baseline of Wang et al. (ICLR 2022).
+
+One of ten small data sets over which four methods are compared: see `experiments.ten_data_sets`, which overrides
+classes and rate.
 
     python main.py --config=configs/digits_pair_ce.py
 """

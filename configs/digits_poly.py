@@ -1,7 +1,9 @@
 """Digits, long-tailed: the polynomially-tailed loss under importance weights.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, carried over to the ten
-classes of scikit-learn's digits. Nothing is downloaded; it takes about ten seconds on two cores.
+classes of scikit-learn's digits.
+
+Nothing is downloaded; it takes about ten seconds on two cores.
 
     python main.py --config=configs/digits_poly.py
 """

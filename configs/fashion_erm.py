@@ -1,6 +1,8 @@
 """Fashion-MNIST, long-tailed, imbalance 100: cross-entropy.
 
-The baseline for fashion_poly, under an MIT licence. ResNet-20, 30 epochs of about 14,900 images: not yet run here.
+The baseline for fashion_poly, under an MIT licence.
+
+ResNet-20, 30 epochs of about 14,900 images: not yet run here.
 
     python main.py --config=configs/fashion_erm.py
 """

@@ -1,7 +1,8 @@
 """Fashion-MNIST, long-tailed, imbalance 100: the polynomially-tailed loss under importance weights.
 
-Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, carried over. ResNet-20,
-30 epochs of about 14,900 images: not yet run here.
+Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, carried over.
+
+ResNet-20, 30 epochs of about 14,900 images: not yet run here.
 
     python main.py --config=configs/fashion_poly.py
 """

@@ -2,9 +2,10 @@
 
 Qiu, Potapczynski, Izmailov and Wilson, "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML 2023,
 with the settings of its code for Waterbirds. The network of the features should have seen a share of train that is not
-the one held out here; what was trained on all of train is surer of those examples than the method means it to be. The
-network is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that takes
-seconds.
+the one held out here; what was trained on all of train is surer of those examples than the method means it to be.
+
+The network is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that
+takes seconds.
 
     imbalance features --config=waterbirds_erm --output=data/features
     python main.py --config=configs/features_afr.py

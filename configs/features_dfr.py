@@ -2,8 +2,10 @@
 
 Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations", ICLR
 2023: val's groups fit the layer, so that val's metrics are training metrics. Here the network is not the run's own but
-that of the features, and the epochs before count for nothing but the log. The network is not trained: `imbalance
-features` has kept what it makes of every example, and a linear layer on that takes seconds.
+that of the features, and the epochs before count for nothing but the log.
+
+The network is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that
+takes seconds.
 
     imbalance features --config=waterbirds_erm --output=data/features
     python main.py --config=configs/features_dfr.py

@@ -1,7 +1,9 @@
 """Features of a network that stays as it is: group DRO on batches that are balanced over the groups.
 
-Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020. The network is not trained:
-`imbalance features` has kept what it makes of every example, and a linear layer on that takes seconds.
+Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020.
+
+The network is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that
+takes seconds.
 
     imbalance features --config=waterbirds_erm --output=data/features
     python main.py --config=configs/features_dro.py

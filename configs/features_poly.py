@@ -1,7 +1,9 @@
 """Features of a network that stays as it is: the polynomially-tailed loss under importance weights of the groups.
 
-The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. The network
-is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that takes seconds.
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022.
+
+The network is not trained: `imbalance features` has kept what it makes of every example, and a linear layer on that
+takes seconds.
 
     imbalance features --config=waterbirds_erm --output=data/features
     python main.py --config=configs/features_poly.py

@@ -1,8 +1,9 @@
 """Your own images, in a folder for each class: the polynomially-tailed loss under importance weights.
 
-The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. Any folder
-that torchvision's ImageFolder takes, with or without folders train, val and test; `imbalance data verify` with this
-config says what is wrong with it. Cost and what it reaches depend on the data.
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022.
+
+Any folder that torchvision's ImageFolder takes, with or without folders train, val and test; `imbalance data verify`
+with this config says what is wrong with it. Cost and what it reaches depend on the data.
 
     python main.py --config=configs/folder_poly.py
 """

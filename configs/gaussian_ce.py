@@ -1,8 +1,9 @@
 """Gaussian mixture, 200 against 20 examples in 500 dimensions: cross-entropy under importance weights.
 
 The claim of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022: weights do
-not change the limit of cross-entropy, so this ends where gaussian_erm ends, at a balanced error of about 16 %. The
-objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
+not change the limit of cross-entropy, so this ends where gaussian_erm ends, at a balanced error of about 16 %.
+
+The objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
 seconds.
 
     python main.py --config=configs/gaussian_ce.py

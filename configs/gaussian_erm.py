@@ -1,8 +1,10 @@
 """Gaussian mixture, 200 against 20 examples in 500 dimensions: plain cross-entropy.
 
 A linear model on separable data: descent on cross-entropy tends to the maximum-margin direction (Soudry et al., JMLR
-2018). Reaches a balanced error of about 16 %. The objective is the logarithm of the mean loss, for the limit would
-otherwise take millions of steps. A run takes a few seconds.
+2018). Reaches a balanced error of about 16 %.
+
+The objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
+seconds.
 
     python main.py --config=configs/gaussian_erm.py
 """

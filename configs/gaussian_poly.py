@@ -1,8 +1,9 @@
 """Gaussian mixture, 200 against 20 examples in 500 dimensions: the polynomial loss under importance weights.
 
 The claim of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022: under a
-polynomial tail weights do change the limit. Reaches a balanced error of about 11 %, where gaussian_ce has 16 %. The
-objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
+polynomial tail weights do change the limit. Reaches a balanced error of about 11 %, where gaussian_ce has 16 %.
+
+The objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
 seconds.
 
     python main.py --config=configs/gaussian_poly.py

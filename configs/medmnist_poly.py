@@ -1,8 +1,9 @@
 """DermaMNIST: the polynomially-tailed loss under importance weights.
 
-The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. Seven
-classes of skin lesions, 67 % of them one: Yang et al., "MedMNIST v2", Scientific Data 2023. ResNet-20, 50 epochs of
-7,007 images of 28×28: not yet run here. CC BY-NC 4.0.
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022.
+
+Seven classes of skin lesions, 67 % of them one: Yang et al., "MedMNIST v2", Scientific Data 2023. ResNet-20, 50 epochs
+of 7,007 images of 28×28: not yet run here. CC BY-NC 4.0.
 
     python main.py --config=configs/medmnist_poly.py
 """

@@ -1,10 +1,11 @@
 """MultiNLI: importance-weighted polynomially-tailed loss.
 
-Wang et al., ICLR 2022, who have no such experiment. The settings are group_DRO's (Sagawa et al., ICLR 2020): of its
-README's command for group DRO, BERT, AdamW at 2e-5 without decay, batches of 32 and 3 epochs; of its code, gradients
-clipped at 1, a linear schedule without warm-up and 128 tokens. Every method here is selected by the worst group of val;
-there group DRO and reweighting are, and ERM by the average. It was never run here at full size: it needs a GPU, and
-fetches the weights from the Hugging Face hub.
+Wang et al., ICLR 2022, who have no such experiment.
+
+The settings are group_DRO's (Sagawa et al., ICLR 2020): of its README's command for group DRO, BERT, AdamW at 2e-5
+without decay, batches of 32 and 3 epochs; of its code, gradients clipped at 1, a linear schedule without warm-up and
+128 tokens. Every method here is selected by the worst group of val; there group DRO and reweighting are, and ERM by the
+average. It was never run here at full size: it needs a GPU, and fetches the weights from the Hugging Face hub.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/multinli_poly.py

@@ -1,8 +1,9 @@
 """Your own images: the polynomially-tailed loss under importance weights of the groups.
 
-The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022. Any CSV or
-Parquet file of paths, classes and attributes beside a folder of images; `imbalance data verify` with this config says
-what is wrong with them. Cost and what it reaches depend on the data.
+The loss of Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022.
+
+Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `imbalance data verify` with this
+config says what is wrong with them. Cost and what it reaches depend on the data.
 
     python main.py --config=configs/table_poly.py
 """

@@ -2,9 +2,10 @@
 
 LeNet-5 needs no pretrained weights: a run of 600 images in train takes 12 s of one core. On pullovers against coats
 (700 and 160 of Fashion-MNIST's images) it reaches 81 % in the worse class of test. `resnet20` costs over ten times as
-much; for photographs, a GPU and `table_ce`, which starts from ImageNet, reach more. Any CSV or Parquet file of paths,
-classes and attributes beside a folder of images; `imbalance data verify` with this config says what is wrong with them.
-Cost and what it reaches depend on the data.
+much; for photographs, a GPU and `table_ce`, which starts from ImageNet, reach more.
+
+Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `imbalance data verify` with this
+config says what is wrong with them. Cost and what it reaches depend on the data.
 
     python main.py --config=configs/table_small.py
 """

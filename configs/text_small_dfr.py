@@ -1,7 +1,9 @@
 """Your own texts: the last layer fitted anew on val, balanced over its groups.
 
-Kirichenko et al., ICLR 2023. Any .csv or .parquet file of texts and classes. A bag of embeddings, learnt from nothing,
-takes a CPU a minute for six thousand sentences; what it reaches depends on the data.
+Kirichenko et al., ICLR 2023.
+
+Any .csv or .parquet file of texts and classes. A bag of embeddings, learnt from nothing, takes a CPU a minute for six
+thousand sentences; what it reaches depends on the data.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/text_small_dfr.py

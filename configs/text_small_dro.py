@@ -1,7 +1,9 @@
 """Your own texts: group DRO on batches that are balanced over the groups.
 
-Sagawa et al., ICLR 2020. Any .csv or .parquet file of texts and classes. A bag of embeddings, learnt from nothing,
-takes a CPU a minute for six thousand sentences; what it reaches depends on the data.
+Sagawa et al., ICLR 2020.
+
+Any .csv or .parquet file of texts and classes. A bag of embeddings, learnt from nothing, takes a CPU a minute for six
+thousand sentences; what it reaches depends on the data.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/text_small_dro.py

@@ -5,8 +5,10 @@ Qiu, Potapczynski, Izmailov and Wilson, "Simple and Fast Group Robustness by Aut
 rest. Uses no groups of train; val's are for choosing. The settings are those of the latest commands in the authors'
 repository: 50 epochs at a learning rate of 0.003, γ = 10, λ = 0, 500 steps at 0.01; their notebook looks for γ between
 4 and 20. Unlike there, the refitted layer is that of the last of these steps, not of the best on val, gradients are not
-scaled down to a norm of 1, and crops differ as in waterbirds_erm. ResNet-50 from ImageNet weights, 50 epochs of 4,795
-images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+scaled down to a norm of 1, and crops differ as in waterbirds_erm.
+
+ResNet-50 from ImageNet weights, 50 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_afr.py
 """

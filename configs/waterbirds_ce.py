@@ -1,8 +1,10 @@
 """Waterbirds: cross-entropy under importance weights of the groups.
 
 Sagawa et al., ICLR 2020, find that these weights stop mattering once the network interpolates; compare waterbirds_erm
-and waterbirds_poly. Settings of waterbirds_erm, but for the selected epoch. ResNet-50 from ImageNet weights, 100 epochs
-of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+and waterbirds_poly. Settings of waterbirds_erm, but for the selected epoch.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_ce.py
 """

@@ -5,8 +5,10 @@ Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robus
 group-balanced subsets of val: uses no groups of train, and val's train the head, so that its val metrics are training
 metrics. From their code: the base model's settings (see waterbirds_erm, also for how crops differ), the seven
 penalties, 20 fits. Unlike it, features are standardised by train when the penalty is chosen too (there by the half of
-val that is fitted). ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the
-images with `imbalance data download waterbirds`.
+val that is fitted).
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_dfr.py
 """

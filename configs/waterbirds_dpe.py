@@ -6,8 +6,10 @@ then fifteen classifiers by distance to prototypes, on group-balanced subsets of
 train and choose the head, so that its val metrics are training metrics. From their code
 (github.com/minhto2802/dpe4subpop): ImageNet weights (V2), learning rates, momentum, batch sizes, epochs, class-balanced
 draws, the head's settings. Unlike it, crops have 0.7 to 1 of the area instead of 0.08 to 1, colours are not distorted,
-and an epoch's last batch is not left out. ResNet-50 from ImageNet weights, 400 epochs of 4,795 images: for a GPU; not
-yet run here. Get the images with `imbalance data download waterbirds`.
+and an epoch's last batch is not left out.
+
+ResNet-50 from ImageNet weights, 400 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_dpe.py
 """

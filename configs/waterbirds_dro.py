@@ -5,8 +5,10 @@ reported. From their code: batches drawn with replacement, all groups alike (its
 objective as it is and gives every group's loss enough examples), batch size, epochs, step size, no augmentation,
 ImageNet weights (V1). Learning rate and weight decay are those of the paper's strong penalty; its code's sample command
 has 1e-3 and 1e-4. The paper's group adjustments are not made (size_adjustment=0). Uses the groups of train in the
-sampler and the objective, and those of val in selection. ResNet-50 from ImageNet weights, 300 epochs of 4,795 images:
-for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+sampler and the objective, and those of val in selection.
+
+ResNet-50 from ImageNet weights, 300 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_dro.py
 """

@@ -4,8 +4,10 @@ Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICM
 divided into the two environments in which it is least invariant; group DRO is over classes times these. Uses no groups
 of train; val's are for choosing. waterbirds_dro but for the objective and its sampler, which cannot balance groups that
 are not known. A first run of one epoch, and 20,000 steps of ascent at a rate of 0.01, are what a later implementation
-(github.com/googleinterns/fairness_ssl) has for Waterbirds. ResNet-50 from ImageNet weights, 300 epochs of 4,795 images:
-for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+(github.com/googleinterns/fairness_ssl) has for Waterbirds.
+
+ResNet-50 from ImageNet weights, 300 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_eiil.py
 """

@@ -3,8 +3,10 @@
 The base model of Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious
 Correlations", ICLR 2023: 74.9 ± 2.4 % worst-group accuracy reported. From their code: learning rate, weight decay,
 batch size, epochs, augmentation, ImageNet weights (V1), the last epoch. Unlike it, crops are taken out of the middle
-224×224 of a resized image, not out of the whole image. Uses no groups. ResNet-50 from ImageNet weights, 100 epochs of
-4,795 images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+224×224 of a resized image, not out of the whole image. Uses no groups.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_erm.py
 """

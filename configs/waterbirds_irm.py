@@ -5,6 +5,7 @@ kinds of bird. Learning rate, weight decay, batch size, penalty and its 500 step
 SubpopBench (Yang et al., ICML 2023), whose search has penalties from 0.1 to 1e5 and 1 to 10,000 steps; there the
 penalty is the product of the slopes of two halves of a batch, and the optimiser starts anew when the warm-up ends.
 Epochs are ours, and no augmentation. Uses the groups of train in the objective, and those of val in selection.
+
 ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
 data download waterbirds`.
 

@@ -3,8 +3,10 @@
 Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS 2020,
 which has no Waterbirds. Learning rate, weight decay, batch size (half of that of the others, as there are two networks)
 and q are the defaults of SubpopBench (Yang et al., ICML 2023); the decay of the averages is the paper's. Epochs are
-ours, and no augmentation. Uses no groups of train; val's are for choosing. ResNet-50 from ImageNet weights, 100 epochs
-of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+ours, and no augmentation. Uses no groups of train; val's are for choosing.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_lff.py
 """

@@ -3,8 +3,10 @@
 Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, which has no Waterbirds:
 by group instead of class, as SubpopBench (Yang et al., ICML 2023) has its neighbour cRT. ERM as in waterbirds_erm, and
 then one factor for each class's row of the last layer, at that learning rate and weight decay; their ten epochs are the
-paper's on Places. Uses the groups of train for the factors; val's are for choosing. ResNet-50 from ImageNet weights,
-100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+paper's on Places. Uses the groups of train for the factors; val's are for choosing.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_lws.py
 """

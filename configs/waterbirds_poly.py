@@ -1,9 +1,10 @@
 """Waterbirds: the polynomially-tailed loss under importance weights of the groups.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, whose code loads this
-data set, but whose paper has no experiment on it. Settings of waterbirds_erm, but for the selected epoch. ResNet-50
-from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance data
-download waterbirds`.
+data set, but whose paper has no experiment on it. Settings of waterbirds_erm, but for the selected epoch.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_poly.py
 """

@@ -5,8 +5,10 @@ LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustne
 with it most, classes counting equally. Uses no groups of train; val's are for choosing. From the authors' code: 100
 epochs at batch 32, 250 steps of the layer, and 0.001 and 100 examples from the middle of its grids, to be tuned on val.
 Unlike there, what is held out is a tenth of train, not half of val, the learning rate is constant, so that the early
-model is of the same run, and crops differ as in waterbirds_erm. ResNet-50 from ImageNet weights, 100 epochs of 4,795
-images: for a GPU; not yet run here. Get the images with `imbalance data download waterbirds`.
+model is of the same run, and crops differ as in waterbirds_erm.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_self.py
 """

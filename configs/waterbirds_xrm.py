@@ -5,6 +5,7 @@ and that of group DRO, are one layer on the frozen features of a ResNet-50 from 
 and both runs have about 5,001 steps. Batch size, learning rates, weight decay and step size are the middle of the
 ranges that they draw ten settings from (32 to 128; 1e-5 to 1e-3; 1e-6 to 1e-3; 0.001 to 0.1), the first run's chosen by
 flip rate, the second's by the worst inferred group; their layers start at 0. Uses no groups, of train or of val.
+
 ResNet-50 from ImageNet weights, 67 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
 data download waterbirds`.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, get_type_hints
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from imbalance.config_renamed import instead_of
 from imbalance.errors import BadInput
 from imbalance.schema import (
     Count,
@@ -297,6 +298,8 @@ def config_file(name: str | Path) -> Path:
         return there[str(name)]
     if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
+    if flags := instead_of(given.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
     near = difflib.get_close_matches(given.stem, there, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))

@@ -93,12 +93,12 @@ def text_of(name: str, row: Row) -> str:
 
 
 def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
-    """Return the title, what to know of method and data set, and the commands."""
+    """Return the title, a paragraph each on the method and on the data set, and the commands."""
     base = BASES[row.base]
-    about = " ".join(f"{row.about} {base.about.format(epochs=slots['epochs'])}".split())
     commands = [*base.before, f"python main.py --config=configs/{name}.py{base.flags}"]
-    paragraphs = [f"{base.title}: {row.title}.", textwrap.fill(about, WIDTH, break_on_hyphens=False)]
-    return "\n\n".join([*paragraphs, "\n".join(f"    {command}" for command in commands)])
+    prose = [f"{base.title}: {row.title}.", row.about, base.about.format(epochs=slots["epochs"])]
+    filled = [textwrap.fill(" ".join(text.split()), WIDTH, break_on_hyphens=False) for text in prose if text]
+    return "\n\n".join([*filled, "\n".join(f"    {command}" for command in commands)])
 
 
 def finished(line: str) -> str:
