@@ -24,6 +24,7 @@ from sphinx.application import Sphinx
 
 from imbalance import cli, config
 from imbalance.commands import COMMANDS
+from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED
 from imbalance.schema import entry, fields, in_words
 
 HERE = Path(__file__).parent
@@ -84,13 +85,16 @@ def markdown(doc: str, values: dict[str, Any] | None = None) -> str:
 
 @functools.cache
 def used() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
-    """Of every entry of a table that a config uses: the first such config, and what it says."""
+    """Return the first config, or else table of an experiment, that uses each entry of a table, and the section it has."""
     found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    for file in sorted(config.CONFIGS.rglob("*.py")):
-        sections = config.load(file).to_dict()
+    settings = [(f"configs/{file.name}", config.load(file)) for file in sorted(config.CONFIGS.rglob("*.py"))]
+    for variant in (*(variant for _, variant, _ in METHODS), *UNTUNED.values()):
+        settings.append(("experiments/colored_digits_methods.py", variant.run({}, 0, "runs").config))
+    for file, setting in settings:
+        sections = setting.to_dict()
         sections["optim.schedule"] = sections["optim"].pop("schedule")
         for path in config.tables():
-            found.setdefault((path, sections[path]["name"]), (file.stem, sections[path]))
+            found.setdefault((path, sections[path]["name"]), (file, sections[path]))
     return found
 
 
@@ -104,7 +108,7 @@ def of_table(path: str, name: str) -> str:
     if len(call) > 100:
         inner = "".join(f"    {key}={section[key]!r},\n" if file else f"    {key}=...,\n" for key in values)
         call = f"config.{path} = create(\n    name={name!r},\n{inner})"
-    note = f"  # configs/{file}.py" if file and values else ""
+    note = f"  # {file}" if file and values else ""
     while isinstance(function, functools.partial):
         function = function.func
     text = function.__doc__ or ""

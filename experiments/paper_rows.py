@@ -14,11 +14,12 @@ from imbalance.errors import BadInput
 
 from .figures import PALETTE, Published, published, save, subplots
 from .intervals import Interval, mean, over_examples
-from .runs import Run, configured, evaluations_of, not_of_seeds, run_all, summary_of
+from .runs import Run, evaluations_of, not_of_seeds, run_all, summary_of
 from .selection import KEPT
 from .tables import markdown
+from .variants import Variant
 
-Rows = Mapping[str, Mapping[str, str]]  # of each data set: what the paper calls a row → the config
+Rows = Mapping[str, Mapping[str, Variant]]  # of each data set: what the paper calls a row → the config
 Line = Mapping[str, Any]  # of metrics.jsonl
 Choice = Callable[[list[Line]], Line]  # the evaluation of a run that a figure is about
 
@@ -64,8 +65,8 @@ def compare(
             raise BadInput(f"--data={data_set}; valid: {', '.join(rows)}")
         common = {**not_of_seeds(overrides), **KEPT}
         runs = {
-            row: [configured(config, common, seed, work_dir) for seed in range(seeds)]
-            for row, config in rows[data_set].items()
+            row: [variant.run(common, seed, work_dir) for seed in range(seeds)]
+            for row, variant in rows[data_set].items()
         }
         if train:
             run_all([run for of_row in runs.values() for run in of_row], jobs, at_once)

@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from imbalance.config import flatten
+from imbalance.config_renamed import current_name
 from imbalance.errors import BadInput
 from imbalance.files import write_whole
 
@@ -131,12 +132,18 @@ def file_of(study: str, folder: Path) -> Path:
 
 
 def read(study: str, folder: Path) -> list[Row]:
-    """The study's rows; none where there is no file yet."""
+    """Return the study's rows, those of removed configs under today's names; none where there is no file yet."""
     path = file_of(study, folder)
     if not path.exists():
         return []
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    return [_with_current_name(row) for row in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+
+
+def _with_current_name(row: Row) -> Row:
+    """Return the row of a removed config under the config and the overrides that took its place."""
+    name, overrides = current_name(row["name"], row["overrides"])
+    return {**row, "name": name, "overrides": overrides}
 
 
 def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
@@ -150,7 +157,7 @@ def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
 def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     there = read(study, folder)
     known = {tuple(row[key] for key in KEY) for row in there}
-    by_key = {tuple(row[key] for key in KEY): row for row in rows}
+    by_key = {tuple(row[key] for key in KEY): row for row in map(_with_current_name, rows)}
     new = [row for key, row in by_key.items() if key not in known]
     if not new:
         return 0

@@ -148,7 +148,7 @@ def test_every_link_leads_somewhere(name):
 def test_the_words_are_spelt_rightly():
     """Of documentation, docstrings and messages, by codespell."""
     pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
-    folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "configs"]
+    folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "tools"]
     skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"
     words = "--ignore-words-list=nam,strat,fpr,te,nd,mis,ot"
     call = [sys.executable, "-m", "codespell_lib", "--builtin=clear,rare", skip, words, *folders]

@@ -82,6 +82,10 @@ def text_of(name: str, row: Row) -> str:
     """Return the whole text of the config file `name`."""
     base = BASES[row.base]
     slots = {"data": base.data, **DEFAULTS, **base.slots, **row.slots}
+    keys = {line.partition("=")[0] for line in textwrap.dedent(slots["data"]).splitlines()}
+    known = {*DEFAULTS, "data", *re.findall(r"\{(\w+)\}", TEMPLATE), *(f"data.{key}" for key in keys)}
+    if unknown := [slot for slot in slots if slot not in known]:
+        raise SystemExit(f"{name}: slot {unknown[0]!r} is not in the template; there are {', '.join(sorted(known))}")
     data = textwrap.indent(textwrap.dedent(slots.pop("data")).strip("\n "), " " * 8)
     for key in [key for key in slots if key.startswith("data.")]:
         start = f"        {key.removeprefix('data.')}="
@@ -116,7 +120,7 @@ def finished(line: str) -> str:
 def stale() -> dict[Path, str]:
     """Return the files that differ from the table, or are missing, with the text that they should have."""
     texts = {CONFIGS / f"{name}.py": text_of(name, row) for name, row in ROWS.items()}
-    return {path: text for path, text in texts.items() if not path.exists() or path.read_text() != text}
+    return {path: text for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 
 def main() -> int:
@@ -126,7 +130,7 @@ def main() -> int:
     for path, text in (files := stale()).items():
         print(f"{'stale' if check else 'written'}: configs/{path.name}")
         if not check:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
     if check and files:
         print("write them with: python tools/write_configs.py")
     return int(check and bool(files))
