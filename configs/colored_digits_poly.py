@@ -1,8 +1,8 @@
 """Colored digits: the polynomial loss under importance weights.
 
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022: weights that still act
-at the last epoch (--config.callbacks.select=last). Groups weigh training. Val's groups select the epoch. Worst group 71
-% and average 75 % on test with seed 0, in a few seconds on one core.
+at the last epoch (--config.callbacks.select=last). Groups weigh training. Val's groups select the epoch. Worst group
+71 % and average 75 % on test with seed 0, in a few seconds on one core.
 
 Nothing is downloaded.
 

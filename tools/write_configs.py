@@ -101,7 +101,10 @@ def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
     base = BASES[row.base]
     commands = [*base.before, f"python main.py --config=configs/{name}.py{base.flags}"]
     prose = [f"{base.title}: {row.title}.", row.about, base.about.format(epochs=slots["epochs"])]
-    filled = [textwrap.fill(" ".join(text.split()), WIDTH, break_on_hyphens=False) for text in prose if text]
+    whole = [
+        " ".join(text.split()).replace(" %", "\xa0%") for text in prose if text
+    ]  # a number and its % stay together
+    filled = [textwrap.fill(text, WIDTH, break_on_hyphens=False).replace("\xa0%", " %") for text in whole]
     return "\n\n".join([*filled, "\n".join(f"    {command}" for command in commands)])
 
 
@@ -124,7 +127,7 @@ def stale() -> dict[Path, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write every file of configs/ from one table and one template.")
     parser.add_argument("--check", action="store_true", help="name the stale files and change none")
     check = parser.parse_args().check
     for path, text in (files := stale()).items():
