@@ -7,7 +7,7 @@ directory, status and score. `--config=<run directory>/config.json` runs a saved
 
 import sys
 
-from imbalance.cli import main
+from imbalance.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

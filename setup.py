@@ -58,9 +58,9 @@ setup(
     package_data={
         "imbalance": ["py.typed", "configs/*.py"],
         "imbalance.experiments": ["*.csv", "*.yaml"],
-        "imbalance.experiments.page": ["*.j2", "*.css", "*.js", "vendor/*"],
+        "imbalance.report.page": ["*.j2", "*.css", "*.js", "vendor/*"],
     },
-    entry_points={"console_scripts": ["imbalance=imbalance.cli:main"]},
+    entry_points={"console_scripts": ["imbalance=imbalance.cli.main:main"]},
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

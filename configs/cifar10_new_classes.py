@@ -1,7 +1,7 @@
 """CIFAR-10: features learnt on cats and dogs, judged on deer and horses under a new head.
 
 At every evaluation the features are frozen and logistic regression is fitted on the training images of the new classes
-(see `imbalance.methods.probe.fit_head`). ResNet-20, 30 epochs of 9,000 images: not yet run to the end here.
+(see `imbalance.methods.heads.probe.fit_head`). ResNet-20, 30 epochs of 9,000 images: not yet run to the end here.
 
     python main.py --config=configs/cifar10_new_classes.py
 """

@@ -22,10 +22,13 @@ from typing import Any, get_type_hints
 
 from sphinx.application import Sphinx
 
-from imbalance import cli, config
-from imbalance.commands import COMMANDS
+from imbalance.cli import main as cli
+from imbalance.cli.commands import COMMANDS
+from imbalance.config import experiment as config
+from imbalance.config.load import CONFIGS, load
+from imbalance.config.registries import registries
+from imbalance.config.schema import entry, fields, in_words
 from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED
-from imbalance.schema import entry, fields, in_words
 
 HERE = Path(__file__).parent
 PLACES = {
@@ -87,20 +90,20 @@ def markdown(doc: str, values: dict[str, Any] | None = None) -> str:
 def used() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
     """Return the first config, or else table of an experiment, that uses each entry of a table, and the section it has."""
     found: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    settings = [(f"configs/{file.name}", config.load(file)) for file in sorted(config.CONFIGS.rglob("*.py"))]
+    settings = [(f"configs/{file.name}", load(file)) for file in sorted(CONFIGS.rglob("*.py"))]
     for variant in (*(variant for _, variant, _ in METHODS), *UNTUNED.values()):
         settings.append(("experiments/colored_digits_methods.py", variant.run({}, 0, "runs").config))
     for file, setting in settings:
         sections = setting.to_dict()
         sections["optim.schedule"] = sections["optim"].pop("schedule")
-        for path in config.tables():
+        for path in registries():
             found.setdefault((path, sections[path]["name"]), (file, sections[path]))
     return found
 
 
 def of_table(path: str, name: str) -> str:
     """How a config names an entry of a table, and what it is."""
-    function = entry(config.tables()[path], name)
+    function = entry(registries()[path], name)
     values = fields(function)
     file, section = used().get((path, name), ("", {}))
     said = ", ".join(f"{key}={section[key]!r}" if file else f"{key}=..." for key in values)
@@ -224,7 +227,7 @@ def schema(argument: str, page: str) -> str:
     text = ["## The whole", "", typed(config.Experiment)]
     for name, section in (("trainer", config.Trainer), ("callbacks", config.Callbacks), ("logger", config.Logger)):
         text += [f"## {name}", "", typed(section)]
-    for path, table in config.tables().items():
+    for path, table in registries().items():
         text += [f"## {path}", "", f"{PLACES[path].capitalize()}.", ""]
         for name in table:
             text += [f"### {path}: {name}", "", of_table(path, name)]

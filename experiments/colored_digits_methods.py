@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .compare import comparison
-from .intervals import mean
-from .runs import Summary, evaluations_of, metric, run_all
-from .tables import markdown
-from .variants import Variant
+from imbalance.metrics.intervals import mean
+from imbalance.report.saved_runs import Summary, evaluations_of, metric
+from imbalance.report.tables import markdown
+from imbalance.sweep.compare import comparison
+from imbalance.sweep.runs import run_all
+from imbalance.sweep.variants import Variant
 
 SEEDS, TUNING_SEEDS = range(10), range(100, 103)
 LEARNING_RATES = (0.01, 0.03, 0.1)

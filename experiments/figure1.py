@@ -11,11 +11,11 @@ project, from the seed of that notebook: the paper has the picture, and no numbe
 import numpy as np
 import torch
 
+from imbalance.experiments.published import published
+from imbalance.metrics.intervals import mean
+from imbalance.report.figures import NEUTRAL, PALETTE, save, subplots
+from imbalance.report.tables import markdown
 from imbalance.theory.oracle import margin_direction, poly_direction
-
-from .figures import NEUTRAL, PALETTE, published, save, subplots
-from .intervals import mean
-from .tables import markdown
 
 MINORITY, MAJORITY = np.array([0.0, 5.0]), np.array([5.0, 0.0])
 SIZES, SEED, SEEDS = (20, 200), 1, range(50)

@@ -13,11 +13,11 @@ errors are exact. Printed beside an independent computation of the same setting;
 import numpy as np
 from scipy.special import ndtr
 
+from imbalance.experiments.published import published
+from imbalance.metrics.intervals import mean
+from imbalance.report.figures import PALETTE, save, subplots
+from imbalance.report.tables import markdown
 from imbalance.theory.oracle import margin_direction, poly_direction
-
-from .figures import PALETTE, published, save, subplots
-from .intervals import mean
-from .tables import markdown
 
 DIMENSIONS, EXAMPLES = 10**6, 100
 NORM = DIMENSIONS**0.251

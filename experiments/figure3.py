@@ -6,8 +6,8 @@ cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --no-trai
     imbalance reproduce figure3 --data=cifar --seeds=10
 """
 
-from .paper_rows import compare, last
-from .variants import Variant
+from imbalance.experiments.paper_rows import compare, last
+from imbalance.sweep.variants import Variant
 
 NO_MOMENTUM = {"optim.lr": 0.008, "optim.momentum": 0.0}  # the paper's optimiser under weights to a higher power
 

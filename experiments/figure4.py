@@ -7,8 +7,8 @@ is nothing left to train. --no-train shows what there is, unfinished runs too.
     imbalance reproduce figure4 --data=cifar --seeds=10
 """
 
-from .figure3 import ROWS as LAST
-from .paper_rows import best_group_average, compare
+from imbalance.experiments.figure3 import ROWS as LAST
+from imbalance.experiments.paper_rows import best_group_average, compare
 
 ROWS = {data: {f"{row}-ES": rows[row] for row in rows if "No IW" not in row} for data, rows in LAST.items()}
 

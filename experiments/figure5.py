@@ -8,8 +8,8 @@ unfinished runs too.
 
 from typing import Any
 
-from .paper_rows import compare, last
-from .variants import Variant
+from imbalance.experiments.paper_rows import compare, last
+from imbalance.sweep.variants import Variant
 
 TUNED = {"optim.lr": 0.01, "trainer.epochs": 300}
 VS_GROUP = {"loss": dict(name="vs_group", gamma=0.4, tau=0.0)}

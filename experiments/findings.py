@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import figure3, pairs, pairs_report
-from . import results as kept
-from .colored_digits_methods import UNTUNED
-from .figures import published
-from .intervals import mean
-from .ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
-from .pairs_report import TITLES
-from .results import numbers
-from .tables import markdown
-from .variants import Variant
+from imbalance.experiments import figure3, pairs, pairs_report
+from imbalance.experiments.colored_digits_methods import UNTUNED
+from imbalance.experiments.ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
+from imbalance.experiments.pairs_report import TITLES
+from imbalance.experiments.published import published
+from imbalance.metrics.intervals import mean
+from imbalance.report import keep as kept
+from imbalance.report.keep import numbers
+from imbalance.report.tables import markdown
+from imbalance.sweep.variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs" / "findings.md", ROOT / "docs" / "results.md")

@@ -11,14 +11,13 @@ and as far; and where the means are antipodal instead of orthogonal they improve
 import numpy as np
 import torch
 
+from imbalance.config.schema import build
 from imbalance.data import DATASETS
-from imbalance.data.gaussian import balanced_error
-from imbalance.schema import build
+from imbalance.data.sets.gaussian import balanced_error
+from imbalance.metrics.intervals import mean
+from imbalance.report.tables import markdown
+from imbalance.sweep.runs import Run, configured, run_all
 from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
-
-from .intervals import mean
-from .runs import Run, configured, run_all
-from .tables import markdown
 
 SEEDS = range(10)
 EXPONENTS = (0.0, 1.0, 1.5, 2.0, 3.0)

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import results as kept
-from .compare import comparison
-from .intervals import mean, paired_difference
-from .pairs_report import LOSSES
-from .protocol import LENET
-from .results import Row, numbers
-from .tables import markdown
-from .variants import Variant
+from imbalance.experiments.pairs_report import LOSSES
+from imbalance.experiments.protocol import LENET
+from imbalance.metrics.intervals import mean, paired_difference
+from imbalance.report import keep as kept
+from imbalance.report.keep import Row, numbers
+from imbalance.report.tables import markdown
+from imbalance.sweep.compare import comparison
+from imbalance.sweep.variants import Variant
 
 SEEDS = 10
 

@@ -3,7 +3,7 @@
     imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
 
 In this order: the tests of what only a GPU can show (waits, bits, precision, compilation, several at once); what whole runs
-do there (`imbalance.experiments.on_device`: waits of eight configs, bits, curves in each precision); the benchmark of a GPU
+do there (`imbalance.bench.on_device`: waits of eight configs, bits, curves in each precision); the benchmark of a GPU
 and a trace of twenty steps; the tests that use one where there is one, the other parts of the benchmark, and the rows of the
 paper's figures 3 to 5 on CIFAR-10, --seeds of each, several processes sharing the GPU. --only=gpu is what stands before the
 last semicolon. After --minutes what runs is stopped: training saves and goes on the
@@ -20,11 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import results as kept
+from imbalance.report import keep as kept
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("gpu", "tests", "bench", "rows")
-TESTS = ("test_step", "test_loop", "test_batched", "test_finite", "test_resume", "test_store")
+TESTS = (
+    "training/test_step", "training/test_loop", "training/test_stacked", "training/test_finite", "training/test_resume",
+    "data/test_store",
+)  # fmt: skip
 # What only a GPU can show, the cheapest first: each is some minutes.
 GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
              "together": "at_once or gpus"}  # fmt: skip
@@ -43,15 +46,13 @@ class Piece(NamedTuple):
 def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Piece]:
     """All of them, in the order in which they are worked on."""
     of_gpu = [
-        Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
+        Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/robustness/test_gpu.py"))
         for name, chosen in GPU_TESTS.items()
     ]
     folder = Path(work_dir).absolute() / "pack"
-    measures = [
-        Piece("gpu", name, ("imbalance.experiments.on_device", name, f"--folder={folder}")) for name in MEASURES
-    ]
+    measures = [Piece("gpu", name, ("imbalance.bench.on_device", name, f"--folder={folder}")) for name in MEASURES]
     bars = Piece("gpu", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
-    tests = [Piece("tests", name, ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
+    tests = [Piece("tests", name.rpartition("/")[2], ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Piece("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
     shared = (
         "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",

@@ -22,15 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imbalance.data.cifar10 import CLASSES as CIFAR10
-from imbalance.data.fashion import CLASSES as FASHION
+from imbalance.data.sets.cifar10 import CLASSES as CIFAR10
+from imbalance.data.sets.fashion import CLASSES as FASHION
 from imbalance.errors import BadInput
-
-from . import results as kept
-from .pairs_report import EXPONENTS, LOSSES, METHODS, TITLES, Method, label, one_rate_table, report
-from .results import Row, numbers
-from .runs import Run, configured, not_of_seeds, run_batches
-from .tables import Raw, markdown
+from imbalance.experiments.pairs_report import EXPONENTS, LOSSES, METHODS, TITLES, Method, label, one_rate_table, report
+from imbalance.report import keep as kept
+from imbalance.report.keep import Row, numbers
+from imbalance.report.tables import Raw, markdown
+from imbalance.sweep.runs import Run, configured, not_of_seeds, run_batches
 
 STUDY = "pairs"
 CLASSES = {"fashion": FASHION, "cifar": CIFAR10}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .aggregates import (
+from imbalance.metrics.aggregates import (
     Estimate,
     bootstrap,
     difference_of_iqm,
@@ -14,10 +14,10 @@ from .aggregates import (
     interquartile_mean,
     profile,
 )
-from .figures import NEUTRAL, PALETTE, save, subplots
-from .intervals import mean
-from .results import Row, numbers
-from .tables import markdown
+from imbalance.metrics.intervals import mean
+from imbalance.report.figures import NEUTRAL, PALETTE, save, subplots
+from imbalance.report.keep import Row, numbers
+from imbalance.report.tables import markdown
 
 Method = tuple[str, float]  # the loss and the exponent of the weights
 EXPONENTS = (0.0, 1.0, 1.5)

@@ -2,7 +2,7 @@
 
 The paper's are the means and standard deviations of its published runs, in published.csv. Ours is group-balanced test
 accuracy too, the mean of the groups' accuracies. Every run keeps the logits of all its evaluations, so that a figure
-about another epoch reads the same runs, and `experiments.selection` any other rule.
+about another epoch reads the same runs, and `imbalance.sweep.select` any other rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imbalance.errors import BadInput
-
-from .figures import PALETTE, Published, published, save, subplots
-from .intervals import Interval, mean, over_examples
-from .runs import Run, evaluations_of, not_of_seeds, run_all, summary_of
-from .selection import KEPT
-from .tables import markdown
-from .variants import Variant
+from imbalance.experiments.published import Published, published
+from imbalance.metrics.intervals import Interval, mean, over_examples
+from imbalance.metrics.selection import KEPT
+from imbalance.report.figures import PALETTE, save, subplots
+from imbalance.report.saved_runs import evaluations_of, summary_of
+from imbalance.report.tables import markdown
+from imbalance.sweep.runs import Run, not_of_seeds, run_all
+from imbalance.sweep.variants import Variant
 
 Rows = Mapping[str, Mapping[str, Variant]]  # of each data set: what the paper calls a row → the config
 Line = Mapping[str, Any]  # of metrics.jsonl
@@ -82,7 +83,7 @@ def last(evaluations: list[Line]) -> Line:
 
 def best_group_average(evaluations: list[Line]) -> Line:
     """By what the paper calls re-weighted val accuracy, of equal ones the first: the rule of that name in
-    `experiments.selection`, read from metrics.jsonl, which unfinished runs have too."""
+    `imbalance.sweep.select`, read from metrics.jsonl, which unfinished runs have too."""
     return max(evaluations, key=lambda line: group_average(line, "val"))
 
 

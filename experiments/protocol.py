@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imbalance.config import config_file, load
+from imbalance.config.load import config_file, load
 from imbalance.errors import BadInput
-
-from . import study as studies
-from .intervals import bounds, mean, paired_difference
-from .launch import launch
-from .runs import metric, not_of_seeds, summary_of
-from .sweep import read
-from .tables import Raw, markdown
+from imbalance.metrics.intervals import bounds, mean, paired_difference
+from imbalance.report.saved_runs import metric, summary_of
+from imbalance.report.tables import Raw, markdown
+from imbalance.sweep import study as studies
+from imbalance.sweep.runs import not_of_seeds
+from imbalance.sweep.search import read
+from imbalance.sweep.workers import launch
 
 METHODS = ("ce", "poly")
 RATES_OF = {

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .aggregates import bootstrap, improvement, interquartile_mean
-from .collect import collect
-from .intervals import expected_best
-from .report import write
-from .runs import Run, Summary, metric, not_of_seeds, run_all
-from .tables import markdown
-from .variants import Variant
+from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean
+from imbalance.metrics.intervals import expected_best
+from imbalance.report.build import write
+from imbalance.report.collect import collect
+from imbalance.report.saved_runs import Summary, metric
+from imbalance.report.tables import markdown
+from imbalance.sweep.runs import Run, not_of_seeds, run_all
+from imbalance.sweep.variants import Variant
 
 # By method, what is overridden in <data>_pair_ce; the first method is what the others are compared with.
 METHODS = {

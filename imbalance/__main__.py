@@ -2,7 +2,7 @@
 
 import sys
 
-from imbalance.cli import main
+from imbalance.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

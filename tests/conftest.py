@@ -12,7 +12,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config import load
+from imbalance.config.load import load
 
 ROOT = Path(__file__).parent.parent
 TABLE = runpy.run_path(str(ROOT / "tools" / "config_table.py"))
@@ -21,6 +21,15 @@ CONFIG_FILES = {name: ROOT / "configs" / f"{name}.py" for name in TABLE["ROWS"]}
 # What starts the tests (nohup, a service) may ignore it, and so would every process that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.split()
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

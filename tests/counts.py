@@ -21,17 +21,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from examples import EXAMPLES
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
-from test_losses import EXAMPLES
 
-from experiments.bench.cases import make, on_images
-from imbalance.config import load
+from imbalance.bench.cases import make, on_images
+from imbalance.config.load import load
+from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
+from imbalance.data.images.stored import Stored, ferry
 from imbalance.data.population import SPLITS
-from imbalance.data.stored import Stored, ferry
-from imbalance.schema import Count
-from imbalance.training import batched, loop
+from imbalance.training import loop
+from imbalance.training.stacked import train as batched
 from imbalance.training.step import draw_epoch, take_step
 
 PARTS = ("draw_epoch", "take_step", "training_metrics", "evaluate", "remember", "save", "finish")
@@ -219,11 +220,11 @@ def measure_at_once(name: str, folder: Path) -> dict[str, Any]:
             found[-1][0].optim.lr = rate
         return found
 
-    summaries = batched.train_at_once(runs("cpu"))
+    summaries = batched.train_stacked(runs("cpu"))
     with Device() as device:
         device.patch.setattr(batched, "WRITERS", 1)  # the device is seen by this thread alone
         parts = counted(device)
-        on_device = batched.train_at_once(runs("standin"))
+        on_device = batched.train_stacked(runs("standin"))
     assert [summary["device"] for summary in on_device] == ["standin:0"] * 4
     calls, launches, waits = parts["take_step"]
     same = [str(one["metrics"]) == str(other["metrics"]) for one, other in zip(summaries, on_device)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imbalance.data.celeba import FINGERPRINT, PAPERS_TRAIN, SPLIT_SIZES
-from imbalance.data.waterbirds import PUBLISHED
+from imbalance.data.sets.celeba import FINGERPRINT, PAPERS_TRAIN, SPLIT_SIZES
+from imbalance.data.sets.waterbirds import PUBLISHED
 
 ATTRIBUTES = [f"Attribute_{i}" for i in range(40)]
 ATTRIBUTES[9], ATTRIBUTES[20] = "Blond_Hair", "Male"

@@ -25,17 +25,17 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imbalance.config import flatten, load
+from imbalance.config.load import load
+from imbalance.config.schema import fields, flatten
 from imbalance.data import DATASETS
-from imbalance.data.decode import Recipe, decode
-from imbalance.methods.heads import HEADS
+from imbalance.data.images.decode import Recipe, decode
+from imbalance.methods.heads.registry import HEADS
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.mixing import MIXINGS
-from imbalance.methods.objectives import OBJECTIVES
+from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
-from imbalance.schema import fields
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 
 MEMORY = 3 * 2**30  # bytes that an input may take beyond those of an idle process
@@ -78,7 +78,7 @@ MAKES = {int: INTEGERS, float: FLOATS, bool: st.booleans(), str: TEXT}
 
 
 def of_type(annotation: Any) -> st.SearchStrategy:
-    """Mostly values that fit an annotation of `imbalance.schema`, so that they come further than its check."""
+    """Mostly values that fit an annotation of `imbalance.config.schema`, so that they come further than its check."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:

@@ -116,9 +116,9 @@ def tests_of(path: Path) -> list[str]:
     imports = (f"{module} import", f"import {module}\n", f"from {package} import {name}\n")
     named += [file for file, text in texts.items() if file not in named and any(line in text for line in imports)]
     files = [str(file.relative_to(ROOT)) for file in named]
-    files += [file for file in ("tests/test_config.py", "tests/test_loop.py") if file not in files]
+    files += [file for file in ("tests/config/test_config.py", "tests/training/test_loop.py") if file not in files]
     of_methods = "methods" in path.parts or "training" in path.parts
-    return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
+    return files + [f"tests/robustness/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
 
 
 def fails(copy: Path, tests: list[str], path: Path, mutant: str, seconds: float) -> bool:

@@ -651,7 +651,7 @@ ROWS = {
         the published counts.""", POLY | importance("class", "1.5")),
     "cifar10_new_classes": Row("cifar10", "features learnt on cats and dogs, judged on deer and horses under a new head", """
         At every evaluation the features are frozen and logistic regression is fitted on the training images of the new
-        classes (see `imbalance.methods.probe.fit_head`). ResNet-20, 30 epochs of 9,000 images: not yet run to the end
+        classes (see `imbalance.methods.heads.probe.fit_head`). ResNet-20, 30 epochs of 9,000 images: not yet run to the end
         here.""", {
         "data": """
             name="new_classes",

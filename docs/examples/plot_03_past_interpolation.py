@@ -11,8 +11,8 @@ import torch
 
 from imbalance.experiments.figure1 import draw
 from imbalance.methods.losses import CrossEntropy, Poly
-from imbalance.methods.objectives import OBJECTIVES
-from imbalance.parts import example_weights
+from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.methods.standalone import example_weights
 
 inputs, targets = map(torch.tensor, draw(1))
 inputs = inputs.double()

@@ -11,7 +11,7 @@ import io
 import matplotlib.pyplot as plt
 
 import imbalance
-from imbalance.experiments.selection import RULES, evaluations, worst
+from imbalance.metrics.selection import RULES, evaluations, worst
 
 with contextlib.redirect_stdout(io.StringIO()):
     run = imbalance.run(

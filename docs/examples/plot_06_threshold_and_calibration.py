@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import imbalance
-from imbalance.judge.scores import probabilities, reliability
+from imbalance.metrics.scores import probabilities, reliability
 
 heads = {
     "as trained": {"head.name": "none"},

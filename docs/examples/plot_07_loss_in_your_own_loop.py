@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import make_moons
 
 from imbalance.methods.losses import CrossEntropy, Poly, VectorScaling
-from imbalance.parts import example_weights
+from imbalance.methods.standalone import example_weights
 
 inputs, targets = make_moons((300, 30), noise=0.25, random_state=0)
 inputs, targets = torch.tensor(inputs, dtype=torch.float32), torch.tensor(targets)

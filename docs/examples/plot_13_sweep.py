@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from imbalance.config import config_file, load
-from imbalance.training.batched import train_at_once
+from imbalance.config.load import config_file, load
+from imbalance.training.stacked.train import train_stacked
 
 RATES, EXPONENTS = (0.01, 0.03, 0.1, 0.3), (0.0, 1.0, 1.5)
 
@@ -28,7 +28,7 @@ def sweep(name):
             config.weights.exponent, config.optim.lr = exponent, rate
             runs.append((config, Path(name, f"{exponent},{rate}")))
     with contextlib.redirect_stdout(io.StringIO()):
-        scores = [summary["score"] for summary in train_at_once(runs)]
+        scores = [summary["score"] for summary in train_stacked(runs)]
     scores = [np.nan if score is None else 100 * score for score in scores]
     return np.reshape(scores, (len(EXPONENTS), len(RATES)))
 

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 import imbalance
 from imbalance.errors import Diverged
-from imbalance.training.forensics import replay
+from imbalance.training.state.forensics import replay
 
 over = {"optim.lr": 30.0, "loss.left": "exponential", "trainer.epochs": 40}
 try:

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict
 
-from imbalance.config import config_file, load
-from imbalance.training.batched import train_at_once
+from imbalance.config.load import config_file, load
+from imbalance.training.stacked.train import train_stacked
 
 losses = {
     "cross-entropy": {"name": "cross_entropy"},
@@ -37,7 +37,7 @@ for name, loss in losses.items():
         config.trainer.update(epochs=300, eval_every=300)
         runs.append((config, Path(name, f"{seed}")))
     with contextlib.redirect_stdout(io.StringIO()):
-        summaries = train_at_once(runs)
+        summaries = train_stacked(runs)
     found[name] = 100 * np.array([[s["metrics"][f"test/{shot}"] for shot in shots] for s in summaries])
 
 figure, axis = plt.subplots(figsize=(8.4, 3.8), layout="constrained")

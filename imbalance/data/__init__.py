@@ -6,30 +6,30 @@ A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of 
 from collections.abc import Mapping
 from typing import Any
 
-from imbalance.data.arrays import arrays
-from imbalance.data.celeba import celeba, list_celeba
-from imbalance.data.cifar10 import cifar10
-from imbalance.data.civilcomments import civilcomments, list_civilcomments
-from imbalance.data.class_map import class_map, new_classes
-from imbalance.data.colored_digits import colored_digits
-from imbalance.data.decode import Preparation
-from imbalance.data.digits import digits
-from imbalance.data.fashion import fashion
-from imbalance.data.features import features
-from imbalance.data.folder import folder, list_folder
-from imbalance.data.gaussian import gaussian
-from imbalance.data.given import as_dataset, given
-from imbalance.data.listing import dataset_of
-from imbalance.data.long_tailed import cifar10lt, cifar100lt
-from imbalance.data.medmnist import medmnist
-from imbalance.data.multinli import list_multinli, multinli
-from imbalance.data.normalise import normaliser
+from imbalance.config.schema import build
+from imbalance.data.images.decode import Preparation
+from imbalance.data.images.listing import dataset_of
+from imbalance.data.images.normalise import normaliser
 from imbalance.data.population import check_population
+from imbalance.data.sets.arrays import arrays
+from imbalance.data.sets.celeba import celeba, list_celeba
+from imbalance.data.sets.cifar10 import cifar10
+from imbalance.data.sets.civilcomments import civilcomments, list_civilcomments
+from imbalance.data.sets.class_map import class_map, new_classes
+from imbalance.data.sets.colored_digits import colored_digits
+from imbalance.data.sets.digits import digits
+from imbalance.data.sets.fashion import fashion
+from imbalance.data.sets.features import features
+from imbalance.data.sets.folder import folder, list_folder
+from imbalance.data.sets.gaussian import gaussian
+from imbalance.data.sets.in_memory import as_dataset, given
+from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
+from imbalance.data.sets.medmnist import medmnist
+from imbalance.data.sets.multinli import list_multinli, multinli
+from imbalance.data.sets.table import list_table, table
+from imbalance.data.sets.text import list_text, text
+from imbalance.data.sets.waterbirds import list_waterbirds, waterbirds
 from imbalance.data.splits import Dataset, Labels, Split
-from imbalance.data.table import list_table, table
-from imbalance.data.text import list_text, text
-from imbalance.data.waterbirds import list_waterbirds, waterbirds
-from imbalance.schema import build
 
 DATASETS = {
     "gaussian": gaussian,

@@ -35,7 +35,7 @@ def digest(dataset: Dataset) -> dict[str, Any]:
 
 def of_split(split: Split) -> dict[str, Any]:
     arrays = [split.checksums, *(tensor.numpy() for tensor in (split.targets, split.groups, split.indices))]
-    arrays += [] if split.members is None else [split.members.numpy()]
+    arrays += [] if split.eval_group_mask is None else [split.eval_group_mask.numpy()]
     return {"examples": len(split)} | {
         part: short_hash(np.ascontiguousarray(array)) for part, array in zip(PARTS, arrays)
     }
@@ -60,7 +60,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def copies_in(dataset: Dataset) -> list[str]:
     """In words, which examples of the splits are copies of others; see `copies`."""
-    evaluated = dataset.evaluated
+    evaluated = dataset.eval_dataset
     splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
 

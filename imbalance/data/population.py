@@ -72,7 +72,7 @@ def check_population(dataset: Dataset) -> Dataset:
     Raises:
         BadInput: with the first thing that is wrong with it.
     """
-    evaluated, problems = dataset.evaluated, []
+    evaluated, problems = dataset.eval_dataset, []
     for of in {id(of): of for of in (dataset, evaluated)}.values():
         problems += name_problems("config.data", of.class_names, of.group_names)
     problems += [
@@ -87,7 +87,7 @@ def check_population(dataset: Dataset) -> Dataset:
 
 def remarks(dataset: Dataset) -> list[str]:
     """What a checked data set lacks all the same, a line each."""
-    evaluated = dataset.evaluated
+    evaluated = dataset.eval_dataset
     return [
         problem.cause
         for name, of in (("train", dataset), ("val", evaluated), ("test", evaluated))

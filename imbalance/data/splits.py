@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.data.augment import Augmentation
-from imbalance.data.stored import Stored
-from imbalance.data.tokens import Tokens
+from imbalance.config.schema import By
+from imbalance.data.images.augment import Augmentation
+from imbalance.data.images.stored import Stored
+from imbalance.data.texts.tokens import Tokens
 from imbalance.errors import BadInput
-from imbalance.schema import By
-from imbalance.seeds import derived_seed
+from imbalance.utils.seeds import derived_seed
 
 Profile = Literal["none", "exp", "step"]
 Labels = Callable[[By], tuple[Tensor, Tensor]]  # by class or group: each example's (N,), and the counts of all
@@ -32,7 +32,7 @@ class Split:
     known: (N,) uint32, the `checksums` where they are known beforehand.
     inferred: (N,) int64, the groups that a method has found, which other methods then see in place of `groups`; None
         where none has.
-    members: (N, E) bool, the evaluation groups that each is in, several or none; None where they are the groups.
+    eval_group_mask: (N, E) bool, the evaluation groups that each is in, several or none; None where they are the groups.
     """
 
     inputs: Tensor | Stored | Tokens
@@ -41,7 +41,7 @@ class Split:
     indices: Tensor
     known: np.ndarray | None = None
     inferred: Tensor | None = None
-    members: Tensor | None = None
+    eval_group_mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -63,11 +63,11 @@ class Split:
     @cached_property
     def on_cpu(self) -> dict[str, Tensor]:
         """The labels that there are, by name, on the CPU: for what is only counted, named or saved."""
-        labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "members")}
+        labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "eval_group_mask")}
         return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
-    def seen(self) -> Tensor:
+    def method_groups(self) -> Tensor:
         """(N,) the groups that methods see: the inferred ones, or where none are, those of the data."""
         return self.groups if self.inferred is None else self.inferred
 
@@ -99,7 +99,7 @@ class Split:
         """The examples at `rows` of these."""
         inputs = self.inputs.subset(rows) if isinstance(self.inputs, Stored | Tokens) else self.inputs[rows]
         labels = (self.targets[rows], self.groups[rows], self.indices[rows])
-        further = dict(inferred=self.inferred, members=self.members)
+        further = dict(inferred=self.inferred, eval_group_mask=self.eval_group_mask)
         return Split(inputs, *labels, **{k: None if tensor is None else tensor[rows] for k, tensor in further.items()})
 
 
@@ -107,16 +107,16 @@ class Split:
 class Dataset:
     """The three splits and the names of their classes and groups.
 
-    evaluation_names: of the evaluation groups, where these are others than the groups that methods read: see `judged`.
+    evaluation_names: of the evaluation groups, where these are others than the groups that methods read: see `eval_group_names`.
     mean, std: per channel of uint8 inputs, as fractions of 255; empty for inputs that are floats.
-    augmentations: what is done to training batches, see `imbalance.data.augment`.
+    augmentations: what is done to training batches, see `imbalance.data.images.augment`.
     probe: where val and test are to be of classes that train has not: a data set of those classes, on whose train split
         a new head is fitted, on whose val and test it is evaluated.
     probe_strength: the inverse of that head's L2 penalty.
     held_out: what a method keeps of the training examples for later, which are then not in train; see `hold_out`.
-    bucket: so many batches of an epoch are sorted by length together; see `imbalance.data.tokens.bucketed`.
+    bucket: so many batches of an epoch are sorted by length together; see `imbalance.data.texts.tokens.bucketed`.
     preprocessing: how a file or a table becomes inputs as these, in terms that JSON has; empty where only arrays do. A
-        trained model keeps it: see `imbalance.inference`.
+        trained model keeps it: see `imbalance.deploy.predict`.
     inferred_names: of the groups in `Split.inferred`; empty where no method has found any.
     notes: what the reader of a log should know of how the data was read, a line each.
     """
@@ -139,7 +139,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @property
-    def evaluated(self) -> "Dataset":
+    def eval_dataset(self) -> "Dataset":
         """The data set whose val and test splits are evaluated."""
         return self.probe or self
 
@@ -163,11 +163,14 @@ class Dataset:
         return replace(self, **splits, probe=probe, notes=(*self.notes, *kept))
 
     @property
-    def seen(self) -> "Dataset":
+    def for_methods(self) -> "Dataset":
         """The data set as methods see it: with the inferred groups, where there are some, as its groups."""
         if not self.inferred_names:
             return self
-        splits = {name: replace(split, groups=split.seen, members=None) for name, split in self.splits.items()}
+        splits = {
+            name: replace(split, groups=split.method_groups, eval_group_mask=None)
+            for name, split in self.splits.items()
+        }
         return replace(self, **splits, group_names=self.inferred_names, evaluation_names=())
 
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
@@ -189,7 +192,7 @@ class Dataset:
         return len(self.group_names)
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def eval_group_names(self) -> tuple[str, ...]:
         """The names of the groups that it is evaluated by: its evaluation groups, or its groups where there are none."""
         return self.evaluation_names or self.group_names
 
@@ -215,9 +218,9 @@ class Dataset:
         """(K,) and (G,) training examples of each class and each group, on the CPU."""
         return self.class_counts(self.train), self.group_counts(self.train)
 
-    def judged_counts(self, split: Split) -> Tensor:
+    def eval_group_counts(self, split: Split) -> Tensor:
         """(E,) examples of each group that it is evaluated by, in `split`; an example may count several times, or not."""
-        return self.group_counts(split) if split.members is None else split.on_cpu["members"].sum(0)
+        return self.group_counts(split) if split.eval_group_mask is None else split.on_cpu["eval_group_mask"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
         """(N,) each example's class or group, and how many examples each class or group has in `split`, on the CPU."""

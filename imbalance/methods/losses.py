@@ -1,7 +1,7 @@
 """Losses: `loss(logits (B, K), targets (B,), groups (B,)) -> (B,)`, one value an example, in at least float32.
 
 `groups` can be left out where a loss does not read them. In a loop of one's own: `Poly(alpha=1.0, left="logistic")(logits,
-targets).mean()`; see `imbalance.parts`.
+targets).mean()`; see `imbalance.methods.standalone`.
 
 To add one, write a module with keyword-only hyperparameters and put it in `LOSSES`; what stands before the `*`
 (`class_counts`, `group_counts`, `num_classes`) is filled in from the training set.
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imbalance.margins import against, at_least_float32, log_odds_against, soft_margins, softplus
+from imbalance.config.schema import Fraction, NonNegative, Positive, checked
+from imbalance.methods.margins import against, at_least_float32, log_odds_against, soft_margins, softplus
 from imbalance.methods.weights import inverse_effective_number
-from imbalance.schema import Fraction, NonNegative, Positive, checked
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from imbalance.config.schema import AtLeastOne, Positive, Probability
+from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.methods.tags import tagged
-from imbalance.schema import AtLeastOne, Positive, Probability
 
 
 class Mix(NamedTuple):

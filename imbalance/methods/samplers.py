@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from imbalance import seeds
+from imbalance.config.schema import By, NonNegative, Positive
+from imbalance.config.tags import tagged
 from imbalance.data import Labels
-from imbalance.methods.tags import tagged
-from imbalance.schema import By, NonNegative, Positive
+from imbalance.utils import seeds
 
 
 def shuffled(rows: Tensor, generator: Generator) -> Tensor:

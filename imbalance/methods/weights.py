@@ -11,12 +11,12 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from imbalance.config.schema import AtLeastOne, By, Fraction, Natural, NonNegative, Positive, Repeats
+from imbalance.config.tags import tagged
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.methods.provided import FirstRun, shortened
+from imbalance.methods.context import FirstRun, shortened
 from imbalance.methods.samplers import SAMPLERS
-from imbalance.methods.tags import tagged
-from imbalance.schema import AtLeastOne, By, Fraction, Natural, NonNegative, Positive, Repeats
 
 
 def mean_one(weights: Tensor) -> Tensor:

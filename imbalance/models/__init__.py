@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from imbalance.data.decode import Preparation
-from imbalance.methods.tags import Tags, tags_of
+from imbalance.config.schema import entry
+from imbalance.config.tags import Tags, tags_of
+from imbalance.data.images.decode import Preparation
 from imbalance.models.encoder import encoder
 from imbalance.models.pretrained import pretrained
 from imbalance.models.published import timm, torchvision, transformers_vision
 from imbalance.models.resnet import cifar_resnet, of_depth, resnet
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
 from imbalance.models.text import bag_of_embeddings, transformer
-from imbalance.schema import entry
 
 
 def with_cosine_head(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

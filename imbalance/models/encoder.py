@@ -7,28 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from imbalance.config.schema import Fraction, Name
 from imbalance.errors import BadInput
-from imbalance.models.libraries import library, quiet
 from imbalance.models.small import CosineLinear, Head, with_head
 from imbalance.models.text import mean_of_tokens
-from imbalance.schema import Fraction, Name
+from imbalance.utils.libraries import from_transformers, library
 
 Pool = Literal["pooler", "first", "mean"]
-
-
-def from_transformers(kind: str, name: str, key: str) -> Any:
-    """What `transformers.<kind>.from_pretrained(name)` returns, for the config's `key`; no code of the weights is run.
-
-    Raises:
-        BadInput: the package is missing, or there is no such thing here or on the hub.
-    """
-    transformers = library("transformers", "text", key)
-    try:
-        with quiet(transformers):
-            return getattr(transformers, kind).from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # of a missing, damaged or unknown model it raises nearly all there is
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput(f"{key}: {name!r} cannot be loaded: {reason}") from None
 
 
 class Encoder(nn.Module):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from torch import nn
 
+from imbalance.config.registries import registries
+from imbalance.config.schema import Name, build, own_module
 from imbalance.errors import BadInput
+from imbalance.models.artifact import read
 from imbalance.models.small import CosineLinear, Head
-from imbalance.schema import Name, build, own_module
 
 
 def pretrained(
@@ -18,9 +20,6 @@ def pretrained(
     Args:
         pretrained: the run directory. It is read when a run begins; model.json then says what network it was.
     """
-    from imbalance.inference import read
-    from imbalance.models import MODELS
-
     about, state = read(Path(pretrained))
     section = dict(about["model"])
     if own_module(section["name"]):
@@ -41,7 +40,7 @@ def pretrained(
     section["name"] = section["name"].removesuffix("_cosine") + ("_cosine" if head is CosineLinear else "")
     blank = {"pretrained": ""} if "pretrained" in section else {}
     shape = dict(input_shape=input_shape, vocabulary=vocabulary, num_classes=num_classes)
-    network = build(MODELS, section | blank, **shape)
+    network = build(registries()["model"], section | blank, **shape)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     try:
         network.features.load_state_dict(features)

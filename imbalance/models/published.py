@@ -12,16 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbalance.data.decode import Preparation
+from imbalance.config.schema import Name, nearest
+from imbalance.config.tags import tagged
+from imbalance.data.images.decode import Preparation
 from imbalance.errors import BadInput
-from imbalance.methods.tags import tagged
-from imbalance.models.libraries import library, quiet
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, check_finite, load_weights
-from imbalance.schema import Name, nearest
-from imbalance.torchvision_import import import_torchvision
+from imbalance.utils.libraries import library, quiet
+from imbalance.utils.torchvision_import import import_torchvision
 
-FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.decode.Recipe` says so
+FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.images.decode.Recipe` says so
 
 
 # torchvision

@@ -7,12 +7,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imbalance.config.tags import Tags
 from imbalance.errors import BadInput
-from imbalance.methods.tags import Tags
 from imbalance.models.published import published_by_torchvision, torchvision_preparation
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, load_weights
-from imbalance.torchvision_import import import_torchvision
+from imbalance.utils.torchvision_import import import_torchvision
 
 
 def resnet(

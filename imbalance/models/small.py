@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imbalance.config.schema import Count
+from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.margins import at_least_float32
-from imbalance.methods.tags import tagged
-from imbalance.schema import Count
+from imbalance.methods.margins import at_least_float32
 
 
 class CosineLinear(nn.Linear):

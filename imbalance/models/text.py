@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imbalance.config.schema import Count, Fraction
+from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.methods.tags import tagged
 from imbalance.models.small import Head, with_head
-from imbalance.schema import Count, Fraction
 
 
 def mean_of_tokens(vectors: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.files import check_regular
+from imbalance.models.artifact import read
+from imbalance.utils.files import check_regular
 
 
 class Frozen(nn.Module):
@@ -78,8 +79,6 @@ def check_finite(network: nn.Module, pretrained: str) -> None:
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:
     """What a run made of everything before the head, under the names that it has in this network."""
-    from imbalance.inference import read
-
     _, state = read(run_directory)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     return {key.removeprefix("features."): value for key, value in features.items()}  # once more where it was frozen

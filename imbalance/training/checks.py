@@ -4,15 +4,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from imbalance.config.metric_names import check_labels
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
-from imbalance.judge.metrics import check_labels
 
 
 def check_data(config: ConfigDict, dataset: Dataset) -> None:
     """Raise `BadInput` for a config whose metrics or parts of a batch the data do not have."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        evaluated = dataset.evaluated
+        evaluated = dataset.eval_dataset
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
@@ -23,10 +23,10 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
 
 def dry_run(config: ConfigDict, directory: Path) -> None:
     """Raise what a run of `config` in `directory` would raise before its first step, and write nothing there."""
+    from imbalance.training.distributed.processes import start_accelerator
     from imbalance.training.learner import first_run, make_learner
-    from imbalance.training.log import check_directory_config
-    from imbalance.training.processes import start_accelerator
-    from imbalance.training.trackers import check
+    from imbalance.training.logging.run_log import check_directory_config
+    from imbalance.training.logging.trackers import check
 
     accelerator = start_accelerator(config)
     check(config)

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge import scores
-from imbalance.judge.metrics import Counts, compute, count, count_right
-from imbalance.margins import hard_margins
 from imbalance.methods.losses import CrossEntropy
+from imbalance.methods.margins import hard_margins
+from imbalance.metrics import scores
+from imbalance.metrics.counts import Counts, compute, count, count_right
+from imbalance.training.distributed.processes import of_all_processes, totals
 from imbalance.training.features import probed
-from imbalance.training.finite import shortened
-from imbalance.training.processes import of_all_processes, totals
-from imbalance.training.progress import joined
 from imbalance.training.run import Run
-from imbalance.training.vectorised import vectorised
+from imbalance.training.stacked.vectorised import vectorised
+from imbalance.training.state.finite import shortened
+from imbalance.training.state.progress import joined
 
 AT_ONCE = 32  # models that share inputs: more save little time, and take the room of their activations
 KEPT_BATCHES = 100  # of logits on the device, before they are copied from it
@@ -53,13 +53,13 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     Raises:
         Interrupted: a signal came, to any process.
     """
-    splits = [getattr(run.learner.dataset.evaluated, name) for run in runs]
+    splits = [getattr(run.learner.dataset.eval_dataset, name) for run in runs]
     if len(set(map(len, splits))) > 1:
         return [outcome for run in runs for outcome in evaluate([run], name, keep_logits)]
-    accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.evaluated
+    accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.eval_dataset
     made, signum = go_through(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
     rows, predictions = made.rows, made.predictions
-    targets, groups, seen = (labels[:, rows] for labels in stacked(splits, "targets", "groups", "seen"))
+    targets, groups, seen = (labels[:, rows] for labels in stacked(splits, "targets", "groups", "method_groups"))
     sums = {"signals": made.loss.new_full((), signum), "loss": made.loss}
     sums |= counted(dataset, predictions, targets, groups, members_of(splits, [rows] * len(runs)))
     maxima = {"largest": made.largest}
@@ -73,12 +73,12 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
         raise Interrupted(signum or signal.SIGTERM)
     logits = in_order(runs[0], len(splits[0]), made.logits) if keep_logits else [None] * len(runs)
     counts = counts_of(found)
-    metrics = measure([run.learner.dataset.evaluated for run in runs], counts)
+    metrics = measure([run.learner.dataset.eval_dataset for run in runs], counts)
     if name == "train":
         metrics = [values | of_groups for values, of_groups in zip(metrics, named_margins(dataset, found))]
     if dataset.inferred_names:
         by_inferred = Counts(counts.confusion, found["inferred"])
-        of_seen = measure([run.learner.dataset.evaluated.seen for run in runs], by_inferred)
+        of_seen = measure([run.learner.dataset.eval_dataset.for_methods for run in runs], by_inferred)
         for values, of_inferred in zip(metrics, of_seen):
             values["worst_inferred_group_accuracy"] = of_inferred["worst_group_accuracy"]
     losses = found["loss"] / counts.confusion.sum((1, 2))
@@ -162,7 +162,7 @@ def forward_of(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice]
 
         def forward(batch: slice) -> tuple[Tensor, Tensor]:
             logits = models[0](inputs(0, batch))
-            return logits[None], losses[0](logits, splits[0].targets[batch], splits[0].seen[batch])[None]
+            return logits[None], losses[0](logits, splits[0].targets[batch], splits[0].method_groups[batch])[None]
 
         return forward
 
@@ -171,7 +171,7 @@ def forward_of(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice]
     together = [places[start : start + AT_ONCE] for places in same for start in range(0, len(places), AT_ONCE)]
     of_models = [vectorised([models[i] for i in places], in_dims=None) for places in together]
     of_losses = vectorised(losses, in_dims=0)
-    targets, seen = stacked(splits, "targets", "seen")
+    targets, seen = stacked(splits, "targets", "method_groups")
 
     def forward(batch: slice) -> tuple[Tensor, Tensor]:
         logits = torch.cat([model(inputs(places[0], batch)) for model, places in zip(of_models, together)])
@@ -198,7 +198,7 @@ def metrics_of(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 @torch.inference_mode()
 def rows_not_finite(run: Run, name: str) -> list[int]:
     """The source rows of the examples of a split whose logits or loss are not finite, on all processes."""
-    split = getattr(run.learner.dataset.evaluated, name)
+    split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = forward_of([run], [split]), []
     for batch in batches_of_process(run, len(split)):
         logits, losses = forward(batch)
@@ -248,9 +248,9 @@ def predicted(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | Non
 
 def members_of(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
     """(M, N, E) the evaluation groups of the examples at `rows` of each split; None where these are the groups."""
-    if splits[0].members is None:
+    if splits[0].eval_group_mask is None:
         return None
-    return torch.stack([split.members[of_split] for split, of_split in zip(splits, rows)])
+    return torch.stack([split.eval_group_mask[of_split] for split, of_split in zip(splits, rows)])
 
 
 def interpolating(runs: Sequence[Run]) -> list[bool]:

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from imbalance.data import Split
 from imbalance.errors import Diverged
-from imbalance.margins import at_least_float32
-from imbalance.methods.method import Objective
-from imbalance.methods.probe import fit_head
-from imbalance.training.finite import finite, shortened
+from imbalance.methods.heads.probe import fit_head
+from imbalance.methods.margins import at_least_float32
+from imbalance.methods.objectives.base import Objective
 from imbalance.training.learner import Learner
+from imbalance.training.state.finite import finite, shortened
 
 
 @torch.no_grad()
@@ -28,14 +28,14 @@ def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
 
 
 @torch.no_grad()
-def beside(config: ConfigDict, learner: Learner, split: Split) -> dict[str, Tensor]:
+def extra_outputs(config: ConfigDict, learner: Learner, split: Split) -> dict[str, Tensor]:
     """(N, K) each: what the objective leaves of a split for a later run; of a debug run, of one batch."""
-    if type(learner.objective).beside is Objective.beside:  # nothing, for which no image need be read
+    if type(learner.objective).extra_outputs is Objective.extra_outputs:  # nothing, for which no image need be read
         return {}
     model, size = learner.network.eval(), config.trainer.eval_batch_size
     starts = range(0, len(split), size)
     batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
-    parts = [learner.objective.beside(model, learner.normalise(split.inputs[batch])) for batch in batches]
+    parts = [learner.objective.extra_outputs(model, learner.normalise(split.inputs[batch])) for batch in batches]
     return {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
 
 

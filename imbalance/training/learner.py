@@ -13,28 +13,28 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imbalance.config import first_run
+from imbalance.config.experiment import first_run
+from imbalance.config.schema import asks, bind, build, entry
+from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
-from imbalance.data.tokens import bucketed
+from imbalance.data.texts.tokens import bucketed
 from imbalance.errors import BadInput
-from imbalance.memory import available_memory
-from imbalance.methods.groups import GROUPS, with_environments
-from imbalance.methods.heads import HEADS
+from imbalance.methods.context import FirstRun, GroupAssignment, RunContext, read_first_run
+from imbalance.methods.group_inference.registry import GROUPS, with_environments
+from imbalance.methods.heads.registry import HEADS
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.method import Objective, as_objective
 from imbalance.methods.mixing import MIXINGS, Mix
-from imbalance.methods.objectives import OBJECTIVES
-from imbalance.methods.provided import FirstRun, Found, Given, read_first_run
+from imbalance.methods.objectives.base import Objective, as_objective
+from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
-from imbalance.methods.tags import tags_of
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.schema import asks, bind, build, entry
-from imbalance.seeds import derived_seed, generator
-from imbalance.training.budget import MemoryBudget
+from imbalance.training.distributed.processes import from_main, share_batch_statistics
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
-from imbalance.training.processes import from_main, share_batch_statistics
+from imbalance.utils.budget import MemoryBudget
+from imbalance.utils.memory import available_memory
+from imbalance.utils.seeds import derived_seed, generator
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Learner:
     accelerator: Accelerator
     dataset: Dataset
     data: dict[str, Any]  # its digest, on the main process
-    given: Given
+    context: RunContext
     sampler: Callable[[int], Tensor]  # the rows of train that an epoch draws, in order, on the CPU
     weights: Callable[[int], Tensor]  # (N,), of all of train
     mixing: Callable[[int, Tensor], Mix | None]  # see `make_mixing`
@@ -56,8 +56,8 @@ class Learner:
     schedule: Callable[[float], float]
     normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
     seed: int
-    found: Mapping[str, float]  # metrics of how groups were found; empty where they are those of the data
-    parts: int  # that a batch is computed in, one after the other
+    group_metrics: Mapping[str, float]  # metrics of how groups were found; empty where they are those of the data
+    micro_batches: int  # that a batch is computed in, one after the other
 
     @property
     def network(self) -> nn.Module:
@@ -84,7 +84,7 @@ class Source:
     dataset: Dataset
     on_device: Dataset
     identity: dict[str, Any]
-    found: Found | None
+    found: GroupAssignment | None
     first: FirstRun | None
 
 
@@ -122,8 +122,8 @@ def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> 
     """`make_learner` of data that are there."""
     device, dtype, dataset = accelerator.device, getattr(torch, config.trainer.dtype), source.dataset
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    seen = dataset.seen
-    given = Given(
+    seen = dataset.for_methods
+    given = RunContext(
         seen.train.targets,
         seen.train.groups,
         seen.num_classes,
@@ -259,7 +259,7 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 
 
 def make_mixing(
-    config: ConfigDict, given: Given, device: torch.device, dtype: torch.dtype
+    config: ConfigDict, given: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
     """From an epoch and its order, what is mixed with what; partners are places in the order, on the CPU.
 

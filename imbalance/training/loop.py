@@ -3,7 +3,7 @@
 The loop goes through a config in the order in which data flow: the sampler draws an epoch's examples, the weights say
 how much each counts, they are mixed, the method computes its terms of each (always a loss), and its objective makes
 them one scalar. A first run comes before all of it, a new head after it. The step itself is in `imbalance.training.step`,
-and is the same for parts of a batch and for several processes; `imbalance.training.batched` stacks it.
+and is the same for parts of a batch and for several processes; `imbalance.training.stacked.train` stacks it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,39 +14,34 @@ from typing import Any, NamedTuple
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config import first_run, run_directory, validate
+from imbalance.config.experiment import first_run, validate
+from imbalance.config.metric_names import reads_scores
+from imbalance.config.overrides import resolve
+from imbalance.config.run_directory import run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
-from imbalance.judge import hollow
-from imbalance.judge.metrics import reads_scores
 from imbalance.methods.weights import effective_sample_size
-from imbalance.overrides import resolve
-from imbalance.training import checkpoint, console, forensics
+from imbalance.metrics import warnings as hollow
 from imbalance.training.checks import check_data
-from imbalance.training.ending import finish, record_end
-from imbalance.training.evaluate import (
-    Outcome,
-    evaluate,
-    interpolating,
-    measure_scores,
-    metrics_of,
-    training_metrics,
-)
-from imbalance.training.finite import all_skipped, is_finite, is_known, remember
-from imbalance.training.heartbeat import exchange
-from imbalance.training.interrupt import Interrupt
+from imbalance.training.distributed.heartbeat import exchange
+from imbalance.training.distributed.interrupt import Interrupt
+from imbalance.training.distributed.processes import from_main, start_accelerator
+from imbalance.training.evaluate import Outcome, evaluate, interpolating, measure_scores, metrics_of, training_metrics
+from imbalance.training.finish import finish, record_end
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.log import RunLog
-from imbalance.training.memory import keep_freed_memory
-from imbalance.training.origin import check_done
-from imbalance.training.processes import from_main, start_accelerator
-from imbalance.training.progress import Clock
+from imbalance.training.logging import console
+from imbalance.training.logging.run_log import RunLog
+from imbalance.training.oom_retry import compute_in_smaller_parts
 from imbalance.training.run import Run
-from imbalance.training.smaller_parts import compute_in_smaller_parts
+from imbalance.training.state import checkpoint, forensics
+from imbalance.training.state.finite import all_skipped, is_finite, is_known, remember
+from imbalance.training.state.progress import Clock
+from imbalance.training.state.provenance import check_done
 from imbalance.training.step import batches_of, draw_epoch, take_step
+from imbalance.utils.malloc import keep_freed_memory
 
-SETTLED_STEPS = 100  # after so many steps their logits become predictions and margins
+REDUCED_STEPS = 100  # after so many steps their logits become predictions and margins
 SAVE = 1  # a request to save and go on; greater by a signal's number, to save and stop
 
 
@@ -75,7 +70,7 @@ def run(
         result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
 
     Args:
-        config: a config file, or the name of one in configs/; or a config itself: see `imbalance.config.Experiment`.
+        config: a config file, or the name of one in configs/; or a config itself: see `imbalance.config.experiment.Experiment`.
         overrides: values by key, as after `--config.` on the command line.
         directory: the run directory; by default that of the same command line, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
@@ -197,8 +192,8 @@ def train_epoch(run: Run) -> None:
         progress.logits.append(done.logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
         log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, clock))
-        if len(progress.logits) == SETTLED_STEPS or progress.batch == batches:
-            progress.settle(learner.dataset.train.targets)
+        if len(progress.logits) == REDUCED_STEPS or progress.batch == batches:
+            progress.reduce_logits(learner.dataset.train.targets)
         if done.request > SAVE:
             raise Interrupted(done.request - SAVE)
         if done.request == SAVE:
@@ -274,14 +269,14 @@ def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> No
     if evaluated:
         of_train, of_splits = evaluated
         values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-        values |= of_train | learner.found | learner.objective.metrics()
+        values |= of_train | learner.group_metrics | learner.objective.metrics()
         for name, outcome in of_splits.items():
             values |= metrics_of(run, name, outcome)
             if outcome.logits is not None:
                 if config.callbacks.keep_logits:
                     log.logits(name, done, outcome.logits)
                 if reads_scores(config.callbacks.monitor) and name != "train":
-                    values |= measure_scores(learner.dataset.evaluated, name, outcome.logits)
+                    values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
         progress.interpolation_epoch = done

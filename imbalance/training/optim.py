@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from imbalance.config.schema import Fraction, Natural, NonNegative, Positive
+from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.methods.tags import tagged
-from imbalance.schema import Fraction, Natural, NonNegative, Positive
 
 Parameters = Iterable[nn.Parameter]
 Decayed = Literal["all", "weights"]  # what weight decay acts on; "weights": not on biases and normalisations

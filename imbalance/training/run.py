@@ -5,10 +5,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from imbalance.training.interrupt import Interrupt
+from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.learner import Learner
-from imbalance.training.log import RunLog
-from imbalance.training.progress import Clock, Progress
+from imbalance.training.logging.run_log import RunLog
+from imbalance.training.state.progress import Clock, Progress
 
 
 @dataclass(eq=False)  # two runs are never the same, and are not to be compared by their tensors
@@ -16,7 +16,7 @@ class Run:
     """What goes through every function of the loop.
 
     first_scale: that of fp16's gradients before the first step; 1 where they are not scaled.
-    good: the latest state known to be finite; see `imbalance.training.finite`.
+    good: the latest state known to be finite; see `imbalance.training.state.finite`.
     """
 
     config: ConfigDict

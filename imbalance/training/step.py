@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.data.augment import Augmentation, augment, draws, occasions
-from imbalance.data.store import Stored
-from imbalance.data.tokens import Tokens
+from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
+from imbalance.data.images.store import Stored
+from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
-from imbalance.seeds import random_state, set_random_state
+from imbalance.training.distributed.processes import across_processes, async_item
 from imbalance.training.learner import Learner
 from imbalance.training.optim import clip, gradients, set_rate
-from imbalance.training.processes import across_processes, read_later
+from imbalance.utils.seeds import random_state, set_random_state
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     order = learner.sampler(number)
     mix = learner.mixing(number, order)
     rows = order.to(device)
-    when = occasions(number, rows) if learner.dataset.augmentations else rows
+    when = draw_ids(number, rows) if learner.dataset.augmentations else rows
     images = images_of(learner, order, rows, when)
     of_all = learner.weights(number)
     weights, mixed = of_all[rows], None
@@ -100,12 +100,12 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
         own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.seen[others], shares), of_others, mix.shares
-    return Epoch(number, rows, train.targets[rows], train.seen[rows], weights, images, mixed)
+        mixed = Partners(train.targets[others], train.method_groups[others], shares), of_others, mix.shares
+    return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 
 def images_of(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Images:
-    """Of an epoch's order: (M,) rows of the training split, on the CPU and on the device, and `occasions`."""
+    """Of an epoch's order: (M,) rows of the training split, on the CPU and on the device, and `draw_ids`."""
     train, names = learner.dataset.train, learner.dataset.augmentations
     stored = order if train.inputs.device.type == "cpu" else rows
     drawn = draws(train.indices[rows], when, names, learner.seed)
@@ -113,7 +113,7 @@ def images_of(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Im
 
 
 @dataclass(frozen=True)
-class Done:
+class StepOutput:
     """What a step did.
 
     places: of this process's share of the batch, in the epoch.
@@ -134,7 +134,7 @@ class Done:
 
 def take_step(
     config: ConfigDict, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
-) -> Done:
+) -> StepOutput:
     """A step on one of the epoch's `batches`. The gradients stay, to be looked at.
 
     Args:
@@ -146,22 +146,22 @@ def take_step(
 
     labels = epoch.labels(whole)
     of_mine = labels if accelerator.num_processes == 1 else None
-    terms, backward = forward(learner, epoch, mine, learner.parts, of_mine)
+    terms, backward = forward(learner, epoch, mine, learner.micro_batches, of_mine)
     logits = terms["logits"]
     terms, asked = across_processes(accelerator, shared(learner, terms), request(), len(labels.rows))
     value = learner.objective.value(terms, labels)
     seen = value
     if config.trainer.compile == "reduce-overhead":  # whose next CUDA graphs write to where these are
         logits, seen = logits.clone(), value.clone()
-    read = read_later(seen, asked)
+    read = async_item(seen, asked)
     backward(value)
     finite, asked = read()
     if finite:
-        descend(learner, config.trainer.clip_norm)
-    return Done(mine, logits, terms, seen, finite, asked)
+        optimizer_step(learner, config.trainer.clip_norm)
+    return StepOutput(mine, logits, terms, seen, finite, asked)
 
 
-def descend(learner: Learner, clip_norm: float) -> None:
+def optimizer_step(learner: Learner, clip_norm: float) -> None:
     """Go down the gradients, those of the whole batch, once they are clipped to `clip_norm`; 0 leaves them as they are."""
     optimizer, scaler = learner.optimizer, learner.accelerator.scaler
     if clip_norm:
@@ -245,7 +245,7 @@ def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
     """As `accelerator.backward`, which divides by one first: of a small model's step, a twentieth."""
     value = accelerator.scaler.scale(value) if accelerator.scaler else value
-    # Given a gradient, torch imports SymPy to compare its shape: half a second, for which a GPU saves a kernel a step.
+    # RunContext a gradient, torch imports SymPy to compare its shape: half a second, for which a GPU saves a kernel a step.
     value.backward(None if value.device.type == "cpu" else one(value.dtype, value.device))
 
 

@@ -1,0 +1,99 @@
+"""An epoch of 224×224 images that are decoded anew, over one from the store of decoded images.
+
+JPEGs of CelebA's 178×218, brought to batches of 64: by torchvision's transforms in a DataLoader without workers or with
+two, which start beforehand and stay; or from the store. As uint8, and as normalised float32 on the CPU.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from imbalance.bench.timing import Row, timed_in_turns
+from imbalance.data.images.decode import Recipe
+from imbalance.data.images.listing import MEAN, STD
+from imbalance.data.images.normalise import normaliser
+from imbalance.data.images.store import open_store
+from imbalance.data.images.stored import Stored
+from imbalance.data.splits import Dataset, class_split
+from imbalance.utils.malloc import keep_freed_memory
+from imbalance.utils.torchvision_import import import_torchvision
+
+BATCH = 64
+CPU = torch.device("cpu")
+BARS = {("uint8", 0): "≥ 20", ("uint8", 2): "≥ 10", ("float32", 0): "≥ 5", ("float32", 2): "≥ 3"}
+
+
+class Files(torch.utils.data.Dataset):
+    """Image files, decoded whenever they are asked for."""
+
+    def __init__(self, folder: Path, names: list[str], transform):
+        self.folder, self.names, self.transform = folder, names, transform
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Tensor:
+        with Image.open(self.folder / self.names[row]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def make_images(folder: Path, count: int) -> list[str]:
+    """Smooth noise, which compresses about as well as a photograph."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        noise = rng.integers(0, 256, (27, 22, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((178, 218), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
+    return [f"{i}.jpg" for i in range(count)]
+
+
+@dataclass(frozen=True)
+class FromStore:
+    """Batches of a store's images in random order, converted."""
+
+    stored: Stored
+    convert: Callable[[Tensor], Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.convert(self.stored[rows]) for rows in torch.randperm(len(self.stored)).split(BATCH))
+
+
+def go_through(batches: Iterable[Tensor]) -> None:
+    for _ in batches:
+        pass
+
+
+def rows(repeats: int, count: int = 640) -> list[Row]:
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as directory:
+        return compared(Path(directory), count, repeats)
+
+
+def compared(directory: Path, count: int, repeats: int) -> list[Row]:
+    """A row for every kind of batch and number of workers."""
+    names = make_images(directory / "images", count)
+    transforms = import_torchvision().transforms
+    pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]
+    normalised = [transforms.ConvertImageDtype(torch.float32), transforms.Normalize(MEAN["RGB"], STD["RGB"])]
+    recipe = Recipe("RGB", (("crop", 178), ("square", 224)))
+    stored = open_store(str(directory), "bench", directory / "images", names, recipe, str)
+    split = class_split(stored, np.zeros(count), np.arange(count))
+    normalise = normaliser(Dataset(split, split, split, ("0",), ("0",), MEAN["RGB"], STD["RGB"]), CPU, torch.float32)
+    kinds = {"uint8": (pixels, lambda batch: batch), "float32": (pixels + normalised, normalise)}
+    found = []
+    for (kind, workers), bar in BARS.items():
+        steps, convert = kinds[kind]
+        files = Files(directory / "images", names, transforms.Compose(steps))
+        loader = DataLoader(files, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+        ratios = timed_in_turns(partial(go_through, loader), partial(go_through, FromStore(stored, convert)), repeats)
+        found.append(Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar))
+    return found

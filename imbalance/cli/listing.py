@@ -1,0 +1,61 @@
+"""What there is to choose from, with a line each."""
+
+import ast
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imbalance.config.load import CONFIGS
+from imbalance.config.registries import registries
+from imbalance.utils.output import one_line
+
+
+def configs() -> str:
+    """Return every file of configs/ by name, with the first line of its docstring; none of them is run."""
+    return _lines({path.stem: _first_words(path) for path in sorted(CONFIGS.rglob("*.py"))})
+
+
+def _first_words(path: Path) -> str | None:
+    """Return the docstring of a file, or why it has none to read: the file may be anything."""
+    try:
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except (SyntaxError, ValueError) as error:
+        return f"(no Python: {one_line(str(error))})"
+
+
+def methods() -> str:
+    """What each section that is a method can name."""
+    sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
+    return _lines({f"{section}.name={name}": about for section in sections for name, about in _about(section).items()})
+
+
+def data() -> str:
+    return _lines(_about("data"))
+
+
+def models() -> str:
+    return _lines(_about("model"))
+
+
+def forensics(*, run: str) -> str:
+    """See `imbalance.training.state.forensics.replay`."""
+    from imbalance.training.state.forensics import replay
+
+    return replay(Path(run))
+
+
+def _about(section: str) -> dict[str, str | None]:
+    return {name: _documented(entry).__doc__ for name, entry in registries()[section].items()}
+
+
+def _documented(entry: Any) -> Any:
+    """What is behind an entry that is a partial, or a partial of one."""
+    while isinstance(entry, partial):
+        entry = entry.func
+    return entry
+
+
+def _lines(about: Mapping[str, Any]) -> str:
+    width = max(map(len, about)) + 2
+    return "\n".join(f"{name:{width}}{(text or '').strip().partition(chr(10))[0]}".rstrip() for name, text in about.items())  # fmt: skip

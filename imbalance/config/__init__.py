@@ -1,0 +1,1 @@
+"""Configs: files, overrides, the check of every value, and the run directory that a config names."""

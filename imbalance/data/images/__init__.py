@@ -1,0 +1,1 @@
+"""Images: lists of files, decoding, the store of decoded images, augmentation."""

@@ -1,0 +1,52 @@
+"""A sheet of sample images, a row a group, for a person to look at before a night of training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imbalance.data.splits import Dataset, Split
+from imbalance.errors import BadInput
+
+COLUMNS, SIDE, MARGIN = 8, 96, 20
+
+
+def write_sheet(dataset: Dataset, path: Path) -> None:
+    """`COLUMNS` random images of each group as a PNG: of train, or of val where train has none of the group."""
+    from PIL import Image, ImageDraw
+
+    shape = dataset.input_shape
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise BadInput(f"--sheet: inputs of shape {shape} are no images")
+    rows = []
+    for group, name in enumerate(dataset.group_names):
+        for title, split in (("train", dataset.train), ("val", dataset.eval_dataset.val)):
+            chosen = sample(split, group)
+            if len(chosen):
+                rows.append((f"{title}: {name}", split, chosen))
+                break
+    sheet = Image.new("RGB", (COLUMNS * SIDE, len(rows) * (SIDE + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, split, chosen) in enumerate(rows):
+        top = number * (SIDE + MARGIN)
+        draw.text((4, top + 4), title, fill="black")
+        for column, pixels in enumerate(split.inputs[chosen]):
+            image = Image.fromarray(visible(pixels)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            sheet.paste(image, (column * SIDE, top + MARGIN))
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--sheet: cannot write {path}: {error}") from None
+
+
+def sample(split: Split, group: int) -> torch.Tensor:
+    """Rows of up to `COLUMNS` examples of a group, the same at every call."""
+    rows = (split.groups == group).nonzero().squeeze(1)
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:COLUMNS]]
+
+
+def visible(pixels: torch.Tensor) -> np.ndarray:
+    """(C, H, W) uint8, or floats of 0 to 1, as Pillow takes it."""
+    if pixels.is_floating_point():
+        pixels = (pixels * 255).clamp(0, 255).byte()
+    return pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,60 @@
+"""scikit-learn's handwritten digits: 1,797 images of 8×8, in the package, so that nothing need be downloaded."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imbalance.config.schema import AtLeastOne, Fraction, Natural
+from imbalance.data.splits import Dataset, Profile, choose, class_split, imbalanced_counts, stratified_split
+from imbalance.errors import BadInput
+
+
+def digits(
+    seed: int,
+    *,
+    classes: tuple[Natural, ...],
+    imbalance: Profile,
+    imbalance_ratio: AtLeastOne,
+    total: Natural,
+    val_fraction: Fraction,
+    test_fraction: Fraction,
+) -> Dataset:
+    """Balanced, stratified val and test splits; the imbalance is made in what is left.
+
+    Args:
+        classes: which digits, the largest class first.
+        imbalance, imbalance_ratio, total: see `imbalanced_counts`.
+        val_fraction, test_fraction: of each digit's examples.
+    """
+    if len(set(classes)) != len(classes) or not set(classes) <= set(range(10)) or len(classes) < 2:
+        raise BadInput(f"config.data.classes: {classes} given; at least two different digits of 0 to 9 are needed")
+    if not (val_fraction and test_fraction and val_fraction + test_fraction < 1):
+        raise BadInput(
+            f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both must be above 0 and leave a training set"
+        )
+    images, written = read_digits()
+    rows = np.flatnonzero(np.isin(written, classes))
+    targets = np.array([classes.index(digit) for digit in written[rows]])
+    inputs = images[rows].unsqueeze(1)
+
+    rng = np.random.default_rng(seed)
+    rest, test = stratified_split(targets, test_fraction, rng)
+    pool, val = (rest[part] for part in stratified_split(targets[rest], val_fraction / (1 - test_fraction), rng))
+    counts = imbalanced_counts(np.bincount(targets[pool], minlength=len(classes)), imbalance, imbalance_ratio, total)
+    train = pool[choose(targets[pool], counts, rng)]
+    splits = (class_split(inputs[part], targets[part], rows[part]) for part in (train, val, test))
+    names = tuple(str(digit) for digit in classes)
+    return Dataset(*splits, names, names)
+
+
+def read_digits() -> tuple[Tensor, np.ndarray]:
+    """(1797, 8, 8) grey images from 0 to 1, which suits the default initialisation, and (1797,) which digit each is.
+
+    Read as scikit-learn's `load_digits` does, but without importing scikit-learn, which takes as long as torch.
+    """
+    file = Path(find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",")
+    return torch.from_numpy(table[:, :-1].reshape(-1, 8, 8) / 16).float(), table[:, -1].astype(np.int64)

@@ -1,0 +1,103 @@
+"""A user's own images in folders: one for each class, as torchvision's ImageFolder has them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from imbalance.config.schema import Count, Fraction, Natural
+from imbalance.data.images.augment import Augmentation
+from imbalance.data.images.listing import Listing, opened
+from imbalance.data.problems import Problem
+from imbalance.data.sets.table import image_recipe
+from imbalance.data.tables.columns import assign_splits
+from imbalance.errors import BadInput
+
+SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+
+
+def list_folder(
+    data_dir: str,
+    seed: int,
+    *,
+    folder: str,
+    val_fraction: Fraction,
+    test_fraction: Fraction,
+    mode: Literal["RGB", "L"],
+    convert: bool,
+    resize: Count,
+    size: Natural,
+    augment: tuple[Augmentation, ...],
+) -> Listing:
+    """Images in a folder for each class, or in such folders below `train`, `val` and `test`; the groups are the classes.
+
+    Classes are the folders' names, sorted, as ImageFolder numbers them; images may lie deeper within. Files that are no
+    images and hidden ones are left out.
+
+    Args:
+        folder: under data_dir; "" for data_dir itself.
+        val_fraction, test_fraction: of every class, drawn from the run's seed; 0.0 for a split with a folder of its own.
+        mode, convert, resize, size, augment: as in `table`.
+    """
+    root = Path(data_dir) / folder
+    parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}
+    if parts and len(parts) < len(folders(root)):
+        other = next(path for path in folders(root) if path not in parts)
+        raise BadInput(f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another, {other.name}")
+    parts = parts or {root: 0}
+    classes = sorted({path.name for part in parts for path in folders(part)})
+    if len(classes) < 2:
+        found = f"only the folder {classes[0]}" if classes else "no folder"
+        raise BadInput(f"config.data.folder: {found} in {root.absolute()}; a folder for each of two classes is needed")
+    problems, found = [], []
+    for part, split in parts.items():
+        for name in classes:
+            images = images_in(part / name)
+            if not images and (part / name).is_dir():
+                cause = f"no image; there are images where names end in {', '.join(IMAGES)}"
+                problems.append(Problem(str(part / name), cause))
+            found += [(str(path.relative_to(root)), classes.index(name), split) for path in images]
+    paths, targets, splits = zip(*found) if found else ((), (), ())
+    targets, splits = np.array(targets, dtype=np.int64), np.array(splits, dtype=np.int64)
+    rows = np.arange(len(paths))
+    return FolderListing(
+        root.name or "folder",
+        root,
+        root,
+        image_recipe(mode, convert, resize, size),
+        augment,
+        paths,
+        rows,
+        targets,
+        targets,
+        assign_splits(splits, targets, val_fraction, test_fraction, seed, str(root)),
+        rows,
+        tuple(classes),
+        tuple(classes),
+        problems,
+    )
+
+
+class FolderListing(Listing):
+    """A listing without a file that lists."""
+
+    def where(self, row: int) -> str:
+        return str(self.folder)
+
+
+def folders(path: Path) -> list[Path]:
+    """The folders in `path`, without hidden ones, sorted by name."""
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise BadInput(f"config.data.folder: {path.absolute()}: {error.strerror}") from None
+
+
+def images_in(path: Path) -> list[Path]:
+    """The image files in `path` and below, sorted."""
+    files = (file for file in path.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file())
+
+
+folder = opened(list_folder)

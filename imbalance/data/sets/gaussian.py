@@ -1,0 +1,83 @@
+"""Truncated Gaussian mixtures, on which the limits of linear classifiers are known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.special import gammainc, gammaincinv, ndtr
+
+from imbalance.config.schema import Count, NonNegative, Positive, Real
+from imbalance.data.splits import Dataset, Split, class_split
+from imbalance.errors import BadInput
+from imbalance.utils.memory import check_fits
+
+
+def gaussian(
+    seed: int,
+    *,
+    dim: Count,
+    means: tuple[tuple[Real, ...], ...],
+    scale: Positive,
+    radius: NonNegative,
+    train_per_class: tuple[Count, ...],
+    val_per_class: tuple[Count, ...],
+    test_per_class: tuple[Count, ...],
+) -> Dataset:
+    """One Gaussian a class: means[k] + scale · g, g standard normal in `dim` dimensions, truncated to |g| ≤ radius.
+
+    Args:
+        means: of each class, its leading coordinates; the rest are zero.
+        radius: 0 for no truncation. At d = 500 a standard normal vector has length 22.4 ± 0.7.
+        train_per_class, val_per_class, test_per_class: how many examples of each class.
+    """
+    for key, value in (("train", train_per_class), ("val", val_per_class), ("test", test_per_class)):
+        if len(value) != len(means):
+            raise BadInput(f"config.data.{key}_per_class: {value} given for {len(means)} classes (config.data.means)")
+    if max(map(len, means)) > dim:
+        raise BadInput(
+            f"config.data.means: a mean of {max(map(len, means))} coordinates in config.data.dim={dim} dimensions"
+        )
+    if len(means) < 2:
+        raise BadInput(f"config.data.means: {len(means)} class given; at least 2 are needed")
+    examples = sum(map(sum, (train_per_class, val_per_class, test_per_class)))
+    check_fits(8 * dim * examples, f"config.data.dim, …_per_class: {examples:,} examples of {dim:,} numbers")
+    rng = np.random.default_rng(seed)
+
+    def draw(per_class: Sequence[int]) -> Split:
+        targets = np.repeat(np.arange(len(means)), per_class)
+        inputs = truncated_normal(len(targets), dim, radius, rng)
+        inputs *= scale  # in place: new pages cost more than the arithmetic
+        for k, mean in enumerate(means):
+            inputs[targets == k, : len(mean)] += mean
+        return class_split(torch.from_numpy(inputs), targets, np.arange(len(targets)))
+
+    names = tuple(str(k) for k in range(len(means)))
+    return Dataset(draw(train_per_class), draw(val_per_class), draw(test_per_class), names, names)
+
+
+def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """(n, dim) standard normal vectors conditioned on a length of at most `radius`, exactly and for any radius (0: none).
+
+    The direction is uniform and independent of the length, and the squared length is chi-squared: its distribution
+    function, cut at the radius, is inverted. (Rejection would accept 2e-224 of the draws at dim 500, radius 5.)
+    """
+    g = rng.standard_normal((n, dim))
+    if not radius:
+        return g
+    below = rng.random(n) * gammainc(dim / 2, radius**2 / 2)
+    lengths = np.sqrt(2 * gammaincinv(dim / 2, below))
+    g *= (lengths / np.linalg.norm(g, axis=1))[:, None]
+    return g
+
+
+def balanced_error(weight: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: float) -> float:
+    """The exact error of a linear classifier on two untruncated classes, averaged over the classes.
+
+    Args:
+        weight, bias: (2, dim) and (2,), of logits weight · x + bias.
+        means: (2, dim).
+        scale: the standard deviation in every direction.
+    """
+    direction, offset = weight[1] - weight[0], bias[1] - bias[0]
+    z = (means @ direction + offset) / (scale * np.linalg.norm(direction))
+    return float((ndtr(z[0]) + ndtr(-z[1])) / 2)

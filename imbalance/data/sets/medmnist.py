@@ -1,0 +1,101 @@
+"""MedMNIST (Yang et al., "MedMNIST v2", Scientific Data 2023): small medical images, imbalanced as they were collected."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from imbalance.config.schema import Name
+from imbalance.data.images.augment import Augmentation
+from imbalance.data.population import SPLITS, population_problems
+from imbalance.data.problems import raise_first
+from imbalance.data.sets.long_tailed import array_split, channels_first
+from imbalance.data.splits import Dataset
+from imbalance.errors import BadInput
+from imbalance.utils.files import check_regular
+from imbalance.utils.memory import check_fits
+
+# The largest label and its classes' names; of other flags the classes are numbered.
+CLASSES = {
+    "pneumoniamnist": ("normal", "pneumonia"),
+    "dermamnist": (
+        "actinic keratoses", "basal cell carcinoma", "benign keratosis", "dermatofibroma", "melanoma",
+        "melanocytic nevi", "vascular lesions",
+    ),
+    "bloodmnist": (
+        "basophil", "eosinophil", "erythroblast", "immature granulocytes", "lymphocyte", "monocyte", "neutrophil",
+        "platelet",
+    ),
+}  # fmt: skip
+
+
+def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) -> Dataset:
+    """The published splits of `<data_dir>/<flag>.npz`.
+
+    Args:
+        flag: which of the sets, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8); any with
+            one label an image.
+        augment: see `imbalance.data.images.augment`.
+    """
+    path = Path(data_dir) / f"{flag}.npz"
+    arrays = read(path)
+    num_classes = 1 + max(int(arrays[f"{split}_labels"].max()) for split in SPLITS)
+    names = CLASSES.get(flag, tuple(str(label) for label in range(num_classes)))
+    labels = {}
+    for split in SPLITS:
+        labels[split] = arrays[f"{split}_labels"].ravel().astype(np.int64)
+        outside = np.flatnonzero((labels[split] < 0) | (labels[split] >= len(names)))
+        if len(outside):
+            row = outside[0]
+            raise BadInput(f"{path}: {split}_labels row {row}: label {labels[split][row]} of {len(names)} classes")
+    everything = np.concatenate(list(labels.values()))
+    numbers = np.repeat(np.arange(3), [len(labels[split]) for split in SPLITS])
+    raise_first(population_problems(str(path), everything, everything, numbers, names, names))
+    images = {split: channels_first(arrays[f"{split}_images"]) for split in SPLITS}
+    splits = (array_split(images[split], labels[split], np.arange(len(labels[split]))) for split in SPLITS)
+    channels = images["train"].shape[1]
+    return Dataset(*splits, names, names, (0.5,) * channels, (0.5,) * channels, augmentations=tuple(augment))
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The six arrays, their types and shapes checked; nothing pickled is ever loaded."""
+    hint = f"imbalance data download {path.stem} fetches it"
+    arrays = {}
+    try:
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than there is memory for
+            check_fits(sum(member.file_size for member in archive.infolist()), str(path))
+        with np.load(path, allow_pickle=False) as archive:
+            for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
+                arrays[key] = archive[key]
+    except BadInput:
+        raise
+    except FileNotFoundError:
+        raise BadInput(f"config.data_dir: no file {path.absolute()}; {hint}") from None
+    except KeyError as error:
+        raise BadInput(f"{path}: {error.args[0]}") from None
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        pickled = "pickle" in reason
+        what = (
+            "it holds Python objects, which are never loaded"
+            if pickled
+            else f"not an .npz file, or not whole ({reason})"
+        )
+        raise BadInput(f"{path}: {what}; {hint}") from None
+    for split in SPLITS:
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
+            raise BadInput(f"{path}: {split}_images: {images.dtype} of shape {images.shape}, not uint8 images")
+        if labels.shape not in ((len(images), 1), (len(images),)) or labels.dtype.kind not in "iu" or not len(labels):
+            raise BadInput(
+                f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}, not one whole number for each of {len(images)} images"
+            )
+        if images.shape[1:] != arrays["train_images"].shape[1:]:
+            raise BadInput(f"{path}: {split}_images: of shape {images.shape}, unlike train_images")
+    return arrays

@@ -1,0 +1,96 @@
+"""Waterbirds: birds of CUB pasted on backgrounds of Places (Sagawa et al., "Distributionally Robust Neural Networks for
+Group Shifts", ICLR 2020). 95 % of the training birds are on the background of their kind."""
+
+from typing import Final
+
+import numpy as np
+
+from imbalance.config.schema import Natural
+from imbalance.data.images.augment import Augmentation
+from imbalance.data.images.decode import Recipe
+from imbalance.data.images.listing import Listing, find, opened, read_csv
+from imbalance.data.problems import Problem
+
+# Where group_DRO, WILDS and the paper's code keep it, and where the archive is unpacked.
+LAYOUTS = tuple(
+    f"{folder}/metadata.csv"
+    for folder in (
+        "waterbird_complete95_forest2water2",
+        "cub/data/waterbird_complete95_forest2water2",
+        "waterbirds_v1.0",
+        "waterbirds",
+    )
+)
+COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
+CLASSES = ("landbird", "waterbird")
+GROUPS = ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water")
+# Examples of each group in train, val and test.
+PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642))
+REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation, made with another seed
+
+
+def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
+    """The published splits, checked. Class: the bird; group: the bird and its background.
+
+    Args:
+        size: of the square images: resized to 8/7 of it, as 256 to 224, and cropped in the middle; 0: as the
+            weights of config.model were trained.
+        regenerated: take a copy whose counts are not the published ones; results do not compare with the literature's.
+        augment: see `imbalance.data.images.augment`; published runs use flip and random_resized_crop, or nothing.
+    """
+    hint = "imbalance data download waterbirds fetches it"
+    file = find(data_dir, LAYOUTS, "Waterbirds", hint)
+    heading, rows, lines, problems = read_csv(file, COLUMNS)
+    columns = {name: heading.index(name) for name in COLUMNS}
+    good, labels = [], []
+    for i, row in enumerate(rows):
+        values = [row[columns[name]] for name in ("y", "place", "split")]
+        wrong = [
+            Problem(f"{file} line {lines[i]}", f"{name} is {value!r}, not one of {', '.join(valid)}")
+            for name, value, valid in zip(("y", "place", "split"), values, ("01", "01", "012"))
+            if value not in tuple(valid)
+        ]
+        problems += wrong
+        if not wrong:
+            good.append(i)
+            labels.append([int(value) for value in values])
+    birds, places, splits = np.array(labels, dtype=np.int64).reshape(-1, 3).T
+    groups = 2 * birds + places
+    if not problems:
+        problems += count_problems(str(file), groups, splits, regenerated)
+    return Listing(
+        "waterbirds",
+        file,
+        file.parent,
+        Recipe("RGB", (("square", round(size * 8 / 7)), ("crop", size))),
+        augment,
+        [rows[i][columns["img_filename"]] for i in good],
+        np.array(lines)[good],
+        birds,
+        groups,
+        splits,
+        np.array(good, dtype=np.int64),
+        CLASSES,
+        GROUPS,
+        problems,
+    )
+
+
+waterbirds = opened(list_waterbirds)
+
+
+def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
+    """A line if these are not the published splits and the config does not say so."""
+    found = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
+    if found == PUBLISHED:
+        if regenerated:
+            return [Problem(where, "this is the published Waterbirds; set config.data.regenerated=False")]
+        return []
+    if regenerated:
+        return []
+    named = " (a copy in circulation, regenerated with another seed)" if found[0] == REGENERATED_TRAIN else ""
+    cause = (
+        f"not the published Waterbirds: train, val and test have {found} examples of the groups, not {PUBLISHED}"
+        f"{named}; config.data.regenerated=True takes it as it is"
+    )
+    return [Problem(where, cause)]

@@ -1,0 +1,1 @@
+"""Tables: reading columns, and encoding columns as numbers."""

@@ -1,0 +1,1 @@
+"""Texts: corpora, tokenizers, and stores of tokens."""

@@ -1,0 +1,1 @@
+"""Deployment: load, predict, export, and extract features."""

@@ -1,1 +1,0 @@
-"""From predictions to counts, and from counts to metrics."""

@@ -1,0 +1,1 @@
+"""Group inference: groups from data without group labels, one file a method."""

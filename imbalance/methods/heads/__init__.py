@@ -1,0 +1,1 @@
+"""Heads: the last layer after training, one file a family."""

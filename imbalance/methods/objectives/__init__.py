@@ -1,0 +1,1 @@
+"""Objectives: the scalar that a method minimises, one file a family."""

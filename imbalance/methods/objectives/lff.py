@@ -1,0 +1,74 @@
+"""Learning from failure: a second, biased network finds out which examples are hard."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from imbalance.config.schema import Fraction, Positive, checked
+from imbalance.config.tags import Tags
+from imbalance.methods.batch import Batch, Loss
+from imbalance.methods.margins import at_least_float32
+from imbalance.methods.objectives.base import Objective, Pair
+
+
+@checked
+class LearningFromFailure(Objective):
+    """The mean of w·W·ℓ(f_D), plus that of the generalised cross-entropy of a biased network f_B.
+
+    Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS
+    2020, algorithm 1: f_B is trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which leans to what is easy; the
+    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) makes what f_B fails on count more for f_D, which is evaluated.
+    As in their code and section 3.2, ℓ_B and ℓ_D are moving averages of each example's loss, divided by the largest of
+    its class. ℓ is the config's loss, cross-entropy in the paper. Their code multiplies GCE's gradient by q once more.
+    Uses no groups.
+
+    Args:
+        amplification: q; 0.7 in the paper.
+        decay: of the moving averages, which start at 0; 0.7 in the paper.
+    """
+
+    tags = Tags(batched=False)  # for its memory of every example
+    columns = ("rows", "biased_losses", "generalised")
+
+    def __init__(self, targets: Tensor, num_classes: int, *, amplification: Positive, decay: Fraction):
+        super().__init__()
+        self.amplification, self.decay, self.num_classes = amplification, decay, num_classes
+        self.register_buffer("targets", targets, persistent=False)
+        self.register_buffer("averages", torch.zeros(2, len(targets), dtype=torch.float64))  # of f_B and of f_D
+
+    def network(self, make: Callable[[], nn.Module]) -> nn.Module:
+        return Pair(make(), biased=make())
+
+    def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
+        logits, biased = model(batch.inputs)
+
+        def generalised(logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+            log_p = at_least_float32(logits).log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+            return -torch.expm1(self.amplification * log_p) / self.amplification
+
+        return {
+            "losses": batch.losses(loss, logits),
+            "logits": logits,
+            "biased_losses": batch.losses(loss, biased),
+            "generalised": batch.losses(generalised, biased),
+        }
+
+    def forward(
+        self,
+        losses: Tensor,
+        weights: Tensor,
+        groups: Tensor,
+        *,
+        rows: Tensor,
+        biased_losses: Tensor,
+        generalised: Tensor,
+    ) -> Tensor:
+        if self.training:
+            latest = torch.stack([biased_losses, losses]).detach().double()
+            self.averages[:, rows] = self.decay * self.averages[:, rows] + (1 - self.decay) * latest
+        classes = self.targets.expand(2, -1)
+        largest = self.averages.new_zeros(2, self.num_classes).scatter_reduce(1, classes, self.averages, "amax")
+        biased, own = self.averages[:, rows] / largest[:, self.targets[rows]].clamp(min=1e-8)
+        difficulty = (biased / (biased + own + 1e-8)).to(losses)
+        return (weights * difficulty * losses).mean() + generalised.mean()

@@ -1,0 +1,1 @@
+"""Metrics: counts, scores, intervals, selection rules, and warnings about unreliable values."""

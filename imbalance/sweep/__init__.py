@@ -1,0 +1,1 @@
+"""Sweeps: many runs over configs, grids and seeds, on one machine or a cluster."""

@@ -1,0 +1,1 @@
+"""Logging: the files of a run, trackers, and the console."""

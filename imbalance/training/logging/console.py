@@ -1,0 +1,79 @@
+"""A run in words: what is printed before, during and after training."""
+
+from collections.abc import Mapping
+from math import isnan
+
+from torch import device, nn
+
+from imbalance.config.metric_names import OF_A_CLASS, SCORE_SUMMARIES, SUMMARIES, over_which
+from imbalance.data import Dataset
+from imbalance.training.logging.run_log import duration
+from imbalance.training.state.progress import Clock
+
+
+def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
+    """How many examples each split has of each class (and group), and how large the model is."""
+    lines = list(dataset.notes)
+    for name, of in (("train", dataset), ("val", dataset.eval_dataset), ("test", dataset.eval_dataset)):
+        split = getattr(of, name)
+        lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")
+        if of.group_names != of.class_names:
+            lines.append(f"{'':13}  {_counts(of.group_names, of.group_counts(split))}")
+        if of.evaluation_names:
+            lines.append(f"{'':13}  evaluated: {_counts(of.evaluation_names, of.eval_group_counts(split))}")
+    parameters = sum(p.numel() for p in model.parameters())
+    return "\n".join([*lines, f"model {parameters:,} parameters on {device}"])
+
+
+def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
+    """One line: where the run is, how well it does, how long it will take."""
+    parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
+    for split in ("train", "val", "test"):
+        if f"{split}/loss" in values:
+            shown = {"balanced": "balanced", f"worst of {over_which(values, split)}": "worst_group"}
+            found = (f"{words} {_percent(values[f'{split}/{name}_accuracy'])}" for words, name in shown.items())
+            parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(found)}")
+    rate = clock.steps_per_second()
+    left = clock.seconds_left(values["epoch"], epochs)
+    return " | ".join([*parts, f"{rate:,.1f} steps/s, {duration(left)} left"])
+
+
+def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) -> str:
+    """The terminal's line between evaluations."""
+    left = clock.seconds_left(epoch + batch / batches, epochs)
+    return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
+
+
+def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
+    """The tables of every class (and group) on val and test, and the score."""
+    tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
+    if dataset.evaluation_names:
+        tables = {
+            "evaluation group": ("group_accuracy", dataset.evaluation_names),
+            "training group": ("training_group_accuracy", dataset.group_names),
+        }
+    width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *tables)))
+    lines = []
+    for split in ("val", "test"):
+        defined = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
+        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in defined)
+        lines += [
+            "",
+            f"{split}, over {over_which(values, split)}: {', '.join(overall)}",
+            f"  {'class':{width}}" + "".join(f"{kind:>11}" for kind in OF_A_CLASS),
+        ]
+        for name in dataset.class_names:
+            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in OF_A_CLASS)
+            lines.append(f"  {name:{width}}" + "".join(row))
+        for what, (kind, names) in tables.items():
+            lines.append(f"  {what:{width}}   accuracy")
+            lines += [f"  {name:{width}}{_percent(values[f'{split}/{kind}/{name}']):>11}" for name in names]
+    return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
+
+
+def _counts(names, counts) -> str:
+    return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.tolist(), strict=True))
+
+
+def _percent(value: float) -> str:
+    return "-" if isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,1 @@
+"""Stacked runs: many small models trained as one batched model."""

@@ -1,0 +1,1 @@
+"""Training state: checkpoints, progress, the check for non-finite values, and provenance."""

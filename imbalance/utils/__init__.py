@@ -1,0 +1,1 @@
+"""Files, locks, memory, seeds and output: no part of imbalance is imported here."""

@@ -1,0 +1,6 @@
+"""The package itself: its version, and the folder that it lies in."""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+ROOT = Path(__file__).parent.parent.parent  # a clone, or the site-packages of an installation

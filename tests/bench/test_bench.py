@@ -1,0 +1,216 @@
+"""The benchmark measures what it says; how fast anything is, only it can say."""
+
+import json
+
+import pytest
+import torch
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+from imbalance.bench import evaluations, features, growth, images, on_gpu, paper_loop, run, stacked, start, steps
+from imbalance.bench.cases import begun, make, on_images, our_epoch
+from imbalance.bench.timing import Row, in_turns, measured_by
+from imbalance.cli.commands import BENCH
+from imbalance.cli.main import call
+from imbalance.data import DATASETS, Dataset, Split
+from imbalance.training.evaluate import evaluate, metrics_of, training_metrics
+from imbalance.training.state.progress import Progress
+
+
+@pytest.mark.parametrize("case", (steps.digits_mlp, lambda: on_images("linear", size=80, batch_size=32)))
+def test_the_bare_loop_takes_the_same_steps_as_ours(case):
+    config = case()
+    ours, theirs = make(config), make(config)
+    start = [parameter.detach().clone() for parameter in ours.model.parameters()]
+    our_epoch(config, ours)()
+    order = theirs.sampler(0)
+    steps.bare_epoch(theirs, steps.bare_optimizer(config, theirs), order, config.trainer.batch_size)
+    for before, our, their in zip(start, ours.model.parameters(), theirs.model.parameters()):
+        assert not torch.equal(our, before)
+        torch.testing.assert_close(our, their)
+
+
+def test_made_up_features_are_trained_on_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "EXAMPLES", (64, 32, 32))
+    monkeypatch.setattr(features, "WIDTH", 300)
+    monkeypatch.setattr(features, "SEEDS", 1)
+    monkeypatch.setattr(features, "RATES", 2)
+    features.made_up(tmp_path / "made_up")
+    rates = [config.optim.lr for config in features.heads(tmp_path / "made_up", tmp_path)]
+    assert rates == [1e-4, 2e-4]
+    assert features.at_once(tmp_path / "made_up") > 0 and min(features.by_scikit_learn(tmp_path / "made_up")) > 0
+
+
+def test_our_epochs_follow_one_another():
+    config = on_images("linear", size=80, batch_size=32)
+    learner = make(config)
+    epoch = our_epoch(config, learner)
+    drawn = []
+    sampler = learner.sampler
+    learner.sampler = lambda number: drawn.append(number) or sampler(number)
+    epoch()
+    epoch()
+    assert drawn == [0, 1]
+
+
+def test_the_papers_loop_sees_the_same_images_and_learns_them():
+    config = on_images("linear", size=48, batch_size=16)
+    learner = make(config)
+    theirs = paper_loop.Transformed(learner.dataset)
+    seen = torch.stack([image for image, _ in theirs])
+    torch.testing.assert_close(seen, learner.normalise(learner.dataset.train.inputs), rtol=1e-4, atol=1e-4)
+    loader = DataLoader(theirs, 16, shuffle=True)
+    optimizer = torch.optim.SGD(learner.model.parameters(), lr=0.001, momentum=0.9)
+    epochs = [paper_loop.epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
+    assert [len(epoch) for epoch in epochs] == [3] * 10
+    assert not learner.model.training  # each batch was seen again in evaluation mode
+    assert epochs[-1][0][0] < epochs[0][0][0] / 2 and epochs[-1][-1][1] == 1
+
+
+def test_turns_alternate_and_give_sorted_ratios():
+    calls, values = [], iter([8.0, 2.0, 4.0, 2.0, 9.0, 3.0])
+
+    def measured(name: str) -> float:
+        calls.append(name)
+        return next(values)
+
+    assert in_turns(lambda: measured("a"), lambda: measured("b"), 3) == [0.5, 3, 4]
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+
+
+def short() -> ConfigDict:
+    config = stacked.protocol("digits_ce")
+    config.trainer.epochs = 1
+    return config
+
+
+def test_every_part_gives_rows(monkeypatch):
+    """Those that start processes are tried in this one."""
+    tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
+    monkeypatch.setattr(steps, "CASES", tiny)
+    found = steps.rows(2) + evaluations.rows(2, [("linear", 64, 3, 5, "")])
+    monkeypatch.setattr(images, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
+    found += images.rows(2, count=10)
+    monkeypatch.setattr(paper_loop, "measured_by", lambda _, **values: paper_loop.measure(**values))
+    monkeypatch.setattr(growth, "measured_by", lambda _, **values: [1 + values["size"]] * 3)
+    monkeypatch.setattr(paper_loop, "on_images", lambda _, **values: on_images("linear", **values))
+    monkeypatch.setattr(paper_loop, "gains_from_bf16", lambda: True)
+    found += paper_loop.rows(4, batches=1)
+    examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
+    found += growth.rows(4, [examples], dict(classes=3, groups=4))
+    monkeypatch.setattr(stacked, "EPOCHS", {"linear": (steps.digits_mlp, 1, "")})
+    monkeypatch.setattr(stacked, "RATES", 2)
+    monkeypatch.setattr(stacked, "SEEDS", 2)
+    monkeypatch.setattr(stacked, "RUNS", {})
+    found += [*stacked.rows(2), Row(stacked.PART, "runs", stacked.of_runs(short, 2), "")]
+    assert [row.part.partition(":")[0] for row in found] == [
+        "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth", "sweep", "sweep"
+    ]  # fmt: skip
+    for row in found:
+        assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
+
+
+def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
+    for name, value in dict(EXAMPLES=(60, 20, 20), WIDTH=12, RATES=2, SEEDS=2).items():
+        monkeypatch.setattr(features, name, value)
+    started = []
+    monkeypatch.setattr(features, "python", lambda *arguments: started.append(arguments))
+    features.made_up(tmp_path / "features")
+    found = features.of_heads(tmp_path / "features", 4)
+    assert len(found) == 3 and len(started) == 2 * features.TIMED
+    for row in found:
+        assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
+    fits, steps = features.by_scikit_learn(tmp_path / "features")
+    assert 0 < steps < fits  # which take several
+
+
+def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = on_gpu.rows(2)
+    assert [row.bar for row in found] == ["≤ 1.05"] * 3 + ["≥ 4", "≥ 5"]
+    assert all(row.median is None and "| not measured |" in run.line(row) for row in found)
+
+
+def test_what_a_gpu_is_measured_by_runs(monkeypatch):
+    """Here, with graphs that run as they are, and less of everything."""
+    compile = torch.compile
+    torch._dynamo.reset()
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: compile(function, backend=lambda graph, _: graph.forward)
+    )
+    monkeypatch.setattr(on_gpu, "SHAPE", (100, 3, 8, 8))
+    for ratios in (
+        on_gpu.of_steps(on_images("linear", size=80, batch_size=32), 2),
+        on_gpu.of_images(2),
+        stacked.of_epochs(lambda: on_images("linear", size=80, batch_size=32), 1, 2, 2, 1),
+    ):
+        assert len(ratios) == 2 and ratios[0] > 0
+
+
+def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
+    assert run.PARTS.keys() == set(BENCH)
+    parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in BENCH}
+    monkeypatch.setattr(run, "PARTS", parts)
+    assert call(["bench", "--only=images", "--repeats=2", f"--output={tmp_path / 'bench.json'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "| images | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved["rows"] == [{"part": "images", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
+    assert saved["torch"] == torch.__version__
+
+
+def test_other_processes_measure_and_start():
+    seconds, memory, data = measured_by("imbalance.bench.growth", size=2000, classes=2, groups=2)
+    assert seconds > 0 and data == 2000 * 3 * 32 * 32 and data < memory < 100 * data
+    start.start("digits_ce")  # raises where no step is made
+
+
+def test_nothing_grows_with_groups_times_examples():
+    """The largest tensor of a step, of an evaluation and of the training metrics has N·K or K² elements."""
+    size, classes, groups = 60, 40, 50
+
+    def points(seed: int) -> Dataset:
+        rows = torch.arange(size)
+        split = Split(torch.randn(size, 2), rows % classes, rows % groups, rows)
+        return Dataset(split, split, split, *(tuple(map(str, range(count))) for count in (classes, groups)))
+
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    self.elements = max(self.elements, tensor.numel())
+            return out
+
+    config = on_images("linear", size=size, batch_size=size)
+    config.data, config.weights.by = create(name="points"), "group"
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0)
+    with pytest.MonkeyPatch.context() as patch, Largest() as largest:
+        patch.setitem(DATASETS, "points", points)
+        learner = make(config)
+        largest.elements = 0
+        our_epoch(config, learner)()
+        trained = begun(config, learner)
+        metrics_of(trained, "train", *evaluate([trained], "train"))
+        rows = torch.arange(size)
+        trained.progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
+        trained.progress.margins = [torch.ones(size)]
+        training_metrics([trained])
+    assert size * classes <= largest.elements < size * groups
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--only=steps", "--only: 'steps' given; there are step, paper"),
+        ("--repeats=0", "--repeats: 0 given; at least 1"),
+        ("--output=.", "--output: . is a folder"),
+    ],
+)
+def test_what_it_does_not_know_it_says(argument, words, capsys):
+    assert call(["bench", argument]) == 2
+    said = capsys.readouterr()
+    assert words in said.err and not said.out

@@ -1,0 +1,194 @@
+"""`imbalance data`: what it prints, and that whatever is wrong is a line on stderr and exit status 2."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from data_files import save_image
+from PIL import Image
+
+from imbalance.cli.main import call
+from imbalance.data.images import store
+
+CONFIG = """
+from imbalance.config.load import load
+def get_config():
+    config = load({base!r})
+    config.data_dir = {data_dir!r}
+    config.data = dict(
+        name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
+        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        mode="RGB", convert=False, resize=20, size=16, augment=())
+    return config
+"""
+DIGITS = ROOT / "configs" / "digits_poly.py"
+
+
+@pytest.fixture
+def main() -> Callable[[list[str]], int]:
+    return lambda arguments: call(["data", *arguments])
+
+
+@pytest.fixture
+def birds(tmp_path) -> str:
+    """A config file for a table of 24 images in 4 groups."""
+    rows = [
+        f"{split}-{target}-{place}-{i}.png,{target},{place},{split}"
+        for split in ("train", "val", "test")
+        for target in ("land", "water")
+        for place in ("field", "sea")
+        for i in range(2)
+    ]
+    (tmp_path / "birds.csv").write_text("\n".join(["path,target,place,split", *rows]))
+    for seed, row in enumerate(rows):
+        save_image(tmp_path / "images" / row.split(",")[0], seed=seed)
+    (tmp_path / "birds.py").write_text(CONFIG.format(base=str(DIGITS), data_dir=str(tmp_path)))
+    return str(tmp_path / "birds.py")
+
+
+def test_describe_counts_and_shows_every_group(main, birds, tmp_path, capsys):
+    assert main(["describe", f"--config={birds}", f"--sheet={tmp_path / 'sheet.png'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["land", "4", "4", "4"] in [line.split() for line in lines]
+    assert ["water,", "sea", "2", "2", "2"] in [line.split() for line in lines]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (8 * 96, 4 * 116)
+        assert sheet.getpixel((48, 20 + 48)) != (255, 255, 255)
+
+
+def test_describe_takes_overrides_and_data_without_groups_of_its_own(main, tmp_path, capsys):
+    arguments = [f"--config={DIGITS}", "--config.data.imbalance_ratio=10", f"--sheet={tmp_path / 'sheet.png'}"]
+    assert main(["describe", *arguments]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["class", "train", "val", "test"] and ["9", "10", "36", "36"] in lines
+    assert not any(line[:1] == ["group"] for line in lines)
+
+
+def test_build_makes_the_store_and_verify_finds_it_whole(main, birds, tmp_path, capsys):
+    assert main(["build", f"--config={birds}"]) == 0
+    assert len(list((tmp_path / "decoded").glob("birds-16-*/store.json"))) == 1
+    assert main(["verify", f"--config={birds}"]) == 0
+    assert capsys.readouterr().out.endswith("birds: 24 examples, 0 problems\n")
+
+
+def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store, "SAMPLED", 1)
+    assert main(["build", f"--config={birds}"]) == 0
+    (pixels,) = (tmp_path / "decoded").glob("birds-16-*/images.u8")
+    content = bytearray(pixels.read_bytes())
+    content[768 * 5] ^= 1
+    pixels.write_bytes(content)
+    images = tmp_path / "images"
+    (images / "train-land-sea-1.png").unlink()
+    os.truncate(images / "val-land-sea-0.png", 300)
+    save_image(images / "test-water-sea-1.png", mode="L")
+    table = (tmp_path / "birds.csv").read_text()
+    table = table.replace("train-land-field-0.png,land", "train-land-field-0.png,mud")
+    (tmp_path / "birds.csv").write_text(table.replace("sea,test", "field,test") + "\nextra.png,land")
+    capsys.readouterr()
+    assert main(["verify", f"--config={birds}"]) == 2
+    captured = capsys.readouterr()
+    expected = [
+        "line 26: 2 fields, the heading has 4",
+        "line 2: target is 'mud', not one of land, water",
+        "the test split has no example of group 'land, sea'",
+        "the test split has no example of group 'water, sea'",
+        "line 5: train-land-sea-1.png: no such file",
+        "line 12: val-land-sea-0.png: damaged, or not whole",
+        "line 25: test-water-sea-1.png: an image of mode L, not RGB; convert it",
+        "images.u8 row 5: fails its checksum; remove",
+    ]
+    lines = captured.err.splitlines()
+    assert len(lines) == len(expected)
+    assert all(any(text in line for line in lines) for text in expected)
+    assert captured.out == "birds: 23 examples, 8 problems\n"
+
+
+def test_verify_prints_equal_problems_once_and_all_if_asked(main, birds, tmp_path, capsys):
+    table = tmp_path / "birds.csv"
+    table.write_text(table.read_text().replace(",water,", ",sky,"))
+    assert main(["verify", f"--config={birds}"]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert lines[0] == (
+        f"{table} line 6: target is 'sky', not one of land, water (and 11 more like it; --all lists each)"
+    )
+    assert len(lines) == 4 and captured.out.endswith("12 examples, 15 problems\n")
+    assert main(["verify", f"--config={birds}", "--all"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 15
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(row.replace(",sky,", f",{i},") for i, row in enumerate(rows[1:]))]))
+    assert main(["verify", f"--config={birds}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11 and lines[-1] == "and 5 problems of 5 other kinds; --all lists each"
+
+
+def test_verify_compares_the_pixels_with_the_store_s(main, birds, tmp_path, capsys):
+    assert main(["build", f"--config={birds}"]) == 0
+    path = tmp_path / "images" / "val-land-sea-1.png"
+    save_image(path, seed=77)
+    assert main(["verify", f"--config={birds}"]) == 0  # a run would see that it is new, and decode it
+    (stamps,) = tmp_path.glob("decoded/birds-16-*/stamps.npy")
+    before, status = np.load(stamps), path.stat()
+    row = [line.split(",")[0] for line in (tmp_path / "birds.csv").read_text().splitlines()[1:]].index(path.name)
+    before[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns  # as on a disk that rotted
+    np.save(stamps, before)
+    capsys.readouterr()
+    assert main(["verify", f"--config={birds}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"{tmp_path / 'birds.csv'} line {row + 2}: {path.name}: not the pixels that its store has; remove"
+    )
+
+
+@pytest.mark.parametrize("command", ["verify", "describe"])
+def test_copies_are_reported(main, birds, tmp_path, capsys, command):
+    images = tmp_path / "images"
+    (images / "val-land-sea-1.png").write_bytes((images / "train-land-sea-0.png").read_bytes())
+    (images / "train-water-sea-1.png").unlink()
+    os.link(images / "train-land-field-1.png", images / "train-water-sea-1.png")
+    assert (
+        main([command, f"--config={birds}", *(["--sheet", str(tmp_path / "sheet.png")] * (command == "describe"))]) == 0
+    )
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert notes[0].startswith("note: equal examples in train and val: 1; ")
+    assert notes[1].startswith("note: equal examples with different classes or groups: 1; ")
+    if command == "verify":
+        assert "val-land-sea-1.png" in notes[0] and "train-land-sea-0.png" in notes[0]
+
+
+def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
+    (tmp_path / "images" / "val-land-sea-1.png").unlink()
+    (tmp_path / "images" / "val-land-sea-1.png").symlink_to("train-land-sea-0.png")
+    for command in ("build", "verify"):
+        assert main([command, f"--config={birds}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "val-land-sea-1.png: the same file as train-land-sea-0.png" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["describe", "--config=nowhere.py"], "--config: no config nowhere.py"),
+        (["build", f"--config={DIGITS}", "--config.data.clases=1"], "clases"),
+        (
+            ["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=0.5"],
+            "config.data.imbalance_ratio: 0.5 given",
+        ),
+        (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
+        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; an override reads --config.<key>=<value>"),
+        (["download", "celeba"], "celeba: cannot be fetched"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["download", "cifar1000"], ["verify"], ["describe"]])
+def test_missing_arguments_are_status_2(main, arguments, capsys):
+    assert main(arguments) == 2 and capsys.readouterr().err.count("\n") == 1

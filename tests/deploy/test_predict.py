@@ -1,0 +1,344 @@
+"""What was trained, used: loaded from its run directory alone, predicting, exported, the start of another run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from data_files import save_image
+from pages import blocks, page
+from PIL import Image
+
+import imbalance
+from imbalance.config.load import load as load_config
+from imbalance.config.schema import build
+from imbalance.deploy import export
+from imbalance.deploy.predict import export_file, predict_files
+from imbalance.errors import BadInput
+from imbalance.models import MODELS
+from imbalance.training.loop import train
+
+
+def trained(folder, name, **data):
+    """The directory of a short run of configs/<name>, whose data is then gone."""
+    config = load_config(ROOT / "configs" / f"{name}.py")
+    config.update(data_dir=str(folder / "data"), work_dir=str(folder / "runs"))
+    config.data.update(data)
+    config.trainer.update(epochs=2, batch_size=32)
+    if config.head.name == "dpe":
+        config.head.update(members=3, epochs=5)
+    if config.model.name.startswith("resnet1"):
+        config.model = dict(name="resnet18", pretrained="", frozen=False)
+    return config, train(config)["run_directory"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A run on a folder of images of all sizes, and the test images, elsewhere."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for part in ("train", "val", "test"):
+        for label in ("land", "water"):
+            for i in range(6):
+                path = folder / "data" / "images" / part / label / f"{i}.png"
+                save_image(path, size=(40 + i, 32 + 3 * i), seed=len(part + label) + i, mode="LA" if i == 3 else "RGB")
+    sizes = dict(convert=True, resize=24, size=20, val_fraction=0.0, test_fraction=0.0, augment=("flip",))
+    _, directory = trained(folder, "folder_ce", **sizes)
+    shutil.move(folder / "data" / "images" / "test", folder / "test")
+    shutil.rmtree(folder / "data")
+    return directory, folder / "test"
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A run on columns with gaps, and the file of its test rows, without their target."""
+    folder, rng = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
+    rows = [
+        dict(age=("" if i % 5 == 0 else str(rng.integers(18, 90))), work=rng.choice(["a", "b", "c"]), target=str(i % 2))
+        for i in range(120)
+    ]
+    for i, row in enumerate(rows):
+        row["split"] = ("train", "train", "train", "val", "test")[i * 5 // 120]
+    (folder / "data").mkdir()
+    write(folder / "data" / "table.csv", rows)
+    _, directory = trained(folder, "arrays_erm", missing=("",), split="split", val_fraction=0.0, test_fraction=0.0)
+    shutil.rmtree(folder / "data")
+    test = [{key: row[key] for key in ("work", "age")} for row in rows if row["split"] == "test"]
+    write(folder / "test.csv", test)
+    return directory, folder / "test.csv"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("digits"), "digits_poly")[1]
+
+
+@pytest.fixture(scope="module")
+def prototypes(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("prototypes"), "colored_digits_dpe")[1]
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as text:
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def of_run(directory, split="test"):
+    """(N, K) probabilities that the run itself saved, and the rows of the data set."""
+    with np.load(f"{directory}/predictions/{split}.npz") as saved:
+        return torch.from_numpy(saved["logits"]).softmax(1).numpy(), saved["indices"]
+
+
+def test_a_loaded_model_predicts_image_files_as_its_run_did_without_its_data(pictures):
+    directory, folder = pictures
+    model = imbalance.load(directory)
+    paths = [path for label in ("land", "water") for path in sorted((folder / label).iterdir())]
+    found = model.predict(paths, batch_size=5)
+    np.testing.assert_allclose(found.probabilities, of_run(directory)[0], atol=1e-6)
+    assert found.classes == [model.class_names[i] for i in found.probabilities.argmax(1)]
+    images = [Image.open(path) for path in paths]
+    np.testing.assert_allclose(model.predict(images).probabilities, found.probabilities, atol=1e-6)
+    np.testing.assert_allclose(model.predict(str(paths[2])).probabilities, found.probabilities[2:3], atol=1e-6)
+    np.testing.assert_allclose(model.predict(images[2]).probabilities, found.probabilities[2:3], atol=1e-6)
+    pixels = np.stack([model.pixels(path) for path in paths])
+    np.testing.assert_allclose(model.predict(pixels).probabilities, found.probabilities, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(torch.from_numpy(pixels)[1]).probabilities, found.probabilities[1:2], atol=1e-6
+    )
+
+
+def test_a_loaded_model_predicts_arrays_as_its_run_did(digits):
+    from imbalance.data import DATASETS
+
+    config = load_config(f"{digits}/config.json")
+    test = build(DATASETS, config.data, data_dir="", seed=config.seed).test
+    model = imbalance.load(digits)
+    assert model.class_names == tuple("0123456789") and not model.network.training
+    found = model.predict(test.inputs, batch_size=100)
+    np.testing.assert_allclose(found.probabilities, of_run(digits)[0], atol=1e-6)
+    np.testing.assert_allclose(model.predict(test.inputs[3].numpy()).probabilities, found.probabilities[3:4], atol=1e-6)
+    assert model.predict([]).probabilities.shape == (0, 10)
+
+
+@pytest.mark.parametrize("method", ["lff", "irm", "dfr", "dpe"])
+def test_models_of_methods_that_wrap_them_or_change_their_head_are_loaded(method, tmp_path):
+    from imbalance.data import DATASETS
+
+    config, directory = trained(tmp_path, f"colored_digits_{method}")
+    test = build(DATASETS, config.data, data_dir="", seed=config.seed).test
+    found = imbalance.load(directory).predict(test.inputs)
+    np.testing.assert_allclose(found.probabilities, of_run(directory)[0], atol=1e-6)
+
+
+def test_a_loaded_model_predicts_tables_as_its_run_did(people):
+    directory, file = people
+    model = imbalance.load(directory)
+    with open(file) as text:
+        rows = list(csv.DictReader(text))
+    columns = {name: [row[name] for row in rows] for name in ("age", "work")}
+    expected, _ = of_run(directory)
+    np.testing.assert_allclose(model.predict(columns).probabilities, expected, atol=1e-6)
+    pandas = pytest.importorskip("pandas")
+    np.testing.assert_allclose(model.predict(pandas.DataFrame(columns)).probabilities, expected, atol=1e-6)
+    numbers = pandas.DataFrame(columns).assign(age=[float(age or "nan") for age in columns["age"]])
+    np.testing.assert_allclose(model.predict(numbers).probabilities, expected, atol=1e-6)
+
+
+def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_path):
+    picture, table, digit = (imbalance.load(directory) for directory in (pictures[0], people[0], digits))
+    (tmp_path / "text.png").write_text("no image")
+    for model, examples, words in [
+        (picture, [tmp_path / "none.png"], r"none.png: no such file"),
+        (picture, [tmp_path / "text.png"], r"text.png: not an image"),
+        (
+            picture,
+            torch.zeros(2, 3, 20, 20),
+            r"float32 of shape \(2, 3, 20, 20\) given; .* image files or arrays \(N, 3, 20",
+        ),
+        (picture, np.zeros((2, 20, 20, 3), dtype=np.uint8), r"shape \(2, 20, 20, 3\) given"),
+        (picture, {"age": [1]}, r"a table given; this model takes image files"),
+        (picture, [3], r"int given"),
+        (digit, torch.tensor([1.0, torch.nan]).view(2, 1, 1, 1).expand(2, 1, 8, 8), r"row 1: a value is not finite"),
+        (digit, np.array(["a", "b"]), r"<U1 given; this model takes arrays \(N, 1, 8, 8\) of floats"),
+        (digit, 3, r"shape \(\) given"),
+        (digit, None, r"NoneType given"),
+        (digit, "a.png", r"a.png: no image goes into this model; it takes arrays \(N, 1, 8, 8\) of floats"),
+        (table, {"age": ["1"]}, r"no column 'work'; there are age"),
+        (table, {"age": ["x"], "work": ["a"]}, r"row 0: age is 'x', not a number"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            model.predict(examples)
+
+
+def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
+    with pytest.raises(BadInput, match=r"nothing: no trained model: model.json is missing; this is no run directory"):
+        imbalance.load(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=r"file: no trained model"):
+        imbalance.load(tmp_path / "file")
+    for device in ("gpu", "cuda:99", "meta"):
+        with pytest.raises(BadInput, match=rf"device: '{device}' given, which cannot be used here \(.*\); cpu can$"):
+            imbalance.load(digits, device)
+    copy = shutil.copytree(digits, tmp_path / "copy")
+    (copy / "checkpoints" / "selected.pt").unlink()
+    (copy / "summary.json").write_text(json.dumps({"status": "diverged"}))
+    with pytest.raises(BadInput, match=r"selected.pt is missing; the run is diverged"):
+        imbalance.load(copy)
+    (copy / "checkpoints" / "selected.pt").write_bytes(b"PK")
+    with pytest.raises(BadInput, match=r"copy: damaged"):
+        imbalance.load(copy)
+
+
+# Commands
+
+
+def predicted(run, *files, output, batch_size=256):
+    """What the command line calls."""
+    return predict_files(run=run, files=list(map(str, files)), output=str(output), batch_size=batch_size, device=None)
+
+
+def test_predict_writes_a_line_an_example(pictures, people, tmp_path):
+    directory, folder = pictures
+    output = tmp_path / "predictions.csv"
+    one, rest = sorted((folder / "land").iterdir())[0], folder / "water"
+    assert predicted(directory, one, rest, output=output, batch_size=4) == f"{output}: 7 predictions"
+    with open(output) as text:
+        rows = list(csv.DictReader(text))
+    expected = of_run(directory)[0][[0, *range(6, 12)]]
+    assert [row["file"] for row in rows] == [str(one), *map(str, sorted(rest.iterdir()))]
+    np.testing.assert_allclose([[float(row["land"]), float(row["water"])] for row in rows], expected, atol=1e-5)
+    assert [row["class"] for row in rows] == [("land", "water")[i] for i in expected.argmax(1)]
+
+    directory, file = people
+    predicted(directory, file, output=output)
+    with open(output) as text:
+        rows = list(csv.DictReader(text))
+    assert [row["row"] for row in rows] == [str(i) for i in range(24)]
+    np.testing.assert_allclose([float(row["1"]) for row in rows], of_run(directory)[0][:, 1], atol=1e-5)
+
+
+def test_predict_takes_array_files_for_models_of_arrays(digits, tmp_path):
+    np.save(tmp_path / "new.npy", np.zeros((3, 1, 8, 8), dtype=np.float32))
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    output = tmp_path / "out.csv"
+    predicted(digits, tmp_path / "new.npy", output=output)
+    assert len(output.read_text().splitlines()) == 4
+    np.save(tmp_path / "number.npy", 3.0)
+    with pytest.raises(BadInput, match="number.npy: a single number; this model takes arrays"):
+        predicted(digits, tmp_path / "number.npy", output=output)
+    with pytest.raises(BadInput, match="FILE: '' given"):
+        predicted(digits, "", output=output)
+    with pytest.raises(BadInput, match="two.npz: 2 arrays; this model takes one"):
+        predicted(digits, tmp_path / "two.npz", output=output)
+
+
+def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
+    directory, folder = pictures
+    bad, output = tmp_path / "bad.png", tmp_path / "predictions.csv"
+    bad.write_text("no image")
+    output.write_text("before")
+    with pytest.raises(BadInput, match="bad.png: not an image"):
+        predicted(directory, folder, bad, output=output, batch_size=2)
+    with pytest.raises(BadInput, match="none: no such file"):
+        predicted(directory, tmp_path / "none", output=output)
+    with pytest.raises(BadInput, match="--output: .*in a folder that is not there"):
+        predicted(directory, folder, output=tmp_path / "no" / "p.csv")
+    assert output.read_text() == "before" and sorted(p.name for p in tmp_path.iterdir()) == [
+        "bad.png",
+        "predictions.csv",
+    ]
+
+
+# Export
+
+
+@pytest.mark.parametrize("which", ["pictures", "people", "digits", "prototypes"])
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".safetensors"])
+def test_an_exported_model_has_the_models_outputs_at_any_batch_size(which, suffix, request, tmp_path):
+    if suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package, reason="the extra 'onnx' is not installed")
+    directory = request.getfixturevalue(which)
+    directory = directory if isinstance(directory, str) else directory[0]
+    model, path = imbalance.load(directory), tmp_path / f"model{suffix}"
+    assert export_file(run=directory, file=str(path)).startswith(str(path))
+    batch = export.examples(model, 7)
+    about = json.loads(json.dumps(model.about))
+    if suffix == ".pt2":
+        extra = {"model.json": ""}
+        outputs = torch.export.load(path, extra_files=extra).module()(batch)
+        assert json.loads(extra["model.json"]) == about
+    elif suffix == ".onnx":
+        import onnx
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        outputs = torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
+        (saved,) = onnx.load(path).metadata_props
+        assert json.loads(saved.value) == about
+    else:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            assert json.loads(file.metadata()["model"]) == about
+        selected = torch.load(f"{directory}/checkpoints/selected.pt", weights_only=True)
+        assert state.keys() == selected.keys() and all(torch.equal(state[key], selected[key]) for key in state)
+        return
+    torch.testing.assert_close(outputs, model.logits(batch), rtol=1e-4, atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_export_that_computes_something_else_is_not_kept(digits, tmp_path, monkeypatch):
+    def wrong(model, path, about):
+        path.write_text("")
+        return lambda batch: model.logits(batch) + 0.1
+
+    monkeypatch.setitem(export.WRITERS, ".pt2", wrong)
+    with pytest.raises(ArithmeticError, match="its outputs differ from the model's by"):
+        imbalance.load(digits).export(tmp_path / "model.pt2")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for path, words in [(tmp_path / "file" / "model.pt2", "cannot make its folder"), (tmp_path, "ends in none")]:
+        with pytest.raises(BadInput, match=words):
+            imbalance.load(digits).export(path)
+    with pytest.raises(BadInput, match=r"model.h5: ends in none of .pt2, .onnx, .safetensors"):
+        imbalance.load(digits).export(tmp_path / "model.h5")
+
+
+# One run from another
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_run_starts_from_the_features_of_another(pictures, frozen):
+    directory, _ = pictures
+    section = dict(name="resnet18", pretrained=directory, frozen=frozen)
+    torch.manual_seed(1)
+    model = build(MODELS, section, input_shape=(3, 20, 20), num_classes=4).eval()
+    images = torch.randn(2, 3, 20, 20)
+    with torch.inference_mode():
+        assert torch.equal(model.features(images), imbalance.load(directory).network.features(images))
+    assert model(images).shape == (2, 4)
+
+
+def test_a_run_of_another_network_is_no_start(digits):
+    with pytest.raises(BadInput, match=r"^config.model.pretrained: no weights from .*or be a run of it"):
+        build(MODELS, dict(name="resnet18", pretrained=digits, frozen=False), input_shape=(3, 20, 20), num_classes=2)
+
+
+def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
+    directory, _ = pictures
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.png"):
+        save_image(tmp_path / name)
+    code = blocks(page("how-to/predict.md"), "python")[0].replace("runs/folder_ce/default/seed=0", directory)
+    names = {}
+    exec(code, names)
+    assert names["probabilities"].shape == (2, 2) and set(names["classes"]) <= {"land", "water"}
+    assert (tmp_path / "model.onnx").is_file()

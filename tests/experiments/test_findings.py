@@ -1,0 +1,253 @@
+"""The tables are what results/ says, and the pages have those tables."""
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+from imbalance.experiments import findings, ledger, pairs, pairs_report
+from imbalance.experiments.findings import agreement
+from imbalance.experiments.ledger import best_rate
+from imbalance.report import keep as results
+from imbalance.sweep.variants import Variant
+
+
+def test_the_pages_agree_with_results():
+    """After a change of results/ or of a table: imbalance findings."""
+    names = set()
+    for page in findings.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert findings.rewritten(text, ROOT / "results") == text, page
+        names |= {name for _, name, _ in findings.BLOCK.findall(text)}
+    assert names == set(findings.TABLES)
+    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 2_000_000
+
+
+def row(method, pair, seed, rate, test=None, interpolation="50", val=0.8):
+    loss, exponent = method
+    return {
+        "name": f"fashion_pair_{loss}", "overrides": f"{pair}{exponent}{rate}", "seed": str(seed), "data": f"{pair}{seed}",
+        "classes": pair, "exponent": f"{exponent:g}", "lr": f"{rate:g}", "batch size": "32", "epochs": "100",
+        "status": "diverged" if test is None else "done", "interpolation epoch": interpolation, "train counts": "250|25",
+        "train of groups": "1|0.8", "val balanced": "" if test is None else str(val),
+        "test balanced": "" if test is None else str(test),
+        "best balanced: test balanced": "" if test is None else str(test + 0.01),
+    }  # fmt: skip
+
+
+def made_up(rng) -> list[dict]:
+    """Two pairs at three seeds and the tuning runs of every method, at rates .001 and .003."""
+    rows = []
+    for method in pairs.METHODS:
+        for seed in pairs.TUNING_SEEDS:
+            # The smaller rate is better on val, but only the larger one interpolates.
+            rows.append(row(method, "a+b", seed, 0.001, 0.9, interpolation="", val=0.9))
+            rows.append(row(method, "a+b", seed, 0.003, 0.9, val=0.8))
+        for pair in ("a+b", "a+c"):
+            for seed in range(3):
+                better = 0.1 * (method[0] == "poly")
+                rows.append(row(method, pair, seed, 0.003, round(0.7 + better + rng.uniform(0, 0.02), 3)))
+    return rows
+
+
+def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
+    rows = made_up(np.random.default_rng(0))
+    poly = [r for r in rows if r["name"] == "fashion_pair_poly" and r["exponent"] == "1" and r["seed"] in "012"]
+    poly[0].update(row(("poly", 1.0), poly[0]["classes"], poly[0]["seed"], 0.003, interpolation=""))  # one diverged
+    rows.append(row(("ce", 0.0), "a+d", 0, 0.003, 0.7))  # a pair that has not all of its runs
+
+    method = ("poly", 1.0)
+    assert pairs.tried(rows, "fashion", method) == {0.001: (pytest.approx(0.9), 0), 0.003: (pytest.approx(0.8), 1)}
+    assert pairs.rate_of(rows, "fashion", method) == 0.003
+    assert "**0.003: 80.0 (100)**" in pairs.tuning_table(rows, ["fashion"])
+
+    found = pairs_report.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
+    assert list(found) == ["fashion"]
+    scores, others = (found["fashion"][loss, 1.0] for loss in ("poly", "ce"))
+    assert scores.train.shape == (2, 3)
+    tests = np.sort([0.5 if r["status"] == "diverged" else float(r["test balanced"]) for r in poly])
+    np.testing.assert_allclose(np.sort(scores.test["last epoch"], axis=None), tests)
+    assert np.unique(scores.after).tolist() == pytest.approx([0, 0.51])
+    assert np.nanmean(scores.train) == pytest.approx((250 + 0.8 * 25) / 275)
+
+    result = pairs_report.compared(scores.test["last epoch"], others.test["last epoch"])
+    ahead = [stats.ttest_rel(a, b) for a, b in zip(scores.test["last epoch"], others.test["last epoch"])]
+    assert result.ahead == sum(t.pvalue < 0.05 and t.statistic > 0 for t in ahead) == 1 and result.behind == 0
+    assert result.pairs == 2 and result.difference.low < result.difference.value < result.difference.high
+    text = pairs_report.comparisons_table(found)
+    assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
+    assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
+    past, gain = pairs_report.past_and_gain(found["fashion"], "last epoch", 1.0)
+    np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
+    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, 0.51])  # one run of three never interpolated
+    assert pairs_report.trend_table(found).count("| Fashion-MNIST |") == 6
+    pytest.importorskip("matplotlib")
+    pairs_report.draw(found, str(tmp_path))
+    assert (tmp_path / "pairs.png").stat().st_size > 10_000
+
+
+def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do():
+    tuning = [row(("ce", 0.0), "a+b", seed, 0.001, 0.9, interpolation="", val=0.9) for seed in pairs.TUNING_SEEDS]
+    tuning += [
+        row(("ce", 0.0), "a+b", seed, 0.003, 0.9, interpolation="" if seed % 2 else "9") for seed in pairs.TUNING_SEEDS
+    ]
+    assert pairs.rate_of(tuning, "fashion", ("ce", 0.0)) == 0.003
+    assert pairs.rate_of(tuning, "fashion", ("ce", 1.0)) is None
+
+
+def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pairs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
+    )
+    monkeypatch.setattr(results, "row_of", lambda directory: None)
+    where = pairs.Place(str(tmp_path), tmp_path, {}, 1)
+    runs = [pairs.point(where, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
+    results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
+    pairs.train(where, [runs])
+    assert [run.config.seed for run in asked] == [0]
+
+
+def test_agreement_is_welchs_test():
+    ours = np.array([61.0, 63.5, 62.2, 64.0])
+    result = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), 4, 63.0, 1.7, 10, equal_var=False)
+    assert result.pvalue > 0.05 and agreement(ours, 63.0, 1.7, 10).startswith("yes: -0.3 ± ")
+    assert agreement(ours, 70.0, 1.7, 10).startswith("no: -7.3 ± ")
+    assert agreement(ours[:1], 63.0, 1.7, 10) == "one seed decides nothing"
+
+
+def test_the_protocol_takes_the_best_rate_of_seed_0():
+    def of(rate, seed, val, status="done"):
+        return {"lr": rate, "seed": str(seed), "val balanced": str(val), "status": status}
+
+    rows = [
+        of("0.1", 0, 0.9),
+        of("0.03", 0, 0.9),
+        of("0.3", 0, "nan", "diverged"),
+        of("0.01", 0, 0.8),
+        of("0.03", 1, 0.1),
+    ]
+    best, runs = best_rate(rows, "balanced_accuracy")
+    assert best == "0.03" and [run["seed"] for run in runs] == ["0", "1"]
+
+
+def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
+    def of(loss, seed, rate, val, test):
+        return {"name": f"cifar_pair_lenet_{loss}", "overrides": f"lr={rate}", "seed": str(seed), "data": str(seed), "lr": rate,
+                "batch size": "64", "status": "done", "val balanced": str(val), "test balanced": str(test),
+                "interpolation epoch": "7" if seed else ""}  # fmt: skip
+
+    noise = np.random.default_rng(0).normal(0, 0.05, 10)
+    rows = [of("ce", seed, "0.1", 0.8, 0.6 + noise[seed]) for seed in range(10)]
+    rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
+    rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
+    results.add("protocol", tmp_path, rows[1:])
+    assert ledger.protocol_table(ledger.ON_IMAGES, tmp_path).startswith(
+        "No part of the protocol"
+    )  # cross-entropy lacks a seed
+    results.add("protocol", tmp_path, rows)
+    *_, ce, poly = ledger.protocol_table(ledger.ON_IMAGES, tmp_path).splitlines()
+    value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
+    expected = f"{60 + 100 * noise.mean():.1f} ± {(value[1] - value[0]) / 2:.1f}"
+    assert ce == f"| cat against dog, LeNet | 64 | cross-entropy | 0.1 | 10 | 90% | {expected} |  |"
+    assert poly.startswith("| cat against dog, LeNet | 64 | poly | 0.3 | 10 | 90% |") and poly.endswith("| 2.0 ± 0.0 |")
+
+
+def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
+    def of(name, seed, status, last, stopped):
+        return {"name": name, "overrides": "", "seed": str(seed), "data": "d", "status": status, "test balanced": str(last),
+                "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200"}  # fmt: skip
+
+    assert findings.paper_table(tmp_path).startswith("No run of these rows")
+    results.add(
+        "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.622 + seed / 100, 0.63) for seed in (0, 1, 2)]
+    )
+    results.add("rows", tmp_path, [of("cifar_poly_exponent15", 3, "diverged", "", "")])
+    lines = findings.paper_table(tmp_path).splitlines()[2:]
+    assert len(lines) == 2
+    assert lines[0].startswith(
+        "| poly IW-Exp, last epoch | cifar_poly, optim.lr=0.008, optim.momentum=0.0, weights.exponent=1.5 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
+    )
+    assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
+    assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (3)" in lines[1]
+
+
+def test_weights_are_judged_at_the_rate_that_a_loss_has_without_them():
+    rng, rows = np.random.default_rng(1), made_up(np.random.default_rng(0))
+    for r in rows:  # without weights the best rate is another one
+        if r["name"] == "fashion_pair_ce" and r["exponent"] == "0" and r["lr"] == "0.001":
+            r["interpolation epoch"] = "90"
+    tests = {(exponent, pair, seed): round(0.7 + exponent / 10 + rng.uniform(0, 0.02), 3)
+             for exponent in pairs_report.EXPONENTS for pair in ("a+b", "a+c") for seed in range(3)}  # fmt: skip
+    rows += [row(("ce", exponent), pair, seed, 0.001, test) for (exponent, pair, seed), test in tests.items()]
+    rows.append(row(("ce", 1.5), "a+d", 0, 0.001, 0.1))  # a pair that has not all of its runs
+    table = pairs_report.one_rate_table(pairs.by_method(rows, ["fashion"], one_rate=True))
+    first, second = [line for line in table.splitlines() if "| cross-entropy |" in line]
+    assert first.startswith("| Fashion-MNIST | cross-entropy | 0.001 | IW^1 | 51%, 51% |") and "IW^1.5" in second
+    gained = [[tests[1.5, pair, seed] - tests[0.0, pair, seed] for seed in range(3)] for pair in ("a+b", "a+c")]
+    ahead = sum(t.pvalue < 0.05 and t.statistic > 0 for t in (stats.ttest_1samp(of_pair, 0) for of_pair in gained))
+    assert second.count(f"({ahead}, 0, 2)") == 2 and ahead == 2
+    assert "| poly | 0.003 |" in table  # whose rate is the same without weights
+
+
+def test_configs_are_compared_as_the_command_does_it(tmp_path):
+    def row(name, seed, of_groups, overrides="default", status="done"):
+        return {"name": name, "overrides": overrides, "seed": str(seed), "data": "", "status": status, "groups": "a|b|c",
+                "test of groups": of_groups, "test balanced": "0.5"}  # fmt: skip
+
+    variants = {
+        "x": Variant("digits_ce"),
+        "y": Variant("colored_digits_erm", {"loss": {"name": "focal", "gamma": 2.0}}),
+    }
+    rows = [row("digits_ce", seed, f"0.9|{0.5 + seed / 10}|") for seed in range(3)]
+    rows += [
+        row(
+            "colored_digits_erm",
+            seed,
+            f"0.{6 + seed}|0.9|0.95",
+            "loss.gamma=2.0,loss.name=focal",
+            status="diverged" if seed == 2 else "done",
+        )
+        for seed in range(3)
+    ]
+    rows += [
+        row("digits_ce", 10, "0.1|0.1|0.1"),
+        row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
+    ]  # no part of the table
+    results.add("ledger", tmp_path, rows[:3])
+    assert ledger.compared(variants, "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
+    results.add("ledger", tmp_path, rows)
+    heads, _, x, y = ledger.compared(variants, "worst_group_accuracy", tmp_path).splitlines()
+    assert heads.startswith("| test/worst_group_accuracy over 3 groups, % |") and heads.endswith(
+        "| difference from x |"
+    )
+    assert x == "| x | 60.0 ± 24.8 | 3 | 0 |  |"
+    assert y == "| y | 60.0, 70.0 | 2 | 1 | 10.0, 10.0 |"
+
+
+def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path):
+    assert ledger.draws_table(tmp_path) == ledger.long_tails_table(tmp_path) == "No run has finished yet.\n"
+    rng, rows = np.random.default_rng(0), []
+    tests = {(draw, loss): rng.normal(0.6, 0.02, 4).round(6) for draw in ("", "data.draw=stratified") for loss in ("ce", "poly")}  # fmt: skip
+    for (draw, loss), values in tests.items():
+        for seed, value in enumerate(values):
+            rows.append({"name": f"cifar_{loss}", "overrides": f"{draw},model.name=lenet", "seed": str(seed), "data": draw,
+                         "status": "done", "lr": "0.01", "interpolation epoch": "40" * (seed < 2), "test balanced": str(value)})  # fmt: skip
+    results.add("draws", tmp_path, rows)
+    table = ledger.draws_table(tmp_path)
+    published, own = (tests[draw, "poly"] for draw in ("", "data.draw=stratified"))
+    assert f"| the published draw | poly | 0.01 | 4 | 50% | {100 * published.mean():.1f} ±" in table
+    assert f"| drawn by each seed | poly | 0.01 | 4 | 50% | {100 * own.mean():.1f} ±" in table
+    t = stats.ttest_rel(own, tests["data.draw=stratified", "ce"]).confidence_interval(0.95)
+    assert f"| {50 * (t.low + t.high):.1f} ± {50 * (t.high - t.low):.1f} |" in table
+
+    rows = [{"name": "cifar10lt_erm", "overrides": "", "seed": str(seed), "data": "", "model": "lenet", "loss": "cross_entropy", "test balanced": str(0.3 + seed / 10),
+             "best balanced: test balanced": "0.35", "oracle: test balanced": "0.5"} for seed in range(3)]  # fmt: skip
+    results.add("long_tails", tmp_path, rows)
+    assert "| lenet | cross-entropy | 3 | 40.0 ± 24.8 | 35.0 ± 0.0 | 50.0 ± 0.0 |" in ledger.long_tails_table(tmp_path)
+
+
+def test_the_interval_of_a_standard_deviation_is_that_of_the_chi_square_table():
+    """Of ten values: √(9 / 19.02) and √(9 / 2.70) times what they have."""
+    values = np.array([-1.0] * 5 + [1.0] * 5) * np.sqrt(9 / 10) / 100
+    assert ledger.deviation(values.tolist()) == "1.0 (0.7 to 1.8)"

@@ -1,0 +1,88 @@
+"""Metrics of scores against scikit-learn and brute force, also where classes are missing and scores are tied."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as published
+
+from imbalance.metrics import scores
+
+CASES = [
+    (seed, n, k, ties) for seed, (n, k) in enumerate([(1, 2), (7, 2), (50, 2), (200, 3), (500, 10)]) for ties in (0, 1)
+]
+
+
+def drawn(seed: int, n: int, k: int, ties: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, with many equal ones if asked for, and targets that leave the last class out where there are three."""
+    chooser = np.random.default_rng(seed)
+    logits = chooser.normal(size=(n, k)) * 2
+    return (logits.round() if ties else logits), chooser.integers(0, max(2, k - 1), n)
+
+
+@pytest.mark.parametrize(("seed", "n", "k", "ties"), CASES)
+def test_every_metric_is_that_of_scikit_learn(seed: int, n: int, k: int, ties: int):
+    logits, targets = drawn(seed, n, k, ties)
+    names = [str(label) for label in range(k)]
+    ours, probability = scores.score_metrics(logits, targets, names), scores.probabilities(logits)
+    for label in range(k):
+        positive = targets == label
+        if positive.any() and not positive.all():
+            assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(positive, probability[:, label]))
+        else:
+            assert math.isnan(ours[f"auroc/{label}"])
+        if positive.any():
+            expected = published.average_precision_score(positive, probability[:, label])
+            assert ours[f"auprc/{label}"] == pytest.approx(expected)
+        else:
+            assert math.isnan(ours[f"auprc/{label}"])
+    assert ours["nll"] == pytest.approx(published.log_loss(targets, probability, labels=range(k)))
+    one_hot = np.eye(k)[targets]
+    whole = np.mean([sum((p - t) ** 2 for p, t in zip(row, hot)) for row, hot in zip(probability, one_hot)])
+    assert ours["brier"] == pytest.approx(whole / 2 if k == 2 else whole)
+    if k == 2 and n > 1:
+        assert ours["brier"] == pytest.approx(published.brier_score_loss(targets, probability[:, 1]))
+
+
+@pytest.mark.parametrize("equal_mass", (False, True))
+def test_calibration_error_is_the_sum_over_bins(equal_mass: bool):
+    logits, targets = drawn(3, 333, 4, 0)
+    probability = scores.probabilities(logits)
+    confidence, right = probability.max(1), probability.argmax(1) == targets
+    if equal_mass:
+        order = np.argsort(confidence)
+        bins = [order[[i * 15 // 333 == b for i in range(333)]] for b in range(15)]
+    else:
+        bins = [np.flatnonzero((confidence > b / 15) & (confidence <= (b + 1) / 15)) for b in range(15)]
+    expected = sum(len(rows) / 333 * abs(right[rows].mean() - confidence[rows].mean()) for rows in bins if len(rows))
+    assert scores.ece(probability, targets, equal_mass=equal_mass) == pytest.approx(expected)
+    curve = scores.reliability(probability, targets, equal_mass=equal_mass)
+    assert curve.count.sum() == 333 and len(curve.count) == sum(len(rows) > 0 for rows in bins)
+
+
+def test_a_calibrated_model_has_no_error_and_a_boastful_one_all_of_it():
+    probability = np.tile([0.75, 0.25], (8, 1))
+    assert scores.ece(probability, np.array([0, 0, 0, 1] * 2)) == pytest.approx(0)
+    assert scores.ece(np.tile([1.0, 0.0], (4, 1)), np.ones(4, dtype=int)) == 1
+    assert scores.nll(np.tile([1.0, 0.0], (4, 1)), np.ones(4, dtype=int)) < 710  # large, and finite
+
+
+def test_large_logits_do_not_overflow():
+    assert scores.probabilities(np.array([[1e4, -1e4], [3e38, 0]], dtype=np.float32)).tolist() == [[1, 0], [1, 0]]
+
+
+def test_any_metric_of_overlapping_groups():
+    logits, targets = drawn(5, 40, 3, 0)
+    probability = scores.probabilities(logits)
+    members = np.random.default_rng(0).random((40, 3)) < [0.5, 0.5, 0]
+    found = scores.by_group(scores.nll, probability, targets, members, ["a", "b", "none"])
+    assert math.isnan(found["none"])
+    for place, name in enumerate("ab"):
+        assert found[name] == scores.nll(probability[members[:, place]], targets[members[:, place]])
+    apart = scores.by_group(scores.brier, probability, targets, targets, ["0", "1", "2"])
+    assert apart["1"] == scores.brier(probability[targets == 1], targets[targets == 1])
+
+
+def test_nothing_is_defined_without_examples():
+    found = scores.score_metrics(np.empty((0, 2)), np.empty(0, dtype=int), ["a", "b"])
+    assert all(math.isnan(value) for value in found.values())

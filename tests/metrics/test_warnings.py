@@ -1,0 +1,89 @@
+"""Warnings where a selection or a score says less than it seems to."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from imbalance.config.load import load
+from imbalance.config.schema import build
+from imbalance.data import DATASETS
+from imbalance.metrics import warnings as hollow
+from imbalance.training.loop import train
+
+
+@pytest.fixture
+def config():
+    return load("configs/colored_digits_erm.py")
+
+
+@pytest.fixture
+def dataset(config):
+    return build(DATASETS, config.data, data_dir="data", seed=0)
+
+
+def evaluations(*values: float) -> list[dict]:
+    return [{"epoch": 2 * (i + 1), "val/worst_group_accuracy": value} for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((0.5, 0.5, 0.5), "was 0.5000 at all 3 evaluations: the first was selected"),
+        ((0.5, 0.7, 0.7), "was best at 2 of 3 evaluations alike: the first was selected"),
+        ((0.7, 0.6, 0.5), "was best at the first of 3 evaluations, epoch 2"),
+        ((None, None), "had no value at any evaluation"),
+    ],
+)
+def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
+    found = hollow.of_run(config, evaluations(*values), {}, dataset)
+    assert len(found) == 1 and words in found[0]
+    config.callbacks.update(select="last", patience=0)
+    assert not hollow.of_run(config, evaluations(*values), {}, dataset)  # nothing reads the monitor
+
+
+def test_a_monitor_that_decides_gets_none(config, dataset):
+    assert not hollow.of_run(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset)
+    assert not hollow.of_data(config, dataset)
+
+
+def test_a_model_that_predicts_one_class_gets_a_warning(config, dataset):
+    found = hollow.of_run(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset)
+    assert "every test example is predicted as even" in found
+
+
+def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(config, dataset):
+    val = dataset.val
+    rows = (val.groups != 2).nonzero().flatten().tolist() + (val.groups == 2).nonzero().flatten()[:1].tolist()
+    few = replace(dataset, val=val.subset(val.targets.new_tensor(rows)))
+    found = hollow.of_data(config, few)
+    assert found == ["val/worst_group_accuracy reads 1 group of fewer than 10 val examples: odd red 1"]
+    rows = val.targets.new_tensor(rows[-1:] + (val.groups == 0).nonzero().flatten()[:3].tolist())
+    found = hollow.of_data(config, replace(dataset, val=val.subset(rows)))
+    assert found[-1] == "val/worst_group_accuracy reads 2 groups of fewer than 10 val examples: even red 3, odd red 1"
+    config.score = config.callbacks.monitor = "val/accuracy"
+    assert not hollow.of_data(config, few)
+
+
+def test_warnings_are_in_the_log_and_in_the_summary(config, tmp_path):
+    config.work_dir = str(tmp_path)
+    config.trainer.update(epochs=3, eval_every=1)
+    config.optim.lr = 1e-9  # nothing moves
+    summary = train(config, tmp_path / "run")
+    assert any("at all 3 evaluations" in warning for warning in summary["warnings"])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"] == summary["warnings"]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert all(f"WARNING: {warning}" in log for warning in summary["warnings"])
+
+
+def test_ranking_metrics_select_and_score(tmp_path):
+    config = load("configs/digits_poly.py")
+    config.trainer.update(epochs=4, eval_every=1)
+    config.callbacks.update(select="best", monitor="val/auroc")
+    config.score = "val/auprc/0"
+    summary = train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: line["val/auroc"])
+    assert summary["selected_epoch"] == best["epoch"]
+    assert summary["metrics"]["val/auroc"] == pytest.approx(best["val/auroc"], rel=1e-6)
+    assert summary["score"] == summary["metrics"]["val/auprc/0"] and "test/ece" in summary["metrics"]

@@ -1,0 +1,198 @@
+"""What is told of runs: nothing is left out, and the page stands alone."""
+
+import base64
+import csv
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from imbalance.config.load import load
+from imbalance.errors import BadInput
+from imbalance.metrics.intervals import Interval, wilson
+from imbalance.report import build as report
+from imbalance.report import plots
+from imbalance.report.collect import collect, columns, write, write_csv, write_parquet
+from imbalance.sweep.runs import configured
+from imbalance.training.loop import train
+
+
+def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
+    """A run directory as training leaves it, without the training."""
+    config = load(ROOT / "configs" / "digits_ce.py")
+    config.seed = seed
+    config.optim.lr = overrides.get("optim.lr", config.optim.lr)
+    name = ",".join(f"{key}={value}" for key, value in overrides.items()) or "default"
+    directory = work_dir / "digits_ce" / name / f"seed={seed}"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(config.to_dict()))
+    if summary:
+        metrics = {
+            "test/balanced_accuracy": summary["score"], "test/worst_group_accuracy": worst,
+            "test/group_accuracy/0": worst, "test/group_accuracy/1": summary["score"], "test/group_accuracy/none": None,
+        }  # fmt: skip
+        summary = {
+            "seconds": 1.0, "groups": {"test": {"0": 20, "1": 1000, "none": 0}},
+            "metrics": metrics if summary["status"] == "done" else None, **summary,
+        }  # fmt: skip
+        (directory / "summary.json").write_text(json.dumps(summary))
+        line = {"epoch": 10, "val/group_accuracy/0": 0.9, "val/group_accuracy/1": None}
+        (directory / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """Two rates, three seeds: five runs done or begun, one diverged."""
+    folder = tmp_path / "runs"
+    for seed, score in enumerate((0.6, 0.7, 0.8)):
+        write_run(folder, {}, seed, {"status": "done", "score": score})
+    write_run(folder, {"optim.lr": 0.5}, 0, {"status": "done", "score": 0.9}, worst=0.25)
+    write_run(folder, {"optim.lr": 0.5}, 1, {"status": "diverged", "score": None})
+    write_run(folder, {"optim.lr": 0.5}, 2, None)
+    return folder
+
+
+def test_metrics_that_no_run_has_are_refused():
+    with pytest.raises(BadInput, match="^--metrics: 'foo' given; valid: one of loss, accuracy"):
+        report.report(work_dir=".", folder=".", metrics=["balanced_accuracy", "recall/cat", "foo"], pictured=0)
+
+
+def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_path):
+    rows = collect(work_dir)
+    assert sorted(row["status"] for row in rows) == ["diverged", "done", "done", "done", "done", "incomplete"]
+    assert rows[0]["name"] == "digits_ce" and rows[0]["config.optim.lr"] == load("configs/digits_ce.py").optim.lr
+    write_csv(tmp_path / "runs.csv", rows)
+    with open(tmp_path / "runs.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert len(read) == 6 and set(read[0]) == set(columns(rows))
+    assert read[-1]["status"] == "incomplete" and read[-1]["score"] == read[-1]["test/balanced_accuracy"] == ""
+
+
+def test_a_damaged_run_is_counted_and_ends_no_report(work_dir, capsys):
+    """A summary that cannot be read is one of a damaged run; what is no run's config is left out, with a line."""
+    summaries = sorted(work_dir.rglob("summary.json"))
+    summaries[0].write_text("")
+    summaries[1].write_text("[]")
+    configs = sorted(work_dir.rglob("config.json"))
+    configs[2].write_text("{")
+    (work_dir / "config.json").write_text("{}")
+    rows = collect(work_dir)
+    assert len(rows) == 5 and [row["status"] for row in rows].count("damaged") == 2
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 2 and str(configs[2]) in said
+    report.summarise(report.by_config(rows), ["balanced_accuracy"])
+
+
+def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = collect(work_dir)
+    rows[0]["config.optim.lr"], rows[1]["config.data.imbalance"] = 1, None
+    rows[2]["config.weights.by"] = ["class", 2]  # a key whose values are of several types
+    write_parquet(tmp_path / "runs.parquet", rows)
+    read = parquet.read_table(tmp_path / "runs.parquet").to_pylist()
+    assert len(read) == 6 and set(read[0]) == set(columns(rows))
+    for row, found in zip(rows, read):
+        for key in ("status", "seed", "score", "config.optim.lr", "config.data.imbalance", "test/balanced_accuracy"):
+            assert found[key] == row.get(key)
+        for key in ("config.model.hidden", "config.weights.by"):
+            assert json.loads(found[key]) == row[key]
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("runs.parquet", "writing Parquet needs pyarrow: pip install"),
+        ("runs.xlsx", "must end in one of .csv, .parquet"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BadInput, match=re.escape(words)):
+        write(work_dir=str(work_dir), output=str(tmp_path / output))
+
+
+def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_path):
+    groups = report.by_config(collect(work_dir))
+    table = report.as_text(report.summarise(groups, ["balanced_accuracy"]))
+    by_rate = {row["optim.lr"]: row for row in table}
+    own = str(load(ROOT / "configs" / "digits_ce.py").optim.lr)
+    assert by_rate.keys() == {own, "0.5"}  # the rate is all that differs
+    assert by_rate[own]["balanced_accuracy"] == "70.0 ± 24.8"  # 4.3027 · 10 / √3
+    assert by_rate[own]["n"] == "3" and by_rate[own]["left out"] == "–"
+    assert by_rate["0.5"]["balanced_accuracy"] == "90.0" and by_rate["0.5"]["n"] == "1"
+    assert by_rate["0.5"]["left out"] == "1 diverged, 1 incomplete"
+    assert all(line.count("|") == len(table[0]) + 1 for line in report.markdown(table).splitlines())
+    assert r"digits\_ce" in report.latex(table) and r"70.0 $\pm$ 24.8" in report.latex(table)
+    report.write_table(tmp_path, "results", report.summarise(groups, ["balanced_accuracy"]))
+    with open(tmp_path / "results.csv", newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["optim.lr"] == own)
+    assert float(row["balanced_accuracy value"]) == pytest.approx(0.7) and row["balanced_accuracy n"] == "3"
+
+
+def test_groups_have_means_over_seeds_and_intervals_over_test_examples(work_dir, tmp_path):
+    of_groups = report.summarise_groups(report.by_config(collect(work_dir)), work_dir)
+    own = str(load(ROOT / "configs" / "digits_ce.py").optim.lr)
+    found = {(row["optim.lr"], row["test group"]): row for row in report.as_text(of_groups)}
+    assert len(found) == 2 * 4  # two groups that there are examples of, the worst of them and their mean
+    intervals = "one run, over test examples"
+    few, many, one = found[own, "0"], found[own, "1"], found["0.5", "0"]
+    assert (few["examples"], few["accuracy"], few["n"]) == ("20", "50.0 ± 0.0", "3")
+    assert few[intervals] == "29.9 to 70.1"  # Wilson's, of 10 of 20
+    assert many["accuracy"] == "70.0 ± 24.8"
+    ends = [wilson(right, 1000) for right in (600, 700, 800)]
+    assert many[intervals] == Interval(*np.mean(ends, axis=0)).percent()
+    assert (one["accuracy"], one["n"], one[intervals]) == ("25.0", "1", wilson(5, 20).percent())
+    worst, average = found[own, "the worst"], found[own, "their mean"]
+    assert (worst["examples"], worst["accuracy"], average["accuracy"]) == ("1020", "50.0 ± 0.0", "60.0 ± 12.4")
+    report.write_table(tmp_path, "groups", of_groups)
+    with open(tmp_path / "groups.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row[f"{intervals} low"]) == pytest.approx(0.299, abs=0.001) and row["accuracy n"] == "3"
+
+
+def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "figure1.png").write_bytes(b"boundaries")
+    report.report(work_dir=str(work_dir), folder=str(folder), metrics=["balanced_accuracy"], pictured=0)
+    assert {"results.md", "results.tex", "results.csv", "groups.md", "runs.csv", "boxes.pdf"} <= {
+        path.name for path in folder.iterdir()
+    }
+    text = (folder / "index.html").read_text()
+    assert "<h2>The paper&#39;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
+
+
+def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert plots.boundaries(work_dir, report.by_config(collect(work_dir))) is None
+    few = (10, 10)
+    planar = {"data.dim": 2, "data.means": ((5.0,), (0.0, 5.0)), "data.val_per_class": few, "data.test_per_class": few}
+    run = configured("gaussian_poly", planar | {"trainer.epochs": 5}, 0, str(work_dir))
+    train(*run)
+    dataset, x, y, decided = plots.decisions(run.directory)
+    state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
+    (w0, w1), bias = np.diff(state["head.weight"].numpy(), axis=0)[0], np.diff(state["head.bias"].numpy())
+    expected = w0 * x[None, :] + w1 * y[:, None] + bias > 0
+    assert (decided == expected).mean() > 0.999 and 0.2 < expected.mean() < 0.8  # float32 where the model had float64
+    assert x[0] < dataset.train.inputs[:, 0].min() < dataset.train.inputs[:, 0].max() < x[-1]
+    figures = plots.draw(work_dir, report.by_config(collect(work_dir)), ["balanced_accuracy"], tmp_path)
+    assert "boundaries.png" in [path.name for _, path in figures]
+
+
+def test_figure_1_is_the_notebooks_and_figure_2_the_papers_setting():
+    from imbalance.experiments import figure1, figure2
+    from imbalance.experiments.published import published
+
+    for name, direction in figure1.limits(*figure1.draw(figure1.SEED)).items():
+        angle, offset = figure1.measure(direction)
+        assert angle == pytest.approx(published("figure1", f"{name} angle").value, abs=0.06)
+        assert offset == pytest.approx(published("figure1", f"{name} offset").value, abs=0.006)
+    found = [figure2.limit_errors(9, seed, (1, 4)) for seed in range(3)]
+    for name, tolerance in (("margin", 1.0), ("1", 0.3), ("4", 0.7)):
+        overall = np.mean([errors[name][2] for errors in found])
+        assert overall == pytest.approx(published("figure2 right", f"{name} overall").value, abs=tolerance)

@@ -1,0 +1,58 @@
+"""The commands that train several runs and print a table, from their flags to the table."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from imbalance.cli.main import call
+from imbalance.config.metric_names import check_metric
+from imbalance.errors import BadInput
+from imbalance.sweep import select as selection
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> list[str]:
+    """Two config files whose runs take a moment."""
+    paths = []
+    for name in ("digits_ce", "digits_poly"):
+        text = (ROOT / "configs" / f"{name}.py").read_text()
+        paths.append(tmp_path / f"{name}_short.py")
+        paths[-1].write_text(text.replace("epochs=600", "epochs=2").replace("eval_every=10", "eval_every=1"))
+    return list(map(str, paths))
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"),
+    [("compare", 2), ("select", 2 * sum("inferred" not in name for name, *_ in selection.RULES))],  # none are inferred
+)
+def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(command, rows, configs, tmp_path, capsys):
+    arguments = [f"--config={','.join(configs)}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
+    assert call([command, *arguments]) == 0
+    first = capsys.readouterr().out
+    assert call([command, *arguments]) == 0
+    assert capsys.readouterr().out == first
+    table = [line for line in first.splitlines() if line.startswith("| digits_")]
+    assert len(table) == rows and all("_short" in line and ", " in line for line in table)
+    assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
+
+
+def test_metrics_that_only_some_methods_have_can_be_compared():
+    for name in ("test/worst_inferred_group_accuracy", "train/flip_rate", "val/worst_training_group_accuracy"):
+        check_metric(name)
+    with pytest.raises(BadInput, match="^--metric: 'test/flip_rates' given"):
+        check_metric("test/flip_rates")
+
+
+def test_the_config_of_a_run_is_compared_under_its_name_and_overrides(configs, tmp_path, capsys):
+    """Two of one name, and a path with commas, as run directories have them."""
+    overrides = [f"--config.work_dir={tmp_path / 'runs'}", "--config.loss.name=focal", "--config.loss.gamma=1.0"]
+    assert call(["train", f"--config={configs[0]}", overrides[0]]) == 0
+    assert call(["train", f"--config={configs[0]}", *overrides]) == 0
+    capsys.readouterr()
+    plain, focal = sorted(tmp_path.glob("runs/*/*/seed=0/config.json"))
+    assert "," in str(focal)
+    assert call(["compare", f"--config={plain},{focal},{configs[1]}", "--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]) == 0  # fmt: skip
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("| digits_")]
+    assert rows == ["| digits_ce_short", "| digits_ce_short/loss.gamma=1.0,loss.name=focal", "| digits_poly_short"]
+    assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 6

@@ -1,0 +1,67 @@
+"""On a real Slurm, where there is one; two jobs of one core and a few minutes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from imbalance.report.saved_runs import summary_of
+from imbalance.sweep.study import Place, open_study
+
+STUDY = f"test_{os.getpid()}"  # the jobs' name too
+
+
+def slurm_is_there() -> bool:
+    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not slurm_is_there(), reason="no Slurm here: sinfo does not answer")
+
+
+def done(folder: Path) -> dict[Path, int]:
+    found = folder.rglob("summary.json")
+    return {path: path.stat().st_mtime_ns for path in found if summary_of(path.parent)["status"] == "done"}
+
+
+def running() -> set[str]:
+    command = ["squeue", "-h", "-r", "-t", "RUNNING", "-n", STUDY, "-o", "%F_%K"]
+    return set(subprocess.run(command, capture_output=True, text=True).stdout.split())
+
+
+def test_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path):
+    work_dir = tmp_path / "runs"
+    command = [
+        sys.executable, "-m", "imbalance", "sweep", "--config=configs/digits_ce.py", "--grid=trainer.epochs=300",
+        "--grid=optim.lr=0.02,0.05,1e30", "--seeds=4", "--jobs=2", "--launcher=slurm", f"--work_dir={work_dir}", f"--study={STUDY}",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 600
+
+    def wait_for(condition: Callable[[], object]) -> None:
+        while not condition():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+
+    wait_for(lambda: running() and done(work_dir))
+    cancelled = min(running())
+    subprocess.run(["scancel", cancelled], check=True)
+    wait_for(lambda: running() - {cancelled})  # Slurm may have kept it waiting
+    subprocess.run(["scontrol", "requeue", *(running() - {cancelled})], check=True)
+    written = done(work_dir)
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0 and json.loads(output.splitlines()[-1])["trials"] == {"done": 8, "diverged": 4}
+
+    trials = open_study(Place(STUDY, str(work_dir), "")).get_trials()
+    assert len({json.dumps(trial.user_attrs["point"], sort_keys=True) for trial in trials}) == len(trials) == 12
+    assert len(done(work_dir)) == 8 and written.items() <= done(work_dir).items()
+    for trial in trials:
+        lines = Path(trial.user_attrs["run_directory"], "metrics.jsonl").read_text().splitlines()
+        epochs = [json.loads(line)["epoch"] for line in lines]
+        assert epochs == sorted(set(epochs))  # none missing or written twice
