@@ -26,7 +26,7 @@ from filelock import FileLock
 from imbalance.config.load import config_file, load
 from imbalance.config.overrides import Written, resolve
 from imbalance.config.renamed import RENAMED
-from imbalance.config.run_directory import as_file_name, experiment
+from imbalance.config.run_directory import as_file_name, defining_values
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.collect import config_of
@@ -160,7 +160,7 @@ def current_name(name: str, overrides: str) -> tuple[str, str]:
     if name not in RENAMED:
         return name, overrides
     config, *flags = RENAMED[name].split()
-    before = flatten(experiment(load(config_file(config))))
+    before = flatten(defining_values(load(config_file(config))))
     directory = resolve(config, {key: Written(value) for key, _, value in (flag.partition("=") for flag in flags)})[1]
     values = _overridden(directory.parent.name) | _overridden(overrides)
     changed = {key: value for key, value in values.items() if key not in before or value != as_file_name(before[key])}
