@@ -23,6 +23,7 @@ COPIED = (
     "imbalance",
     "experiments",
     "configs",
+    "tools",
     "tests",
     "main.py",
     "pytest.ini",

@@ -132,7 +132,7 @@ def test_generated_parts_are_up_to_date():
 
 def test_a_stale_page_is_named_and_written_again(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns(*BUILT))
-    for name in ("experiments", "imbalance"):
+    for name in ("experiments", "imbalance", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
     file = tmp_path / "docs" / "methods" / "poly.md"
     text = file.read_text(encoding="utf-8")
@@ -198,7 +198,7 @@ def test_a_formula_is_shown_alike_on_a_web_host_and_on_the_site(name):
 def test_the_words_are_spelt_rightly():
     """Check the spelling of documentation, docstrings and messages with codespell."""
     pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
-    folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "configs"]
+    folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "tools"]
     skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"
     words = "--ignore-words-list=nam,strat,fpr,te,nd,mis,ot"
     call = [sys.executable, "-m", "codespell_lib", "--builtin=clear,rare", skip, words, *folders]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CONFIG_FILES
 from data_files import save_image
 from pages import FENCE, ROOT, blocks
 
@@ -56,7 +57,7 @@ def make_reader_folder(folder: Path) -> None:
     """Write configs, and small data in the files that the pages name."""
     (folder / "configs").mkdir()
     (folder / "main.py").symlink_to(ROOT / "main.py")
-    for path in (ROOT / "configs").glob("*.py"):
+    for path in CONFIG_FILES.values():
         text = re.sub(r"\b(epochs|first_epochs)=\d+", r"\1=2", path.read_text(encoding="utf-8"))
         if path.stem.startswith(("folder_", "table_")):
             text = re.sub(r"config\.model = create\(.*\)", 'config.model = create(name="lenet")', text)

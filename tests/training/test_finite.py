@@ -167,11 +167,11 @@ def test_a_head_that_is_not_finite(tmp_path):
         ("crt", {"lr": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
         ("crt", {"weight_decay": 1e39}, r"'crt' made a last layer that is not finite by its step 0 \(epoch 0\)"),
         ("dpe", {"lr": 1e39}, "'dpe' made a member that is not finite, 1 of 15"),
-        ("post_hoc", {"tau": 1e39}, "'logit_adjusted' made a last layer that is not finite"),
+        ("erm", {"name": "logit_adjusted", "tau": 1e39}, "'logit_adjusted' made a last layer that is not finite"),
     ):
         config = load(CONFIGS / f"colored_digits_{name}.py")
         config.trainer.epochs = 1
-        config.head.update(values)
+        config.head = ConfigDict(config.head.to_dict() | values)
         directory = tmp_path / f"{name} {values}"
         ends_with_3(config, directory, match)
         assert (directory / "checkpoints" / "last.pt").exists()  # training itself was whole
