@@ -25,6 +25,7 @@ import importlib
 import inspect
 import itertools
 import re
+import runpy
 import sys
 import textwrap
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from imbalance.config import experiment  # noqa: E402
 from imbalance.config.load import CONFIGS, load  # noqa: E402
 from imbalance.config.registries import registries  # noqa: E402
 from imbalance.config.schema import Section, entry, fields, in_words  # noqa: E402
+from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402
 
 SECTIONS = {
@@ -113,13 +115,20 @@ def table(heads: str, rows: list[str]) -> str:
 
 @functools.cache
 def examples() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
-    """Find the first config that uses each entry: its name, and the section."""
+    """Find the first config, or else variant of an experiment, that uses each entry: its file, and the section.
+
+    Files that a user adds to configs/ are left out, because they must not change the documentation.
+    """
+    names = runpy.run_path(str(HERE.parent / "tools" / "config_table.py"))["ROWS"]
+    settings = [(f"configs/{name}.py", load(CONFIGS / f"{name}.py")) for name in sorted(names)]
+    for variant in (*(variant for _, variant, _ in METHODS), *UNTUNED.values()):
+        settings.append(("experiments/colored_digits_methods.py", variant.run({}, 0, "runs").config))
     sections_by_entry: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    for file in sorted(CONFIGS.rglob("*.py")):
-        sections = load(file).to_dict()
+    for file, setting in settings:
+        sections = setting.to_dict()
         sections["optim.schedule"] = sections["optim"].pop("schedule")
         for path in registries():
-            sections_by_entry.setdefault((path, sections[path]["name"]), (file.stem, sections[path]))
+            sections_by_entry.setdefault((path, sections[path]["name"]), (file, sections[path]))
     return sections_by_entry
 
 
@@ -133,7 +142,7 @@ def call_and_keys(path: str, name: str) -> str:
         call = (
             f"config.{path} = create(\n    name={literal(name)},\n" + "".join(f"    {pair},\n" for pair in pairs) + ")"
         )
-    note = f"# configs/{file}.py\n" if file and pairs else ""
+    note = f"# {file}\n" if file and pairs else ""
     meanings = arguments_in(docstring_of(function))
     rows = [row(key, value, meanings.get(key, "")) for key, value in fields(function).items()]
     return f"```python\n{note}{call}\n```\n\n" + table("| key | value | meaning |", rows)

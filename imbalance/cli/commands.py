@@ -292,9 +292,10 @@ COMMANDS = {
         TRAINS,
     ),
     "reproduce colored_digits_methods": Command(
-        "Compare seven methods by their worst group.",
+        "Compare 21 methods by their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
-        (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"), *TRAINS),
+        (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"),
+         flag("--untuned", "compare more methods instead, for which nothing was tuned", action="store_true"), *TRAINS),
     ),
     "reproduce ten_data_sets": Command(
         "Compare four methods over ten small data sets, each at its best rate, in one report.",

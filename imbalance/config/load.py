@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imbalance.config.renamed import instead_of
 from imbalance.config.schema import (
     flatten,
     of_own_code,
@@ -90,6 +91,8 @@ def config_file(name: str | Path) -> Path:
         return there[str(name)]
     if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
+    if flags := instead_of(given.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
     near = difflib.get_close_matches(given.stem, there, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))

@@ -51,12 +51,12 @@ def run_directory(
     """
     if base is None:
         same = {key: value for key, value in defining_values(config).items() if key != "seed"}
-        name = name or "_".join(_as_file_name(same[section]["name"]) for section in ("data", "loss"))
+        name = name or "_".join(as_file_name(same[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
     else:
         before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
-        changes = (f"{key}={_as_file_name(after[key])}" for key in changed)
+        changes = (f"{key}={as_file_name(after[key])}" for key in changed)
         folder = ",".join([*overrides, *changes]) or "default"
         written = folder.encode(errors="surrogateescape")
         if len(folder) > 200 or len(written) > 255:  # file systems end names at 255 bytes
@@ -64,7 +64,7 @@ def run_directory(
     return Path(config.work_dir) / name / folder / f"seed={config.seed}"
 
 
-def _as_file_name(value: Any) -> str:
+def as_file_name(value: Any) -> str:
     """`0.1`, `cat+dog` for `("cat", "dog")`, and no character that a shell or a file system minds.
 
     What this drops is distinguished by a hash: `a_b.csv` is `a_b.csv`, and `a b.csv` is `a_b.csv-` and eight digits.
