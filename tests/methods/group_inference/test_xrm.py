@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from ml_collections import ConfigDict
 from torch import nn
 
 from imbalance.config.experiment import first_run, validate
@@ -62,7 +63,9 @@ def test_a_label_turns_as_often_as_the_other_network_is_sure_and_into_what_that_
     rows, count = torch.arange(60_000), 60_000
     method = CrossRisk(torch.zeros(count, dtype=torch.long), 3, seed=0)
     held_out = torch.tensor([0.1, 0.8, 0.1]).log().expand(count, 3)
-    method(torch.ones(count), torch.ones(count), rows, rows=rows, losses_per_label=torch.ones(count, 3), held_out=held_out)
+    method(
+        torch.ones(count), torch.ones(count), rows, rows=rows, losses_per_label=torch.ones(count, 3), held_out=held_out
+    )
     assert method.metrics()["train/flip_rate"] == pytest.approx(0.7, abs=0.01)
     assert method.labels.unique().tolist() == [0, 1]
     sure = torch.tensor([100.0, 0.0, 0.0]).expand(count, 3)  # and back, with certainty
@@ -127,7 +130,7 @@ def test_only_what_measures_flip_rate_can_be_selected_and_scored_by_it():
     config = load(ROOT / "configs" / "colored_digits_xrm.py")
     config.score = "train/flip_rate"
     validate(config)
-    twins = first_run(config)
+    twins = ConfigDict(first_run(validate(config)).to_dict())
     twins.callbacks.update(select="best", monitor="train/flip_rate")
     twins.trainer.eval_splits = ("test",)  # flip rate reads no val
     validate(twins)
