@@ -6,7 +6,7 @@ Losses and objectives are modules to use directly (`imbalance.methods.losses`,
 and values of a config.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,5 +140,4 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
             raise BadInput("by='group' given, and no groups; pass groups, or by='class'")
         return labels[by], torch.bincount(labels[by])
 
-    get: Callable[[By], tuple[Tensor, Tensor]] = count
-    return {"labels": get, "targets": targets, "groups": targets if groups is None else labels["group"]}
+    return {"labels": count, "targets": targets, "groups": targets if groups is None else labels["group"]}
