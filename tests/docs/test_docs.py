@@ -9,11 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD:tests/project/test_docs.py
-from pages import BUILT, FENCE, PAGES, ROOT, blocks, page
-=======
-from helpers.pages import FENCE, PAGES, ROOT, blocks, page
->>>>>>> main:tests/docs/test_docs.py
+from helpers.pages import BUILT, FENCE, PAGES, ROOT, blocks, page
 
 from imbalance.cli.main import arguments_of, command_of
 from imbalance.config.experiment import validate
