@@ -76,7 +76,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         "model": model.about["model"],
         "weights": weights_digest(model.network.features),
         "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {key: resolved.trainer[key] for key in ("mixed_precision", "tf32")},
+        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")},
         "data": digest(dataset),
     }
     made_of = json.loads(json.dumps(made_of))  # tuples as lists
