@@ -25,9 +25,9 @@ from sphinx.application import Sphinx
 from imbalance.cli import main as cli
 from imbalance.cli.commands import COMMANDS
 from imbalance.config import experiment as config
-from imbalance.config.load import CONFIGS, load
 from imbalance.config.registries import registries
-from imbalance.config.schema import entry, fields, in_words
+from imbalance.config.resolve import CONFIGS, load
+from imbalance.config.schema import describe_annotation, keyword_annotations, look_up
 
 HERE = Path(__file__).parent
 PLACES = {
@@ -72,7 +72,7 @@ def markdown(doc: str, values: dict[str, Any] | None = None) -> str:
             for names, text in re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", body, re.M):
                 keys = [key for key in names.split(", ") if key in values]
                 told |= set(keys)
-                ranges = "; ".join(dict.fromkeys(in_words(values[key]) for key in keys))
+                ranges = "; ".join(dict.fromkeys(describe_annotation(values[key]) for key in keys))
                 if keys:
                     text = escaped(" ".join(text.split()))
                     lines.append(f"- `{'`, `'.join(keys)}`: {text} *({escaped(ranges)})*")
@@ -80,7 +80,7 @@ def markdown(doc: str, values: dict[str, Any] | None = None) -> str:
             lines += ["", f"Raises {escaped(' '.join(body.split()))}"]
     for key in values or {}:
         if key not in told:
-            lines.append(f"- `{key}`: *{escaped(in_words(values[key]))}*")
+            lines.append(f"- `{key}`: *{escaped(describe_annotation(values[key]))}*")
     text = re.sub(r"(?<!\n)\n- `", "\n\n- `", "\n".join(lines), count=1)  # a list begins after an empty line
     return re.sub(r"(\n- [^\n]*)\n+(?=- )", r"\1\n", re.sub(r"\n{3,}", "\n\n", text))
 
@@ -99,8 +99,8 @@ def used() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
 
 def of_table(path: str, name: str) -> str:
     """How a config names an entry of a table, and what it is."""
-    function = entry(registries()[path], name)
-    values = fields(function)
+    function = look_up(registries()[path], name)
+    values = keyword_annotations(function)
     file, section = used().get((path, name), ("", {}))
     said = ", ".join(f"{key}={section[key]!r}" if file else f"{key}=..." for key in values)
     call = f"config.{path} = create(name={name!r}{', ' if said else ''}{said})"
@@ -215,7 +215,7 @@ def typed(section: Any) -> str:
     hints = get_type_hints(section, include_extras=True)
     lines = ["| key | value | meaning |", "|---|---|---|"]
     for key, hint in hints.items():
-        lines.append(f"| `{key}` | {escaped(in_words(hint))} | {escaped(comments.get(key, ''))} |")
+        lines.append(f"| `{key}` | {escaped(describe_annotation(hint))} | {escaped(comments.get(key, ''))} |")
     return "\n".join(lines) + "\n"
 
 

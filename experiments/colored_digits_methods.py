@@ -10,7 +10,7 @@ the others were tuned on, at seed 0, their configs say.
 
 from pathlib import Path
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.metrics.intervals import mean
 from imbalance.report.saved_runs import Summary, evaluations_of, metric
 from imbalance.report.tables import markdown

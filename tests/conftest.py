@@ -11,7 +11,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 
 ROOT = Path(__file__).parent.parent
 # What starts the tests (nohup, a service) may ignore it, and so would every process that a test starts.

@@ -11,7 +11,7 @@ import io
 import matplotlib.pyplot as plt
 
 import imbalance
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 
 # %%
 # The configs of these methods are plain training with another ``head``. Each is the same network up to its last layer, as all have the same

@@ -26,7 +26,7 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.collect import config_of
 from imbalance.report.saved_runs import evaluations_of, summary_of
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
@@ -165,7 +165,7 @@ def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     writer.writeheader()
     writer.writerows(both)
     content = out.getvalue().encode()
-    write_whole(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
+    write_atomic(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return len(new)
 
 

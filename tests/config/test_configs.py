@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 
 FILES = sorted((ROOT / "configs").rglob("*.py"))
 DATASETS = (

@@ -17,7 +17,7 @@ from ml_collections.config_dict import create
 
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import load as load_data
 from imbalance.data.identity import digest

@@ -18,7 +18,7 @@ from test_text import assert_close, config, dataset_of, write_texts  # noqa: F40
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import load as load_data
 from imbalance.deploy.predict import predict_files
 from imbalance.errors import BadInput, Interrupted
