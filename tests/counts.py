@@ -16,7 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
+from helpers.standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -27,6 +27,7 @@ from imbalance.config.overrides import (
     value_at,
 )
 from imbalance.config.registries import registries
+from imbalance.config.renamed import replacement_flags
 from imbalance.config.schema import flatten, keyword_annotations, look_up
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput
@@ -76,6 +77,8 @@ def config_file(name: str | Path) -> Path:
         return files_by_name[str(name)]
     if _exists(path, "file", "dir"):
         raise BadInput(f"--config: {name} is no config; name a .py or .json file")
+    if flags := replacement_flags(path.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
     near = difflib.get_close_matches(path.stem, files_by_name, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
     raise BadInput(f"--config: no config {name}; {hint}")
@@ -282,12 +285,12 @@ def run_directory(
     """
     if base is None:
         values = {key: value for key, value in defining_values(config).items() if key != "seed"}
-        name = name or "_".join(_as_file_name(values[section]["name"]) for section in ("data", "loss"))
+        name = name or "_".join(as_file_name(values[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     else:
         before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
-        overrides = (f"{key}={_as_file_name(after[key])}" for key in changed)
+        overrides = (f"{key}={as_file_name(after[key])}" for key in changed)
         folder = ",".join([*earlier_overrides, *overrides]) or "default"
         encoded = folder.encode(errors="surrogateescape")
         if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
@@ -310,7 +313,7 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
     return json.loads(json.dumps({key: without_folder(v) for key, v in values.items() if key not in STORAGE_KEYS}))
 
 
-def _as_file_name(value: Any) -> str:
+def as_file_name(value: Any) -> str:
     """Return `value` as text without characters that a shell or a file system minds: `0.1`, or `cat+dog` for a list.
 
     A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` is `a_b.csv-` and eight digits.

@@ -1,7 +1,7 @@
 """Features extracted once: a network's view of every example of a data set, for heads that train in seconds.
 
     imbalance features --config=waterbirds_erm --output=data/waterbirds_resnet50
-    imbalance features --run=runs/fashion_ce/default/seed=0 --output=data/fashion_convnet
+    imbalance features --run=runs/fashion_erm/default/seed=0 --output=data/fashion_convnet
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
 The network is that of config.model (with pretrained weights, where it says so), or the one that a finished run trained,

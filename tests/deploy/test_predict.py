@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from data_files import save_image
-from pages import blocks, page
+from helpers.data_files import save_image
+from helpers.pages import blocks, page
 from PIL import Image
 
 import imbalance

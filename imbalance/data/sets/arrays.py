@@ -41,18 +41,21 @@ def arrays(
     """Columns of a file, standardised and one-hot encoded as `imbalance.data.tables.encoding` says, on what train has.
 
     Args:
-        file: under data_dir: `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by name, and so has a
-            folder of `.npy` files; a single `.npy` file must be a structured array. An array of more dimensions than
-            two, as a single numeric column, goes to the model as it is; if it is uint8, as images, (N, C, H, W),
-            (N, H, W, C) or (N, H, W).
-        delimiter: of a CSV file.
+        file: under data_dir: `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by name, and so
+            has a folder of `.npy` files; a single `.npy` file must be a structured array. An array of more
+            dimensions than two, as a single numeric column, goes to the model as it is; if it is uint8, as images,
+            (N, C, H, W), (N, H, W, C) or (N, H, W).
+        delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that the model sees. Both () for all that are not target, group or split,
             each numeric if all of its values are numbers; where most are, the others must be named in `missing`.
         missing: texts that mean a missing value, such as ("", "?"): "" is also a null, "nan" also not a number.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups, the target's among them if meant; () for the classes.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: of every group, drawn from the run's seed; 0.0 for a split that the file has.
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
+            file has.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that the
+            file has.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)

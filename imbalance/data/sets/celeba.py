@@ -47,13 +47,16 @@ def list_celeba(
     Args:
         target: the attribute to predict, such as Blond_Hair.
         confounders: the attributes that make groups with it, such as Male; none: groups are classes.
-        train_fraction: of the training images, drawn without regard to groups. 0.02 and subset_seed 0 give the 1446,
-            1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
-        val_fraction: of every group's validation images.
+        train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0 gives
+            the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
+        val_fraction: the share of every group's validation images.
         test: all of it, or as many of every group as the smallest one has (180 each for Blond_Hair × Male).
-        subset_seed: of those draws; apart from the run's seed, so that all seeds share one store of images.
-        size: of the square images: the middle 178×178 pixels, resized; 0: as the weights of config.model were trained.
-        augment: see `imbalance.data.images.augment`.
+        subset_seed: the seed of these draws. The run's seed does not change them, so that all seeds share one store
+            of images.
+        size: the side of the square images: the middle 178×178 pixels are resized to it; 0 to prepare images as for
+            the weights of config.model.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
+            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     file = find(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []

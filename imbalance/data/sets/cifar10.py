@@ -45,10 +45,15 @@ def cifar10(
 
     Args:
         classes: names of the classes, the largest first.
-        imbalance, imbalance_ratio, total: see `imbalanced_counts`; they count train and val together.
-        draw: "stratified": which images are kept and which are val depends on the seed, and val has its fraction of
-            every class. "published": for cat against dog alone, those that Wang et al. drew, the same at every seed;
-            see `published_draw`.
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others. The counts are of train and val
+            together.
+        imbalance_ratio: the count of the largest class divided by that of the smallest.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the largest
+            class allows.
+        val_fraction: the share of the imbalanced training set that becomes val.
+        draw: "stratified": the seed decides which images stay and which are val, and val has its share of every
+            class; "published": for cat against dog alone, the images that Wang et al. drew, the same at every seed.
         download: fetch the files if they are missing (170 MB).
     """
     check_classes(classes, CLASSES)

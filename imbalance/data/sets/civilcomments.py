@@ -26,8 +26,14 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
     least half of the raters saw any of eight identities in it.
 
     Args:
-        evaluation: "fine": by WILDS' sixteen evaluation groups, each identity in each class, of which a comment can be in
-            several or none; "coarse": by the four groups.
+        evaluation: "fine": by WILDS' sixteen evaluation groups, each identity in each class, of which a comment can
+            be in several or none; "coarse": by the four groups.
+        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
+            pretrained weights, for their tokenizer.
+        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are cut off.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less padding;
+            0 for no sorting.
     """
     hint = "`imbalance data download civilcomments` says where it comes from"
     path = find(data_dir, FILES, "CivilComments", hint)

@@ -60,7 +60,9 @@ def new_classes(
     of the evaluation's classes (see `imbalance.methods.heads.probe.fit_head`).
 
     Args:
-        source, train_map, eval_map: as in `class_map`.
+        source: a data section of its own.
+        train_map: pairs of a class of the source and its label in train.
+        eval_map: pairs of a class of the source and its label in val and test.
         head_strength: the inverse of that head's L2 penalty, scikit-learn's C.
     """
     dataset = build_source(source, data_dir, seed)

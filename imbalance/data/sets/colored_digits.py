@@ -29,7 +29,8 @@ def colored_digits(
             the proportions of Waterbirds, where 95 % of either class are of its usual colour.
         saturation: how much darker a digit is in the channels other than its colour's. The blue channel never tells
             the colour, so the digit can always be read without it.
-        val_fraction, test_fraction: of each class's examples (about 900).
+        val_fraction: the share of each class's examples (about 900) that becomes val.
+        test_fraction: the share of each class's examples (about 900) that becomes test.
     """
     if min(val_fraction, test_fraction) < 0.01:
         raise BadInput(

@@ -26,7 +26,9 @@ def gaussian(
     """One Gaussian a class: means[k] + scale · g, g standard normal in `dim` dimensions, truncated to |g| ≤ radius.
 
     Args:
-        means: of each class, its leading coordinates; the rest are zero.
+        dim: the number of dimensions.
+        means: the mean of each class by its first coordinates; the other coordinates are 0.
+        scale: the standard deviation before truncation.
         radius: 0 for no truncation. At d = 500 a standard normal vector has length 22.4 ± 0.7.
         train_per_class, val_per_class, test_per_class: how many examples of each class.
     """

@@ -34,9 +34,10 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
     """The published splits of `<data_dir>/<flag>.npz`.
 
     Args:
-        flag: which of the sets, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8); any with
-            one label an image.
-        augment: see `imbalance.data.images.augment`.
+        flag: which of the sets, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8); any
+            with one label an image.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
+            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     path = Path(data_dir) / f"{flag}.npz"
     arrays = read(path)

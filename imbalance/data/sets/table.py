@@ -47,19 +47,23 @@ def list_table(
 
     Args:
         file: the table, `.csv` (UTF-8, also as `.csv.gz`) or `.parquet`, under data_dir.
-        delimiter: of a CSV file.
+        delimiter: the character between the columns of a CSV file.
         folder: what its paths are relative to, under data_dir; "" for data_dir itself.
         path, target: the columns of the paths and of the classes.
         classes: the values of the target, in the order of the classes.
-        groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each class in
-            each place, where "target" is the target's column, ("group",) for a column of groups.
+        groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each
+            class in each place, where "target" is the target's column, ("group",) for a column of groups.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: of every group, drawn from the run's seed; 0.0 for a split that the table has.
-        mode: of the images, "RGB" or "L" (grey).
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
+            table has.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that the
+            table has.
+        mode: the mode of the images: "RGB" or "L" (grey).
         convert: images of other modes (grey, palette, with transparency), instead of refusing them.
         resize, size: the shorter side is resized to `resize` pixels, and the `size`×`size` in the middle are kept.
             A size of 0 does both as the weights of config.model were trained.
-        augment: see `imbalance.data.images.augment`.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
+            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)

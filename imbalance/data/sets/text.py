@@ -42,16 +42,25 @@ def list_text(
 
     Args:
         file: under data_dir, of any kind that has columns: `.csv`, `.csv.gz`, `.parquet`.
-        delimiter: of a CSV file.
+        delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two for pairs.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups, the target's among them if meant; () for the classes.
-        evaluated_by: columns of numbers, of which 0.5 or more says that a text belongs. Each of them in each class is then
-            an evaluation group, and a text can be in several, or none; () to evaluate by the groups.
+        evaluated_by: columns of numbers, of which 0.5 or more says that a text belongs. Each of them in each class
+            is then an evaluation group, and a text can be in several, or none; () to evaluate by the groups.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: of every group, drawn from the run's seed; 0.0 for a split that the file has.
-        train_per_group: how many training texts of each group, in the order of the groups, are kept, drawn from the run's
-            seed: an imbalance of one's own making. () for all.
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
+            file has.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that the
+            file has.
+        train_per_group: how many training texts of each group, in the order of the groups, are kept, drawn from the
+            run's seed: an imbalance of one's own making. () for all.
+        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
+            pretrained weights, for their tokenizer.
+        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are cut off.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less padding;
+            0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)

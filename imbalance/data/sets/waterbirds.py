@@ -33,10 +33,13 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
     """The published splits, checked. Class: the bird; group: the bird and its background.
 
     Args:
-        size: of the square images: resized to 8/7 of it, as 256 to 224, and cropped in the middle; 0: as the
-            weights of config.model were trained.
-        regenerated: take a copy whose counts are not the published ones; results do not compare with the literature's.
-        augment: see `imbalance.data.images.augment`; published runs use flip and random_resized_crop, or nothing.
+        size: the side of the square images: they are resized to 8/7 of it and cropped in the middle, as 256 to 224;
+            0 to prepare images as for the weights of config.model.
+        regenerated: take a copy whose counts are not the published ones; results do not compare with the
+            literature's.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
+            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none. Published runs
+            use flip and random_resized_crop, or nothing.
     """
     hint = "imbalance data download waterbirds fetches it"
     file = find(data_dir, LAYOUTS, "Waterbirds", hint)

@@ -105,8 +105,10 @@ def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positiv
     the flip rate is that of the first run, but 0 where a class of train or val is left in one piece. Uses no groups.
 
     Args:
-        first_epochs: of the two networks; 5,001 steps for Waterbirds and 1,001 for colored MNIST in the paper.
-        lr: of the two networks; log-uniform from 1e-5 to 1e-3 in the paper, chosen by flip rate.
+        first_epochs: the number of epochs of the two networks. The paper has 5,001 steps for Waterbirds and 1,001
+            for colored MNIST.
+        lr: the learning rate of the two networks. The paper draws it log-uniformly from 1e-5 to 1e-3, and chooses
+            by flip rate.
     """
     splits = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
     environments = {
