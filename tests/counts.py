@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.bench.cases import make, on_images
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
 from imbalance.data.images.stored import Stored, ferry

@@ -17,9 +17,9 @@ from helpers.jobs import Job, at_call
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
 from imbalance.config.registries import registries
-from imbalance.config.schema import fields as settings_of
+from imbalance.config.resolve import load
+from imbalance.config.schema import keyword_annotations as settings_of
 from imbalance.config.tags import tags_of
 from imbalance.deploy.extract_features import features
 from imbalance.errors import BadInput, Diverged, Interrupted

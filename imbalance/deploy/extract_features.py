@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import config_file
-from imbalance.config.load import load as load_config
-from imbalance.config.overrides import override
+from imbalance.config.resolve import config_file, override
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
@@ -36,17 +35,17 @@ from imbalance.data.population import SPLITS
 from imbalance.data.sets.features import close_features, crc, in_words, open_features, partial_folder
 from imbalance.deploy.predict import TrainedModel
 from imbalance.deploy.predict import load as load_run
-from imbalance.errors import BadInput, out_of_memory
+from imbalance.errors import BadInput, is_out_of_memory
 from imbalance.models import MODELS
 from imbalance.models.artifact import description, ending
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
-from imbalance.utils.files import sync, write_whole
+from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
-from imbalance.utils.output import say
+from imbalance.utils.output import print_safely
 
 SAVE_SECONDS = 10  # at most so much work is lost when it is stopped
 
@@ -90,7 +89,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
                 raise BadInput(f"--output: {into} is there, and is no folder of features; name another")
             extract(resolved, dataset, model, made_of, into)
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise BadInput("out of memory; a smaller config.trainer.eval_batch_size needs less") from None
     except OSError as error:
@@ -177,14 +176,14 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
         found[first:done] = values
         if progress.tell(done):
             found.flush()
-            write_whole(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
+            write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
     found.flush()
     close_features(partial, dataset, made_of, np.array([crc(row) for row in found], dtype=np.uint32))
     (partial / "done.json").unlink()
     if into.exists():
         into.rmdir()  # which is empty
     partial.rename(into)
-    sync(into.absolute().parent)
+    sync_folder(into.absolute().parent)
 
 
 def computed(config: Experiment, dataset: Dataset, model: TrainedModel, done: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -221,7 +220,7 @@ def resumed(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.ndarray 
     try:
         state = json.loads((partial / "done.json").read_text())
         if state["made_of"] == made_of:
-            say(f"{partial}: going on after {state['done']:,} examples", sys.stderr)
+            print_safely(f"{partial}: going on after {state['done']:,} examples", sys.stderr)
             return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):  # damaged: begin afresh
         pass
@@ -239,7 +238,7 @@ def allocated(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int],
     found = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
     with open(partial / "features.npy", "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    write_whole(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
+    write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
     return found
 
 

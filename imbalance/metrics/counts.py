@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.config.metric_names import OF_A_CLASS, OF_TRAINING_GROUPS, SUMMARIES
+from imbalance.config.metric_names import CLASS_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
 
 SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}  # training images of a class
 
@@ -123,14 +123,14 @@ def compute(
             of_shots = (train_class_counts >= least) & (train_class_counts <= most)
             summaries.append(_mean(np.where(of_shots, recall, np.nan)))
         worst_and_mean = [_least(of_training), _mean(of_training)]
-    names, columns = list(SUMMARIES), [np.stack(summaries, 1)]
-    for name, values in zip(OF_A_CLASS, (recall, precision, f1, accuracy, predicted_share), strict=True):
+    names, columns = list(SUMMARY_METRICS), [np.stack(summaries, 1)]
+    for name, values in zip(CLASS_METRICS, (recall, precision, f1, accuracy, predicted_share), strict=True):
         names += [f"{name}/{label}" for label in class_names]
         columns.append(values)
     names += [f"group_accuracy/{label}" for label in evaluation_names or group_names]
     columns.append(group_accuracy)
     if evaluation_names:
-        names += [*OF_TRAINING_GROUPS, *(f"training_group_accuracy/{label}" for label in group_names)]
+        names += [*TRAINING_GROUP_METRICS, *(f"training_group_accuracy/{label}" for label in group_names)]
         columns += [np.stack(worst_and_mean, 1), of_training]
     return [dict(zip(names, values, strict=True)) for values in np.concatenate(columns, 1).tolist()]
 

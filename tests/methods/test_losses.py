@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from examples import EXAMPLES
 from scipy.special import expit, log_softmax
 
-from imbalance.config.schema import build, fields
+from imbalance.config.schema import build, keyword_annotations
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.margins import soft_margins, softplus
 from imbalance.utils.torchvision_import import import_torchvision
@@ -56,7 +56,7 @@ def test_every_loss_is_held_to_the_contract():
 
 def other_values(name: str, key: str) -> list:
     """Other values of a hyperparameter than its example's, by its annotation."""
-    annotation, value = fields(LOSSES[name])[key], EXAMPLES[name][key]
+    annotation, value = keyword_annotations(LOSSES[name])[key], EXAMPLES[name][key]
     if get_origin(annotation) is Literal:
         return [option for option in get_args(annotation) if option != value]
     return [0.9 * value]
@@ -64,7 +64,7 @@ def other_values(name: str, key: str) -> list:
 
 @pytest.mark.parametrize(
     "name, key, value",
-    [(name, key, v) for name in LOSSES for key in fields(LOSSES[name]) for v in other_values(name, key)],
+    [(name, key, v) for name in LOSSES for key in keyword_annotations(LOSSES[name]) for v in other_values(name, key)],
 )
 def test_every_hyperparameter_changes_the_gradient(name, key, value):
     before = gradient(make(name, **EXAMPLES[name]), *batch())

@@ -14,7 +14,7 @@ from helpers.pages import blocks, page
 from torch.utils.data import DataLoader, TensorDataset
 
 from imbalance.config.registries import registries
-from imbalance.config.schema import bind, fields
+from imbalance.config.schema import bind, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.methods.losses import LOSSES, Poly, VectorScaling
 from imbalance.methods.objectives.reductions import CVaR
@@ -31,11 +31,13 @@ COUNTS = torch.bincount(TARGETS)
 # Losses and objectives
 
 
-@pytest.mark.parametrize(("table", "name"), [(t, name) for t in (LOSSES, OBJECTIVES) for name in t if fields(t[name])])
+@pytest.mark.parametrize(
+    ("table", "name"), [(t, name) for t in (LOSSES, OBJECTIVES) for name in t if keyword_annotations(t[name])]
+)
 def test_every_constructor_refuses_what_a_config_would(table, name):
     """nan fits no annotation of a number. To pass, put `@checked` above the class."""
-    for key in fields(table[name]):
-        values = dict.fromkeys(fields(table[name]), 0.5) | {key: float("nan")}
+    for key in keyword_annotations(table[name]):
+        values = dict.fromkeys(keyword_annotations(table[name]), 0.5) | {key: float("nan")}
         values |= {"left": "logistic"} if "left" in values and key != "left" else {}
         provided = {"class_counts": COUNTS, "group_counts": COUNTS}
         with pytest.raises(BadInput, match=rf"^{table[name].__name__}: \w+: .* given; it should"):
@@ -57,7 +59,7 @@ def test_a_constructor_says_what_is_wrong_with_which_value():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_groups_are_optional_where_a_loss_does_not_read_them(name):
-    values = dict.fromkeys(fields(LOSSES[name]), 0.5)
+    values = dict.fromkeys(keyword_annotations(LOSSES[name]), 0.5)
     values |= {"left": "logistic"} if "left" in values else {}
     loss = bind(LOSSES, {"name": name} | values, class_counts=COUNTS, group_counts=COUNTS)()
     logits, targets = torch.randn(8, 2), torch.arange(8) % 2
@@ -76,7 +78,7 @@ def test_help_names_every_value_that_a_part_takes():
             while isinstance(function, partial):
                 function = function.func
             text = function.__doc__ or ""
-            lacking = [key for key in fields(part) if key != "by" and not re.search(rf"\b{key}\b", text)]
+            lacking = [key for key in keyword_annotations(part) if key != "by" and not re.search(rf"\b{key}\b", text)]
             assert text and not lacking, f"{path} {name}: {lacking}"
 
 
@@ -93,7 +95,7 @@ def test_importing_a_part_imports_neither_wandb_nor_torchvision():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_draws_what_the_loop_would_draw(name):
     values = {"by": "class", "redraw": True, "exponent": 1.0, "steepness": 10.0}
-    values = {key: values[key] for key in fields(SAMPLERS[name])}
+    values = {key: values[key] for key in keyword_annotations(SAMPLERS[name])}
     sampler = EpochSampler(name, TARGETS, seed=3, epochs=4, **values)
     drawn = []
     for epoch in (0, 1, 2, 0):

@@ -9,7 +9,7 @@ from conftest import ROOT
 from ml_collections.config_dict import create
 from PIL import Image
 
-from imbalance.config.load import load as load_config
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import load
 from imbalance.data.images.decode import Recipe, pixels_of

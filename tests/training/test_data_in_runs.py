@@ -7,7 +7,7 @@ from conftest import ROOT
 from helpers.data_files import make_waterbirds
 from ml_collections.config_dict import create
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import Fraction
 from imbalance.config.tags import tagged
 from imbalance.data import as_dataset, new_classes

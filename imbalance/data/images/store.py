@@ -41,7 +41,7 @@ from imbalance.data.images.decode import MAX_PIXELS, Recipe, decode_chunk, read_
 from imbalance.data.images.stored import Stored
 from imbalance.data.problems import Problem, raise_first
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular, write_whole
+from imbalance.utils.files import check_regular, write_atomic
 
 VERSION = 2  # of the format, and of what `imbalance.data.images.decode` makes of a recipe
 CHUNK = 64  # images that a worker decodes at a time
@@ -164,7 +164,7 @@ def read_array(path: Path) -> np.ndarray:
 def write_array(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array)
-    write_whole(path, content.getbuffer())
+    write_atomic(path, content.getbuffer())
 
 
 def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Problem]:

@@ -18,7 +18,7 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.data.texts.tokenizers import LEARNT, from_json, learnt, ready
 from imbalance.data.texts.tokens import Texts, damage, directory_of, hash_of_texts, open_tokens
 from imbalance.errors import BadInput
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -172,7 +172,7 @@ def learnt_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int)
     try:
         with locked(path):
             if not path.is_file():
-                write_whole(path, learnt(kind, texts, vocabulary).to_str().encode())
+                write_atomic(path, learnt(kind, texts, vocabulary).to_str().encode())
         content = path.read_text()
     except OSError as error:
         raise BadInput(f"config.data_dir: {path}: {error.strerror or error}; {ELSEWHERE}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import BadInput
-from imbalance.utils.libraries import from_transformers
+from imbalance.utils.libraries import load_from_transformers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -74,7 +74,7 @@ def ready(name: str) -> "Tokenizer":
     if (Path(name) / "tokenizer.json").is_file():  # all that there is to know, and nothing else to import
         tokenizer = tokenizers.Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
         return with_padding(tokenizer, padding_token(Path(name)), name)
-    found = from_transformers("AutoTokenizer", name, "config.data.tokenizer")
+    found = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
     if not getattr(found, "is_fast", False):
         raise BadInput(f"config.data.tokenizer: {name} has no tokenizer of the fast kind (tokenizer.json)")
     return with_padding(tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str()), found.pad_token, name)

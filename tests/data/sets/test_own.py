@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import imbalance
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays

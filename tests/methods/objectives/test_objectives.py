@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from imbalance.config.schema import build, fields
+from imbalance.config.schema import build, keyword_annotations
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives.registry import OBJECTIVES
 
@@ -60,7 +60,12 @@ def test_every_objective_is_tested():
 
 @pytest.mark.parametrize(
     "name, key",
-    [(name, key) for name in OBJECTIVES for key in fields(OBJECTIVES[name]) if not OBJECTIVES[name].columns],
+    [
+        (name, key)
+        for name in OBJECTIVES
+        for key in keyword_annotations(OBJECTIVES[name])
+        if not OBJECTIVES[name].columns
+    ],
 )
 def test_every_hyperparameter_changes_the_gradient(name, key):
     example = EXAMPLES[name]
