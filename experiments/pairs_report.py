@@ -9,7 +9,7 @@ import numpy as np
 from imbalance.metrics.aggregates import (
     Estimate,
     bootstrap,
-    difference_of_iqm,
+    iqm_difference,
     improvement,
     interquartile_mean,
     profile,
@@ -112,7 +112,7 @@ class Comparison(NamedTuple):
 def compared(scores: np.ndarray, others: np.ndarray) -> Comparison:
     intervals = [mean(differences, -1, 1) for differences in scores - others]
     return Comparison(
-        bootstrap(difference_of_iqm, scores, others, paired=True),
+        bootstrap(iqm_difference, scores, others, paired=True),
         bootstrap(improvement, scores, others, paired=False),
         sum(i.low > 0 for i in intervals),
         sum(i.high < 0 for i in intervals),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from imbalance.utils.package import __version__
 
 if TYPE_CHECKING:
-    from imbalance.deploy.predict import load
+    from imbalance.deploy.load import load
     from imbalance.training.loop import Result, run
 
 __all__ = ["Result", "__version__", "load", "run"]

@@ -17,7 +17,7 @@ from imbalance.config.overrides import override
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.download import download as fetch
-from imbalance.data.identity import copies, copies_in
+from imbalance.data.identity import copies, dataset_duplicates
 from imbalance.data.images.decode import decode
 from imbalance.data.images.listing import Listing, prepared
 from imbalance.data.images.sheet import write_sheet
@@ -56,7 +56,7 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     found = read(config, overrides)
     dataset = load(found.data, found.data_dir, found.seed, preparation_of(found.model))
     print(counts_of(dataset))
-    for remark in (*remarks(dataset), *copies_in(dataset)):
+    for remark in (*remarks(dataset), *dataset_duplicates(dataset)):
         print(f"note: {remark}")
     if len(dataset.input_shape) == 3:
         write_sheet(dataset, Path(sheet))
@@ -80,7 +80,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         problems, size = corpus_problems(section, **provided) if name in CORPORA else ([], 0)
         if not problems:
             dataset = load(section, **provided)
-            notes = [*remarks(dataset), *copies_in(dataset)]
+            notes = [*remarks(dataset), *dataset_duplicates(dataset)]
             size = sum(len(getattr(dataset, name)) for name in SPLITS)
     problems += store_problems(root(config.data_dir), name)
     for line in map(str, problems) if every else grouped(problems, SHOWN):

@@ -26,7 +26,7 @@ from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.sets.folder import folder
 from imbalance.data.sets.table import table
-from imbalance.data.tables.columns import of_frame, read_columns
+from imbalance.data.tables.columns import frame_columns, read_columns
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
@@ -249,7 +249,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     write_csv(tmp_path / "people.csv", people())
     columns = read_columns(tmp_path / "people.csv")
     features = fit_features(columns, np.arange(60), ["age"], ["work"], ["?"])
-    new = of_frame({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
+    new = frame_columns({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
     age, gap, *work = transform(new, features).T
     expected = (30 - features["numeric"][0]["mean"][0]) / features["numeric"][0]["std"][0]
     np.testing.assert_allclose(age, [expected, 0], rtol=1e-6)
@@ -257,7 +257,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     assert features["categorical"][0]["values"] == ["", "private", "state"]
     assert np.array(work).T.tolist() == [[0, 0, 0], [0, 0, 1]]
     pandas = pytest.importorskip("pandas")
-    frame = of_frame(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
+    frame = frame_columns(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
     assert (transform(frame, features) == transform(new, features)).all()
 
 

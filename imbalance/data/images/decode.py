@@ -195,7 +195,7 @@ def decode_chunk(
         for row, path in enumerate(paths, first):
             try:
                 content = read_image(folder / path)
-                pixels = pixels_of(open_image(content), recipe).tobytes()
+                pixels = image_pixels(open_image(content), recipe).tobytes()
             except ValueError as error:
                 problems.append((row, str(error)))
                 checksums.append((0, 0))

@@ -49,7 +49,7 @@ SAMPLED = 64  # rows whose checksums are compared at every opening; `imbalance d
 
 def open_store(
     data_dir: str, name: str, folder: Path, paths: Sequence[str], recipe: Recipe, where: Callable[[int], str]
-) -> Stored:
+) -> StoredImages:
     """Open the store of the images `paths`, and build it first if it does not exist.
 
     Args:

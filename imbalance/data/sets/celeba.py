@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from imbalance.config.schema import Name, Natural
+from imbalance.data.files import find_path
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.files import find_path
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.splits import draw_per_class, stratified_split

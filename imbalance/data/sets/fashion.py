@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from imbalance.config.schema import AtLeastOne, Fraction, Natural
-from imbalance.data.images.augment import Augmentation
 from imbalance.data.files import find_path
+from imbalance.data.images.augment import Augmentation
 from imbalance.data.sets.long_tailed import ValFrom, channels_first, long_tailed
 from imbalance.data.splits import Dataset, Profile, check_class_choice
 from imbalance.errors import BadInput

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from imbalance.config.schema import Natural
+from imbalance.data.files import find_path, read_csv
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.files import find_path, read_csv
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 
