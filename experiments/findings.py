@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imbalance.experiments import pairs, pairs_report
+from imbalance.experiments import figure3, pairs, pairs_report
+from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.ledger import ON_IMAGES, ON_MADE_UP, compared, draws_table, long_tails_table, protocol_table
 from imbalance.experiments.pairs_report import TITLES
 from imbalance.experiments.published import published
@@ -21,16 +22,9 @@ from imbalance.metrics.intervals import mean
 from imbalance.report import keep as kept
 from imbalance.report.keep import numbers
 from imbalance.report.tables import markdown
+from imbalance.sweep.variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
-COLORED_DIGITS = tuple(
-    f"colored_digits_{method}"
-    for method in (
-        "erm", "ce", "poly", "vs", "vs_group", "cdt", "ldam_drw", "logit_adjusted", "balanced_softmax", "focal", "class_balanced",
-        "class_balanced_sigmoid", "cvar", "vs_dro", "poly_dro", "lisa", "crt", "post_hoc", "oversampled", "resampled",
-        "annealed", "undersampled",
-    )
-)  # fmt: skip
 PAGES = (ROOT / "docs" / "findings.md", ROOT / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
@@ -42,10 +36,6 @@ PAPER_ROWS = {
     "figure3": {"last epoch": "test balanced"},
     "figure4": {"early-stopped": "best balanced: test balanced"},
 }
-CONFIGS = {
-    "ce No IW": "cifar_erm", "ce IW": "cifar_ce", "ce IW-Exp": "cifar_ce_exponent15",
-    "poly No IW": "cifar_poly_unweighted", "poly IW": "cifar_poly", "poly IW-Exp": "cifar_poly_exponent15",
-}  # fmt: skip
 
 
 def agreement(ours: np.ndarray, value: float, deviation: float, n: int) -> str:
@@ -70,15 +60,15 @@ def paper_table(folder: Path) -> str:
     table = []
     rows = kept.read("rows", folder)
     for figure, columns in PAPER_ROWS.items():
-        for (name, config), (when, column) in ((pair, *columns.items()) for pair in CONFIGS.items()):
-            mine = [row for row in rows if row["name"] == config and row["status"] == "done"]
+        for (name, variant), (when, column) in ((pair, *columns.items()) for pair in figure3.ROWS["cifar"].items()):
+            mine = [row for row in variant.rows(rows) if row["status"] == "done"]
             theirs = published(f"{figure} cifar", name + ("-ES" if figure == "figure4" else ""))
             if not mine or theirs is None:
                 continue
             ours = 100 * numbers(mine, column)
             epochs = numbers(mine, "interpolation epoch")
             table.append([
-                f"{name}, {when}", config, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
+                f"{name}, {when}", variant, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
                 f"{mean(ours, 0, 100).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
                 "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
                 f"{numbers(mine, 'seconds').mean() / 3600:.1f}",
@@ -106,11 +96,16 @@ def of_pairs(table: Callable[[dict], str]) -> Callable[[Path], str]:
     return made
 
 
+def as_files(*configs: str) -> dict[str, Variant]:
+    """Return configs as variants without overrides, by name."""
+    return {config: Variant(config) for config in configs}
+
+
 TABLES: dict[str, Callable[[Path], str]] = {  # each from the folder of results
     "paper": paper_table,
-    "digits": partial(compared, ("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
-    "gaussian": partial(compared, ("gaussian_erm", "gaussian_ce", "gaussian_poly"), "balanced_accuracy"),
-    "colored-digits": partial(compared, COLORED_DIGITS, "worst_group_accuracy"),
+    "digits": partial(compared, as_files("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
+    "gaussian": partial(compared, as_files("gaussian_erm", "gaussian_ce", "gaussian_poly"), "balanced_accuracy"),
+    "colored-digits": partial(compared, UNTUNED, "worst_group_accuracy"),
     "protocol-made-up": partial(protocol_table, ON_MADE_UP),
     "protocol": partial(protocol_table, ON_IMAGES),
     "draws": draws_table,

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from imbalance.experiments.pairs_report import LOSSES
+from imbalance.experiments.protocol import LENET
 from imbalance.metrics.intervals import mean, paired_difference
 from imbalance.report import keep as kept
 from imbalance.report.keep import Row, numbers
 from imbalance.report.tables import markdown
 from imbalance.sweep.compare import comparison
+from imbalance.sweep.variants import Variant
 
 SEEDS = 10
 
@@ -40,14 +42,18 @@ def interpolating(rows: Sequence[Row]) -> str:
 # Configs compared, as `imbalance compare` does it
 
 
-def compared(configs: Sequence[str], metric: str, folder: Path) -> str:
-    """Every config's metric on test over the seeds, as it stands in results/ledger.csv."""
-    found: dict[str, dict[int, float]] = {config: {} for config in configs}
-    groups = set()
-    for row in kept.read("ledger", folder):
-        if row["name"] in found and row["overrides"] == "default" and int(row["seed"]) < SEEDS:
-            found[row["name"]][int(row["seed"])] = score(row, "test", metric)
-            groups.add(len(row["groups"].split("|")))
+def compared(variants: Mapping[str, Variant], metric: str, folder: Path) -> str:
+    """Tabulate every variant's metric on test over the seeds, from results/ledger.csv.
+
+    Args:
+        variants: by what the table calls each.
+    """
+    rows = [row for row in kept.read("ledger", folder) if int(row["seed"]) < SEEDS]
+    found, groups = {}, set()
+    for title, variant in variants.items():
+        mine = variant.rows(rows)
+        found[title] = {int(row["seed"]): score(row, "test", metric) for row in mine}
+        groups |= {len(row["groups"].split("|")) for row in mine}
     if not all(found.values()):
         return "Not all of these have run yet.\n"
     over = f" over {max(groups)} groups" if metric == "worst_group_accuracy" else ""
@@ -85,7 +91,7 @@ def protocol_table(of: Mapping[str, Tuned], folder: Path) -> str:
         for size in ("64", "512"):
             found = {
                 loss: best_rate(
-                    [row for row in rows_there if row["name"] == f"{data}_{loss}" and row["batch size"] == size], metric
+                    [row for row in rows_there if is_of(row, data, loss) and row["batch size"] == size], metric
                 )
                 for loss in LOSSES
             }
@@ -100,6 +106,12 @@ def protocol_table(of: Mapping[str, Tuned], folder: Path) -> str:
                 table.append([said, size, LOSSES[loss], rate, len(rows), interpolating(rows), over_seeds, of_loss])
     heads = ["data and network", "batch", "loss", "rate", "n", "interpolate", "test", "poly minus cross-entropy"]
     return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
+
+
+def is_of(row: Row, data: str, loss: str) -> bool:
+    """Return whether the row is of this data set of the protocol and this loss."""
+    name = f"{data.removesuffix(LENET)}_{loss}"
+    return row["name"] == name and ("model.name=lenet" in row["overrides"].split(",")) == data.endswith(LENET)
 
 
 def best_rate(rows: Sequence[Row], metric: str) -> tuple[str, list[Row]]:
@@ -151,9 +163,10 @@ def deviation(values: Sequence[float]) -> str:
 
 # Long tails
 
+# By what the table calls a method: its config and the loss that its rows have, whatever the network.
 LONG_TAILS = {
-    "cifar10lt_erm": "cross-entropy", "cifar10lt_balanced_softmax": "balanced softmax", "cifar10lt_ldam_drw": "LDAM-DRW",
-    "cifar10lt_mixup_drw": "mixup-DRW",
+    "cross-entropy": ("cifar10lt_erm", "cross_entropy"), "balanced softmax": ("cifar10lt_erm", "balanced_softmax"),
+    "LDAM-DRW": ("cifar10lt_ldam_drw", "ldam"), "mixup-DRW": ("cifar10lt_mixup_drw", "cross_entropy"),
 }  # fmt: skip
 
 
@@ -166,8 +179,12 @@ def long_tails_table(folder: Path) -> str:
     }
     table, rows = [], kept.read("long_tails", folder)
     for network in sorted({row["model"].removesuffix("_cosine") for row in rows}):
-        for config, said in LONG_TAILS.items():
-            mine = [row for row in rows if row["name"] == config and row["model"].removesuffix("_cosine") == network]
+        for said, method in LONG_TAILS.items():
+            mine = [
+                row
+                for row in rows
+                if (row["name"], row["loss"]) == method and row["model"].removesuffix("_cosine") == network
+            ]
             if mine:
                 outcomes = [mean(list(numbers(mine, column)), 0, 1).percent() for column in columns.values()]
                 table.append([network, said, len(mine), *outcomes])

@@ -25,8 +25,8 @@ from imbalance.report import keep as kept
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("gpu", "tests", "bench", "rows")
 TESTS = (
-    "training/test_step", "training/test_loop", "training/test_stacked", "training/test_finite", "training/test_resume",
-    "data/test_store",
+    "training/test_step", "training/test_loop", "training/stacked/test_stacked", "training/state/test_finite",
+    "training/state/test_resume", "data/images/test_store",
 )  # fmt: skip
 # What only a GPU can show, the cheapest first: each is some minutes.
 GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Piece]:
     """All of them, in the order in which they are worked on."""
     of_gpu = [
-        Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/robustness/test_gpu.py"))
+        Piece("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
         for name, chosen in GPU_TESTS.items()
     ]
     folder = Path(work_dir).absolute() / "pack"

@@ -65,7 +65,7 @@ SAME = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
 
 def identity(run: Run) -> tuple[str, ...]:
     """Of a run that may be yet to come, as its row will have it."""
-    row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept.settings(run.config)
+    row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept.settings(run.config.to_dict())
     return tuple(kept.text(row[column]) for column in SAME)
 
 

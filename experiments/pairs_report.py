@@ -9,9 +9,9 @@ import numpy as np
 from imbalance.metrics.aggregates import (
     Estimate,
     bootstrap,
-    iqm_difference,
     improvement,
     interquartile_mean,
+    iqm_difference,
     profile,
 )
 from imbalance.metrics.intervals import mean

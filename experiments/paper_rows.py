@@ -17,9 +17,10 @@ from imbalance.metrics.selection import KEPT
 from imbalance.report.figures import PALETTE, save, subplots
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, configured, not_of_seeds, run_all
+from imbalance.sweep.runs import Run, not_of_seeds, run_all
+from imbalance.sweep.variants import Variant
 
-Rows = Mapping[str, Mapping[str, str]]  # of each data set: what the paper calls a row → the config
+Rows = Mapping[str, Mapping[str, Variant]]  # of each data set: what the paper calls a row → the config
 Line = Mapping[str, Any]  # of metrics.jsonl
 Choice = Callable[[list[Line]], Line]  # the evaluation of a run that a figure is about
 
@@ -65,8 +66,8 @@ def compare(
             raise BadInput(f"--data={data_set}; valid: {', '.join(rows)}")
         common = {**not_of_seeds(overrides), **KEPT}
         runs = {
-            row: [configured(config, common, seed, work_dir) for seed in range(seeds)]
-            for row, config in rows[data_set].items()
+            row: [variant.run(common, seed, work_dir) for seed in range(seeds)]
+            for row, variant in rows[data_set].items()
         }
         if train:
             run_all([run for of_row in runs.values() for run in of_row], jobs, at_once)

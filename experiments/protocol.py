@@ -37,6 +37,7 @@ RATES_OF = {
     "celeba": (0.0001, 0.0003, 0.001, 0.003),
     "waterbirds": (0.0001, 0.0003, 0.001, 0.003),
 }
+LENET = "_lenet"  # ends the name of a data set of RATES_OF that is another one under this network
 
 
 class Cell(NamedTuple):
@@ -46,11 +47,11 @@ class Cell(NamedTuple):
 
     @property
     def config(self) -> str:
-        return f"{self.data}_{self.method}"
+        return f"{self.data.removesuffix(LENET)}_{self.method}"
 
     def point(self, rate: float, seed: int, epochs: int, common: studies.Point) -> studies.Point:
         return {
-            "config": self.config, "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
+            "config": self.config, **({"model.name": "lenet"} if self.data.endswith(LENET) else {}), "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
             "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
         }  # fmt: skip
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Result", "__version__", "load", "run"]
 # Imported when first used, with torch.
-LAZY = {"load": "imbalance.deploy.predict", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
+LAZY = {"load": "imbalance.deploy.load", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
+from helpers.standin import Device  # isort: skip  # before the program, which uses what it puts in the place of torch's
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from imbalance.bench.cases import make, on_images
 from imbalance.config.load import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
-from imbalance.data.images.stored_images import StoredImages, pinned_copier
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.population import SPLITS
 from imbalance.training import loop
 from imbalance.training.stacked import train as batched

@@ -2,7 +2,8 @@
 Features and refitted heads
 ===========================
 
-A network that leans on a shortcut still has what it should have used in its features. So train once, plainly, and mend the last layer.
+The features of a network that relies on a shortcut still contain what the network should have used. So these methods
+train once, without any correction, and then correct the last layer.
 """
 
 import contextlib
@@ -14,10 +15,10 @@ import imbalance
 from imbalance.config.load import config_file, load
 
 # %%
-# The configs of these methods are plain training with another ``head``. Each is the same network up to its last layer, as all have the same
-# seed.
+# The configs of these methods are plain training with another ``head``. All have the same seed, so their networks are equal
+# up to the last layer.
 
-heads = {"as trained": "erm", "cRT": "crt", "LWS": "lws", "DFR, on val's groups": "dfr"}
+heads = {"as trained": "erm", "cRT": "crt", "LWS": "lws", "DFR, on the groups of val": "dfr"}
 rows = []
 for name, stem in heads.items():
     config = load(config_file(f"colored_digits_{stem}"))
@@ -36,4 +37,4 @@ axis.set(ylabel="test accuracy, %", xlim=(-0.2, 1.7))
 plt.show()
 
 # %%
-# Balancing classes (cRT, LWS) does not help here: the rare thing is a group within a class. DFR knows the groups of val.
+# Balancing classes (cRT, LWS) does not help here, because a group within a class is rare. DFR reads the groups of val.

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imbalance.config.renamed import instead_of
 from imbalance.config.schema import (
     flatten,
     of_own_code,
@@ -53,7 +54,7 @@ def load(path: str | Path) -> ConfigDict:
 def as_now(saved: dict[str, Any]) -> dict[str, Any]:
     """What config.json of an older version says, as this one says it: what it could not ask for, it has not done.
 
-    `trainer.compile` was true or false.
+    `trainer.compile` was true or false, and data in memory had the name "given".
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -63,6 +64,8 @@ def as_now(saved: dict[str, Any]) -> dict[str, Any]:
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
     filled = {"trainer": trainer, "optim": decayed | optim}
+    if saved.get("data") == {"name": "given"}:
+        filled["data"] = {"name": "in_memory"}
     return {"groups": {"name": "data"}} | saved | filled
 
 
@@ -90,6 +93,8 @@ def config_file(name: str | Path) -> Path:
         return there[str(name)]
     if _is(given, "file", "dir"):
         raise BadInput(f"--config: {name} is no config: it must be a .py or .json file")
+    if flags := instead_of(given.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
     near = difflib.get_close_matches(given.stem, there, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise BadInput(f"--config: no config {name}{hint}" + ("" if near else "; `imbalance list configs` shows all"))

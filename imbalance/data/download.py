@@ -144,7 +144,9 @@ def unpack_zip(archive: Path, folder: Path) -> None:
         for member in content.infolist():
             check_name(archive, member.filename)
             if (member.external_attr >> 28) == 0o12:
-                raise BadInput(f"{archive}: {member.filename!r} is a link, and archives must hold files and folders alone")
+                raise BadInput(
+                    f"{archive}: {member.filename!r} is a link, and archives must hold files and folders alone"
+                )
             content.extract(member, folder)
 
 

@@ -242,12 +242,12 @@ class Dataset:
 def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
     """Raise `BadInput` unless `config.data.classes` names at least two different available classes."""
     if set(chosen) - set(available) or len(set(chosen)) != len(chosen) or len(chosen) < 2:
-        raise BadInput(f"config.data.classes: {chosen} given; name at least two different ones of {', '.join(available)}")
+        raise BadInput(
+            f"config.data.classes: {chosen} given; name at least two different ones of {', '.join(available)}"
+        )
 
 
-def imbalanced_counts(
-    available: Sequence[int] | np.ndarray, profile: Profile, ratio: float, total: int
-) -> np.ndarray:
+def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, ratio: float, total: int) -> np.ndarray:
     """Return the number of examples to keep of each class; earlier classes are larger.
 
     Args:
@@ -277,7 +277,9 @@ def imbalanced_counts(
     elif profile == "step":
         shares = np.where(np.arange(num_classes) < num_classes / 2, 1.0, 1 / ratio)
     elif ratio != 1:
-        raise BadInput(f"config.data.imbalance_ratio: {ratio} given; it must be 1.0 where config.data.imbalance is 'none'")
+        raise BadInput(
+            f"config.data.imbalance_ratio: {ratio} given; it must be 1.0 where config.data.imbalance is 'none'"
+        )
     else:
         shares = available / available.max()
     if total:
@@ -293,7 +295,9 @@ def imbalanced_counts(
             f"needs {counts.tolist()} examples of classes that have {available.tolist()}; no class can be empty or larger "
             "than it is"
         )
-        raise BadInput(f"config.data.{'total' if total else 'imbalance_ratio'}: {total or ratio} given, which {problem}")
+        raise BadInput(
+            f"config.data.{'total' if total else 'imbalance_ratio'}: {total or ratio} given, which {problem}"
+        )
     return counts
 
 

@@ -1,7 +1,7 @@
 """Extract the features of a network for each example of a data set, so that new heads train in seconds.
 
     imbalance features --config=waterbirds_erm --output=data/waterbirds_resnet50
-    imbalance features --run=runs/fashion_ce/default/seed=0 --output=data/fashion_convnet
+    imbalance features --run=runs/fashion_erm/default/seed=0 --output=data/fashion_convnet
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
 The network is that of config.model, with its pretrained weights if it has any, or the network that a finished run
@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ml_collections import FrozenConfigDict
 from torch import Tensor, nn
 
-from imbalance.config.experiment import validate
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import config_file
 from imbalance.config.load import load as load_config
 from imbalance.config.overrides import override
@@ -60,7 +59,9 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         The message for the user.
     """
     if not config and not run:
-        raise BadInput("--config: missing; name a config, or give --run=<run directory> for the data and network of a run")
+        raise BadInput(
+            "--config: missing; name a config, or give --run=<run directory> for the data and network of a run"
+        )
     if not Path(output).name:
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
@@ -112,7 +113,7 @@ def training_hint(folder: Path) -> str:
     return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
-def config_model(config: FrozenConfigDict, dataset: Dataset) -> TrainedModel:
+def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
     """Return the network that a run of `config` starts with."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
@@ -137,7 +138,9 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
     if "tokenizer" in dataset.preprocessing and dataset.preprocessing["tokenizer"] != model.about["preprocessing"].get(
         "tokenizer"
     ):
-        raise BadInput(f"--run: {run} was trained on texts of another tokenizer than that of config.data; use its tokenizer")
+        raise BadInput(
+            f"--run: {run} was trained on texts of another tokenizer than that of config.data; use its tokenizer"
+        )
     for kind, value in data.items():
         if json.dumps(value) != json.dumps(trained[kind]):
             raise BadInput(
@@ -176,9 +179,7 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
         raise BadInput(f"--output: {folder} holds features of {'; '.join(changes)}; name another folder")
 
 
-def extract(
-    config: FrozenConfigDict, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path
-) -> None:
+def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
     """Write the features of all splits, resume an interrupted extraction, and rename the complete folder to `into`."""
     if model.device.type == "cpu":
         keep_freed_memory()
@@ -211,7 +212,7 @@ def extract(
 
 
 def feature_batches(
-    config: FrozenConfigDict, dataset: Dataset, model: TrainedModel, done: int
+    config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first row and the (B, D) features of each batch of train, val and test, one after another.
 

@@ -174,7 +174,9 @@ class TrainedModel:
         array = array[None] if tuple(array.shape) == self.input_shape else array
         if tuple(array.shape[1:]) != self.input_shape or (array.dtype == torch.uint8) != self.about["uint8"]:
             kind = str(array.dtype).removeprefix("torch.")
-            raise BadInput(f"an array of {kind} of shape {tuple(array.shape)} given; this model takes {self.expected()}")
+            raise BadInput(
+                f"an array of {kind} of shape {tuple(array.shape)} given; this model takes {self.expected()}"
+            )
         bad = ~array.isfinite().flatten(1).all(1) if array.is_floating_point() else array.new_zeros(0)
         if bad.any():
             row = int(bad.nonzero()[0])

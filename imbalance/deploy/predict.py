@@ -62,7 +62,9 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         else:
             columns = read_columns(file)
             if len(columns.values) != 1:
-                raise BadInput(f"{file}: {len(columns.values)} arrays; this model takes a single one: {model.expected()}")
+                raise BadInput(
+                    f"{file}: {len(columns.values)} arrays; this model takes a single one: {model.expected()}"
+                )
             (array,) = columns.values.values()
             if not array.ndim:
                 raise BadInput(f"{file}: a single number; this model takes {model.expected()}")

@@ -8,7 +8,10 @@ import numpy as np
 
 from imbalance.metrics.scores import saved_group_mask
 
-KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # settings of a run that can be read here
+KEPT = {
+    "callbacks.keep_logits": True,
+    "trainer.eval_splits": ("val", "test"),
+}  # settings of a run that can be read here
 
 
 class Evaluations(NamedTuple):

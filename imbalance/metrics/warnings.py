@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
 
 FEW = 10  # with fewer val examples, a single one moves an accuracy by more than ten points
 
 
-def data_warnings(config: ConfigDict, dataset: Dataset) -> list[str]:
+def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     """Warn about classes and groups without examples, or with too few val examples for the metric that selects."""
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))
@@ -40,7 +39,7 @@ def data_warnings(config: ConfigDict, dataset: Dataset) -> list[str]:
 
 
 def run_warnings(
-    config: ConfigDict, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
+    config: Experiment, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
 ) -> list[str]:
     """Warn if the monitor of a finished run did not decide the selection, or if the model predicts a single class.
 

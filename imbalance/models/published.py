@@ -89,9 +89,9 @@ def torchvision(
     """A classification network of torchvision, without its last linear layer.
 
     Args:
-        network: its name there: "resnet50", "convnext_tiny", "vit_b_16", …
-        pretrained: "" for none; the name of torchvision's weights, such as "IMAGENET1K_V2" or "IMAGENET1K_SWAG_E2E_V1";
-            a state dict of the network, or the directory of a run that trained it.
+        network: the name in torchvision: "resnet50", "convnext_tiny", "vit_b_16", …
+        pretrained: "" for none; the name of torchvision's weights, such as "IMAGENET1K_V2" or
+            "IMAGENET1K_SWAG_E2E_V1"; a state dict of the network, or the directory of a run that trained it.
         frozen: train the head alone.
     """
     models = import_torchvision().models
@@ -127,10 +127,10 @@ def timm(
     """A network of timm (Wightman, "PyTorch Image Models"), pooled as timm does for its head.
 
     Args:
-        network: its name there, with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"), "hf-hub:<repository>", or
-            a folder with timm's config.json and model.safetensors.
-        pretrained: "" for none, "published" for the weights of that name or folder; a state dict of the network without
-            its head, or the directory of a run that trained it.
+        network: the name in timm with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"),
+            "hf-hub:<repository>", or a folder with the config.json and model.safetensors of timm.
+        pretrained: "" for none, "published" for the weights of that name or folder; a state dict of the network
+            without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
     library_ = library("timm", "vision")
@@ -159,8 +159,11 @@ def transformers_vision(
     pooling is a layer that no image classifier has trained (ViT's), they are the class token.
 
     Args:
-        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes it.
-        pretrained, frozen: as of `timm`.
+        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes
+            it.
+        pretrained: "" for random weights, "published" for the weights of that name or folder; a state dict of the
+            network without its head, or the directory of a run that trained it.
+        frozen: train the head alone.
     """
     library_ = library("transformers", "vision")
     try:

@@ -10,6 +10,7 @@ Studies are apart so that the files stay small: results/<study>.csv, or .csv.gz 
 """
 
 import csv
+import functools
 import gzip
 import hashlib
 import io
@@ -22,6 +23,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from imbalance.config.load import config_file, load
+from imbalance.config.overrides import Written, resolve
+from imbalance.config.renamed import RENAMED
+from imbalance.config.run_directory import as_file_name, defining_values
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.collect import config_of
@@ -130,12 +135,40 @@ def file_of(study: str, folder: Path) -> Path:
 
 
 def read(study: str, folder: Path) -> list[Row]:
-    """The study's rows; none where there is no file yet."""
+    """Return the study's rows, those of removed configs under today's names; none where there is no file yet."""
     path = file_of(study, folder)
     if not path.exists():
         return []
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    return [_with_current_name(row) for row in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+
+
+def _with_current_name(row: Row) -> Row:
+    """Return the row of a removed config under the config and the overrides that took its place."""
+    name, overrides = current_name(row["name"], row["overrides"])
+    return {**row, "name": name, "overrides": overrides}
+
+
+@functools.cache
+def current_name(name: str, overrides: str) -> tuple[str, str]:
+    """Return the config and the overrides that a run directory of today has in place of `name` and `overrides`.
+
+    Args:
+        name: of a config, old or not.
+        overrides: the name of the folder below it, such as "default" or "optim.lr=0.1,seed=3".
+    """
+    if name not in RENAMED:
+        return name, overrides
+    config, *flags = RENAMED[name].split()
+    before = flatten(defining_values(load(config_file(config))))
+    directory = resolve(config, {key: Written(value) for key, _, value in (flag.partition("=") for flag in flags)})[1]
+    values = _overridden(directory.parent.name) | _overridden(overrides)
+    changed = {key: value for key, value in values.items() if key not in before or value != as_file_name(before[key])}
+    return config, ",".join(f"{key}={changed[key]}" for key in sorted(changed)) or "default"
+
+
+def _overridden(overrides: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in overrides.split(",") if "=" in part)
 
 
 def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
@@ -149,7 +182,7 @@ def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
 def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     there = read(study, folder)
     known = {tuple(row[key] for key in KEY) for row in there}
-    by_key = {tuple(row[key] for key in KEY): row for row in rows}
+    by_key = {tuple(row[key] for key in KEY): row for row in map(_with_current_name, rows)}
     new = [row for key, row in by_key.items() if key not in known]
     if not new:
         return 0

@@ -16,8 +16,7 @@ from math import ceil, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.config.overrides import resolve
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.report.saved_runs import Summary, summary_of
@@ -28,7 +27,7 @@ AT_ONCE = 16  # most runs that differ in seed, rate and weights only to train as
 
 
 class Run(NamedTuple):
-    config: ConfigDict
+    config: Experiment
     directory: Path
 
 

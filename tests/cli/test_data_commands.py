@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from conftest import ROOT
-from data_files import save_image
+from helpers.data_files import save_image
 from PIL import Image
 
 from imbalance.cli.main import call

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from helpers.pages import blocks, page
 from ml_collections import ConfigDict
-from pages import blocks, page
 
 import imbalance
 from imbalance.cli.main import call

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_files import save_image
+from helpers.data_files import save_image
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import imported_by
-from jobs import SERVER, free_port, run
-from pages import blocks, page
+from helpers.jobs import SERVER, free_port, run
+from helpers.pages import blocks, page
 from torch.utils.data import DataLoader, TensorDataset
 
 from imbalance.config.registries import registries

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.aggregates import bootstrap, iqm_difference, improvement, interquartile_mean, profile
+from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, iqm_difference, profile
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import at_call
+from helpers.jobs import at_call
 from ml_collections.config_dict import create
 from torch import Tensor
 

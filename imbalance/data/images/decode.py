@@ -26,7 +26,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Pillow's modes of 8 bits a channel: black and white, grey, palette, colour, print. Transparency is dropped, as in torchvision.
 CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
-ChunkResult = tuple[list[tuple[int, int]], list[tuple[int, str]]]  # checksums of files and pixels; failed rows and reasons
+ChunkResult = tuple[
+    list[tuple[int, int]], list[tuple[int, str]]
+]  # checksums of files and pixels; failed rows and reasons
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",

@@ -64,9 +64,7 @@ def checksum_pairs(results: Sequence[ChunkResult]) -> np.ndarray:
     return np.array([pair for pairs, _ in results for pair in pairs], dtype=np.uint32).reshape(-1, 2)
 
 
-def file_problems(
-    results: Sequence[ChunkResult], where: Callable[[int], str], paths: Sequence[str]
-) -> list[Problem]:
+def file_problems(results: Sequence[ChunkResult], where: Callable[[int], str], paths: Sequence[str]) -> list[Problem]:
     """Return a problem for each file that `run_chunks` could not read or decode."""
     return [Problem(f"{where(row)}: {paths[row]}", reason) for _, wrong in results for row, reason in wrong]
 

@@ -281,5 +281,7 @@ def other_spelling(path: Path) -> str:
     """Return the end of a message if `path` exists in another Unicode form, which looks the same; else ""."""
     for form in ("NFC", "NFD"):
         if Path(unicodedata.normalize(form, str(path))).exists():
-            return f", but one whose accents are written in another way ({form} of Unicode); write the name in that form"
+            return (
+                f", but one whose accents are written in another way ({form} of Unicode); write the name in that form"
+            )
     return ""

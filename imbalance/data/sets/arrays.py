@@ -43,20 +43,23 @@ def arrays(
     `imbalance.data.tables.encoding` describes the encoding.
 
     Args:
-        file: the file under data_dir. `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by name, and so
-            has a folder of `.npy` files; a single `.npy` file must be a structured array. A single numeric column with
-            more than two dimensions goes to the model unchanged; if it is uint8, as images, (N, C, H, W), (N, H, W, C)
-            or (N, H, W).
-        delimiter: the delimiter of a CSV file.
-        numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target, groups
-            and split are inputs. A column whose values are all numbers is then numeric; if only most are numbers, name
-            the other values in `missing`.
-        missing: texts that mean a missing value, such as ("", "?"): "" also means a null, "nan" also not-a-number.
+        file: the file under data_dir. `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by
+            name, and so has a folder of `.npy` files; a single `.npy` file must be a structured array. A single
+            numeric column with more than two dimensions goes to the model unchanged; if it is uint8, as images,
+            (N, C, H, W), (N, H, W, C) or (N, H, W).
+        delimiter: the character between the columns of a CSV file.
+        numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
+            groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
+            numbers, name the other values in `missing`.
+        missing: texts that mean a missing value, such as ("", "?"): "" also means a null, "nan" also
+            not-a-number.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups; include the target to cross it; () for the classes.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: the fraction of every group to draw with the run's seed; 0.0 for a split that the
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
             file has.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
+            the file has.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)
@@ -136,7 +139,9 @@ def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target:
         raise BadInput(f"config.data.numeric, categorical: {twice[0]!r} appears twice; name each column once")
     for name, what in ((target, "the target"), (split, "the split")):
         if name in inputs:
-            raise BadInput(f"config.data.numeric, categorical: {name!r} is {what}, which must not be an input; remove it")
+            raise BadInput(
+                f"config.data.numeric, categorical: {name!r} is {what}, which must not be an input; remove it"
+            )
 
 
 def input_array(columns: Columns, name: str) -> torch.Tensor:

@@ -50,15 +50,17 @@ def list_celeba(
     Args:
         target: the attribute to predict, such as Blond_Hair.
         confounders: the attributes that make groups with the target, such as Male; () for the classes as groups.
-        train_fraction: the fraction of the training images to draw, without regard to groups. 0.02 and subset_seed 0 give
-            the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
-        val_fraction: the fraction of each group's validation images to draw.
-        test: "full" for all test images; "balanced" for as many of each group as the smallest group has (180 each for
-            Blond_Hair × Male).
-        subset_seed: the seed of these draws. It is not the run's seed, so that all seeds share one store of images.
-        size: the side of the square images in pixels: the middle 178×178 pixels are resized to it; 0 for the size that
-            the weights of config.model were trained with.
-        augment: see `imbalance.data.images.augment`.
+        train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0
+            gives the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
+        val_fraction: the share of every group's validation images.
+        test: "full" for all test images; "balanced" for as many of each group as the smallest group has (180 each
+            for Blond_Hair × Male).
+        subset_seed: the seed of these draws. The run's seed does not change them, so that all seeds share one
+            store of images.
+        size: the side of the square images: the middle 178×178 pixels are resized to it; 0 to prepare images as
+            for the weights of config.model.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     file = find_path(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []

@@ -46,11 +46,16 @@ def cifar10(
 
     Args:
         classes: names of the classes, the largest first.
-        imbalance, imbalance_ratio, total: see `imbalanced_counts`; they count train and val together.
-        val_fraction: the fraction of the thinned training images that is val.
-        draw: "stratified" draws the kept images and val with the run's seed, and val has its fraction of each class.
-            "published" takes the images that Wang et al. drew, for cat against dog alone and the same at every seed; see
-            `published_draw`.
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others. The counts are of train and val
+            together.
+        imbalance_ratio: the count of the largest class divided by that of the smallest.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows.
+        val_fraction: the share of the imbalanced training set that becomes val.
+        draw: "stratified": the seed decides which images stay and which are val, and val has its share of every
+            class; "published": for cat against dog alone, the images that Wang et al. drew, the same at every
+            seed.
         download: download the files if they are missing (170 MB).
     """
     check_class_choice(classes, CLASSES)
@@ -59,7 +64,9 @@ def cifar10(
     settings = (classes, imbalance, imbalance_ratio, total, val_fraction)
     if draw == "published" and settings != PUBLISHED:
         needed = f"classes {PUBLISHED[0]}, imbalance 'step', ratio 10, total 0 and val fraction 0.2"
-        raise BadInput(f"config.data.draw: 'published' given, which needs {needed}; use 'stratified' for other settings")
+        raise BadInput(
+            f"config.data.draw: 'published' given, which needs {needed}; use 'stratified' for other settings"
+        )
     published_train, published_test = published("CIFAR10", data_dir, download)
     assert tuple(published_train.classes) == CLASSES
     rng = np.random.default_rng(seed)

@@ -28,8 +28,14 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
     identities in the comment.
 
     Args:
-        evaluation: "fine" evaluates by the sixteen groups of WILDS, each identity in each class; a comment can be in
-            several of them or in none. "coarse" evaluates by the four groups.
+        evaluation: "fine" evaluates by the sixteen groups of WILDS, each identity in each class; a comment can be
+            in several of them or in none. "coarse" evaluates by the four groups.
+        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
+            pretrained weights, for their tokenizer.
+        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are cut off.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
     hint = "`imbalance data download civilcomments` says how to get it"
     path = find_path(data_dir, FILES, "CivilComments", hint)

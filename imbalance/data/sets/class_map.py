@@ -60,7 +60,9 @@ def new_classes(
     the source's training examples of the classes of `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
 
     Args:
-        source, train_map, eval_map: as in `class_map`.
+        source: the data section of the source, with a name of its own.
+        train_map: pairs of a class of the source and its label in train.
+        eval_map: pairs of a class of the source and its label in val and test.
         head_strength: the inverse of the L2 penalty of that head, scikit-learn's C.
     """
     dataset = build_source(source, data_dir, seed)

@@ -28,9 +28,10 @@ def colored_digits(
     Args:
         train_per_group: the numbers of training examples that are even red, even green, odd red and odd green.
             (420, 22, 7, 127) has the proportions of Waterbirds, where 95 % of each class have the usual colour.
-        saturation: how much darker a digit is in the channels other than that of its colour. The blue channel does not
-            depend on the colour, so the digit can always be read from it.
-        val_fraction, test_fraction: the fraction of the examples of each class (about 900).
+        saturation: how much darker a digit is in the channels other than that of its colour. The blue channel
+            does not depend on the colour, so the digit can always be read from it.
+        val_fraction: the share of each class's examples (about 900) that becomes val.
+        test_fraction: the share of each class's examples (about 900) that becomes test.
     """
     if min(val_fraction, test_fraction) < 0.01:
         raise BadInput(

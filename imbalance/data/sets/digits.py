@@ -26,8 +26,13 @@ def digits(
 
     Args:
         classes: the digits, the largest class first.
-        imbalance, imbalance_ratio, total: see `imbalanced_counts`.
-        val_fraction, test_fraction: the fraction of the examples of each digit.
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others.
+        imbalance_ratio: the count of the largest class divided by that of the smallest.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows.
+        val_fraction: the share of each digit's examples that becomes val.
+        test_fraction: the share of each digit's examples that becomes test.
     """
     if len(set(classes)) != len(classes) or not set(classes) <= set(range(10)) or len(classes) < 2:
         raise BadInput(f"config.data.classes: {classes} given; at least two different digits of 0 to 9 are needed")

@@ -39,9 +39,16 @@ def fashion(
 
     Args:
         classes: names of the classes, the largest first.
-        imbalance, imbalance_ratio, total: see `imbalanced_counts`; a val split drawn from train counts with train.
-        val_from, val_fraction: see `long_tailed`.
-        augment: see `imbalance.data.images.augment`.
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others.
+        imbalance_ratio: the count of the largest class divided by that of the smallest.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows. The examples of val count if they come from train.
+        val_from: "test": val is a share of the test set, which test then lacks; "train": val is a share of the
+            imbalanced training set.
+        val_fraction: the share of that split that becomes val.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     check_class_choice(classes, CLASSES)
     hint = "run imbalance data download fashion, or apt-get install dataset-fashion-mnist"

@@ -37,9 +37,17 @@ def list_folder(
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
-        val_fraction, test_fraction: the fraction of each class to draw with the run's seed; 0.0 for a split with a folder
-            of its own.
-        mode, convert, resize, size, augment: as in `table`.
+        val_fraction: the share of every class that becomes val, drawn by the run's seed; 0.0 for a split with a
+            folder of its own.
+        test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 for a split with a
+            folder of its own.
+        mode: the mode of the images: "RGB" or "L" (grey).
+        convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
+        resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
+        size: the side of the square in the middle that is kept; 0 to prepare images as for the weights of
+            config.model.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     root = Path(data_dir) / folder
     parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}
@@ -53,7 +61,9 @@ def list_folder(
     classes = sorted({path.name for part in parts for path in folders(part)})
     if len(classes) < 2:
         present = f"only the folder {classes[0]}" if classes else "no folder"
-        raise BadInput(f"config.data.folder: {present} in {root.absolute()}; a folder for each of two classes is needed")
+        raise BadInput(
+            f"config.data.folder: {present} in {root.absolute()}; a folder for each of two classes is needed"
+        )
     problems, examples = [], []
     for part, split in parts.items():
         for name in classes:

@@ -27,9 +27,10 @@ def gaussian(
 
     Args:
         dim: the number of dimensions.
-        means: the leading coordinates of the mean of each class; the rest are zero.
-        scale: the standard deviation in each direction.
-        radius: the radius of the truncation; 0 for none. A standard normal vector in 500 dimensions has length 22.4 ± 0.7.
+        means: the mean of each class by its first coordinates; the other coordinates are 0.
+        scale: the standard deviation before truncation.
+        radius: the radius of the truncation; 0 for none. A standard normal vector in 500 dimensions has length
+            22.4 ± 0.7.
         train_per_class, val_per_class, test_per_class: the number of examples of each class.
     """
     for key, value in (("train", train_per_class), ("val", val_per_class), ("test", test_per_class)):

@@ -37,9 +37,16 @@ def cifar10lt(
     """Return CIFAR-10-LT (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019): all ten classes, airplane the largest.
 
     Args:
-        imbalance, imbalance_ratio: see `imbalanced_counts`; other codes call a ratio of 100 "imbalance factor 0.01".
-        val_from, val_fraction: see `long_tailed`.
-        augment: see `imbalance.data.images.augment`; published runs use flip and pad_crop.
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others.
+        imbalance_ratio: the count of the largest class divided by that of the smallest. A ratio of 100 is called
+            "imbalance factor 0.01" elsewhere.
+        val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
+            then lacks; "train": test is whole, and val is a share of the imbalanced training set.
+        val_fraction: the share of that split that becomes val.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and pad_crop.
         download: download the files if they are missing (170 MB).
     """
     train, test = published("CIFAR10", data_dir, download)
@@ -61,7 +68,21 @@ def cifar100lt(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return CIFAR-100-LT, as `cifar10lt`; the hundred classes are in alphabetical order (170 MB)."""
+    """Return CIFAR-100-LT, as `cifar10lt`; the hundred classes are in alphabetical order (170 MB).
+
+    Args:
+        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
+            "step": the classes of the first half are larger than the others.
+        imbalance_ratio: the count of the largest class divided by that of the smallest. A ratio of 100 is called
+            "imbalance factor 0.01" elsewhere.
+        val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
+            then lacks; "train": test is whole, and val is a share of the imbalanced training set.
+        val_fraction: the share of that split that becomes val.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and pad_crop.
+        download: download the files if they are missing (170 MB).
+    """
     train, test = published("CIFAR100", data_dir, download)
     return long_tailed(
         (channels_first(train.data), np.array(train.targets)),
@@ -112,9 +133,7 @@ def long_tailed(
         parts = (train, rows), (test, held), (test, kept)
     train_split, val_split, test_split = (array_split(*source, rows) for source, rows in parts)
     names = tuple(class_names)
-    return Dataset(
-        train_split, val_split, test_split, names, names, mean=mean, std=std, augmentations=tuple(augment)
-    )
+    return Dataset(train_split, val_split, test_split, names, names, mean=mean, std=std, augmentations=tuple(augment))
 
 
 def array_split(images: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> Split:

@@ -34,9 +34,10 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
     """Return the published splits of `<data_dir>/<flag>.npz`.
 
     Args:
-        flag: the name of the set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8); any set with
-            one label for each image.
-        augment: see `imbalance.data.images.augment`.
+        flag: the name of the set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8);
+            any set with one label for each image.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     path = Path(data_dir) / f"{flag}.npz"
     arrays = read(path)
@@ -94,9 +95,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             or images.ndim not in (3, 4)
             or (images.ndim == 4 and images.shape[3] not in (1, 3))
         ):
-            raise BadInput(
-                f"{path}: {split}_images: {images.dtype} of shape {images.shape}, not uint8 images; {hint}"
-            )
+            raise BadInput(f"{path}: {split}_images: {images.dtype} of shape {images.shape}, not uint8 images; {hint}")
         if labels.shape not in ((len(images), 1), (len(images),)) or labels.dtype.kind not in "iu" or not len(labels):
             raise BadInput(
                 f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}, not one whole number for each of {len(images)} "

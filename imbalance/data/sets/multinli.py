@@ -30,6 +30,14 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
     nothing. The metadata name a pair by its place in MultiNLI's three files, one after the other. The labels of the files
     and the metadata are compared.
+
+    Args:
+        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
+            pretrained weights, for their tokenizer.
+        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are cut off.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
     hint = "`imbalance data download multinli` downloads it"
     path = find_path(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)

@@ -41,20 +41,23 @@ def list_table(
 
     Args:
         file: the table, `.csv` (UTF-8, also as `.csv.gz`) or `.parquet`, under data_dir.
-        delimiter: the delimiter of a CSV file.
+        delimiter: the character between the columns of a CSV file.
         folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
         path, target: the columns of the paths and of the classes.
         classes: the values of the target, in the order of the classes.
-        groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each class in
-            each place, where "target" is the target's column, ("group",) for a column of groups.
+        groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each
+            class in each place, where "target" is the target's column, ("group",) for a column of groups.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: the fraction of every group to draw with the run's seed; 0.0 for a split that the
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
             table has.
-        mode: the mode of the images, "RGB" or "L" (grey).
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
+            the table has.
+        mode: the mode of the images: "RGB" or "L" (grey).
         convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
-        resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle. A size
-            of 0 resizes and crops as the weights of config.model were trained.
-        augment: see `imbalance.data.images.augment`.
+        resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+            A size of 0 resizes and crops as the weights of config.model were trained.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)

@@ -42,18 +42,26 @@ def list_text(
 
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
-        delimiter: the delimiter of a CSV file.
+        delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups; include the target to cross it; () for the classes.
-        evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or more. Each
-            identity in each class is an evaluation group, and a text can be in several or in none. () to evaluate by the
-            groups.
+        evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
+            more. Each identity in each class is an evaluation group, and a text can be in several or in none. ()
+            to evaluate by the groups.
         split: the column that says train, val or test; "" for none.
-        val_fraction, test_fraction: the fraction of every group to draw with the run's seed; 0.0 for a split that the
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
             file has.
-        train_per_group: the number of training texts of each group to draw with the run's seed, in the order of the
-            groups; () for all. This makes an imbalance.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
+            the file has.
+        train_per_group: the number of training texts of each group to draw with the run's seed, in the order of
+            the groups; () for all. This makes an imbalance.
+        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
+            pretrained weights, for their tokenizer.
+        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are cut off.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)

@@ -36,11 +36,13 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
     """List the published splits, whose counts are checked; the class is the bird, the group is bird × background.
 
     Args:
-        size: the side of the square images in pixels; images are resized to 8/7 of it (256 for 224) and cropped in the
-            middle. 0 resizes and crops as the weights of config.model were trained.
+        size: the side of the square images: they are resized to 8/7 of it and cropped in the middle, as 256 to
+            224; 0 to prepare images as for the weights of config.model.
         regenerated: accept a copy with other counts than the published ones; its results do not compare with the
             literature's.
-        augment: see `imbalance.data.images.augment`; published runs use flip and random_resized_crop, or nothing.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and random_resized_crop, or nothing.
     """
     hint = "imbalance data download waterbirds downloads it"
     file = find_path(data_dir, LAYOUTS, "Waterbirds", hint)

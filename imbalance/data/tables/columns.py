@@ -182,7 +182,11 @@ def assign_splits(
     for number, (name, fraction) in enumerate(fractions.items(), 1):
         exists = bool((splits == number).any())
         if exists == bool(fraction):
-            need = f"0.0, because {where} has {name} examples" if exists else f"above 0, because {where} has no {name} examples"
+            need = (
+                f"0.0, because {where} has {name} examples"
+                if exists
+                else f"above 0, because {where} has no {name} examples"
+            )
             raise BadInput(f"config.data.{name}_fraction: {fraction} given; it must be {need}")
     if val_fraction + test_fraction >= 1:
         total = val_fraction + test_fraction

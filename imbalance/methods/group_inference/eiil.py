@@ -54,8 +54,9 @@ def eiil(
     an epoch can be selected without groups, and a loss by group has a value on test. Uses no groups.
 
     Args:
-        first_epochs: of the reference model.
-        ascent_steps, ascent_lr: of the ascent; 10,000 and 0.001 in their code.
+        first_epochs: the number of epochs of the reference model.
+        ascent_steps: the number of steps of the ascent; 10,000 in the authors' code.
+        ascent_lr: the learning rate of the ascent; 0.001 in the authors' code.
     """
     found = {}
     for name in ("train", "val", "test"):

@@ -6,6 +6,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Positive, Repeats
 from imbalance.config.tags import INFERRED, Tags, tagged
 from imbalance.data import Dataset
@@ -79,7 +80,7 @@ class CrossRisk(Objective):
         return {"twin": model.twin(inputs)}
 
 
-def twins(config: ConfigDict) -> ConfigDict:
+def twins(config: Experiment) -> ConfigDict:
     """The run of the two networks."""
     first = plain(config, config.groups.first_epochs)
     first.objective = ConfigDict({"name": "xrm"})
@@ -104,8 +105,10 @@ def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positiv
     the flip rate is that of the first run, but 0 where a class of train or val is left in one piece. Uses no groups.
 
     Args:
-        first_epochs: of the two networks; 5,001 steps for Waterbirds and 1,001 for colored MNIST in the paper.
-        lr: of the two networks; log-uniform from 1e-5 to 1e-3 in the paper, chosen by flip rate.
+        first_epochs: the number of epochs of the two networks. The paper has 5,001 steps for Waterbirds and 1,001
+            for colored MNIST.
+        lr: the learning rate of the two networks. The paper draws it log-uniformly from 1e-5 to 1e-3, and chooses
+            by flip rate.
     """
     splits = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
     environments = {
