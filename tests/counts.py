@@ -191,7 +191,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     with Device() as device:
         of_bare = bare(CASES[name](), device)
         parts = counted(device)
-        ferry.cache_clear()  # whose memory is counted anew
+        pinned_copier.cache_clear()  # whose memory is counted anew
         device.reset()
         on_device = loop.train(CASES[name](), folder / "standin")
     lines = [(folder / place / "metrics.jsonl").read_text() for place in ("cpu", "standin")]

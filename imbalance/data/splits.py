@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imbalance.config.schema import By
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.stored import StoredImages
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
@@ -85,7 +85,15 @@ class Split:
             return self.moved_splits[key]
         inputs = self.inputs.to(device, dtype if self.inputs.is_floating_point() else self.inputs.dtype)
         inputs = inputs.as_tensor() if images and isinstance(inputs, StoredImages) else inputs
-        moved = Split(inputs, **{name: tensor.to(device) for name, tensor in self.on_cpu.items()})
+        labels = {name: tensor.to(device) for name, tensor in self.on_cpu.items()}
+        moved = Split(
+            inputs,
+            labels["targets"],
+            labels["groups"],
+            labels["indices"],
+            inferred=labels.get("inferred"),
+            eval_group_mask=labels.get("eval_group_mask"),
+        )
         vars(moved)["on_cpu"] = self.on_cpu  # saves copying the labels back
         self.moved_splits[key] = moved
         return moved

@@ -113,6 +113,7 @@ def write_onnx(model: TrainedModel, path: Path, about: str) -> Callable[..., Ten
         program = torch.onnx.export(
             exported_program(model), input_names=["inputs"], output_names=["logits"], dynamo=True, verbose=False
         )
+    assert program is not None  # torch returns a program where `dynamo` is set
     program.save(path, external_data=False)
     graph = onnx.load(path)
     onnx.helper.set_model_props(graph, {"model": about})

@@ -84,9 +84,9 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     model = run_model(run, dataset) if run else config_model(resolved, dataset)
     made_of = {
         "model": model.about["model"],
-        "weights": weights_digest(model.network.features),
+        "weights": weights_digest(model.network.get_submodule("features")),
         "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {key: resolved.trainer[key] for key in ("mixed_precision", "tf32")},
+        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")},
         "data": digest(dataset),
     }
     made_of = json.loads(json.dumps(made_of))  # tuples as lists

@@ -195,7 +195,7 @@ class TrainedModel:
         mode = preprocessing.get("mode", "L" if self.input_shape[0] == 1 else "RGB")
         recipe = Recipe(mode, tuple((step, size) for step, size in preprocessing.get("steps", ())))
         try:
-            pixels = image_pixels(example, recipe) if is_image else decode(example, recipe)
+            pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from None
         if pixels.shape != self.input_shape:  # possible only if the training data was arrays, which have no recipe

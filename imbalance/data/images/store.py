@@ -143,7 +143,7 @@ def find_or_build(
     if candidates:
         checksums, rows = min(candidates.values(), key=lambda candidate: len(candidate[1]))
         title = f"comparing changed files with {base}"
-        changed = [paths[row] for row in rows.tolist()]
+        changed: list[str] = [paths[int(row)] for row in rows]
         results = run_chunks(read_chunk, folder, changed, recipe, title)
         raise_first(file_problems(results, lambda i: where(int(rows[i])), changed))
         checksums = checksums.copy()

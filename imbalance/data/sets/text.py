@@ -68,7 +68,8 @@ def list_text(
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
     columns = read_columns(Path(data_dir) / file, delimiter)
-    labels = {name: columns.text(name) for name in dict.fromkeys((target, *groups, *([split] if split else [])))}
+    label_columns: dict[str, None] = dict.fromkeys([target, *groups, *([split] if split else [])])
+    labels = {name: columns.text(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
     good, problems = np.ones(len(columns), dtype=bool), []
     for name, values in labels.items():

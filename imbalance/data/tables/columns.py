@@ -91,9 +91,9 @@ def read_columns(path: Path, delimiter: str = ",") -> Columns:
 
 def frame_columns(frame: Any) -> Columns:
     """Return the columns of a data frame (pandas, polars, pyarrow) or of a mapping from names to arrays."""
-    names = getattr(frame, "column_names", None)
-    names = frame.keys() if names is None and isinstance(frame, Mapping) else names
-    names = frame.columns if names is None else names
+    names = getattr(frame, "column_names", None)  # of pyarrow
+    if names is None:
+        names = frame.keys() if isinstance(frame, Mapping) else frame.columns
     return array_columns(Path("data frame"), {str(name): np.asarray(frame[name]) for name in names})
 
 
