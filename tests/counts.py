@@ -29,7 +29,7 @@ from imbalance.bench.cases import make, on_images
 from imbalance.config.resolve import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
-from imbalance.data.images.stored import Stored, ferry
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.population import SPLITS
 from imbalance.training import loop
 from imbalance.training.stacked import train as batched
@@ -96,7 +96,7 @@ def on_stored_images() -> ConfigDict:
 
     def stored(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
         dataset = plain(seed, size=size, classes=classes, groups=groups)
-        images = Stored(
+        images = StoredImages(
             dataset.train.inputs.numpy(), np.zeros(size, np.uint32), torch.arange(size), torch.device("cpu")
         )
         return replace(dataset, **{name: replace(getattr(dataset, name), inputs=images) for name in SPLITS})
@@ -193,7 +193,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     with Device() as device:
         of_bare = bare(CASES[name](), device)
         parts = counted(device)
-        ferry.cache_clear()  # whose memory is counted anew
+        pinned_copier.cache_clear()  # whose memory is counted anew
         device.reset()
         on_device = loop.train(CASES[name](), folder / "standin")
     lines = [(folder / place / "metrics.jsonl").read_text() for place in ("cpu", "standin")]

@@ -28,7 +28,7 @@ from imbalance.data.images import store
 from imbalance.data.images.decode import Recipe, decode, decode_chunk, open_image, pixels_of
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import damage, open_store
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.splits import Dataset, class_split
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
@@ -74,7 +74,7 @@ def test_rows_are_the_images_in_order_and_batches_are_gathered(tmp_path, images)
     pixels = opened(tmp_path, images)
     expected = np.stack([decode(tmp_path / "images" / name, RECIPE) for name in images])
     assert (pixels == expected).all()
-    stored = Stored(pixels, np.zeros(10), torch.tensor([7, 2, 9, 0]), torch.device("cpu"))
+    stored = StoredImages(pixels, np.zeros(10), torch.tensor([7, 2, 9, 0]), torch.device("cpu"))
     assert stored.shape == (4, 3, 16, 16)
     assert (stored[torch.tensor([3, 0, 0])].numpy() == expected[[0, 7, 7]]).all()
     assert (stored[1:3].numpy() == expected[[2, 9]]).all()

@@ -26,7 +26,7 @@ from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.sets.folder import folder
 from imbalance.data.sets.table import table
-from imbalance.data.tables.columns import of_frame, read_columns
+from imbalance.data.tables.columns import frame_columns, read_columns
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
@@ -222,7 +222,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     write_csv(tmp_path / "people.csv", people())
     columns = read_columns(tmp_path / "people.csv")
     features = fit_features(columns, np.arange(60), ["age"], ["work"], ["?"])
-    new = of_frame({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
+    new = frame_columns({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
     age, gap, *work = transform(new, features).T
     expected = (30 - features["numeric"][0]["mean"][0]) / features["numeric"][0]["std"][0]
     np.testing.assert_allclose(age, [expected, 0], rtol=1e-6)
@@ -230,7 +230,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     assert features["categorical"][0]["values"] == ["", "private", "state"]
     assert np.array(work).T.tolist() == [[0, 0, 0], [0, 0, 1]]
     pandas = pytest.importorskip("pandas")
-    frame = of_frame(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
+    frame = frame_columns(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
     assert (transform(frame, features) == transform(new, features)).all()
 
 
@@ -350,13 +350,15 @@ def test_a_run_takes_the_data_of_a_program_and_says_so(config):
     config.model = dict(name="linear", init="default")
     result = imbalance.run(config, directory=directory, data=data)
     assert result.directory == directory
-    assert load(directory / "config.json").data.to_dict() == {"name": "given"} and config.data.name == "digits"
+    assert load(directory / "config.json").data.to_dict() == {"name": "in_memory"} and config.data.name == "digits"
     with np.load(directory / "predictions" / "test.npz") as saved:
         expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
     found = imbalance.load(directory).predict(data["test"][0])
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert imbalance.run(config, directory=directory, data=data).score == result.score
-    with pytest.raises(BadInput, match="config.data.name: 'given' is data that a program handed to imbalance.run"):
+    with pytest.raises(
+        BadInput, match="config.data.name: 'in_memory' means data that a program passed to imbalance.run"
+    ):
         imbalance.run(directory / "config.json", directory=directory.with_name("again"))
 
 
