@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from imbalance.config.schema import entry
+from imbalance.config.schema import look_up
 from imbalance.config.tags import tagged, tags_of
 from imbalance.data.images.decode import Preparation
 from imbalance.models.encoder import encoder
@@ -47,7 +47,7 @@ MODELS = LINEAR | COSINE
 
 def preparation_of(section: Mapping[str, Any]) -> Preparation | None:
     """Return the preprocessing of the weights that the section `config.model` names; None if they have none."""
-    preparation = tags_of(entry(MODELS, section["name"])).preparation
+    preparation = tags_of(look_up(MODELS, section["name"])).preparation
     return preparation(section) if preparation else None
 
 
