@@ -29,7 +29,7 @@ from imbalance.bench.cases import make, on_images
 from imbalance.config.load import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
-from imbalance.data.images.stored_images import StoredImages
+from imbalance.data.images.stored_images import StoredImages, pinned_copier
 from imbalance.data.population import SPLITS
 from imbalance.training import loop
 from imbalance.training.stacked import train as batched
