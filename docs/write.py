@@ -39,9 +39,9 @@ sys.path.insert(0, str(HERE.parent))
 from imbalance.cli import main as cli  # noqa: E402
 from imbalance.cli.commands import COMMANDS  # noqa: E402
 from imbalance.config import experiment  # noqa: E402
-from imbalance.config.load import CONFIGS, load  # noqa: E402
 from imbalance.config.registries import registries  # noqa: E402
-from imbalance.config.schema import Section, entry, fields, in_words  # noqa: E402
+from imbalance.config.resolve import CONFIGS, load  # noqa: E402
+from imbalance.config.schema import Section, describe_annotation, keyword_annotations, look_up  # noqa: E402
 from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402
 
@@ -134,9 +134,9 @@ def examples() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
 
 def call_and_keys(path: str, name: str) -> str:
     """Show how a config names an entry, and the meaning of each of its keys."""
-    function = entry(registries()[path], name)
+    function = look_up(registries()[path], name)
     file, section = examples().get((path, name), ("", {}))
-    pairs = [f"{key}={literal(section[key]) if file else '...'}" for key in fields(function)]
+    pairs = [f"{key}={literal(section[key]) if file else '...'}" for key in keyword_annotations(function)]
     call = f"config.{path} = create({', '.join([f'name={literal(name)}', *pairs])})"
     if len(call) > 100:
         call = (
@@ -144,7 +144,7 @@ def call_and_keys(path: str, name: str) -> str:
         )
     note = f"# {file}\n" if file and pairs else ""
     meanings = arguments_in(docstring_of(function))
-    rows = [row(key, value, meanings.get(key, "")) for key, value in fields(function).items()]
+    rows = [row(key, value, meanings.get(key, "")) for key, value in keyword_annotations(function).items()]
     return f"```python\n{note}{call}\n```\n\n" + table("| key | value | meaning |", rows)
 
 
@@ -156,7 +156,7 @@ def literal(value: Any) -> str:
 
 def row(key: str, annotation: Any, meaning: str) -> str:
     is_section = annotation is Section or is_dataclass(annotation)
-    values = "a section" if is_section else re.sub(r"'([^']*)'", r'`"\1"`', in_words(annotation))
+    values = "a section" if is_section else re.sub(r"'([^']*)'", r'`"\1"`', describe_annotation(annotation))
     return f"| `{key}` | {escaped(values)} | {escaped(meaning)} |"
 
 
@@ -191,7 +191,7 @@ def the_config(argument: str, page: Path) -> str:
     for path, entries in registries().items():
         parts += [f"## {path}\n", f"{SECTIONS[path].capitalize()}.\n"]
         docstrings = {
-            name: docstring_of(entry(entries, name)) for name in entries if path != "model" or name not in COSINE
+            name: docstring_of(look_up(entries, name)) for name in entries if path != "model" or name not in COSINE
         }
         for docstring, alike in itertools.groupby(docstrings, docstrings.get):
             first, *others = alike
@@ -220,7 +220,10 @@ def facts(argument: str, page: Path) -> str:
 
 
 def numbers(argument: str, page: Path) -> str:
-    """Copy the rows of results.md whose first cell is one of these names, below the command that made their table."""
+    """Copy the rows of results.md whose first cell is one of these names, below the command that made their table.
+
+    A table is left out if another one has its names and more.
+    """
     tables, command = [], ""
     lines = (HERE / "results.md").read_text(encoding="utf-8").splitlines()
     for at, line in enumerate(lines):
@@ -229,9 +232,9 @@ def numbers(argument: str, page: Path) -> str:
         if line.startswith("|---"):
             body = itertools.takewhile(lambda line: line.startswith("|"), lines[at + 1 :])
             rows = [line for line in body if cells(line)[0] in names_in(argument)]
-            if len({cells(row)[0] for row in rows}) > 1:
-                tables.append(f"```sh\n{command}\n```\n\n{table(lines[at - 1], rows)}\n")
-    return "".join(tables) and "".join(tables) + "[Results](../results.md) has the whole tables.\n"
+            tables.append(({cells(row)[0] for row in rows}, f"```sh\n{command}\n```\n\n{table(lines[at - 1], rows)}\n"))
+    kept = [text for names, text in tables if len(names) > 1 and not any(names < others for others, _ in tables)]
+    return "".join(kept) and "".join(kept) + "[Results](../results.md) has the whole tables.\n"
 
 
 def published(argument: str, page: Path) -> str:

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from examples import EXAMPLES
+from examples import names, settings
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.bench.cases import make, on_images
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
 from imbalance.data.images.stored_images import StoredImages, pinned_copier
@@ -135,7 +135,9 @@ def bare(config: ConfigDict, device: Device) -> int:
 
 
 # A step is counted on each of these with each of those.
-LOSSES = EXAMPLES | {"poly": {key: value for key, value in POLY.items() if key != "name"}}
+LOSSES = {name: settings("loss", name) for name in names("loss")} | {
+    "poly": {key: value for key, value in POLY.items() if key != "name"}
+}
 MODELS: dict[str, Callable[[], ConfigDict]] = {
     "linear, 2 classes": lambda: of_file("gaussian_ce", objective=dict(name="average")),
     "MLP, 2 classes": lambda: of_file("colored_digits_ce"),

@@ -15,7 +15,7 @@ from helpers.jobs import Job, at_call
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop

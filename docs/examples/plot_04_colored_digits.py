@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import imbalance
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.data import load as load_data
 
 config = load(config_file("colored_digits_erm"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.training.stacked.train import train_stacked
 
 RATES, EXPONENTS = (0.01, 0.03, 0.1, 0.3), (0.0, 1.0, 1.5)

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.training.stacked.train import train_stacked
 
 losses = {

@@ -25,7 +25,7 @@ from ml_collections.config_dict import create
 from imbalance.bench.cases import begun, on_images
 from imbalance.bench.timing import ROOT, Row, few, python, seconds, timed_in_turns
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import config_file
-from imbalance.config.load import load as load_config
-from imbalance.config.overrides import override
+from imbalance.config.resolve import config_file, override
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.download import download as fetch

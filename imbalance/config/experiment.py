@@ -8,7 +8,7 @@ from typing import Any, Literal, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.config.metric_names import check_metric_name
-from imbalance.config.registries import provided, registries
+from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
     Name,
@@ -17,11 +17,11 @@ from imbalance.config.schema import (
     Positive,
     Repeats,
     Section,
-    asks,
     check_call,
     check_fields,
-    entry,
     flatten,
+    look_up,
+    required_arguments,
 )
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
@@ -237,7 +237,7 @@ def check_together(config: Experiment) -> None:
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
     """Return, for every section that is a call, the function that its name means."""
-    return {path: entry(table, config.section(path).name) for path, table in registries().items()}
+    return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
 def check_methods(config: Experiment) -> None:
@@ -245,9 +245,9 @@ def check_methods(config: Experiment) -> None:
 
     What a method needs is written on the method itself: see `imbalance.config.tags`.
     """
-    functions, available = methods(config), provided()
+    functions, available = methods(config), available_arguments()
     for path, function in functions.items():
-        if unknown := sorted(asks(function) - available[path]):
+        if unknown := sorted(required_arguments(function) - available[path]):
             raise BadInput(
                 f"config.{path}.name: {config.section(path).name!r} asks for {unknown[0]!r}; a run passes "
                 + ", ".join(sorted(available[path]))
@@ -265,7 +265,7 @@ def measured_by(config: Experiment) -> tuple[str, ...]:
 def check_balanced_once(sampler: str, weights: str) -> None:
     """Raise `BadInput` for a sampler and weights that would both correct the same imbalance."""
     samplers, weightings = registries()["sampler"], registries()["weights"]
-    if tags_of(entry(samplers, sampler)).balances and tags_of(entry(weightings, weights)).balances:
+    if tags_of(look_up(samplers, sampler)).balances and tags_of(look_up(weightings, weights)).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use weights 'uniform', or 'given' with a value for each class or group if both are meant"

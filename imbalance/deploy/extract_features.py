@@ -25,9 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import config_file
-from imbalance.config.load import load as load_config
-from imbalance.config.overrides import override
+from imbalance.config.resolve import config_file, override
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
@@ -37,17 +36,17 @@ from imbalance.data.splits import Split
 from imbalance.data.stores import build_lock
 from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
-from imbalance.errors import BadInput, out_of_memory
+from imbalance.errors import BadInput, is_out_of_memory
 from imbalance.models import MODELS
 from imbalance.models.artifact import description, ending
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
-from imbalance.utils.files import sync, write_whole
+from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
-from imbalance.utils.output import say
+from imbalance.utils.output import print_safely
 
 SAVE_SECONDS = 10  # between two saves of the progress; an interrupted extraction loses no more
 
@@ -100,7 +99,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
                 raise BadInput(f"--output: {into} exists and holds no features; name another folder")
             extract(resolved, dataset, model, made_of, into)
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise BadInput("out of memory; set a smaller config.trainer.eval_batch_size") from None
     except OSError as error:
@@ -200,7 +199,7 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
         array[first:done] = values
         if progress.report(done):
             array.flush()
-            write_whole(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
+            write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
     assert array is not None  # no split of a checked data set is empty
     array.flush()
     close_features(partial, dataset, made_of, np.array([crc(row) for row in array], dtype=np.uint32))
@@ -208,7 +207,7 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
     if into.exists():
         into.rmdir()  # an empty folder, or the caller would have refused it
     partial.rename(into)
-    sync(into.absolute().parent)
+    sync_folder(into.absolute().parent)
 
 
 def feature_batches(
@@ -252,7 +251,7 @@ def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.mem
     try:
         state = json.loads((partial / "done.json").read_text())
         if state["made_of"] == made_of:
-            say(f"{partial}: resuming after {state['done']:,} examples", sys.stderr)
+            print_safely(f"{partial}: resuming after {state['done']:,} examples", sys.stderr)
             return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError):  # damaged files, which are removed below
         pass
@@ -276,7 +275,7 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
     array = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
     with open(partial / "features.npy", "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    write_whole(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
+    write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
     return array
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.config.metric_names import OF_A_CLASS, OF_TRAINING_GROUPS, SUMMARIES
+from imbalance.config.metric_names import CLASS_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
 
 SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}  # training images of a class
 
@@ -90,7 +90,7 @@ def compute(
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
 
     With `evaluation_names`, metrics of groups are over the evaluation groups. Exceptions are `adjusted_accuracy` and the
-    metrics in OF_TRAINING_GROUPS, which are over the groups of training.
+    metrics in TRAINING_GROUP_METRICS, which are over the groups of training.
 
     A metric that is 0/0 (the recall of a class without examples, the precision of a class that is never predicted) is
     nan. Means and minima leave nan out.
@@ -133,14 +133,14 @@ def compute(
             in_range = (train_class_counts >= least) & (train_class_counts <= most)
             summaries.append(_mean(np.where(in_range, recall, np.nan)))
         worst_and_mean = [_least(training_group_accuracy), _mean(training_group_accuracy)]
-    names, columns = list(SUMMARIES), [np.stack(summaries, 1)]
-    for name, values in zip(OF_A_CLASS, (recall, precision, f1, accuracy, predicted_share), strict=True):
+    names, columns = list(SUMMARY_METRICS), [np.stack(summaries, 1)]
+    for name, values in zip(CLASS_METRICS, (recall, precision, f1, accuracy, predicted_share), strict=True):
         names += [f"{name}/{label}" for label in class_names]
         columns.append(values)
     names += [f"group_accuracy/{label}" for label in evaluation_names or group_names]
     columns.append(group_accuracy)
     if evaluation_names:
-        names += [*OF_TRAINING_GROUPS, *(f"training_group_accuracy/{label}" for label in group_names)]
+        names += [*TRAINING_GROUP_METRICS, *(f"training_group_accuracy/{label}" for label in group_names)]
         columns += [np.stack(worst_and_mean, 1), training_group_accuracy]
     return [dict(zip(names, values, strict=True)) for values in np.concatenate(columns, 1).tolist()]
 

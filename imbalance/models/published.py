@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Name, nearest
+from imbalance.config.schema import Name, suggestion
 from imbalance.config.tags import tagged
 from imbalance.data.images.decode import Preparation
 from imbalance.errors import BadInput
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, check_finite, load_weights
-from imbalance.utils.libraries import library, quiet
+from imbalance.utils.libraries import import_library, quiet_transformers
 from imbalance.utils.torchvision_import import import_torchvision
 
 FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.images.decode.Recipe` says so
@@ -39,7 +39,7 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
     if name in names:
         return names[name]
     if name.isidentifier() and name.isupper() and not Path(name).exists():
-        raise BadInput(f"config.model.pretrained: {pretrained!r} given{nearest(name, names)} (of {network})")
+        raise BadInput(f"config.model.pretrained: {pretrained!r} given{suggestion(name, names)} (of {network})")
     return None
 
 
@@ -97,7 +97,7 @@ def torchvision(
     models = import_torchvision().models
     names = models.list_models(module=models)
     if network not in names:
-        raise BadInput(f"config.model.network: {network!r} given{nearest(network, names)}")
+        raise BadInput(f"config.model.network: {network!r} given{suggestion(network, names)}")
     model = models.get_model(network)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers or network in ("googlenet", "inception_v3"):  # SqueezeNet's head is a convolution
@@ -133,7 +133,7 @@ def timm(
             without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
-    library_ = library("timm", "vision")
+    library_ = import_library("timm", "vision")
     name = f"local-dir:{network}" if Path(network).is_dir() else network
     try:
         model = library_.create_model(name, pretrained=pretrained == "published", num_classes=0)
@@ -165,9 +165,9 @@ def transformers_vision(
             network without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
-    library_ = library("transformers", "vision")
+    library_ = import_library("transformers", "vision")
     try:
-        with quiet(library_):
+        with quiet_transformers(library_):
             config = library_.AutoConfig.from_pretrained(network)
             if pretrained == "published":
                 model = library_.AutoModel.from_pretrained(network, dtype=torch.float32)
@@ -238,7 +238,7 @@ def timm_preparation(network: str, pretrained: str) -> Preparation | None:
     """That of the weights of the name or the folder."""
     if pretrained != "published":
         return None
-    library_ = library("timm", "vision")
+    library_ = import_library("timm", "vision")
     try:
         if Path(network).is_dir():
             found = json.loads((Path(network) / "config.json").read_text())
@@ -260,9 +260,9 @@ def transformers_preparation(network: str, pretrained: str) -> Preparation | Non
     """That of the image processor beside the weights, from its preprocessor_config.json."""
     if pretrained != "published":
         return None
-    library_ = library("transformers", "vision")
+    library_ = import_library("transformers", "vision")
     try:
-        with quiet(library_):
+        with quiet_transformers(library_):
             found = library_.AutoImageProcessor.from_pretrained(network).to_dict()
     except Exception as error:
         raise unavailable(network, pretrained, error) from None

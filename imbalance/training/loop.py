@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import torch
 
 from imbalance.config.experiment import Experiment, first_run, validate
-from imbalance.config.metric_names import reads_scores
-from imbalance.config.overrides import resolve
-from imbalance.config.run_directory import run_directory
+from imbalance.config.metric_names import needs_scores
+from imbalance.config.resolve import resolve, run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
@@ -253,7 +252,7 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluated]:
     if not runs:
         return []
     config = runs[0].config
-    keep = config.callbacks.keep_logits or reads_scores(config.callbacks.monitor)
+    keep = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
     of_train = training_metrics(runs)
     of_splits = {name: evaluate(runs, name, keep) for name in config.trainer.eval_splits}
     return [(values, {name: outcomes[i] for name, outcomes in of_splits.items()}) for i, values in enumerate(of_train)]
@@ -276,7 +275,7 @@ def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> No
             if outcome.logits is not None:
                 if config.callbacks.keep_logits:
                     log.logits(name, done, outcome.logits)
-                if reads_scores(config.callbacks.monitor) and name != "train":
+                if needs_scores(config.callbacks.monitor) and name != "train":
                     values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:

@@ -14,7 +14,7 @@ from helpers.jobs import at_call
 from sklearn.preprocessing import StandardScaler
 
 import imbalance
-from imbalance.config.load import load as load_config
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import load
 from imbalance.data.identity import digest
@@ -116,7 +116,7 @@ def test_stopped_and_gone_on_with_they_are_the_same(made, tmp_path, monkeypatch,
     before = len(calls)
     extracted(folder)
     examples = sum(json.loads((folder / "store.json").read_text())["examples"].values())
-    assert "digits.partial: going on after" in capsys.readouterr().err
+    assert "digits.partial: resuming after" in capsys.readouterr().err
     assert sum(calls[before:]) < examples and not folder.with_name("digits.partial").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in made.iterdir()
@@ -140,7 +140,7 @@ def test_the_same_command_has_nothing_left_to_do_and_another_is_refused(made, tm
             extracted(folder, trainer__mixed_precision="bf16")
         (tmp_path / "else").mkdir()
         (tmp_path / "else" / "thesis.tex").touch()
-        with pytest.raises(BadInput, match="else is there, and is no folder of features"):
+        with pytest.raises(BadInput, match="else exists and holds no features"):
             extracted(tmp_path / "else")
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_folder_is_refused(made, tmp_path, name):
         BadInput, match=r"digits: damaged: .*; remove the folder and write it again with imbalance features"
     ):
         load(section(folder), "data", 0)
-    with pytest.raises(BadInput, match="no features: there is no store.json; imbalance features makes one"):
+    with pytest.raises(BadInput, match="no features, because there is no store.json; write it with imbalance features"):
         load(section(tmp_path / "nowhere"), "data", 0)
 
 

@@ -13,7 +13,7 @@ from helpers.pages import blocks, page
 from PIL import Image
 
 import imbalance
-from imbalance.config.load import load as load_config
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.deploy import export
 from imbalance.deploy.export import export_file

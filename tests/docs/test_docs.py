@@ -13,9 +13,8 @@ from helpers.pages import BUILT, FENCE, PAGES, ROOT, blocks, page
 
 from imbalance.cli.main import arguments_of, command_of
 from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import override
 from imbalance.config.registries import registries
+from imbalance.config.resolve import config_file, load, override
 
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
 from imbalance.metrics.warnings import data_warnings, run_warnings

@@ -41,7 +41,7 @@ from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular, write_whole
+from imbalance.utils.files import check_regular, write_atomic
 
 VERSION = 2  # of the format, and of the pixels that `imbalance.data.images.decode` makes with a recipe
 SAMPLED = 64  # rows whose checksums are compared at every opening; `imbalance data verify` compares all
@@ -168,7 +168,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write an .npy file completely or not at all."""
     content = io.BytesIO()
     np.save(content, array)
-    write_whole(path, content.getbuffer())
+    write_atomic(path, content.getbuffer())
 
 
 def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Problem]:

@@ -29,7 +29,7 @@ from imbalance.data.files import load_array
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 from imbalance.utils.memory import check_fits
 
 VERSION = 2  # the first format with evaluation groups
@@ -168,7 +168,7 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
     for name, table in tables.items():
         content = io.BytesIO()
         np.save(content, table)
-        write_whole(partial / f"{name}.npy", content.getbuffer())
+        write_atomic(partial / f"{name}.npy", content.getbuffer())
     description = {
         "version": VERSION,
         "made_of": made_of,
@@ -178,7 +178,7 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
         "examples": examples,
         "crc": {name: crc(tables[name]) for name in tables},
     }
-    write_whole(partial / "store.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_atomic(partial / "store.json", (json.dumps(description, indent=2) + "\n").encode())
 
 
 def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.data.texts.tokenizers import LEARNT, from_json, learn_tokenizer, load_tokenizer
 from imbalance.data.texts.tokens import Texts, damage, open_tokens, store_directory, texts_hash
 from imbalance.errors import BadInput
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -184,7 +184,7 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
     try:
         with build_lock(path):
             if not path.is_file():
-                write_whole(path, learn_tokenizer(kind, texts, vocabulary).to_str().encode())
+                write_atomic(path, learn_tokenizer(kind, texts, vocabulary).to_str().encode())
         content = path.read_text()
     except OSError as error:
         raise BadInput(f"config.data_dir: {path}: {error.strerror or error}; {ELSEWHERE}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import BadInput
-from imbalance.utils.libraries import from_transformers
+from imbalance.utils.libraries import load_from_transformers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,7 +75,7 @@ def load_tokenizer(name: str) -> "Tokenizer":
     if (Path(name) / "tokenizer.json").is_file():  # the file is enough, and transformers need not be installed
         tokenizer = tokenizers.Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
         return with_padding(tokenizer, padding_token(Path(name)), name)
-    loaded = from_transformers("AutoTokenizer", name, "config.data.tokenizer")
+    loaded = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
     if not getattr(loaded, "is_fast", False):
         raise BadInput(
             f"config.data.tokenizer: {name} has no fast tokenizer (tokenizer.json), which is needed; name other weights"

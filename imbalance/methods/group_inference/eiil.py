@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRIC, tagged
 from imbalance.data import Dataset
 from imbalance.methods.context import FirstRun, GroupAssignment, plain
 from imbalance.methods.heads.descent import minimise
@@ -32,7 +32,7 @@ def infer_environments(of_each: Tensor, steps: int, lr: float, chooser: Generato
     return (assignment.detach() > 0).long()
 
 
-@tagged(first_run=lambda config: plain(config, config.groups.first_epochs), measures=(INFERRED,))
+@tagged(first_run=lambda config: plain(config, config.groups.first_epochs), measures=(INFERRED_GROUP_METRIC,))
 def eiil(
     dataset: Dataset,
     seed: int,

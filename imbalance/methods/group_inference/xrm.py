@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED, Tags, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRIC, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.data.images.augment import uniforms
 from imbalance.methods.batch import Batch, Loss
@@ -94,7 +94,7 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
     return ((logits.argmax(1) != targets) | (twin.argmax(1) != targets)).long()
 
 
-@tagged(first_run=twins, measures=(INFERRED, FLIP_RATE))
+@tagged(first_run=twins, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
     """What at least one of two networks gets wrong, and the rest, times the classes.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers.data_files import save_image
+from helpers.data_files import make_folder, people, save_image, write_csv
 from helpers.pages import blocks, page
 from PIL import Image
 from sklearn.compose import ColumnTransformer
@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import imbalance
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays
@@ -38,13 +38,6 @@ from imbalance.utils.torchvision_import import import_torchvision
 FOLDER = dict(
     folder="birds", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=()
 )
-
-
-def make_folder(root, parts=("train", "val", "test"), classes=("land", "water"), n=4):
-    for part in parts:
-        for label in classes:
-            for i in range(n):
-                save_image(root / "birds" / part / label / f"{i}.png", seed=i)
 
 
 @pytest.mark.parametrize(
@@ -164,26 +157,6 @@ def test_table_small_learns_in_a_moment_from_scratch(tmp_path):
 
 PEOPLE = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
               classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
-
-
-def people(n=120, seed=0):
-    """Columns of numbers and categories with gaps, as text."""
-    rng = np.random.default_rng(seed)
-    columns = {
-        "age": rng.integers(17, 90, n).astype(str).astype(object),
-        "hours": np.round(rng.normal(40, 5, n), 2).astype(str).astype(object),
-        "work": rng.choice(["state", "private", "?"], n).astype(object),
-        "sex": rng.choice(["man", "woman"], n).astype(object),
-        "income": rng.choice(["low", "high"], n).astype(object),
-        "split": np.resize(["train", "train", "val", "test"], n).astype(object),
-    }
-    columns["age"][::7] = "?"
-    return columns
-
-
-def write_csv(path, columns):
-    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
-    path.write_text("\n".join(lines) + "\n")
 
 
 def test_features_are_those_of_scikit_learns_transformers(tmp_path):
