@@ -69,7 +69,10 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         for seed in range(20):
             splits = [
                 Evaluations(
-                    rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), np.eye(3, dtype=bool)[rng.integers(0, 3, 60)]
+                    rng.random((50, 60)) < 0.7,
+                    rng.integers(0, 2, 60),
+                    np.eye(3, dtype=bool)[rng.integers(0, 3, 60)],
+                    inferred=rng.integers(0, 3, 60),
                 )
                 for _ in range(2)
             ]
@@ -80,7 +83,9 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         return False
 
     assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
-    assert moves("val", "members") == ("val groups" in labels) and moves("test", "members") == ("test groups" in labels)
+    assert moves("val", "group_mask") == ("val groups" in labels) and moves("test", "group_mask") == (
+        "test groups" in labels
+    )
     assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
 
 

@@ -121,8 +121,8 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
     for key, value, message in (
         ("text", ("txt",), "no column 'txt'"),
         ("vocabulary", 3, "'words' needs 5 or more"),
-        ("max_tokens", 1, "takes 4 or more"),
-        ("train_per_group", (1, 2), "2 numbers given, for 4 groups"),
+        ("max_tokens", 1, "must be 4 or more"),
+        ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
         ("train_per_group", (1, 2, 3, 4000), "4,000 of group 'yes, shop' given; train has"),
         ("tokenizer", str(tmp_path), "config.data."),
         ("evaluated_by", ("place",), "does not hold numbers"),
@@ -150,7 +150,7 @@ def test_verify_lists_all_that_is_wrong_with_texts_or_with_their_store(config, t
     ids.write_bytes(content)
     assert call(verify) == 2
     out, err = capsys.readouterr()
-    assert err == f"{ids.parent / 'store.json'}: ids is not that of its files; remove {ids.parent}\n"
+    assert err == f"{ids.parent / 'store.json'}: ids does not match the files of the store; remove {ids.parent}\n"
     assert out == "text: 240 examples, 1 problems\n"
     file.write_text(file.read_text() + "a shop!,maybe,shop,0,0\n  ,yes,film,0,0\ntall,no,,0,0\n")
     assert call(verify) == 2
