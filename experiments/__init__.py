@@ -4,7 +4,7 @@ import sys
 
 
 def refuse_to_be_a_program(module: str) -> None:
-    """`python -m imbalance.sweep.search` would do nothing, and say nothing: say what to type instead."""
+    """`python -m imbalance.sweep.sweep` would do nothing, and say nothing: say what to type instead."""
     from imbalance.cli.commands import COMMANDS
 
     own = f"imbalance.{module.removeprefix('imbalance.')}"

@@ -13,7 +13,7 @@ import torch
 
 from imbalance.experiments.published import published
 from imbalance.metrics.intervals import mean
-from imbalance.report.figures import NEUTRAL, PALETTE, save, subplots
+from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
 from imbalance.report.tables import markdown
 from imbalance.theory.oracle import margin_direction, poly_direction
 

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from imbalance.experiments.published import published
 from imbalance.metrics.intervals import mean
-from imbalance.report.figures import PALETTE, save, subplots
+from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.tables import markdown
 from imbalance.theory.oracle import margin_direction, poly_direction
 

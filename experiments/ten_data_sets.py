@@ -19,8 +19,8 @@ import numpy as np
 
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean
 from imbalance.metrics.intervals import expected_best
-from imbalance.report.build import write
 from imbalance.report.collect import collect
+from imbalance.report.report import write
 from imbalance.report.saved_runs import Summary, metric
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, configured, not_of_seeds, run_all

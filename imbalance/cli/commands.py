@@ -195,7 +195,7 @@ COMMANDS = {
     ),
     "sweep": Command(
         "Train a config over a grid, or search at random or by TPE.",
-        "imbalance.sweep.search:sweep",
+        "imbalance.sweep.sweep:sweep",
         (CONFIGS,
          flag("--grid", "<key>=<value>,<value>,…; several multiply", action="append", default=[], metavar="AXIS"),
          flag("--search", "<key>=<low>:<high>[:log], or <key>=<value>,…; at seed 0", action="append", default=[], metavar="AXIS"),
@@ -229,7 +229,7 @@ COMMANDS = {
     ),
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
-        "imbalance.report.build:report",
+        "imbalance.report.report:report",
         (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=several(),
                                 default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
          flag("--pictured", "runs whose surest errors the page shows as pictures or rows", type=natural, default=20,
@@ -247,7 +247,7 @@ COMMANDS = {
     ),
     "select": Command(
         "Evaluate the epochs that other selection rules would have chosen.",
-        "imbalance.sweep.select:select",
+        "imbalance.sweep.select_epoch:select",
         (flag("--config", "files, or names in configs/, with commas, to be trained where they are not; by default all runs under "
               "--work_dir that kept their logits", type=configs, default=[], metavar="CONFIG,…"),
          flag("--share", "of val whose groups the rule for few labels reads", type=share, default=0.1, metavar="SHARE"),
@@ -309,7 +309,7 @@ COMMANDS = {
     ),
     "keep": Command(
         "Add finished runs to results/.",
-        "imbalance.report.keep:keep",
+        "imbalance.report.kept_results:keep",
         (flag("--study", "what the runs are for: results/<study>.csv", required=True, type=plain, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
@@ -319,7 +319,7 @@ COMMANDS = {
     ),
     "pack": Command(
         "Do what waits for a GPU, in pieces.",
-        "imbalance.experiments.pack:pack",
+        "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "how long to work, in all", type=positive, default=9.0, metavar="N"),
          flag("--only", "of gpu, tests, bench and rows", type=several(valid=("gpu", "tests", "bench", "rows")), default=["gpu", "tests", "bench", "rows"],
               metavar="KIND,…"),
@@ -328,7 +328,7 @@ COMMANDS = {
     ),
     "bench": Command(
         "Measure how fast this is, beside what it has to be measured against.",
-        "imbalance.bench.run:bench",
+        "imbalance.bench.bench:bench",
         (flag("--only", f"of {', '.join(BENCH)}", type=several(valid=BENCH), default=list(BENCH), metavar="PART,…"),
          flag("--repeats", "ratios a figure; half where each takes new processes", type=count, default=5, metavar="N"),
          flag("--output", "a JSON file for all ratios", metavar="FILE")),

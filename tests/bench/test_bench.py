@@ -161,7 +161,7 @@ def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
 
 
 def test_other_processes_measure_and_start():
-    seconds, memory, data = measured_by("imbalance.bench.growth", size=2000, classes=2, groups=2)
+    seconds, memory, data = measured_by("imbalance.bench.scaling", size=2000, classes=2, groups=2)
     assert seconds > 0 and data == 2000 * 3 * 32 * 32 and data < memory < 100 * data
     start.start("digits_ce")  # raises where no step is made
 

@@ -26,11 +26,11 @@ from imbalance.data.texts.tokens import bucketed
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.metrics.selection import KEPT
 from imbalance.models import MODELS
-from imbalance.report.build import summarise, summarise_groups
+from imbalance.report.report import summarise, summarise_groups
 from imbalance.report.collect import collect
-from imbalance.report.page.details import details
-from imbalance.report.page.facts import facts
-from imbalance.sweep.runs import configured
+from imbalance.report.page.run_details import details
+from imbalance.report.page.overview import facts
+from imbalance.sweep.runs import make_run
 from imbalance.training import loop
 from imbalance.training.stacked.train import in_common, train_stacked
 from imbalance.training.state import forensics
@@ -227,7 +227,7 @@ def test_tables_and_the_page_say_over_which_groups(config, tmp_path, capsys):
     path = tmp_path / "own.json"
     path.write_text(json.dumps(validate(config).to_dict()))
     runs = [f"--config={path}", "--seeds=1", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
-    loop.train(*configured(path, KEPT, 0, str(tmp_path / "runs")))
+    loop.train(*make_run(path, KEPT, 0, str(tmp_path / "runs")))
     assert call(["select", runs[-1]]) == 0
     assert "Groups are 6 evaluation groups.\n" in capsys.readouterr().out
     kept = ["--config.callbacks.keep_logits=True", "--config.trainer.eval_splits=val,test"]

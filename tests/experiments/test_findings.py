@@ -8,7 +8,7 @@ from scipy import stats
 from imbalance.experiments import findings, ledger, pairs, pairs_report
 from imbalance.experiments.findings import agreement
 from imbalance.experiments.ledger import best_rate
-from imbalance.report import keep as results
+from imbalance.report import kept_results as results
 
 
 def test_the_pages_agree_with_results():
@@ -100,7 +100,7 @@ def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
         pairs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
     )
     monkeypatch.setattr(results, "row_of", lambda directory: None)
-    where = pairs.Place(str(tmp_path), tmp_path, {}, 1)
+    where = pairs.StudyLocation(str(tmp_path), tmp_path, {}, 1)
     runs = [pairs.point(where, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
     results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
     pairs.train(where, [runs])

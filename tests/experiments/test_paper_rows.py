@@ -11,7 +11,7 @@ from imbalance.experiments import figure3, figure4, figure5
 from imbalance.experiments.paper_rows import best_group_average, compare, last, result_of
 from imbalance.experiments.published import published
 from imbalance.metrics.selection import KEPT, RULES, evaluations, group_average
-from imbalance.sweep.runs import Run, configured
+from imbalance.sweep.runs import Run, make_run
 from imbalance.training.loop import train
 
 
@@ -19,7 +19,7 @@ from imbalance.training.loop import train
 def test_every_row_of_the_paper_is_a_valid_config_with_a_published_value(number):
     rows = importlib.import_module(f"experiments.figure{number}").ROWS
     for data, of_data in rows.items():
-        directories = {configured(config, KEPT, 0, "runs").directory for config in of_data.values()}
+        directories = {make_run(config, KEPT, 0, "runs").directory for config in of_data.values()}
         assert len(directories) == len(of_data) >= 4
         assert all(50 < published(f"figure{number} {data}", row).value < 90 for row in of_data)
 
@@ -37,7 +37,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure3.ROWS.items() for row in rows])
 def test_the_rows_of_figure_3_have_the_papers_settings(data, row):
-    config = configured(figure3.ROWS[data][row], KEPT, 0, "runs").config
+    config = make_run(figure3.ROWS[data][row], KEPT, 0, "runs").config
     loss, _, weighting = row.partition(" ")
     exponent = config.weights.exponent if config.weights.name == "importance" else 0
     assert (exponent, config.optim.lr, config.optim.momentum, config.trainer.epochs) == SETTINGS[data, weighting]
@@ -65,7 +65,7 @@ TUNED = {
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure5.ROWS.items() for row in rows])
 def test_the_rows_of_figure_5_have_the_papers_settings(data, row):
-    config = configured(figure5.ROWS[data][row], KEPT, 0, "runs").config
+    config = make_run(figure5.ROWS[data][row], KEPT, 0, "runs").config
     exponent = config.weights.exponent if config.weights.name == "importance" else 0
     optim, epochs = config.optim, config.trainer.epochs
     found = config.loss.to_dict(), exponent, config.objective.name, optim.lr, optim.momentum, epochs
@@ -97,7 +97,7 @@ def test_early_stopping_by_metrics_is_the_rule_of_that_name_by_logits(config, tm
 
 def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: list[float]) -> None:
     """A run directory as training leaves it, with an evaluation for every val accuracy; the better val, the worse test."""
-    directory = configured(config, KEPT, seed, str(work_dir)).directory
+    directory = make_run(config, KEPT, seed, str(work_dir)).directory
     directory.mkdir(parents=True)
     lines = [
         {"epoch": epoch, "train/accuracy": 0.9, "val/group_accuracy/cat": accuracy,

@@ -1,11 +1,12 @@
-"""Many runs of one config over a grid, or by random or TPE search, and what came of them.
+"""Train a config over a grid, or by random or TPE search, and print the score of every setting.
 
     imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
     imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
 
-The same command goes on after a kill: what is done is never run again, and what was under way goes on from its
-checkpoint. Started on several machines with shared files it is one sweep. --launcher=slurm sends the workers to a
-cluster as an array instead. A grid that grows adds trials to the study. Optuna's dashboard shows it:
+After a kill, type the same command again: it trains no finished run again, and resumes the others from their
+checkpoints. Typed on several machines that share their files, the command runs one sweep on all of them. With
+--launcher=slurm the workers are an array of Slurm jobs. A larger grid adds trials to the study. Optuna's dashboard shows
+the study:
 
     pip install optuna-dashboard && optuna-dashboard sqlite:///runs/sweeps/digits_poly/study.db
 """
@@ -24,9 +25,9 @@ from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
-from imbalance.sweep.runs import not_of_seeds
-from imbalance.sweep.study import Place, Point, Search
-from imbalance.sweep.workers import launch
+from imbalance.sweep.launch import launch
+from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.study import Point, Search, StudyLocation
 
 
 def sweep(
@@ -40,80 +41,94 @@ def sweep(
     seeds: int,
     work_dir: str,
     jobs: int,
-    at_once: int,
+    stacked: int,
     study: str | None,
     storage: str,
     launcher: str,
     slurm: Sequence[str],
 ) -> int:
-    """Work on the study until no trial is left, and print what came of all.
+    """Train the trials of the study until none is left, and print the score of every setting.
 
     Args:
-        config: files or names; more than one multiply the grid.
-        overrides: of all trials.
-        grid: axes, see `parse`.
-        search: axes or ranges in which `sampler` looks, at seed 0, until there are `trials`.
+        config: config files or names; with several, the grid is trained for each.
+        overrides: values by key, for all trials.
+        grid: axes, as `parse_axis` reads them.
+        search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
+        stacked: most trials that one worker trains as one stacked model.
 
     Returns:
-        1 if trials are left or crashed, else 0.
+        1 if trials are unfinished or crashed, else 0.
     """
     if bool(grid) == bool(search):
-        raise BadInput("a sweep needs one of --grid and --search")
+        raise BadInput("a sweep needs either --grid or --search; type one of them, such as --grid=optim.lr=0.01,0.1")
     keys = [text.partition("=")[0] for text in (*grid, *search)]
-    if twice := next((key for key in keys if keys.count(key) > 1), ""):
-        raise BadInput(f"{twice}: two axes; put all of its values in one, with commas")
-    where = Place(study or Path(config[0]).stem, work_dir, storage)
-    common = dict(not_of_seeds(overrides))
+    if repeated := next((key for key in keys if keys.count(key) > 1), ""):
+        raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
+    location = StudyLocation(study or Path(config[0]).stem, work_dir, storage)
+    common = dict(check_common_overrides(overrides))
     if grid:
-        axes = dict(parse(config[0], text) for text in grid)
+        axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
-        studies.add(where, [read(point) for point in points])
-        found = None
+        studies.add(location, [parse_values(point) for point in points])
+        search_space = None
     else:
-        found = search_of(where, config, common, search, sampler, trials)
-    crashed = launch(where, found, jobs, at_once, launcher, slurm)
-    return report(where, crashed)
+        search_space = make_search(location, config, common, search, sampler, trials)
+    crashed = launch(location, search_space, jobs, stacked, launcher, slurm)
+    return report(location, crashed)
 
 
-def search_of(
-    place: Place, config: Sequence[str], common: Mapping[str, Any], search: Sequence[str], sampler: str, trials: int
+def make_search(
+    location: StudyLocation,
+    config: Sequence[str],
+    common: Mapping[str, Any],
+    search: Sequence[str],
+    sampler: str,
+    trials: int,
 ) -> Search:
+    """Return the search space of the command line, and check that the ends of every range are valid.
+
+    Args:
+        config: one config file or name.
+        common: overrides of all trials.
+        search: axes or ranges, as `parse_axis` reads them.
+    """
     if len(config) > 1:
-        raise BadInput("--search takes one config")
-    axes = dict(parse(config[0], text) for text in search)
-    # The ends of every range, before anything is trained.
-    for end in ("low", "high"):
+        raise BadInput(f"--search takes one config, and --config has {len(config)}; start a sweep for each")
+    axes = dict(parse_axis(config[0], text) for text in search)
+    point = {}
+    for end in ("low", "high"):  # check both ends before anything is trained
         point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
-        point = read({"config": config[0], **common, **point})
-        studies.configured(config[0], {k: v for k, v in point.items() if k != "config"}, 0, place.work_dir)
-    for key, axis in axes.items():  # the values of a section that the config does not have, as that section has them
+        point = parse_values({"config": config[0], **common, **point})
+        studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, location.work_dir)
+    # A key of a section that the config file does not have is parsed by the section's signature, so parse it here.
+    for key, axis in axes.items():
         if isinstance(axis, list):
-            axes[key] = [read({**point, **common, key: value})[key] for value in axis]
-        elif isinstance(read({**point, **common, key: Written(axis["low"])})[key], float):
+            axes[key] = [parse_values({**point, **common, key: value})[key] for value in axis]
+        elif isinstance(parse_values({**point, **common, key: Written(axis["low"])})[key], float):
             axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
     space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
-    failed = studies.open_study(place).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
+    failed = studies.open_study(location).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
     return Search(sampler, trials + len(failed), space)
 
 
-def read(point: Mapping[str, Any]) -> Point:
-    """A point whose values are read as its config has them, with all of it said: a new section's as its name asks."""
+def parse_values(point: Mapping[str, Any]) -> Point:
+    """Return the point with every `Written` value parsed, to the type that the point's config has for its key."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, Written) for value in changes.values()):
         return dict(point)
     config = override(load(config_file(point["config"])), changes)
 
     def value(key: str) -> Any:
-        found = find(config, key)
-        return found.to_dict() if hasattr(found, "to_dict") else found
+        parsed = find(config, key)
+        return parsed.to_dict() if hasattr(parsed, "to_dict") else parsed
 
-    return {key: value(key) if key in changes else given for key, given in point.items()}
+    return {key: value(key) if key in changes else old for key, old in point.items()}
 
 
-def parse(path: str, text: str) -> tuple[str, Any]:
-    """`optim.lr=0.01,0.1` as ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` as a range.
+def parse_axis(path: str, text: str) -> tuple[str, Any]:
+    """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
 
-    What the config at `path` does not have is `Written`, still to be read.
+    Values for a key that the config at `path` does not have stay `Written`, to be parsed later.
     """
     key, _, values = text.partition("=")
     low, *rest = values.split(":")
@@ -124,15 +139,15 @@ def parse(path: str, text: str) -> tuple[str, Any]:
             if not axis["low"] < axis["high"]:
                 raise ValueError
         else:
-            axis = apart(values)
+            axis = split_values(values)
     except (ValueError, SyntaxError, TypeError):
         axis = []
     if not axis or "" in axis:
-        raise BadInput(f"{text!r}: not <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
+        raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
     base = load(config_file(path))
     known = flatten(base)
     if ranges:
-        # As the config file has it: 1 is no learning rate, 1.0 is.
+        # A range of floats can be typed with integers, as 0:1, so read the type in the config file.
         whole = not isinstance(known.get(key), float) and all(isinstance(axis[end], int) for end in ("low", "high"))
         return key, axis | {end: axis[end] if whole else float(axis[end]) for end in ("low", "high")}
     if key in known:
@@ -141,8 +156,8 @@ def parse(path: str, text: str) -> tuple[str, Any]:
     return key, [Written(value) for value in axis]
 
 
-def apart(text: str) -> list[str]:
-    """The values between commas, but for the commas within brackets: `(4,),(4,4)` are two."""
+def split_values(text: str) -> list[str]:
+    """Split a text at its commas, except at commas within brackets: `(4,),(4,4)` has two values."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -154,7 +169,11 @@ def apart(text: str) -> list[str]:
 
 
 def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
-    """The setting with the best mean score over its seeds, that score, and of its runs the best one's directory."""
+    """Return the setting with the best mean score over seeds, its mean score, and the directory of its best run.
+
+    Args:
+        by_point: the trials of every setting.
+    """
     complete = {point: [trial for trial in trials if trial.value is not None] for point, trials in by_point.items()}
     means = {point: sum(t.value for t in trials) / len(trials) for point, trials in complete.items() if trials}
     if not means:
@@ -169,11 +188,10 @@ def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
     }
 
 
-def report(place: Place, crashed: int) -> int:
-    """Print the mean of the score over seeds for every point, and one line of JSON."""
-    found = studies.points_of(studies.open_study(place))
+def report(location: StudyLocation, crashed: int) -> int:
+    """Print the mean score over seeds of every setting, and one line of JSON; return the exit status."""
     by_point, counts = {}, {}
-    for point, trial in found:
+    for point, trial in studies.points_of(studies.open_study(location)):
         by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)
         counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
@@ -185,8 +203,8 @@ def report(place: Place, crashed: int) -> int:
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
     print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
     best = best_setting(by_point)
-    print(json.dumps({"study": place.url, "trials": counts, **best}))
+    print(json.dumps({"study": location.url, "trials": counts, **best}))
     left = counts.get("unfinished", 0)
     if left:
-        print(f"{left} trials unfinished; the same command goes on", file=sys.stderr)
+        print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
     return 1 if left or crashed else 0

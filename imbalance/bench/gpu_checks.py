@@ -1,4 +1,4 @@
-"""What only a GPU can show of whole runs, measured: `python -m imbalance.bench.on_device waits --folder=measured`.
+"""What only a GPU can show of whole runs, measured: `python -m imbalance.bench.gpu_checks waits --folder=measured`.
 
 waits: three epochs of eight configs while torch warns of whatever waits for the device, and how often it did.
 bits: each config twice and once stopped in the middle, with `trainer.deterministic`: are weights and metrics the same?

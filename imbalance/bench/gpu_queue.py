@@ -3,7 +3,7 @@
     imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # again, until it says that nothing is left
 
 In this order: the tests of what only a GPU can show (waits, bits, precision, compilation, several at once); what whole runs
-do there (`imbalance.bench.on_device`: waits of eight configs, bits, curves in each precision); the benchmark of a GPU
+do there (`imbalance.bench.gpu_checks`: waits of eight configs, bits, curves in each precision); the benchmark of a GPU
 and a trace of twenty steps; the tests that use one where there is one, the other parts of the benchmark, and the rows of the
 paper's figures 3 to 5 on CIFAR-10, --seeds of each, several processes sharing the GPU. --only=gpu is what stands before the
 last semicolon. After --minutes what runs is stopped: training saves and goes on the
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imbalance.report import keep as kept
+from imbalance.report import kept_results as kept
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("gpu", "tests", "bench", "rows")
@@ -50,7 +50,7 @@ def pieces(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int
         for name, chosen in GPU_TESTS.items()
     ]
     folder = Path(work_dir).absolute() / "pack"
-    measures = [Piece("gpu", name, ("imbalance.bench.on_device", name, f"--folder={folder}")) for name in MEASURES]
+    measures = [Piece("gpu", name, ("imbalance.bench.gpu_checks", name, f"--folder={folder}")) for name in MEASURES]
     bars = Piece("gpu", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
     tests = [Piece("tests", name.rpartition("/")[2], ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Piece("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from imbalance.bench import on_device
-from imbalance.bench.on_device import NOT_MEASURED, measure
+from imbalance.bench import gpu_checks
+from imbalance.bench.gpu_checks import NOT_MEASURED, measure
 from imbalance.training import loop
 
 
@@ -24,7 +24,7 @@ def test_a_piece_goes_on_with_the_configs_that_are_left(tmp_path, monkeypatch):
         done.append(name)
         return {"size": size}
 
-    monkeypatch.setitem(on_device.PIECES, "waits", (piece, ("first", "second", "third"), 3))
+    monkeypatch.setitem(gpu_checks.PIECES, "waits", (piece, ("first", "second", "third"), 3))
     with pytest.raises(KeyboardInterrupt):
         measure("waits", tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -49,11 +49,11 @@ def test_bits_of_runs_twice_and_stopped_in_the_middle(tmp_path):
 
 def test_runs_that_differ_are_told_apart(tmp_path):
     for name, lr in (("one", 0.1), ("same", 0.1), ("other", 0.2)):
-        config = on_device.of("digits_poly", 1)
+        config = gpu_checks.of("digits_poly", 1)
         config.optim.lr = lr
         loop.train(config, tmp_path / name)
-    assert on_device.same(tmp_path / "one", tmp_path / "same")
-    assert not on_device.same(tmp_path / "one", tmp_path / "other")
+    assert gpu_checks.same(tmp_path / "one", tmp_path / "same")
+    assert not gpu_checks.same(tmp_path / "one", tmp_path / "other")
 
 
 def test_curves_of_what_a_cpu_computes(tmp_path):
