@@ -1,11 +1,11 @@
-"""Does knowing the groups help the worst of them? Methods on colored digits, ten seeds, in minutes.
-
-Each method is its config as it stands. The learning rate of the first seven is the best of LEARNING_RATES by the val
-worst-group accuracy at the selected epoch, over three seeds that the table does not use: the same budget for all. What
-the others were tuned on, at seed 0, their configs say.
+"""Compare methods by their worst group on colored digits, by the labels that they read in training.
 
     imbalance reproduce colored_digits_methods          # the table
-    imbalance reproduce colored_digits_methods --tune   # what the learning rates in the configs come from
+    imbalance reproduce colored_digits_methods --tune   # the tuning of the learning rates in the configs
+
+Each method is its config without overrides, over ten seeds. The first seven methods have the same tuning budget: their
+learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch, over three seeds that the
+table does not use. The other configs say how they were tuned, at seed 0. All runs take minutes.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from imbalance.config.load import config_file, load
 from imbalance.metrics.intervals import mean
 from imbalance.report.saved_runs import Summary, evaluations_of, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import configured, run_all
+from imbalance.sweep.runs import make_run, run_all
 
 SEEDS, TUNING_SEEDS = range(10), range(100, 103)
 LEARNING_RATES = (0.01, 0.03, 0.1)
-# What the table calls it, its config, and what it reads of the groups in training. All select by val's groups.
+# The title and the config of each method, and the part that reads the groups in training. All select by val's groups.
 METHODS = (
     ("ERM", "colored_digits_erm", "none"),
     ("importance-weighted cross-entropy", "colored_digits_ce", "weights"),
@@ -45,26 +45,30 @@ METHODS = (
 WORST = "worst_group_accuracy"
 
 
-def colored_digits_methods(*, tune: bool, work_dir: str, jobs: int, at_once: int) -> None:
-    """Print the table, or (`tune`) where the configs' learning rates come from."""
-    (learning_rates if tune else table)(work_dir, jobs, at_once)
+def colored_digits_methods(*, tune: bool, work_dir: str, jobs: int, stacked: int) -> None:
+    """Train the missing runs, and print the table, or with `tune` the table of the learning rates.
+
+    Args:
+        stacked: most runs that one process trains as one stacked model.
+    """
+    (print_tuning if tune else print_methods)(work_dir, jobs, stacked)
 
 
-def table(work_dir: str, jobs: int, at_once: int) -> None:
-    """Worst-group test accuracy of every method, at the epoch that val selects and at the last."""
-    # Test is looked at beside val, so that the last epoch's is known too; nothing is chosen by it.
+def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the worst-group test accuracy of every method, at the selected epoch and at the last."""
+    # The table shows test accuracy at the last epoch too, so evaluate test in training. Nothing is selected by it.
     overrides = {"trainer.eval_splits": ("val", "test")}
-    runs = [configured(name, overrides, seed, work_dir) for _, name, _ in METHODS for seed in SEEDS]
-    summaries = iter(run_all(runs, jobs, at_once))
+    runs = [make_run(name, overrides, seed, work_dir) for _, name, _ in METHODS for seed in SEEDS]
+    summaries = iter(run_all(runs, jobs, stacked))
     rows = []
     for title, name, reads in METHODS:
-        of_method = [next(summaries) for _ in SEEDS]
+        seeds = [next(summaries) for _ in SEEDS]
         worst, average = (
-            mean([metric(summary, f"test/{key}") for summary in of_method], 0, 1)
+            mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1)
             for key in (WORST, "adjusted_accuracy")
         )
-        # A head is put on the selected weights only.
-        last = "–" if refits(name) else mean([at_the_end(s) for s in of_method], 0, 1).percent()
+        # A head is fitted on the selected weights only, so such a method has no result at the last epoch.
+        last = "–" if has_head(name) else mean([last_test(s) for s in seeds], 0, 1).percent()
         rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
     heads = [
         "method",
@@ -76,30 +80,32 @@ def table(work_dir: str, jobs: int, at_once: int) -> None:
     print(markdown([*heads, "n"], rows), end="")
 
 
-def learning_rates(work_dir: str, jobs: int, at_once: int) -> None:
-    """Val worst-group accuracy at the selected epoch, by method and learning rate."""
+def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the val worst-group accuracy at the selected epoch, by method and learning rate."""
     runs = [
-        configured(name, {"optim.lr": lr}, seed, work_dir)
+        make_run(name, {"optim.lr": lr}, seed, work_dir)
         for _, name, _ in METHODS
         for lr in LEARNING_RATES
         for seed in TUNING_SEEDS
     ]
-    summaries = iter(run_all(runs, jobs, at_once))
+    summaries = iter(run_all(runs, jobs, stacked))
     rows = []
     for title, _, _ in METHODS:
-        means = [mean([best_on_val(next(summaries)) for _ in TUNING_SEEDS]) for _ in LEARNING_RATES]
+        means = [mean([best_val(next(summaries)) for _ in TUNING_SEEDS]) for _ in LEARNING_RATES]
         rows.append([title, *(f"{100 * m.value:.1f}" for m in means)])
     print(markdown(["method", *(f"lr {lr:g}" for lr in LEARNING_RATES)], rows), end="")
 
 
-def refits(name: str) -> bool:
+def has_head(name: str) -> bool:
+    """Return True if a config fits a head after training."""
     return load(config_file(name)).head.name != "none"
 
 
-def best_on_val(summary: Summary) -> float:
-    """As training saw it: a head that is fitted on val says nothing about val."""
+def best_val(summary: Summary) -> float:
+    """Return the best val worst-group accuracy in training, before any head is fitted on val."""
     return max(row[f"val/{WORST}"] for row in evaluations_of(Path(summary["run_directory"])))
 
 
-def at_the_end(summary: Summary) -> float:
+def last_test(summary: Summary) -> float:
+    """Return the test worst-group accuracy at the last epoch."""
     return evaluations_of(Path(summary["run_directory"]))[-1][f"test/{WORST}"]

@@ -1,4 +1,4 @@
-"""Claim: results vary more between seeds if every seed draws its own images than if all seeds have the published images.
+"""Compare the spread over seeds if all seeds have the published images, and if every seed draws its own.
 
 The runs are those of cifar_ce and cifar_poly with `data.draw` "published" and "stratified", kept in results/draws.csv. The
 table is part of docs/results.md.

@@ -1,4 +1,4 @@
-"""Claim: on long-tailed CIFAR-10, selecting the epoch on test instead of val makes every method look better.
+"""Compare methods on long-tailed CIFAR-10 at the last epoch, at the best epoch on val, and at the best epoch on test.
 
 The runs are those of the configs below, kept in results/long_tails.csv. The table is part of docs/results.md.
 """

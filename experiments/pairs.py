@@ -1,4 +1,4 @@
-"""Claim: poly with weights beats cross-entropy with weights, on all pairs of ten classes.
+"""Compare poly with cross-entropy, with and without weights, on all pairs of ten classes.
 
     imbalance reproduce pairs --data=fashion,cifar --seeds=10 --config.data_dir=data
     imbalance reproduce pairs --no-train       # the tables and the figure from results/ only

@@ -1,4 +1,4 @@
-"""Claim: compare importance-weighted cross-entropy with poly, at two batch sizes, each at its best learning rate.
+"""Compare importance-weighted cross-entropy with poly, at two batch sizes, each at its best learning rate.
 
     imbalance protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
     imbalance protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12

@@ -62,9 +62,9 @@ def test_both_ways_in_are_the_same(command):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("experiments.figure3", "say imbalance reproduce figure3\n"),
-        ("experiments.findings", "python -m experiments.findings: no program; say imbalance findings\n"),
-        ("experiments", "imbalance --help lists the commands\n"),
+        ("experiments.figure3", "type imbalance reproduce figure3\n"),
+        ("experiments.findings", "python -m experiments.findings runs nothing; type imbalance findings\n"),
+        ("experiments", "type imbalance --help for a list of commands\n"),
     ],
 )
 def test_a_module_that_was_a_command_says_what_to_type(module, words):
