@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import FrozenConfigDict
 
-from imbalance.config.experiment import validate
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import config_file
 from imbalance.config.load import load as load_config
 from imbalance.config.overrides import override
@@ -32,7 +31,7 @@ from imbalance.models import preparation_of
 SHOWN = 10  # kinds of problems that `verify` prints
 
 
-def read(config: str, overrides: Mapping[str, Any]) -> FrozenConfigDict:
+def read(config: str, overrides: Mapping[str, Any]) -> Experiment:
     return validate(override(load_config(config_file(config)), overrides))
 
 

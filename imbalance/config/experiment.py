@@ -1,7 +1,9 @@
 """Experiments: the sections and values of a whole config, and the check of it."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
+from typing import Any, Literal, get_type_hints
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -14,6 +16,7 @@ from imbalance.config.schema import (
     NonNegative,
     Positive,
     Repeats,
+    Section,
     asks,
     check_call,
     check_fields,
@@ -26,7 +29,8 @@ from imbalance.errors import BadInput
 EvalSplit = Literal["val", "test"]
 
 
-class Trainer(TypedDict):
+@dataclass(frozen=True)
+class Trainer:
     """`config.trainer`: how long, in what batches, in which arithmetic."""
 
     epochs: Repeats
@@ -45,7 +49,8 @@ class Trainer(TypedDict):
     deterministic: bool  # same bits on every run on a GPU too, at some cost in speed
 
 
-class Callbacks(TypedDict):
+@dataclass(frozen=True)
+class Callbacks:
     """`config.callbacks`: when training ends, and which checkpoint is tested."""
 
     select: Literal["last", "best"]
@@ -56,7 +61,8 @@ class Callbacks(TypedDict):
     checkpoint_minutes: Positive  # at most so much work is lost with the process
 
 
-class Logger(TypedDict):
+@dataclass(frozen=True)
+class Logger:
     """`config.logger`: where metrics go beside metrics.jsonl, which is written in any case.
 
     WANDB_MODE overrides what `mode` says of wandb, also beside "tensorboard".
@@ -66,101 +72,145 @@ class Logger(TypedDict):
     project: Name  # of wandb
 
 
-class Experiment(TypedDict):
-    """The whole config. The other sections are calls: see `imbalance.config.schema`."""
+@dataclass(frozen=True)
+class Experiment:
+    """A whole config, validated and frozen.
+
+    A `Section` is a call: its `name` is an entry of the table of that section, see `imbalance.config.registries`.
+    """
 
     seed: Natural
     debug: bool  # one batch of train, val and test through everything
     work_dir: Name
     data_dir: Name
     score: Name  # the val metric that `run` returns
-    trainer: Mapping[str, Any]
-    callbacks: Mapping[str, Any]
-    logger: Mapping[str, Any]
-    data: Mapping[str, Any]
-    groups: Mapping[str, Any]
-    sampler: Mapping[str, Any]
-    weights: Mapping[str, Any]
-    loss: Mapping[str, Any]
-    mix: Mapping[str, Any]
-    objective: Mapping[str, Any]
-    model: Mapping[str, Any]
-    optim: Mapping[str, Any]
-    head: Mapping[str, Any]
+    trainer: Trainer
+    callbacks: Callbacks
+    logger: Logger
+    data: Section
+    groups: Section
+    sampler: Section
+    weights: Section
+    loss: Section
+    mix: Section
+    objective: Section
+    model: Section
+    optim: Section
+    head: Section
+
+    def section(self, path: str) -> Section:
+        """Return the section at `path`, such as "optim.schedule"."""
+        first, *rest = path.split(".")
+        return reduce(lambda section, key: section[key], rest, getattr(self, first))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values, as a config file writes them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            key: value.to_dict() if isinstance(value, Section) else vars(value).copy() if is_dataclass(value) else value
+            for key, value in values.items()
+        }
 
 
-def validate(config: Mapping[str, Any]) -> FrozenConfigDict:
-    """Return `config` frozen, or raise `BadInput` naming the first key that is missing, misspelt or out of range."""
+GROUPS_OF_VALUES = {"trainer": Trainer, "callbacks": Callbacks, "logger": Logger}
 
+
+def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
+    """Check every value of `config`, and return it typed and frozen.
+
+    Raises:
+        BadInput: a key is missing, unknown or misspelt, or its value is out of range. The message names the first one.
+    """
+    if isinstance(config, Experiment):
+        return config
     try:
-        config = FrozenConfigDict(ConfigDict(config))
+        values = FrozenConfigDict(ConfigDict(config)).to_dict()
     except ValueError as error:  # a section in a tuple
         raise BadInput(f"config: {error}") from None
-    plain = config.to_dict()
-    check_fields("", plain, get_type_hints(Experiment, include_extras=True))
-    for path, section in (("trainer", Trainer), ("callbacks", Callbacks), ("logger", Logger)):
-        check_fields(path, plain[path], get_type_hints(section, include_extras=True))
-    schedule = plain["optim"].pop("schedule", None)
+    check_sections(values)
+    groups = {path: kind(**values[path]) for path, kind in GROUPS_OF_VALUES.items()}
+    calls = {key: Section(value) for key, value in values.items() if key not in groups and isinstance(value, Mapping)}
+    experiment = Experiment(**values | groups | calls)
+    check_together(experiment)
+    check_methods(experiment)
+    measured = measured_by(experiment)
+    check_metric_name("score", experiment.score, measured)
+    check_metric_name("callbacks.monitor", experiment.callbacks.monitor, measured)
+    return experiment
+
+
+def check_sections(values: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless every section has just its keys, each with a value of the right type and range."""
+    hints = get_type_hints(Experiment, include_extras=True)
+    sections = {
+        key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *GROUPS_OF_VALUES.values())
+    }
+    check_fields("", values, {key: Mapping[str, Any] if key in sections else hint for key, hint in hints.items()})
+    for path, kind in GROUPS_OF_VALUES.items():
+        check_fields(path, values[path], get_type_hints(kind, include_extras=True))
     for path, table in registries().items():
-        check_call(path, schedule if path == "optim.schedule" else plain[path], table)
-    for key, value in flatten(plain).items():
+        section = values["optim"].get("schedule") if path == "optim.schedule" else values[path]
+        if path == "optim":
+            section = {key: value for key, value in section.items() if key != "schedule"}
+        check_call(path, section, table)
+    for key, value in flatten(values).items():
         if "\0" in str(value):
             raise BadInput(f"config.{key}: {value!r} given; no file and no name has a NUL in it")
-    if config.trainer.accumulation > config.trainer.batch_size:
+
+
+def check_together(config: Experiment) -> None:
+    """Raise `BadInput` for values that are valid alone and not together."""
+    trainer, callbacks = config.trainer, config.callbacks
+    if trainer.accumulation > trainer.batch_size:
         raise BadInput(
-            f"config.trainer.accumulation: {config.trainer.accumulation} given; a batch of "
-            f"config.trainer.batch_size={config.trainer.batch_size} has no more parts than examples"
+            f"config.trainer.accumulation: {trainer.accumulation} given; it must be at most "
+            f"config.trainer.batch_size={trainer.batch_size}, as every micro-batch needs an example"
         )
-    of_val = config.callbacks.monitor.startswith("val/")
-    for key, reads in (("select", config.callbacks.select == "best"), ("patience", config.callbacks.patience > 0)):
-        if reads and of_val and "val" not in config.trainer.eval_splits:
+    reads_val = callbacks.monitor.startswith("val/") and "val" not in trainer.eval_splits
+    for key, reads in (("select", callbacks.select == "best"), ("patience", callbacks.patience > 0)):
+        if reads and reads_val:
             raise BadInput(
-                f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={config.callbacks[key]!r}"
+                f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={getattr(callbacks, key)!r}"
             )
-    check_methods(config)
     if config.head.name != "none" and config.model.name.endswith("_cosine"):
         raise BadInput(
             f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
             f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
         )
-    if config.trainer.mixed_precision != "no" and config.trainer.dtype != "float32":
-        raise BadInput(
-            f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={config.trainer.dtype!r}"
-        )
-    own = measured_by(config)
-    check_metric_name("score", config.score, own)
-    check_metric_name("callbacks.monitor", config.callbacks.monitor, own)
-    return config
+    if trainer.mixed_precision != "no" and trainer.dtype != "float32":
+        raise BadInput(f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={trainer.dtype!r}")
+    check_balanced_once(config.sampler.name, config.weights.name)
 
 
-def check_methods(config: ConfigDict) -> None:
-    """Raise `BadInput` for methods that do not go together, or that ask for what no run has.
+def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
+    """Return, for every section that is a call, the function that its name means."""
+    return {path: entry(table, config.section(path).name) for path, table in registries().items()}
 
-    What a method is stands on the method itself: see `imbalance.config.tags`.
+
+def check_methods(config: Experiment) -> None:
+    """Raise `BadInput` for a method that asks for an argument that no run passes, or for two first runs.
+
+    What a method needs is written on the method itself: see `imbalance.config.tags`.
     """
-
-    entries = {path: entry(table, _section(config, path).name) for path, table in registries().items()}
-    available = provided()
-    for path, function in entries.items():
+    functions, available = methods(config), provided()
+    for path, function in functions.items():
         if unknown := sorted(asks(function) - available[path]):
             raise BadInput(
-                f"config.{path}.name: {_section(config, path).name!r} asks for {unknown[0]!r}; there are "
+                f"config.{path}.name: {config.section(path).name!r} asks for {unknown[0]!r}; a run passes "
                 + ", ".join(sorted(available[path]))
             )
-    check_balanced_once(config.sampler.name, config.weights.name)
-    staged = [path for path, function in entries.items() if tags_of(function).first_run]
+    staged = [path for path, function in functions.items() if tags_of(function).first_run]
     if len(staged) > 1:
         raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
 
 
-def measured_by(config: ConfigDict) -> tuple[str, ...]:
-    """The metrics that only runs with methods of `config` have."""
-    entries = [entry(table, _section(config, path).name) for path, table in registries().items()]
-    return tuple(dict.fromkeys(name for function in entries for name in tags_of(function).measures))
+def measured_by(config: Experiment) -> tuple[str, ...]:
+    """Return the names of the metrics that only runs with these methods have."""
+    return tuple(dict.fromkeys(name for function in methods(config).values() for name in tags_of(function).measures))
 
 
 def check_balanced_once(sampler: str, weights: str) -> None:
-    """Raise `BadInput` for a sampler and weights that would both even out the same classes or groups."""
+    """Raise `BadInput` for a sampler and weights that would both correct the same imbalance."""
     samplers, weightings = registries()["sampler"], registries()["weights"]
     if tags_of(entry(samplers, sampler)).balances and tags_of(entry(weightings, weights)).balances:
         raise BadInput(
@@ -174,15 +224,9 @@ def check_balanced_once(sampler: str, weights: str) -> None:
         )
 
 
-def _section(config: ConfigDict, path: str) -> ConfigDict:
-    for key in path.split("."):
-        config = config[key]
-    return config
-
-
-def first_run(config: ConfigDict) -> ConfigDict | None:
-    """The config of the run that must be made before that of `config`; None for methods of one stage."""
-    for path, table in registries().items():
-        if derive := tags_of(entry(table, _section(config, path).name)).first_run:
+def first_run(config: Experiment) -> ConfigDict | None:
+    """Return the config of the run that must be made before that of `config`; None for methods of one stage."""
+    for function in methods(config).values():
+        if derive := tags_of(function).first_run:
             return derive(config)
     return None

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, FrozenConfigDict, config_flags
+from ml_collections import ConfigDict, config_flags
 
-from imbalance.config.experiment import validate
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import config_file, load
 from imbalance.config.registries import registries
 from imbalance.config.run_directory import origin, run_directory
@@ -46,14 +46,15 @@ def split(argv: Sequence[str]) -> tuple[dict[str, Written], list[str]]:
     return overrides, others
 
 
-def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> ConfigDict:
+def override(config: Mapping[str, Any] | Experiment, changes: Mapping[str, Any]) -> ConfigDict:
     """A copy of `config` with `changes`, by key such as "optim.lr"; those that are `Written` are read.
 
     Raises:
         BadInput: there is no such key, or it has no such value.
     """
     try:
-        config, fresh = ConfigDict(copy.deepcopy(config)), set()
+        values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
+        config, fresh = ConfigDict(values), set()
     except (AttributeError, TypeError, ValueError) as error:  # of a config that Python gave
         raise BadInput(f"config: {error}") from None
     for key, value in changes.items():
@@ -92,7 +93,7 @@ def override(config: Mapping[str, Any], changes: Mapping[str, Any]) -> ConfigDic
     return config
 
 
-def resolve(config: str | Path | Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[FrozenConfigDict, Path]:
+def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mapping[str, Any]) -> tuple[Experiment, Path]:
     """What to run, checked, and its run directory: one way for the command line, sweeps and Python.
 
     Args:

@@ -8,16 +8,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import flatten, own_module
 
 # Where a run keeps its files, and where it reports, does not change what it computes.
 NOT_THE_EXPERIMENT = ("work_dir", "data_dir", "logger")
 
 
-def experiment(config: ConfigDict) -> dict[str, Any]:
-    """The part of a config that decides what the run computes, as JSON has it (tuples as lists).
+def defining_values(config: ConfigDict | Experiment) -> dict[str, Any]:
+    """Return the values of a config that decide what its run computes, as JSON has them (tuples as lists).
 
-    Of a module of one's own the file's name counts, not where it lies.
+    A section that names a function in a file of the user's keeps the name of the file, without its folder.
     """
 
     def named(value: Any) -> Any:
@@ -37,7 +38,7 @@ def origin(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def run_directory(
-    config: ConfigDict, name: str = "", base: ConfigDict | None = None, overrides: tuple[str, ...] = ()
+    config: ConfigDict | Experiment, name: str = "", base: ConfigDict | None = None, overrides: tuple[str, ...] = ()
 ) -> Path:
     """`<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
 
@@ -49,11 +50,11 @@ def run_directory(
         overrides: of the run whose config.json the file is; see `origin`.
     """
     if base is None:
-        same = {key: value for key, value in experiment(config).items() if key != "seed"}
+        same = {key: value for key, value in defining_values(config).items() if key != "seed"}
         name = name or "_".join(_as_file_name(same[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
     else:
-        before, after = flatten(experiment(base)), flatten(experiment(config))
+        before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
         changes = (f"{key}={_as_file_name(after[key])}" for key in changed)
         folder = ",".join([*overrides, *changes]) or "default"

@@ -13,7 +13,7 @@ import inspect
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -36,6 +36,44 @@ Name = Annotated[str, Field(min_length=1)]
 By = Literal["class", "group"]
 
 T = TypeVar("T")
+
+
+class Section(Mapping[str, Any]):
+    """A section of a config that is a call: the `name` of a function, and its keyword-only arguments; frozen."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        values = {key: Section(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        vars(self)["_values"] = values
+
+    @property
+    def name(self) -> str:
+        return self._values["name"]
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("_") or key not in self._values:  # while an object is unpickled it has no values yet
+            raise AttributeError(f"config section has no key {key!r}")
+        return self._values[key]
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        raise AttributeError(f"a validated config is frozen: {key!r} cannot be set")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Section({self._values})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries of plain values."""
+        return {key: value.to_dict() if isinstance(value, Section) else value for key, value in self.items()}
+
+
 Table = Mapping[str, Callable[..., T]]
 
 

@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ml_collections import FrozenConfigDict
 from torch import Tensor, nn
 
-from imbalance.config.experiment import validate
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import config_file
 from imbalance.config.load import load as load_config
 from imbalance.config.overrides import override
@@ -103,7 +102,7 @@ def how_to_train(folder: Path) -> str:
     return f"--config=features_erm --config.data.folder={folder.absolute()} trains on them"
 
 
-def configured(config: FrozenConfigDict, dataset: Dataset) -> TrainedModel:
+def configured(config: Experiment, dataset: Dataset) -> TrainedModel:
     """The network that a run of `config` starts from."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
@@ -160,9 +159,7 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
         raise BadInput(f"--output: {folder} holds features of {'; '.join(other)}; name another folder")
 
 
-def extract(
-    config: FrozenConfigDict, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path
-) -> None:
+def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
     """Write the features of all splits, from where a stopped call has come to, and rename the folder into its place."""
     if model.device.type == "cpu":
         keep_freed_memory()
@@ -190,9 +187,7 @@ def extract(
     sync(into.absolute().parent)
 
 
-def computed(
-    config: FrozenConfigDict, dataset: Dataset, model: TrainedModel, done: int
-) -> Iterator[tuple[int, np.ndarray]]:
+def computed(config: Experiment, dataset: Dataset, model: TrainedModel, done: int) -> Iterator[tuple[int, np.ndarray]]:
     """Batches of train, val and test, one after another: their first row and their (B, D) features.
 
     Args:

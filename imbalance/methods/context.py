@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from imbalance.config.experiment import Experiment
 from imbalance.data import Labels
 from imbalance.errors import BadInput
 from imbalance.utils.output import one_line
@@ -70,7 +71,7 @@ def read_first_run(directory: Path) -> FirstRun:
     return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
 
 
-def shortened(config: ConfigDict, epochs: int) -> ConfigDict:
+def shortened(config: Experiment, epochs: int) -> ConfigDict:
     """A copy of `config` that ends after so many epochs, with the last one's weights: to begin a first run from."""
     first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
     first.trainer.epochs = epochs
@@ -78,7 +79,7 @@ def shortened(config: ConfigDict, epochs: int) -> ConfigDict:
     return first
 
 
-def plain(config: ConfigDict, epochs: int) -> ConfigDict:
+def plain(config: Experiment, epochs: int) -> ConfigDict:
     """`shortened`, by plain averages of cross-entropy: what the groups to be seen are found with may not read any."""
     first = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",

@@ -11,6 +11,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import AtLeastOne, By, Fraction, Natural, NonNegative, Positive, Repeats
 from imbalance.config.tags import tagged
 from imbalance.data import Labels
@@ -125,7 +126,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
     return target / chance * chance.sum() / target.sum()
 
 
-def shorter_unweighted(config: ConfigDict) -> ConfigDict:
+def shorter_unweighted(config: Experiment) -> ConfigDict:
     """The run whose errors `just_train_twice` counts more: the same, unweighted, and shorter."""
     first = shortened(config, config.weights.first_epochs)
     first.weights = ConfigDict({"name": "uniform"})

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.data import Dataset
 from imbalance.data.population import remarks
 
 FEW = 10  # val examples, under which one of them moves an accuracy by ten points
 
 
-def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
+def of_data(config: Experiment, dataset: Dataset) -> list[str]:
     """What the data alone show: classes and groups that are missing, or too few on val for what reads them."""
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))
@@ -37,7 +36,7 @@ def of_data(config: ConfigDict, dataset: Dataset) -> list[str]:
 
 
 def of_run(
-    config: ConfigDict, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
+    config: Experiment, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
 ) -> list[str]:
     """What a finished run shows: a monitor that decided nothing, a model that predicts one class.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import own_module
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of model.json
 
 
-def description(config: ConfigDict, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
+def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
     """What model.json says of the model that a run trains."""
     section = getattr(getattr(network, "features", None), "section", None)  # see `imbalance.models.pretrained`
     return {

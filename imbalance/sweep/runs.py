@@ -17,8 +17,7 @@ from math import ceil, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.config.overrides import resolve
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.report import kept_results
@@ -27,7 +26,7 @@ from imbalance.sweep.status_line import StatusLine, status_text
 
 
 class Run(NamedTuple):
-    config: ConfigDict
+    config: Experiment
     directory: Path
 
 

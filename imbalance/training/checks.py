@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.config.metric_names import check_labels
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 
 
-def check_data(config: ConfigDict, dataset: Dataset) -> None:
+def check_data(config: Experiment, dataset: Dataset) -> None:
     """Raise `BadInput` for a config whose metrics or parts of a batch the data do not have."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
@@ -21,7 +20,7 @@ def check_data(config: ConfigDict, dataset: Dataset) -> None:
         )
 
 
-def dry_run(config: ConfigDict, directory: Path) -> None:
+def dry_run(config: Experiment, directory: Path) -> None:
     """Raise what a run of `config` in `directory` would raise before its first step, and write nothing there."""
     from imbalance.training.distributed.processes import start_accelerator
     from imbalance.training.learner import first_run, make_learner

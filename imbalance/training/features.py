@@ -1,9 +1,9 @@
 """What is kept of a network for what comes after it: what its last layer sees of a split, and a new last layer on that."""
 
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.data import Split
 from imbalance.errors import Diverged
 from imbalance.methods.heads.probe import fit_head
@@ -14,7 +14,7 @@ from imbalance.training.state.finite import finite, shortened
 
 
 @torch.no_grad()
-def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
+def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
     """(N, D) what the model's last layer sees of a split, in evaluation mode."""
     model, size = learner.network.eval(), config.trainer.eval_batch_size
     batches = (slice(start, start + size) for start in range(0, len(split), size))
@@ -28,7 +28,7 @@ def features(config: ConfigDict, learner: Learner, split: Split) -> Tensor:
 
 
 @torch.no_grad()
-def extra_outputs(config: ConfigDict, learner: Learner, split: Split) -> dict[str, Tensor]:
+def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
     """(N, K) each: what the objective leaves of a split for a later run; of a debug run, of one batch."""
     if type(learner.objective).extra_outputs is Objective.extra_outputs:  # nothing, for which no image need be read
         return {}
@@ -39,7 +39,7 @@ def extra_outputs(config: ConfigDict, learner: Learner, split: Split) -> dict[st
     return {name: torch.cat([part[name] for part in parts]).float() for name in parts[0]}
 
 
-def probed(config: ConfigDict, learner: Learner) -> nn.Module:
+def probed(config: Experiment, learner: Learner) -> nn.Module:
     """The model's features under a new head, fitted to classes that they were not trained for (`Dataset.probe`)."""
     probe, model = learner.dataset.probe, learner.network
     inputs = features(config, learner, probe.train)

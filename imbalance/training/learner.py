@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imbalance.config.experiment import first_run
+from imbalance.config.experiment import Experiment, first_run
 from imbalance.config.schema import asks, bind, build, entry
 from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, load, normaliser
@@ -68,7 +67,7 @@ class Learner:
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
+def load_dataset(config: Experiment) -> Dataset:
     """What `config.data` and the seed say, on the CPU."""
     return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
 
@@ -89,7 +88,7 @@ class Source:
 
 
 def make_source(
-    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+    config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Source:
     """See `make_learner`."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
@@ -107,7 +106,7 @@ def make_source(
 
 
 def make_learner(
-    config: ConfigDict, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+    config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Learner:
     """Build every section of the config.
 
@@ -118,7 +117,7 @@ def make_learner(
     return learner_on(make_source(config, accelerator, directory, dataset), config, accelerator)
 
 
-def learner_on(source: Source, config: ConfigDict, accelerator: Accelerator) -> Learner:
+def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> Learner:
     """`make_learner` of data that are there."""
     device, dtype, dataset = accelerator.device, getattr(torch, config.trainer.dtype), source.dataset
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -208,7 +207,7 @@ def parameters_of_heads(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for one in networks if hasattr(one, "head") for parameter in one.head.parameters()]
 
 
-def check_graphs(config: ConfigDict, dataset: Dataset, accelerator: Accelerator) -> None:
+def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
     """Raise `BadInput` for CUDA graphs of what they are not for."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
         why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
@@ -232,7 +231,7 @@ def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
     objective.terms, objective.value = torch.compile(objective.terms, **how), torch.compile(objective.value, **how)
 
 
-def check_inputs(config: ConfigDict, dataset: Dataset) -> None:
+def check_inputs(config: Experiment, dataset: Dataset) -> None:
     """Raise `BadInput` where the model, or what mixes its inputs, is not for what the data set has."""
     for_texts, texts = "vocabulary" in asks(entry(MODELS, config.model.name)), dataset.vocabulary > 0
     if for_texts != texts and config.model.name != "pretrained":  # which is whatever its run was
@@ -259,7 +258,7 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 
 
 def make_mixing(
-    config: ConfigDict, given: RunContext, device: torch.device, dtype: torch.dtype
+    config: Experiment, given: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
     """From an epoch and its order, what is mixed with what; partners are places in the order, on the CPU.
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from ml_collections import ConfigDict
 
-from imbalance.config.experiment import first_run, validate
+from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import reads_scores
 from imbalance.config.overrides import resolve
 from imbalance.config.run_directory import run_directory
@@ -59,7 +58,7 @@ class Result(NamedTuple):
 
 
 def run(
-    config: str | Path | Mapping[str, Any],
+    config: str | Path | Mapping[str, Any] | Experiment,
     overrides: Mapping[str, Any] | None = None,
     *,
     directory: str | Path | None = None,
@@ -92,7 +91,9 @@ def run(
 
 
 def train(
-    config: Mapping[str, Any], directory: str | Path | None = None, dataset: Dataset | None = None
+    config: Mapping[str, Any] | Experiment,
+    directory: str | Path | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """`run` of a config itself, and of a Dataset if it says that one is given; returns what summary.json says."""
     config = validate(config)
@@ -118,7 +119,7 @@ def train(
             raise
 
 
-def begin(config: ConfigDict, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
+def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
     """Check what only the data can show, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
@@ -19,7 +18,7 @@ class Run:
     good: the latest state known to be finite; see `imbalance.training.state.finite`.
     """
 
-    config: ConfigDict
+    config: Experiment
     learner: Learner
     progress: Progress
     log: RunLog

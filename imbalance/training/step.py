@@ -8,9 +8,9 @@ from math import ceil
 
 import torch
 from accelerate import Accelerator
-from ml_collections import ConfigDict
 from torch import Tensor
 
+from imbalance.config.experiment import Experiment
 from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
 from imbalance.data.images.store import Stored
 from imbalance.data.texts.tokens import Tokens
@@ -133,7 +133,7 @@ class StepOutput:
 
 
 def take_step(
-    config: ConfigDict, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
+    config: Experiment, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
 ) -> StepOutput:
     """A step on one of the epoch's `batches`. The gradients stay, to be looked at.
 
@@ -175,7 +175,7 @@ def optimizer_step(learner: Learner, clip_norm: float) -> None:
         optimizer.step()
 
 
-def batches_of(config: ConfigDict, epoch: Epoch) -> int:
+def batches_of(config: Experiment, epoch: Epoch) -> int:
     """How many batches are made of what an epoch draws."""
     return 1 if config.debug else ceil(len(epoch.rows) / config.trainer.batch_size)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 from ml_collections.config_dict import create, placeholder
 
-from imbalance.config.experiment import validate
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import load
 from imbalance.config.registries import registries
 from imbalance.config.run_directory import _as_file_name, run_directory
@@ -137,10 +137,12 @@ def test_bad_combinations_are_refused(config):
 def test_a_valid_config_is_frozen_and_left_as_it_was(config):
     before = config.to_dict()
     frozen = validate(config)
-    assert isinstance(frozen, FrozenConfigDict)
+    assert isinstance(frozen, Experiment)
     assert frozen.to_dict() == config.to_dict() == before
     with pytest.raises(AttributeError):
         frozen.optim.lr = 1.0
+    with pytest.raises(AttributeError):
+        frozen.trainer.epochs = 7
 
 
 def test_the_run_directory_says_what_was_overridden(config):

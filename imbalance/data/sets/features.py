@@ -59,7 +59,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
     def of(rows: slice) -> Split:
         labels = (torch.from_numpy(stored.tables[name][rows]) for name in ("targets", "groups", "rows"))
         members = torch.from_numpy(stored.tables["members"][rows]) if "members" in stored.tables else None
-        return Split(inputs[rows], *labels, stored.tables["checksums"][rows], members=members)
+        return Split(inputs[rows], *labels, stored.tables["checksums"][rows], eval_group_mask=members)
 
     # As of a table with one wide column, so that what is trained on them predicts from other folders of features.
     column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}

@@ -112,7 +112,7 @@ def dataset_of(
         rows = torch.from_numpy(rows[np.argsort(-lengths[rows], kind="stable")])
         labels = (torch.from_numpy(array)[rows] for array in (corpus.targets, corpus.groups, corpus.indices))
         members = None if corpus.members is None else torch.from_numpy(corpus.members)[rows]
-        return Split(tokens.subset(rows), *labels, members=members)
+        return Split(tokens.subset(rows), *labels, eval_group_mask=members)
 
     cut = int((lengths >= max_tokens).sum())
     notes = (

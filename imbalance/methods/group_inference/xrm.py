@@ -6,6 +6,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Positive, Repeats
 from imbalance.config.tags import INFERRED, Tags, tagged
 from imbalance.data import Dataset
@@ -79,7 +80,7 @@ class CrossRisk(Objective):
         return {"twin": model.twin(inputs)}
 
 
-def twins(config: ConfigDict) -> ConfigDict:
+def twins(config: Experiment) -> ConfigDict:
     """The run of the two networks."""
     first = plain(config, config.groups.first_epochs)
     first.objective = ConfigDict({"name": "xrm"})

@@ -7,6 +7,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Generator, Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Count, Fraction, Positive, Repeats, Share
 from imbalance.config.tags import tagged
 from imbalance.data import Dataset
@@ -23,7 +24,7 @@ def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
     return head
 
 
-def early_stopped(config: ConfigDict) -> ConfigDict:
+def early_stopped(config: Experiment) -> ConfigDict:
     """The beginning of `config`'s own run: the same seed, examples and steps, as long as the schedule is constant."""
     first = shortened(config, config.head.first_epochs)
     first.head = ConfigDict({"name": "hold_out", "fraction": config.head.fraction})

@@ -9,10 +9,9 @@ made anew when its run is loaded, by the tag `module` of its head.
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
 from torch import nn
 
-from imbalance.config.schema import entry
+from imbalance.config.schema import Section, entry
 from imbalance.config.tags import tags_of
 from imbalance.methods.heads.afr import afr
 from imbalance.methods.heads.calibration import temperature, thresholds
@@ -41,4 +40,4 @@ HEADS = {
 def in_place_of(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
     """What the head of `section` leaves where `head` was, of any weights: what a saved state is loaded into."""
     module = tags_of(entry(HEADS, section["name"])).module
-    return module(head, ConfigDict(section)).to(head.weight) if module else head
+    return module(head, Section(section)).to(head.weight) if module else head

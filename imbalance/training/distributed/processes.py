@@ -10,16 +10,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training.distributed import heartbeat
 from imbalance.training.distributed.heartbeat import exchange
 
 
-def start_accelerator(config: ConfigDict) -> Accelerator:
+def start_accelerator(config: Experiment) -> Accelerator:
     """The accelerator for `config.trainer`, with the number of processes that the launcher asked for."""
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
@@ -42,7 +42,7 @@ def start_accelerator(config: ConfigDict) -> Accelerator:
     return accelerator
 
 
-def set_arithmetic(config: ConfigDict) -> None:
+def set_arithmetic(config: Experiment) -> None:
     """How a GPU computes, for this process, as `config.trainer` has it.
 
     TF32 is float32 that tensor cores multiply with 10 bits of mantissa. torch's own setting is "convolutions".

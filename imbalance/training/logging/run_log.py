@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from torch import Tensor
 
+from imbalance.config.experiment import Experiment
 from imbalance.config.load import as_now, own_modules
-from imbalance.config.run_directory import experiment
+from imbalance.config.run_directory import defining_values
 from imbalance.errors import BadInput, Busy
 from imbalance.training.logging import trackers
 from imbalance.training.logging.trackers import Tracker
@@ -35,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "sc
 class RunLog:
     """The files of one run. Only the main process writes; on the others every method does nothing."""
 
-    def __init__(self, directory: Path, config: ConfigDict, writes: bool):
+    def __init__(self, directory: Path, config: Experiment, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
         self.trackers: list[Tracker] = []
         self.wandb_id: str | None = None  # by which a resumed run goes on with its wandb run
@@ -88,7 +88,7 @@ class RunLog:
 
     def _keep_modules(self) -> None:
         """A copy of each module of one's own, with which the run can be loaded and run again."""
-        for file in own_modules(self.config):
+        for file in own_modules(self.config.to_dict()):
             copy, code = self.directory / "modules" / file.name, file.read_bytes()
             if not copy.exists():
                 write_whole(copy, code)
@@ -269,7 +269,7 @@ class RunLog:
             say("\r\x1b[K", sys.stdout, end="")
 
 
-def check_directory_config(config: ConfigDict, directory: Path) -> None:
+def check_directory_config(config: Experiment, directory: Path) -> None:
     """Raise `BadInput` if what has been trained in `directory` had another config, or one that cannot be read.
 
     Trained, and not only begun: a run that was refused or killed on the way stands in nobody's way.
@@ -289,7 +289,7 @@ def check_directory_config(config: ConfigDict, directory: Path) -> None:
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
-    ours, before = experiment(config), as_now(before)
+    ours, before = defining_values(config), as_now(before)
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(

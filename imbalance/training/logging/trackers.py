@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
 
 WANDB_MODES = {"disabled": "disabled", "offline": "offline", "online": "online", "dryrun": "offline", "run": "online"}
@@ -32,12 +31,12 @@ class Tracker(Protocol):
     def finish(self, failed: bool) -> None: ...
 
 
-def uses_wandb(config: ConfigDict) -> bool:
+def uses_wandb(config: Experiment) -> bool:
     """Whether a run of `config` reports to wandb, which has one run a process."""
     return _wandb_mode(config) != "disabled"
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Experiment) -> None:
     """Raise `BadInput` where a tracker that is asked for cannot be had as it is asked for."""
     wandb_settings(config)
     if config.logger.mode == "tensorboard" and not find_spec("tensorboard"):
@@ -57,7 +56,7 @@ class Wandb:
     name = "wandb"
 
     def __init__(
-        self, settings: Any, config: ConfigDict, directory: Path, run_id: str | None, say: Callable[[str], None]
+        self, settings: Any, config: Experiment, directory: Path, run_id: str | None, say: Callable[[str], None]
     ):
         import wandb
 
@@ -104,7 +103,7 @@ class TensorBoard:
 
     name = "tensorboard"
 
-    def __init__(self, config: ConfigDict, directory: Path, after: int):
+    def __init__(self, config: Experiment, directory: Path, after: int):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=after + 1, flush_secs=10)
@@ -126,7 +125,7 @@ class TensorBoard:
         self.writer.close()
 
 
-def _wandb_mode(config: ConfigDict) -> str:
+def _wandb_mode(config: Experiment) -> str:
     """WANDB_MODE, or else what the config says; "disabled" where that is about another tracker."""
     given = os.environ.get("WANDB_MODE") or config.logger.mode
     if given == "tensorboard" and not os.environ.get("WANDB_MODE"):
@@ -136,7 +135,7 @@ def _wandb_mode(config: ConfigDict) -> str:
     return WANDB_MODES[given]
 
 
-def wandb_settings(config: ConfigDict) -> Any:
+def wandb_settings(config: Experiment) -> Any:
     """What wandb is started with, None where it is disabled: nothing but config and metrics is sent, and it is quiet.
 
     Raises:

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ml_collections import ConfigDict
 
-from imbalance.config.experiment import first_run, validate
+from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.registries import registries
-from imbalance.config.run_directory import experiment
+from imbalance.config.run_directory import defining_values
 from imbalance.config.schema import asks, entry, flatten
 from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
@@ -46,7 +45,7 @@ SECONDS_BETWEEN_LINES = 10
 WRITERS = 8  # threads: every file is waited for until it is on the disk, which many can do at once
 
 
-def in_common(config: ConfigDict) -> str | None:
+def in_common(config: Experiment) -> str | None:
     """What runs that are trained at once must agree in: all but seed, learning rate and weights, as text.
 
     None for a config that can only be trained by itself.
@@ -55,14 +54,16 @@ def in_common(config: ConfigDict) -> str | None:
     plain &= not (config.debug or config.trainer.compile != "no" or config.trainer.channels_last)
     plain &= first_run(config) is None
     plain &= not trackers.uses_wandb(config)  # which has one run a process
-    if not plain or not all(tags_of(entry(registries()[section], config[section].name)).batched for section in BATCHED):
+    if not plain or not all(
+        tags_of(entry(registries()[section], config.section(section).name)).batched for section in BATCHED
+    ):
         return None
-    shared = flatten(experiment(config)) | {"data_dir": config.data_dir}
+    shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
 
 
-def gains_from_batching(config: ConfigDict) -> bool:
+def gains_from_batching(config: Experiment) -> bool:
     """Whether models of `config` are known to be trained faster at once.
 
     One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU it has not been measured yet: that is
@@ -71,14 +72,14 @@ def gains_from_batching(config: ConfigDict) -> bool:
     return config.model.name in ("linear", "mlp")
 
 
-def draws_data(config: ConfigDict) -> bool:
+def draws_data(config: Experiment) -> bool:
     """Whether its data are others at another seed."""
     data = entry(registries()["data"], config.data.name)
     seeded = tags_of(data).seeded
     return "seed" in asks(data) and (seeded is None or seeded(config.data))
 
 
-def train_stacked(runs: Sequence[tuple[ConfigDict, Path]]) -> list[dict[str, Any]]:
+def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
     """Train runs whose `in_common` is the same, and return all of their summaries, in order.
 
     A run whose loss becomes non-finite ends as it would by itself, with a summary that says "diverged", and the others

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ml_collections import ConfigDict
 
+from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
 from imbalance.training.distributed.processes import from_main, of_all_processes
 from imbalance.training.learner import Learner
@@ -56,7 +56,7 @@ def save_run(run: Run) -> None:
             save(path, state | {"metrics_position": log.position()})
 
 
-def resume(config: ConfigDict, learner: Learner, log: RunLog) -> Progress:
+def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
     """Take up the run where its last whole checkpoint left it, or start it.
 
     Any number of processes can take up what any other number left; only the random state (of dropout) is then new on

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from imbalance.config.experiment import Experiment
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
 from imbalance.errors import BadInput
@@ -58,7 +57,7 @@ def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, 
 
 
 def check_done(
-    config: ConfigDict,
+    config: Experiment,
     summary: Mapping[str, Any],
     path: Path,
     warn: Callable[[str], None],
