@@ -10,6 +10,7 @@ table does not use. The other configs say how they were tuned, at seed 0. All ru
 
 from pathlib import Path
 
+from imbalance.config.experiment import validate
 from imbalance.config.load import config_file, load
 from imbalance.metrics.intervals import mean
 from imbalance.report.saved_runs import Summary, evaluations_of, metric
@@ -64,8 +65,7 @@ def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
     for title, name, reads in METHODS:
         seeds = [next(summaries) for _ in SEEDS]
         worst, average = (
-            mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1)
-            for key in (WORST, "adjusted_accuracy")
+            mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1) for key in (WORST, "adjusted_accuracy")
         )
         # A head is fitted on the selected weights only, so such a method has no result at the last epoch.
         last = "–" if has_head(name) else mean([last_test(s) for s in seeds], 0, 1).percent()
@@ -98,7 +98,7 @@ def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
 
 def has_head(name: str) -> bool:
     """Return True if a config fits a head after training."""
-    return load(config_file(name)).head.name != "none"
+    return validate(load(config_file(name))).head.name != "none"
 
 
 def best_val(summary: Summary) -> float:

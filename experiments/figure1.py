@@ -82,7 +82,9 @@ def draw_figure(inputs: np.ndarray, targets: np.ndarray, folder: str) -> None:
     )
     for axis, (title, lines) in zip(axes, panels):
         for target, colour, marker, name in ((0, PALETTE[0], "o", "majority"), (1, PALETTE[1], "^", "minority")):
-            axis.scatter(*inputs[targets == target].T, s=11, color=colour, marker=marker, alpha=0.55, linewidths=0, label=name)
+            axis.scatter(
+                *inputs[targets == target].T, s=11, color=colour, marker=marker, alpha=0.55, linewidths=0, label=name
+            )
         for (name, label), style, colour in zip(lines, ("-", "--", ":"), PALETTE[2:]):
             w0, w1, b = directions[name]
             axis.plot(across, -(w0 * across + b) / w1, style, color=colour, linewidth=1.6, label=label)

@@ -126,11 +126,12 @@ FOLDER = flag("--folder", "the folder to write to", default="report", metavar="F
 JOBS = flag(
     "--jobs", "runs at a time; they divide cores and GPUs", type=count, default=os.cpu_count() or 1, metavar="N"
 )
-AT_ONCE = flag(
-    "--at_once", "the most runs that differ in seed, rate and weights only to train as one batched model, where that is faster",
+STACKED = flag(
+    "--stacked", "train up to N runs that differ only in seed, rate and weights as one stacked model",
     type=count, default=16, metavar="N",
 )  # fmt: skip
-TRAINS = (WORK_DIR, JOBS, AT_ONCE)
+RENAMED_FLAGS = {"--at_once": "--stacked"}
+TRAINS = (WORK_DIR, JOBS, STACKED)
 STUDY = (
     flag("--study", "the study's name; by default the first config's, or the protocol's", type=plain, metavar="NAME"),
     flag("--storage", "Optuna's storage; by default SQLite in <work_dir>/sweeps/<study>", default="", metavar="URL"),

@@ -48,7 +48,9 @@ CONFIG_COLUMNS = {  # column of a row: key of the config
 
 def row_of(directory: Path) -> Row | None:
     """Return the row of a run directory, or None if the run has not ended."""
-    summary = summary_of(directory) if (directory / "summary.json").exists() else {"status": "unfinished"}
+    if not (directory / "summary.json").exists():
+        return None
+    summary = summary_of(directory)
     if summary["status"] not in ("done", "diverged"):
         return None
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))

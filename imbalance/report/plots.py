@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imbalance.config.experiment import validate
 from imbalance.config.load import load
 from imbalance.report.collect import Row
 from imbalance.report.plot_style import NEUTRAL, PALETTE, label, save, subplots
@@ -155,7 +156,7 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
         axis.set_visible(False)
     for axis, (key, run) in zip(axes.flat, planar):
         dataset, x, y, predicted = decisions(work_dir / run["run"])
-        inputs, targets = dataset.train.inputs.numpy(), dataset.train.targets.numpy()
+        inputs, targets = np.asarray(dataset.train.inputs), dataset.train.targets.numpy()
         axis.contourf(x, y, predicted, levels=np.arange(dataset.num_classes + 1) - 0.5, alpha=0.2,
                       colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
         for k, name in enumerate(dataset.class_names):
@@ -175,7 +176,7 @@ def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.nd
     from imbalance.data import DATASETS
     from imbalance.models import MODELS
 
-    config = load(directory / "config.json")
+    config = validate(load(directory / "config.json"))
     dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     model.load_state_dict(torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True))

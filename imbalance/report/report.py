@@ -84,7 +84,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
             **_values(runs[0], columns),
             "test group": label,
             "examples": sum(totals),
-            "accuracy": mean(accuracies, 0, 1),
+            "accuracy": mean(accuracies.tolist(), 0, 1),
             "n": len(accuracies),
             "one run, over test examples": interval,
             "caution": caveat(totals, interval) or "–",
@@ -117,24 +117,25 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
     right = np.rint(accuracies * totals).astype(int)
 
     def averaged(intervals: Iterable[Interval]) -> Interval:
-        return Interval(*np.mean(list(intervals), axis=0).tolist())
+        low, high = np.mean(list(intervals), axis=0).tolist()
+        return Interval(low, high)
 
     for i, label in enumerate(labels):
         intervals = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
         yield label, [int(totals[0, i])], accuracies[:, i], averaged(intervals)
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        intervals = (
-            over_examples(*overlap[:2], statistic, members=overlap[2]) if overlap else over_examples(r, n, statistic)
-            for r, n, overlap in zip(right, totals, overlapping)
-        )
+        intervals = []
+        for r, n, overlap in zip(right, totals, overlapping):
+            r, n, members = overlap or (r, n, None)
+            intervals.append(over_examples(r, n, statistic, members=members))
         yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(intervals)
 
 
-def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, ...] | None:
-    """Count a run's test examples by their groups (see `kinds`), if evaluation groups overlap or leave out examples.
+def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
+    """Count a run's test examples by their groups, as `kinds` does, if evaluation groups overlap or leave out examples.
 
     Returns:
-        None where every example is in exactly one group; () where the predictions cannot be read.
+        None if every example is in exactly one group; () if the predictions cannot be read.
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
@@ -154,11 +155,11 @@ def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def markdown(table: list[dict[str, str]]) -> str:
-    return tables.markdown(list(table[0]), [row.values() for row in table])
+    return tables.markdown(list(table[0]), [list(row.values()) for row in table])
 
 
 def latex(table: list[dict[str, str]]) -> str:
-    return tables.latex(list(table[0]), [row.values() for row in table], text=3)
+    return tables.latex(list(table[0]), [list(row.values()) for row in table], text=3)
 
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:

@@ -103,7 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        port = self.server.server_address[1]
+        assert isinstance(self.server, Server)
+        port = self.server.server_port
         # With DNS rebinding, another site's name leads to this server, and the browser sends that name as the host.
         if self.headers.get_all("Host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
             return self.answer(HTTPStatus.FORBIDDEN, "text/plain", f"open http://{HOST}:{port}/ instead\n")
@@ -142,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request, client_address) -> None:
         """Print the traceback of an error, except where the browser closed the connection."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)

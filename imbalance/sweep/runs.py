@@ -117,7 +117,7 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, study: str, folder: Pa
     """
 
     def identity_of(run: Run) -> tuple[str, ...]:
-        row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config)
+        row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
         return tuple(kept_results.text(row[column]) for column in identity)
 
     kept = {tuple(row[column] for column in identity) for row in kept_results.read(study, folder)}

@@ -53,6 +53,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
     """
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise BadInput("submitit is not installed; pip install -c constraints.txt -e '.[sweep]'") from None
     folder = (location.folder / "slurm").absolute()
@@ -74,7 +75,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
         executor.update_parameters(**settings)
         with executor.batch():
             sent = [executor.submit(Worker(location, search, jobs, stacked)) for _ in range(jobs)]
-    except (RuntimeError, NameError, TypeError, submitit.core.utils.FailedJobError) as error:
+    except (RuntimeError, NameError, TypeError, FailedJobError) as error:
         raise BadInput(f"--launcher=slurm cannot submit the jobs: {' '.join(str(error).split())}") from None
     array = sent[0].job_id.split("_")[0]
     print(

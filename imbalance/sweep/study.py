@@ -87,10 +87,10 @@ def open_storage(location: StudyLocation):
     """
     optuna = import_optuna()
     location.folder.mkdir(parents=True, exist_ok=True)
-    wait = {"engine_kwargs": {"connect_args": {"timeout": 60}}} if location.url.startswith("sqlite") else {}
+    wait = {"connect_args": {"timeout": 60}} if location.url.startswith("sqlite") else None
     with queue_lock(location):
         try:
-            return optuna.storages.RDBStorage(location.url, **wait)
+            return optuna.storages.RDBStorage(location.url, engine_kwargs=wait)
         except Exception as error:  # SQLAlchemy and each database's package raise errors of many kinds
             raise BadInput(f"--storage={location.url} cannot be opened: {str(error).splitlines()[0]}") from None
 

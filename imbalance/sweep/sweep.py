@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imbalance.config.experiment import validate
 from imbalance.config.load import config_file, load
 from imbalance.config.overrides import Written, find, override
 from imbalance.config.schema import flatten
@@ -130,30 +131,31 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
 
     Values for a key that the config at `path` does not have stay `Written`, to be parsed later.
     """
-    key, _, values = text.partition("=")
-    low, *rest = values.split(":")
-    ranges = rest and rest[1:] in ([], ["log"])
+    key, _, axis = text.partition("=")
+    low, *rest = axis.split(":")
+    is_range = bool(rest) and rest[1:] in ([], ["log"])
+    ends, values = {}, []
     try:
-        if ranges:
-            axis = {"low": ast.literal_eval(low), "high": ast.literal_eval(rest[0]), "log": rest[1:] == ["log"]}
-            if not axis["low"] < axis["high"]:
-                raise ValueError
+        if is_range:
+            ends = {"low": ast.literal_eval(low), "high": ast.literal_eval(rest[0])}
+            valid = ends["low"] < ends["high"]
         else:
-            axis = split_values(values)
+            values = split_values(axis)
+            valid = "" not in values
     except (ValueError, SyntaxError, TypeError):
-        axis = []
-    if not axis or "" in axis:
+        valid = False
+    if not valid:
         raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
     base = load(config_file(path))
     known = flatten(base)
-    if ranges:
+    if is_range:
         # A range of floats can be typed with integers, as 0:1, so read the type in the config file.
-        whole = not isinstance(known.get(key), float) and all(isinstance(axis[end], int) for end in ("low", "high"))
-        return key, axis | {end: axis[end] if whole else float(axis[end]) for end in ("low", "high")}
+        whole = not isinstance(known.get(key), float) and all(isinstance(end, int) for end in ends.values())
+        numbers = ends if whole else {name: float(end) for name, end in ends.items()}
+        return key, numbers | {"log": rest[1:] == ["log"]}
     if key in known:
-        axis = [find(override(base, {key: Written(value)}), key) for value in axis]
-        return key, axis
-    return key, [Written(value) for value in axis]
+        return key, [find(override(base, {key: Written(value)}), key) for value in values]
+    return key, [Written(value) for value in values]
 
 
 def split_values(text: str) -> list[str]:
@@ -197,7 +199,7 @@ def report(location: StudyLocation, crashed: int) -> int:
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
     rows = []
     for point, trials in by_point.items():
-        score = dict(point).get("score") or load(config_file(dict(point)["config"])).score
+        score = dict(point).get("score") or validate(load(config_file(dict(point)["config"]))).score
         over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
         diverged = sum(studies.status(t) == "diverged" for t in trials)
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])

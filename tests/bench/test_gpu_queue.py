@@ -6,9 +6,8 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from imbalance.bench import gpu_checks
+from imbalance.bench import gpu_checks, gpu_queue
 from imbalance.cli.main import arguments_of
-from imbalance.bench import gpu_queue
 from imbalance.report import kept_results as results
 
 
@@ -43,7 +42,7 @@ def test_what_needs_a_gpu_comes_first_and_the_evidence_last():
 def test_pieces_are_done_once_and_in_order(tmp_path, monkeypatch, capsys):
     good = gpu_queue.Piece("tests", "good", ("json.tool", "--help"))
     bad = gpu_queue.Piece("tests", "bad", ("json.tool", "nothing.json"))
-    monkeypatch.setattr(pack, "pieces", lambda **_: [good, bad])
+    monkeypatch.setattr(gpu_queue, "pieces", lambda **_: [good, bad])
     assert packed(tmp_path, "tests") == 1
     assert "good: done" in capsys.readouterr().out
     assert packed(tmp_path, "tests") == 1
@@ -52,9 +51,9 @@ def test_pieces_are_done_once_and_in_order(tmp_path, monkeypatch, capsys):
 
 def test_what_only_a_gpu_can_show_waits_for_one(tmp_path, monkeypatch, capsys):
     piece = gpu_queue.Piece("gpu", "bits", ("json.tool", "--help"))
-    monkeypatch.setattr(pack, "pieces", lambda **_: [piece])
+    monkeypatch.setattr(gpu_queue, "pieces", lambda **_: [piece])
     for there, said in ((False, "1 of 1 pieces left"), (True, "0 of 1 pieces left")):
-        monkeypatch.setattr(pack, "has_gpu", lambda there=there: there)
+        monkeypatch.setattr(gpu_queue, "has_gpu", lambda there=there: there)
         assert packed(tmp_path, "gpu") == 0
         assert said in capsys.readouterr().out
 
@@ -70,7 +69,7 @@ def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsy
     short = gpu_queue.Piece(
         "rows", "short", ("imbalance", "train", *run, "--config.trainer.epochs=3", "--config.trainer.eval_every=1")
     )
-    monkeypatch.setattr(pack, "pieces", lambda **_: [short, long])
+    monkeypatch.setattr(gpu_queue, "pieces", lambda **_: [short, long])
     assert packed(tmp_path, "rows", minutes=0.6) == 0
     out = capsys.readouterr().out
     assert "short: done" in out and "long: stopped for now" in out and "1 runs added to" in out

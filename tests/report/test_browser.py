@@ -104,7 +104,9 @@ def test_differences_and_p_values_are_scipys(browser, work_dir):
     low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], OVERVIEW.t, 0, 1); return [m.low, m.high]")
     ends = stats.t.interval(0.95, 2, 0.3, stats.sem([0, 0, 0.9]))
     assert low == 0 and high == pytest.approx(min(1, ends[1]), rel=1e-4)
-    assert browser.execute_script("return meanText(meanOf([0.2, 0.4], OVERVIEW.t, 0, 1), {percent: true})") == "20.0, 40.0"
+    assert (
+        browser.execute_script("return meanText(meanOf([0.2, 0.4], OVERVIEW.t, 0, 1), {percent: true})") == "20.0, 40.0"
+    )
 
 
 def test_the_reader_switches_metric_rule_and_baseline(browser):

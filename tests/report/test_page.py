@@ -12,9 +12,9 @@ from scipy import stats
 from imbalance.metrics.intervals import expected_best
 from imbalance.report.collect import collect
 from imbalance.report.page import embedded_json, page
-from imbalance.report.page.run_details import run_details, surest_errors
-from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
 from imbalance.report.page.examples import picture
+from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
+from imbalance.report.page.run_details import run_details, surest_errors
 from imbalance.report.settings import common_values, varying_keys
 from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train

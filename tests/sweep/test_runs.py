@@ -112,7 +112,8 @@ def test_a_metric_of_a_class_that_a_run_has_not_is_named_with_those_that_it_has(
     }
     assert metric(summary, "test/recall/cat") == 0.5 and isnan(metric(summary, "test/recall/dog"))
     with pytest.raises(
-        BadInput, match=r"--metric=test/recall/cow: the run runs/x has no such metric; type one of .*cat, test/recall/dog$"
+        BadInput,
+        match=r"--metric=test/recall/cow: the run runs/x has no such metric; type one of .*cat, test/recall/dog$",
     ):
         metric(summary, "test/recall/cow")
     assert isnan(metric({"status": "diverged"}, "test/recall/cow"))

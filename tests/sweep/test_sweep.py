@@ -18,8 +18,8 @@ from imbalance.config.overrides import Written
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
-from imbalance.sweep import sweep
 from imbalance.sweep import study as studies
+from imbalance.sweep import sweep
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.study import Search, StudyLocation
 from imbalance.utils.locks import FolderLock

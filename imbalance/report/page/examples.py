@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imbalance.config.experiment import validate
 from imbalance.config.load import load
 from imbalance.errors import BadInput
 
@@ -23,8 +24,8 @@ def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
     from imbalance.config.schema import build
     from imbalance.data import DATASETS
 
-    config = load(directory / "config.json")
     try:
+        config = validate(load(directory / "config.json"))
         dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     except (BadInput, OSError) as error:
         return None, f"The data set cannot be read: {error}"
@@ -32,11 +33,11 @@ def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
 
 
 def render_example(split: "Split", row: int) -> Example:
-    """Return an example as {"picture": data URL} or {"row": numbers}."""
-    inputs = split.inputs
-    if isinstance(inputs, dict):
-        return {"row": {key: value[row].flatten()[:NUMBERS].tolist() for key, value in inputs.items()}}
-    example = np.asarray(inputs[row : row + 1].cpu())[0]
+    """Return an example as {"picture": data URL} or {"row": numbers}; a text is shown as the numbers of its tokens."""
+    batch = split.inputs[row : row + 1]
+    if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
+        return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
+    example = np.asarray(batch.cpu())[0]
     if example.ndim == 3 and example.shape[0] in (1, 3):
         return {"picture": picture(example)}
     values = example.reshape(-1)
