@@ -1,10 +1,10 @@
-"""How fast the project is, each figure beside what it has to be measured against.
+"""Measure the speed of the project against bare PyTorch loops and other baselines.
 
     imbalance bench --only=step --repeats=5 --output=bench.json
 
-Every figure is a ratio of two runs that take turns, in one process or in a pair of processes, and the table has the
-median of the ratios with their range. All parts take ten minutes or so on two cores; with anything else running there,
-look at the range before the median.
+Every number is a ratio of two measurements that take turns, in one process or in a pair of processes. The table has the
+median of the ratios and their range. All parts take about ten minutes on two cores. If other programs run on the machine, the
+range is wide and the median says little.
 """
 
 import json
@@ -15,48 +15,48 @@ from pathlib import Path
 
 import torch
 
-from imbalance.bench import evaluations, features, growth, images, on_gpu, paper_loop, stacked, start, steps
+from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
 from imbalance.bench.timing import Row
 from imbalance.errors import BadInput
 
 PARTS: dict[str, Callable[[int], list[Row]]] = {
     "step": steps.rows,
     "paper": paper_loop.rows,
-    "images": images.rows,
-    "evaluation": evaluations.rows,
-    "start": start.rows,
-    "growth": growth.rows,
+    "images": image_loading.rows,
+    "evaluation": evaluation.rows,
+    "start": startup.rows,
+    "growth": scaling.rows,
     "sweep": stacked.rows,
     "features": features.rows,
-    "gpu": on_gpu.rows,
+    "gpu": gpu_speed.rows,
 }
 
 HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
 
 
-def line(row: Row) -> str:
-    """A row of the Markdown table."""
+def table_row(row: Row) -> str:
+    """Return a row of the Markdown table."""
     if not row.ratios:
         return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
 
 
 def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
-    """Measure, and print a line of the table as soon as it is there.
+    """Measure the parts, and print each row of the table as soon as it is measured.
 
     Args:
-        only: the parts to run.
-        repeats: ratios a figure; half where each takes new processes.
+        only: names in PARTS.
+        repeats: number of ratios for each row; half as many where each ratio starts processes.
         output: a JSON file for all ratios.
     """
-    if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # before ten minutes of work
-        raise BadInput(f"--output: {output} is a folder, or in one that is not there; name a .json file")
+    if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work
+        raise BadInput(f"--output={output} is a folder, or its folder does not exist; type the name of a .json file")
     machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
-    found = []
+    table = []
     for name in only:
         for row in PARTS[name](repeats):
-            found.append(asdict(row) | {"median": row.median})
-            print(line(row), flush=True)
+            table.append(asdict(row) | {"median": row.median})
+            print(table_row(row), flush=True)
     if output:
-        Path(output).write_text(json.dumps(machine | {"rows": found}, indent=2) + "\n")
+        Path(output).write_text(json.dumps(machine | {"rows": table}, indent=2) + "\n")

@@ -1,12 +1,19 @@
-"""What only a GPU can show of whole runs, measured: `python -m imbalance.bench.gpu_checks waits --folder=measured`.
+"""Check whole runs on a GPU: synchronisation, determinism, precision, and kernels.
 
-waits: three epochs of eight configs while torch warns of whatever waits for the device, and how often it did.
-bits: each config twice and once stopped in the middle, with `trainer.deterministic`: are weights and metrics the same?
-precision: the curves of the training loss in TF32, bf16 and fp16 beside that of float32.
-trace: twenty steps in torch's profiler: kernels a step, how long the device was at work, and a trace for chrome://tracing.
+    python -m imbalance.bench.gpu_checks waits --folder=measured
 
-Each adds to <folder>/<piece>.json what it has found of a config as soon as it has, and what is there is not done again. All
-of it runs without a GPU, too; what a CPU cannot show is then "not measured". Needs no network and no data but the packages'.
+The checks are:
+
+- waits: train three epochs of eight configs, and count torch's warnings about operations that synchronise with the GPU.
+- bits: train each config twice, and once stopped in the middle and resumed, with `trainer.deterministic`. Check that the
+  weights and metrics are the same.
+- precision: compare the curves of the training loss in TF32, bf16 and fp16 with that in float32.
+- trace: profile twenty steps, and report the kernels a step and the share of time that the GPU computes. The trace is for
+  chrome://tracing.
+
+Each check writes its result for a config to <folder>/<check>.json as soon as it is known. A result in the file is not
+computed again. All checks run without a GPU too; values that need a GPU are then "not measured". The checks need no network,
+and no data besides that of the installed packages.
 """
 
 import argparse
@@ -25,16 +32,17 @@ from typing import Any
 from unittest import mock
 
 import torch
-from ml_collections import ConfigDict
 
 from imbalance.bench.cases import make, on_images
+from imbalance.config.experiment import Experiment, validate
 from imbalance.config.load import CONFIGS, load
+from imbalance.config.overrides import override
 from imbalance.errors import Interrupted
 from imbalance.training import loop
 from imbalance.training.step import StepOutput, draw_epoch, take_step
 
 NOT_MEASURED = "not measured"
-CONVNET = "convnet"  # on random images of CIFAR's size, which need no file
+CONVNET = "convnet"  # the ConvNet on random images of CIFAR's size
 WAITS = (
     "gaussian_poly", "digits_ce", "digits_poly", "colored_digits_dro", "colored_digits_cvar", "colored_digits_irm",
     "colored_digits_mixup", CONVNET,
@@ -50,98 +58,101 @@ PRECISIONS = {
 TRACED = ("digits_poly", CONVNET)
 
 
-def of(name: str, epochs: int) -> ConfigDict:
-    """A config, in batches of 64, evaluated after every epoch."""
+def make_config(name: str, epochs: int) -> Experiment:
+    """Return a config by name, with batches of 64, evaluated after every epoch."""
     config = on_images(CONVNET, size=512, batch_size=64) if name == CONVNET else load(CONFIGS / f"{name}.py")
-    config.trainer.update(epochs=epochs, batch_size=64, eval_every=1)
-    config.logger.mode = "disabled"
-    return config
+    trainer = {"trainer.epochs": epochs, "trainer.batch_size": 64, "trainer.eval_every": 1}
+    return validate(override(config, {**trainer, "logger.mode": "disabled"}))
 
 
 def waits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """How often the host waited for the device, and where it did most often."""
+    """Return how often the CPU waited for the GPU, and the lines of code that waited most often."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as said, tempfile.TemporaryDirectory() as directory:
+        with warnings.catch_warnings(record=True) as caught, tempfile.TemporaryDirectory() as directory:
             warnings.simplefilter("always")
-            steps = loop.train(of(name, epochs), directory)["step"]
+            steps = loop.train(make_config(name, epochs), directory)["step"]
     finally:
         if on_gpu:
             torch.cuda.set_sync_debug_mode("default")
     if not on_gpu:
         return {"epochs": epochs, "steps": steps, "warnings": NOT_MEASURED}
-    lines = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in said if "synchronizing" in str(w.message))
+    lines = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchronizing" in str(w.message))
     return {"epochs": epochs, "steps": steps, "warnings": lines.total(), "lines": dict(lines.most_common(10))}
 
 
 def bits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Whether a run has the bits of another, and of one that was stopped in the middle; also on a CPU."""
-    config = of(name, epochs)
-    config.trainer.deterministic = True
+    """Return whether a run is bit for bit the same when repeated, and when stopped in the middle and resumed."""
+    config = validate(override(make_config(name, epochs), {"trainer.deterministic": True}))
     with tempfile.TemporaryDirectory() as directory:
-        whole, again, killed = (Path(directory) / name for name in ("whole", "again", "killed"))
-        steps = loop.train(config, whole)["step"]
+        first, again, resumed = (Path(directory) / name for name in ("first", "again", "resumed"))
+        steps = loop.train(config, first)["step"]
         loop.train(config, again)
-        train_to(steps // 2, config, killed)
-        stopped = json.loads((killed / "summary.json").read_text())
-        loop.train(config, killed)
+        train_to(steps // 2, config, resumed)
+        stopped = json.loads((resumed / "summary.json").read_text())
+        loop.train(config, resumed)
         return {
-            "twice the same": same(whole, again),
+            "twice the same": same(first, again),
             "stopped": f"{stopped['status']} at step {stopped['step']} of {steps}",
-            "stopped and resumed the same": same(whole, killed),
+            "stopped and resumed the same": same(first, resumed),
         }
 
 
-def train_to(step: int, config: ConfigDict, directory: Path) -> None:
-    """A run that is sent SIGTERM in so many steps' time."""
-    done = itertools.count(1)
+def train_to(step: int, config: Experiment, directory: Path) -> None:
+    """Train a run, and send SIGTERM to this process before step number `step`."""
+    numbers = itertools.count(1)
 
-    def stopping(*given: Any) -> StepOutput:
-        if next(done) == step:
+    def take_step_or_stop(*arguments: Any) -> StepOutput:
+        if next(numbers) == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return take_step(*given)
+        return take_step(*arguments)
 
-    with mock.patch.object(loop, "take_step", stopping), suppress(Interrupted):
+    with mock.patch.object(loop, "take_step", take_step_or_stop), suppress(Interrupted):
         loop.train(config, directory)
 
 
 def same(one: Path, two: Path) -> bool:
+    """Return True if two runs have the same metrics and weights."""
     a, b = (torch.load(run / "checkpoints" / "selected.pt", weights_only=True) for run in (one, two))
     metrics = (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
     return metrics and a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """The training loss by epoch in each arithmetic, and its greatest distance from float32's over the first loss."""
+    """Return the training loss by epoch in each precision, and its largest relative distance from that in float32.
+
+    The distance is relative to the first loss in float32.
+    """
     curves = {}
-    for arithmetic, section in PRECISIONS.items():
-        if arithmetic in ("tf32", "fp16") and not torch.cuda.is_available():  # which are float32 on a CPU
+    for arithmetic, values in PRECISIONS.items():
+        if arithmetic in ("tf32", "fp16") and not torch.cuda.is_available():  # a CPU computes them in float32
             curves[arithmetic] = NOT_MEASURED
             continue
-        config = of(name, epochs)
-        config.trainer.update(section)
+        config = validate(
+            override(make_config(name, epochs), {f"trainer.{key}": value for key, value in values.items()})
+        )
         with tempfile.TemporaryDirectory() as directory:
             loop.train(config, directory)
             lines = (Path(directory) / "metrics.jsonl").read_text().splitlines()
         curves[arithmetic] = [json.loads(line)["train/loss"] for line in lines]
-    full = curves["float32"]
-    far = {
-        arithmetic: max(abs(a - b) for a, b in zip(curve, full)) / full[0]
+    reference = curves["float32"]
+    distance = {
+        arithmetic: max(abs(a - b) for a, b in zip(curve, reference)) / reference[0]
         for arithmetic, curve in curves.items()
         if curve != NOT_MEASURED
     }
-    return {"curves": curves, "distance": far}
+    return {"curves": curves, "distance": distance}
 
 
 def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Of `steps` steps, after some to warm up."""
-    config, on_gpu = of(name, 1), torch.cuda.is_available()
+    """Profile `steps` steps after five warm-up steps, write the trace, and return its numbers."""
+    config, on_gpu = make_config(name, 1), torch.cuda.is_available()
     learner = make(config)
     epoch, step = draw_epoch(learner, 0), 0
 
-    def go(count: int) -> None:
+    def take_steps(count: int) -> None:
         nonlocal step
         for _ in range(count):
             take_step(config, learner, epoch, step % 5, 5, lambda: 0)
@@ -149,26 +160,28 @@ def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
             step += 1
 
     learner.model.train()
-    go(5)
+    take_steps(5)
     kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=kinds) as profile:
         started = time.perf_counter()
-        go(steps)
+        take_steps(steps)
         if on_gpu:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
     path = folder / f"trace-{name}.json.gz"
     profile.export_chrome_trace(str(path))
-    found = {"steps": steps, "ms a step": 1e3 * seconds / steps, "trace": path.name}
+    numbers = {"steps": steps, "ms a step": 1e3 * seconds / steps, "trace": path.name}
     if not on_gpu:
-        return found | {"kernels a step": NOT_MEASURED, "device at work": NOT_MEASURED}
-    kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    busy = sum(event.device_time for event in kernels) / 1e6  # of microseconds
-    return found | {"kernels a step": len(kernels) / steps, "device at work": busy / seconds}
+        return numbers | {"kernels a step": NOT_MEASURED, "device at work": NOT_MEASURED}
+    events = profile.events()
+    assert events is not None, "the profiler has run"
+    kernels = [event for event in events if event.device_type.name == "CUDA"]
+    busy = sum(event.device_time for event in kernels) / 1e6  # from microseconds
+    return numbers | {"kernels a step": len(kernels) / steps, "device at work": busy / seconds}
 
 
-# Piece: what it does of one config, with which of them, and how many epochs (or steps) of each.
-PIECES: dict[str, tuple[Callable[[str, int, Path], dict[str, Any]], Sequence[str], int]] = {
+# By check: the function for one config, the names of the configs, and the number of epochs (of steps for a trace).
+CHECKS: dict[str, tuple[Callable[[str, int, Path], dict[str, Any]], Sequence[str], int]] = {
     "waits": (waits, WAITS, 3),
     "bits": (bits, BITS, 10),
     "precision": (precision, CURVES, 20),
@@ -176,34 +189,35 @@ PIECES: dict[str, tuple[Callable[[str, int, Path], dict[str, Any]], Sequence[str
 }
 
 
-def measure(piece: str, folder: Path, size: int | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
-    """What is in <folder>/<piece>.json, once what is not is there.
+def run_check(check: str, folder: Path, size: int | None = None, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Add the missing results to <folder>/<check>.json, print all of them, and return the file's content.
 
     Args:
-        size: epochs, or steps of a trace; as many as the piece says without.
-        names: of configs; all of the piece's without.
+        check: a name in CHECKS.
+        size: number of epochs, or of steps for a trace; that in CHECKS if None.
+        names: names of configs; those in CHECKS if none.
     """
-    of_config, all_names, usual = PIECES[piece]
+    function, all_names, usual_size = CHECKS[check]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    path = folder / f"{piece}.json"
+    path = folder / f"{check}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("device") != device:  # what a CPU has left says nothing of a GPU
-        found = {"device": device, "torch": torch.__version__, "configs": {}}
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if results.get("device") != device:  # results of another device do not count
+        results = {"device": device, "torch": torch.__version__, "configs": {}}
     for name in names or all_names:
-        if name not in found["configs"]:
-            found["configs"][name] = of_config(name, size or usual, folder)
-            path.write_text(json.dumps(found, indent=2) + "\n")
-        print(f"{piece}, {name}, {device}: {json.dumps(found['configs'][name])}", flush=True)
-    return found
+        if name not in results["configs"]:
+            results["configs"][name] = function(name, size or usual_size, folder)
+            path.write_text(json.dumps(results, indent=2) + "\n")
+        print(f"{check}, {name}, {device}: {json.dumps(results['configs'][name])}", flush=True)
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("piece", choices=PIECES)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("check", choices=CHECKS)
+    parser.add_argument("--folder", type=Path, required=True, help="the folder to write the results to")
     arguments = parser.parse_args()
-    measure(arguments.piece, arguments.folder)
+    run_check(arguments.check, arguments.folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What has a bar on a GPU alone: "not measured" without one.
+"""Measure the parts of the benchmark that have a bar on a GPU only; without a GPU they are "not measured".
 
-A compiled step over that of a loop whose model is compiled; ten ConvNets one after another over the same at once; batches of
-images of 224×224 that come from pinned memory over those that are on the device.
+- A step of a compiled model in the project's loop, over one in a bare PyTorch loop.
+- Ten ConvNets trained one after another, over trained as one stacked model.
+- Batches of 224×224 images from pinned memory, over batches of images on the GPU.
 """
 
 from collections.abc import Callable
@@ -12,14 +13,16 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.bench import stacked
-from imbalance.bench.cases import make, on_images, our_epoch
+from imbalance.bench.cases import Config, make, on_images, our_epoch
 from imbalance.bench.steps import bare_epoch, bare_optimizer, digits_mlp
 from imbalance.bench.timing import Row, timed_in_turns
+from imbalance.config.experiment import validate
+from imbalance.config.overrides import override
 from imbalance.data.images.stored import Stored
 
-STEP, AT_ONCE, IMAGES = (
+STEP, STACKED, IMAGES = (
     "gpu: step, ours / bare, both compiled",
-    "gpu: one by one / at once",
+    "gpu: one by one / stacked",
     "gpu: from pinned memory / from the device",
 )
 STEPS: dict[str, Callable[[], ConfigDict]] = {
@@ -31,22 +34,22 @@ RATES, SEEDS = 5, 2  # of the ConvNets
 SHAPE, BATCH = (2048, 3, 224, 224), 64  # of the images
 
 
-def of_steps(config: ConfigDict, repeats: int) -> list[float]:
-    """The ratios of the seconds that an epoch takes."""
+def step_ratios(config: Config, repeats: int) -> list[float]:
+    """Return the ratios of the seconds that an epoch takes."""
     theirs = make(config)
     optimizer = bare_optimizer(config, theirs)
     theirs.model.compile()
     size, device = len(theirs.dataset.train), theirs.accelerator.device
+    compiled = validate(override(config, {"trainer.compile": "default"}))
 
     def bare() -> None:
-        bare_epoch(theirs, optimizer, torch.randperm(size, device=device), config.trainer.batch_size)
+        bare_epoch(theirs, optimizer, torch.randperm(size, device=device), compiled.trainer.batch_size)
 
-    config.trainer.compile = "default"
-    return timed_in_turns(our_epoch(config, make(config)), bare, repeats)
+    return timed_in_turns(our_epoch(compiled, make(compiled)), bare, repeats)
 
 
-def of_images(repeats: int) -> list[float]:
-    """The ratios of the seconds that an epoch's batches take, as `trainer.images_on_device` says no and yes."""
+def image_ratios(repeats: int) -> list[float]:
+    """Return the ratios of the seconds that an epoch's batches take, with `trainer.images_on_device` False over True."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     stored = Stored(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
@@ -60,14 +63,18 @@ def of_images(repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
+
     def convnet() -> ConfigDict:
         return on_images("convnet", size=512, batch_size=64)
 
-    found = [
-        (STEP, case, lambda config=config: of_steps(config(), repeats), "≤ 1.05") for case, config in STEPS.items()
+    measurements: list[tuple[str, str, Callable[[], list[float]], str]] = [
+        (STEP, case, lambda config=config: step_ratios(config(), repeats), "≤ 1.05") for case, config in STEPS.items()
     ]
-    at_once = f"epochs of {RATES * SEEDS} ConvNets, 32×32 images"
-    found.append((AT_ONCE, at_once, lambda: stacked.of_epochs(convnet, 1, repeats, RATES, SEEDS), "≥ 4"))
-    found.append((IMAGES, f"{SHAPE[0]:,} images of 224×224, uint8", lambda: of_images(repeats), "≥ 5"))
-    there = torch.cuda.is_available()
-    return [Row(part, case, ratios() if there else [], bar) for part, case, ratios, bar in found]
+    convnets = f"epochs of {RATES * SEEDS} ConvNets, 32×32 images"
+    measurements += [
+        (STACKED, convnets, lambda: stacked.epoch_ratios(convnet, 1, repeats, RATES, SEEDS), "≥ 4"),
+        (IMAGES, f"{SHAPE[0]:,} images of 224×224, uint8", lambda: image_ratios(repeats), "≥ 5"),
+    ]
+    has_gpu = torch.cuda.is_available()
+    return [Row(part, case, ratios() if has_gpu else [], bar) for part, case, ratios, bar in measurements]

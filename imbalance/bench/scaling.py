@@ -1,22 +1,24 @@
-"""What ten times the examples, classes or groups cost: time and memory of an epoch of a linear model with its metrics.
+"""Measure the time and memory of an epoch with its metrics, for ten times as many examples, classes or groups.
 
-Each in a process of its own, whose memory is its peak less what it had before there was any data. Time and memory are
-to be linear in N examples; logits and confusion matrix make them N·K and K² in K classes; G groups should be nearly
-free, which they are not wherever something is G·K·N or even G·K².
+Each measurement has a process of its own. Its memory is the peak of the process minus the memory before there was any data.
+The model is linear. Time and memory should grow linearly in N examples. With K classes, the logits and the confusion matrix
+have N·K and K² elements. G groups should cost almost nothing, which fails if some tensor has G·K·N or even G·K² elements.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from imbalance.bench.cases import begun, make, on_images, our_epoch
-from imbalance.bench.timing import Row, few, measured_by, seconds
+import torch
+
+from imbalance.bench.cases import make, on_images, our_epoch, start_run
+from imbalance.bench.timing import Row, halved, measure_in_process, seconds
 from imbalance.training.evaluate import evaluate, metrics_of
 from imbalance.utils.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)
-class Grown:
-    """The arguments of `measure` that are ten times as large, and the bars on time and memory."""
+class Scaled:
+    """The argument of `measure` that is scaled, its small and its large value, and the bars on time and memory."""
 
     case: str
     small: dict[str, int]
@@ -26,51 +28,54 @@ class Grown:
 
 
 CASES = [
-    Grown("examples: 5,000 to 50,000", dict(size=5000), dict(size=50_000), "≤ 10", "≤ 10"),
-    Grown("classes: 100 to 1,000", dict(classes=100), dict(classes=1000), "≤ 10", "≤ 10"),
-    Grown("groups: 100 to 1,000", dict(groups=100), dict(groups=1000), "≤ 1.5", "≤ 1.5"),
+    Scaled("examples: 5,000 to 50,000", dict(size=5000), dict(size=50_000), "≤ 10", "≤ 10"),
+    Scaled("classes: 100 to 1,000", dict(classes=100), dict(classes=1000), "≤ 10", "≤ 10"),
+    Scaled("groups: 100 to 1,000", dict(groups=100), dict(groups=1000), "≤ 1.5", "≤ 1.5"),
 ]
 BASE = dict(size=5000, classes=100, groups=100)
 
 
 def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
-    """Seconds of an epoch and an evaluation, bytes that this process took for them at the peak, and bytes of images."""
-    make(on_images("linear", size=2, batch_size=2))  # for what is imported and set up once
+    """Return the seconds of an epoch with an evaluation, the peak bytes of memory for it, and the bytes of the images."""
+    make(on_images("linear", size=2, batch_size=2))  # imports all modules, so that their memory does not count
     before = resident("VmRSS")
     config = on_images("linear", size=size, batch_size=64, classes=classes, groups=groups)
     learner = make(config)
+    images = learner.dataset.train.inputs
+    assert isinstance(images, torch.Tensor), "random images are in memory"
     keep_freed_memory()
-    epoch, run = our_epoch(config, learner), begun(config, learner)
+    epoch, run = our_epoch(config, learner), start_run(config, learner)
 
     def once() -> None:
         epoch()
         metrics_of(run, "val", *evaluate([run], "val"))
 
     once()
-    return seconds(once), resident("VmHWM") - before, learner.dataset.train.inputs.nbytes
+    return seconds(once), resident("VmHWM") - before, images.nbytes
 
 
-def resident(what: str) -> int:
-    """Bytes of memory that this process has ("VmRSS"), or has had at the most ("VmHWM").
+def resident(field: str) -> int:
+    """Return the bytes of memory that this process uses ("VmRSS"), or its peak ("VmHWM"), as Linux counts them.
 
-    As Linux tells it: in `resource.getrusage`, a process has had what the one that started it has had.
+    The peak of `resource.getrusage` would include that of the parent process.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[what].split()[0]) * 1024
+    return int(status[field].split()[0]) * 1024
 
 
-def rows(repeats: int, cases: list[Grown] = CASES, base: dict[str, int] = BASE) -> list[Row]:
-    found, per_byte = [], []
-    for grown in cases:
+def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
+    table, per_byte = [], []
+    for scaled in cases:
         times, memories = [], []
-        for _ in range(few(repeats)):
-            small, large = (measured_by(__name__, **base | some) for some in (grown.small, grown.large))
+        for _ in range(halved(repeats)):
+            small, large = (measure_in_process(__name__, **base | some) for some in (scaled.small, scaled.large))
             times.append(large[0] / small[0])
             memories.append(large[1] / small[1])
             if large[2] > small[2]:
                 per_byte.append((large[1] - small[1]) / (large[2] - small[2]))
-        found.append(Row("growth: time", grown.case, sorted(times), grown.time))
-        found.append(Row("growth: memory", grown.case, sorted(memories), grown.memory))
+        table.append(Row("growth: time", scaled.case, sorted(times), scaled.time))
+        table.append(Row("growth: memory", scaled.case, sorted(memories), scaled.memory))
     if per_byte:
-        found.append(Row("growth: peak memory / data", "a further image, uint8", sorted(per_byte), "≤ 1.2"))
-    return found
+        table.append(Row("growth: peak memory / data", "a further image, uint8", sorted(per_byte), "≤ 1.2"))
+    return table
