@@ -200,7 +200,9 @@ def test_the_page_has_asked_nothing_of_the_network_and_said_nothing(browser):
     assert browser.get_log("browser") == []
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in urls if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))] == [browser.current_url.partition("#")[0]]
+    assert [url for url in urls if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))] == [
+        browser.current_url.partition("#")[0]
+    ]
 
 
 def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):

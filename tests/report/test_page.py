@@ -6,13 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from scipy import stats
 
+from imbalance.data import Split
+from imbalance.data.texts.tokens import Tokens
 from imbalance.metrics.intervals import expected_best
 from imbalance.report.collect import collect
 from imbalance.report.page import embedded_json, page
-from imbalance.report.page.examples import picture
+from imbalance.report.page.examples import picture, render_example
 from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
 from imbalance.report.page.run_details import run_details, surest_errors
 from imbalance.report.settings import common_values, varying_keys
@@ -180,7 +183,7 @@ def test_a_page_of_runs_of_which_none_is_to_be_ranked(work_dir, tmp_path, status
         else:
             path.write_text(json.dumps(summary | {"score": None, "metrics": dict.fromkeys(summary["metrics"])}))
     text = page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=1)
-    assert "3 runs of 1 settings" in text and len(text) < 2_000_000
+    assert "3 runs of 1 setting<" in text and len(text) < 2_000_000
 
 
 def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_that_they_share():
@@ -197,6 +200,16 @@ def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_
     ]
     assert method_names([{"name": "a_poly", "config.data.name": "a"}, {"name": "a_poly_dro", "config.data.name": "a"}]) == [
         "poly", "poly_dro"]  # fmt: skip
+
+
+def test_a_text_is_shown_as_the_numbers_of_its_tokens():
+    tokens = Tokens(
+        np.arange(20, dtype=np.int32), np.zeros(0, np.uint8), np.array([0, 3, 20]), np.zeros(2, np.uint32),
+        torch.arange(2), vocabulary=30, padding=0, target=torch.device("cpu"),
+    )  # fmt: skip
+    labels = torch.zeros(2, dtype=torch.int64)
+    shown = render_example(Split(tokens, labels, labels, torch.arange(2)), 1)
+    assert shown["row"]["input_ids"] == list(range(3, 15)) and shown["row"]["attention_mask"] == [1] * 12
 
 
 def test_a_picture_keeps_its_pixels():

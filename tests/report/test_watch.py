@@ -56,7 +56,7 @@ def ask(request, work_dir):
 def test_it_serves_the_page_and_its_stamp_and_writes_nothing(ask, work_dir):
     before = {path: path.stat().st_mtime_ns for path in work_dir.rglob("*")}
     status, headers, text = ask()
-    assert status == 200 and "2 runs of 1 settings" in text
+    assert status == 200 and "2 runs of 1 setting<" in text
     stamp = re.search(r'<body data-live="(\w+)">', text)[1]
     assert ask("/stamp")[2] == stamp
     assert headers["Cache-Control"] == "no-store" and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
@@ -124,7 +124,7 @@ def test_the_page_follows_runs_while_they_are_written(ask, work_dir):
     assert status == 200 and "metrics.jsonl is damaged" in text
     for name in ("config.json", "metrics.jsonl"):
         (run / name).unlink()
-    assert "2 runs of 1 settings" in ask()[2]
+    assert "2 runs of 1 setting<" in ask()[2]
 
 
 def test_several_folders_and_none_with_runs(work_dir, tmp_path):
@@ -137,7 +137,7 @@ def test_several_folders_and_none_with_runs(work_dir, tmp_path):
     assert [Path(watched.root, row["run"]) for row in watched.rows()] == [
         path.parent.resolve() for path in sorted(work_dir.rglob("config.json"))
     ]
-    assert "2 runs of 1 settings" in watched.page()
+    assert "2 runs of 1 setting<" in watched.page()
     assert "No runs yet" in WatchedRuns([tmp_path], METRICS, 0).page()
 
 

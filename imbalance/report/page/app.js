@@ -70,9 +70,9 @@ function drawAnswer({metric, methods, baseline}) {
   const [best, second] = methods.filter(method => method.mean !== null);
   if (!best) return void (control("answer").textContent = "No finished run matches the filter.");
   const ahead = best.difference && best.difference.low !== null
-    ? ` Its difference from ${baseline?.label ?? OVERVIEW.settings[chosen.baseline].label} is ${signed(best.difference, metric)}${metric.percent ? " points" : ""}, paired by seed (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)} after Holm's correction).` : "";
+    ? ` The difference from ${baseline?.label ?? OVERVIEW.settings[chosen.baseline].label} is ${signed(best.difference, metric)}${metric.percent ? " points" : ""}, paired by seed (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)} after Holm's correction).` : "";
   const close = second && best.low !== null && second.low !== null && (metric.lower ? second.low <= best.high : second.high >= best.low)
-    ? ` Its interval overlaps with that of ${second.label}, the second best.` : "";
+    ? ` The interval overlaps with that of ${second.label}, the second best.` : "";
   control("answer").replaceChildren(element("strong", {}, best.label), ` has the best test ${metric.label}: ${meanText(best, metric)}${metric.percent ? " %" : ""} over ${best.n} seed${best.n === 1 ? "" : "s"}. Labels that its selection reads: ${best.reads}.${ahead}${close}`);
 }
 
