@@ -1,11 +1,14 @@
 """Waterbirds: SELF, by early-stop disagreement.
 
-LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023.
-ERM, and then the last layer trained further on the held-out examples on which the model of ten epochs disagrees with it
-most, classes counting equally. Uses no groups of train; val's are for choosing. From the authors' code: 100 epochs at
-batch 32, 250 steps of the layer, and 0.001 and 100 examples from the middle of its grids, to be tuned on val. Unlike
-there, what is held out is a tenth of train, not half of val, the learning rate is constant, so that the early model is of
-the same run, and crops differ as in waterbirds_erm. ResNet-50 from ImageNet weights: for a GPU; not yet run here.
+LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS
+2023. ERM, and then the last layer trained further on the held-out examples on which the model of ten epochs disagrees
+with it most, classes counting equally. Uses no groups of train; val's are for choosing. From the authors' code: 100
+epochs at batch 32, 250 steps of the layer, and 0.001 and 100 examples from the middle of its grids, to be tuned on val.
+Unlike there, what is held out is a tenth of train, not half of val, the learning rate is constant, so that the early
+model is of the same run, and crops differ as in waterbirds_erm.
+
+ResNet-50 from ImageNet weights, 100 epochs of 4,795 images: for a GPU; not yet run here. Get the images with `imbalance
+data download waterbirds`.
 
     python main.py --config=configs/waterbirds_self.py
 """
@@ -17,10 +20,10 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # one batch of train, val and test through everything
+    config.debug = False  # True: run one batch of train, val and test through everything
     config.work_dir = "runs"
     config.data_dir = "data"
-    config.score = "val/worst_group_accuracy"  # what a run returns, measured on the selected weights
+    config.score = "val/worst_group_accuracy"  # the metric that a run returns, of the selected weights
 
     config.data = create(
         name="waterbirds",
@@ -42,26 +45,29 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=100,
         batch_size=32,
-        accumulation=1,  # parts that a batch is computed in, for want of memory
-        clip_norm=0.0,  # that the gradient of a batch is scaled down to; 0: never
+        accumulation=1,  # micro-batches per batch; more of them need less memory
+        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
         eval_batch_size=128,
         eval_every=1,  # epochs
-        eval_splits=("val",),  # test is read once, at the end; add "test" to follow it
+        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
         dtype="float32",
-        mixed_precision="no",  # "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what of float32 a GPU rounds to 10 bits: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
+        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
         channels_last=True,
-        images_on_device=False,  # all decoded files, not a batch of them at a time; other data always are
-        compile="no",  # "default", or for small models on a GPU "reduce-overhead": CUDA graphs
-        deterministic=False,  # the same bits on a GPU too
+        images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
+        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
+        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
     )
     config.callbacks = create(
         select="last",  # or "best": by the monitored metric
         monitor="val/worst_group_accuracy",
-        patience=0,  # evaluations without a better monitored metric before training ends; 0: never
-        stop_at_interpolation=False,  # end after an epoch whose every prediction was right
-        keep_logits=False,  # of every evaluation, to select by another rule afterwards
+        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
+        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
+
+
+# tools/write_configs.py wrote this file. A copy under another name is yours to edit.

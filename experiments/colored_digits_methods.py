@@ -1,90 +1,175 @@
 """Compare methods by their worst group on colored digits, by the labels that they read in training.
 
-    imbalance reproduce colored_digits_methods          # the table
-    imbalance reproduce colored_digits_methods --tune   # the tuning of the learning rates in the configs
+    imbalance reproduce colored_digits_methods             # the table
+    imbalance reproduce colored_digits_methods --tune      # the tuning of the learning rates in the configs
+    imbalance reproduce colored_digits_methods --untuned   # more methods, for which nothing was tuned
 
-Each method is its config without overrides, over ten seeds. The first seven methods have the same tuning budget: their
-learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch, over three seeds that the
-table does not use. The other configs say how they were tuned, at seed 0. All runs take minutes.
+Each method is a config without overrides, or one with the overrides of METHODS, over ten seeds. The first seven methods have
+the same tuning budget: their learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch,
+over three seeds that the table does not use. The configs and METHODS say how the others were tuned, at seed 0. All runs take
+minutes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
 from imbalance.metrics.intervals import mean
 from imbalance.report.saved_runs import Summary, evaluations_of, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import make_run, run_all
+from imbalance.sweep.compare import comparison_table
+from imbalance.sweep.runs import run_all
+from imbalance.sweep.variants import Variant
 
 SEEDS, TUNING_SEEDS = range(10), range(100, 103)
 LEARNING_RATES = (0.01, 0.03, 0.1)
+KERNELS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # DomainBed's
+LWS = dict(name="lws", by="group", epochs=20, batch_size=64, lr=0.1, momentum=0.9, weight_decay=0.0005)
+EIIL = dict(name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01)
+DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
+
+
+def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
+    """Return the config of ERM with another learning rate and other sections."""
+    return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
+
+
 # The title and the config of each method, and the part that reads the groups in training. All select by val's groups.
 METHODS = (
-    ("ERM", "colored_digits_erm", "none"),
-    ("importance-weighted cross-entropy", "colored_digits_ce", "weights"),
-    ("importance-weighted poly", "colored_digits_poly", "weights"),
-    ("group DRO", "colored_digits_dro", "objective"),
-    ("undersampling", "colored_digits_undersampled", "sampler"),
-    ("DFR", "colored_digits_dfr", "none; val's fit the head"),
-    ("JTT", "colored_digits_jtt", "none"),
-    ("DPE", "colored_digits_dpe", "none; val's fit the head"),
-    ("IRM", "colored_digits_irm", "objective"),
-    ("CORAL", "colored_digits_coral", "objective"),
-    ("MMD", "colored_digits_mmd", "objective"),
-    ("EIIL, then group DRO", "colored_digits_eiil", "none"),
-    ("EIIL, then IRM", "colored_digits_eiil_irm", "none"),
-    ("XRM, then group DRO", "colored_digits_xrm", "none, in val neither"),
-    ("LfF", "colored_digits_lff", "none"),
-    ("AFR", "colored_digits_afr", "none"),
-    ("SELF", "colored_digits_self", "none"),
-    ("LWS", "colored_digits_lws", "none"),
-    ("mixup", "colored_digits_mixup", "none"),
-    ("mixup-DRW", "colored_digits_mixup_drw", "none"),
-    ("Remix", "colored_digits_remix", "none"),
+    ("ERM", Variant("colored_digits_erm"), "none"),
+    ("importance-weighted cross-entropy", Variant("colored_digits_ce"), "weights"),
+    ("importance-weighted poly", Variant("colored_digits_poly"), "weights"),
+    ("group DRO", Variant("colored_digits_dro"), "objective"),
+    ("undersampling", Variant("colored_digits_undersampled"), "sampler"),
+    ("DFR", Variant("colored_digits_dfr"), "none; val's fit the head"),
+    ("JTT", Variant("colored_digits_jtt"), "none"),
+    ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
+    ("IRM", Variant("colored_digits_irm"), "objective"),
+    # The penalties have the best val worst group of 0.1, 1 and 10, and for MMD of 0.01, 0.1, 0.3, 1 and 10.
+    ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
+    ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
+    ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
+    ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL}), "none"),
+    ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
+    ("LfF", Variant("colored_digits_lff"), "none"),
+    ("AFR", Variant("colored_digits_afr"), "none"),
+    ("SELF", Variant("colored_digits_self"), "none"),
+    # The head's rates 0.03, 0.1 and 0.3 give the same result.
+    ("LWS", erm_with(lr=0.03, head=LWS), "none"),
+    ("mixup", Variant("colored_digits_mixup"), "none"),
+    # The rate is the best of 0.01, 0.03 and 0.1; for Remix, one of the two best.
+    ("mixup-DRW", erm_with(mix=dict(name="mixup", alpha=1.0), weights=DEFERRED), "none"),
+    ("Remix", erm_with(lr=0.03, mix=dict(name="remix", alpha=1.0, kappa=2.0, tau=0.5)), "none"),
 )
+# The methods of --untuned, by what their table calls them; the first is what the others are compared with.
+VS_GROUP = dict(name="vs_group", gamma=0.4, tau=0.0)
+FOCAL_BY_CLASS = dict(beta=0.999, gamma=0.5)
+UNTUNED = {
+    "ERM": Variant("colored_digits_erm"),
+    "importance-weighted cross-entropy": Variant("colored_digits_ce"),
+    "importance-weighted poly": Variant("colored_digits_poly"),
+    "VS": Variant("colored_digits_vs"),
+    "VS by group": erm_with(lr=0.03, loss=dict(name="vs_group", gamma=0.3, tau=1.0)),
+    "CDT": erm_with(lr=0.03, loss=dict(name="cdt", gamma=0.3)),
+    "LDAM-DRW": Variant("colored_digits_ldam_drw"),
+    "logit-adjusted loss": erm_with(lr=0.03, loss=dict(name="logit_adjusted", tau=1.0)),
+    "balanced softmax": erm_with(lr=0.03, loss=dict(name="balanced_softmax")),
+    "focal loss": erm_with(lr=0.03, loss=dict(name="focal", gamma=2.0)),
+    "class-balanced loss": erm_with(lr=0.03, loss=dict(name="class_balanced", **FOCAL_BY_CLASS)),
+    "class-balanced loss, sigmoid": erm_with(lr=0.03, loss=dict(name="class_balanced_sigmoid", **FOCAL_BY_CLASS)),
+    "CVaR DRO": Variant("colored_digits_cvar"),
+    "VS by group under group DRO": Variant("colored_digits_dro", {"loss": VS_GROUP, "optim.lr": 0.03}),
+    "poly under group DRO": Variant(
+        "colored_digits_dro", {"loss": dict(name="poly", alpha=2.0, left="logistic"), "optim.lr": 0.03}
+    ),
+    "LISA": Variant("colored_digits_lisa"),
+    "cRT": Variant("colored_digits_crt"),
+    "post-hoc logit adjustment": erm_with(lr=0.03, head=dict(name="logit_adjusted", tau=1.0)),
+    "oversampling": erm_with(lr=0.03, sampler=dict(name="oversample", by="group")),
+    "resampling": erm_with(lr=0.03, sampler=dict(name="resample", by="group", exponent=1.0)),
+    "annealed undersampling": erm_with(
+        lr=0.03, sampler=dict(name="annealed_linear", by="group"), weights=dict(name="residual")
+    ),
+    "undersampling": Variant("colored_digits_undersampled"),
+}
+WORST = "worst_group_accuracy"
+
+# The methods of --untuned, by title. The others are compared with the first.
+VS_GROUP = dict(name="vs_group", gamma=0.4, tau=0.0)
+FOCAL_BY_CLASS = dict(beta=0.999, gamma=0.5)
+UNTUNED = {
+    "ERM": Variant("colored_digits_erm"),
+    "importance-weighted cross-entropy": Variant("colored_digits_ce"),
+    "importance-weighted poly": Variant("colored_digits_poly"),
+    "VS": Variant("colored_digits_vs"),
+    "VS by group": erm_with(lr=0.03, loss=dict(name="vs_group", gamma=0.3, tau=1.0)),
+    "CDT": erm_with(lr=0.03, loss=dict(name="cdt", gamma=0.3)),
+    "LDAM-DRW": Variant("colored_digits_ldam_drw"),
+    "logit-adjusted loss": erm_with(lr=0.03, loss=dict(name="logit_adjusted", tau=1.0)),
+    "balanced softmax": erm_with(lr=0.03, loss=dict(name="balanced_softmax")),
+    "focal loss": erm_with(lr=0.03, loss=dict(name="focal", gamma=2.0)),
+    "class-balanced loss": erm_with(lr=0.03, loss=dict(name="class_balanced", **FOCAL_BY_CLASS)),
+    "class-balanced loss, sigmoid": erm_with(lr=0.03, loss=dict(name="class_balanced_sigmoid", **FOCAL_BY_CLASS)),
+    "CVaR DRO": Variant("colored_digits_cvar"),
+    "VS by group under group DRO": Variant("colored_digits_dro", {"loss": VS_GROUP, "optim.lr": 0.03}),
+    "poly under group DRO": Variant(
+        "colored_digits_dro", {"loss": dict(name="poly", alpha=2.0, left="logistic"), "optim.lr": 0.03}
+    ),
+    "LISA": Variant("colored_digits_lisa"),
+    "cRT": Variant("colored_digits_crt"),
+    "post-hoc logit adjustment": erm_with(lr=0.03, head=dict(name="logit_adjusted", tau=1.0)),
+    "oversampling": erm_with(lr=0.03, sampler=dict(name="oversample", by="group")),
+    "resampling": erm_with(lr=0.03, sampler=dict(name="resample", by="group", exponent=1.0)),
+    "annealed undersampling": erm_with(
+        lr=0.03, sampler=dict(name="annealed_linear", by="group"), weights=dict(name="residual")
+    ),
+    "undersampling": Variant("colored_digits_undersampled"),
+}
 WORST = "worst_group_accuracy"
 
 
-def colored_digits_methods(*, tune: bool, work_dir: str, jobs: int, stacked: int) -> None:
-    """Train the missing runs, and print the table, or with `tune` the table of the learning rates.
+def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: int, stacked: int) -> None:
+    """Train the missing runs, and print the table.
 
     Args:
+        tune: print the table of the learning rates instead.
+        untuned: print the table of UNTUNED instead.
         stacked: most runs that one process trains as one stacked model.
     """
-    (print_tuning if tune else print_methods)(work_dir, jobs, stacked)
+    (print_tuning if tune else print_untuned if untuned else print_methods)(work_dir, jobs, stacked)
 
 
 def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
     """Print the worst-group test accuracy of every method, at the selected epoch and at the last."""
     # The table shows test accuracy at the last epoch too, so evaluate test in training. Nothing is selected by it.
     overrides = {"trainer.eval_splits": ("val", "test")}
-    runs = [make_run(name, overrides, seed, work_dir) for _, name, _ in METHODS for seed in SEEDS]
+    runs = [variant.run(overrides, seed, work_dir) for _, variant, _ in METHODS for seed in SEEDS]
+    heads = [run.config.head.name for run in runs[:: len(SEEDS)]]
     summaries = iter(run_all(runs, jobs, stacked))
     rows = []
-    for title, name, reads in METHODS:
+    for (title, _, reads), head in zip(METHODS, heads):
         seeds = [next(summaries) for _ in SEEDS]
         worst, average = (
             mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1) for key in (WORST, "adjusted_accuracy")
         )
         # A head is fitted on the selected weights only, so such a method has no result at the last epoch.
-        last = "–" if has_head(name) else mean([last_test(s) for s in seeds], 0, 1).percent()
+        last = "–" if head != "none" else mean([last_test(s) for s in seeds], 0, 1).percent()
         rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
-    heads = [
+    columns = [
         "method",
         "groups read in training",
         "worst group, selected epoch",
         "last epoch",
         "average, selected epoch",
     ]
-    print(markdown([*heads, "n"], rows), end="")
+    print(markdown([*columns, "n"], rows), end="")
 
 
 def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
     """Print the val worst-group accuracy at the selected epoch, by method and learning rate."""
     runs = [
-        make_run(name, {"optim.lr": lr}, seed, work_dir)
-        for _, name, _ in METHODS
+        variant.run({"optim.lr": lr}, seed, work_dir)
+        for _, variant, _ in METHODS
         for lr in LEARNING_RATES
         for seed in TUNING_SEEDS
     ]
@@ -96,9 +181,12 @@ def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
     print(markdown(["method", *(f"lr {lr:g}" for lr in LEARNING_RATES)], rows), end="")
 
 
-def has_head(name: str) -> bool:
-    """Return True if a config fits a head after training."""
-    return validate(load(config_file(name))).head.name != "none"
+def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the worst-group test accuracy of the methods of UNTUNED, and their differences from ERM."""
+    runs = [variant.run({}, seed, work_dir) for variant in UNTUNED.values() for seed in SEEDS]
+    summaries = iter(run_all(runs, jobs, stacked))
+    worst = {title: {seed: metric(next(summaries), f"test/{WORST}") for seed in SEEDS} for title in UNTUNED}
+    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}, %"), end="")
 
 
 def best_val(summary: Summary) -> float:

@@ -8,23 +8,26 @@ and shows the runs so far, unfinished ones too.
 """
 
 from imbalance.experiments.paper_rows import compare, last
+from imbalance.sweep.variants import Variant
+
+NO_MOMENTUM = {"optim.lr": 0.008, "optim.momentum": 0.0}  # the paper's optimiser under weights to a higher power
 
 ROWS = {
     "cifar": {
-        "ce No IW": "cifar_erm",
-        "ce IW": "cifar_ce",
-        "ce IW-Exp": "cifar_ce_exponent15",
-        "poly No IW": "cifar_poly_unweighted",
-        "poly IW": "cifar_poly",
-        "poly IW-Exp": "cifar_poly_exponent15",
+        "ce No IW": Variant("cifar_erm"),
+        "ce IW": Variant("cifar_ce"),
+        "ce IW-Exp": Variant("cifar_ce", {"weights.exponent": 1.5, **NO_MOMENTUM}),
+        "poly No IW": Variant("cifar_poly", {"weights.name": "uniform"}),
+        "poly IW": Variant("cifar_poly"),
+        "poly IW-Exp": Variant("cifar_poly", {"weights.exponent": 1.5, **NO_MOMENTUM}),
     },
     "celeba": {
-        "ce No IW": "celeba_erm",
-        "ce IW": "celeba_ce",
-        "ce IW-Exp": "celeba_ce_exponent2",
-        "poly No IW": "celeba_poly_unweighted",
-        "poly IW": "celeba_poly",
-        "poly IW-Exp": "celeba_poly_exponent2",
+        "ce No IW": Variant("celeba_erm"),
+        "ce IW": Variant("celeba_ce"),
+        "ce IW-Exp": Variant("celeba_ce", {"weights.exponent": 2.0, "trainer.epochs": 100}),
+        "poly No IW": Variant("celeba_poly", {"weights.name": "uniform"}),
+        "poly IW": Variant("celeba_poly"),
+        "poly IW-Exp": Variant("celeba_poly", {"weights.exponent": 2.0, "trainer.epochs": 100}),
     },
 }
 

@@ -6,24 +6,46 @@ The data sets are CIFAR-10 cat/dog and CelebA. A CIFAR run takes hours on two co
 command trains nothing and shows the runs so far, unfinished ones too.
 """
 
+from typing import Any
+
 from imbalance.experiments.paper_rows import compare, last
+from imbalance.sweep.variants import Variant
+
+TUNED = {"optim.lr": 0.01, "trainer.epochs": 300}
+VS_GROUP = {"loss": dict(name="vs_group", gamma=0.4, tau=0.0)}
+POLY = {"loss": dict(name="poly", alpha=2.0, left="logistic")}
+
+
+def undersampled(by: str) -> dict[str, Any]:
+    """Return the override that draws one undersampled training set, the same in all epochs."""
+    return {"sampler": dict(name="reject", by=by, redraw=False)}
+
 
 ROWS = {
     "cifar": {
-        "CE+US": "cifar_undersampled",
-        "LDAM": "cifar_ldam",
-        "CDT": "cifar_cdt",
-        "LA": "cifar_logit_adjusted",
-        "VS": "cifar_vs",
-        "Poly+IW": "cifar_poly_exponent3",
+        "CE+US": Variant("cifar_erm", {**undersampled("class"), "trainer.epochs": 600}),
+        "LDAM": Variant("cifar_ldam"),
+        "CDT": Variant("cifar_erm", {"loss": dict(name="cdt", gamma=0.5), **TUNED}),
+        "LA": Variant("cifar_erm", {"loss": dict(name="logit_adjusted", tau=3.0), **TUNED}),
+        "VS": Variant("cifar_vs"),
+        "Poly+IW": Variant(
+            "cifar_poly",
+            {
+                "weights.exponent": 3.0,
+                "loss.alpha": 2.0,
+                "optim.lr": 0.08,
+                "optim.momentum": 0.0,
+                "trainer.epochs": 600,
+            },
+        ),
     },
     "celeba": {
-        "CE+US": "celeba_undersampled",
-        "VS": "celeba_vs_group",
-        "Poly+IW": "celeba_poly_exponent25",
-        "CE+DRO": "celeba_dro",
-        "VS+DRO": "celeba_vs_dro",
-        "Poly+DRO": "celeba_poly_dro",
+        "CE+US": Variant("celeba_erm", undersampled("group")),
+        "VS": Variant("celeba_erm", VS_GROUP),
+        "Poly+IW": Variant("celeba_poly", {"weights.exponent": 2.5, "loss.alpha": 2.0, "trainer.epochs": 200}),
+        "CE+DRO": Variant("celeba_dro"),
+        "VS+DRO": Variant("celeba_dro", VS_GROUP),
+        "Poly+DRO": Variant("celeba_dro", POLY),
     },
 }
 

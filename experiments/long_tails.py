@@ -10,9 +10,10 @@ from imbalance.report import kept_results
 from imbalance.report.kept_results import numbers
 from imbalance.report.tables import markdown
 
+# By title, the config and the loss of a method's rows, with any network.
 LONG_TAILS = {
-    "cifar10lt_erm": "cross-entropy", "cifar10lt_balanced_softmax": "balanced softmax", "cifar10lt_ldam_drw": "LDAM-DRW",
-    "cifar10lt_mixup_drw": "mixup-DRW",
+    "cross-entropy": ("cifar10lt_erm", "cross_entropy"), "balanced softmax": ("cifar10lt_erm", "balanced_softmax"),
+    "LDAM-DRW": ("cifar10lt_ldam_drw", "ldam"), "mixup-DRW": ("cifar10lt_mixup_drw", "cross_entropy"),
 }  # fmt: skip
 
 
@@ -25,8 +26,12 @@ def long_tails_table(folder: Path) -> str:
     }
     table, rows = [], kept_results.read("long_tails", folder)
     for network in sorted({row["model"].removesuffix("_cosine") for row in rows}):
-        for config, title in LONG_TAILS.items():
-            chosen = [row for row in rows if row["name"] == config and row["model"].removesuffix("_cosine") == network]
+        for title, method in LONG_TAILS.items():
+            chosen = [
+                row
+                for row in rows
+                if (row["name"], row["loss"]) == method and row["model"].removesuffix("_cosine") == network
+            ]
             if chosen:
                 outcomes = [mean(list(numbers(chosen, column)), 0, 1).percent() for column in columns.values()]
                 table.append([network, title, len(chosen), *outcomes])

@@ -31,9 +31,9 @@ from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import (
     Estimate,
     bootstrap,
-    difference_of_iqm,
     improvement,
     interquartile_mean,
+    iqm_difference,
     profile,
 )
 from imbalance.metrics.intervals import mean
@@ -294,7 +294,7 @@ class Comparison(NamedTuple):
 def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
     intervals = [mean(differences, -1, 1) for differences in scores - others]
     return Comparison(
-        bootstrap(difference_of_iqm, scores, others, paired=True),
+        bootstrap(iqm_difference, scores, others, paired=True),
         bootstrap(improvement, scores, others, paired=False),
         sum(i.low > 0 for i in intervals),
         sum(i.high < 0 for i in intervals),

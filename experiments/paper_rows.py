@@ -20,9 +20,10 @@ from imbalance.report.kept_results import numbers
 from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, check_common_overrides, make_run, run_all
+from imbalance.sweep.runs import Run, check_common_overrides, run_all
+from imbalance.sweep.variants import Variant
 
-Rows = Mapping[str, Mapping[str, str]]  # by data set, the config of each of the paper's rows
+Rows = Mapping[str, Mapping[str, Variant]]  # by data set, the config and overrides of each of the paper's rows
 Line = Mapping[str, Any]  # a line of metrics.jsonl
 Choice = Callable[[Sequence[Line]], Line]  # chooses the evaluation of a run that a figure shows
 
@@ -71,8 +72,8 @@ def compare(
             raise BadInput(f"--data={data_set} is no data set of this figure; type one of {', '.join(rows)}")
         common = {**check_common_overrides(overrides), **KEPT}
         runs = {
-            row: [make_run(config, common, seed, work_dir) for seed in range(seeds)]
-            for row, config in rows[data_set].items()
+            row: [variant.run(common, seed, work_dir) for seed in range(seeds)]
+            for row, variant in rows[data_set].items()
         }
         if train:
             run_all([run for row_runs in runs.values() for run in row_runs], jobs, stacked)
@@ -234,28 +235,29 @@ KEPT_COLUMNS = {
     "figure3": {"last epoch": "test balanced"},
     "figure4": {"early-stopped": "best balanced: test balanced"},
 }
-CONFIGS = {
-    "ce No IW": "cifar_erm", "ce IW": "cifar_ce", "ce IW-Exp": "cifar_ce_exponent15",
-    "poly No IW": "cifar_poly_unweighted", "poly IW": "cifar_poly", "poly IW-Exp": "cifar_poly_exponent15",
-}  # fmt: skip
 
 
-def kept_table(folder: Path) -> str:
-    """Return a table of every row of figures 3 and 4 that has a finished run in results/rows.csv."""
+def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
+    """Return a table of the rows of figures 3 and 4 that have a finished run in results/rows.csv.
+
+    Args:
+        variants: the rows of figure 3 on CIFAR-10.
+        folder: the folder of kept results.
+    """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
              "right from epoch on", "hours a run"]  # fmt: skip
     table = []
     rows = kept_results.read("rows", folder)
     for figure, columns in KEPT_COLUMNS.items():
-        for (name, config), (when, column) in ((pair, *columns.items()) for pair in CONFIGS.items()):
-            done_rows = [row for row in rows if row["name"] == config and row["status"] == "done"]
+        for (name, variant), (when, column) in ((pair, *columns.items()) for pair in variants.items()):
+            done_rows = [row for row in variant.rows(rows) if row["status"] == "done"]
             theirs = find_published(f"{figure} cifar", name + ("-ES" if figure == "figure4" else ""))
             if not done_rows or theirs is None:
                 continue
             ours = 100 * numbers(done_rows, column)
             epochs = numbers(done_rows, "interpolation epoch")
             table.append([
-                f"{name}, {when}", config, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
+                f"{name}, {when}", variant, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
                 f"{mean(ours.tolist(), 0, 100).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
                 "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
                 f"{numbers(done_rows, 'seconds').mean() / 3600:.1f}",

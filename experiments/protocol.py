@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.errors import BadInput
 from imbalance.experiments.pairs import LOSSES
 from imbalance.metrics.intervals import bounds, mean, paired_difference
@@ -28,6 +28,7 @@ from imbalance.sweep.runs import check_common_overrides
 from imbalance.sweep.sweep import parse_values
 
 METHODS = ("ce", "poly")
+LENET = "_lenet"  # suffix of a data set in RATES_OF that is trained with LeNet instead of its config's network
 RATES_OF = {
     "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
@@ -52,12 +53,12 @@ class Cell(NamedTuple):
 
     @property
     def config(self) -> str:
-        return f"{self.data}_{self.method}"
+        return f"{self.data.removesuffix(LENET)}_{self.method}"
 
     def point(self, rate: float, seed: int, epochs: int, common: Mapping[str, Any]) -> studies.Point:
         """Return the trial of the cell at a rate and a seed."""
         return {
-            "config": self.config, "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
+            "config": self.config, **({"model.name": "lenet"} if self.data.endswith(LENET) else {}), "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
             "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
         }  # fmt: skip
 
@@ -193,7 +194,7 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
         for size in ("64", "512"):
             best = {
                 loss: best_kept_rate(
-                    [row for row in every if row["name"] == f"{data}_{loss}" and row["batch size"] == size], metric_name
+                    [row for row in every if is_run_of(row, data, loss) and row["batch size"] == size], metric_name
                 )
                 for loss in LOSSES
             }
@@ -208,6 +209,12 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
                 table.append([title, size, LOSSES[loss], rate, len(rows), share_interpolating(rows), over_seeds, gain])
     heads = ["data and network", "batch", "loss", "rate", "n", "interpolate", "test", "poly minus cross-entropy"]
     return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
+
+
+def is_run_of(row: Row, data: str, loss: str) -> bool:
+    """Return True if a row is of this data set of the protocol and of this loss."""
+    name = f"{data.removesuffix(LENET)}_{loss}"
+    return row["name"] == name and ("model.name=lenet" in row["overrides"].split(",")) == data.endswith(LENET)
 
 
 def best_kept_rate(rows: Sequence[Row], metric_name: str) -> tuple[str, list[Row]]:

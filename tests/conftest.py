@@ -1,6 +1,7 @@
 """What tests share: a config that trains in a moment, and the command line as a user calls it."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 
 ROOT = Path(__file__).parent.parent
+TABLE = runpy.run_path(str(ROOT / "tools" / "config_table.py"))
+# The configs that tests are about: a file that a user adds to configs/ is none of them.
+CONFIG_FILES = {name: ROOT / "configs" / f"{name}.py" for name in TABLE["ROWS"]}
 # What starts the tests (nohup, a service) may ignore it, and so would every process that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Make `tests/golden/<format>/`, which every later version must read or refuse in words: `python tests/make_golden.py`.
 
-Run it when `imbalance.training.state.provenance.FORMAT` has been raised, or when tests/robustness/test_golden.py says that a config
+Run it when `imbalance.training.state.provenance.FORMAT` has been raised, or when tests/test_golden.py says that a config
 must say something new, which is reason to raise FORMAT. Commit the new folder, and leave those before it as they are:
 they are what versions in use have written. Only before a format has been released may its own folder be made anew.
 """
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from imbalance.config.load import load  # noqa: E402
+from imbalance.config.resolve import load  # noqa: E402
 from imbalance.errors import Interrupted  # noqa: E402
 from imbalance.training import loop  # noqa: E402
 from imbalance.training.state import provenance as origin  # noqa: E402

@@ -23,6 +23,7 @@ COPIED = (
     "imbalance",
     "experiments",
     "configs",
+    "tools",
     "tests",
     "main.py",
     "pytest.ini",
@@ -117,7 +118,7 @@ def tests_of(path: Path) -> list[str]:
     files = [str(file.relative_to(ROOT)) for file in named]
     files += [file for file in ("tests/config/test_config.py", "tests/training/test_loop.py") if file not in files]
     of_methods = "methods" in path.parts or "training" in path.parts
-    return files + [f"tests/robustness/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
+    return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
 
 
 def fails(copy: Path, tests: list[str], path: Path, mutant: str, seconds: float) -> bool:

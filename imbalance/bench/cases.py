@@ -7,8 +7,7 @@ import torch
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import CONFIGS, load
-from imbalance.config.overrides import override
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.training.distributed.interrupt import Interrupt

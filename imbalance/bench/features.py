@@ -26,8 +26,7 @@ import torch
 from imbalance.bench.cases import on_images, start_run
 from imbalance.bench.timing import Row, halved, python, seconds, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import CONFIGS, load
-from imbalance.config.overrides import override
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract
@@ -49,7 +48,7 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
     images_config = on_images("convnet", size=images, batch_size=64)
     config = validate(override(images_config, {"trainer.eval_batch_size": 64}))
     dataset = load_dataset(config)
-    model = extract.configured(config, dataset)
+    model = extract.config_model(config, dataset)
 
     def extract_all() -> None:
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):

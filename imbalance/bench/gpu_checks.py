@@ -35,8 +35,7 @@ import torch
 
 from imbalance.bench.cases import make, on_images
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import CONFIGS, load
-from imbalance.config.overrides import override
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.errors import Interrupted
 from imbalance.training import loop
 from imbalance.training.step import StepOutput, draw_epoch, take_step

@@ -29,10 +29,10 @@ from imbalance.utils.package import ROOT
 
 KINDS = ("gpu", "tests", "bench", "rows")
 TESTS = (
-    "training/test_step", "training/test_loop", "training/test_stacked", "training/test_finite", "training/test_resume",
-    "data/test_store",
+    "training/test_step", "training/test_loop", "training/stacked/test_stacked", "training/state/test_finite",
+    "training/state/test_resume", "data/images/test_store",
 )  # fmt: skip
-# By job, the tests in tests/robustness/test_gpu.py; the cheapest come first, and each takes a few minutes.
+# By job, the tests in tests/test_gpu.py; the cheapest come first, and each takes a few minutes.
 GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
              "stacked": "at_once or gpus"}  # fmt: skip
 CHECKS = ("waits", "bits", "precision", "trace")  # of `gpu_checks`
@@ -55,7 +55,7 @@ def make_jobs(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: 
         jobs: number of processes that train runs.
     """
     gpu_tests = [
-        Job("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/robustness/test_gpu.py"))
+        Job("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
         for name, chosen in GPU_TESTS.items()
     ]
     folder = Path(work_dir).absolute() / "pack"

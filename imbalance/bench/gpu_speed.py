@@ -17,8 +17,8 @@ from imbalance.bench.cases import Config, make, on_images, our_epoch
 from imbalance.bench.steps import bare_epoch, bare_optimizer, digits_mlp
 from imbalance.bench.timing import Row, timed_in_turns
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import override
-from imbalance.data.images.stored import Stored
+from imbalance.config.resolve import override
+from imbalance.data.images.stored_images import StoredImages
 
 STEP, STACKED, IMAGES = (
     "gpu: step, ours / bare, both compiled",
@@ -52,10 +52,10 @@ def image_ratios(repeats: int) -> list[float]:
     """Return the ratios of the seconds that an epoch's batches take, with `trainer.images_on_device` False over True."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    stored = Stored(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
-    on_device = stored.whole()
+    stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
+    on_device = stored.as_tensor()
 
-    def epoch(inputs: Stored | Tensor) -> None:
+    def epoch(inputs: StoredImages | Tensor) -> None:
         for rows in torch.randperm(len(images)).to(inputs.device).split(BATCH):
             inputs.index_select(0, rows).float()
 

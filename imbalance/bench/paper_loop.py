@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from imbalance.bench.cases import make, on_images, our_epoch
 from imbalance.bench.steps import bare_optimizer
 from imbalance.bench.timing import Row, halved, in_turns, measure_in_process, seconds
-from imbalance.config.overrides import override
+from imbalance.config.resolve import override
 from imbalance.data import Dataset
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision

@@ -14,8 +14,7 @@ from torch import Tensor
 from imbalance.bench.cases import Config, make, on_images, our_epoch
 from imbalance.bench.timing import Row, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import CONFIGS, load
-from imbalance.config.overrides import override
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 

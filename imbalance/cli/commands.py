@@ -123,9 +123,11 @@ CONFIGS = flag("--config", "files, or names in configs/, with commas", required=
 SEEDS = flag("--seeds", "seeds 0 to this, exclusive", type=count, default=5, metavar="N")
 WORK_DIR = flag("--work_dir", "where the run directories are", default="runs", metavar="FOLDER")
 FOLDER = flag("--folder", "the folder to write to", default="report", metavar="FOLDER")
-JOBS = flag(
-    "--jobs", "runs at a time; they divide cores and GPUs", type=count, default=os.cpu_count() or 1, metavar="N"
-)
+JOBS = Flag(
+    ("--jobs",),
+    {"help": "runs at a time, which share cores and GPUs (default: one for each core)", "type": count,
+     "default": os.cpu_count() or 1, "metavar": "N"},
+)  # fmt: skip
 STACKED = flag(
     "--stacked", "train up to N runs that differ only in seed, rate and weights as one stacked model",
     type=count, default=16, metavar="N",
@@ -266,7 +268,7 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a trained model as .pt2 (torch.export), .onnx, or .safetensors.",
-        "imbalance.deploy.predict:export_file",
+        "imbalance.deploy.export:export_file",
         (RUN, Flag(("file",), {"metavar": "FILE", "help": "ends in .pt2, .onnx or .safetensors"})),
         documented=False,
     ),
@@ -291,9 +293,10 @@ COMMANDS = {
         TRAINS,
     ),
     "reproduce colored_digits_methods": Command(
-        "Compare seven methods by their worst group.",
+        "Compare 21 methods by their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
-        (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"), *TRAINS),
+        (flag("--tune", "show where the configs' learning rates come from instead", action="store_true"),
+         flag("--untuned", "compare more methods instead, for which nothing was tuned", action="store_true"), *TRAINS),
     ),
     "reproduce ten_data_sets": Command(
         "Compare four methods over ten small data sets, each at its best rate, in one report.",

@@ -6,13 +6,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.load import CONFIGS
 from imbalance.config.registries import registries
+from imbalance.config.resolve import CONFIGS
+from imbalance.utils.output import one_line
 
 
 def configs() -> str:
-    """Every file of configs/, by name, and what its first line says; none of them is run."""
-    return _lines({path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(CONFIGS.rglob("*.py"))})  # fmt: skip
+    """Return every file of configs/ by name, with the first line of its docstring; none of them is run."""
+    return _lines({path.stem: _first_words(path) for path in sorted(CONFIGS.rglob("*.py"))})
+
+
+def _first_words(path: Path) -> str | None:
+    """Return the docstring of a file, or why it has none to read: the file may be anything."""
+    try:
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except (SyntaxError, ValueError) as error:
+        return f"(no Python: {one_line(str(error))})"
 
 
 def methods() -> str:

@@ -11,6 +11,7 @@ Each study has a file of its own, results/<study>.csv, or .csv.gz for thousands 
 """
 
 import csv
+import functools
 import gzip
 import hashlib
 import io
@@ -23,11 +24,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from imbalance.config.overrides import OverrideText
+from imbalance.config.renamed import RENAMED
+from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.collect import config_of
 from imbalance.report.saved_runs import evaluations_of, summary_of
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
@@ -133,12 +137,43 @@ def file_of(study: str, folder: Path) -> Path:
 
 
 def read(study: str, folder: Path) -> list[Row]:
-    """Read the study's rows; return no rows if the study has no file yet."""
+    """Read the study's rows, with those of removed configs under their current names; none if it has no file yet."""
     path = file_of(study, folder)
     if not path.exists():
         return []
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    return [_with_current_name(row) for row in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+
+
+def _with_current_name(row: Row) -> Row:
+    """Return a row with its config and overrides under their current names."""
+    name, overrides = current_name(row["name"], row["overrides"])
+    return {**row, "name": name, "overrides": overrides}
+
+
+@functools.cache
+def current_name(name: str, overrides: str) -> tuple[str, str]:
+    """Return the config and the overrides that replace a removed config with overrides; others are returned unchanged.
+
+    Args:
+        name: name of a config, removed or not.
+        overrides: overrides as in the name of a run directory, such as "default" or "optim.lr=0.1,seed=3".
+    """
+    if name not in RENAMED:
+        return name, overrides
+    config, *flags = RENAMED[name].split()
+    file_values = flatten(defining_values(load(config_file(config))))
+    changes = {key: OverrideText(value) for key, _, value in (flag.partition("=") for flag in flags)}
+    _, directory = resolve(config, changes)
+    values = _values_of(directory.parent.name) | _values_of(overrides)
+    changed = {
+        key: value for key, value in values.items() if key not in file_values or value != as_file_name(file_values[key])
+    }
+    return config, ",".join(f"{key}={changed[key]}" for key in sorted(changed)) or "default"
+
+
+def _values_of(overrides: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in overrides.split(",") if "=" in part)
 
 
 def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
@@ -158,7 +193,7 @@ def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
 def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     old = read(study, folder)
     known = {tuple(row[key] for key in KEY) for row in old}
-    by_key = {tuple(row[key] for key in KEY): row for row in rows}
+    by_key = {tuple(row[key] for key in KEY): row for row in map(_with_current_name, rows)}
     new = [row for key, row in by_key.items() if key not in known]
     if not new:
         return 0
@@ -174,7 +209,7 @@ def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     writer.writeheader()
     writer.writerows(both)
     content = out.getvalue().encode()
-    write_whole(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
+    write_atomic(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return len(new)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.report.collect import Row
 from imbalance.report.plot_style import NEUTRAL, PALETTE, label, save, subplots
 from imbalance.report.saved_runs import readable_evaluations

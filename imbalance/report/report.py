@@ -23,7 +23,7 @@ import numpy as np
 
 from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
-from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, kinds, mean, over_examples, wilson
+from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_combinations, mean, over_examples, wilson
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
@@ -127,12 +127,12 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
         intervals = []
         for r, n, overlap in zip(right, totals, overlapping):
             r, n, members = overlap or (r, n, None)
-            intervals.append(over_examples(r, n, statistic, members=members))
+            intervals.append(over_examples(r, n, statistic, combinations=members))
         yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(intervals)
 
 
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
-    """Count a run's test examples by their groups, as `kinds` does, if evaluation groups overlap or leave out examples.
+    """Count a run's test examples by their groups, as `count_combinations` does, if evaluation groups overlap or leave out examples.
 
     Returns:
         None if every example is in exactly one group; () if the predictions cannot be read.
@@ -140,7 +140,11 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
     saved = read_predictions(work_dir / run["run"]) or {}
-    return kinds(saved["logits"].argmax(1) == saved["targets"], saved["members"]) if "members" in saved else ()
+    return (
+        count_combinations(saved["logits"].argmax(1) == saved["targets"], saved["members"])
+        if "members" in saved
+        else ()
+    )
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.metric_names import over_which
+from imbalance.config.metric_names import describe_groups
 from imbalance.errors import BadInput
 
 GROUP_METRICS = ("worst_group_accuracy", "group_balanced_accuracy")  # computed over a run's evaluation groups
@@ -70,7 +70,7 @@ def evaluation_groups(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
     Args:
         metrics: the metrics of each run.
     """
-    names = dict.fromkeys(over_which(run, split) for run in metrics if f"{split}/{GROUP_METRICS[0]}" in run)
+    names = dict.fromkeys(describe_groups(run, split) for run in metrics if f"{split}/{GROUP_METRICS[0]}" in run)
     return " or ".join(names) if any("evaluation" in name for name in names) else ""
 
 

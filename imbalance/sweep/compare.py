@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.load import config_file
 from imbalance.config.metric_names import check_metric
-from imbalance.config.run_directory import origin
+from imbalance.config.resolve import config_file, config_name_and_overrides
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, metric
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import check_common_overrides, make_run, run_all
+from imbalance.sweep.variants import Variant
 
 
 def compare(
@@ -56,25 +56,25 @@ def compare(
 
 def display_name(config: str) -> str:
     """Return the config's name, followed by the overrides if the file is a run's config.json."""
-    name, overrides = origin(config_file(config))
+    name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 
-def compare_kept(configs: Sequence[str], metric_name: str, folder: Path, seeds: int = 10) -> str:
-    """Return the same table from kept results, of runs without overrides: `compare` without training.
+def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
+    """Return the table of `compare` from kept results, without training.
 
     Args:
-        configs: names of configs. The others are compared with the first.
+        variants: configs with overrides, by title. The others are compared with the first.
         metric_name: "balanced_accuracy" or "worst_group_accuracy", of test.
         folder: the folder of kept results; the rows are in ledger.csv.
         seeds: number of seeds to read, from 0 on.
     """
-    values_of: dict[str, dict[int, float]] = {config: {} for config in configs}
-    group_numbers = set()
-    for row in kept_results.read("ledger", folder):
-        if row["name"] in values_of and row["overrides"] == "default" and int(row["seed"]) < seeds:
-            values_of[row["name"]][int(row["seed"])] = kept_results.score(row, "test", metric_name)
-            group_numbers.add(len(row["groups"].split("|")))
+    rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
+    values_of, group_numbers = {}, set()
+    for title, variant in variants.items():
+        chosen = variant.rows(rows)
+        values_of[title] = {int(row["seed"]): kept_results.score(row, "test", metric_name) for row in chosen}
+        group_numbers |= {len(row["groups"].split("|")) for row in chosen}
     if not all(values_of.values()):
         return "Not all of these have run yet.\n"
     over = f" over {max(group_numbers)} groups" if metric_name == "worst_group_accuracy" else ""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.overrides import resolve
+from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
@@ -35,7 +35,7 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
     Args:
         path: a config file, or the name of one in configs/.
-        overrides: values by key, such as {"optim.lr": 0.1}. A `Written` value is parsed as on the command line.
+        overrides: values by key, such as {"optim.lr": 0.1}. A value of type `OverrideText` is parsed as on the command line.
 
     Raises:
         BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import Written, find, override
+from imbalance.config.overrides import OverrideText, value_at
+from imbalance.config.resolve import config_file, load, override
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean
@@ -105,7 +105,7 @@ def make_search(
     for key, axis in axes.items():
         if isinstance(axis, list):
             axes[key] = [parse_values({**point, **common, key: value})[key] for value in axis]
-        elif isinstance(parse_values({**point, **common, key: Written(axis["low"])})[key], float):
+        elif isinstance(parse_values({**point, **common, key: OverrideText(axis["low"])})[key], float):
             axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
     space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
     failed = studies.open_study(location).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
@@ -113,14 +113,14 @@ def make_search(
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return the point with every `Written` value parsed, to the type that the point's config has for its key."""
+    """Return the point with every `OverrideText` value parsed, to the type that the point's config has for its key."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
-    if not any(isinstance(value, Written) for value in changes.values()):
+    if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
     config = override(load(config_file(point["config"])), changes)
 
     def value(key: str) -> Any:
-        parsed = find(config, key)
+        parsed = value_at(config, key)
         return parsed.to_dict() if hasattr(parsed, "to_dict") else parsed
 
     return {key: value(key) if key in changes else old for key, old in point.items()}
@@ -129,7 +129,7 @@ def parse_values(point: Mapping[str, Any]) -> Point:
 def parse_axis(path: str, text: str) -> tuple[str, Any]:
     """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
 
-    Values for a key that the config at `path` does not have stay `Written`, to be parsed later.
+    Values for a key that the config at `path` does not have stay `OverrideText`, to be parsed later.
     """
     key, _, axis = text.partition("=")
     low, *rest = axis.split(":")
@@ -154,8 +154,8 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
         numbers = ends if whole else {name: float(end) for name, end in ends.items()}
         return key, numbers | {"log": rest[1:] == ["log"]}
     if key in known:
-        return key, [find(override(base, {key: Written(value)}), key) for value in values]
-    return key, [Written(value) for value in values]
+        return key, [value_at(override(base, {key: OverrideText(value)}), key) for value in values]
+    return key, [OverrideText(value) for value in values]
 
 
 def split_values(text: str) -> list[str]:

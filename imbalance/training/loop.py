@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 
 from imbalance.config.experiment import Experiment, first_run, validate
-from imbalance.config.metric_names import reads_scores
-from imbalance.config.overrides import resolve
-from imbalance.config.run_directory import run_directory
+from imbalance.config.metric_names import needs_scores
+from imbalance.config.resolve import resolve, run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
-from imbalance.metrics import warnings as hollow
+from imbalance.metrics.warnings import data_warnings
 from imbalance.training.checks import check_data
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
@@ -74,7 +73,7 @@ def run(
         directory: the run directory; by default that of the same command line, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
         data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
-            as `name="given"`; see `imbalance.data.as_dataset`.
+            as `name="in_memory"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -83,7 +82,7 @@ def run(
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
     dataset = None if data is None else check_population(as_dataset(data))
-    given = {} if data is None else {"data": {"name": "given"}}
+    given = {} if data is None else {"data": {"name": "in_memory"}}
     resolved, default = resolve(config, {**(overrides or {}), **given})
     directory = Path(directory or default)
     summary = train(resolved, directory, dataset)
@@ -123,7 +122,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     """Check what only the data can show, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for warning in hollow.of_data(config, learner.dataset):
+    for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
@@ -253,7 +252,7 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluated]:
     if not runs:
         return []
     config = runs[0].config
-    keep = config.callbacks.keep_logits or reads_scores(config.callbacks.monitor)
+    keep = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
     of_train = training_metrics(runs)
     of_splits = {name: evaluate(runs, name, keep) for name in config.trainer.eval_splits}
     return [(values, {name: outcomes[i] for name, outcomes in of_splits.items()}) for i, values in enumerate(of_train)]
@@ -276,7 +275,7 @@ def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> No
             if outcome.logits is not None:
                 if config.callbacks.keep_logits:
                     log.logits(name, done, outcome.logits)
-                if reads_scores(config.callbacks.monitor) and name != "train":
+                if needs_scores(config.callbacks.monitor) and name != "train":
                     values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
     # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:

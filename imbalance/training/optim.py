@@ -101,7 +101,14 @@ def of_models(numbers: Tensor, like: Tensor) -> Tensor:
 def sgd(
     parameters: Parameters, *, lr: Positive, momentum: Fraction, weight_decay: NonNegative, decayed: Decayed
 ) -> torch.optim.SGD:
-    """Stochastic gradient descent with (heavy-ball) momentum."""
+    """Stochastic gradient descent with (heavy-ball) momentum.
+
+    Args:
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+    """
     return sgd_of(by_decay(parameters, weight_decay, decayed), lr, momentum)
 
 
@@ -157,7 +164,14 @@ def adam(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.Adam:
-    """Kingma and Ba, ICLR 2015; `weight_decay` is added to the gradient."""
+    """Kingma and Ba, ICLR 2015; `weight_decay` is added to the gradient.
+
+    Args:
+        lr: the learning rate.
+        betas: the decays of the moving averages of the gradient and of its square.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+    """
     groups = by_decay(parameters, weight_decay, decayed)
     return uncompiled(torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
 
@@ -170,7 +184,14 @@ def adamw(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Loshchilov and Hutter, ICLR 2019; `weight_decay` shrinks the parameters directly."""
+    """Loshchilov and Hutter, ICLR 2019; `weight_decay` shrinks the parameters directly.
+
+    Args:
+        lr: the learning rate.
+        betas: the decays of the moving averages of the gradient and of its square.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+    """
     groups = by_decay(parameters, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
@@ -192,8 +213,12 @@ def sgd_apart(
     """`sgd` at the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
 
     Args:
-        head_factor: 10 is usual for a pretrained network (Long et al., "Deep Adaptation Networks", ICML 2015); at 1 it is
-            `sgd`.
+        lr: the learning rate before the last layer.
+        head_factor: 10 is usual for a pretrained network (Long et al., "Deep Adaptation Networks", ICML 2015); at 1
+            it is `sgd`.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
     """
     return sgd_of(by_part(parameters, head_parameters, head_factor, weight_decay, decayed), lr, momentum)
 
@@ -213,7 +238,11 @@ def adamw_apart(
     Weight decay is multiplied by the rate, and so by the factor too.
 
     Args:
+        lr: the learning rate before the last layer.
         head_factor: at 1 it is `adamw`.
+        betas: the decays of the moving averages of the gradient and of its square.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
     """
     groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
@@ -228,19 +257,34 @@ def warm_up(epoch: float, warmup_epochs: float) -> float:
 
 
 def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """The learning rate as it is, after warm-up."""
+    """The learning rate as it is, after warm-up.
+
+    Args:
+        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
+            no warm-up.
+    """
     return warm_up(epoch, warmup_epochs)
 
 
 def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Half a cosine from 1 at the end of warm-up to 0 at the end of training (Loshchilov and Hutter, ICLR 2017)."""
+    """Half a cosine from 1 at the end of warm-up to 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
+
+    Args:
+        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
+            no warm-up.
+    """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
 
 
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """A straight line from 1 at the end of warm-up to 0 at the end of training, as BERT is fine-tuned."""
+    """A straight line from 1 at the end of warm-up to 0 at the end of training, as BERT is fine-tuned.
+
+    Args:
+        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
+            no warm-up.
+    """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
     return max(0.0, (epochs - epoch) / max(epochs - warmup_epochs, math.ulp(1.0)))
@@ -249,7 +293,14 @@ def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def step(
     epoch: float, epochs: int, *, warmup_epochs: NonNegative, milestones: tuple[Natural, ...], factor: Fraction
 ) -> float:
-    """Multiplied by `factor` at each of the epochs in `milestones` (in ascending order)."""
+    """Multiplied by `factor` at each of the epochs in `milestones` (in ascending order).
+
+    Args:
+        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
+            no warm-up.
+        milestones: the epochs at which the rate is multiplied, in ascending order.
+        factor: the number by which the rate is multiplied at each milestone.
+    """
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from imbalance.bench import gpu_checks
 from imbalance.bench.gpu_checks import NOT_MEASURED, run_check
-from imbalance.config.overrides import override
+from imbalance.config.resolve import override
 from imbalance.training import loop
 
 

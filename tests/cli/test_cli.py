@@ -9,12 +9,12 @@ import sys
 from importlib import import_module
 
 import pytest
-from conftest import ROOT
+from conftest import CONFIG_FILES, ROOT
 
 from imbalance.cli import completion
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.errors import BadInput
 
 
@@ -194,8 +194,9 @@ def test_bash_completes_a_word_and_what_follows_an_equals_sign():
 def test_lists_name_everything_there_is(capsys):
     assert call(["list", "configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(path.stem for path in CONFIGS.rglob("*.py"))
-    assert all(len(line.split()) > 2 for line in lines)
+    about = {line.split()[0]: line.split()[1:] for line in lines}
+    assert list(about) == sorted(about) and about.keys() >= CONFIG_FILES.keys()
+    assert all(len(about[name]) > 1 for name in CONFIG_FILES)
     for kind, name in (("methods", "loss.name=poly"), ("data", "waterbirds"), ("models", "resnet18")):
         assert call(["list", kind]) == 0
         lines = capsys.readouterr().out.splitlines()

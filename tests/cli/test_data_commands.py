@@ -6,14 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from conftest import ROOT
-from data_files import save_image
+from helpers.data_files import save_image
 from PIL import Image
 
 from imbalance.cli.main import call
 from imbalance.data.images import store
 
 CONFIG = """
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 def get_config():
     config = load({base!r})
     config.data_dir = {data_dir!r}

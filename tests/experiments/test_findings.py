@@ -10,6 +10,7 @@ from imbalance.experiments.paper_rows import agreement
 from imbalance.report import kept_results as results
 from imbalance.sweep import runs as sweep_runs
 from imbalance.sweep.compare import compare_kept
+from imbalance.sweep.variants import Variant
 
 
 def test_the_pages_agree_with_results():
@@ -169,7 +170,7 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
     lines = paper_rows.kept_table(tmp_path).splitlines()[2:]
     assert len(lines) == 2
     assert lines[0].startswith(
-        "| poly IW-Exp, last epoch | cifar_poly_exponent15 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
+        "| poly IW-Exp, last epoch | cifar_poly, optim.lr=0.008, optim.momentum=0.0, weights.exponent=1.5 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
     )
     assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
     assert "63.5 ± 2.0 (10) | 63.0 ± 0.0 (3)" in lines[1]
@@ -198,13 +199,29 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
         return {"name": name, "overrides": overrides, "seed": str(seed), "data": "", "status": status, "groups": "a|b|c",
                 "test of groups": of_groups, "test balanced": "0.5"}  # fmt: skip
 
-    rows = [row("x", seed, f"0.9|{0.5 + seed / 10}|") for seed in range(3)]
-    rows += [row("y", seed, f"0.{6 + seed}|0.9|0.95", status="diverged" if seed == 2 else "done") for seed in range(3)]
-    rows += [row("x", 10, "0.1|0.1|0.1"), row("x", 0, "0.1|0.1|0.1", "loss.alpha=2")]  # no part of the table
+    variants = {
+        "x": Variant("digits_ce"),
+        "y": Variant("colored_digits_erm", {"loss": {"name": "focal", "gamma": 2.0}}),
+    }
+    rows = [row("digits_ce", seed, f"0.9|{0.5 + seed / 10}|") for seed in range(3)]
+    rows += [
+        row(
+            "colored_digits_erm",
+            seed,
+            f"0.{6 + seed}|0.9|0.95",
+            "loss.gamma=2.0,loss.name=focal",
+            status="diverged" if seed == 2 else "done",
+        )
+        for seed in range(3)
+    ]
+    rows += [
+        row("digits_ce", 10, "0.1|0.1|0.1"),
+        row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
+    ]  # no part of the table
     results.add("ledger", tmp_path, rows[:3])
-    assert compare_kept(("x", "y"), "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
+    assert compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
     results.add("ledger", tmp_path, rows)
-    heads, _, x, y = compare_kept(("x", "y"), "worst_group_accuracy", tmp_path).splitlines()
+    heads, _, x, y = compare_kept(variants, "worst_group_accuracy", tmp_path).splitlines()
     assert heads.startswith("| test/worst_group_accuracy over 3 groups, % |") and heads.endswith(
         "| difference from x |"
     )
@@ -228,7 +245,7 @@ def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path
     t = stats.ttest_rel(own, tests["data.draw=stratified", "ce"]).confidence_interval(0.95)
     assert f"| {50 * (t.low + t.high):.1f} ± {50 * (t.high - t.low):.1f} |" in table
 
-    rows = [{"name": "cifar10lt_erm", "overrides": "", "seed": str(seed), "data": "", "model": "lenet", "test balanced": str(0.3 + seed / 10),
+    rows = [{"name": "cifar10lt_erm", "overrides": "", "seed": str(seed), "data": "", "model": "lenet", "loss": "cross_entropy", "test balanced": str(0.3 + seed / 10),
              "best balanced: test balanced": "0.35", "oracle: test balanced": "0.5"} for seed in range(3)]  # fmt: skip
     results.add("long_tails", tmp_path, rows)
     assert "| lenet | cross-entropy | 3 | 40.0 ± 24.8 | 35.0 ± 0.0 | 50.0 ± 0.0 |" in long_tails.long_tails_table(

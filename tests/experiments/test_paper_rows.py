@@ -11,7 +11,8 @@ from imbalance.experiments import figure3, figure4, figure5
 from imbalance.experiments.paper_rows import best_group_average, compare, last, result_of
 from imbalance.experiments.published import published
 from imbalance.metrics.selection import KEPT, RULES, evaluations, group_average
-from imbalance.sweep.runs import Run, make_run
+from imbalance.sweep.runs import Run
+from imbalance.sweep.variants import Variant
 from imbalance.training.loop import train
 
 
@@ -19,7 +20,7 @@ from imbalance.training.loop import train
 def test_every_row_of_the_paper_is_a_valid_config_with_a_published_value(number):
     rows = importlib.import_module(f"experiments.figure{number}").ROWS
     for data, of_data in rows.items():
-        directories = {make_run(config, KEPT, 0, "runs").directory for config in of_data.values()}
+        directories = {variant.run(KEPT, 0, "runs").directory for variant in of_data.values()}
         assert len(directories) == len(of_data) >= 4
         assert all(50 < published(f"figure{number} {data}", row).value < 90 for row in of_data)
 
@@ -37,7 +38,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure3.ROWS.items() for row in rows])
 def test_the_rows_of_figure_3_have_the_papers_settings(data, row):
-    config = make_run(figure3.ROWS[data][row], KEPT, 0, "runs").config
+    config = figure3.ROWS[data][row].run(KEPT, 0, "runs").config
     loss, _, weighting = row.partition(" ")
     exponent = config.weights.exponent if config.weights.name == "importance" else 0
     assert (exponent, config.optim.lr, config.optim.momentum, config.trainer.epochs) == SETTINGS[data, weighting]
@@ -65,7 +66,7 @@ TUNED = {
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure5.ROWS.items() for row in rows])
 def test_the_rows_of_figure_5_have_the_papers_settings(data, row):
-    config = make_run(figure5.ROWS[data][row], KEPT, 0, "runs").config
+    config = figure5.ROWS[data][row].run(KEPT, 0, "runs").config
     exponent = config.weights.exponent if config.weights.name == "importance" else 0
     optim, epochs = config.optim, config.trainer.epochs
     found = config.loss.to_dict(), exponent, config.objective.name, optim.lr, optim.momentum, epochs
@@ -77,7 +78,7 @@ def test_the_rows_of_figure_5_have_the_papers_settings(data, row):
 
 def test_figure_4_trains_nothing_of_its_own():
     for data, rows in figure4.ROWS.items():
-        assert len(rows) == 4 and set(rows.values()) <= set(figure3.ROWS[data].values())
+        assert len(rows) == 4 and all(variant in figure3.ROWS[data].values() for variant in rows.values())
 
 
 def test_early_stopping_by_metrics_is_the_rule_of_that_name_by_logits(config, tmp_path):
@@ -95,9 +96,9 @@ def test_early_stopping_by_metrics_is_the_rule_of_that_name_by_logits(config, tm
     assert at_the_end.test == pytest.approx(summary["metrics"]["test/group_balanced_accuracy"])
 
 
-def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: list[float]) -> None:
+def write_run(work_dir, variant: Variant, seed: int, status: str | None, accuracies: list[float]) -> None:
     """A run directory as training leaves it, with an evaluation for every val accuracy; the better val, the worse test."""
-    directory = make_run(config, KEPT, seed, str(work_dir)).directory
+    directory = variant.run(KEPT, seed, str(work_dir)).directory
     directory.mkdir(parents=True)
     lines = [
         {"epoch": epoch, "train/accuracy": 0.9, "val/group_accuracy/cat": accuracy,
@@ -120,14 +121,14 @@ def write_run(work_dir, config: str, seed: int, status: str | None, accuracies: 
 )
 def test_the_ledger_keeps_what_is_not_done_apart(choose, mean, so_far, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    runs = tmp_path / "runs"
-    write_run(runs, "cifar_ce", 0, "done", [0.4, 0.8, 0.7])
-    write_run(runs, "cifar_ce", 1, "done", [0.8, 0.6, 0.5])
-    write_run(runs, "cifar_ce", 2, None, [1.0, 0.8, 0.6])
-    write_run(runs, "cifar_ce", 3, "interrupted", [0.44])
-    write_run(runs, "cifar_ce", 4, "diverged", [0.3])
-    write_run(runs, "cifar_ce", 5, None, [])
-    write_run(runs, "cifar_poly_exponent15", 4, "done", [0.7])
+    runs, to_higher_power = tmp_path / "runs", figure3.ROWS["cifar"]["poly IW-Exp"]
+    write_run(runs, Variant("cifar_ce"), 0, "done", [0.4, 0.8, 0.7])
+    write_run(runs, Variant("cifar_ce"), 1, "done", [0.8, 0.6, 0.5])
+    write_run(runs, Variant("cifar_ce"), 2, None, [1.0, 0.8, 0.6])
+    write_run(runs, Variant("cifar_ce"), 3, "interrupted", [0.44])
+    write_run(runs, Variant("cifar_ce"), 4, "diverged", [0.3])
+    write_run(runs, Variant("cifar_ce"), 5, None, [])
+    write_run(runs, to_higher_power, 4, "done", [0.7])
     flags = ["--data=cifar", "--seeds=7", "--no-train", f"--work_dir={runs}", f"--folder={tmp_path}"]
     compare("figure3", "Last epoch", figure3.ROWS, choose, **arguments_of("reproduce figure3", flags))
     rows = {cells[2]: cells for line in capsys.readouterr().out.splitlines() if (cells := line.split(" | "))[1:]}
@@ -136,7 +137,7 @@ def test_the_ledger_keeps_what_is_not_done_apart(choose, mean, so_far, tmp_path,
     assert ce[3] == "57.8 ± 1.3" and ce[10:] == ["cpu", "1.0, 1.0", "0123456+ |"]
     assert rows["cifar_poly"][5:10] == ["–", "0", "–", "0", "–"]
     # Accuracies of .3 and .5 of 1,000 and 500: their mean's standard error is √(.3 · .7 / 1000 + .5 · .5 / 500) / 2.
-    test, low, high = map(float, re.fullmatch(r"(.*) \((.*) to (.*)\)", rows["cifar_poly_exponent15"][5]).groups())
+    test, low, high = map(float, re.fullmatch(r"(.*) \((.*) to (.*)\)", rows[str(to_higher_power)][5]).groups())
     assert test == 40 and (low, high) == pytest.approx((37.4, 42.6), abs=0.3)
     assert (tmp_path / "figure3.png").stat().st_size > 5000
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from jobs import at_call
+from helpers.jobs import at_call
 from ml_collections.config_dict import create
 
 from imbalance import models

@@ -7,7 +7,7 @@ from functools import wraps
 
 import pytest
 import torch
-from jobs import at_call, dropout
+from helpers.jobs import at_call, dropout
 from ml_collections.config_dict import create
 from torch import nn
 

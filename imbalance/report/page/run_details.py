@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imbalance.metrics.scores import members_of, probabilities, reliability
+from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
 from imbalance.report.collect import Row
 from imbalance.report.page.examples import Example, read_test_split, render_example
 from imbalance.report.page.overview import Overview, read_predictions, thinned
@@ -146,7 +146,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     predicted, confidence = probability.argmax(1), probability.max(1)
     wrong = predicted != saved["targets"]
     members = np.zeros((len(wrong), len(groups)), dtype=bool)
-    saved_members = members_of(saved)
+    saved_members = saved_group_mask(saved)
     members[:, : saved_members.shape[1]] = saved_members
     totals, errors = members.sum(0), members[wrong].sum(0)
     worst_first = [g for g in np.argsort(-errors / np.maximum(totals, 1), kind="stable") if errors[g]]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
-from imbalance.utils.output import say
+from imbalance.utils.output import print_safely
 
 # How long a process waits for another: the main one fits heads, reads first runs and makes data sets by itself. torch's
 # own ten minutes on a GPU can be too short for that; a process that is stopped or gone is named long before.
@@ -64,7 +64,7 @@ class Heartbeat:
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         came = self.since
         if self.aborts and came and time.monotonic() - came > (WAIT - MARGIN).total_seconds():
-            say(f"process {self.rank} of {self.world}: {self.gives_up()}", sys.stderr)
+            print_safely(f"process {self.rank} of {self.world}: {self.gives_up()}", sys.stderr)
             self.aborts = False  # said once
         for other, (before, since) in self._beats.items():
             count, now = self.store.add(f"imbalance/beat/{other}", 0), time.monotonic()
@@ -90,7 +90,7 @@ class Heartbeat:
         who = (
             "the process that keeps torch's store (process 0, or the launcher)" if other is None else f"process {other}"
         )
-        say(
+        print_safely(
             f"process {self.rank} of {self.world}: {who} has not answered for {SILENCE:.0f} s; is it stopped, or its "
             "machine gone?",
             sys.stderr,

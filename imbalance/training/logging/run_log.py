@@ -19,14 +19,14 @@ import numpy as np
 from torch import Tensor
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.load import as_now, own_modules
-from imbalance.config.run_directory import defining_values
+from imbalance.config.resolve import defining_values, upgrade_saved_config
+from imbalance.config.user_modules import user_module_files
 from imbalance.errors import BadInput, Busy
 from imbalance.training.logging import trackers
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import write_whole
-from imbalance.utils.locks import FolderLock, is_same
-from imbalance.utils.output import say
+from imbalance.utils.files import write_atomic
+from imbalance.utils.locks import FolderLock, is_same_file
+from imbalance.utils.output import print_safely
 from imbalance.utils.package import ROOT
 
 PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
@@ -82,16 +82,16 @@ class RunLog:
         """config.json; one that says the same is left as it is, also in the words of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
         with suppress(OSError, ValueError, AttributeError):  # none yet, or of a run that was never trained
-            if as_now(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
+            if upgrade_saved_config(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
                 return
-        write_whole(path, text.encode() + b"\n")
+        write_atomic(path, text.encode() + b"\n")
 
     def _keep_modules(self) -> None:
         """A copy of each module of one's own, with which the run can be loaded and run again."""
-        for file in own_modules(self.config.to_dict()):
+        for file in user_module_files(self.config.to_dict()):
             copy, code = self.directory / "modules" / file.name, file.read_bytes()
             if not copy.exists():
-                write_whole(copy, code)
+                write_atomic(copy, code)
             elif copy.read_bytes() != code:
                 raise BadInput(
                     f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
@@ -124,11 +124,11 @@ class RunLog:
             BadInput: it is so no longer. What would be written elsewhere than the metrics is no run.
         """
         self.check_directory()
-        write_whole(path, data)
+        write_atomic(path, data)
 
     def check_directory(self) -> None:
         """Raise `BadInput` if the directory or its metrics.jsonl has been removed or replaced since `claim`."""
-        if not (self._lock.holds() and is_same(self.directory / "metrics.jsonl", self._metrics.fileno())):
+        if not (self._lock.holds() and is_same_file(self.directory / "metrics.jsonl", self._metrics.fileno())):
             raise BadInput(
                 f"{self.directory}: removed or replaced while this run was training in it; the same command starts anew"
             )
@@ -216,7 +216,7 @@ class RunLog:
 
     def model(self, values: dict[str, Any]) -> None:
         """model.json: what `imbalance.load` must know beside the weights."""
-        write_whole(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
+        write_atomic(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
@@ -245,8 +245,8 @@ class RunLog:
         """A line to the console and to log.txt."""
         if self.writes:
             self.clear_bar()
-            say(text, sys.stdout)
-            say(text, self._text)
+            print_safely(text, sys.stdout)
+            print_safely(text, self._text)
 
     def progress(self, text: str, last: bool) -> None:
         """A line on an evaluation: all of them to log.txt, and to the console at most one a second, and the last."""
@@ -255,18 +255,18 @@ class RunLog:
             self._last_line = now
             self.line(text)
         elif self.writes:
-            say(text, self._text)
+            print_safely(text, self._text)
 
     def bar(self, text: Callable[[], str]) -> None:
         """The line that a terminal shows between evaluations, made anew five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
-            say("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
+            print_safely("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
-            say("\r\x1b[K", sys.stdout, end="")
+            print_safely("\r\x1b[K", sys.stdout, end="")
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
@@ -289,7 +289,7 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
-    ours, before = defining_values(config), as_now(before)
+    ours, before = defining_values(config), upgrade_saved_config(before)
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(

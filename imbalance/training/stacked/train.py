@@ -22,8 +22,8 @@ import torch
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.registries import registries
-from imbalance.config.run_directory import defining_values
-from imbalance.config.schema import asks, entry, flatten
+from imbalance.config.resolve import defining_values
+from imbalance.config.schema import flatten, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
@@ -55,7 +55,7 @@ def in_common(config: Experiment) -> str | None:
     plain &= first_run(config) is None
     plain &= not trackers.uses_wandb(config)  # which has one run a process
     if not plain or not all(
-        tags_of(entry(registries()[section], config.section(section).name)).batched for section in BATCHED
+        tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
     ):
         return None
     shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
@@ -74,9 +74,9 @@ def gains_from_batching(config: Experiment) -> bool:
 
 def draws_data(config: Experiment) -> bool:
     """Whether its data are others at another seed."""
-    data = entry(registries()["data"], config.data.name)
+    data = look_up(registries()["data"], config.data.name)
     seeded = tags_of(data).seeded
-    return "seed" in asks(data) and (seeded is None or seeded(config.data))
+    return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:

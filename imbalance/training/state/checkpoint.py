@@ -16,7 +16,7 @@ from imbalance.training.run import Run
 from imbalance.training.state.finite import copied, first_not_finite, put_back
 from imbalance.training.state.progress import Progress, joined
 from imbalance.training.state.provenance import FORMAT, check_format, check_origin, origin
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 from imbalance.utils.seeds import random_state, set_random_state
 
 
@@ -96,10 +96,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """`state` as torch saves it, by `write_whole`."""
+    """`state` as torch saves it, by `write_atomic`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getbuffer(), previous)
+    write_atomic(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:

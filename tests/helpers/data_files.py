@@ -1,0 +1,140 @@
+"""Files of made-up data sets: in the published layouts and counts, or as a user has them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imbalance.data.sets.celeba import FINGERPRINT, PAPERS_TRAIN, SPLIT_SIZES
+from imbalance.data.sets.waterbirds import PUBLISHED
+
+ATTRIBUTES = [f"Attribute_{i}" for i in range(40)]
+ATTRIBUTES[9], ATTRIBUTES[20] = "Blond_Hair", "Male"
+
+
+def save_image(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0, mode: str = "RGB") -> Path:
+    """A smooth random image, (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
+    return path
+
+
+def link_images(folder: Path, names: list[str], size: tuple[int, int]) -> None:
+    """A file under each name, all of them one image."""
+    image = save_image(folder / names[0], size)
+    for name in names[1:]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(image, folder / name)
+
+
+def make_waterbirds(root: Path, layout: str = "waterbirds_v1.0", counts=PUBLISHED, images: bool = False) -> Path:
+    """metadata.csv with the given counts of each group in each split, and if asked the images; returns the file."""
+    rows, number = [], 0
+    for split, of_groups in enumerate(counts):
+        for group, count in enumerate(of_groups):
+            for _ in range(count):
+                number += 1
+                place = f"/{'ocean' if group % 2 else 'bamboo_forest'}/{number}.jpg"
+                rows.append(f"{number},{number % 200:03}.Bird/{number}.jpg,{group // 2},{split},{group % 2},{place}")
+    file = root / layout / "metadata.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(["img_id,img_filename,y,split,place,place_filename", *rows]) + "\n")
+    if images:
+        link_images(file.parent, [row.split(",")[1] for row in rows], (24, 20))
+    return file
+
+
+def make_celeba(root: Path, kind: str, line_end: str = "\n", mark: str = "") -> Path:
+    """Both metadata files with the published counts, txt or csv; returns the attributes' file."""
+    folder = root / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    groups = np.concatenate([np.repeat(np.arange(4), counts) for counts in FINGERPRINT])
+    # The paper's 2 % of train has the published groups.
+    chosen = np.random.default_rng(0).choice(SPLIT_SIZES[0], 3255, replace=False)
+    others = np.setdiff1d(np.arange(SPLIT_SIZES[0]), chosen)
+    groups[chosen] = np.repeat(np.arange(4), PAPERS_TRAIN)
+    groups[others] = np.repeat(np.arange(4), np.subtract(FINGERPRINT[0], PAPERS_TRAIN))
+    splits = np.repeat(np.arange(3), SPLIT_SIZES)
+    names = [f"{i:06}.jpg" for i in range(1, len(groups) + 1)]
+    between = "," if kind == "csv" else " "
+
+    def line(group: int) -> str:
+        values = ["-1"] * 40
+        values[9], values[20] = ("-1", "1")[group // 2], ("-1", "1")[group % 2]
+        if kind == "csv":
+            return between.join(values)
+        return " ".join(f"{value:>2}" for value in values)
+
+    of_group = [line(group) for group in range(4)]
+    rows = [f"{name}{between}{of_group[group]}" for name, group in zip(names, groups)]
+    if kind == "txt":
+        heading, partition = [str(len(names)), " ".join(ATTRIBUTES) + " "], []
+    else:
+        heading, partition = [",".join(["image_id", *ATTRIBUTES])], ["image_id,partition"]
+    partition += [f"{name}{between}{split}" for name, split in zip(names, splits)]
+    for stem, lines in (("list_attr_celeba", heading + rows), ("list_eval_partition", partition)):
+        (folder / f"{stem}.{kind}").write_bytes((mark + line_end.join(lines) + line_end).encode())
+    return folder / f"list_attr_celeba.{kind}"
+
+
+def rows_of_table(n: int = 2) -> list[str]:
+    """Return rows of path, target, place and split: `n` of each combination."""
+    return [
+        f"{split}/{target}/{place}/{i}.png,{target},{place},{split}"
+        for split in ("train", "val", "test")
+        for target in ("water", "land")
+        for place in ("sea", "field")
+        for i in range(n)
+    ]
+
+
+def make_table(
+    root: Path,
+    rows: list[str] | None = None,
+    heading: str = "path,target,place,split",
+    images: bool = True,
+    start: str = "",
+    end: str = "\n",
+) -> None:
+    """Write birds.csv, and if asked its images."""
+    rows = rows_of_table() if rows is None else rows
+    (root / "birds.csv").write_bytes((start + end.join([heading, *rows]) + end).encode())
+    if images:
+        for i, row in enumerate(rows):
+            save_image(root / "images" / row.split(",")[0], seed=i)
+
+
+def make_folder(root: Path, parts=("train", "val", "test"), classes=("land", "water"), n: int = 4) -> None:
+    """Write birds/<part>/<class>/<i>.png."""
+    for part in parts:
+        for label in classes:
+            for i in range(n):
+                save_image(root / "birds" / part / label / f"{i}.png", seed=i)
+
+
+def people(n: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return columns of numbers and categories with gaps, as text."""
+    rng = np.random.default_rng(seed)
+    columns = {
+        "age": rng.integers(17, 90, n).astype(str).astype(object),
+        "hours": np.round(rng.normal(40, 5, n), 2).astype(str).astype(object),
+        "work": rng.choice(["state", "private", "?"], n).astype(object),
+        "sex": rng.choice(["man", "woman"], n).astype(object),
+        "income": rng.choice(["low", "high"], n).astype(object),
+        "split": np.resize(["train", "train", "val", "test"], n).astype(object),
+    }
+    columns["age"][::7] = "?"
+    return columns
+
+
+def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns under their names."""
+    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_people(root: Path) -> None:
+    """Write people.csv."""
+    write_csv(root / "people.csv", people())

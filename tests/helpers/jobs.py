@@ -1,0 +1,129 @@
+"""main.py in processes of their own that start in a moment: forked from a server that has imported torch once."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from ml_collections import ConfigDict
+from torch import nn
+
+from imbalance.models import MODELS, with_head
+
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))  # where the server finds `helpers`
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["__main__", "helpers.warm"])
+
+
+class Job:
+    """`python main.py --config=<config as JSON>` in `world` processes, as a launcher would start them.
+
+    target: called in place of main.py, or before it to enter something into a table.
+    """
+
+    def __init__(self, config: ConfigDict, *args: str, world: int = 1, target: Callable | None = None, **env: str):
+        work_dir = Path(config.work_dir)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        path = work_dir / "experiment.json"
+        path.write_text(json.dumps(config.to_dict()))
+        self.directory = work_dir / "experiment" / "default" / f"seed={config.seed}"
+        env = {"OMP_NUM_THREADS": "1"} | env
+        if 0 < torch.cuda.device_count() < world:
+            env["CUDA_VISIBLE_DEVICES"] = ""  # on the CPU: each process takes a GPU of its own
+        if world > 1:
+            env |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        self.outputs = [(work_dir / f"stdout{rank}", work_dir / f"stderr{rank}") for rank in range(world)]
+        self.processes = []
+        for rank, outputs in enumerate(self.outputs):
+            for path_of_output in outputs:
+                path_of_output.write_text("")
+            of_rank = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else env
+            argv = ["main.py", f"--config={path}", *args]
+            self.processes.append(SERVER.Process(target=run, args=(argv, outputs, of_rank, target)))
+            self.processes[-1].start()
+
+    def wait(self, timeout: float = 60) -> list[int]:
+        """The exit statuses."""
+        deadline = time.monotonic() + timeout
+        for process in self.processes:
+            process.join(deadline - time.monotonic())
+        hung = [process for process in self.processes if process.is_alive()]
+        for process in hung:
+            process.kill()
+        assert not hung, f"{len(hung)} of {len(self.processes)} processes hang\n{self.stderr()}"
+        return [process.exitcode for process in self.processes]
+
+    def stdout(self, rank: int = 0) -> str:
+        return self.outputs[rank][0].read_text()
+
+    def stderr(self, rank: int = 0) -> str:
+        return self.outputs[rank][1].read_text()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 60) -> None:
+        """Until `condition` holds, while the job runs."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline and self.processes[0].is_alive(), self.stderr()
+            time.sleep(0.002)
+
+    # What a run left behind
+
+    def summary(self) -> dict:
+        return json.loads((self.directory / "summary.json").read_text())
+
+    def metrics(self) -> bytes:
+        return (self.directory / "metrics.jsonl").read_bytes()
+
+    def checkpoint(self, name: str = "last") -> dict:
+        return torch.load(self.directory / "checkpoints" / f"{name}.pt", weights_only=True)
+
+
+def run(argv: list[str], outputs: tuple[Path, Path], env: dict[str, str], target: Callable | None) -> None:
+    for descriptor, path in zip((1, 2), outputs):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
+    os.environ.update(env)
+    sys.argv = argv
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    if target:
+        target()
+    runpy.run_path("main.py", run_name="__main__")
+
+
+def at_call(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int, action: Callable[[], Any]) -> list:
+    """Let the `number`-th call of `place.name` do `action` first; the list returned grows by an entry a call."""
+    function, calls = getattr(place, name), []
+
+    def patched(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            action()
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, patched)
+    return calls
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def dropout(input_shape: Sequence[int], num_classes: int) -> nn.Module:
+    """A model that draws random numbers as it trains."""
+    return with_head(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2)), 32, num_classes)
+
+
+def add_dropout() -> None:
+    MODELS["dropout"] = dropout

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from examples import advice, changes, each, each_setting, settings
+from scipy.optimize import linprog
+
+from imbalance.config.schema import build
+from imbalance.methods.batch import Batch
+from imbalance.methods.objectives.registry import OBJECTIVES
+
+GROUP_COUNTS = torch.tensor([100, 25, 0])
+LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
+GROUPS = torch.tensor([0, 1, 0, 1])
+
+
+TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
+# What some methods compute beside the losses.
+COLUMNS = {
+    "losses": LOSSES,
+    "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
+    "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
+    "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
+    "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
+    "of_labels": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
+    "held_out": torch.tensor([[3.0, -1.0], [0.4, 0.1], [2.0, -5.0], [0.6, 0.7]], dtype=torch.float64),
+}
+
+
+def make(name, group_counts=GROUP_COUNTS, **section):
+    targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
+    given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
+    given |= dict(seed=0)
+    return build(OBJECTIVES, dict(name=name, **section), **given)
+
+
+def gradients(objective, steps=3):
+    """The gradient of the objective in each row of each column, at the last of some steps with the same batch."""
+    for _ in range(steps):
+        columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
+        value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
+        found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
+    return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
+
+
+@each_setting("objective", lambda name: not OBJECTIVES[name].columns)
+def test_every_hyperparameter_changes_the_gradient(name, key):
+    example = settings("objective", name)
+    before = gradients(make(name, **example))
+    for change in changes("objective", name, key):
+        after = gradients(make(name, **example | change))
+        assert not torch.allclose(before, after, rtol=1e-3), advice(
+            "objective", name, key, f"changes no gradient as {change}"
+        )
+
+
+@each("objective")
+def test_the_order_of_a_batch_does_not_matter(name):
+    order = torch.tensor([2, 3, 1, 0])
+    values = [
+        make(name, **settings("objective", name)).value(
+            {key: column[o] for key, column in COLUMNS.items()}, Batch(None, TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
+        )
+        for o in (torch.arange(4), order)
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_average_and_its_logarithm():
+    mean = (0.5 * 1 + 1 * 3 + 2 * 0.5 + 0.5 * 2.5) / 4
+    assert make("average")(LOSSES, WEIGHTS, GROUPS).item() == pytest.approx(mean)
+    assert make("log_average")(LOSSES, WEIGHTS, GROUPS).item() == pytest.approx(np.log(mean))
+
+
+def test_group_dro_by_hand():
+    """Two groups of 100 and 25 with mean losses 1 and 2, step ½, C = 2: adjusted losses 1.2 and 2.4."""
+    dro = make("group_dro", torch.tensor([100, 25]), step_size=0.5, size_adjustment=2.0)
+    losses, groups = torch.tensor([0.5, 1.5, 2.0], dtype=torch.float64), torch.tensor([0, 0, 1])
+    assert dro.log_weights.exp().tolist() == [0.5, 0.5]
+    value = dro(losses, torch.ones(3, dtype=torch.float64), groups)
+    q = 1 / (1 + np.exp(0.5 * (2.4 - 1.2)))  # of the first group
+    np.testing.assert_allclose(dro.log_weights.exp(), [q, 1 - q], rtol=1e-12)
+    assert value.item() == pytest.approx(q * 1 + (1 - q) * 2)
+    dro(losses, torch.ones(3, dtype=torch.float64), groups)
+    q = 1 / (1 + np.exp(2 * 0.5 * (2.4 - 1.2)))
+    np.testing.assert_allclose(dro.log_weights.exp(), [q, 1 - q], rtol=1e-12)
+
+
+def test_group_dro_leaves_a_group_that_the_batch_lacks_as_it_was():
+    """Relative to one another, the absent groups keep their weights; those of groups without examples stay 0."""
+    dro = make("group_dro", torch.tensor([10, 20, 30, 0]), step_size=0.5, size_adjustment=3.0)
+    dro(torch.tensor([1.0, 2.0, 4.0]), torch.ones(3), torch.tensor([0, 1, 2]))
+    before = dro.log_weights.exp()
+    dro(torch.tensor([5.0]), torch.ones(1), torch.tensor([0]))
+    after = dro.log_weights.exp()
+    assert (after[1] / after[2]).item() == pytest.approx((before[1] / before[2]).item())
+    assert after[0] > before[0] and after[3] == 0 and after.sum().item() == pytest.approx(1)
+
+
+def test_group_dro_survives_huge_losses_and_is_not_moved_by_evaluation():
+    dro = make("group_dro", step_size=1.0, size_adjustment=0.0)
+    value = dro(torch.tensor([1e6, 1.0]), torch.ones(2), torch.tensor([0, 1]))
+    assert value.item() == pytest.approx(1e6) and dro.log_weights.exp().tolist() == [1, 0, 0]
+    dro = make("group_dro", step_size=1.0, size_adjustment=0.0).eval()
+    dro(LOSSES, WEIGHTS, GROUPS)
+    assert dro.log_weights.exp().tolist() == [0.5, 0.5, 0]
+
+
+def test_group_dro_s_weights_are_in_its_state():
+    dro = make("group_dro", **settings("objective", "group_dro"))
+    dro(LOSSES, WEIGHTS, GROUPS)
+    other = make("group_dro", **settings("objective", "group_dro"))
+    other.load_state_dict(dro.state_dict())
+    assert other(LOSSES, WEIGHTS, GROUPS).equal(dro(LOSSES, WEIGHTS, GROUPS))
+
+
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.5, 0.77, 1.0])
+def test_cvar_is_the_maximum_over_its_distributions(level):
+    rng = np.random.default_rng(0)
+    losses, weights = rng.exponential(size=9), rng.exponential(size=9)
+    bounds = [(0, share) for share in weights / weights.sum() / level]
+    best = -linprog(-losses, A_eq=np.ones((1, 9)), b_eq=[1], bounds=bounds).fun
+    tensors = (torch.from_numpy(values) for values in (losses, weights))
+    assert make("cvar", level=level)(*tensors, torch.zeros(9, dtype=torch.long)).item() == pytest.approx(best)
+
+
+def test_worst_group_is_the_greatest_mean_of_the_groups_that_there_are():
+    assert make("worst_group")(LOSSES, WEIGHTS, GROUPS).item() == pytest.approx((3 + 1.25) / 2)
+    assert make("worst_group")(-LOSSES, WEIGHTS, GROUPS).item() == pytest.approx(-0.75)
+    assert gradients(make("worst_group")).tolist() == [0, 0.5, 0, 0.25]
+
+
+def test_a_group_without_examples_has_no_weight_and_no_infinity_in_group_dro():
+    """Whose state would end the run: -inf is not finite."""
+    dro = OBJECTIVES["group_dro"](torch.tensor([3, 0, 5]), step_size=0.5, size_adjustment=1.0)
+    losses, groups = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 2])
+    for _ in range(50):
+        dro(losses, torch.ones(3), groups)
+    assert dro.log_weights.isfinite().all() and dro.log_weights.exp()[1] == 0
+    assert dro.log_weights.exp().sum().item() == pytest.approx(1)

@@ -1,0 +1,97 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.jobs import Job, dropout
+from ml_collections.config_dict import create
+from torch import nn
+
+from imbalance.errors import BadInput, Diverged
+from imbalance.methods.losses import LOSSES
+from imbalance.methods.margins import soft_margins
+from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.models import MODELS
+from imbalance.training import loop
+from imbalance.training.state import forensics
+
+
+def diverge(config, directory: Path) -> dict:
+    """What a run that must diverge leaves, loaded as anyone may."""
+    with pytest.raises(Diverged, match=f"imbalance forensics {directory}"):
+        loop.train(config, directory)
+    return torch.load(directory / "divergence.pt", weights_only=True)
+
+
+def test_a_divergence_is_reported_in_full_and_can_be_replayed(config, tmp_path, monkeypatch):
+    """Also with dropout, whose random numbers must be those of the step, and in parts."""
+    monkeypatch.setitem(MODELS, "dropout", dropout)
+    config.model = create(name="dropout")
+    config.optim.lr = 1e20
+    config.trainer.accumulation = 2
+    saved = diverge(config, tmp_path)
+    assert (saved["step"], saved["epoch"], saved["batch"], saved["learning_rate"]) == (1, 0, 1, 1e20)
+    assert saved["targets"].shape == saved["weights"].shape == saved["losses"].shape == saved["indices"].shape == (64,)
+    assert torch.equal(soft_margins(saved["logits"], saved["targets"]).isfinite(), saved["margins"].isfinite())
+    assert not saved["losses"].isfinite().all()
+    report = forensics.replay(tmp_path)
+    assert "the losses are the same, bit for bit" in report
+    assert f"first non-finite: {saved['first_nonfinite']}" in report
+    assert str(saved["indices"][saved["losses"].isnan()][0].item()) in report
+
+    saved["random"][0]["cpu"] = torch.Generator().manual_seed(1).get_state()
+    torch.save(saved, tmp_path / "divergence.pt")
+    assert "NOT the same" in forensics.replay(tmp_path)
+
+
+class Root(nn.Module):
+    """Not a number for negative inputs."""
+
+    def forward(self, x):
+        return (x - 0.5).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("model", "first"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Root()), "output of 2 (Root)"),
+        (lambda: nn.Sequential(nn.Flatten(), Root(), nn.Linear(64, 10)), "output of 1 (Root)"),
+        (lambda: nn.Sequential(nn.Flatten(), spoiled(nn.Linear(64, 10))), "parameter 1.bias"),
+    ],
+)
+def test_the_first_module_that_is_not_finite_is_named(config, tmp_path, monkeypatch, model, first):
+    monkeypatch.setitem(MODELS, "spoiled", lambda input_shape: model())
+    config.model = create(name="spoiled")
+    assert diverge(config, tmp_path)["first_nonfinite"] == first
+
+
+def spoiled(linear: nn.Linear) -> nn.Linear:
+    nn.init.constant_(linear.bias, math.inf)
+    return linear
+
+
+def test_where_every_logit_is_finite_it_is_the_loss_or_the_objective(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(OBJECTIVES["average"], "forward", lambda self, losses, *_: (losses * 0).mean().log())
+    assert diverge(config, tmp_path / "objective")["first_nonfinite"].startswith("the objective")
+    monkeypatch.setattr(LOSSES["poly"], "forward", lambda self, logits, *_: (logits * 0).sum(1).log())
+    assert diverge(config, tmp_path / "loss")["first_nonfinite"].startswith("the loss")
+
+
+def test_the_examples_of_all_processes_are_reported_in_the_order_of_the_batch(config, tmp_path):
+    config.optim.lr = 1e20
+    config.trainer.batch_size = 63  # uneven shares
+    alone = diverge(config, tmp_path / "alone")
+    config.work_dir = str(tmp_path / "together")
+    job = Job(config, world=2)
+    assert job.wait() == [3, 3]
+    together = torch.load(job.directory / "divergence.pt", weights_only=True)
+    for key in ("rows", "indices", "targets", "groups", "weights"):
+        assert torch.equal(alone[key], together[key])
+    assert torch.equal(alone["logits"].isfinite(), together["logits"].isfinite())
+    assert len(together["random"]) == 2
+    assert "the losses are the same, bit for bit" in forensics.replay(job.directory)
+
+
+def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path):
+    with pytest.raises(BadInput, match="no run diverged there"):
+        forensics.replay(tmp_path)
