@@ -5,7 +5,7 @@
 The setting is that of Wang et al., ICLR 2022: p = 10⁶ dimensions, n = 100 examples, orthogonal means of norm p^0.251, unit
 noise, no bias, and the pure tail 1/m. The weights are 1 for the majority and τ^ρ for the minority, where τ is the ratio of
 the classes. A linear classifier lies in the span of the n examples and the two means. In that span the noise is the Bartlett
-factor of a Wishart matrix, so n + 2 dimensions have exactly the same distribution, and no p-dimensional vector is drawn.
+factor of a Wishart matrix, so data in n + 2 dimensions has exactly the same distribution. No p-dimensional vector is drawn.
 Limits come from `imbalance.theory.oracle`, and errors are exact. The table compares them with an independent computation of
 the same setting. The figure goes to <folder>/figure2.png and .pdf.
 """

@@ -3,8 +3,8 @@
     imbalance reproduce figure4 --data=cifar --seeds=10
 
 The runs are the weighted ones of figure 3: CIFAR-10 cat/dog and CelebA, {cross-entropy, poly} × {weights, weights to a higher
-power}. After figure 3 no run is missing. Each run is shown at the epoch with the best val accuracy on average over groups, so
-the rule reads the groups of val, which are the classes for CIFAR. With --no-train the command trains nothing and shows the
+power}. After figure 3 no run is missing. Each run is shown at the epoch with the best val accuracy on average over groups. So
+the rule reads the groups of val; for CIFAR these are the classes. With --no-train the command trains nothing and shows the
 runs so far, unfinished ones too.
 """
 

@@ -70,7 +70,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # each makes its table from the fo
 
 
 def with_new_tables(text: str, folder: Path) -> str:
-    """Return a page's text with every table made anew from the folder of results."""
+    """Return a page's text with every table replaced by that of the folder of results."""
     return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](folder)}{block[3]}", text)
 
 

@@ -4,8 +4,8 @@
     imbalance reproduce pairs --no-train       # the tables and the figure from results/ only
 
 The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10, with ten times as many examples of the
-first class. On every pair a perceptron is trained on 250 images of the first class and 25 of the second
-(configs/<data>_pair_ce.py and _poly.py), with {cross-entropy, poly} × weights to the power 0, 1 and 1.5. A seed draws the
+first class. On every pair a perceptron is trained on 250 images of the first class and 25 of the second.
+The six methods are {cross-entropy, poly} × weights to the power 0, 1 and 1.5 (configs/<data>_pair_ce.py and _poly.py). A seed draws the
 images, the initialisation and the order, the same for all six methods. Two epochs are evaluated: the last, and the one
 with the best balanced accuracy on val. Val is as large as the training set and evaluated every ten epochs; test has 1,000
 images of each class.
@@ -156,7 +156,7 @@ def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
 
 
 def tuned_rate(rows: Iterable[Row], data: str, method: Method) -> float:
-    """Return `rate_of` a method whose tuning runs are done."""
+    """Return the same, after the tuning runs."""
     rate = rate_of(rows, data, method)
     assert rate is not None, f"{data}, {label(method)}: no tuning run in results/; `tune` trains them first"
     return rate

@@ -1,8 +1,8 @@
 """Train and tabulate the rows of the paper's figures 3 to 5, with the paper's own values beside ours.
 
 The paper's values are the means and standard deviations of its published runs, in published.csv. All values are
-group-balanced test accuracies: the mean of the groups' accuracies. Every run saves the logits of all its evaluations, so a
-figure about another epoch reads the same runs, and so does `imbalance select` for any other selection rule.
+group-balanced test accuracies: the mean of the groups' accuracies. Every run saves the logits of all its evaluations. So a
+figure about another epoch reads the same runs, and `imbalance select` can apply any other selection rule to them.
 """
 
 from collections.abc import Callable, Mapping, Sequence

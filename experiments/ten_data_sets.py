@@ -4,7 +4,7 @@
 
 The data sets are five pairs of classes of scikit-learn's digits and five of Fashion-MNIST, with ten times as many examples of
 the first class. The model is a perceptron (configs/digits_pair_ce.py and fashion_pair_ce.py, with METHODS). On every data set, each method gets the
-best of five learning rates by mean score on val over seeds 0 to 2, and is then trained over ten seeds at that rate. A seed
+best of five learning rates by mean score on val over seeds 0 to 2. At that rate it is trained over ten seeds. A seed
 draws the images, the initialisation and the order, the same for all methods.
 
 The page in the folder shows each data set, and the aggregates of Agarwal et al. (2021) over all of them. Test is evaluated

@@ -1,8 +1,8 @@
 """Measure sixteen models of four seeds and four learning rates, trained one after another over trained as one stacked model.
 
 The first rows time only the epochs, which decide the ratio of a long run. The last rows time whole runs of the tuning
-protocol, whose data, evaluations and files cost the same either way. A single ConvNet keeps a CPU busy, so a sweep does not
-stack ConvNets there.
+protocol, whose data, evaluations and files cost the same either way. A single ConvNet keeps a CPU busy, so a sweep on a CPU
+does not stack ConvNets.
 """
 
 import os

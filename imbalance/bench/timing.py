@@ -19,7 +19,8 @@ from imbalance.utils.package import ROOT
 class Row:
     """A row of the benchmark's table: the ratios of one measurement.
 
-    part, case: the part of the benchmark, with what is divided by what, and the case.
+    part: the part of the benchmark and its ratio, such as "step: ours / bare".
+    case: the model, data and batch size.
     ratios: ratios of all turns, in ascending order; empty if not measured.
     bar: required value of the median, such as "≤ 1.03"; "" for none.
     """

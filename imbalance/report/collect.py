@@ -37,8 +37,9 @@ SUMMARY_KEYS = (
 def collect(work_dir: Path) -> list[Row]:
     """Return a row for every directory that holds a config.json, sorted by directory.
 
-    Its keys are name (of the config file), overrides, status, seed, SUMMARY_KEYS, config.<key> for every value of the
-    config, test/examples/<group> for the number of a group's test examples, and <split>/<metric> if the run is done.
+    A row has the keys run, name (of the config file), overrides, seed, status, and SUMMARY_KEYS. It has config.<key> for every
+    value of the config, and test/examples/<group> for the number of a group's test examples. A run that is done also has
+    <split>/<metric> for its metrics.
     """
     rows = []
     for path in sorted(work_dir.rglob("config.json")):

@@ -198,7 +198,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
 
 
 def write(runs: Path, rows: list[Row], into: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
-    """Write the report on the given rows, and return the table of results.
+    """Write the report on some runs, and return the table of results.
 
     Args:
         runs: folder of the run directories.

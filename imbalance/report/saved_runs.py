@@ -50,9 +50,9 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a run's evaluations, and warnings. Both are empty before the first evaluation.
+    """Return a run's evaluations and a list of warnings; both are empty before the first evaluation.
 
-    The warnings say why the evaluations cannot be read, and there are then no evaluations.
+    If the evaluations cannot be read, the list has a warning that says so.
     """
     try:
         return evaluations_of(directory), []

@@ -3,9 +3,9 @@
     imbalance select --config=colored_digits_erm,colored_digits_poly --seeds=10
 
 The command trains the runs of these configs that are missing, and saves their logits. Without --config it reads all runs
-under --work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and the test
-accuracy at the epoch that the rule selects, as a mean over seeds: of the worst group, of the groups on average, of the
-classes on average, and over all examples. All rules are applied to the same runs, so their differences are paired. The
+under --work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
+accuracies at the epoch that the rule selects, as means over seeds. The accuracies are those of the worst group, of the groups
+on average, of the classes on average, and over all examples. All rules are applied to the same runs, so their differences are paired. The
 oracle reads test, so it shows how much the other rules leave to gain.
 """
 

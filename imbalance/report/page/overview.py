@@ -164,7 +164,7 @@ def thinned(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str
 
 
 def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Return the mean of every column at every epoch, over the runs that have a value there."""
+    """Return the mean of every column at every epoch, over the runs that have such a value."""
     keys = dict.fromkeys(key for curve in curves for key in curve if key != "epoch")
     epochs = sorted({epoch for curve in curves for epoch in curve.get("epoch", [])})
     index = {epoch: i for i, epoch in enumerate(epochs)}
@@ -214,9 +214,8 @@ def method_names(firsts: list[Row]) -> list[str]:
 def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
     """Choose, for every config file and task, the setting with the best mean score on val.
 
-    The mean is over the seeds that all settings of the file and task share, if there are any, so a setting with more seeds
-    is compared on the same ones. Of equally good settings, the one with more seeds is chosen: it was probably tuned first
-    and then run again.
+    The mean is over the seeds that all settings of the file and task share. If they share none, it is over all seeds of each.
+    Of equally good settings, the one with more seeds is chosen, because it was probably chosen once before.
 
     Args:
         setting_of_run: index of the setting of each row.
@@ -263,7 +262,7 @@ def aggregates(
 ) -> dict[str, dict[str, Any]]:
     """Return, by metric, the aggregates of Agarwal et al. (2021) for the methods that have the same seeds on all tasks.
 
-    On each task a method stands for its setting that val chooses. With a single task there are no aggregates.
+    On each task, a method has the scores of its setting that val chooses. The result is empty for a single task.
     """
     tasks = list(dict.fromkeys(setting["task"] for setting in settings))
     by_metric = {}

@@ -69,7 +69,7 @@ def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> D
     """Return the details of one run.
 
     Args:
-        runs: number of runs on the page; the more there are, the less is shown of each.
+        runs: number of runs on the page. A page of many runs shows less of each.
     """
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
@@ -138,8 +138,8 @@ def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
 def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: int) -> list[dict[str, Any]]:
     """Return each test group's number of wrong predictions, and those with the highest confidence.
 
-    The worst groups come first. At most `most` examples are returned: if there are many groups, one for each of the first
-    `most` groups.
+    The worst groups come first. At most `most` examples are returned: one for each of the first `most` groups if the groups
+    are many.
     """
     names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
     probability = probabilities(saved["logits"])
