@@ -27,7 +27,7 @@ from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
 
 BATCH = 64
-BATCHES = 6  # an epoch
+BATCHES = 6  # batches in an epoch
 
 
 class Transformed(torch.utils.data.Dataset):

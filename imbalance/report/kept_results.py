@@ -35,8 +35,8 @@ from imbalance.utils.files import write_atomic
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
-# By selection rule, the metric whose best epoch it selects, and the first of equal ones. The oracle reads test, so it is no
-# usable rule, but most papers on long tails report it.
+# By selection rule, the metric that it maximises; of equal epochs the rule selects the first. The oracle reads test, so it is
+# no usable rule, but most papers on long tails report it.
 RULES = {
     "best average": "val/accuracy",
     "best balanced": "val/balanced_accuracy",

@@ -55,7 +55,9 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
         import submitit
         from submitit.core.utils import FailedJobError
     except ImportError:
-        raise BadInput("submitit is not installed; pip install -c constraints.txt -e '.[sweep]'") from None
+        raise BadInput(
+            "--launcher=slurm needs submitit, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
+        ) from None
     folder = (location.folder / "slurm").absolute()
     settings: dict[str, Any] = {
         "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": location.name,
