@@ -25,7 +25,7 @@ from helpers.data_files import save_image
 from PIL import Image, ImageOps
 
 from imbalance.data.images import store
-from imbalance.data.images.decode import Recipe, decode, decode_chunk, open_image, pixels_of
+from imbalance.data.images.decode import Recipe, decode, decode_chunk, image_pixels, open_image
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import damage, open_store
 from imbalance.data.images.stored_images import StoredImages
@@ -408,7 +408,7 @@ def test_a_damaged_image_of_any_format_is_a_line_or_an_image(tmp_path, kind):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Pillow, on damaged TIFF
-                assert pixels_of(open_image(bytes(content)), Recipe(mode, (("crop", 8),))).shape == (
+                assert image_pixels(open_image(bytes(content)), Recipe(mode, (("crop", 8),))).shape == (
                     1 if mode == "L" else 3,
                     8,
                     8,
