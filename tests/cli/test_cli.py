@@ -168,7 +168,7 @@ def test_a_dry_run_refuses_a_directory_of_another_config(tmp_path, capsys, confi
         ("imbalance tra", ["train "]),
         ("imbalance data v", ["verify "]),
         ("imbalance rep", ["report ", "reproduce "]),
-        ("imbalance compare --s", ["--seeds="]),
+        ("imbalance compare --s", ["--seeds=", "--stacked="]),
         ("imbalance train --config=digits_po", ["--config=digits_poly"]),
         ("imbalance compare --config=digits_ce,digits_po", ["--config=digits_ce,digits_poly"]),
         ("imbalance train --config=digits_ce --config.optim.s", ["--config.optim.schedule.name=", "--config.optim.schedule.warmup_epochs="]),

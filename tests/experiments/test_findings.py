@@ -5,7 +5,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from imbalance.experiments import findings, image_draws, long_tails, pairs, paper_rows, protocol
+from imbalance.experiments import figure3, findings, image_draws, long_tails, pairs, paper_rows, protocol
 from imbalance.experiments.paper_rows import agreement
 from imbalance.report import kept_results as results
 from imbalance.sweep import runs as sweep_runs
@@ -162,12 +162,12 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
         return {"name": name, "overrides": "", "seed": str(seed), "data": "d", "status": status, "test balanced": str(last),
                 "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200"}  # fmt: skip
 
-    assert paper_rows.kept_table(tmp_path).startswith("No run of these rows")
+    assert paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).startswith("No run of these rows")
     results.add(
         "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.622 + seed / 100, 0.63) for seed in (0, 1, 2)]
     )
     results.add("rows", tmp_path, [of("cifar_poly_exponent15", 3, "diverged", "", "")])
-    lines = paper_rows.kept_table(tmp_path).splitlines()[2:]
+    lines = paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).splitlines()[2:]
     assert len(lines) == 2
     assert lines[0].startswith(
         "| poly IW-Exp, last epoch | cifar_poly, optim.lr=0.008, optim.momentum=0.0, weights.exponent=1.5 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
