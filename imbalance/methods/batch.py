@@ -21,18 +21,24 @@ class Partners(NamedTuple):
 class Batch(NamedTuple):
     """B examples.
 
-    inputs: of the model, augmented, normalised and mixed; None where only the labels are asked for.
+    views: the inputs of the model, augmented, normalised and mixed: one view, or as many as `Objective.views` asks for.
+        Each view has augmentation draws of its own. Empty where only the labels are asked for.
     targets, groups, weights: (B,).
     rows: (B,) of the training split, by which a method can keep something of each example.
     partners: None without mixing.
     """
 
-    inputs: Inputs | None
+    views: tuple[Inputs, ...]
     targets: Tensor
     groups: Tensor
     weights: Tensor
     rows: Tensor
     partners: Partners | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """Return the first view."""
+        return self.views[0]
 
     def losses(self, loss: Loss, logits: Tensor) -> Tensor:
         """(B,) `loss` of the examples; that of a mixture is mixed, too."""

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.schema import entry
 from imbalance.data import Dataset
 from imbalance.data.population import remarks
+from imbalance.methods.objectives.registry import OBJECTIVES
 
 FEW = 10  # val examples, under which one of them moves an accuracy by ten points
 
@@ -32,6 +34,13 @@ def of_data(config: Experiment, dataset: Dataset) -> list[str]:
             found.append(
                 f"val/{metrics[0]} reads {len(few)} {kind if len(few) == 1 else kinds} of fewer than {FEW} val examples: {said}"
             )
+    views = getattr(entry(OBJECTIVES, config.objective.name), "views", 1)
+    if views > 1 and not dataset.augmentations:
+        found.append(
+            f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set "
+            "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
+            "config.data.augment"
+        )
     return found
 
 

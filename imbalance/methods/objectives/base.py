@@ -20,10 +20,12 @@ class Objective(nn.Module):
     columns: what `forward` takes by name, besides losses, weights and groups: columns of `terms`, or `targets` and
         `rows` of the batch. `features` (B, D), what the last layer sees, and `slopes` (B,), the derivative of each loss
         by a factor on its logits, at 1, are there for all.
+    views: how many independently augmented inputs of each example `terms` needs, in `batch.views`.
     """
 
     tags = Tags(batched=True)
     columns: tuple[str, ...] = ()
+    views: int = 1
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         """The model that is trained, from the function that makes that of the config."""

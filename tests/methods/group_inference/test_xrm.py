@@ -29,7 +29,7 @@ def network() -> nn.Module:
 def examples(rows: torch.Tensor) -> Batch:
     inputs = 3 * torch.randn(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     weights = torch.linspace(0.5, 1.5, 60, dtype=torch.float64)[rows]
-    return Batch(inputs[rows], TARGETS[rows], torch.zeros_like(rows), weights, rows)
+    return Batch((inputs[rows],), TARGETS[rows], torch.zeros_like(rows), weights, rows)
 
 
 def test_a_step_is_the_published_one():

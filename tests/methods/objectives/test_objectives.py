@@ -49,7 +49,7 @@ def gradients(objective, steps=3):
     """The gradient of the objective in each row of each column, at the last of some steps with the same batch."""
     for _ in range(steps):
         columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
-        value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
+        value = objective.value(columns, Batch((), TARGETS, GROUPS, WEIGHTS, ROWS))
         found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
     return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
@@ -73,7 +73,7 @@ def test_the_order_of_a_batch_does_not_matter(name):
     order = torch.tensor([2, 3, 1, 0])
     values = [
         make(name, **EXAMPLES[name]).value(
-            {key: column[o] for key, column in COLUMNS.items()}, Batch(None, TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
+            {key: column[o] for key, column in COLUMNS.items()}, Batch((), TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
         )
         for o in (torch.arange(4), order)
     ]
