@@ -1,6 +1,7 @@
 """What is trained in the benchmark: data that need no file, configs for them, and the project's loop over them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,9 +17,8 @@ from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import train_epoch
-from imbalance.training.run import Run
-from imbalance.training.state.finite import remember
 from imbalance.training.state.progress import Clock, Progress
+from imbalance.training.state.run_state import Run, remember
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
@@ -56,11 +56,9 @@ def begun(config: ConfigDict, learner: Learner) -> Run:
 
 
 def our_epoch(config: ConfigDict, learner: Learner) -> Callable[[], None]:
-    """The next epoch of the project's loop, with all that it measures, and no files."""
-    run = begun(config, learner)
-
-    def epoch() -> None:
-        train_epoch(run)
-        run.progress.next_epoch()
-
-    return epoch
+    """Return a function that trains the next epoch by the project's loop, without evaluation and files."""
+    experiment = validate(config)
+    never = replace(experiment.trainer, epochs=10_000_000, eval_every=10_000_000)
+    callbacks = replace(experiment.callbacks, stop_at_interpolation=False)
+    run = begun(replace(experiment, trainer=never, callbacks=callbacks), learner)
+    return lambda: train_epoch(run)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from imbalance.bench.cases import begun, make, on_images
 from imbalance.bench.timing import Row, timed_in_turns
-from imbalance.training.evaluate import evaluate, metrics_of
+from imbalance.training.evaluate import evaluate, split_metrics
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 
@@ -37,7 +37,7 @@ def ratios(config: ConfigDict, repeats: int) -> list[float]:
     """Of the seconds that both take."""
     run = begun(config, make(config))
     return timed_in_turns(
-        lambda: metrics_of(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
+        lambda: split_metrics(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
     )
 
 

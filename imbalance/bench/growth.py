@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imbalance.bench.cases import begun, make, on_images, our_epoch
 from imbalance.bench.timing import Row, few, measured_by, seconds
-from imbalance.training.evaluate import evaluate, metrics_of
+from imbalance.training.evaluate import evaluate, split_metrics
 from imbalance.utils.malloc import keep_freed_memory
 
 
@@ -44,7 +44,7 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
     def once() -> None:
         epoch()
-        metrics_of(run, "val", *evaluate([run], "val"))
+        split_metrics(run, "val", *evaluate([run], "val"))
 
     once()
     return seconds(once), resident("VmHWM") - before, learner.dataset.train.inputs.nbytes

@@ -1,17 +1,14 @@
 """What a run leaves behind and what it prints: its directory, metrics.jsonl, trackers and the console."""
 
-import functools
 import io
 import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +24,6 @@ from imbalance.training.logging.trackers import Tracker
 from imbalance.utils.files import write_whole
 from imbalance.utils.locks import FolderLock, is_same
 from imbalance.utils.output import say
-from imbalance.utils.package import ROOT
-
-PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
 
 class RunLog:
@@ -310,22 +304,3 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """Package versions, and the commit of this code ("+" after it: with changes) where it runs from a checkout."""
-    commit = None
-    if (ROOT / ".git").exists():
-
-        def git(*args: str) -> str:
-            return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True).stdout.strip()
-
-        commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    return {"commit": commit, "versions": versions()}
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a run computes."""
-    return {package: version(package) for package in PACKAGES}
