@@ -346,8 +346,8 @@ def make_mixing(
             mixes.append(mix._replace(partners=start * config.trainer.batch_size + mix.partners))
         partners = torch.cat([mix.partners for mix in mixes])
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
-        if mixes[0].target_shares is not None:
-            target_shares = torch.cat([mix.target_shares for mix in mixes]).to(device, dtype)
+        if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
+            target_shares = torch.cat(own_target_shares).to(device, dtype)
         return Mix(partners, shares, target_shares)
 
     return mixing

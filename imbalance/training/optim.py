@@ -71,7 +71,7 @@ def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 @torch.no_grad()
-def clip(gradients: Sequence[Tensor], limit: float, stacked: int = 0) -> None:
+def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale the gradients down, so that the norm of all of them together is at most `limit` (Pascanu et al., ICML 2013).
 
     Squares are summed in float64, because an overflow would make the scale zero, and the step nothing. A norm that is
@@ -81,8 +81,9 @@ def clip(gradients: Sequence[Tensor], limit: float, stacked: int = 0) -> None:
         stacked: the number of first dimensions that count models; the gradients of each model are clipped alone.
     """
     if not stacked:
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)
-        torch._foreach_mul_(gradients, (limit / torch.stack(norms).norm()).clamp(max=1))
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+        scale = (limit / torch.stack(norms).norm()).clamp(max=1)
+        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
         return
     norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
     scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)

@@ -20,7 +20,7 @@ LOCAL_RECORDS = {"drawn": torch.int64, "predictions": torch.int64, "margins": to
 class Progress:
     """Position of a run in its training, and what the steps of the current epoch recorded.
 
-    The fields `together` and `device` are about this process alone, so they are no part of the state.
+    The fields `together` and `device` are about this process alone, so they are not restored.
     """
 
     epoch: int = 0  # the current epoch, counted from 0
@@ -48,14 +48,14 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Return the progress, with the records of all steps joined. Logits must have been reduced before."""
         assert not self.logits, "reduce_logits must come before state_dict"
-        state = {key: value for key, value in vars(self).items() if key not in ("together", "logits", "device")}
+        state = {key: value for key, value in vars(self).items() if key not in ("logits", "device")}
         state["values"] = torch.stack(self.values) if self.values else torch.empty(0)
         for key, dtype in LOCAL_RECORDS.items():
             state[key] = torch.cat(state[key]) if state[key] else torch.empty(0, dtype=dtype)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        """Restore a state that `state_dict` returned. Keys of older versions that are no state are passed over."""
+        """Restore a state that `state_dict` returned, or that an older version wrote."""
         state = {key: state_dict[key] for key in state_dict.keys() & vars(self).keys() - {"together", "device"}}
         state["values"] = list(state["values"].to(self.device))
         for key in LOCAL_RECORDS:
