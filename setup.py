@@ -4,7 +4,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "__init__.py").read_text(encoding="utf-8"))[1]
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "imbalance" / "utils" / "package.py").read_text(encoding="utf-8"))[
+    1
+]
 
 EXTRAS = {
     "sweep": ["optuna>=4", "submitit>=1.5", "rich>=13"],  # hyperparameter search; Slurm; progress on a terminal
@@ -22,6 +24,7 @@ EXTRAS = {
             "furo>=2025.7",
             "sphinx-gallery>=0.19",
             "sphinx-copybutton>=0.5",
+            "latex2mathml>=3.77",
             "codespell>=2.4",
         )
     ],

@@ -1,4 +1,4 @@
-"""What no build warns of: that the built site asks no other host for anything, and that a search finds every method.
+"""Check that the built site fetches nothing from another host, and that its search finds every method.
 
 python docs/check.py docs/_build
 """
@@ -18,22 +18,25 @@ STYLE = re.compile(r"""url\(\s*["']?(?:https?:)?//[^)]*\)|@import\s+[^;]*//[^;]*
 
 
 def requests(site: Path) -> list[str]:
-    """What pages and style sheets would fetch from elsewhere."""
-    found = []
+    """List what pages and style sheets would fetch from another host."""
+    fetched = []
     for page in site.rglob("*.html"):
         for ask in ASKS.finditer(page.read_text(encoding="utf-8")):
-            told = ask[1] or ask[0]
-            if re.search(r"(?:^|[\"' ,])(?:https?:)?//", told) and 'rel="canonical"' not in told:
-                found.append(f"{page}: {told}")
+            target = ask[1] or ask[0]
+            if re.search(r"(?:^|[\"' ,])(?:https?:)?//", target) and 'rel="canonical"' not in target:
+                fetched.append(f"{page}: {target}")
     for sheet in site.rglob("*.css"):
-        found += [f"{sheet}: {url[0]}" for url in STYLE.finditer(sheet.read_text(encoding="utf-8"))]
-    return found
+        fetched += [f"{sheet}: {url[0]}" for url in STYLE.finditer(sheet.read_text(encoding="utf-8"))]
+    return fetched
 
 
-def not_found(site: Path, methods: Path) -> list[str]:
-    """Methods by whose name the search, which stems words and wants all of them, does not find their page."""
+def missed_by_search(site: Path, methods: Path) -> list[str]:
+    """List the methods whose page the search does not find by their name.
+
+    The search stems words, and a page must have all of them.
+    """
     index = json.loads(re.sub(r"^Search\.setIndex\(|\)$", "", (site / "searchindex.js").read_text(encoding="utf-8")))
-    stem, found = stemmer("english").stemWord, []
+    stem, missed = stemmer("english").stemWord, []
 
     def pages(word: str) -> set[int]:
         hits = [table.get(key, []) for table in (index["terms"], index["titleterms"]) for key in (word, stem(word))]
@@ -45,14 +48,14 @@ def not_found(site: Path, methods: Path) -> list[str]:
         for name in re.split(r"; |, | and ", title):
             words = [word for word in re.findall(r"\w+", name.lower()) if word not in SearchEnglish.stopwords]
             if any(number not in pages(word) for word in words):
-                found.append(f"{name} ({slug})")
-    return found or ([] if len(rows) > 20 else ["the table of methods"])
+                missed.append(f"{name} ({slug})")
+    return missed or ([] if len(rows) > 20 else ["the table of methods"])
 
 
 if __name__ == "__main__":
     site, here = Path(sys.argv[1]), Path(__file__).parent
     wrong = [f"fetched from elsewhere: {ask}" for ask in requests(site)]
-    wrong += [f"not found by a search: {name}" for name in not_found(site, here / "methods" / "index.md")]
+    wrong += [f"not found by a search: {name}" for name in missed_by_search(site, here / "methods" / "index.md")]
     print(
         "\n".join(wrong)
         or f"{site}: {len(list(site.rglob('*.html')))} pages, nothing fetched from elsewhere, every method found"

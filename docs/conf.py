@@ -1,18 +1,22 @@
-"""The site: `sphinx-build -W docs docs/_build`. Nothing is fetched, neither by the build nor by the built pages."""
+"""The site: `sphinx-build -W docs docs/_build`. Neither the build nor the built pages fetch anything from the network."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import imbalance  # noqa: E402
 
-# The gallery runs a copy of the scripts, in their folder: what they write is none of the repository's.
+# The gallery runs a copy of the scripts in a folder of their own, so that no output of theirs lands in the repository.
 shutil.rmtree(HERE / "_examples", ignore_errors=True)
 shutil.copytree(HERE / "examples", HERE / "_examples")
 
@@ -21,14 +25,7 @@ author = copyright = "The imbalance developers"
 release = version = imbalance.__version__
 language = "en"
 
-extensions = [
-    "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
-    "sphinx_gallery.gen_gallery",
-    "sphinx_copybutton",
-    "from_code",  # the file beside this one
-]
+extensions = ["myst_parser", "sphinx_gallery.gen_gallery", "sphinx_copybutton"]
 exclude_patterns = [
     "_build",
     "examples",
@@ -38,18 +35,21 @@ exclude_patterns = [
     "gallery/**/*.md5",
     "gallery/**/*.zip",
 ]
-suppress_warnings = ["config.cache"]  # for the functions that sphinx-gallery is given
+suppress_warnings = ["config.cache"]  # sphinx-gallery takes a function, which Sphinx cannot keep between builds
 
-myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 myst_url_schemes = ("https", "mailto")
 
-autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
-autodoc_class_signature = "mixed"
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
+
+def fresh_folder(gallery: dict, script: str) -> None:
+    """Remove the output of earlier scripts before each script of the gallery."""
+    for path in (HERE / "_examples").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix not in (".py", ".rst"):
+            path.unlink()
+
 
 sphinx_gallery_conf = {
     "examples_dirs": "_examples",
@@ -66,7 +66,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "within_subsection_order": "FileNameSortKey",
     "image_srcset": ["2x"],
-    "reset_modules": ("from_code.fresh_folder", "matplotlib"),
+    "reset_modules": (fresh_folder, "matplotlib"),
 }
 
 html_theme = "furo"
@@ -77,6 +77,42 @@ html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
+html_math_renderer = "mathml"
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_exclude = ".linenos, .gp, .go"
+
+NAVIGATION = {
+    "": ["start", "choose"],
+    "Learn": ["concepts/index", "methods/index", "gallery/index"],
+    "Do": ["how-to/index"],
+    "Look up": ["reference/index", "findings", "results", "speed"],
+}
+
+
+def add_navigation(app, page: str, source: list[str]) -> None:
+    """Give index pages the tables of contents that Sphinx needs, and links to scripts the pages of the gallery.
+
+    The pages themselves have neither, because a web host that shows the Markdown knows neither.
+    """
+    text = re.sub(r"\]\(((?:\.\./)?)examples/(plot_\w+)\.py\)", r"](\1gallery/\2.rst)", source[0])
+    text = re.sub(r"\]\(((?:\.\./)?)examples/\)", r"](\1gallery/index.rst)", text)
+    own_pages = {"": list(dict.fromkeys(re.findall(r"\]\(([\w-]+)\.md\)", text)))}
+    sections = NAVIGATION if page == "index" else own_pages if page.endswith("/index") and "gallery" not in page else {}
+    for caption, pages in sections.items():
+        options = f":hidden:\n:caption: {caption}\n" if caption else ":hidden:\n"
+        text += "\n```{toctree}\n" + options + "\n" + "\n".join(pages) + "\n```\n"
+    source[0] = text
+
+
+def add_mathml(writer, node: nodes.Element) -> None:
+    """Write a formula as MathML, which browsers show without a script."""
+    block = isinstance(node, nodes.math_block)
+    writer.body.append(convert(node.astext(), display="block" if block else "inline"))
+    raise nodes.SkipNode
+
+
+def setup(app) -> dict[str, bool]:
+    app.connect("source-read", add_navigation)
+    app.add_html_math_renderer("mathml", (add_mathml, None), (add_mathml, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

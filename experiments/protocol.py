@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report.saved_runs import metric, summary_of

@@ -1,16 +1,16 @@
-"""The ways in which a run ends early, each with its exit status."""
+"""Errors that end a run early, each with its exit status."""
 
 import signal
 
 
 class BadInput(ValueError):
-    """A config, a data set or a command line is wrong; the message is the one line that the user reads."""
+    """Error in a config, a data set or a command line. The message is the one line that the user reads."""
 
     exit_status = 2
 
 
 class Busy(BadInput):
-    """Another process is training in the run directory; once it has ended, this run can be taken up or read."""
+    """Another process is training in the run directory. Once that process ends, the run can be resumed or read."""
 
     def __init__(self, directory: str):
         super().__init__(directory)
@@ -20,30 +20,30 @@ class Busy(BadInput):
 
 
 class Diverged(ArithmeticError):
-    """A loss, a weight or an output became non-finite; nothing that is not finite has been saved."""
+    """A loss, a weight or an output became non-finite. No non-finite state has been saved."""
 
     status, exit_status = "diverged", 3
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop, and it stopped with a checkpoint written, or before there was anything to save.
+    """A signal stopped the run, after a checkpoint was written or before there was a state to save.
 
-    Like KeyboardInterrupt no Exception, so that nothing that goes on after a failure goes on after this.
+    The base is BaseException, as for KeyboardInterrupt, so that `except Exception` does not catch it.
     """
 
     status = "interrupted"
 
     def __init__(self, signum: int):
-        super().__init__(signum)  # and no text, so that it can be pickled
+        super().__init__(signum)  # no text among the arguments: pickle makes the error anew from them
         self.exit_status = 130 if signum == signal.SIGINT else 143
 
     def __str__(self) -> str:
-        return f"{signal.Signals(self.args[0]).name}: stopped; the same command goes on from the last checkpoint"
+        return f"{signal.Signals(self.args[0]).name}: stopped; the same command resumes from the last checkpoint"
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Of Python's kind, or torch's, which on a CPU is a RuntimeError like any other."""
-    words = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether `error` is about memory: a MemoryError, or torch's RuntimeError, which only its text marks."""
+    phrases = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 
 ROOT = Path(__file__).parent.parent
 TABLE = runpy.run_path(str(ROOT / "tools" / "config_table.py"))

@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imbalance.config.load import load
-from imbalance.config.schema import fields, flatten
+from imbalance.config.resolve import load
+from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.data import DATASETS
 from imbalance.data.images.decode import Recipe, decode
 from imbalance.methods.heads.registry import HEADS
@@ -96,7 +96,9 @@ def of_type(annotation: Any) -> st.SearchStrategy:
 def sections(draw: st.DrawFn, table: dict[str, Callable]) -> dict[str, Any]:
     """A call of an entry of `table`."""
     name = draw(st.sampled_from(sorted(table)))
-    return {"name": name} | {key: draw(of_type(annotation)) for key, annotation in fields(table[name]).items()}
+    return {"name": name} | {
+        key: draw(of_type(annotation)) for key, annotation in keyword_annotations(table[name]).items()
+    }
 
 
 def base(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from imbalance.config.load import load  # noqa: E402
+from imbalance.config.resolve import load  # noqa: E402
 from imbalance.errors import Interrupted  # noqa: E402
 from imbalance.training import loop  # noqa: E402
 from imbalance.training.state import provenance as origin  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 import torch
 from make_golden import GOLDEN, golden_config
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.training import loop
 from imbalance.training.state import provenance as origin

@@ -14,7 +14,7 @@ def test_the_loop_needs_no_torchvision_wandb_or_scikit_learn():
 def test_a_run_needs_no_compiler_and_no_scikit_learn(tmp_path):
     """Which take longer to import than torch; many of torch's and accelerate's functions do so on the quiet."""
     code = f"""
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.training.loop import run
 config = load("configs/digits_ce.py")
 config.debug, config.work_dir = True, {str(tmp_path)!r}

@@ -2,11 +2,11 @@
 Weights and the limit, in two dimensions
 ========================================
 
-Where does training end when every example is predicted rightly? In two dimensions it can be computed, and seen.
+Where does training end when every example is predicted correctly? In two dimensions the limit can be computed and drawn.
 """
 
 # %%
-# 200 examples of one class, 20 of the other:
+# There are 200 examples of one class and 20 of the other:
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,8 +17,8 @@ from imbalance.theory.oracle import margin_direction, poly_direction
 inputs, targets = draw(1)
 
 # %%
-# Under cross-entropy gradient descent tends to the boundary of the largest margin, whatever the weights are. Under the
-# polynomially-tailed loss the weights stay in the limit. ``imbalance.theory.oracle`` computes both directions.
+# Under cross-entropy gradient descent converges to the boundary with the largest margin, whatever the weights are. Under the
+# polynomially-tailed loss the limit depends on the weights. ``imbalance.theory.oracle`` computes both directions.
 
 
 def boundary(direction):
@@ -46,6 +46,7 @@ for axis, title in zip(axes, ("Cross-entropy", "Poly, α = 1")):
 plt.show()
 
 # %%
-# Left: the line keeps the same distance to the outermost points of both classes; of 200 points some lie further out than
-# of 20, so it is too near to the small class. Right: without weights poly is worse, with weights 1/count it is where equal
-# classes want it, and to the power 2 they overdo it.
+# Left: the line keeps the same distance to the outermost points of both classes. The outermost of 200 points lie further
+# out than the outermost of 20, so the line lies too close to the small class. Right: without weights poly is worse. With
+# weights of one over the class count the line is in the best place for equally frequent classes; with these weights
+# squared it turns too far.

@@ -1,9 +1,9 @@
 """
-The tail of a loss, and what a weight does to it
-================================================
+The tail of a loss, and the effect of a weight on it
+====================================================
 
-A weight moves the tail of cross-entropy by a constant, and stretches that of the polynomially-tailed loss. Once all margins
-are large only the second is still felt.
+A weight shifts the tail of cross-entropy by a constant, and stretches the tail of the polynomially-tailed loss by a
+factor. When all margins are large, only the factor still has an effect.
 """
 
 import matplotlib.pyplot as plt
@@ -17,8 +17,8 @@ targets = torch.ones(400, dtype=torch.long)
 losses = {"cross-entropy": CrossEntropy(), "poly, α = 1": Poly(alpha=1.0, left="logistic")}
 
 # %%
-# Two examples, one with weight 1 and one with weight 10. At which margin does the second pull as hard as the first?
-# The pull is the derivative of the loss.
+# One example has weight 1, the other weight 10. At which margin does the second example pull on the boundary as hard as
+# the first? The pull is the derivative of the loss.
 
 
 def pull(loss, logits):
@@ -36,5 +36,6 @@ for axis, (name, loss) in zip(axes, losses.items()):
 plt.show()
 
 # %%
-# Left: the dashed line is the solid one, moved to the right by log 10 = 2.3. At a margin of 3 that is much, at a margin of 300 it is
-# nothing. Right: the dashed line is the solid one, stretched to the right by √10 = 3.2, at every margin.
+# Left: the dashed line is the solid line, shifted to the right by log 10 = 2.3. At a margin of 3 this is a large shift, at
+# a margin of 300 a negligible one. Right: the dashed line is the solid line, stretched to the right by √10 = 3.2 at every
+# margin.

@@ -2,8 +2,8 @@
 Weights fade as training goes on
 ================================
 
-The claim is about where training ends. Here is the way there: a linear model, weights 1/count, and the angle of its
-boundary to the one that equal classes want, step by step.
+The claim is about the limit of training. This script shows the way to the limit: the boundary of a linear model under
+weights of one over the class count, step by step.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +19,9 @@ inputs = inputs.double()
 weights = example_weights("importance", targets, by="class", exponent=1.0).double()
 
 # %%
-# Plain descent slows down as the loss falls: a million steps would show little. ``log_average`` minimises the same along
-# the same path, at a rate that does not decay. Offsets are in units of the inputs; 0 is midway between the classes.
+# Plain descent slows down as the loss falls, so a million steps would show little. ``log_average`` has the same minimisers
+# and follows the same path, at a rate that does not decay. An offset is the distance of the boundary from the point midway
+# between the classes, in units of the inputs.
 
 log_average = OBJECTIVES["log_average"]()
 
@@ -28,14 +29,14 @@ log_average = OBJECTIVES["log_average"]()
 def offsets(loss, weights, rate, steps=400):
     model = torch.nn.Linear(2, 2, dtype=torch.float64)
     torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
-    optimizer, found = torch.optim.SGD(model.parameters(), lr=rate), []
+    optimizer, distances = torch.optim.SGD(model.parameters(), lr=rate), []
     for _ in range(steps):
         optimizer.zero_grad()
         log_average(loss(model(inputs), targets), weights, targets).backward()
         optimizer.step()
         w, b = (model.weight[1] - model.weight[0]).detach(), (model.bias[1] - model.bias[0]).item()
-        found.append(-((w @ torch.tensor([2.5, 2.5]).double() + b) / w.norm()).item())
-    return found
+        distances.append(-((w @ torch.tensor([2.5, 2.5]).double() + b) / w.norm()).item())
+    return distances
 
 
 figure, axis = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
@@ -49,5 +50,5 @@ axis.legend()
 plt.show()
 
 # %%
-# Early, weights move both losses. Then the weighted cross-entropy drifts to where the unweighted one goes, and poly stays.
-# A run that is stopped early, by val, is on the left of this picture.
+# Early in training weights move both losses. Later weighted cross-entropy drifts towards unweighted cross-entropy, and
+# weighted poly stays where it is. A run that validation data stop early ends on the left of this picture.

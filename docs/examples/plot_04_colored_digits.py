@@ -1,9 +1,9 @@
 """
-Colored digits, and what each method sees
-=========================================
+Colored digits, and four methods
+================================
 
-Waterbirds in miniature: even or odd digits, red or green. In train colour nearly always gives the answer away; in test it
-says nothing. What do methods make of it?
+Colored digits are a small analogue of Waterbirds: even or odd digits, red or green. In train the colour nearly always
+predicts the class; in test it does not. How do methods differ on such data?
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import imbalance
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.data import load as load_data
 
 config = load(config_file("colored_digits_erm"))
@@ -29,8 +29,8 @@ for group, row in enumerate(axes):
 plt.show()
 
 # %%
-# Four methods, 40 epochs each. They differ in one section of the config; which epoch counts is chosen by the worst group
-# of val for all.
+# Four methods are trained for 40 epochs each. They differ in one section of the config. For all of them the epoch is
+# selected by the worst group of val.
 
 methods = {"ERM": "erm", "importance weights": "ce", "group DRO": "dro", "undersampling": "undersampled"}
 accuracy = {}
@@ -49,5 +49,5 @@ axis.legend(ncols=4, loc="upper center", frameon=False)
 plt.show()
 
 # %%
-# ERM is right where colour helps and wrong where it misleads. The others give a little there, and gain much where it counts.
-# This is one seed; ten are in the results.
+# ERM is accurate on groups where the colour helps, and inaccurate where it misleads. The other methods lose a little on the
+# first and gain much on the second. This is one seed; the page of results has ten.

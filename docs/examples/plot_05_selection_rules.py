@@ -2,7 +2,8 @@
 Selection rules on one run
 ==========================
 
-Which epoch counts? Rules that read more and more labels look at the same run. The last of them looks at test, and shows what leakage is worth.
+Which epoch is selected? Rules that read more and more labels are applied to the same run. The last rule reads the test
+data, and shows how much leakage changes a result.
 """
 
 import contextlib
@@ -21,12 +22,12 @@ epochs, val = evaluations(run.directory, "val")
 _, test = evaluations(run.directory, "test")
 
 # %%
-# Every rule reads other labels, and chooses an epoch by them:
+# Every rule reads different labels and selects an epoch by them:
 
 figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
 axis.plot(epochs, 100 * worst(val), color="0.7", label="val, worst group")
 axis.plot(epochs, 100 * worst(test), color="C0", label="test, worst group")
-rules = [rule for rule in RULES if "inferred" not in rule[0]]  # those are for groups that a first run has found
+rules = [rule for rule in RULES if "inferred" not in rule[0]]  # these rules need inferred groups
 for marker, (name, labels, rule) in zip("osD^vPX*", rules):
     at = rule(val, test, 0.1, 0)
     print(f"{name:32} reads {labels:24} epoch {epochs[at]:3}, test worst group {100 * worst(test)[at]:.0f} %")
@@ -36,5 +37,5 @@ axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 plt.show()
 
 # %%
-# The grey curve is noisy: val has few examples of the smallest group. What a rule is worth on average over seeds is printed by
-# ``imbalance select``.
+# The grey curve is noisy, because val has few examples of the smallest group. ``imbalance select`` prints the effect of
+# each rule as a mean over seeds.

@@ -2,7 +2,8 @@
 Thresholds and calibration
 ==========================
 
-A trained classifier can be moved afterwards: where it draws the line, and how sure it says it is. Both read val.
+A trained classifier can be corrected afterwards: its decision boundary by thresholds, and its confidence by a
+temperature. Both are fitted on validation data.
 """
 
 import contextlib
@@ -25,8 +26,9 @@ for name, head in heads.items():
         runs[name] = imbalance.run("colored_digits_erm", {"trainer.epochs": 40, "callbacks.select": "last", **head})
 
 # %%
-# A network that interpolates is too sure: of the predictions that it gives 95 % it gets fewer right. One number, fitted on
-# val, mends that on the whole, and changes no prediction. Shifting the classes' logits changes the predictions instead.
+# A network that interpolates is overconfident: of its predictions with a probability of 95 %, fewer than 95 % are correct.
+# One number, fitted on val, corrects this on average and changes no prediction. Thresholds shift the logits of classes and
+# change predictions.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
 for name, marker in (("as trained", "o"), ("temperature", "s")):
@@ -34,7 +36,7 @@ for name, marker in (("as trained", "o"), ("temperature", "s")):
         curve = reliability(probabilities(saved["logits"]), saved["targets"], bins=8, equal_mass=True)
     axes[0].plot(curve.confidence, curve.accuracy, marker=marker, label=name)
 axes[0].plot([0.5, 1], [0.5, 1], color="0.5", linewidth=0.8)
-axes[0].set(xlabel="how sure it is", ylabel="how often it is right", title="Calibration")
+axes[0].set(xlabel="confidence", ylabel="accuracy", title="Calibration")
 axes[0].legend()
 metrics = ("accuracy", "balanced_accuracy", "worst_group_accuracy")
 for at, (name, run) in enumerate(runs.items()):
@@ -46,5 +48,5 @@ axes[1].legend(frameon=False, loc="upper right")
 plt.show()
 
 # %%
-# With a temperature the bars stay as they are. Thresholds give up some of the average for the worst group, at no cost of
-# training: a loss that is meant to help has to beat that.
+# A temperature leaves the bars on the right unchanged. Thresholds lose some average accuracy and gain accuracy in the
+# worst group, without training. A loss that is designed to help should do better than that.

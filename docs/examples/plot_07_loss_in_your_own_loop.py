@@ -1,8 +1,9 @@
 """
-A loss in your own loop
-=======================
+A loss in your own training loop
+================================
 
-Nothing of this project but a loss and weights: a plain PyTorch loop on two moons, one of them ten times as frequent.
+A plain PyTorch loop uses a loss and weights of this project, and nothing else of it. The data are two moons, one of them
+ten times as frequent as the other.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ test_inputs, test_targets = make_moons((2000, 2000), noise=0.25, random_state=1)
 test_inputs = torch.tensor(test_inputs, dtype=torch.float32)
 
 # %%
-# A loss is one value an example, so weights are a product. What a loss must know of the data is the count of each class.
+# A loss returns one value for each example, so weights multiply it. Some losses need the count of each class.
 
 counts = torch.bincount(targets)
 importance = example_weights("importance", targets, by="class", exponent=1.0)
@@ -48,8 +49,8 @@ for axis, (name, (loss, weights)) in zip(axes, settings.items()):
     model = trained(loss, weights)
     with torch.inference_mode():
         margin = (model(grid)[:, 1] - model(grid)[:, 0]).reshape(across.shape)
-        right = model(test_inputs).argmax(1).numpy() == test_targets
-    recalls = [100 * right[test_targets == label].mean() for label in (0, 1)]
+        is_correct = model(test_inputs).argmax(1).numpy() == test_targets
+    recalls = [100 * is_correct[test_targets == label].mean() for label in (0, 1)]
     axis.contourf(across, up, margin > 0, levels=1, colors=["C0", "C1"], alpha=0.2)
     for label, marker in ((0, "o"), (1, "^")):
         axis.scatter(*inputs[targets == label].T, s=9, marker=marker, color=f"C{label}")

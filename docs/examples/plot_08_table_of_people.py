@@ -2,8 +2,8 @@
 A table with groups
 ===================
 
-Columns of numbers and categories in a CSV file, a class, and groups that the class should not depend on: from the file to methods
-compared by their worst group.
+The data are a CSV file with columns of numbers and categories, a class, and an attribute that the class should not depend
+on. Three methods are compared by their worst group.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from sklearn.datasets import make_classification
 import imbalance
 
 # %%
-# People as in the Adult data, made by scikit-learn: six numbers, one of which betrays the group, and an income that in one
-# group is mostly low and in the other mostly high.
+# scikit-learn makes people as in the Adult data: six numbers, one of which depends on the group, and an income that is
+# mostly low in one group and mostly high in the other.
 
 numbers, income = make_classification(4000, 6, n_informative=4, weights=[0.75], flip_y=0.02, random_state=0)
 rng = np.random.default_rng(0)
@@ -31,22 +31,22 @@ with open("people.csv", "w", newline="") as file:
         table.writerow([*row, "woman" if w else "man", "high" if i else "low"])
 
 # %%
-# Which columns are numbers is read off the file. The groups are named; the column itself is seen by the model, too, unless
-# the config leaves it out.
+# The values of a column decide whether it is numeric. The config names the columns that make the groups. The model reads
+# these columns too, unless the config leaves them out.
 
-said = {
+overrides = {
     "data_dir": ".", "data.file": "people.csv", "data.target": "income", "data.classes": ("low", "high"),
     "data.groups": ("sex", "income"), "trainer.epochs": 15,
 }  # fmt: skip
-shown = {}
+accuracy = {}
 for name in ("arrays_erm", "arrays_ce", "arrays_dro"):
     with contextlib.redirect_stdout(io.StringIO()):
-        summary = imbalance.run(name, said).summary
+        summary = imbalance.run(name, overrides).summary
     groups = summary["groups"]["test"]
-    shown[name] = [100 * summary["metrics"][f"test/group_accuracy/{group}"] for group in groups]
+    accuracy[name] = [100 * summary["metrics"][f"test/group_accuracy/{group}"] for group in groups]
 
 figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for at, (name, values) in enumerate(shown.items()):
+for at, (name, values) in enumerate(accuracy.items()):
     axis.bar(np.arange(4) + 0.26 * at - 0.26, values, width=0.24, label=name)
 axis.set_xticks(range(4), [f"{group}\n{count} in test" for group, count in groups.items()])
 axis.set(ylabel="test accuracy, %", ylim=(0, 118))

@@ -1,9 +1,9 @@
 """
-Short texts, one kind rare
-==========================
+Short texts, one class rare
+===========================
 
-A small corpus that comes with every installation: the first sentences of documentation. Is it NumPy's or the email module's?
-A bag of embeddings learns the words, and any method trains it.
+Every installation has a small corpus: the first sentences of docstrings. The task is to tell those of NumPy from those of
+the email module. The model is a bag of embeddings, which every method can train.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ import imbalance
 
 
 def sentences(package):
-    """The first line of every docstring."""
-    found = set()
+    """Return the first line of every docstring."""
+    lines = set()
     for info in pkgutil.iter_modules(package.__path__):
         with contextlib.suppress(ImportError):
             module = import_module(f"{package.__name__}.{info.name}")
             for _, thing in inspect.getmembers(module, lambda t: inspect.isclass(t) or inspect.isfunction(t)):
                 for part in (thing, *(m for _, m in inspect.getmembers(thing, inspect.isfunction))):
-                    found.add((inspect.getdoc(part) or "").partition("\n")[0])
-    return sorted(text for text in found if len(text.split()) > 3)
+                    lines.add((inspect.getdoc(part) or "").partition("\n")[0])
+    return sorted(text for text in lines if len(text.split()) > 3)
 
 
 many, few = sentences(np.lib), sentences(email)
 print(f"{len(many)} sentences of numpy.lib, {len(few)} of email, such as:\n  {many[3]}\n  {few[3]}")
 
 # %%
-# Texts are a column of a file. A fifth of the rare kind is left in train.
+# Texts are a column of a file. Train keeps a fifth of the rare class.
 
 rng = np.random.default_rng(0)
 texts, kinds = [*many, *few], np.array(["numpy"] * len(many) + ["email"] * len(few))
@@ -50,8 +50,8 @@ with open("data/texts.csv", "w", newline="", encoding="utf-8") as file:
     rows.writerows(row for row, out in zip(zip(texts, kinds, split), left_out) if not out)
 
 # %%
-# ``text_small_*`` are the configs of texts: words learnt on train, a vector for each, their mean, a linear layer. What this
-# file is called and has in it are overrides.
+# ``text_small_*`` are the configs for texts. Their model learns a vector for each word of train; a linear layer takes the
+# mean of these vectors. Overrides name the classes and the split column of this file.
 
 own = {"data.classes": ("numpy", "email"), "data.split": "split", "data.val_fraction": 0.0, "data.test_fraction": 0.0}
 recalls = {}
@@ -71,12 +71,12 @@ axis.legend(ncols=3, frameon=False, loc="upper center")
 plt.show()
 
 # %%
-# Plain training finds two in five of the rare kind. Weights give some of the common kind for it, under poly more than under cross-entropy, and
-# this is one seed of a small corpus. The last model, on sentences of neither:
+# Plain training finds two in five texts of the rare class. Weights find more of them and lose some of the common class,
+# more under poly than under cross-entropy. This is one seed on a small corpus. The last model predicts two new sentences:
 
 model = imbalance.load(result.directory)
 for text in ("Return the elements of the array along an axis.", "Return the message's payload as a string."):
     print(f"{model.predict({'text': [text]}).classes[0]}: {text}")
 
 # %%
-# One's own file, pretrained encoders and CivilComments are on the page :doc:`/how-to/text`.
+# The page :doc:`/how-to/text` covers your own files, pretrained encoders and CivilComments.

@@ -2,8 +2,8 @@
 Reading a report
 ================
 
-Two methods, three seeds each, and what ``imbalance report`` says of them. The page itself, ``report/index.html``, is opened in a
-browser; here are its table and the figures that are written beside it.
+Two methods are trained with three seeds each, and ``imbalance report`` compares them. Open its page,
+``report/index.html``, in a browser; this script shows its table and one of the figures that are written beside it.
 """
 
 import contextlib
@@ -25,12 +25,13 @@ with contextlib.redirect_stdout(io.StringIO()):
 report(work_dir="runs", folder="report", metrics=["adjusted_accuracy", "worst_group_accuracy"], pictured=3)
 
 # %%
-# Read it so:
+# Read the table as follows:
 #
-# - *selection*: by which rule the epoch was chosen, and which labels that reads. Rows with other rules are not to be compared.
-# - *±*: the 95 % t-interval of the mean over seeds. With three seeds it is wide, and that is the truth.
+# - *selection*: the rule that selected the epoch, and the labels that the rule reads. Do not compare rows with different
+#   rules.
+# - *±*: the 95 % t-interval of the mean over seeds. With three seeds it is wide.
 # - *left out*: runs that diverged or are not finished. They are not in the mean.
-# - The rows say which method is ahead on average *and* which in its worst group: seldom the same.
+# - The method with the best average is seldom the method with the best worst group.
 
 figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
 axis.imshow(plt.imread("report/boxes.png"))
@@ -38,4 +39,4 @@ axis.axis("off")
 plt.show()
 
 # %%
-# A point a seed. If the clouds overlap, more seeds are needed, not more decimals.
+# Each point is a seed. If the clouds overlap, more seeds are needed, not more decimals.

@@ -1,8 +1,8 @@
 """
-Stopped, and gone on
-====================
+Stopped and resumed
+===================
 
-A run is stopped by a signal. The same call goes on from there, and ends with the bits of a run that was never stopped.
+A signal stops a run. The same call resumes the run, and ends with the same bits as a run that was never stopped.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def curve(folder):
 
 
 # %%
-# ``Ctrl+C``, a job's time limit, a machine that is taken away: all of them are a signal. Here one comes after the first
+# ``Ctrl+C``, the time limit of a job and the loss of a machine all send a signal. Here a signal comes after the first
 # evaluations.
 
 
@@ -48,7 +48,7 @@ except Interrupted as error:
 before = curve("stopped")
 
 # %%
-# The same call again, and a run that nothing stopped:
+# The same call resumes the run. A second run is never stopped:
 
 with contextlib.redirect_stdout(io.StringIO()):
     imbalance.run("digits_poly", over, directory="stopped")
@@ -58,7 +58,7 @@ print("the same test logits, bit for bit:", np.array_equal(*logits))
 
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 axis.plot(*curve("whole"), color="0.75", linewidth=5, label="never stopped")
-axis.plot(*curve("stopped"), color="C0", linewidth=1.5, label="stopped and gone on")
+axis.plot(*curve("stopped"), color="C0", linewidth=1.5, label="stopped and resumed")
 axis.axvline(before[0][-1], color="C3", linestyle="--", label="stopped")
 axis.set(xlabel="epoch", ylabel="balanced accuracy on val, %")
 axis.legend(loc="lower right")

@@ -2,7 +2,8 @@
 A sweep
 =======
 
-Learning rates and weights, both losses: 24 runs of a small network, trained as one batched model. Each is a run directory as any other.
+Two losses with four learning rates and three weightings are 24 runs of a small network. They are trained as batched
+models, and each run has an ordinary run directory.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.training.stacked.train import train_stacked
 
 RATES, EXPONENTS = (0.01, 0.03, 0.1, 0.3), (0.0, 1.0, 1.5)
@@ -38,16 +39,16 @@ def sweep(name):
 
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), layout="constrained")
 for axis, name, title in zip(axes, ("digits_ce", "digits_poly"), ("Cross-entropy", "Poly")):
-    found = sweep(name)
-    axis.imshow(found, vmin=40, vmax=90, cmap="viridis")
-    for (row, column), value in np.ndenumerate(found):
-        said = "diverged" if np.isnan(value) else f"{value:.0f}"
-        axis.text(column, row, said, ha="center", va="center", color="black" if value > 70 else "white")
+    scores = sweep(name)
+    axis.imshow(scores, vmin=40, vmax=90, cmap="viridis")
+    for (row, column), value in np.ndenumerate(scores):
+        label = "diverged" if np.isnan(value) else f"{value:.0f}"
+        axis.text(column, row, label, ha="center", va="center", color="black" if value > 70 else "white")
     axis.set_xticks(range(len(RATES)), RATES)
     axis.set_yticks(range(len(EXPONENTS)), EXPONENTS)
     axis.set(title=f"{title}: balanced accuracy on val, %", xlabel="learning rate", ylabel="weights to the power")
 plt.show()
 
 # %%
-# The best rate of one loss is not that of the other. A comparison at one rate for both says little, and one seed of one split less:
-# tune each on val, then compare over seeds (``imbalance protocol``).
+# The two losses have different best rates, so a comparison at one rate says little, and one seed on one split says even
+# less. Tune each loss on val, then compare over seeds (``imbalance protocol``).

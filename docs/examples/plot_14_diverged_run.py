@@ -2,8 +2,8 @@
 A diverged run explained
 ========================
 
-A learning rate that is too large. The run ends at the step that made something infinite, keeps the state before it, and can say what
-broke first.
+The learning rate is too large. The run ends at the step that made a value infinite and keeps the state before that step.
+A replay of the step shows what became non-finite first.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ except Diverged as error:
     print(error)
 
 # %%
-# ``imbalance forensics diverged`` does that step again, part by part:
+# ``imbalance forensics diverged`` repeats that step, tensor by tensor:
 
 print(replay(Path("diverged")))
 
 # %%
-# What the rate has to do with it: the training loss of the first epochs, at smaller ones.
+# The training loss at smaller learning rates shows that the rate is the cause:
 
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for rate in (0.03, 0.3, 3.0):

@@ -2,7 +2,7 @@
 Losses for a long tail
 ======================
 
-Ten digits, 104 images of the first class and 2 of the last: which losses help, and which classes?
+The data are ten digits, with 104 images of the first class and 2 of the last. Which losses help, and which classes gain?
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from ml_collections import ConfigDict
 
-from imbalance.config.load import config_file, load
+from imbalance.config.resolve import config_file, load
 from imbalance.training.stacked.train import train_stacked
 
 losses = {
@@ -25,10 +25,10 @@ losses = {
 }
 
 # %%
-# Five seeds of each, trained as one batched model; 300 epochs, one learning rate for all.
+# Each loss has five seeds, trained as one batched model for 300 epochs. All losses have the same learning rate.
 
 shots = ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy", "balanced_accuracy")
-found = {}
+recalls = {}
 for name, loss in losses.items():
     runs = []
     for seed in range(5):
@@ -38,10 +38,10 @@ for name, loss in losses.items():
         runs.append((config, Path(name, f"{seed}")))
     with contextlib.redirect_stdout(io.StringIO()):
         summaries = train_stacked(runs)
-    found[name] = 100 * np.array([[s["metrics"][f"test/{shot}"] for shot in shots] for s in summaries])
+    recalls[name] = 100 * np.array([[s["metrics"][f"test/{shot}"] for shot in shots] for s in summaries])
 
 figure, axis = plt.subplots(figsize=(8.4, 3.8), layout="constrained")
-for at, (name, values) in enumerate(found.items()):
+for at, (name, values) in enumerate(recalls.items()):
     places = np.arange(4) + 0.16 * at - 0.32
     axis.bar(places, values.mean(0), width=0.15, label=name)
     axis.plot(np.tile(places, (5, 1)), values, ".", color="black", markersize=2)
@@ -51,6 +51,6 @@ axis.legend(ncols=5, frameon=False, loc="upper center", fontsize=8)
 plt.show()
 
 # %%
-# A dot is a seed. Balanced softmax and VS, which shift the logits by the counts, lift the rare classes and pay for it with the
-# common ones. Focal reads no counts, and helps by little. CDT has factors and no shifts, which act where training ends: in 300
-# epochs it is not there yet.
+# Each dot is a seed. Balanced softmax and VS shift the logits by the counts; they raise the recall of rare classes and lower
+# that of common classes. Focal loss reads no counts and helps little. CDT has factors without shifts. Factors change the
+# limit of training, which 300 epochs do not reach.

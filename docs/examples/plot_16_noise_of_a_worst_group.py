@@ -2,7 +2,7 @@
 The noise of a worst group
 ==========================
 
-Four groups, all equally good. How bad does the worst one look?
+Four groups all have the same true accuracy. How low is the measured accuracy of the worst group?
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ for groups, colour in ((2, "C0"), (4, "C1"), (16, "C2")):
     low, high = np.quantile(worst, (0.025, 0.975), axis=1)
     axis.fill_between(sizes, 100 * low, 100 * high, alpha=0.15, color=colour)
     axis.plot(sizes, 100 * worst.mean(1), color=colour, label=f"worst of {groups} groups")
-axis.axhline(100 * truth, color="0.4", linewidth=0.8, label="every group, in truth")
+axis.axhline(100 * truth, color="0.4", linewidth=0.8, label="true accuracy of every group")
 axis.set(xscale="log", xlabel="test examples of each group", ylabel="measured accuracy, %")
 axis.set_xticks(sizes, sizes)
 axis.minorticks_off()
@@ -26,5 +26,5 @@ axis.legend()
 plt.show()
 
 # %%
-# The bands hold 95 % of what is measured. With 180 examples the worst of four equal groups looks three points worse than it is, and
-# anything from 71 to 81 is to be expected. A gain of two points on such a group is no finding.
+# The bands contain 95 % of the measurements. With 180 examples the worst of four equal groups measures three points too low
+# on average, and values from 71 to 81 are common. A gain of two points on such a group shows nothing.

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.training.distributed.interrupt import Interrupt

@@ -25,7 +25,7 @@ from ml_collections.config_dict import create
 from imbalance.bench.cases import begun, on_images
 from imbalance.bench.timing import ROOT, Row, few, python, seconds, timed_in_turns
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract
@@ -48,7 +48,7 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
     config.trainer.eval_batch_size = 64
     config = validate(config)
     dataset = load_dataset(config)
-    model = extract.configured(config, dataset)
+    model = extract.config_model(config, dataset)
 
     def written() -> None:
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):

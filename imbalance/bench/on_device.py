@@ -28,7 +28,7 @@ import torch
 from ml_collections import ConfigDict
 
 from imbalance.bench.cases import make, on_images
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.errors import Interrupted
 from imbalance.training import loop
 from imbalance.training.step import StepOutput, draw_epoch, take_step

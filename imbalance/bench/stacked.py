@@ -17,7 +17,7 @@ from imbalance.bench.cases import begun, make, our_epoch
 from imbalance.bench.steps import digits_mlp, gaussian_linear
 from imbalance.bench.timing import Row, few, timed_in_turns
 from imbalance.config.experiment import validate
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.loop import train
 from imbalance.training.stacked import train as batched

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imbalance.bench.cases import make, on_images, our_epoch
 from imbalance.bench.timing import Row, timed_in_turns
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 

@@ -123,9 +123,11 @@ CONFIGS = flag("--config", "files, or names in configs/, with commas", required=
 SEEDS = flag("--seeds", "seeds 0 to this, exclusive", type=count, default=5, metavar="N")
 WORK_DIR = flag("--work_dir", "where the run directories are", default="runs", metavar="FOLDER")
 FOLDER = flag("--folder", "the folder to write to", default="report", metavar="FOLDER")
-JOBS = flag(
-    "--jobs", "runs at a time; they divide cores and GPUs", type=count, default=os.cpu_count() or 1, metavar="N"
-)
+JOBS = Flag(
+    ("--jobs",),
+    {"help": "runs at a time, which share cores and GPUs (default: one for each core)", "type": count,
+     "default": os.cpu_count() or 1, "metavar": "N"},
+)  # fmt: skip
 AT_ONCE = flag(
     "--at_once", "the most runs that differ in seed, rate and weights only to train as one batched model, where that is faster",
     type=count, default=16, metavar="N",
@@ -265,7 +267,7 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a trained model as .pt2 (torch.export), .onnx, or .safetensors.",
-        "imbalance.deploy.predict:export_file",
+        "imbalance.deploy.export:export_file",
         (RUN, Flag(("file",), {"metavar": "FILE", "help": "ends in .pt2, .onnx or .safetensors"})),
         documented=False,
     ),

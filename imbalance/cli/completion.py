@@ -51,7 +51,7 @@ def following(before: list[str], word: str) -> list[str]:
     command = COMMANDS[name]
     flags = [flag for action in parser_of(name)._actions for flag in action.option_strings]
     if word.startswith("--config="):
-        from imbalance.config.load import CONFIGS
+        from imbalance.config.resolve import CONFIGS
 
         given = word.rpartition(",")[0]
         start = f"{given}," if given else "--config="
@@ -64,7 +64,7 @@ def following(before: list[str], word: str) -> list[str]:
 
 def keys(before: list[str]) -> list[str]:
     """Of the config that the line names."""
-    from imbalance.config.load import config_file, load
+    from imbalance.config.resolve import config_file, load
     from imbalance.config.schema import flatten
 
     names = [part.removeprefix("--config=").split(",")[0] for part in before if part.startswith("--config=")]

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import config_file
-from imbalance.config.load import load as load_config
-from imbalance.config.overrides import override
+from imbalance.config.resolve import config_file, override
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.download import download as fetch
-from imbalance.data.identity import copies, copies_in
+from imbalance.data.identity import dataset_duplicates, duplicates
 from imbalance.data.images.decode import decode
-from imbalance.data.images.listing import Listing, prepared
+from imbalance.data.images.decode_pool import check_images
+from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import write_sheet
-from imbalance.data.images.store import damage, image_problems, root, stamps_of, stored_checksums
-from imbalance.data.population import SPLITS, remarks
-from imbalance.data.problems import Problem, grouped
+from imbalance.data.images.store import damage, file_stamps, stored_checksums
+from imbalance.data.population import SPLITS, missing_examples
+from imbalance.data.problems import Problem, problem_lines
 from imbalance.data.sources import SOURCES
+from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
 from imbalance.errors import BadInput
 from imbalance.models import preparation_of
@@ -55,7 +56,7 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     found = read(config, overrides)
     dataset = load(found.data, found.data_dir, found.seed, preparation_of(found.model))
     print(counts_of(dataset))
-    for remark in (*remarks(dataset), *copies_in(dataset)):
+    for remark in (*missing_examples(dataset), *dataset_duplicates(dataset)):
         print(f"note: {remark}")
     if len(dataset.input_shape) == 3:
         write_sheet(dataset, Path(sheet))
@@ -72,17 +73,17 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
     section, provided = dict(config.data), {"data_dir": config.data_dir, "seed": config.seed}
     name, notes = section["name"], []
     if name in LISTINGS:
-        listing = prepared(build_section(LISTINGS, section, **provided), preparation_of(config.model))
+        listing = with_preparation(build_section(LISTINGS, section, **provided), preparation_of(config.model))
         problems, notes = listing_problems(listing, config.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
         problems, size = corpus_problems(section, **provided) if name in CORPORA else ([], 0)
         if not problems:
             dataset = load(section, **provided)
-            notes = [*remarks(dataset), *copies_in(dataset)]
+            notes = [*missing_examples(dataset), *dataset_duplicates(dataset)]
             size = sum(len(getattr(dataset, name)) for name in SPLITS)
-    problems += store_problems(root(config.data_dir), name)
-    for line in map(str, problems) if every else grouped(problems, SHOWN):
+    problems += store_problems(store_root(config.data_dir), name)
+    for line in map(str, problems) if every else problem_lines(problems, SHOWN):
         print(line, file=sys.stderr)
     for note in notes:
         print(f"note: {note}")
@@ -94,8 +95,8 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
     """Everything that is wrong: metadata, splits and, opening every one, the images, compared with their store's; and
     which of them are copies."""
     files = listing.folder, listing.paths
-    stamps, problems = stamps_of(*files, listing.where)
-    checksums, damaged = image_problems(*files, listing.recipe, listing.where)
+    stamps, problems = file_stamps(*files, listing.where)
+    checksums, damaged = check_images(*files, listing.recipe, listing.where)
     found = {problem.place for problem in problems}
     problems = listing.problems + listing.split_problems() + problems + [p for p in damaged if p.place not in found]
     directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
@@ -111,7 +112,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
     labels = np.stack([listing.targets, listing.groups], 1)
     whole = np.flatnonzero(checksums)
     place = [f"{listing.paths[row]} ({listing.where(row)})" for row in whole]
-    notes = copies(
+    notes = duplicates(
         checksums[whole],
         listing.splits[whole],
         labels[whole],

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.load import CONFIGS
 from imbalance.config.registries import registries
+from imbalance.config.resolve import CONFIGS
 from imbalance.utils.output import one_line
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imbalance.cli.commands import COMMANDS, Command
-from imbalance.errors import BadInput, Diverged, Interrupted, out_of_memory
+from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
-from imbalance.utils.output import guard_streams, one_line, say
+from imbalance.utils.output import guard_streams, one_line, print_safely
 
 RANK = int(os.environ.get("RANK", 0))  # of this process, where a launcher started several
 OVERRIDES = "  --config.<key>=<value>  overrides what a config says, and may be given many times; --config.loss.name=…\n                        starts that section afresh"  # fmt: skip
@@ -98,10 +98,10 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
     Raises:
         BadInput: a flag is unknown, missing, or lacks a value that it takes.
     """
-    from imbalance.config.overrides import PREFIX, split
+    from imbalance.config.overrides import PREFIX, split_overrides
 
     command, parser = COMMANDS[name], parser_of(name)
-    overrides, rest = split(argv) if command.overrides else ({}, argv)
+    overrides, rest = split_overrides(argv) if command.overrides else ({}, argv)
     for action in parser._actions:  # of two values the first would be lost, unseen
         if action.option_strings and not isinstance(action, argparse._AppendAction):
             given = [word for word in rest if word.partition("=")[0] in action.option_strings]
@@ -175,7 +175,7 @@ def docstring(command: Command) -> str:
 
 def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
     """Train and evaluate one config, or check all that would be checked before its first step and print it."""
-    from imbalance.config.overrides import resolve
+    from imbalance.config.resolve import resolve
 
     resolved, directory = resolve(config, overrides)
     if dry_run:
@@ -203,7 +203,7 @@ def run(config: Any, directory: Path) -> int:
     except (BadInput, OSError):
         raise
     except Exception as error:
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise BadInput(
                 f"out of memory ({str(error).splitlines()[0]}); a smaller config.model, config.trainer.batch_size or "
                 "eval_batch_size, or more parts of a batch (config.trainer.accumulation) need less"
@@ -218,7 +218,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
     """The last line on stdout; a score that is not a number is null."""
     if not RANK:
         score = score if score is not None and abs(score) < float("inf") else None
-        say(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
+        print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
 
 
 # Ends
@@ -227,7 +227,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 def fail(message: str) -> int:
     """One line on stderr, also where many processes have it to say; returns exit status 2."""
     let_the_main_process_answer_first()
-    say(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
+    print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2
 
 

@@ -1,1 +1,1 @@
-"""Configs: files, overrides, the check of every value, and the run directory that a config names."""
+"""Configs: find and load files, apply overrides, check every value, and name the run directory."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_type_hints
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from imbalance.config.metric_names import check_metric_name
-from imbalance.config.registries import provided, registries
+from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
     Name,
@@ -17,11 +17,11 @@ from imbalance.config.schema import (
     Positive,
     Repeats,
     Section,
-    asks,
     check_call,
     check_fields,
-    entry,
     flatten,
+    look_up,
+    required_arguments,
 )
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
@@ -31,45 +31,78 @@ EvalSplit = Literal["val", "test"]
 
 @dataclass(frozen=True)
 class Trainer:
-    """`config.trainer`: how long, in what batches, in which arithmetic."""
+    """Length, batches and arithmetic of training (`config.trainer`).
+
+    Args:
+        epochs: passes over the examples that the sampler draws.
+        batch_size: examples of a batch, over all processes together.
+        accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: none.
+        clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
+        eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
+        eval_splits: splits that these evaluations read; test is also read once at the end.
+        dtype: type of the parameters and of all computation.
+        mixed_precision: computes the forward and backward pass in this type; "no": in dtype.
+        tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: none, convolutions, or also
+            matrix products ("all").
+        channels_last: stores images with channels last, which GPUs compute faster.
+        images_on_device: keeps all images of a store on the device; data that are not image files always are.
+        compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
+        deterministic: the same bits in every run on a GPU too, at some cost in speed.
+    """
 
     epochs: Repeats
-    batch_size: Count  # over all processes together
-    accumulation: Count  # parts that a batch is computed in, one after the other, for want of memory
-    clip_norm: NonNegative  # that the gradient of the whole batch, all parameters together, is scaled down to; 0: never
+    batch_size: Count
+    accumulation: Count
+    clip_norm: NonNegative
     eval_batch_size: Count
-    eval_every: Count  # epochs between evaluations; the last epoch is always evaluated
-    eval_splits: tuple[EvalSplit, ...]  # what those evaluations look at; test is also read once at the end
+    eval_every: Count
+    eval_splits: tuple[EvalSplit, ...]
     dtype: Literal["float32", "float64"]
     mixed_precision: Literal["no", "bf16", "fp16"]
-    tf32: Literal["none", "convolutions", "all"]  # what of float32 a GPU that can computes from 10 bits of mantissa
+    tf32: Literal["none", "convolutions", "all"]
     channels_last: bool
-    images_on_device: bool  # all images of a store, instead of a batch at a time; what is no store is there in any case
-    compile: Literal["no", "default", "reduce-overhead"]  # torch's modes; "reduce-overhead" records CUDA graphs
-    deterministic: bool  # same bits on every run on a GPU too, at some cost in speed
+    images_on_device: bool
+    compile: Literal["no", "default", "reduce-overhead"]
+    deterministic: bool
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """`config.callbacks`: when training ends, and which checkpoint is tested."""
+    """End of training, and the checkpoint that is tested (`config.callbacks`).
+
+    Args:
+        select: checkpoint that is tested: of the last epoch, or of the epoch with the best monitored metric.
+        monitor: val metric by which "best" selects; higher is better.
+        patience: evaluations without a better monitored metric after which training ends; 0: never.
+        stop_at_interpolation: ends training after an epoch in which every prediction was correct.
+        keep_logits: saves the logits of every evaluation in evaluations/, so that another rule can select
+            afterwards.
+        checkpoint_minutes: minutes between checkpoints; at most so much work is lost if the process is killed.
+    """
 
     select: Literal["last", "best"]
-    monitor: Name  # the val metric by which "best" is chosen, higher is better
-    patience: Natural  # evaluations without a better monitored metric after which training ends; 0: never
-    stop_at_interpolation: bool  # end after an epoch whose every prediction was right
-    keep_logits: bool  # of every evaluation, in evaluations/: what selecting by another rule afterwards needs
-    checkpoint_minutes: Positive  # at most so much work is lost with the process
+    monitor: Name
+    patience: Natural
+    stop_at_interpolation: bool
+    keep_logits: bool
+    checkpoint_minutes: Positive
 
 
 @dataclass(frozen=True)
 class Logger:
-    """`config.logger`: where metrics go beside metrics.jsonl, which is written in any case.
+    """Copies of the metrics for other programs (`config.logger`).
 
-    WANDB_MODE overrides what `mode` says of wandb, also beside "tensorboard".
+    Every run writes metrics.jsonl in any case. The environment variable WANDB_MODE overrides what `mode` says of
+    Weights & Biases, also beside "tensorboard".
+
+    Args:
+        mode: "offline" and "online" log to Weights & Biases, "tensorboard" to TensorBoard.
+        project: name of the project in Weights & Biases.
     """
 
-    mode: Literal["disabled", "offline", "online", "tensorboard"]  # "offline" and "online" are wandb's
-    project: Name  # of wandb
+    mode: Literal["disabled", "offline", "online", "tensorboard"]
+    project: Name
 
 
 @dataclass(frozen=True)
@@ -77,13 +110,33 @@ class Experiment:
     """A whole config, validated and frozen.
 
     A `Section` is a call: its `name` is an entry of the table of that section, see `imbalance.config.registries`.
+
+    Args:
+        seed: seed of all random numbers: splits, initial weights, sampling, augmentation.
+        debug: runs one batch of train, val and test through everything, to check a config.
+        work_dir: folder of the run directories.
+        data_dir: folder of the data sets.
+        score: val metric of the selected epoch that `run` returns and a sweep reads.
+        trainer: length, batches and arithmetic of training.
+        callbacks: end of training, and the checkpoint that is tested.
+        logger: copies of the metrics for other programs.
+        data: data set and its splits.
+        groups: groups that the methods use.
+        sampler: examples that an epoch draws.
+        weights: weight of each example.
+        loss: loss of one example.
+        mix: mixing of examples.
+        objective: reduction of the losses of a batch to one scalar.
+        model: network.
+        optim: optimiser, with its schedule of the learning rate.
+        head: replacement of the last layer after training.
     """
 
     seed: Natural
-    debug: bool  # one batch of train, val and test through everything
+    debug: bool
     work_dir: Name
     data_dir: Name
-    score: Name  # the val metric that `run` returns
+    score: Name
     trainer: Trainer
     callbacks: Callbacks
     logger: Logger
@@ -184,7 +237,7 @@ def check_together(config: Experiment) -> None:
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
     """Return, for every section that is a call, the function that its name means."""
-    return {path: entry(table, config.section(path).name) for path, table in registries().items()}
+    return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
 def check_methods(config: Experiment) -> None:
@@ -192,9 +245,9 @@ def check_methods(config: Experiment) -> None:
 
     What a method needs is written on the method itself: see `imbalance.config.tags`.
     """
-    functions, available = methods(config), provided()
+    functions, available = methods(config), available_arguments()
     for path, function in functions.items():
-        if unknown := sorted(asks(function) - available[path]):
+        if unknown := sorted(required_arguments(function) - available[path]):
             raise BadInput(
                 f"config.{path}.name: {config.section(path).name!r} asks for {unknown[0]!r}; a run passes "
                 + ", ".join(sorted(available[path]))
@@ -212,7 +265,7 @@ def measured_by(config: Experiment) -> tuple[str, ...]:
 def check_balanced_once(sampler: str, weights: str) -> None:
     """Raise `BadInput` for a sampler and weights that would both correct the same imbalance."""
     samplers, weightings = registries()["sampler"], registries()["weights"]
-    if tags_of(entry(samplers, sampler)).balances and tags_of(entry(weightings, weights)).balances:
+    if tags_of(look_up(samplers, sampler)).balances and tags_of(look_up(weightings, weights)).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use weights 'uniform', or 'given' with a value for each class or group if both are meant"

@@ -1,7 +1,7 @@
-"""Registries: the tables whose entries a config names, and what the program passes to these entries.
+"""Registries: one table for each config section that is a call, from names to functions.
 
-A table lies in the room of its entries, above this one. So it is named here and resolved when it is first needed, as an
-entry point of a package is; no import runs up.
+A table lies in the room of its entries, above this one. So `ENTRY_POINTS` names the table, and `registries` imports it
+when it is first needed; no import runs up.
 """
 
 import functools
@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 
 from imbalance.config.schema import Table
 
-TABLES = {
+ENTRY_POINTS = {
     "data": "imbalance.data:DATASETS",
     "groups": "imbalance.methods.group_inference.registry:GROUPS",
     "sampler": "imbalance.methods.samplers:SAMPLERS",
@@ -27,10 +27,10 @@ TABLES = {
 
 @functools.cache
 def registries() -> dict[str, Table]:
-    """Return the table of every section: what the `name` of the section can be."""
-    return {section: resolve_name(name) for section, name in TABLES.items()}
+    """Return the table of every section: which functions the `name` of the section can mean."""
+    return {section: resolve_name(name) for section, name in ENTRY_POINTS.items()}
 
 
-def provided() -> Mapping[str, set[str]]:
+def available_arguments() -> Mapping[str, set[str]]:
     """Return, for every section, the names of the arguments that the program passes to its functions."""
     return resolve_name("imbalance.methods.context:PROVIDED")

@@ -71,7 +71,7 @@ RENAMED = {
 }
 
 
-def instead_of(name: str) -> str:
+def replacement_flags(name: str) -> str:
     """Return the flags that replace `--config=<name>`, or "" if no version had a config of this name."""
     config, *overrides = RENAMED.get(name, "").split() or [""]
     return " ".join([f"--config={config}", *(f"--config.{override}" for override in overrides)]) if config else ""

@@ -1,6 +1,6 @@
-"""What a data set, a way to find groups, a sampler, a weighting, an objective, a head, a model and so on is, said by itself.
+"""Tags: properties that an entry of a registry states about itself, as scikit-learn's estimator tags do.
 
-As scikit-learn's estimator tags: what other code must know of an entry of a table stands on the entry.
+Other code reads the tags of a data set, sampler, objective or head instead of testing for its name.
 """
 
 from collections.abc import Callable
@@ -8,26 +8,29 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED = "val/worst_inferred_group_accuracy"  # the metric that runs on groups that were found have, on every split
+INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # every split of a run with inferred groups has it
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What a method is.
+    """Properties of an entry of a registry.
 
-    balances: it evens out classes or groups. A sampler and weights that both do would do so twice.
-    batched: runs that differ in seed, learning rate and weights can be trained as one stacked model. That takes as many
-        draws at every seed, no random numbers or statistics in the model, and no memory in the objective.
-    chance: of a sampler that keeps each example at random: `chance(labels, epoch, epochs, **section) -> (N,)`.
-    measures: metrics that runs with it have and others have not, such as "train/flip_rate".
-    first_run: from the config, that of a run to be made beforehand; its predictions are given as `first`.
-    preparation: of a model, from its section: what its weights were trained on (`imbalance.data.images.decode.Preparation`),
-        None where they say nothing of images.
-    seeded: of data that take the seed, from their section: whether they are others at every seed; None where they are.
-    held_out: of a head, from its section: the fraction of each class of train that no step sees; `features("held_out")`
-        are then what the model makes of it, `dataset.held_out` its labels.
-    module: of a head that leaves no linear layer: `module(head, section)`, from the trained layer and its section such a
-        module as it returns, of any weights, to load a saved state into.
+    balances: the entry evens out classes or groups. A sampler and weights that both balance would do so twice.
+    batched: runs that differ in seed, learning rate and weights can train as one stacked model. Such an entry draws as
+        often at every seed, has no random numbers or statistics in the model, and no memory in the objective.
+    chance: function of a sampler that keeps each example with a probability:
+        `chance(labels, epoch, epochs, **section) -> (N,)`.
+    measures: names of metrics that only runs with this entry have, such as "train/flip_rate".
+    first_run: function from the config to the config of a run to be made first. Its predictions are passed to the entry
+        as `first`.
+    held_out: function of a head, from its section to the fraction of each class of train that no step trains on. Then
+        `features("held_out")` are the features of these examples, and `dataset.held_out` has their labels.
+    seeded: function of a data set, from its section to whether another seed gives other data. None where every data set
+        that takes the seed does so.
+    preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` that its weights
+        were trained with; None where the weights say nothing about images.
+    module: function of a head that returns no linear layer: `module(head, section)`, from the trained layer and the
+        section to a module of the same form with any weights, which a saved state is loaded into.
     """
 
     balances: bool = False
@@ -42,15 +45,15 @@ class Tags:
 
 
 def tagged(**tags: Any) -> Callable[[T], T]:
-    """A decorator that writes tags on a function."""
+    """Return a decorator that sets the tags of a function or class."""
 
-    def write(function: T) -> T:
-        function.tags = Tags(**tags)
+    def set_tags(function: T) -> T:
+        setattr(function, "tags", Tags(**tags))  # noqa: B010 (a type of any kind declares no attribute `tags`)
         return function
 
-    return write
+    return set_tags
 
 
 def tags_of(entry: Any) -> Tags:
-    """The tags of an entry of a table, or those of one that has none."""
+    """Return the tags of an entry of a registry; the defaults if it has none."""
     return getattr(entry, "tags", Tags())

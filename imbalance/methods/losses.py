@@ -150,7 +150,7 @@ class LDAM(nn.Module):
 
     Args:
         class_counts: (K,) training examples of each class.
-        max_margin: of the rarest class.
+        max_margin: the margin of the rarest class.
         scale: s; 30 in their code, which is meant for logits in [−1, 1].
     """
 
@@ -222,7 +222,7 @@ class ClassBalanced(nn.Module):
     Args:
         class_counts: (K,) training examples of each class.
         beta: β; 0 for no factors, and the nearer to 1 the nearer they are to 1 / n.
-        gamma: of the focal loss.
+        gamma: the power γ of the focal loss; 0 for cross-entropy.
     """
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
@@ -244,7 +244,8 @@ class ClassBalancedSigmoid(nn.Module):
     starts the last layer's bias at −log(K − 1) and keeps weight decay from it; here it is trained like any other.
 
     Args:
-        class_counts, beta: as for `ClassBalanced`.
+        class_counts: as for `ClassBalanced`.
+        beta: β of the effective number; 0 for no factors, and towards 1 they become one over the count.
         gamma: the power γ.
     """
 

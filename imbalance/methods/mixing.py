@@ -59,7 +59,7 @@ def remix(
     in imbalanced-DL.
 
     Args:
-        alpha: of λ ~ Beta(α, α).
+        alpha: α of λ ~ Beta(α, α).
         kappa: κ, from which ratio of counts on; 3 in the paper.
         tau: τ, up to which share the more frequent class is forgotten; 0.5 in the paper, and 0 for `mixup`.
     """

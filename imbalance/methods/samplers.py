@@ -42,6 +42,7 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
     """As many examples of each class or group as the smallest has, without replacement.
 
     Args:
+        by: whether classes or groups are balanced.
         redraw: choose anew every epoch, instead of keeping to the same examples.
     """
     of_example, counts = labels(by)
@@ -58,7 +59,8 @@ def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: b
     The smallest class or group is kept whole, the others are as large as it on average.
 
     Args:
-        redraw: as for `undersample`.
+        by: whether classes or groups are balanced.
+        redraw: choose other examples in every epoch, instead of the same ones.
     """
     of_example, counts = labels(by)
     chooser = generator if redraw else seeds.generator(seed, "reject")
@@ -73,7 +75,11 @@ def kept(chance: Tensor, chooser: Generator, generator: Generator) -> Tensor:
 
 @tagged(balances=True, batched=True)
 def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
-    """As many examples of each class or group as the largest has; every example is drawn, as equally often as can be."""
+    """As many examples of each class or group as the largest has; every example is drawn, as equally often as can be.
+
+    Args:
+        by: whether classes or groups are balanced.
+    """
     of_example, counts = labels(by)
     size = int(counts.max())
     drawn = [cycled(rows, size, generator) for rows in rows_of_each(of_example, counts)]
@@ -86,6 +92,9 @@ def balanced(labels: Labels, generator: Generator, *, by: By) -> Tensor:
 
     Each goes through its own examples in random order, and then again (class-aware sampling, Shen, Lin and Huang,
     ECCV 2016).
+
+    Args:
+        by: whether classes or groups are balanced.
     """
     of_example, counts = labels(by)
     each = rows_of_each(of_example, counts)
@@ -103,6 +112,11 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
     """As many draws as there are examples, with replacement, with probability ∝ (1 / count)^exponent.
 
     Exponent 0 is the bootstrap, 1 makes all classes (groups) equally likely.
+
+    Args:
+        by: whether classes or groups are balanced.
+        exponent: the power of one over the count: 0 for equally likely examples, 1 for equally likely classes or
+            groups.
     """
     of_example, counts = labels(by)
     weights = counts.clamp(min=1).double() ** -exponent
@@ -142,7 +156,11 @@ def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
 
 @tagged(balances=True, chance=linear_chance)
 def annealed_linear(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """e = 1 − t: from `reject` at the first epoch to `shuffle` at the last."""
+    """e = 1 − t: from `reject` at the first epoch to `shuffle` at the last.
+
+    Args:
+        by: whether classes or groups are balanced.
+    """
     return kept(linear_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 
@@ -150,14 +168,23 @@ def annealed_linear(labels: Labels, seed: int, generator: Generator, epoch: int,
 def annealed_sigmoid(
     labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By, steepness: Positive
 ) -> Tensor:
-    """e = 1 / (1 + exp(steepness · (t − ½)))."""
+    """e = 1 / (1 + exp(steepness · (t − ½))).
+
+    Args:
+        by: whether classes or groups are balanced.
+        steepness: how fast the exponent falls in the middle of training.
+    """
     chance = sigmoid_chance(labels, epoch, epochs, by=by, steepness=steepness)
     return kept(chance, seeds.generator(seed, "annealed"), generator)
 
 
 @tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """e = 1 up to the middle of training, 0 after it."""
+    """e = 1 up to the middle of training, 0 after it.
+
+    Args:
+        by: whether classes or groups are balanced.
+    """
     return kept(step_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from imbalance.config.schema import By, Table, bind, check_values, entry, fields
+from imbalance.config.schema import By, Table, bind, check_values, keyword_annotations, look_up
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
 from imbalance.methods.samplers import SAMPLERS
@@ -118,7 +118,7 @@ def example_weights(
 def section_of(what: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """A section as a config would have it, checked."""
     try:
-        annotations = fields(entry(table, name))
+        annotations = keyword_annotations(look_up(table, name))
     except BadInput as error:
         raise BadInput(f"{what}: {error}") from None
     if values.keys() != annotations.keys():

@@ -48,6 +48,11 @@ def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
 
     Exponent 0 is `uniform`, 1 the usual importance weights, under which classes (groups) count equally; the paper
     raises them to 1.5 and 2 for the polynomial loss (Wang et al., ICLR 2022, section 5).
+
+    Args:
+        by: whether the counts are those of classes or of groups.
+        exponent: the power of one over the count: 0 for equal weights, 1 for equal total weights of classes or
+            groups.
     """
     of_example, counts = labels(by)
     return mean_one(counts.double()[of_example] ** -exponent)
@@ -55,7 +60,11 @@ def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
 
 @tagged(balances=True)
 def square_root(labels: Labels, *, by: By) -> Tensor:
-    """`importance` with exponent ½ (Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018)."""
+    """`importance` with exponent ½ (Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018).
+
+    Args:
+        by: whether the counts are those of classes or of groups.
+    """
     return importance(labels, by=by, exponent=0.5)
 
 
@@ -70,6 +79,12 @@ def truncated(
     """`importance` to the `exponent`, cut off at `ceiling` times the mean and rescaled (Ionides, 2008).
 
     Less variance for some bias.
+
+    Args:
+        by: whether the counts are those of classes or of groups.
+        exponent: the power of one over the count: 0 for equal weights, 1 for equal total weights of classes or
+            groups.
+        ceiling: the largest weight, as a multiple of the mean weight.
     """
     return mean_one(importance(labels, by=by, exponent=exponent).clamp(max=ceiling))
 
@@ -79,6 +94,7 @@ def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
     """(1 − β) / (1 − β^count) of the class or group (Cui et al., CVPR 2019, equation 2).
 
     Args:
+        by: whether the counts are those of classes or of groups.
         beta: β; 0 for uniform weights, and towards 1 they become 1/count.
     """
     of_example, counts = labels(by)
@@ -92,7 +108,13 @@ def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
 
 @tagged(balances=True)
 def deferred(labels: Labels, groups: Tensor, epoch: int, *, by: By, beta: Fraction, start_epoch: Natural) -> Tensor:
-    """Deferred re-weighting (DRW): uniform before `start_epoch`, then `effective_number` of `beta` (Cao et al., 2019)."""
+    """Deferred re-weighting (DRW): uniform before `start_epoch`, then `effective_number` of `beta` (Cao et al., 2019).
+
+    Args:
+        by: whether the counts are those of classes or of groups.
+        beta: β of the effective number; towards 1 the weights become one over the count.
+        start_epoch: the first epoch with weights, counted from 0.
+    """
     if epoch < start_epoch:
         return uniform(groups)
     return effective_number(labels, by=by, beta=beta)
@@ -107,6 +129,10 @@ def given(
     """The one of `values` that is written for the example's class or group, rescaled.
 
     Goes with any sampler: it is asked for by hand.
+
+    Args:
+        by: whether the values are for classes or for groups.
+        values: one weight for each class or group, in their order.
     """
     of_example, counts = labels(by)
     if len(values) != len(counts):
@@ -140,6 +166,10 @@ def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Repeats,
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The
     first run is the same config without weights, for `first_epochs` epochs; it is made beforehand, in the run
     directory's `first/`.
+
+    Args:
+        first_epochs: the number of epochs of the first run.
+        upweight: the weight of an example that the first run gets wrong, relative to the others.
     """
     errors = first.errors("train", targets)
     return mean_one(torch.ones(len(targets), dtype=torch.float64).masked_fill(errors, upweight))

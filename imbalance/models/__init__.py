@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from imbalance.config.schema import entry
+from imbalance.config.schema import look_up
 from imbalance.config.tags import Tags, tags_of
 from imbalance.data.images.decode import Preparation
 from imbalance.models.encoder import encoder
@@ -48,7 +48,7 @@ MODELS = LINEAR | COSINE
 
 def preparation_of(section: Mapping[str, Any]) -> Preparation | None:
     """What the weights that `config.model` names were trained on; None where there are none, or they say nothing."""
-    of_weights = tags_of(entry(MODELS, section["name"])).preparation
+    of_weights = tags_of(look_up(MODELS, section["name"])).preparation
     return of_weights(section) if of_weights else None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.schema import own_module
+from imbalance.config.user_modules import user_module_file
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.utils.package import __version__
@@ -55,7 +55,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise BadInput(f"{directory / 'model.json'}: of format {about.get('format')}; this version reads {FORMAT}")
     for key in about.keys() & {"model", "head"}:
         section = about[key]
-        if own := own_module(section["name"]):  # the run's own copy, whatever has become of the file since
+        if own := user_module_file(section["name"]):  # the run's own copy, whatever has become of the file since
             section["name"] = f"{directory / 'modules' / Path(own).name}:{section['name'].rpartition(':')[2]}"
         about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
     return about, state

@@ -11,7 +11,7 @@ from imbalance.config.schema import Fraction, Name
 from imbalance.errors import BadInput
 from imbalance.models.small import CosineLinear, Head, with_head
 from imbalance.models.text import mean_of_tokens
-from imbalance.utils.libraries import from_transformers, library
+from imbalance.utils.libraries import import_library, load_from_transformers
 
 Pool = Literal["pooler", "first", "mean"]
 
@@ -70,9 +70,9 @@ def encoder(
         dropout: before the last layer.
     """
     if architecture is None:
-        transformer = from_transformers("AutoModel", pretrained, "config.model.pretrained").to(torch.float32)
+        transformer = load_from_transformers("AutoModel", pretrained, "config.model.pretrained").to(torch.float32)
     else:
-        transformers = library("transformers", "text", "model.json")
+        transformers = import_library("transformers", "text", "model.json")
         transformer = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**architecture))
     config = transformer.config
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):

@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import nn
 
 from imbalance.config.registries import registries
-from imbalance.config.schema import Name, build, own_module
+from imbalance.config.schema import Name, build
+from imbalance.config.user_modules import user_module_file
 from imbalance.errors import BadInput
 from imbalance.models.artifact import read
 from imbalance.models.small import CosineLinear, Head
@@ -22,7 +23,7 @@ def pretrained(
     """
     about, state = read(Path(pretrained))
     section = dict(about["model"])
-    if own_module(section["name"]):
+    if user_module_file(section["name"]):
         raise BadInput(
             f"config.model.pretrained: the model of {pretrained} is of a module of one's own; name it in "
             "config.model.name, and let its function load the weights"

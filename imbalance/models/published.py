@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Name, nearest
+from imbalance.config.schema import Name, suggestion
 from imbalance.config.tags import tagged
 from imbalance.data.images.decode import Preparation
 from imbalance.errors import BadInput
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, check_finite, load_weights
-from imbalance.utils.libraries import library, quiet
+from imbalance.utils.libraries import import_library, quiet_transformers
 from imbalance.utils.torchvision_import import import_torchvision
 
 FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.images.decode.Recipe` says so
@@ -39,7 +39,7 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
     if name in names:
         return names[name]
     if name.isidentifier() and name.isupper() and not Path(name).exists():
-        raise BadInput(f"config.model.pretrained: {pretrained!r} given{nearest(name, names)} (of {network})")
+        raise BadInput(f"config.model.pretrained: {pretrained!r} given{suggestion(name, names)} (of {network})")
     return None
 
 
@@ -89,15 +89,15 @@ def torchvision(
     """A classification network of torchvision, without its last linear layer.
 
     Args:
-        network: its name there: "resnet50", "convnext_tiny", "vit_b_16", …
-        pretrained: "" for none; the name of torchvision's weights, such as "IMAGENET1K_V2" or "IMAGENET1K_SWAG_E2E_V1";
-            a state dict of the network, or the directory of a run that trained it.
+        network: the name in torchvision: "resnet50", "convnext_tiny", "vit_b_16", …
+        pretrained: "" for none; the name of torchvision's weights, such as "IMAGENET1K_V2" or
+            "IMAGENET1K_SWAG_E2E_V1"; a state dict of the network, or the directory of a run that trained it.
         frozen: train the head alone.
     """
     models = import_torchvision().models
     names = models.list_models(module=models)
     if network not in names:
-        raise BadInput(f"config.model.network: {network!r} given{nearest(network, names)}")
+        raise BadInput(f"config.model.network: {network!r} given{suggestion(network, names)}")
     model = models.get_model(network)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers or network in ("googlenet", "inception_v3"):  # SqueezeNet's head is a convolution
@@ -127,13 +127,13 @@ def timm(
     """A network of timm (Wightman, "PyTorch Image Models"), pooled as timm does for its head.
 
     Args:
-        network: its name there, with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"), "hf-hub:<repository>", or
-            a folder with timm's config.json and model.safetensors.
-        pretrained: "" for none, "published" for the weights of that name or folder; a state dict of the network without
-            its head, or the directory of a run that trained it.
+        network: the name in timm with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"),
+            "hf-hub:<repository>", or a folder with the config.json and model.safetensors of timm.
+        pretrained: "" for none, "published" for the weights of that name or folder; a state dict of the network
+            without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
-    library_ = library("timm", "vision")
+    library_ = import_library("timm", "vision")
     name = f"local-dir:{network}" if Path(network).is_dir() else network
     try:
         model = library_.create_model(name, pretrained=pretrained == "published", num_classes=0)
@@ -159,12 +159,15 @@ def transformers_vision(
     pooling is a layer that no image classifier has trained (ViT's), they are the class token.
 
     Args:
-        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes it.
-        pretrained, frozen: as of `timm`.
+        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes
+            it.
+        pretrained: "" for random weights, "published" for the weights of that name or folder; a state dict of the
+            network without its head, or the directory of a run that trained it.
+        frozen: train the head alone.
     """
-    library_ = library("transformers", "vision")
+    library_ = import_library("transformers", "vision")
     try:
-        with quiet(library_):
+        with quiet_transformers(library_):
             config = library_.AutoConfig.from_pretrained(network)
             if pretrained == "published":
                 model = library_.AutoModel.from_pretrained(network, dtype=torch.float32)
@@ -235,7 +238,7 @@ def timm_preparation(network: str, pretrained: str) -> Preparation | None:
     """That of the weights of the name or the folder."""
     if pretrained != "published":
         return None
-    library_ = library("timm", "vision")
+    library_ = import_library("timm", "vision")
     try:
         if Path(network).is_dir():
             found = json.loads((Path(network) / "config.json").read_text())
@@ -257,9 +260,9 @@ def transformers_preparation(network: str, pretrained: str) -> Preparation | Non
     """That of the image processor beside the weights, from its preprocessor_config.json."""
     if pretrained != "published":
         return None
-    library_ = library("transformers", "vision")
+    library_ = import_library("transformers", "vision")
     try:
-        with quiet(library_):
+        with quiet_transformers(library_):
             found = library_.AutoImageProcessor.from_pretrained(network).to_dict()
     except Exception as error:
         raise unavailable(network, pretrained, error) from None

@@ -80,7 +80,11 @@ def linear(
 def mlp(
     input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, hidden: tuple[Count, ...]
 ) -> nn.Sequential:
-    """A perceptron with ReLU layers of the widths of `hidden` on the flattened input."""
+    """A perceptron with ReLU layers of the widths of `hidden` on the flattened input.
+
+    Args:
+        hidden: the widths of the hidden layers.
+    """
     widths = [prod(input_shape), *hidden]
     layers = [nn.Flatten()]
     for before, after in pairwise(widths):

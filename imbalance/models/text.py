@@ -38,7 +38,7 @@ def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear,
     """A linear layer on the mean of the tokens' embeddings, which are learnt (Joulin et al., EACL 2017).
 
     Args:
-        width: of an embedding.
+        width: the length of an embedding.
     """
     return with_head(Bag(vocabulary, width), width, num_classes, head)
 
@@ -106,7 +106,9 @@ def transformer(
     """A small transformer encoder, trained from nothing; its layers normalise first, and its last layer sees a mean.
 
     Args:
-        width, depth, heads: of the states, how many blocks there are, and how many heads attend in each.
+        width: the length of the states.
+        depth: the number of blocks.
+        heads: the number of attention heads of each block.
         dropout: the share of what a block adds that is left out in training.
     """
     if width % (2 * heads):

@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import Written, resolve
+from imbalance.config.overrides import OverrideText
 from imbalance.config.renamed import RENAMED
-from imbalance.config.run_directory import as_file_name, defining_values
+from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.collect import config_of
 from imbalance.report.saved_runs import evaluations_of, summary_of
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")
@@ -161,7 +160,9 @@ def current_name(name: str, overrides: str) -> tuple[str, str]:
         return name, overrides
     config, *flags = RENAMED[name].split()
     before = flatten(defining_values(load(config_file(config))))
-    directory = resolve(config, {key: Written(value) for key, _, value in (flag.partition("=") for flag in flags)})[1]
+    directory = resolve(
+        config, {key: OverrideText(value) for key, _, value in (flag.partition("=") for flag in flags)}
+    )[1]
     values = _overridden(directory.parent.name) | _overridden(overrides)
     changed = {key: value for key, value in values.items() if key not in before or value != as_file_name(before[key])}
     return config, ",".join(f"{key}={changed[key]}" for key in sorted(changed)) or "default"
@@ -198,7 +199,7 @@ def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     writer.writeheader()
     writer.writerows(both)
     content = out.getvalue().encode()
-    write_whole(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
+    write_atomic(path, gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
     return len(new)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.report.collect import Row
 from imbalance.report.figures import NEUTRAL, PALETTE, label, save, subplots
 from imbalance.report.saved_runs import readable_evaluations

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.metric_names import over_which
+from imbalance.config.metric_names import describe_groups
 from imbalance.errors import BadInput
 
 OF_GROUPS = ("worst_group_accuracy", "group_balanced_accuracy")  # metrics over the groups that a run is evaluated by
@@ -53,7 +53,7 @@ def evaluated_over(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
 
     "" where none has: all that is said of groups is then over the same ones.
     """
-    found = dict.fromkeys(over_which(of_run, split) for of_run in metrics if f"{split}/{OF_GROUPS[0]}" in of_run)
+    found = dict.fromkeys(describe_groups(of_run, split) for of_run in metrics if f"{split}/{OF_GROUPS[0]}" in of_run)
     return " or ".join(found) if any("evaluation" in words for words in found) else ""
 
 

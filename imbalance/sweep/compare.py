@@ -10,9 +10,8 @@ from the first config. A diverged run is counted, and left out of the means.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imbalance.config.load import config_file
 from imbalance.config.metric_names import check_metric
-from imbalance.config.run_directory import origin
+from imbalance.config.resolve import config_file, config_name_and_overrides
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report.saved_runs import OF_GROUPS, evaluated_over, metric
 from imbalance.report.tables import markdown
@@ -51,7 +50,7 @@ def compare(
 
 def called(config: str) -> str:
     """The name of a config, and the overrides of the run whose config.json it is."""
-    name, overrides = origin(config_file(config))
+    name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.overrides import resolve
+from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.progress import Line, standing

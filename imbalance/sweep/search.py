@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import Written, find, override
+from imbalance.config.overrides import OverrideText, value_at
+from imbalance.config.resolve import config_file, load, override
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean
@@ -89,7 +89,7 @@ def search_of(
     for key, axis in axes.items():  # the values of a section that the config does not have, as that section has them
         if isinstance(axis, list):
             axes[key] = [read({**point, **common, key: value})[key] for value in axis]
-        elif isinstance(read({**point, **common, key: Written(axis["low"])})[key], float):
+        elif isinstance(read({**point, **common, key: OverrideText(axis["low"])})[key], float):
             axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
     space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
     failed = studies.open_study(place).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
@@ -99,12 +99,12 @@ def search_of(
 def read(point: Mapping[str, Any]) -> Point:
     """A point whose values are read as its config has them, with all of it said: a new section's as its name asks."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
-    if not any(isinstance(value, Written) for value in changes.values()):
+    if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
     config = override(load(config_file(point["config"])), changes)
 
     def value(key: str) -> Any:
-        found = find(config, key)
+        found = value_at(config, key)
         return found.to_dict() if hasattr(found, "to_dict") else found
 
     return {key: value(key) if key in changes else given for key, given in point.items()}
@@ -136,9 +136,9 @@ def parse(path: str, text: str) -> tuple[str, Any]:
         whole = not isinstance(known.get(key), float) and all(isinstance(axis[end], int) for end in ("low", "high"))
         return key, axis | {end: axis[end] if whole else float(axis[end]) for end in ("low", "high")}
     if key in known:
-        axis = [find(override(base, {key: Written(value)}), key) for value in axis]
+        axis = [value_at(override(base, {key: OverrideText(value)}), key) for value in axis]
         return key, axis
-    return key, [Written(value) for value in axis]
+    return key, [OverrideText(value) for value in axis]
 
 
 def apart(text: str) -> list[str]:

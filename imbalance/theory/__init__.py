@@ -1,1 +1,1 @@
-"""Where linear models go in the limit, computed without training them."""
+"""Limits of linear models, computed without training."""

@@ -348,7 +348,7 @@ def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
 
 def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
     """Return every metric of the counts of M models, each on its data set; all data sets have the same names."""
-    first, train_counts = datasets[0], zip(*(dataset.counts_of_train for dataset in datasets))
+    first, train_counts = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
     class_counts, group_counts = (torch.stack(columns).numpy() for columns in train_counts)
     return compute(counts, first.class_names, first.group_names, class_counts, group_counts, first.evaluation_names)
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run
 from imbalance.config.metric_names import check_labels
-from imbalance.config.schema import asks, bind, build, entry
+from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
@@ -128,7 +128,7 @@ def make_source(
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     if assignment:
         dataset = with_environments(dataset, assignment.environments)
-    if held_out_fraction := tags_of(entry(HEADS, config.head.name)).held_out:
+    if held_out_fraction := tags_of(look_up(HEADS, config.head.name)).held_out:
         dataset = dataset.hold_out(held_out_fraction(config.head), config.seed)
     on_device = dataset.to(device, dtype, config.trainer.images_on_device)
     return Source(dataset, on_device, identity, assignment, first)
@@ -303,10 +303,12 @@ def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
 
 def check_inputs(config: Experiment, dataset: Dataset) -> None:
     """Raise `BadInput` if the model or the mixing cannot take the inputs of the data set."""
-    for_texts, texts = "vocabulary" in asks(entry(MODELS, config.model.name)), dataset.vocabulary > 0
+    for_texts, texts = "vocabulary" in required_arguments(look_up(MODELS, config.model.name)), dataset.vocabulary > 0
     if for_texts != texts and config.model.name != "pretrained":  # a pretrained model is of either kind
         others = [
-            name for name, model in MODELS.items() if ("vocabulary" in asks(model)) == texts and name != "pretrained"
+            name
+            for name, model in MODELS.items()
+            if ("vocabulary" in required_arguments(model)) == texts and name != "pretrained"
         ]
         raise BadInput(
             f"config.model.name: {config.model.name!r} takes {'texts' if for_texts else 'no texts'}, and this data set has "

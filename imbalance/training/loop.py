@@ -20,14 +20,13 @@ from ml_collections import ConfigDict
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.config.experiment import Experiment, first_run, validate
-from imbalance.config.metric_names import reads_scores
-from imbalance.config.overrides import resolve
-from imbalance.config.run_directory import run_directory
+from imbalance.config.metric_names import needs_scores
+from imbalance.config.resolve import resolve, run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
-from imbalance.metrics import warnings
+from imbalance.metrics.warnings import data_warnings
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
@@ -86,7 +85,7 @@ def run(
         directory: the run directory. The default is that of the same command line, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
         data: tensors, arrays, torch data sets or a Dataset, in place of the data that `config.data` names. The run's
-            config then has the data `name="given"`; see `imbalance.data.as_dataset`.
+            config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -95,7 +94,7 @@ def run(
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
     dataset = None if data is None else check_population(as_dataset(data))
-    given = {} if data is None else {"data": {"name": "given"}}
+    given = {} if data is None else {"data": {"name": "in_memory"}}
     resolved, default = resolve(config, {**(overrides or {}), **given})
     directory = Path(directory or default)
     summary = train(resolved, directory, dataset)
@@ -110,7 +109,7 @@ def train(
     """Train, select and test a config that is already resolved, and return the content of summary.json.
 
     Args:
-        dataset: the data, if `config.data.name` is "given".
+        dataset: the data, if `config.data.name` is "in_memory".
     """
     config = validate(config)
     directory = Path(directory or run_directory(config))
@@ -139,7 +138,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     """Check the config against the data, log what will be trained, and resume the run or start it."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for warning in warnings.of_data(config, learner.dataset):
+    for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
     sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {sample_size:,.1f} of {examples:,}")
@@ -298,7 +297,7 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
     if not runs:
         return []
     config = runs[0].config
-    keep_logits = config.callbacks.keep_logits or reads_scores(config.callbacks.monitor)
+    keep_logits = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
     train_metrics = training_metrics(runs)
     outcomes = {name: evaluate(runs, name, keep_logits) for name in config.trainer.eval_splits}
     return [
@@ -323,7 +322,7 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
             if outcome.logits is not None:
                 if config.callbacks.keep_logits:
                     log.logits(name, epochs_done, outcome.logits)
-                if reads_scores(config.callbacks.monitor):
+                if needs_scores(config.callbacks.monitor):
                     values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
     if interpolated:
         progress.interpolation_epoch = epochs_done

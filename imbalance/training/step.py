@@ -14,7 +14,7 @@ from torch import Tensor
 
 from imbalance.config.experiment import Experiment
 from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
@@ -36,7 +36,7 @@ class Images:
     drawn: for each view and each of `augmentations`, (M, count) or (S, M, count) random numbers.
     """
 
-    inputs: Tensor | Stored | Tokens
+    inputs: Tensor | StoredImages | Tokens
     rows: Tensor
     augmentations: Sequence[Augmentation]
     drawn: Sequence[Sequence[Tensor]]

@@ -1,1 +1,1 @@
-"""Files, locks, memory, seeds and output: no part of imbalance is imported here."""
+"""Files, locks, memory, seeds and output. Of imbalance, these modules import `imbalance.errors` alone."""

@@ -1,6 +1,6 @@
-"""A model that cannot fit is refused before its memory is asked for."""
+"""Refuse a model that cannot fit before its memory is allocated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,26 +10,31 @@ from imbalance.errors import BadInput
 
 
 class MemoryBudget(TorchFunctionMode):
-    """While it is entered, what layers allocate for their weights is added up first.
+    """Context manager that adds up the weights of every layer built in it, and refuses those beyond the budget.
 
-    Layers make their weights by `torch.empty`, and fill them then. (To build the model on the meta device first would
-    run the filling there as well, for which torch imports its compiler: three seconds.)
+    Layers allocate their weights by `torch.empty`, and fill them afterwards. Building the model on the meta device
+    first would fill them there as well, for which torch imports its compiler: three seconds.
 
     Args:
-        what: is too large, for the message.
+        what: name of what is too large, for the message.
         available: bytes. Weights, and gradients of the same size, must fit.
+
+    Raises:
+        BadInput: the weights and gradients need more bytes than `available`.
     """
 
     def __init__(self, what: str, available: int):
         super().__init__()
         self.what, self.available, self.needed = what, available, 0
 
-    def __torch_function__(self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is torch.empty:
             try:
                 planned = func(*args, **kwargs | {"device": "meta"})
-            except (RuntimeError, TypeError) as error:  # more elements than 64 bits can count
+            except (RuntimeError, TypeError) as error:  # 64 bits cannot count the elements
                 raise BadInput(f"{self.what}: too large ({str(error).splitlines()[0]})") from None
             self.needed += 2 * planned.numel() * planned.element_size()
             if self.needed > self.available:

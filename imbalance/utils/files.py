@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens to the process, the disk or the power."""
+"""Write files atomically: whatever happens to the process, the disk or the power, a file is whole or absent."""
 
 import errno
 import os
@@ -7,16 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
-    """Write `data` to `path` so that a crash at any moment leaves either what was there before or all of it.
+def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
+    """Write `data` to `path` so that a crash at any moment leaves either the old file or the whole new one.
 
-    Once this returns, a power loss leaves all of it too.
+    Once this function has returned, the new file also survives a power loss.
 
     Args:
-        previous: where what was there before is kept; until this returns it may be there only.
+        previous: path that keeps the old file. Until this function returns, the old file may be there only.
 
     Raises:
-        OSError: it cannot be written; what was there before still is.
+        OSError: the file cannot be written; the old file is still there.
     """
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
@@ -30,23 +30,23 @@ def write_whole(path: Path, data: bytes | memoryview, previous: Path | None = No
         temporary.replace(path)
     except OSError:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)  # on a full disk half a file is in the way
+            temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
         raise
-    sync(path.parent)
+    sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and the folders above it, where they are missing, so that a power loss leaves them."""
+    """Make `path` and its missing parents so that they survive a power loss."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        sync(folder.parent)
+        sync_folder(folder.parent)
 
 
-def sync(folder: Path) -> None:
-    """Bring the names in `folder` to the disk: a file that is synced, in a folder that is not, can still get lost.
+def sync_folder(folder: Path) -> None:
+    """Write the names in `folder` to the disk, since a synced file in a folder that is not synced can still get lost.
 
-    Nothing where the file system knows no such thing (EINVAL), or the folder can be written to and not read (EACCES).
+    Do nothing where the file system cannot sync a folder (EINVAL), or the folder is writable but not readable (EACCES).
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -60,10 +60,10 @@ def sync(folder: Path) -> None:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise `OSError` unless `path` is a regular file, or a link to one: opening a pipe or a device may wait for ever."""
+    """Raise `OSError` unless `path` is a regular file or a link to one: opening a pipe or a device may wait for ever."""
     try:
         mode = Path(path).stat().st_mode
-    except ValueError as error:  # a NUL in the name
+    except ValueError as error:  # the name has a NUL
         raise OSError(errno.EINVAL, f"{error} in the name", str(path)) from None
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"

@@ -1,4 +1,4 @@
-"""The packages of other people's networks, which are extras: imported when a config asks for them."""
+"""Import the packages of published networks, which are optional extras, when a config asks for one."""
 
 import importlib
 from collections.abc import Iterator
@@ -10,14 +10,19 @@ from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 
 
-def library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
-    """Import it, after torchvision, which they all import where it is, and which may need help beside this torch.
+def import_library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
+    """Import package `name`, after torchvision.
+
+    All of these packages import torchvision where it is installed, and it may need help beside this torch.
 
     Args:
-        extra: of this package, that installs it.
-        key: of the config, that asks for it.
+        extra: extra of imbalance that installs the package.
+        key: key of the config that needs the package, for the message.
+
+    Raises:
+        BadInput: the package is not installed.
     """
-    with suppress(ImportError):  # transformers' texts can do without; what cannot says so
+    with suppress(ImportError):  # transformers can do without torchvision for texts; other packages raise below
         import_torchvision()
     try:
         return importlib.import_module(name)
@@ -26,8 +31,8 @@ def library(name: str, extra: str, key: str = "config.model.name") -> ModuleType
 
 
 @contextmanager
-def quiet(transformers: ModuleType) -> Iterator[None]:
-    """Without its bars, and its report on weights that are not taken, such as those of CLIP's text side."""
+def quiet_transformers(transformers: ModuleType) -> Iterator[None]:
+    """Silence transformers' progress bars, and its report on unused weights such as those of CLIP's text encoder."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -40,16 +45,19 @@ def quiet(transformers: ModuleType) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def from_transformers(kind: str, name: str, key: str) -> Any:
-    """What `transformers.<kind>.from_pretrained(name)` returns, for the config's `key`; no code of the weights is run.
+def load_from_transformers(kind: str, name: str, key: str) -> Any:
+    """Return `transformers.<kind>.from_pretrained(name)`, without running code that comes with the weights.
+
+    Args:
+        key: key of the config that names the model, for the message.
 
     Raises:
-        BadInput: the package is missing, or there is no such thing here or on the hub.
+        BadInput: the package is missing, or neither this machine nor the hub has such a model.
     """
-    transformers = library("transformers", "text", key)
+    transformers = import_library("transformers", "text", key)
     try:
-        with quiet(transformers):
+        with quiet_transformers(transformers):
             return getattr(transformers, kind).from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # of a missing, damaged or unknown model it raises nearly all there is
+    except Exception as error:  # for a missing, damaged or unknown model, transformers raises errors of many types
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadInput(f"{key}: {name!r} cannot be loaded: {reason}") from None

@@ -1,4 +1,4 @@
-"""Folders that belong to one process at a time, as long as it lives."""
+"""Lock a folder for one process, as long as the process lives."""
 
 import fcntl
 import os
@@ -8,14 +8,14 @@ from imbalance.utils.files import make_folder
 
 
 class FolderLock:
-    """The lock of a folder, held until it is closed or the process ends.
+    """Lock of a folder, held until it is closed or the process ends.
 
-    The folder itself is locked, so that there is no file whose removal would let a second process in, and with it
-    `.lock` in it, for file systems (NFS) that can only lock a file, and for processes that look at no other. filelock
-    locks files alone, and does not say whether the file is still the one that it locked, as `holds` does.
+    The folder itself is locked, since removing a lock file would let a second process in. The file `.lock` in the
+    folder is locked too, for file systems (NFS) that can lock files only, and for programs that look for a lock file.
+    filelock locks files alone, and cannot tell whether the locked file is still in place, as `holds` does.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the lock.
         OSError: the folder cannot be made or written to.
     """
 
@@ -42,17 +42,18 @@ class FolderLock:
             self._files.append((path, descriptor))
 
     def holds(self) -> bool:
-        """Whether what was locked is still what is there: not once the folder was removed, or replaced by another."""
+        """Return whether the locked folder is still in place, and was neither removed nor replaced by another."""
         path, descriptor = self._files[0]
-        return is_same(path, descriptor)
+        return is_same_file(path, descriptor)
 
     def close(self) -> None:
+        """Release the lock."""
         while self._files:
             os.close(self._files.pop()[1])
 
 
-def is_same(path: Path, descriptor: int) -> bool:
-    """Whether `path` is the file that is open as `descriptor`."""
+def is_same_file(path: Path, descriptor: int) -> bool:
+    """Return whether `path` is the file that is open as `descriptor`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,22 +1,22 @@
-"""What the C library does with memory that is freed."""
+"""Tune how the C library reuses freed memory."""
 
 import ctypes
 import os
 
-# Of <malloc.h>.
+# Constants of <malloc.h>.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next who asks, where it is the C library and the user has not tuned it.
+    """Make glibc keep freed memory for the next allocation, unless the user has tuned it or the C library is another.
 
-    It would give large blocks back to the system at once, and every step would get its activations' pages anew, each
-    by a fault and filled with zeros: 18,000 of them, and a fifth of the time, in a step of the ConvNet on 64 images.
-    The peak stays what it is; what was once in use stays the process's to the end.
+    By default glibc returns large blocks to the system at once. Every step then gets the pages of its activations
+    anew, each by a page fault and filled with zeros: 18,000 faults, and a fifth of the time, in a step of the ConvNet
+    on 64 images. The peak memory stays the same; memory once used stays with the process to the end.
     """
     tuned = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
     libc = ctypes.CDLL(None)
     if not tuned and hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(M_MMAP_MAX, 0)  # no blocks of their own, which are unmapped as soon as they are freed
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # nor a shorter heap
+        libc.mallopt(M_MMAP_MAX, 0)  # mapped blocks would be unmapped as soon as they are freed
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # and the heap would shrink

@@ -1,4 +1,4 @@
-"""How much memory there is, so that what cannot fit is refused before it is asked for."""
+"""Measure free memory, so that what cannot fit is refused before it is allocated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 
 
 def available_memory() -> int:
-    """Bytes that this process could still get: what the machine has free, or its control group, if that is less."""
-    found = [1 << 62]
+    """Return the bytes that this process can still get: the machine's free memory, or its control group's if less."""
+    limits = [1 << 62]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith(("MemAvailable:", "SwapFree:"))]
-        found = [found[0], sum(found[1:])] if found[1:] else found
+        free = [1024 * int(line.split()[1]) for line in lines if line.startswith(("MemAvailable:", "SwapFree:"))]
+        limits += [sum(free)] if free else []
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current"))
-        found.append(int(limit) - int(used))
-    except (OSError, ValueError):  # another system, or no limit ("max"): then the rest is what is known
-        return min(found)
-    return min(found)
+        limits.append(int(limit) - int(used))
+    except (OSError, ValueError):  # no such file on this system, or no limit ("max"): use the limits found so far
+        return min(limits)
+    return min(limits)
 
 
 def free_memory(device: "torch.device") -> int:
-    """Bytes that this process could still get there."""
+    """Return the bytes that this process can still get on `device`."""
     if device.type != "cuda":
         return available_memory()
     import torch
@@ -33,7 +33,7 @@ def free_memory(device: "torch.device") -> int:
 
 
 def check_fits(needed: int, what: str) -> None:
-    """Raise `BadInput` if `needed` bytes are more than there are."""
+    """Raise `BadInput`, which starts with `what`, if fewer than `needed` bytes are free."""
     available = available_memory()
     if needed > available:
         raise BadInput(f"{what}: {needed / 1e9:,.1f} GB are needed, and {available / 1e9:,.1f} GB are free")

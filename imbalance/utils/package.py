@@ -1,4 +1,4 @@
-"""The package itself: its version, and the folder that it lies in."""
+"""Version and root folder of the package."""
 
 from pathlib import Path
 

@@ -1,18 +1,18 @@
-"""torchvision, also where its compiled part does not match torch."""
+"""Import torchvision, also where its compiled extension does not match torch."""
 
 from types import ModuleType
 
 import torch
 
-_declared: list[torch.library.Library] = []  # the declarations last as long as the object
+_declared: list[torch.library.Library] = []  # torch drops the declarations with the object, so keep it
 
 
 def import_torchvision() -> ModuleType:
     """Import torchvision beside a CPU-only torch even if torchvision is a CUDA build, as PyPI's is on Linux.
 
-    Its extension then fails to load, silently, and the import dies on registering shapes for two operators that the
-    extension would have declared. Declaring them is enough for data sets, transforms and models; what really needs
-    the extension (`ops.nms`, detection, `io.decode_image`) raises when it is called.
+    Its extension then fails to load without a message, and the import fails on registering the shapes of two operators
+    that the extension would have declared. Declaring them here suffices for data sets, transforms and models. Functions
+    that need the extension (`ops.nms`, detection, `io.decode_image`) raise when they are called.
     """
     try:
         import torchvision

@@ -14,7 +14,7 @@ from conftest import CONFIG_FILES, ROOT
 from imbalance.cli import completion
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
-from imbalance.config.load import CONFIGS, load
+from imbalance.config.resolve import CONFIGS, load
 from imbalance.errors import BadInput
 
 

@@ -13,7 +13,7 @@ from imbalance.cli.main import call
 from imbalance.data.images import store
 
 CONFIG = """
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 def get_config():
     config = load({base!r})
     config.data_dir = {data_dir!r}

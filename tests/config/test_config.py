@@ -10,10 +10,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create, placeholder
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.load import load
 from imbalance.config.registries import registries
-from imbalance.config.run_directory import as_file_name, run_directory
-from imbalance.config.schema import fields, flatten
+from imbalance.config.resolve import as_file_name, load, run_directory
+from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
 
@@ -194,5 +193,8 @@ def test_configs_made_in_python_are_distinguished(config):
 def test_every_entry_of_every_table_says_its_values():
     """Also one that is made of another by filling in."""
     for path, table in registries().items():
-        assert all(isinstance(fields(table[name]), dict) for name in table), path
-    assert fields(registries()["model"]["resnet18_cosine"]).keys() == fields(registries()["model"]["resnet18"]).keys()
+        assert all(isinstance(keyword_annotations(table[name]), dict) for name in table), path
+    assert (
+        keyword_annotations(registries()["model"]["resnet18_cosine"]).keys()
+        == keyword_annotations(registries()["model"]["resnet18"]).keys()
+    )

@@ -10,9 +10,9 @@ import pytest
 from conftest import CONFIG_FILES, ROOT, TABLE
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import resolve, split
+from imbalance.config.overrides import split_overrides
 from imbalance.config.renamed import RENAMED
+from imbalance.config.resolve import config_file, load, resolve
 from imbalance.errors import BadInput
 from imbalance.report.keep import current_name
 
@@ -131,7 +131,7 @@ def test_the_names_of_removed_configs_are_answered_with_the_command():
             config_file(name)
         config, *flags = re.search(r"type --config=(.*) instead$", str(raised.value))[1].split()
         assert config in ROWS
-        resolved, directory = resolve(config, split(flags)[0])
+        resolved, directory = resolve(config, split_overrides(flags)[0])
         assert resolved.to_dict() != validate(load(config_file(config))).to_dict()
         assert current_name(name, "default") == (config, directory.parent.name)
     with pytest.raises(

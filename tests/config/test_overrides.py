@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
-from imbalance.config.load import CONFIGS, load
-from imbalance.config.overrides import Written, override, split
-from imbalance.config.run_directory import run_directory
+from imbalance.config.overrides import OverrideText, split_overrides
+from imbalance.config.resolve import CONFIGS, load, override, run_directory
 from imbalance.errors import BadInput
 
 
@@ -23,7 +22,7 @@ def base() -> ConfigDict:
 
 
 def written(base: ConfigDict, *arguments: str) -> ConfigDict:
-    overrides, rest = split(arguments)
+    overrides, rest = split_overrides(arguments)
     assert not rest
     return override(base, overrides)
 
@@ -55,10 +54,10 @@ def test_what_cannot_be_read_is_refused(base, argument):
 
 
 def test_a_value_may_be_the_next_argument_and_the_last_one_counts():
-    assert split(["--config.seed", "3", "--x", "--config.seed=4", "y"]) == ({"seed": "4"}, ["--x", "y"])
+    assert split_overrides(["--config.seed", "3", "--x", "--config.seed=4", "y"]) == ({"seed": "4"}, ["--x", "y"])
     for lonely in (["--config.seed"], ["--config.seed", "--x"]):
         with pytest.raises(BadInput, match="--config.seed: lacks a value"):
-            split(lonely)
+            split_overrides(lonely)
 
 
 # A section whose name changes: what must be said with it.
@@ -136,7 +135,7 @@ def test_values_from_python_are_taken_as_they_are(base):
     assert override(base, {"optim.lr": 1, "data_dir": "x"}).optim.lr == 1
     with pytest.raises(BadInput, match=r"config.optim.lr: 'x' given; it should be a number"):
         override(base, {"optim.lr": "x"})
-    assert override(base, {"optim.lr": Written("2")}).optim.lr == 2.0
+    assert override(base, {"optim.lr": OverrideText("2")}).optim.lr == 2.0
 
 
 def test_python_and_the_command_line_make_the_same_run(tmp_path, monkeypatch, capsys):

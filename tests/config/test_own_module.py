@@ -10,10 +10,9 @@ import torch
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
-from imbalance.config.overrides import Written, override
+from imbalance.config.overrides import OverrideText
 from imbalance.config.registries import registries
-from imbalance.config.run_directory import run_directory
+from imbalance.config.resolve import load, override, run_directory
 from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
 from imbalance.training.loop import train
@@ -155,7 +154,7 @@ def test_a_head_that_could_not_be_loaded_is_refused(own, head, words):
 
 
 def test_the_command_line_swaps_in_ones_own(own, config):
-    said = {"loss.name": Written("my_module.py:Power"), "loss.gamma": Written("2")}
+    said = {"loss.name": OverrideText("my_module.py:Power"), "loss.gamma": OverrideText("2")}
     changed = override(own, said)
     assert validate(changed).loss.to_dict() == {"name": "my_module.py:Power", "gamma": 2.0}
     own.loss = dict(name="poly", alpha=1.0, left="logistic")

@@ -11,7 +11,7 @@ import re
 import pytest
 from conftest import CONFIG_FILES, ROOT
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import build, flatten
 from imbalance.experiments import figure3, figure4, figure5
 from imbalance.training.optim import SCHEDULES

@@ -4,9 +4,9 @@ import pytest
 from conftest import CONFIG_FILES
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
-from imbalance.config.overrides import resolve, split
-from imbalance.config.renamed import RENAMED, instead_of
+from imbalance.config.overrides import split_overrides
+from imbalance.config.renamed import RENAMED, replacement_flags
+from imbalance.config.resolve import load, resolve
 
 DATASETS = (
     "waterbirds",
@@ -32,8 +32,8 @@ def test_every_data_set_has_its_three_configs(dataset, method):
     """As a file, or as the command that took a file's place."""
     name = f"{dataset}_{method}"
     assert name in CONFIG_FILES or name in RENAMED, f"{name}: add a row of this name to ROWS in tools/config_table.py"
-    file, *flags = (instead_of(name) or f"--config={name}").split()
-    config, _ = resolve(CONFIG_FILES[file.removeprefix("--config=")], split(flags)[0])
+    file, *flags = (replacement_flags(name) or f"--config={name}").split()
+    config, _ = resolve(CONFIG_FILES[file.removeprefix("--config=")], split_overrides(flags)[0])
     assert config.data.name == dataset.removesuffix("_small")
     assert config.loss.name == ("poly" if method == "poly" else "cross_entropy")
     assert config.weights.name == ("uniform" if method == "erm" else "importance")

@@ -14,7 +14,7 @@ from helpers.jobs import at_call
 from sklearn.preprocessing import StandardScaler
 
 import imbalance
-from imbalance.config.load import load as load_config
+from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import load
 from imbalance.data.identity import digest

@@ -13,7 +13,7 @@ from ml_collections.config_dict import create
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import load as load_data
 from imbalance.data.identity import digest

@@ -1,21 +1,20 @@
-"""What the documentation prints: commands that the command line takes, programs that say what is printed, links that lead
-somewhere, words that are spelt rightly, and a page for every method."""
+"""Tests of the documentation that need no site: commands, sessions, generated parts, links, formulas and spelling."""
 
 import doctest
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers.pages import FENCE, PAGES, ROOT, blocks, page
+from helpers.pages import BUILT, FENCE, PAGES, ROOT, blocks, page
 
 from imbalance.cli.main import arguments_of, command_of
 from imbalance.config.experiment import validate
-from imbalance.config.load import config_file, load
-from imbalance.config.overrides import override
 from imbalance.config.registries import registries
+from imbalance.config.resolve import config_file, load, override
 
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 
@@ -32,7 +31,7 @@ LOOP = re.compile(r"for (\w+) in (\S+)[^\n]*; do\n(.*?)\n *done", re.S)
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every call of `imbalance` or main.py in blocks of shell, in the README's indented ones, and, with a flag, in a line."""
+    """Find every call of `imbalance` or main.py: in blocks of shell, in indented blocks, and in a line if it has a flag."""
     found = blocks(text, "sh") + re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.M)
     found = [
         LOOP.sub(lambda loop: loop[3].replace(f"${loop[1]}", loop[2]), block) for block in found
@@ -52,17 +51,17 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("call", sorted({tuple(call) for _, call in CALLS}), ids=" ".join)
 def test_the_command_line_takes_it(call):
-    """Every flag is there, and every config with its overrides passes the check that comes before a run."""
+    """Check that every flag exists, and that every config with its overrides passes the check before a run."""
     if "--help" in call:
         return
     name, rest = command_of(call)
     arguments = arguments_of(name, rest)
     given = arguments.get("config") or []
     for config in [given] if isinstance(given, str) else given:
-        if config.startswith("runs/"):  # of a run that the reader has made
+        if config.startswith("runs/"):  # a run that the reader has made
             continue
         if any(value.startswith("my_") for value in arguments.get("overrides", {}).values()):
-            continue  # of a file that the page has: test_docs_run.py writes it and runs this
+            continue  # a file that the page has: test_docs_run.py writes it and runs this
         file = ROOT / config if config.endswith(".py") else config
         validate(override(load(config_file(file)), arguments.get("overrides", {})))
 
@@ -88,32 +87,67 @@ def test_a_session_prints_what_the_page_says(name, at):
 
 
 def test_every_method_has_a_page():
-    """A new one: a row in docs/methods/index.md that links to a page, and on the page `<!-- entry: loss.its_name -->`."""
+    """A new one needs a row in docs/methods/index.md, and on the page that it links to `<!-- generated: entry loss.name -->`."""
     sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
-    there = {f"{section}.{name}" for section in sections for name in registries()[section]}
-    shown = {}
+    entries = {f"{section}.{name}" for section in sections for name in registries()[section]}
+    page_by_entry = {}
     for path in sorted((ROOT / "docs" / "methods").glob("*.md")):
         text = path.read_text(encoding="utf-8")
-        for found in re.findall(r"^<!-- entry: (\S+) -->$", text, re.M):
-            assert shown.setdefault(found, path.name) == path.name
+        for name in re.findall(r"^<!-- generated: entry (\S+) -->$", text, re.M):
+            assert page_by_entry.setdefault(name, path.name) == path.name
         assert path.stem == "index" or f"]({path.name})" in page("methods/index.md"), path.name
-    assert shown.keys() == there
+    assert page_by_entry.keys() == entries
 
 
-PARTS = ("<!-- facts -->", "## When it fails", "## What it computes, and its config", "## What it reached", "## In a loop of your own")  # fmt: skip
+PARTS = (
+    "<!-- generated: facts -->",
+    "## When it fails",
+    "## Formula and config",
+    "## Measured results",
+    "## In your own training loop",
+)
 
 
 @pytest.mark.parametrize(
     "path", [p for p in PAGES if p.parent.name == "methods" and p.stem != "index"], ids=lambda p: p.stem
 )
 def test_a_methods_page_has_its_parts_in_order(path):
-    """Labels and paper; when it fails; formula and config; numbers, or that there are none; a session that is run."""
+    """Check the order of the parts, that results are there or said to be missing, and that a session is run."""
     text = path.read_text(encoding="utf-8")
     places = [text.find(f"\n{part}\n") for part in PARTS]
     assert -1 not in places and places == sorted(places), dict(zip(PARTS, places))
     reached, _, own = text.partition(PARTS[3])[2].partition(PARTS[4])
-    assert re.search(r"<!-- (numbers|published|literature): |not measured here", reached)
+    assert re.search(r"<!-- generated: (numbers|published|literature) |not measured here", reached)
     assert any(session.startswith(">>>") for session in blocks(own, "python"))
+
+
+# Generated parts
+
+
+def test_generated_parts_are_up_to_date():
+    done = subprocess.run([sys.executable, "docs/write.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stale_page_is_named_and_written_again(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns(*BUILT))
+    for name in ("experiments", "imbalance", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    file = tmp_path / "docs" / "methods" / "poly.md"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("| `alpha` |", "| `exponent` |"), encoding="utf-8")
+    call = [sys.executable, "docs/write.py"]
+    done = subprocess.run([*call, "--check"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "docs/methods/poly.md: out of date; run: python docs/write.py\n")
+    assert subprocess.run(call, cwd=tmp_path, capture_output=True).returncode == 0
+    assert file.read_text(encoding="utf-8") == text
+
+
+def test_the_reference_gives_every_key_a_meaning():
+    """A key without one needs a comment in its class of settings, or a line under `Args` in the docstring of its entry."""
+    rows = re.findall(r"^\| `(.*?)` \| .*? \|(.*)\|$", page("reference/config.md"), re.M)
+    assert len(rows) > 200
+    assert not [key for key, meaning in rows if len(meaning.strip()) < 3]
 
 
 # Links
@@ -122,7 +156,7 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", re.M)
 
 
 def anchors(path: Path) -> set[str]:
-    """What GitHub and MyST make of a page's headings."""
+    """Return the anchors that GitHub and MyST make of the headings of a page."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     heads = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
@@ -130,25 +164,38 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_leads_somewhere(name):
-    """Files and headings of this repository; of other sites the form alone, as tests have no network."""
+    """Files and headings of this repository must be there; of other sites only the form is checked, without a network."""
     text = FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
     for target in (first or second for first, second in LINK.findall(text)):
         if re.match(r"[a-z]+:", target):
             assert re.fullmatch(r"https://[\w.-]+\.[a-z]{2,}(/[\w./#?=&%~+-]*)?", target), target
             continue
         file, _, anchor = target.partition("#")
-        if file.removeprefix("../").startswith("gallery/"):  # which the build makes, and looks at the links to it
-            continue
         path = (ROOT / name).parent / file if file else ROOT / name
         assert path.exists(), f"{name}: {target}"
-        assert not anchor or anchor in anchors(path), f"{name}: {target}; there are {sorted(anchors(path))}"
+        assert not anchor or anchor in anchors(path), f"{name}: {target}; the page has {sorted(anchors(path))}"
+
+
+# Formulas
+
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\$)([^$\n]+?)(?<!\\)\$", re.S)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_formula_is_shown_alike_on_a_web_host_and_on_the_site(name):
+    """GitHub drops a backslash before punctuation, and takes `|` in a table for the end of a cell."""
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", (ROOT / name).read_text(encoding="utf-8")))
+    for block, inline in FORMULA.findall(text):
+        assert not re.search(r"\\[^a-zA-Z]", block or inline), block or inline
+    for line in re.findall(r"^\|.*\|$", text, re.M):
+        assert not any("|" in inline for _, inline in FORMULA.findall(line)), line
 
 
 # Spelling
 
 
 def test_the_words_are_spelt_rightly():
-    """Of documentation, docstrings and messages, by codespell."""
+    """Check the spelling of documentation, docstrings and messages with codespell."""
     pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
     folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "tools"]
     skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"

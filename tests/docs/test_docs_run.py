@@ -1,8 +1,8 @@
-"""What the pages print, run: the commands and programs of a page in its order, in a folder as its reader has it.
+"""Run the commands and programs of each page in their order, in a folder like that of a reader.
 
-Commands stay as printed, but for numbers of seeds, which become 2. The folder has its own configs, the same but shorter: two epochs,
-and small networks for small images, so that what a command leaves lies where the page says. A program that begins with
-`# its_name.py` is a file, which commands name.
+Commands run as printed, except for the number of seeds, which becomes 2. The folder has configs of its own: those of the
+project with two epochs, and with small networks for small images. So a run directory has the name that the page says. A
+program that begins with `# its_name.py` is a file that later commands name.
 """
 
 import os
@@ -18,7 +18,7 @@ from conftest import CONFIG_FILES
 from helpers.data_files import save_image
 from helpers.pages import FENCE, ROOT, blocks
 
-import imbalance.config.experiment
+import imbalance.config.resolve
 from imbalance.cli.main import call
 from imbalance.sweep import runs
 from imbalance.sweep import workers as launch
@@ -26,9 +26,9 @@ from imbalance.sweep import workers as launch
 PAGES = ["README.md", "docs/start.md", "docs/choose.md"]
 PAGES += [str(path.relative_to(ROOT)) for part in ("concepts", "how-to") for path in sorted((ROOT / "docs" / part).glob("*.md"))]  # fmt: skip
 
-NOT_RUN = {  # what a line or a program begins with or has in it: why
+NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"^(python3 -m venv|\. \.venv|pip install)": "installs",
-    r"^python -m pytest": "tests; the README's command runs all",
+    r"^python -m pytest": "the command of the README runs the tests",
     r"^(imbalance watch|tensorboard|optuna-dashboard)": "serves until it is stopped; tests/report/test_watch.py",
     r"^(torchrun|accelerate launch)": "tests/training/distributed/test_processes.py starts processes by both",
     r"^imbalance data download": "has no network; tests/data/test_download.py",
@@ -42,7 +42,7 @@ NOT_RUN = {  # what a line or a program begins with or has in it: why
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/config/test_overrides.py runs it",
     r"^import torch\nfrom (torch\.utils|accelerate)": "tests/methods/test_standalone.py runs the loops, and looks at what they learn",
 }  # fmt: skip
-BEFORE = {  # runs that a page speaks of, made on another
+BEFORE = {  # runs of an earlier page that a page needs
     "docs/concepts/nothing-is-lost.md": ["--config=digits_poly", "--config=digits_poly --config.optim.lr=1e20"],
     "docs/how-to/logging.md": ["--config=digits_poly"],
     "docs/how-to/predict.md": ["--config=folder_ce"],
@@ -50,11 +50,11 @@ BEFORE = {  # runs that a page speaks of, made on another
 }
 
 
-# The reader's folder
+# Folder of a reader
 
 
-def of_the_reader(folder: Path) -> None:
-    """Configs, and data in the files that pages tell of."""
+def make_reader_folder(folder: Path) -> None:
+    """Write configs, and small data in the files that the pages name."""
     (folder / "configs").mkdir()
     (folder / "main.py").symlink_to(ROOT / "main.py")
     for path in CONFIG_FILES.values():
@@ -83,7 +83,7 @@ def of_the_reader(folder: Path) -> None:
 
 
 class InThisProcess:
-    """What `imbalance.sweep.workers.workers` gives, without processes that take seconds to start."""
+    """Stand in for the pool of `imbalance.sweep.workers.workers`, because processes take seconds to start."""
 
     def __init__(self, jobs: int):
         pass
@@ -104,7 +104,7 @@ class InThisProcess:
 
 
 def steps(text: str) -> list[tuple[str, str]]:
-    """("sh", a command) or ("python", a program), in order; sessions are test_docs.py's."""
+    """List the steps of a page in order: ("sh", a command) or ("python", a program). test_docs.py runs sessions."""
     found = []
     text = re.sub(r"(?:^    .*\n)+", lambda block: f"```sh\n{re.sub('^    ', '', block[0], flags=re.M)}```\n", text, flags=re.M) if "```" not in text else text  # fmt: skip
     for _, _, language, block in FENCE.findall(text):
@@ -116,7 +116,7 @@ def steps(text: str) -> list[tuple[str, str]]:
 
 
 def lines(block: str) -> list[str]:
-    """The commands of a block of shell: one a line, but where a line or { … } goes on, or && is between two."""
+    """Split a block of shell into commands: at ends of lines and at &&, but not within { … } or after a backslash."""
     joined, found = re.sub(r" *\\\n *", " ", block), []
     for line in joined.splitlines():
         if found and found[-1].count("{") > found[-1].count("}"):
@@ -131,7 +131,7 @@ def why_not(step: str) -> str:
 
 
 def run_line(line: str) -> None:
-    """A command of ours in this process, any other by a shell."""
+    """Run a command of this project in this process, any other command by a shell."""
     words = shlex.split(line, comments=True)
     if words[0] != "imbalance" and words[:2] != ["python", "main.py"]:
         subprocess.run(["bash", "-euc", line], check=True)
@@ -162,10 +162,10 @@ def test_a_script_for_a_cluster_is_read_by_bash():
 
 @pytest.mark.parametrize("name", [name for name in PAGES if any(not why_not(step) for _, step in STEPS[name])])
 def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
-    of_the_reader(tmp_path)
+    make_reader_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(imbalance.config.experiment, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(imbalance.config.resolve, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
         monkeypatch.setattr(module, "workers", InThisProcess)
     monkeypatch.setenv("WANDB_MODE", "disabled")

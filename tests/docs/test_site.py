@@ -1,4 +1,4 @@
-"""The built site: that it builds, without the gallery's scripts being run, and that axe-core finds nothing on its pages."""
+"""Tests of the built site: it builds without running the scripts of the gallery, and axe-core has no complaint."""
 
 import os
 import shutil

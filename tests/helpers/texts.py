@@ -10,7 +10,7 @@ from conftest import ROOT
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import Dataset
 from imbalance.data import load as load_data
 

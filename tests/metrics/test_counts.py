@@ -11,7 +11,13 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from imbalance.config.metric_names import OF_A_CLASS, SUMMARIES, check_labels, check_metric_name, over_which
+from imbalance.config.metric_names import (
+    CLASS_METRICS,
+    SUMMARY_METRICS,
+    check_labels,
+    check_metric_name,
+    describe_groups,
+)
 from imbalance.errors import BadInput
 from imbalance.metrics.counts import Counts, compute, count
 
@@ -98,7 +104,7 @@ def test_of_many_models_at_once_as_of_each():
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
     counts = Counts(torch.zeros(1, 3, 3, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.int64))
     (values,) = compute(counts, ["a", "b", "c"], ["g", "h"], np.array([3, 3, 4]), np.array([5, 5]))
-    assert len(values) == len(SUMMARIES) + len(OF_A_CLASS) * 3 + 2
+    assert len(values) == len(SUMMARY_METRICS) + len(CLASS_METRICS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())
 
 
@@ -143,7 +149,7 @@ def test_evaluation_groups_may_overlap_and_leave_some_out():
     assert values["worst_training_group_accuracy"] == pytest.approx(min(of_training))
     assert values["training_group_balanced_accuracy"] == pytest.approx(np.mean(of_training))
     assert values["adjusted_accuracy"] == pytest.approx(0.75 * of_training[0] + 0.25 * of_training[1])
-    assert over_which({f"val/{key}": value for key, value in values.items()}, "val") == "5 evaluation groups"
+    assert describe_groups({f"val/{key}": value for key, value in values.items()}, "val") == "5 evaluation groups"
 
 
 def test_a_metric_of_training_groups_is_for_data_that_have_others():
@@ -151,7 +157,7 @@ def test_a_metric_of_training_groups_is_for_data_that_have_others():
     check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"], ["e"])
     check_labels("score", "val/training_group_accuracy/g", "ab", ["g"], ["e"])
     check_labels("score", "val/group_accuracy/e", "ab", ["g"], ["e"])
-    with pytest.raises(BadInput, match="no evaluation groups: 'val/worst_group_accuracy' is of its groups"):
+    with pytest.raises(BadInput, match="no evaluation groups: use 'val/worst_group_accuracy'"):
         check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"])
     with pytest.raises(BadInput, match="this data set has e"):
         check_labels("score", "val/group_accuracy/g", "ab", ["g"], ["e"])

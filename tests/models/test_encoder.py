@@ -19,7 +19,7 @@ from ml_collections.config_dict import create
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import load as load_data
 from imbalance.deploy.predict import predict_files
 from imbalance.errors import BadInput, Interrupted
@@ -181,7 +181,7 @@ def test_civilcomments_has_four_groups_to_train_with_and_sixteen_to_evaluate_by(
                 for n, there in zip(civilcomments.IDENTITIES, identities)
                 if there
             }
-            assert {dataset.eval_group_names[e] for e in test.members[i].nonzero().flatten()} == expected
+            assert {dataset.eval_group_names[e] for e in test.eval_group_mask[i].nonzero().flatten()} == expected
     assert len(dataset.eval_group_names) == (16 if evaluation == "fine" else 4)
     assert loop.train(config, tmp_path / "run")["status"] == "done"
 

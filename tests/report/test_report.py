@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, wilson
 from imbalance.report import build as report

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imbalance.config.load import load
-from imbalance.config.run_directory import run_directory
+from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
 from imbalance.sweep.runs import configured, divided, run_all, workers

@@ -14,7 +14,7 @@ from conftest import ROOT
 
 import imbalance.sweep.runs
 from imbalance.cli.main import call
-from imbalance.config.overrides import Written
+from imbalance.config.overrides import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
@@ -260,7 +260,7 @@ def test_a_grid_can_swap_a_method_and_every_trial_has_the_common_overrides(tmp_p
 
 
 def test_a_search_reads_a_new_section_as_its_signature_says(place):
-    common = {"loss.name": Written("poly"), "loss.left": Written("logistic"), "trainer.epochs": 1}
+    common = {"loss.name": OverrideText("poly"), "loss.left": OverrideText("logistic"), "trainer.epochs": 1}
     found = sweep.search_of(place, [CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], "random", 2)
     assert found.space["loss.alpha"] == {"low": 1.0, "high": 2.0, "log": False}
     assert repr(found.space["loss.alpha"]["low"]) == "1.0" and found.space["weights.exponent"] == [1.0, 2.0]

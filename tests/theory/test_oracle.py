@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 from sklearn.svm import LinearSVC
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
 from imbalance.data.sets.gaussian import balanced_error

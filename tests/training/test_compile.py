@@ -10,7 +10,7 @@ from helpers.jobs import at_call
 from ml_collections.config_dict import create
 from torch import Tensor
 
-from imbalance.config.load import as_now
+from imbalance.config.resolve import upgrade_saved_config
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop
 
@@ -145,4 +145,4 @@ def test_texts_and_several_processes_have_no_cuda_graphs(config, tmp_path, monke
 def test_what_older_configs_say_of_compilation_is_read(config, before, now):
     saved = config.to_dict()
     saved["trainer"]["compile"] = before
-    assert as_now(saved)["trainer"]["compile"] == now
+    assert upgrade_saved_config(saved)["trainer"]["compile"] == now

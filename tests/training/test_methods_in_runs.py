@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput, Interrupted
 from imbalance.methods.mixing import MIXINGS
 from imbalance.methods.samplers import SAMPLERS

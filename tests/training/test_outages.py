@@ -22,7 +22,7 @@ def test_a_full_disk_ends_a_run_only_where_its_results_cannot_be_written(config,
     job = Job(config, target=partial(full_at, 100_000))
     assert job.wait() == [2]
     assert job.stderr().count("\n") == 1
-    assert "File too large; once mended, the same command goes on" in job.stderr()
+    assert "File too large; fix that, and the same command resumes" in job.stderr()
     assert job.stdout().count("WARNING: cannot write") == 15 + 1  # one a step, and at the end
     metrics = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     assert job.metrics() == metrics and not list(job.directory.rglob("*.tmp"))
@@ -57,8 +57,8 @@ def test_no_checkpoint_forgets_metrics_that_are_not_written(config, tmp_path):
     with RunLog(tmp_path, config, writes=True) as log:
         log.claim()
         log._unwritten = b"{}\n"
-        log._metrics.close()
-        log._metrics = open("/dev/full", "ab", buffering=0)
+        log._files.metrics.close()
+        log._claimed = log._files._replace(metrics=open("/dev/full", "ab", buffering=0))
         with pytest.raises(OSError, match="No space left"):
             log.position()
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from imbalance.utils.output import one_line, say
+from imbalance.utils.output import one_line, print_safely
 
 CONFIG = "--config=configs/digits_ce.py"
 SAID = "import sys; from imbalance.utils.output import guard_streams; guard_streams(); "
@@ -53,9 +53,9 @@ def test_saying_something_never_fails(tmp_path):
     closed = open(tmp_path / "closed", "w")
     closed.close()
     for stream in (None, closed, open("/dev/full", "w", buffering=1)):
-        say("größe", stream)
+        print_safely("größe", stream)
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say("größe \udcff", ascii_only)
+    print_safely("größe \udcff", ascii_only)
     assert ascii_only.buffer.getvalue() == b"gr\\xf6\\xdfe \\udcff\n"
 
 

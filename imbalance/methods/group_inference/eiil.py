@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRIC, tagged
 from imbalance.data import Dataset
 from imbalance.methods.context import FirstRun, GroupAssignment, plain
 from imbalance.methods.heads.descent import minimise
@@ -32,7 +32,7 @@ def infer_environments(of_each: Tensor, steps: int, lr: float, chooser: Generato
     return (assignment.detach() > 0).long()
 
 
-@tagged(first_run=lambda config: plain(config, config.groups.first_epochs), measures=(INFERRED,))
+@tagged(first_run=lambda config: plain(config, config.groups.first_epochs), measures=(INFERRED_GROUP_METRIC,))
 def eiil(
     dataset: Dataset,
     seed: int,
@@ -54,8 +54,9 @@ def eiil(
     an epoch can be selected without groups, and a loss by group has a value on test. Uses no groups.
 
     Args:
-        first_epochs: of the reference model.
-        ascent_steps, ascent_lr: of the ascent; 10,000 and 0.001 in their code.
+        first_epochs: the number of epochs of the reference model.
+        ascent_steps: the number of steps of the ascent; 10,000 in the authors' code.
+        ascent_lr: the learning rate of the ascent; 0.001 in the authors' code.
     """
     found = {}
     for name in ("train", "val", "test"):

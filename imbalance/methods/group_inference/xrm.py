@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED, Tags, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRIC, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.data.images.augment import uniforms
 from imbalance.methods.batch import Batch, Loss
@@ -94,7 +94,7 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
     return ((logits.argmax(1) != targets) | (twin.argmax(1) != targets)).long()
 
 
-@tagged(first_run=twins, measures=(INFERRED, FLIP_RATE))
+@tagged(first_run=twins, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
     """What at least one of two networks gets wrong, and the rest, times the classes.
 
@@ -105,8 +105,10 @@ def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positiv
     the flip rate is that of the first run, but 0 where a class of train or val is left in one piece. Uses no groups.
 
     Args:
-        first_epochs: of the two networks; 5,001 steps for Waterbirds and 1,001 for colored MNIST in the paper.
-        lr: of the two networks; log-uniform from 1e-5 to 1e-3 in the paper, chosen by flip rate.
+        first_epochs: the number of epochs of the two networks. The paper has 5,001 steps for Waterbirds and 1,001
+            for colored MNIST.
+        lr: the learning rate of the two networks. The paper draws it log-uniformly from 1e-5 to 1e-3, and chooses
+            by flip rate.
     """
     splits = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
     environments = {

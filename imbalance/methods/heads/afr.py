@@ -43,12 +43,14 @@ def afr(
     needs examples of the small groups in the share: where there are two or none, a γ of 5 follows single examples.
 
     Args:
-        fraction: of each class of train that the layer is refitted to, and that nothing is trained on before; 0.2 in
-            the paper.
-        gamma: γ; 0 for no weights but those of the classes. In the commands of their repository 10 for Waterbirds, 1.44
-            for CelebA.
-        penalty: λ; 0 and 0.001 there.
-        steps, lr: of the descent; 500 and 0.01, 1,000 and 0.02 there.
+        fraction: the share of each class of train that is held out from training and fits the layer; 0.2 in the
+            paper.
+        gamma: how much more an uncertain example counts, γ; 0 for weights by class alone. The authors' commands
+            have 10 for Waterbirds and 1.44 for CelebA.
+        penalty: the factor λ of the distance to the trained layer; 0 for Waterbirds and 0.001 for CelebA in the
+            authors' commands.
+        steps: the number of steps; 500 for Waterbirds and 1,000 for CelebA in the authors' commands.
+        lr: the learning rate; 0.01 for Waterbirds and 0.02 for CelebA in the authors' commands.
     """
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():

@@ -38,7 +38,11 @@ def crt(
 
     Args:
         by: what is balanced: "class", as in the paper, or "group".
-        epochs, batch_size, lr, momentum, weight_decay: of the layer's own training, by SGD.
+        epochs: the number of epochs for the new layer.
+        batch_size: the batch size for the new layer.
+        lr: the first learning rate of SGD for the new layer.
+        momentum: the momentum of SGD for the new layer.
+        weight_decay: the weight decay for the new layer.
     """
     inputs = features("train")
 
@@ -74,7 +78,11 @@ def lws(
 
     Args:
         by: what is balanced: "class", as in the paper, or "group".
-        epochs, batch_size, lr, momentum, weight_decay: of the factors' own training, by SGD.
+        epochs: the number of epochs for the factors.
+        batch_size: the batch size for the factors.
+        lr: the first learning rate of SGD for the factors.
+        momentum: the momentum of SGD for the factors.
+        weight_decay: the weight decay for the factors.
     """
     inputs = features("train")
     with torch.no_grad():

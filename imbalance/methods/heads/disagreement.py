@@ -20,7 +20,11 @@ from imbalance.methods.samplers import cycled, rows_of_each
 
 @tagged(held_out=lambda section: section.fraction)
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
-    """The layer as it was trained, on all of train but a `fraction` of each class: the first run of `disagreement`."""
+    """The layer as it was trained, on all of train but a `fraction` of each class: the first run of `disagreement`.
+
+    Args:
+        fraction: the share of each class of train that is held out.
+    """
     return head
 
 
@@ -62,10 +66,13 @@ def disagreement(
     no groups. Their held-out examples are half of val; these are of train, so that val only selects.
 
     Args:
-        fraction: of each class of train that is held out.
-        first_epochs: of the early model; 1, 2 or 5 tenths of training tried in the paper.
-        share: of the held-out examples that are taken; 20, 100 or 500 examples tried in the paper.
+        fraction: the share of each class of train that is held out.
+        first_epochs: the number of epochs of the early model; the paper tries 1, 2 and 5 tenths of training.
+        share: the share of the held-out examples that the layer is trained on; the paper tries 20, 100 and 500
+            examples.
         steps: 250 for images in the paper; batch_size: 32; lr: 0.0001, 0.001 and 0.01 tried in the paper.
+        batch_size: the batch size; 32 in the paper.
+        lr: the learning rate; the paper tries 0.0001, 0.001 and 0.01.
     """
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():

@@ -90,10 +90,14 @@ def dpe(
     Args:
         by: what draws are balanced by: "group", or "class" where val's groups may choose but not train.
         members: M; 15 in their commands.
-        epochs, batch_size, lr, momentum: of each member; 20, 256, 0.001 (CelebA 0.0005, texts 0.0001) and 0.9 there.
-        entropic_scale: E; 30 there for Waterbirds, CelebA and texts.
-        norm_penalty: λ; 10 there.
-        similarity_penalty: γ; 500,000 there for Waterbirds and CelebA.
+        epochs: the number of epochs of each member; 20 in the authors' commands.
+        batch_size: the batch size; 256 in the authors' commands.
+        lr: the learning rate; 0.001 in the authors' commands (CelebA 0.0005, texts 0.0001).
+        momentum: the momentum; 0.9 in the authors' commands.
+        entropic_scale: the factor E of the distances; 30 in the authors' commands for Waterbirds, CelebA and texts.
+        norm_penalty: the factor λ of the squared norms; 10 in the authors' commands.
+        similarity_penalty: the factor γ of the similarity to earlier members; 500,000 in the authors' commands for
+            Waterbirds and CelebA.
     """
     val, units, width = dataset.val, directions(features("val")), head.in_features
     if width < 2:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from imbalance.config.schema import Section, entry
+from imbalance.config.schema import Section, look_up
 from imbalance.config.tags import tags_of
 from imbalance.methods.heads.afr import afr
 from imbalance.methods.heads.calibration import temperature, thresholds
@@ -39,5 +39,5 @@ HEADS = {
 
 def in_place_of(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
     """What the head of `section` leaves where `head` was, of any weights: what a saved state is loaded into."""
-    module = tags_of(entry(HEADS, section["name"])).module
+    module = tags_of(look_up(HEADS, section["name"])).module
     return module(head, Section(section)).to(head.weight) if module else head

@@ -73,7 +73,9 @@ class MaximumMeanDiscrepancy(Alignment):
     autoencoder and adversary.
 
     Args:
-        environments, penalty: as in `CorrelationAlignment`.
+        environments: "group" for the groups; "attribute" for the attributes, if groups are classes times
+            attributes. With "attribute" every environment has all classes.
+        penalty: the factor λ of the distance.
         gammas: one Gaussian kernel each; DomainBed's are the powers of ten from 0.001 to 1000.
     """
 

@@ -21,7 +21,7 @@ class GroupDRO(Objective):
 
     Args:
         group_counts: (G,) training examples of each group.
-        step_size: of the ascent, η_q.
+        step_size: the step size η of the ascent.
         size_adjustment: C: how much worse a small group is presumed to be on new data than in training.
     """
 

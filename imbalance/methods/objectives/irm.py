@@ -23,7 +23,7 @@ class InvariantRisk(Objective):
     Args:
         environments: "group", or "attribute" where groups are classes times attributes: then an environment has all
             classes, as in the paper.
-        penalty: λ.
+        penalty: the factor λ of the penalty.
         warmup_steps: steps with a λ of at most 1, as in the authors' code; the features are found in them.
     """
 

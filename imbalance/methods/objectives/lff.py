@@ -25,7 +25,7 @@ class LearningFromFailure(Objective):
 
     Args:
         amplification: q; 0.7 in the paper.
-        decay: of the moving averages, which start at 0; 0.7 in the paper.
+        decay: the decay of the moving averages, which start at 0; 0.7 in the paper.
     """
 
     tags = Tags(batched=False)  # for its memory of every example

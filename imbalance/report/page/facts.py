@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from imbalance.config.metric_names import SCORE_SUMMARIES, SUMMARIES
+from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
@@ -69,7 +69,7 @@ def facts(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Facts:
             }
         )
     shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
-    order = [*metrics, *SUMMARIES, *SCORE_SUMMARIES]
+    order = [*metrics, *SUMMARY_METRICS, *SCORE_METRICS]
     names = [name for name in dict.fromkeys(order) if name in shown]
     over_tasks = aggregates(settings, runs, metrics)
     for run in runs:
@@ -103,7 +103,7 @@ def of_run(directory: Path, row: Row, setting: int) -> dict[str, Any]:
         logits, targets = saved["logits"], saved["targets"]
         curve = reliability(probabilities(logits), targets)
         names = [str(label) for label in range(logits.shape[1])]
-        extra = {f"test/{k}": v for k, v in score_metrics(logits, targets, names).items() if k in SCORE_SUMMARIES}
+        extra = {f"test/{k}": v for k, v in score_metrics(logits, targets, names).items() if k in SCORE_METRICS}
     by_rule = {OWN_RULE: extra | own}
     if done and row.get("config.head.name", "none") == "none" and any("test/accuracy" in line for line in lines):
         by_rule |= {name: chosen for name, _, key in RULES if (chosen := choose(lines, key))}

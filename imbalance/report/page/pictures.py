@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 
 if TYPE_CHECKING:

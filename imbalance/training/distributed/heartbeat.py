@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
-from imbalance.utils.output import say
+from imbalance.utils.output import print_safely
 
 # How long a process waits for another. The main process alone fits heads, reads first runs and makes data sets, for which
 # torch's ten minutes on a GPU can be too short. A process that is stopped or gone is named long before.
@@ -68,7 +68,7 @@ class Heartbeat:
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         since = self.since
         if self.aborts and since and time.monotonic() - since > (WAIT - MARGIN).total_seconds():
-            say(f"process {self.rank} of {self.world}: {self.timeout_message()}", sys.stderr)
+            print_safely(f"process {self.rank} of {self.world}: {self.timeout_message()}", sys.stderr)
             self.aborts = False  # so that the message comes once
         for other, (before, last_beat) in self._beats.items():
             count, now = self.store.add(f"imbalance/beat/{other}", 0), time.monotonic()
@@ -95,7 +95,7 @@ class Heartbeat:
         who = (
             "the process that keeps torch's store (process 0, or the launcher)" if other is None else f"process {other}"
         )
-        say(
+        print_safely(
             f"process {self.rank} of {self.world}: {who} has not answered for {SILENCE:.0f} s; is it stopped, or its "
             "machine gone?",
             sys.stderr,

@@ -5,7 +5,7 @@ from math import isnan
 
 from torch import Tensor, device, nn
 
-from imbalance.config.metric_names import OF_A_CLASS, SCORE_SUMMARIES, SUMMARIES, over_which
+from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups
 from imbalance.data import Dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.training.state.progress import Clock
@@ -30,7 +30,7 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
-            shown = {"balanced": "balanced", f"worst of {over_which(values, split)}": "worst_group"}
+            shown = {"balanced": "balanced", f"worst of {describe_groups(values, split)}": "worst_group"}
             accuracies = (f"{words} {_percent(values[f'{split}/{name}_accuracy'])}" for words, name in shown.items())
             parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(accuracies)}")
     rate = clock.steps_per_second()
@@ -55,15 +55,15 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *tables)))
     lines = []
     for split in ("val", "test"):
-        defined = (name for name in (*SUMMARIES, *SCORE_SUMMARIES) if not isnan(values[f"{split}/{name}"]))
+        defined = (name for name in (*SUMMARY_METRICS, *SCORE_METRICS) if not isnan(values[f"{split}/{name}"]))
         overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in defined)
         lines += [
             "",
-            f"{split}, over {over_which(values, split)}: {', '.join(overall)}",
-            f"  {'class':{width}}" + "".join(f"{kind:>11}" for kind in OF_A_CLASS),
+            f"{split}, over {describe_groups(values, split)}: {', '.join(overall)}",
+            f"  {'class':{width}}" + "".join(f"{kind:>11}" for kind in CLASS_METRICS),
         ]
         for name in dataset.class_names:
-            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in OF_A_CLASS)
+            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in CLASS_METRICS)
             lines.append(f"  {name:{width}}" + "".join(row))
         for what, (kind, names) in tables.items():
             lines.append(f"  {what:{width}}   accuracy")

@@ -17,14 +17,14 @@ import numpy as np
 from torch import Tensor
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.load import as_now, own_modules
-from imbalance.config.run_directory import defining_values
+from imbalance.config.resolve import defining_values, upgrade_saved_config
+from imbalance.config.user_modules import user_module_files
 from imbalance.errors import BadInput, Busy
 from imbalance.training.logging import trackers
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import write_whole
-from imbalance.utils.locks import FolderLock, is_same
-from imbalance.utils.output import say
+from imbalance.utils.files import write_atomic
+from imbalance.utils.locks import FolderLock, is_same_file
+from imbalance.utils.output import print_safely
 
 
 class RunLog:
@@ -88,16 +88,16 @@ class RunLog:
         """Write config.json, unless the file there has the same values, perhaps in the form of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
         with suppress(OSError, ValueError, AttributeError):  # no file yet, or a damaged one of a run that never trained
-            if as_now(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
+            if upgrade_saved_config(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
                 return
-        write_whole(path, text.encode() + b"\n")
+        write_atomic(path, text.encode() + b"\n")
 
     def _keep_modules(self) -> None:
         """Copy each module of the user's own that the config names, with which the run can be loaded and repeated."""
-        for file in own_modules(self.config.to_dict()):
+        for file in user_module_files(self.config.to_dict()):
             copy, code = self.directory / "modules" / file.name, file.read_bytes()
             if not copy.exists():
-                write_whole(copy, code)
+                write_atomic(copy, code)
             elif copy.read_bytes() != code:
                 raise BadInput(
                     f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
@@ -133,12 +133,12 @@ class RunLog:
             BadInput: the directory was removed or replaced. The file would no longer be with the run's metrics.
         """
         self.check_directory()
-        write_whole(path, data)
+        write_atomic(path, data)
 
     def check_directory(self) -> None:
         """Raise `BadInput` if the directory or its metrics.jsonl was removed or replaced since `claim`."""
         metrics = self._files.metrics.fileno()
-        if not (self._files.lock.holds() and is_same(self.directory / "metrics.jsonl", metrics)):
+        if not (self._files.lock.holds() and is_same_file(self.directory / "metrics.jsonl", metrics)):
             raise BadInput(
                 f"{self.directory}: removed or replaced while this run was training in it; the same command starts anew"
             )
@@ -228,7 +228,7 @@ class RunLog:
 
     def model(self, values: dict[str, Any]) -> None:
         """Write model.json, which `imbalance.load` reads with the weights."""
-        write_whole(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
+        write_atomic(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """Write predictions/<split>.npz: logits of the selected weights, targets, groups and source rows."""
@@ -262,8 +262,8 @@ class RunLog:
         """Write a line to the console and to log.txt."""
         if self.writes:
             self.clear_bar()
-            say(text, sys.stdout)
-            say(text, self._claimed and self._claimed.text)
+            print_safely(text, sys.stdout)
+            print_safely(text, self._claimed and self._claimed.text)
 
     def progress(self, text: str, last: bool) -> None:
         """Write a line on an evaluation to log.txt, and to the console if it is the last, or the first within a second."""
@@ -272,19 +272,19 @@ class RunLog:
             self._last_line = now
             self.line(text)
         elif self.writes:
-            say(text, self._claimed and self._claimed.text)
+            print_safely(text, self._claimed and self._claimed.text)
 
     def bar(self, text: Callable[[], str]) -> None:
         """Show a line on a terminal between evaluations, at most five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
-            say("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
+            print_safely("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
         """Remove the line that `bar` shows."""
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
-            say("\r\x1b[K", sys.stdout, end="")
+            print_safely("\r\x1b[K", sys.stdout, end="")
 
 
 class ClaimedFiles(NamedTuple):
@@ -315,7 +315,7 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
-    ours, before = defining_values(config), as_now(before)
+    ours, before = defining_values(config), upgrade_saved_config(before)
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(

@@ -22,8 +22,8 @@ import torch
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.registries import registries
-from imbalance.config.run_directory import defining_values
-from imbalance.config.schema import asks, entry, flatten
+from imbalance.config.resolve import defining_values
+from imbalance.config.schema import flatten, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
@@ -56,7 +56,7 @@ def in_common(config: Experiment) -> str | None:
     can_stack &= first_run(config) is None
     can_stack &= not trackers.uses_wandb(config)  # wandb has one run a process
     if not can_stack or not all(
-        tags_of(entry(registries()[section], config.section(section).name)).batched for section in BATCHED
+        tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
     ):
         return None
     shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
@@ -75,9 +75,9 @@ def gains_from_batching(config: Experiment) -> bool:
 
 def draws_data(config: Experiment) -> bool:
     """Return whether another seed gives `config` other data."""
-    data = entry(registries()["data"], config.data.name)
+    data = look_up(registries()["data"], config.data.name)
     seeded = tags_of(data).seeded
-    return "seed" in asks(data) and (seeded is None or seeded(config.data))
+    return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from imbalance.training.state.progress import LOCAL_RECORDS, Progress
 from imbalance.training.state.provenance import FORMAT, check_format, check_provenance, provenance
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 
 def save_run(run: Run) -> None:
@@ -98,10 +98,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write `state` in torch's format, by `write_whole`."""
+    """Write `state` in torch's format, by `write_atomic`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getbuffer(), previous)
+    write_atomic(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins

@@ -10,7 +10,7 @@ from conftest import ROOT
 from torch.nn import functional as F
 
 from imbalance.config.experiment import first_run
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.methods.context import FirstRun
 from imbalance.methods.group_inference.eiil import eiil, infer_environments, violation

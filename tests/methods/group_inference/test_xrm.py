@@ -10,7 +10,7 @@ from conftest import ROOT
 from torch import nn
 
 from imbalance.config.experiment import first_run, validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch

@@ -11,7 +11,7 @@ from test_heads import dataset
 from torch import nn
 
 from imbalance.config.experiment import first_run
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.disagreement import disagreement, divergence
 from imbalance.training.loop import train

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.methods.batch import Batch
 from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.objectives.lff import LearningFromFailure

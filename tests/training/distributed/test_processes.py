@@ -23,7 +23,7 @@ from torch.distributed import HashStore
 
 import imbalance.training.loop as loop
 import imbalance.training.step as step_module
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS

@@ -17,7 +17,7 @@ from ml_collections.config_dict import create
 from torch import nn
 
 from imbalance.config.experiment import validate
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.config.tags import tags_of
 from imbalance.data import DATASETS
 from imbalance.data.splits import Dataset, class_split

@@ -14,7 +14,7 @@ from helpers.checkpoints import ONE, THREE, TWO, Warnings
 from imbalance.errors import BadInput
 from imbalance.training.state import checkpoint
 from imbalance.training.state.provenance import FORMAT
-from imbalance.utils.files import write_whole
+from imbalance.utils.files import write_atomic
 
 
 class Power(BaseException):
@@ -114,14 +114,14 @@ def test_nothing_pickled_is_run(tmp_path):
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, b"before")
+    write_atomic(path, b"before")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"after")
+        write_atomic(path, b"after")
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_synced_is_said_only_where_others_can(tmp_path, 
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError) if is_said else nullcontext():
-        write_whole(tmp_path / "file", b"data")
+        write_atomic(tmp_path / "file", b"data")
     assert (tmp_path / "file").read_bytes() == b"data"
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import Tensor, nn
 
-from imbalance.config.load import load
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput, Diverged
 from imbalance.methods.losses import LOSSES
 from imbalance.methods.objectives.registry import OBJECTIVES

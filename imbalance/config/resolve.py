@@ -1,0 +1,335 @@
+"""From a config file and flags to a checked config and its run directory.
+
+The steps stand in the order in which they happen: find the file, load it, apply the overrides, validate, name the run
+directory. `resolve` calls all of them; the command line, sweeps and Python all go through it.
+"""
+
+import ast
+import copy
+import difflib
+import hashlib
+import json
+import re
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from imbalance.config.experiment import Experiment, validate
+from imbalance.config.overrides import (
+    OverrideText,
+    key_suggestion,
+    read_by_annotation,
+    read_like_file,
+    section_given_value,
+    value_at,
+)
+from imbalance.config.registries import registries
+from imbalance.config.renamed import replacement_flags
+from imbalance.config.schema import flatten, keyword_annotations, look_up
+from imbalance.config.user_modules import user_code_error, user_module_file
+from imbalance.errors import BadInput
+
+# A link to the folder at the top of the repository, so that a wheel has the files too.
+CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
+
+# These sections say where a run reads and writes, which does not change the results.
+STORAGE_KEYS = ("work_dir", "data_dir", "logger")
+
+
+def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mapping[str, Any]) -> tuple[Experiment, Path]:
+    """Return the validated config to run, and its run directory.
+
+    Args:
+        config: a config file, or the name of one in configs/; or a config itself.
+        changes: overrides by key, see `override`.
+
+    Raises:
+        BadInput: the file or a key does not exist, or a value is missing, of the wrong type or out of range.
+    """
+    if not isinstance(config, str | Path):
+        experiment = validate(override(config, changes))
+        return experiment, run_directory(experiment)
+    file = config_file(config)
+    base = load(file)
+    experiment = validate(override(base, changes))
+    name, earlier_overrides = config_name_and_overrides(file)
+    return experiment, run_directory(experiment, name, base, earlier_overrides)
+
+
+# Step 1: find the file
+
+
+def config_file(name: str | Path) -> Path:
+    """Return the file that `name` means: a path, or the name of a config in configs/ without the .py.
+
+    Raises:
+        BadInput: the file does not exist; the message suggests the names nearest to it.
+    """
+    if not str(name):
+        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
+    path, files_by_name = Path(name), {path.stem: path for path in sorted(CONFIGS.rglob("*.py"))}
+    if _exists(path, "file") and path.suffix in (".py", ".json"):
+        return path
+    if str(name) in files_by_name:
+        return files_by_name[str(name)]
+    if _exists(path, "file", "dir"):
+        raise BadInput(f"--config: {name} is no config; name a .py or .json file")
+    if flags := replacement_flags(path.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
+    near = difflib.get_close_matches(path.stem, files_by_name, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
+    raise BadInput(f"--config: no config {name}; {hint}")
+
+
+def _exists(path: Path, *kinds: str) -> bool:
+    try:
+        return any(getattr(path, f"is_{kind}")() for kind in kinds)
+    except OSError:  # the name is too long for a file
+        return False
+
+
+# Step 2: load the file
+
+
+def load(path: str | Path) -> ConfigDict:
+    """Return what `get_config()` of a .py file returns, or the values of a run's config.json.
+
+    Raises:
+        BadInput: the file cannot be read or run, or holds no config.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return _saved_config(json.loads(text), path.parent / "modules")
+        statements = ast.parse(text).body
+    except OSError as error:
+        raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
+    except SyntaxError as error:
+        raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # the last two come from endless nesting
+        raise BadInput(f"--config: {path} is no config: {error}") from None
+    # The file may be any program, so look for get_config() before running it.
+    if not any("get_config" in _defined_names(statement) for statement in statements):
+        raise BadInput(f"--config: {path} is no config: it has no get_config()")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except Exception as error:
+        raise user_code_error(path, error) from error
+    if not isinstance(config, ConfigDict):
+        raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
+    return config
+
+
+def _saved_config(values: Any, modules: Path) -> ConfigDict:
+    """Return the config of a config.json, with tuples for JSON's lists.
+
+    Args:
+        values: content of the file.
+        modules: folder in which the run keeps copies of the user's modules; they replace modules that are gone.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("the file holds no JSON object")
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restored(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return tuple(map(restored, value))
+        if isinstance(value, str) and (file := user_module_file(value)):
+            kept = modules / Path(file).name
+            return f"{kept}:{value.rpartition(':')[2]}" if kept.is_file() and not Path(file).is_file() else value
+        return value
+
+    return ConfigDict(restored(upgrade_saved_config(values)))
+
+
+def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a config.json of an older version in this version's keys.
+
+    A key that the older version lacked gets the value that it computed with. `trainer.compile` was true or false,
+    and data in memory had the name "given".
+    """
+    trainer, optim = saved.get("trainer"), saved.get("optim")
+    if not isinstance(trainer, dict) or not isinstance(optim, dict):
+        return saved  # no config: `validate` says what is missing
+    decayed = {} if user_module_file(str(optim.get("name"))) else {"decayed": "all"}
+    trainer = {"clip_norm": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
+    if isinstance(trainer.get("compile"), bool):
+        trainer["compile"] = "default" if trainer["compile"] else "no"
+    data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
+    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+
+
+def _defined_names(statement: ast.stmt) -> set[str]:
+    """Return the names that a top-level statement visibly defines."""
+    if isinstance(statement, ast.FunctionDef):
+        return {statement.name}
+    if isinstance(statement, ast.ImportFrom):
+        return {alias.asname or alias.name for alias in statement.names}
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+# Step 3: apply the overrides
+
+
+def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mapping[str, Any]) -> ConfigDict:
+    """Return a copy of `config` with `changes` applied.
+
+    A section whose name changes is emptied first, since its keys are the arguments of another function.
+
+    Args:
+        changes: values by key, such as "optim.lr". A value of type `OverrideText` is read as the file's value, or as
+            the new function's annotation.
+
+    Raises:
+        BadInput: the config has no such key, or the value does not fit it.
+    """
+    try:
+        changed = ConfigDict(config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config))
+    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
+        raise BadInput(f"config: {error}") from None
+    emptied = set()
+    for key, value in changes.items():  # in a loop of its own: an argument may stand before the name
+        path, _, last = key.rpartition(".")
+        section = value_at(changed, path)
+        if last == "name" and isinstance(section, ConfigDict) and "name" in section and value != section.name:
+            # Subsections stay: another optimiser takes the same schedule.
+            subsections = {key: item for key, item in section.items() if isinstance(item, ConfigDict)}
+            _replace_section(changed, path, {"name": str(value)} | subsections)
+            emptied.add(path)
+    for key, value in changes.items():
+        path, _, last = key.rpartition(".")
+        section = value_at(changed, path)
+        if path in emptied and last not in section:
+            _add_value(section, last, value, _annotation(path, section.name, last))
+        else:
+            _set_value(changed, section, key, value)
+    return changed
+
+
+def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> None:
+    """Add a key that the emptied section lacks."""
+    with section.ignore_type():
+        section[key] = read_by_annotation(value, annotation) if isinstance(value, OverrideText) else value
+
+
+def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
+    """Set a key that the config has, or replace a whole section."""
+    last = key.rpartition(".")[2]
+    present = isinstance(section, ConfigDict) and last in section
+    is_section = key in registries() or (present and isinstance(section[last], ConfigDict))
+    if is_section and isinstance(value, Mapping) and section is not None:
+        _replace_section(config, key, value)
+    elif not present:
+        raise BadInput(f"config.{key}: no such key{key_suggestion(key, config)}")
+    elif isinstance(value, OverrideText):
+        read_like_file(config, key, value)
+    elif isinstance(section[last], ConfigDict):
+        raise section_given_value(key, section[last])
+    else:
+        try:
+            section[last] = value
+        except TypeError:
+            kind = "a number" if isinstance(section[last], float) else f"of type {type(section[last]).__name__}"
+            raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
+
+
+def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any]) -> None:
+    parent, _, last = path.rpartition(".")
+    section = value_at(config, parent)
+    with section.ignore_type():
+        section[last] = ConfigDict(dict(values))
+
+
+def _annotation(path: str, name: str, key: str) -> Any:
+    """Return the annotation of argument `key` of the function `name`; None if there is no such function or argument."""
+    try:
+        return keyword_annotations(look_up(registries().get(path, {}), name)).get(key)
+    except BadInput:  # `validate` reports it
+        return None
+
+
+# Step 4: validate, see `imbalance.config.experiment`
+
+
+# Step 5: name the run directory
+
+
+def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the config name and the overrides that a config file stands for.
+
+    A config.json in a run directory stands for the config and the overrides of that run, any other file for its stem.
+    """
+    parts = path.resolve().parts
+    if path.name != "config.json" or len(parts) < 4 or not parts[-2].startswith("seed="):
+        return path.stem, ()
+    return parts[-4], () if parts[-3] == "default" else (parts[-3],)
+
+
+def run_directory(
+    config: ConfigDict | Experiment,
+    name: str = "",
+    base: Mapping[str, Any] | ConfigDict | None = None,
+    earlier_overrides: tuple[str, ...] = (),
+) -> Path:
+    """Return `<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
+
+    Args:
+        config: the config to run.
+        name: name of the config file.
+        base: the config as its file has it. Without `base`, as for a config made in Python, the names of data and loss
+            replace the file's name, and a hash of the config replaces the overrides.
+        earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
+    """
+    if base is None:
+        values = {key: value for key, value in defining_values(config).items() if key != "seed"}
+        name = name or "_".join(as_file_name(values[section]["name"]) for section in ("data", "loss"))
+        folder = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    else:
+        before, after = flatten(defining_values(base)), flatten(defining_values(config))
+        changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
+        overrides = (f"{key}={as_file_name(after[key])}" for key in changed)
+        folder = ",".join([*earlier_overrides, *overrides]) or "default"
+        encoded = folder.encode(errors="surrogateescape")
+        if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
+            folder = encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
+    return Path(config.work_dir) / name / folder / f"seed={config.seed}"
+
+
+def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict[str, Any]:
+    """Return the values of a config that decide what its run computes, with lists for tuples as JSON has them.
+
+    A section that names a function in a user's module keeps the name of the file, without its folder.
+    """
+
+    def without_folder(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without_folder(item) for key, item in value.items()}
+        return Path(value).name if isinstance(value, str) and user_module_file(value) else value
+
+    values = dict(config) if isinstance(config, Mapping) else config.to_dict()
+    return json.loads(json.dumps({key: without_folder(v) for key, v in values.items() if key not in STORAGE_KEYS}))
+
+
+def as_file_name(value: Any) -> str:
+    """Return `value` as text without characters that a shell or a file system minds: `0.1`, or `cat+dog` for a list.
+
+    A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` is `a_b.csv-` and eight digits.
+    """
+    text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
+    text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))
+    is_exact = _has_only(value, r"[\w.+-]*")
+    if isinstance(value, list):
+        # A + joins the items. In a list of lists it shows where each ends only if all have one item.
+        items = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in value]
+        is_exact = all(_has_only(item, r"[\w.-]+") for item in items)
+        is_exact &= len({isinstance(item, list) for item in value}) <= 1
+    return text if is_exact else f"{text}-{hashlib.sha256(json.dumps(value).encode()).hexdigest()[:8]}"
+
+
+def _has_only(value: Any, characters: str) -> bool:
+    return re.fullmatch(characters, value) is not None if isinstance(value, str) else not isinstance(value, list)

@@ -1,0 +1,74 @@
+"""Modules that a user writes, named in a config as `my_module.py:MyLoss`."""
+
+import functools
+import importlib.util
+import sys
+import traceback
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from imbalance.errors import BadInput
+
+
+def user_module_file(name: str) -> str:
+    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for a name of this package."""
+    file, _, function = name.rpartition(":")
+    return file if file.endswith(".py") and function else ""
+
+
+@functools.cache
+def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
+    """Run a user's module, and return its public functions and classes by name.
+
+    A process runs the module once, so that a run under way keeps the code that it started with.
+
+    Args:
+        file: absolute path of the module.
+
+    Raises:
+        BadInput: the file does not exist, or its code raises an error.
+    """
+    if not Path(file).is_file():
+        raise BadInput(f"no file {file}")
+    name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # as for every name that ends in .py
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # annotations are looked up in sys.modules
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise user_code_error(file, error) from error
+    return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+
+
+def user_code_error(file: str | Path, error: Exception) -> BadInput:
+    """Return the error that names the line of a user's file which raised `error`."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+    place = f"{file}, line {line}" if line else str(file)
+    return BadInput(f"{place}: {type(error).__name__}: {getattr(error, 'msg', None) or error}")
+
+
+def user_module_files(config: Mapping[str, Any]) -> list[Path]:
+    """Return the user's modules that sections of `config` name.
+
+    Raises:
+        BadInput: two of the files have the same name, and would be one file in the run directory.
+    """
+    files_by_name: dict[str, Path] = {}
+    for file in sorted({Path(file) for value in _texts(config) if (file := user_module_file(value))}):
+        other = files_by_name.setdefault(file.name, file)
+        if other.resolve() != file.resolve():
+            raise BadInput(f"config: {other} and {file} are two modules of one name; rename one of them")
+    return list(files_by_name.values())
+
+
+def _texts(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts among the values of all sections."""
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield value
