@@ -183,9 +183,9 @@ def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
 
     resolved, directory = resolve(config, overrides)
     if dry_run:
-        from imbalance.training import checks
+        from imbalance.training.loop import dry_run as check_run
 
-        checks.dry_run(resolved, directory)
+        check_run(resolved, directory)
         if not RANK:
             print(f"{json.dumps(resolved.to_dict(), indent=2)}\n{directory}")
         return 0
