@@ -200,7 +200,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         *others, last = map(repr, schema.get("enum", [schema.get("const")]))
         return f"{', '.join(others)} or {last}" if others else last
-    kind = schema.get("type", "value")
+    kind = str(schema.get("type", "value"))
     if kind == "array":
         items = schema.get("items") or {}
         return f"{_describe_schema(items)}; several with commas" if items else "values with commas"

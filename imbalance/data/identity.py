@@ -20,7 +20,8 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")
 
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Of each split how many examples it has, and a hash each of its inputs, targets, groups and rows in the source; and
-    one of the names. JSON can hold it. `dataset` is as it was loaded, on the CPU."""
+    one of the names. JSON can hold it. `dataset` is as it was loaded, on the CPU.
+    """
     found: dict[str, Any] = {name: of_split(getattr(dataset, name)) for name in SPLITS}
     names = [
         dataset.class_names,

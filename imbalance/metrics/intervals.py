@@ -41,7 +41,8 @@ class Mean(NamedTuple):
 
     def text(self, scale: float = 1, digits: int = 3) -> str:
         """`12.3 ± 0.4`, times `scale`; `12.3 (0.0 to 24.9)` where a bound cuts the interval off; of one or two values
-        the values, and `–` of none."""
+        the values, and `–` of none.
+        """
 
         def rounded(value: float) -> str:
             return f"{scale * value:.{digits}f}"
@@ -159,7 +160,8 @@ def over_examples(
 
 def kinds(right: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of N examples, right or not, in groups (N, G): of each combination of groups that there is how many are right, how
-    many there are, and (C, G) which groups they are."""
+    many there are, and (C, G) which groups they are.
+    """
     found, inverse = np.unique(members, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
     return np.bincount(inverse[right], minlength=len(found)), np.bincount(inverse, minlength=len(found)), found

@@ -92,7 +92,8 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
 
 def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
     """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
-    examples: Wilson's of a group, by bootstrap of their worst and their mean."""
+    examples: Wilson's of a group, by bootstrap of their worst and their mean.
+    """
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]

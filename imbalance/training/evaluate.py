@@ -238,7 +238,8 @@ def weight_norm(network: nn.Module) -> Tensor:
 
 def predicted(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(M, N) the predictions that the steps of the epoch made on this process, and the examples' targets and groups, and
-    `members_of` them."""
+    `members_of` them.
+    """
     trains = [run.learner.dataset.train for run in runs]
     rows = [joined(run.progress.drawn, train.indices) for run, train in zip(runs, trains)]
     predictions = torch.stack([joined(run.progress.predictions, train.targets) for run, train in zip(runs, trains)])

@@ -12,13 +12,13 @@ import subprocess
 from concurrent.futures import Future
 from pathlib import Path
 
-import imbalance.config.resolve
 import numpy as np
 import pytest
 from conftest import CONFIG_FILES
 from helpers.data_files import save_image
 from helpers.pages import FENCE, ROOT, blocks
 
+import imbalance.config.resolve
 from imbalance.cli.main import call
 from imbalance.sweep import runs
 from imbalance.sweep import workers as launch

@@ -15,7 +15,8 @@ def normaliser(
     dataset: Dataset, device: torch.device, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
 ) -> Callable[[Tensor], Tensor]:
     """From a batch as `dataset` has it to the model's input: floats and tokens as they are, uint8 images with mean 0,
-    deviation 1; images in the memory format `layout`."""
+    deviation 1; images in the memory format `layout`.
+    """
     if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
         return lambda batch: batch.contiguous(memory_format=layout)
     if dataset.train.inputs.is_floating_point() or dataset.vocabulary:

@@ -1,5 +1,6 @@
 """Published training sets thinned out into an imbalance: CIFAR-10 and CIFAR-100 long-tailed, and what others share with
-them."""
+them.
+"""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,5 +1,6 @@
 """Waterbirds: birds of CUB pasted on backgrounds of Places (Sagawa et al., "Distributionally Robust Neural Networks for
-Group Shifts", ICLR 2020). 95 % of the training birds are on the background of their kind."""
+Group Shifts", ICLR 2020). 95 % of the training birds are on the background of their kind.
+"""
 
 from typing import Final
 
