@@ -220,7 +220,10 @@ def facts(argument: str, page: Path) -> str:
 
 
 def numbers(argument: str, page: Path) -> str:
-    """Copy the rows of results.md whose first cell is one of these names, below the command that made their table."""
+    """Copy the rows of results.md whose first cell is one of these names, below the command that made their table.
+
+    A table is left out if another one has its names and more.
+    """
     tables, command = [], ""
     lines = (HERE / "results.md").read_text(encoding="utf-8").splitlines()
     for at, line in enumerate(lines):
@@ -229,9 +232,9 @@ def numbers(argument: str, page: Path) -> str:
         if line.startswith("|---"):
             body = itertools.takewhile(lambda line: line.startswith("|"), lines[at + 1 :])
             rows = [line for line in body if cells(line)[0] in names_in(argument)]
-            if len({cells(row)[0] for row in rows}) > 1:
-                tables.append(f"```sh\n{command}\n```\n\n{table(lines[at - 1], rows)}\n")
-    return "".join(tables) and "".join(tables) + "[Results](../results.md) has the whole tables.\n"
+            tables.append(({cells(row)[0] for row in rows}, f"```sh\n{command}\n```\n\n{table(lines[at - 1], rows)}\n"))
+    kept = [text for names, text in tables if len(names) > 1 and not any(names < others for others, _ in tables)]
+    return "".join(kept) and "".join(kept) + "[Results](../results.md) has the whole tables.\n"
 
 
 def published(argument: str, page: Path) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 from imbalance.metrics.aggregates import (
     Estimate,
     bootstrap,
-    difference_of_iqm,
     improvement,
     interquartile_mean,
+    iqm_difference,
     profile,
 )
 from imbalance.metrics.intervals import mean
@@ -112,7 +112,7 @@ class Comparison(NamedTuple):
 def compared(scores: np.ndarray, others: np.ndarray) -> Comparison:
     intervals = [mean(differences, -1, 1) for differences in scores - others]
     return Comparison(
-        bootstrap(difference_of_iqm, scores, others, paired=True),
+        bootstrap(iqm_difference, scores, others, paired=True),
         bootstrap(improvement, scores, others, paired=False),
         sum(i.low > 0 for i in intervals),
         sum(i.high < 0 for i in intervals),

@@ -83,8 +83,7 @@ def last(evaluations: list[Line]) -> Line:
 
 def best_group_average(evaluations: list[Line]) -> Line:
     """By what the paper calls re-weighted val accuracy, of equal ones the first: the rule of that name in
-    `imbalance.sweep.select`, read from metrics.jsonl, which unfinished runs have too.
-    """
+    `imbalance.sweep.select`, read from metrics.jsonl, which unfinished runs have too."""
     return max(evaluations, key=lambda line: group_average(line, "val"))
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from imbalance.utils.package import __version__
 
 if TYPE_CHECKING:
-    from imbalance.deploy.predict import load
+    from imbalance.deploy.load import load
     from imbalance.training.loop import Result, run
 
 __all__ = ["Result", "__version__", "load", "run"]
 # Imported when first used, with torch.
-LAZY = {"load": "imbalance.deploy.predict", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
+LAZY = {"load": "imbalance.deploy.load", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from examples import EXAMPLES
+from examples import names, settings
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
@@ -29,7 +29,7 @@ from imbalance.bench.cases import make, on_images
 from imbalance.config.resolve import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
-from imbalance.data.images.stored import Stored, ferry
+from imbalance.data.images.stored_images import StoredImages, pinned_copier
 from imbalance.data.population import SPLITS
 from imbalance.training import loop
 from imbalance.training.stacked import train as batched
@@ -96,7 +96,7 @@ def on_stored_images() -> ConfigDict:
 
     def stored(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
         dataset = plain(seed, size=size, classes=classes, groups=groups)
-        images = Stored(
+        images = StoredImages(
             dataset.train.inputs.numpy(), np.zeros(size, np.uint32), torch.arange(size), torch.device("cpu")
         )
         return replace(dataset, **{name: replace(getattr(dataset, name), inputs=images) for name in SPLITS})
@@ -135,7 +135,9 @@ def bare(config: ConfigDict, device: Device) -> int:
 
 
 # A step is counted on each of these with each of those.
-LOSSES = EXAMPLES | {"poly": {key: value for key, value in POLY.items() if key != "name"}}
+LOSSES = {name: settings("loss", name) for name in names("loss")} | {
+    "poly": {key: value for key, value in POLY.items() if key != "name"}
+}
 MODELS: dict[str, Callable[[], ConfigDict]] = {
     "linear, 2 classes": lambda: of_file("gaussian_ce", objective=dict(name="average")),
     "MLP, 2 classes": lambda: of_file("colored_digits_ce"),
@@ -191,7 +193,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     with Device() as device:
         of_bare = bare(CASES[name](), device)
         parts = counted(device)
-        ferry.cache_clear()  # whose memory is counted anew
+        pinned_copier.cache_clear()  # whose memory is counted anew
         device.reset()
         on_device = loop.train(CASES[name](), folder / "standin")
     lines = [(folder / place / "metrics.jsonl").read_text() for place in ("cpu", "standin")]

@@ -1,16 +1,308 @@
-"""Examples: a valid config section for every entry of a table, for the tests that go over all entries."""
+"""Examples: one line for every entry of every table, which all tests of entries read.
 
-# A config section for each loss, with hyperparameters that all act.
-EXAMPLES = {
-    "cross_entropy": dict(),
-    "poly": dict(alpha=1.5, left="exponential"),
-    "vs": dict(gamma=0.3, tau=1.2),
-    "vs_group": dict(gamma=0.3, tau=1.2),
-    "cdt": dict(gamma=0.4),
-    "logit_adjusted": dict(tau=1.2),
-    "balanced_softmax": dict(),
-    "ldam": dict(max_margin=0.5, scale=3.0),
-    "focal": dict(gamma=1.5),
-    "class_balanced": dict(beta=0.99, gamma=0.5),
-    "class_balanced_sigmoid": dict(beta=0.99, gamma=0.5),
-}
+To add an entry, add its line to the section below. `python -m pytest -k loss-poly` runs the tests of one entry.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import pytest
+from helpers.data_files import make_folder, make_table, write_people
+
+from imbalance.config.registries import registries
+from imbalance.config.schema import keyword_annotations
+
+
+class Example(NamedTuple):
+    """A valid config section and what the tests need beside it.
+
+    settings: every key of the section but its name. Each must change what a run computes.
+    config: further keys of the config: "section" for a whole section, "section__key" for one value.
+    other: for a setting, another value that changes what a run computes, or a dict of this and further settings. See
+        `changes` for the default.
+    inert: settings that change nothing in the short run of tests/test_contract.py; say in a comment why.
+    elsewhere: the test file of an entry that tests/test_contract.py cannot train, because it needs other data.
+    files: for a data set, a function that writes its files into a data_dir.
+    """
+
+    settings: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = {}
+    other: Mapping[str, Any] = {}
+    inert: tuple[str, ...] = ()
+    elsewhere: str = ""
+    files: Callable[[Path], None] | None = None
+
+
+GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0))
+LAYER = dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01)
+CLIPPED = dict(trainer__clip_norm=0.05)
+DIGITS = dict(
+    classes=tuple(range(10)), imbalance="none", imbalance_ratio=1.0, total=0, val_fraction=0.2, test_fraction=0.2
+)
+EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
+LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
+IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
+IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_published.py"
+IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
+
+EXAMPLES: dict[str, dict[str, Example]] = {
+    "data": {
+        "gaussian": Example(
+            dict(dim=5, means=((3.0,), (0.0, 3.0)), scale=1.0, radius=0.0, train_per_class=(40, 10), val_per_class=(9, 9),
+                 test_per_class=(9, 9)),
+        ),
+        "digits": Example(DIGITS),
+        "colored_digits": Example(
+            dict(train_per_group=(50, 20, 10, 20), saturation=0.5, val_fraction=0.1, test_fraction=0.1)
+        ),
+        "cifar10": Example(
+            dict(classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2,
+                 draw="published", download=False), elsewhere=IN_SETS.format("cifar10"),
+        ),
+        "cifar10lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
+        "cifar100lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
+        "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
+        "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
+        "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
+        "celeba": Example(
+            dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
+                 subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
+        ),
+        "table": Example(
+            IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
+                          classes=("water", "land"), groups=("place", "target"), split="split"), files=make_table,
+        ),
+        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
+        "arrays": Example(
+            dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
+                 classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0),
+            files=write_people,
+        ),
+        "features": Example(dict(folder="features", standardise=True), elsewhere="tests/deploy/test_extract_features.py"),
+        "text": Example(
+            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), groups=(),
+                          evaluated_by=(), split="", val_fraction=0.1, test_fraction=0.2, train_per_group=()),
+            elsewhere=IN_TEXT,
+        ),
+        "civilcomments": Example(TOKENS | dict(evaluation="fine"), elsewhere=IN_SETS.format("civilcomments")),
+        "multinli": Example(TOKENS, elsewhere=IN_SETS.format("multinli")),
+        "given": Example(elsewhere=IN_SETS.format("in_memory")),
+        "class_map": Example(
+            dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("4", "even"), ("5", "odd")))
+        ),
+        "new_classes": Example(
+            dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("6", "six"), ("7", "seven")),
+                 head_strength=1.0)
+        ),
+    },
+    "groups": {
+        "data": Example(config=GROUP_DRO),
+        "eiil": Example(dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1), config=GROUP_DRO),
+        "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
+    },
+    "sampler": {
+        "shuffle": Example(),
+        "undersample": Example(dict(by="group", redraw=True)),
+        "reject": Example(dict(by="class", redraw=True)),
+        "oversample": Example(dict(by="class")),
+        "balanced": Example(dict(by="group")),
+        "resample": Example(dict(by="group", exponent=1.0)),
+        "annealed_linear": Example(dict(by="group")),
+        "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
+        "annealed_step": Example(dict(by="group")),
+    },
+    "weights": {
+        "uniform": Example(),
+        "importance": Example(dict(by="group", exponent=1.0)),
+        "square_root": Example(dict(by="group")),
+        "truncated": Example(dict(by="group", exponent=1.0, ceiling=2.0)),
+        "effective_number": Example(dict(by="group", beta=0.9)),
+        "deferred": Example(dict(by="group", beta=0.9, start_epoch=1), other=dict(start_epoch=0)),
+        "given": Example(
+            dict(by="class", values=(1.0, 2.0)),
+            other=dict(values=(2.0, 1.0), by=dict(by="group", values=(1.0, 1.0, 1.0, 9.0))),
+        ),
+        "residual": Example(config=dict(sampler=dict(name="annealed_linear", by="group"))),
+        "just_train_twice": Example(dict(first_epochs=1, upweight=5.0)),
+    },
+    "mix": {
+        "none": Example(),
+        "mixup": Example(dict(alpha=0.5)),
+        "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
+        "lisa": Example(
+            dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
+            other=dict(same_label=0.0),
+        ),
+    },
+    "loss": {
+        "cross_entropy": Example(),
+        "poly": Example(dict(alpha=1.5, left="exponential")),
+        "vs": Example(dict(gamma=0.3, tau=1.2)),
+        "vs_group": Example(dict(gamma=0.3, tau=1.2)),
+        "cdt": Example(dict(gamma=0.4)),
+        "logit_adjusted": Example(dict(tau=1.2)),
+        "balanced_softmax": Example(),
+        "ldam": Example(dict(max_margin=0.5, scale=3.0)),
+        "focal": Example(dict(gamma=1.5)),
+        "class_balanced": Example(dict(beta=0.99, gamma=0.5)),
+        "class_balanced_sigmoid": Example(dict(beta=0.99, gamma=0.5)),
+    },
+    "objective": {
+        "average": Example(),
+        "log_average": Example(),
+        "group_dro": Example(dict(step_size=0.1, size_adjustment=1.0)),
+        "cvar": Example(dict(level=0.3)),
+        "worst_group": Example(),
+        "irm": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
+        "coral": Example(dict(environments="group", penalty=2.0)),
+        "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
+        "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "xrm": Example(),
+    },
+    "head": {
+        "none": Example(),
+        "logit_adjusted": Example(dict(tau=1.0)),
+        "tau_normalised": Example(dict(tau=0.7)),
+        "crt": Example(LAYER),
+        "lws": Example(LAYER),
+        "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),
+        "dpe": Example(
+            dict(by="group", members=3, epochs=2, batch_size=10, lr=0.01, momentum=0.5, entropic_scale=5.0,
+                 norm_penalty=1.0, similarity_penalty=10.0),
+        ),
+        "temperature": Example(),
+        "thresholds": Example(
+            dict(metric="balanced_accuracy", rounds=1), other=dict(metric="worst_group_accuracy"),
+            inert=("rounds",),  # two classes have one threshold, which the first round fits
+        ),
+        "hold_out": Example(dict(fraction=0.25)),
+        "self": Example(
+            dict(fraction=0.25, first_epochs=1, share=0.5, steps=9, batch_size=8, lr=0.5)
+        ),
+        "afr": Example(dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5)),
+    },
+    "model": {
+        "linear": Example(dict(init="default")),
+        "linear_cosine": Example(dict(init="default"), inert=("init",)),  # it has one value
+        "mlp": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
+        "mlp_cosine": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
+        # Larger images.
+        "convnet": Example(elsewhere="tests/models/test_models.py"),
+        "lenet": Example(elsewhere="tests/models/test_models.py"),
+        "resnet18": Example(dict(pretrained="", frozen=False), elsewhere=IN_RESNET),
+        "resnet34": Example(dict(pretrained="", frozen=False), elsewhere=IN_RESNET),
+        "resnet50": Example(dict(pretrained="", frozen=False), elsewhere=IN_RESNET),
+        "resnet20": Example(dict(frozen=False), elsewhere=IN_RESNET),
+        "resnet32": Example(dict(frozen=False), elsewhere=IN_RESNET),
+        "torchvision": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "timm": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "transformers_vision": Example(dict(network="a folder", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "pretrained": Example(dict(pretrained="a run"), elsewhere="tests/deploy/test_extract_features.py"),
+        # Texts.
+        "bag_of_embeddings": Example(dict(width=6), elsewhere=IN_TEXT),
+        "transformer": Example(dict(width=8, depth=2, heads=2, dropout=0.0), elsewhere=IN_TEXT),
+        "encoder": Example(
+            dict(pretrained="a folder", pool="pooler", dropout=0.0), elsewhere="tests/models/test_encoder.py"
+        ),
+    },
+    "optim.schedule": {
+        "constant": Example(dict(warmup_epochs=2.0)),
+        "cosine": Example(dict(warmup_epochs=2.0)),
+        "linear": Example(dict(warmup_epochs=2.0)),
+        "step": Example(
+            dict(milestones=(4, 8), factor=0.1, warmup_epochs=2.0), other=dict(milestones=(4,), warmup_epochs=1.0)
+        ),
+    },
+    "optim": {
+        "sgd": Example(dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED),
+        "adam": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
+        "adamw": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"), config=CLIPPED),
+        "sgd_apart": Example(
+            dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
+        ),
+        "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
+    },
+}  # fmt: skip
+# What the program makes of every model: the same with a normalised head.
+for model in [name for name in EXAMPLES["model"] if not name.endswith("_cosine")]:
+    EXAMPLES["model"].setdefault(f"{model}_cosine", EXAMPLES["model"][model])
+# Another value of a setting with this name, where twice the value is none. `other` in an example goes first.
+OTHERS: dict[str, Any] = {"beta": 0.5, "momentum": 0.0, "betas": (0.5, 0.9), "first_epochs": 20}
+
+
+def missing_examples(tables: Mapping[str, Iterable[str]], examples: Mapping[str, Mapping[str, Example]]) -> list[str]:
+    """Return a sentence for every entry without an example and every example without an entry: what to do, and where."""
+    problems = []
+    for section, table in tables.items():
+        for name in table:
+            if name not in examples.get(section, {}):
+                keys = (
+                    ", ".join(f"{key}=…" for key in keyword_annotations(table[name]))
+                    if isinstance(table, Mapping)
+                    else "…"
+                )
+                problems.append(
+                    f"{section} {name!r} has no example: add the line `{name!r}: Example(dict({keys})),` "
+                    f'to EXAMPLES["{section}"] in tests/examples.py'
+                )
+    for section, of_section in examples.items():
+        problems += [
+            f'there is no {section} {name!r}: delete its line from EXAMPLES["{section}"] in tests/examples.py'
+            for name in of_section if name not in tables.get(section, ())
+        ]  # fmt: skip
+    return problems
+
+
+def names(section: str) -> list[str]:
+    """Return the entries of a section that have an example; `test_every_entry_has_an_example` names the others."""
+    return [name for name in registries()[section] if name in EXAMPLES[section]]
+
+
+def each(section: str) -> pytest.MarkDecorator:
+    """Parametrise a test by `name`, with an id such as "loss-poly"."""
+    return pytest.mark.parametrize("name", names(section), ids=[f"{section}-{name}" for name in names(section)])
+
+
+def each_setting(section: str, wanted: Callable[[str], bool] = lambda name: True) -> pytest.MarkDecorator:
+    """Parametrise a test by `name` and `key`, with an id such as "loss-poly-alpha"."""
+    pairs = [(name, key) for name in names(section) if wanted(name) for key in EXAMPLES[section][name].settings]
+    return pytest.mark.parametrize(("name", "key"), pairs, ids=[f"{section}-{name}-{key}" for name, key in pairs])
+
+
+def settings(section: str, name: str) -> dict[str, Any]:
+    """Return the settings of an entry's example."""
+    return dict(EXAMPLES[section][name].settings)
+
+
+def changes(section: str, name: str, key: str) -> list[dict[str, Any]]:
+    """Return other values of one setting than its example's, as settings. Each must change what is computed.
+
+    They are `other` of the example, or else all other options of a Literal, the opposite of a bool, the value in OTHERS, or
+    twice a number.
+    """
+    example = EXAMPLES[section][name]
+    value, annotation = example.settings[key], keyword_annotations(registries()[section][name]).get(key)
+    other = example.other.get(key)
+    if isinstance(other, Mapping):
+        return [dict(other)]
+    if other is not None:
+        return [{key: other}]
+    if get_origin(annotation) is Literal:
+        return [{key: option} for option in get_args(annotation) if option != value]
+    if isinstance(value, bool):
+        return [{key: not value}]
+    if key in OTHERS:
+        return [{key: OTHERS[key]}]
+    if not isinstance(value, int | float):
+        pytest.fail(advice(section, name, key, "has no other value"), pytrace=False)
+    return [{key: 2 * value}]
+
+
+def advice(section: str, name: str, key: str, problem: str) -> str:
+    """Return what to write for a setting that has no other value, or one that changes nothing."""
+    return (
+        f"{section} {name!r}: the setting {key} {problem}. Give one that changes what is computed: add "
+        f'`other=dict({key}=…)` to the line of {name!r} in EXAMPLES["{section}"] in tests/examples.py'
+    )

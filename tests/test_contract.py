@@ -1,6 +1,6 @@
 """What every entry of every table keeps, whatever it does: parts, processes, kills, divergence, settings, batching.
 
-A new entry needs an example here, and fails `test_every_entry_has_an_example` until it has one.
+The examples are in tests/examples.py, one line an entry.
 """
 
 import json
@@ -13,178 +13,95 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from examples import EXAMPLES, Example, advice, changes, missing_examples, names
 from helpers.jobs import Job, at_call
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import validate
 from imbalance.config.registries import registries
 from imbalance.config.resolve import load
-from imbalance.config.schema import keyword_annotations as settings_of
+from imbalance.config.schema import check_call, required_arguments
 from imbalance.config.tags import tags_of
+from imbalance.data import Dataset
+from imbalance.data import load as load_data
+from imbalance.data.identity import digest
 from imbalance.deploy.extract_features import features
 from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.methods.losses import LOSSES
 from imbalance.training import loop
 from imbalance.training.stacked.train import in_common, train_stacked
 from imbalance.training.state import forensics
 
-CONFIGS = ROOT / "configs"
-DRO = dict(name="group_dro", step_size=0.1, size_adjustment=1.0)
-BY_GROUP = dict(sampler=dict(name="balanced", by="group"))
-# By section and name: its settings, and what else a run with it must say ("section": a whole one, "section__key": one
-# setting).
-EXAMPLES = {
-    ("groups", "data"): (dict(), dict(objective=DRO)),
-    ("groups", "eiil"): (dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1), dict(objective=DRO)),
-    ("groups", "xrm"): (dict(first_epochs=4, lr=0.2), dict(objective=DRO)),
-    ("sampler", "shuffle"): (dict(), {}),
-    ("sampler", "undersample"): (dict(by="group", redraw=True), {}),
-    ("sampler", "reject"): (dict(by="class", redraw=True), {}),
-    ("sampler", "oversample"): (dict(by="class"), {}),
-    ("sampler", "balanced"): (dict(by="group"), {}),
-    ("sampler", "resample"): (dict(by="group", exponent=1.0), {}),
-    ("sampler", "annealed_linear"): (dict(by="group"), {}),
-    ("sampler", "annealed_sigmoid"): (dict(by="group", steepness=4.0), {}),
-    ("sampler", "annealed_step"): (dict(by="group"), {}),
-    ("weights", "uniform"): (dict(), {}),
-    ("weights", "importance"): (dict(by="group", exponent=1.0), {}),
-    ("weights", "square_root"): (dict(by="group"), {}),
-    ("weights", "truncated"): (dict(by="group", exponent=1.0, ceiling=2.0), {}),
-    ("weights", "effective_number"): (dict(by="group", beta=0.9), {}),
-    ("weights", "deferred"): (dict(by="group", beta=0.9, start_epoch=1), {}),
-    ("weights", "given"): (dict(by="class", values=(1.0, 2.0)), {}),
-    ("weights", "residual"): (dict(), dict(sampler=dict(name="annealed_linear", by="group"))),
-    ("weights", "just_train_twice"): (dict(first_epochs=1, upweight=5.0), {}),
-    ("mix", "none"): (dict(), {}),
-    ("mix", "mixup"): (dict(alpha=0.5), {}),
-    ("mix", "remix"): (dict(alpha=0.5, kappa=2.0, tau=0.5), {}),
-    ("mix", "lisa"): (dict(alpha=2.0, same_label=0.5), BY_GROUP),
-    ("loss", "cross_entropy"): (dict(), {}),
-    ("loss", "poly"): (dict(alpha=0.5, left="logistic"), dict(optim__lr=0.5)),
-    ("loss", "vs"): (dict(gamma=0.2, tau=1.0), {}),
-    ("loss", "vs_group"): (dict(gamma=0.2, tau=1.0), {}),
-    ("loss", "cdt"): (dict(gamma=0.2), {}),
-    ("loss", "logit_adjusted"): (dict(tau=1.0), {}),
-    ("loss", "balanced_softmax"): (dict(), {}),
-    ("loss", "ldam"): (dict(max_margin=0.5, scale=2.0), {}),
-    ("loss", "focal"): (dict(gamma=2.0), {}),
-    ("loss", "class_balanced"): (dict(beta=0.9, gamma=1.0), {}),
-    ("loss", "class_balanced_sigmoid"): (dict(beta=0.9, gamma=1.0), {}),
-    ("objective", "average"): (dict(), {}),
-    ("objective", "log_average"): (dict(), {}),
-    ("objective", "group_dro"): (dict(step_size=0.1, size_adjustment=1.0), {}),
-    ("objective", "cvar"): (dict(level=0.4), {}),
-    ("objective", "worst_group"): (dict(), {}),
-    ("objective", "irm"): (dict(environments="group", penalty=2.0, warmup_steps=4), {}),
-    ("objective", "coral"): (dict(environments="group", penalty=2.0), {}),
-    ("objective", "mmd"): (dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), {}),
-    ("objective", "lff"): (dict(amplification=0.7, decay=0.5), {}),
-    ("objective", "xrm"): (dict(), {}),
-    ("head", "none"): (dict(), {}),
-    ("head", "logit_adjusted"): (dict(tau=1.0), {}),
-    ("head", "tau_normalised"): (dict(tau=0.7), {}),
-    ("head", "crt"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
-    ("head", "lws"): (dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01), {}),
-    ("head", "dfr"): (dict(inverse_penalties=(0.3, 1.0), fits=2), {}),
-    ("head", "dpe"): (
-        dict(
-            by="group",
-            members=3,
-            epochs=2,
-            batch_size=10,
-            lr=0.01,
-            momentum=0.5,
-            entropic_scale=5.0,
-            norm_penalty=1.0,
-            similarity_penalty=10.0,
-        ),
-        {},
-    ),
-    ("head", "temperature"): (dict(), {}),
-    ("head", "thresholds"): (dict(metric="balanced_accuracy", rounds=1), {}),
-    ("head", "hold_out"): (dict(fraction=0.25), {}),
-    ("head", "self"): (dict(fraction=0.25, first_epochs=1, share=0.5, steps=9, batch_size=8, lr=0.5), {}),
-    ("head", "afr"): (dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5), {}),
-    ("model", "linear"): (dict(init="default"), {}),
-    ("model", "mlp"): (dict(hidden=(8,)), {}),
-    ("model", "mlp_cosine"): (dict(hidden=(8,)), {}),
-    ("optim", "sgd"): (
-        dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"),
-        dict(trainer__clip_norm=0.05),
-    ),
-    ("optim", "adam"): (dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all"), {}),
-    ("optim", "sgd_apart"): (
-        dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"),
-        dict(trainer__clip_norm=0.05),
-    ),
-    ("optim", "adamw_apart"): (
-        dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all"),
-        {},
-    ),
-    ("optim", "adamw"): (
-        dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"),
-        dict(trainer__clip_norm=0.05),
-    ),
-}
-# The models that need images larger than these; batch normalisation sees one part, and is refused in many processes.
-LARGER = {"convnet", "lenet", "resnet18", "resnet34", "resnet50", "resnet20", "resnet32", "torchvision", "timm"}
-LARGER |= {"transformers_vision", "pretrained"}  # the latter of a run, which it needs
-LARGER |= {"bag_of_embeddings", "transformer", "encoder"}  # whose inputs are texts: tests/data/texts/test_text.py
-LARGER |= {f"{name}_cosine" for name in LARGER} | {"linear_cosine"}  # whose one setting has one value
-# Other settings than twice the example's, where that is none.
-OTHERS = {
-    "by": lambda by: "class" if by == "group" else "group",
-    "redraw": lambda redraw: not redraw,
-    "start_epoch": lambda epoch: 0,
-    "beta": lambda beta: 0.99,
-    "values": lambda values: (2.0, 1.0),
-    "same_label": lambda share: 0.0,
-    "left": lambda left: "linear",
-    "environments": lambda name: "attribute",
-    "gammas": lambda gammas: (10.0,),
-    "momentum": lambda momentum: 0.0,
-    "decayed": lambda which: "all" if which == "weights" else "weights",
-    "betas": lambda betas: (0.5, 0.9),
-    "decay": lambda decay: 0.9,
-    "init": lambda init: "zeros",
-    "hidden": lambda hidden: (7,),
-    "inverse_penalties": lambda penalties: (0.01, 0.02),
-    "first_epochs": lambda epochs: 20,
-    "warmup_steps": lambda steps: 0,
-    "metric": lambda metric: "worst_group_accuracy",
-}
-# Two classes have one threshold, which the first round finds: tests/methods/heads/test_heads.py has three.
-IDLE = {("head", "thresholds", "rounds")}
+# The data are the same for all entries, see `test_data_are_the_same_each_time`; a schedule is a function of the epoch, see
+# tests/training/test_optim.py.
 SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
-IDS = [" ".join(entry) for entry in EXAMPLES]
-
-
-def test_no_table_escapes():
-    """What a schedule makes is a function of how far a run is, see tests/training/test_optim.py; data have tests of their own."""
-    assert registries().keys() - {"data", "optim.schedule"} == set(SECTIONS)
+ENTRIES = [(section, name) for section in SECTIONS for name in names(section) if not EXAMPLES[section][name].elsewhere]
+IDS = ["-".join(entry) for entry in ENTRIES]
+each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
 
 
 def test_every_entry_has_an_example():
-    entries = {(section, name) for section in SECTIONS for name in registries()[section]}
-    assert entries - {("model", name) for name in LARGER} == EXAMPLES.keys()
+    problems = missing_examples(registries(), EXAMPLES)
+    assert not problems, "\n".join(problems)
+
+
+def test_an_entry_without_example_and_an_example_without_entry_are_named():
+    tables = {"loss": {"poly": LOSSES["poly"], "ldam": LOSSES["ldam"]}, "sampler": ["shuffle"]}
+    examples = {"loss": {"poly": Example(), "square": Example()}}
+    assert missing_examples(tables, examples) == [
+        "loss 'ldam' has no example: add the line `'ldam': Example(dict(max_margin=…, scale=…)),` to EXAMPLES[\"loss\"] in "
+        "tests/examples.py",
+        "sampler 'shuffle' has no example: add the line `'shuffle': Example(dict(…)),` to EXAMPLES[\"sampler\"] in "
+        "tests/examples.py",
+        "there is no loss 'square': delete its line from EXAMPLES[\"loss\"] in tests/examples.py",
+    ]
+
+
+def test_a_setting_without_another_value_is_named(monkeypatch):
+    """A text has no double."""
+    monkeypatch.setitem(EXAMPLES["model"], "linear", Example(dict(init="default")))
+    assert changes("model", "linear", "init") == [dict(init="zeros")]
+    monkeypatch.setitem(EXAMPLES["model"], "linear", Example(dict(init="default", weights="some")))
+    with pytest.raises(
+        pytest.fail.Exception, match=r"^model 'linear': the setting weights has no .*`other=dict\(weights=…"
+    ):
+        changes("model", "linear", "weights")
+
+
+@pytest.mark.parametrize(
+    "entry", [(s, n) for s in EXAMPLES for n in names(s)], ids=[f"{s}-{n}" for s in EXAMPLES for n in names(s)]
+)
+def test_an_example_is_a_valid_section(entry):
+    section, name = entry
+    example = EXAMPLES[section][name]
+    try:
+        check_call(section, dict(name=name) | example.settings, registries()[section])
+    except BadInput as error:
+        pytest.fail(f"tests/examples.py, {section} {name!r}: {error}", pytrace=False)
+    if example.elsewhere:
+        file = ROOT / example.elsewhere
+        assert file.is_file() and name.removesuffix("_cosine") in file.read_text(), (
+            f"{section} {name!r}: {example.elsewhere} does not test it; tests/examples.py says so"
+        )
 
 
 def config_of(entry: tuple[str, str], **settings) -> ConfigDict:
     """Two epochs of colored digits, of which the last batch has one example, with one entry in its example's settings."""
     section, name = entry
-    example, besides = EXAMPLES[entry]
-    config = load(CONFIGS / "colored_digits_erm.py")
+    example = EXAMPLES[section][name]
+    config = load(ROOT / "configs" / "colored_digits_erm.py")
     config.data.update(train_per_group=(50, 20, 10, 20), val_fraction=0.1, test_fraction=0.1)
     config.trainer.update(epochs=2, batch_size=33, eval_every=1, dtype="float64", eval_batch_size=60)
     config.model = ConfigDict(dict(name="mlp", hidden=(8,)))
     config.callbacks.select = "last"
     schedule = config.optim.schedule
-    for key, value in besides.items():
+    for key, value in example.config.items():
         path, _, last = key.partition("__")
         if last:
             config[path][last] = value
         else:
             config[path] = ConfigDict(value)
-    config[section] = ConfigDict(dict(name=name) | example | settings)
+    config[section] = ConfigDict(dict(name=name) | example.settings | settings)
     config.optim.schedule = schedule
     return config
 
@@ -223,7 +140,7 @@ def whole(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@each_entry
 def test_three_parts_make_the_step_of_one(entry, whole, tmp_path):
     config = config_of(entry)
     config.trainer.accumulation = 3
@@ -242,7 +159,7 @@ def pixels_as_features(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@each_entry
 def test_on_features_it_does_what_it_does_on_inputs(entry, whole, pixels_as_features, tmp_path):
     config = config_of(entry)
     config.data = ConfigDict(dict(name="features", folder=str(pixels_as_features), standardise=False))
@@ -250,31 +167,34 @@ def test_on_features_it_does_what_it_does_on_inputs(entry, whole, pixels_as_feat
     assert_close(tmp_path, whole(entry))
 
 
-def train_all(work_dir: Path) -> None:
-    """Every example, one after another: the processes are started once."""
-    for entry in EXAMPLES:
+def train_all(entries: list[tuple[str, str]], work_dir: Path) -> None:
+    """Train the examples of entries, one after another in the same processes: these take long to start."""
+    for entry in entries:
         loop.train(config_of(entry), work_dir / "-".join(entry))
     sys.exit()
 
 
 @pytest.fixture(scope="module")
-def by_two(tmp_path_factory) -> Path:
+def by_two(request, tmp_path_factory) -> Path:
+    """The work directory in which two processes have trained the entries that this session tests."""
+    items = [item for item in request.session.items if getattr(item, "function", None) is test_two_processes_are_one]
+    entries = [item.callspec.params["entry"] for item in items]
     work_dir = tmp_path_factory.mktemp("by_two")
     config = config_of(("loss", "cross_entropy"))
     config.work_dir = str(work_dir)
-    job = Job(config, world=2, target=partial(train_all, work_dir))
+    job = Job(config, world=2, target=partial(train_all, entries, work_dir))
     assert job.wait(timeout=500) == [0, 0], job.stderr()
     return work_dir
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@each_entry
 def test_two_processes_are_one(entry, whole, by_two):
     directory = by_two / "-".join(entry)
     assert json.loads((directory / "summary.json").read_text())["processes"] == 2
     assert_close(directory, whole(entry))
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@each_entry
 def test_stopped_and_gone_on_with_it_ends_in_the_same_bits(entry, whole, tmp_path, monkeypatch):
     """In the second step: of a first run, where there is one."""
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -284,7 +204,7 @@ def test_stopped_and_gone_on_with_it_ends_in_the_same_bits(entry, whole, tmp_pat
     assert_close(tmp_path, whole(entry), tolerance=0)
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@each_entry
 def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
     config = config_of(entry)
     config.optim.lr = 1e308
@@ -300,27 +220,25 @@ def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
     assert any(line.split()[:1] in (["nan"], ["inf"]) for line in report.splitlines()) or "the objective" in report
 
 
-@pytest.mark.parametrize(
-    ("entry", "key"),
-    [
-        (entry, key)
-        for entry in EXAMPLES
-        for key in settings_of(registries()[entry[0]][entry[1]])
-        if (*entry, key) not in IDLE
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
-)
-def test_every_setting_acts(entry, key, whole, tmp_path):
-    value = EXAMPLES[entry][0][key]
-    other = {key: OTHERS[key](value) if key in OTHERS else 2 * value}
-    if entry == ("weights", "given") and key == "by":
-        other |= dict(values=(1.0, 1.0, 1.0, 9.0))
-    loop.train(config_of(entry, **other), tmp_path)
-    ours, theirs = ends_in(tmp_path), ends_in(whole(entry))
-    assert any(ours[name].shape != theirs[name].shape or not ours[name].equal(theirs[name]) for name in ours)
+SETTINGS = [
+    (section, name, key)
+    for section, name in ENTRIES
+    for key in EXAMPLES[section][name].settings
+    if key not in EXAMPLES[section][name].inert
+]
 
 
-@pytest.mark.parametrize("entry", EXAMPLES, ids=IDS)
+@pytest.mark.parametrize(("section", "name", "key"), SETTINGS, ids=["-".join(setting) for setting in SETTINGS])
+def test_every_setting_acts(section, name, key, whole, tmp_path):
+    entry = (section, name)
+    for number, change in enumerate(changes(section, name, key)):
+        loop.train(config_of(entry, **change), tmp_path / str(number))
+        ours, theirs = ends_in(tmp_path / str(number)), ends_in(whole(entry))
+        changed = any(ours[name].shape != theirs[name].shape or not ours[name].equal(theirs[name]) for name in ours)
+        assert changed, advice(section, name, key, f"changes nothing as {change}")
+
+
+@each_entry
 def test_trained_at_once_is_trained_alone_or_is_refused(entry, whole, tmp_path):
     section, name = entry
     config = config_of(entry)
@@ -342,3 +260,28 @@ def test_a_method_that_asks_for_what_no_run_has_is_refused(monkeypatch):
         BadInput, match="config.objective.name: 'average' asks for 'env_counts'; there are class_counts"
     ):
         validate(config_of(("objective", "average")))
+
+
+# Data sets
+
+
+def data_of(name: str, folder: Path, seed: int = 0) -> Dataset:
+    """Load the example of a data set, whose files are written into `folder` first."""
+    example = EXAMPLES["data"][name]
+    if example.files and not any(folder.iterdir()):
+        example.files(folder)
+    return load_data(dict(name=name) | example.settings, str(folder), seed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in names("data") if not EXAMPLES["data"][name].elsewhere],
+    ids=[f"data-{name}" for name in names("data") if not EXAMPLES["data"][name].elsewhere],
+)
+def test_data_are_the_same_each_time(name, tmp_path):
+    """A data set that does not take the seed, or whose tag `seeded` says no, is the same at every seed."""
+    dataset, table = data_of(name, tmp_path), registries()["data"]
+    assert digest(data_of(name, tmp_path)) == digest(dataset)
+    seeded = tags_of(table[name]).seeded
+    if "seed" not in required_arguments(table[name]) or (seeded and not seeded(EXAMPLES["data"][name].settings)):
+        assert digest(data_of(name, tmp_path, seed=1)) == digest(dataset)

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.config.resolve import load
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop
 from imbalance.training.stacked.train import train_stacked
@@ -171,18 +171,18 @@ def test_batches_of_a_store_arrive_whole_though_nobody_waits_for_them():
     """Each is gathered into pinned memory while the ones before are still on their way."""
     images = np.random.default_rng(0).integers(0, 256, (512, 3, 64, 64), dtype=np.uint8)
     every = torch.arange(512)
-    stored = Stored(images, np.zeros(512, np.uint32), every, torch.device("cuda"))
+    stored = StoredImages(images, np.zeros(512, np.uint32), every, torch.device("cuda"))
     batches = [stored[rows] for rows in every.split(8)]
     assert torch.equal(torch.cat(batches).cpu(), torch.from_numpy(images))
 
 
 def test_images_of_a_store_live_on_the_gpu_where_it_has_room():
     images = np.random.default_rng(0).integers(0, 256, (512, 3, 64, 64), dtype=np.uint8)
-    stored = Stored(images, np.zeros(512, np.uint32), torch.arange(512), torch.device("cuda"))
-    assert torch.equal(stored.whole().cpu(), torch.from_numpy(images))
+    stored = StoredImages(images, np.zeros(512, np.uint32), torch.arange(512), torch.device("cuda"))
+    assert torch.equal(stored.as_tensor().cpu(), torch.from_numpy(images))
     many = replace(stored, rows=torch.zeros(1, dtype=torch.int64).expand(10**9))
     with pytest.raises(BadInput, match="1,000,000,000 images take 12,288.0 GB, and cuda"):
-        many.whole()
+        many.as_tensor()
 
 
 @two_gpus

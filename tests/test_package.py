@@ -54,7 +54,7 @@ def call(installed: Path, folder: Path, *arguments: str) -> str:
 
 def test_the_wheel_brings_configs_experiments_types_and_licence(installed):
     (package,) = installed.glob("lib/python*/site-packages/imbalance")
-    for folder in ("configs", "experiments", "experiments/bench"):
+    for folder in ("configs", "experiments"):
         ours = {path.name for path in (ROOT / folder).iterdir() if path.suffix in (".py", ".csv", ".yaml")}
         assert ours and ours == {path.name for path in (package / folder).iterdir() if path.is_file()}
     assert (package / "py.typed").is_file()

@@ -48,7 +48,7 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
     config.trainer.eval_batch_size = 64
     config = validate(config)
     dataset = load_dataset(config)
-    model = extract.configured(config, dataset)
+    model = extract.config_model(config, dataset)
 
     def written() -> None:
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):

@@ -21,7 +21,7 @@ from imbalance.data.images.decode import Recipe
 from imbalance.data.images.listing import MEAN, STD
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import open_store
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.splits import Dataset, class_split
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
@@ -59,7 +59,7 @@ def make_images(folder: Path, count: int) -> list[str]:
 class FromStore:
     """Batches of a store's images in random order, converted."""
 
-    stored: Stored
+    stored: StoredImages
     convert: Callable[[Tensor], Tensor]
 
     def __iter__(self) -> Iterator[Tensor]:

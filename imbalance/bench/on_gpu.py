@@ -15,7 +15,7 @@ from imbalance.bench import stacked
 from imbalance.bench.cases import make, on_images, our_epoch
 from imbalance.bench.steps import bare_epoch, bare_optimizer, digits_mlp
 from imbalance.bench.timing import Row, timed_in_turns
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 
 STEP, AT_ONCE, IMAGES = (
     "gpu: step, ours / bare, both compiled",
@@ -49,10 +49,10 @@ def of_images(repeats: int) -> list[float]:
     """The ratios of the seconds that an epoch's batches take, as `trainer.images_on_device` says no and yes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    stored = Stored(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
-    on_device = stored.whole()
+    stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
+    on_device = stored.as_tensor()
 
-    def epoch(inputs: Stored | Tensor) -> None:
+    def epoch(inputs: StoredImages | Tensor) -> None:
         for rows in torch.randperm(len(images)).to(inputs.device).split(BATCH):
             inputs.index_select(0, rows).float()
 

@@ -15,15 +15,17 @@ from imbalance.config.resolve import resolve
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.download import download as fetch
-from imbalance.data.identity import copies, copies_in
+from imbalance.data.identity import dataset_duplicates, duplicates
 from imbalance.data.images.decode import decode
-from imbalance.data.images.listing import Listing, prepared
+from imbalance.data.images.decode_pool import check_images
+from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import write_sheet
-from imbalance.data.images.store import damage, image_problems, root, stamps_of, stored_checksums
-from imbalance.data.population import SPLITS, remarks
-from imbalance.data.problems import Problem, grouped
+from imbalance.data.images.store import damage, file_stamps, stored_checksums
+from imbalance.data.population import SPLITS, missing_examples
+from imbalance.data.problems import Problem, problem_lines
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
+from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
 from imbalance.errors import BadInput
 from imbalance.models import preparation_of
@@ -54,8 +56,8 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     """Print the number of examples of every split, class and group; draw samples in `sheet` if they are images."""
     dataset = load_dataset(resolve(config, overrides)[0])
     print(count_table(dataset))
-    for remark in (*remarks(dataset), *copies_in(dataset)):
-        print(f"note: {remark}")
+    for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
+        print(f"note: {note}")
     if len(dataset.input_shape) == 3:
         write_sheet(dataset, Path(sheet))
         print(f"sample images of every group: {sheet}")
@@ -71,17 +73,17 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
     section, arguments = dict(experiment.data), {"data_dir": experiment.data_dir, "seed": experiment.seed}
     name, notes = section["name"], []
     if name in LISTINGS:
-        listing = prepared(build_section(LISTINGS, section, **arguments), preparation_of(experiment.model))
+        listing = with_preparation(build_section(LISTINGS, section, **arguments), preparation_of(experiment.model))
         problems, notes = listing_problems(listing, experiment.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
         problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
         if not problems:
             dataset = load(section, **arguments)
-            notes = [*remarks(dataset), *copies_in(dataset)]
+            notes = [*missing_examples(dataset), *dataset_duplicates(dataset)]
             size = sum(len(getattr(dataset, split)) for split in SPLITS)
-    problems += store_problems(root(experiment.data_dir), name)
-    for line in map(str, problems) if every else grouped(problems, KINDS_SHOWN):
+    problems += store_problems(store_root(experiment.data_dir), name)
+    for line in map(str, problems) if every else problem_lines(problems, KINDS_SHOWN):
         print(line, file=sys.stderr)
     for note in notes:
         print(f"note: {note}")
@@ -95,8 +97,8 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
     Every image is opened, and its pixels are compared with those of the store.
     """
     files = listing.folder, listing.paths
-    stamps, problems = stamps_of(*files, listing.where)
-    checksums, damaged = image_problems(*files, listing.recipe, listing.where)
+    stamps, problems = file_stamps(*files, listing.where)
+    checksums, damaged = check_images(*files, listing.recipe, listing.where)
     missing = {problem.place for problem in problems}
     problems = listing.problems + listing.split_problems() + problems + [p for p in damaged if p.place not in missing]
     directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
@@ -113,7 +115,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
     labels = np.stack([listing.targets, listing.groups], 1)
     places = [f"{listing.paths[row]} ({listing.where(row)})" for row in readable]
-    notes = copies(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
+    notes = duplicates(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
     return problems, notes
 
 

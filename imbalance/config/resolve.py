@@ -150,7 +150,8 @@ def _saved_config(values: Any, modules: Path) -> ConfigDict:
 def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     """Return a config.json of an older version in this version's keys.
 
-    A key that the older version lacked gets the value that it computed with. `trainer.compile` was true or false.
+    A key that the older version lacked gets the value that it computed with. `trainer.compile` was true or false,
+    and data in memory had the name "given".
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -159,7 +160,8 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    return {"groups": {"name": "data"}} | saved | {"trainer": trainer, "optim": decayed | optim}
+    data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
+    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:

@@ -1,6 +1,6 @@
-"""Data sets: what there is to train on, to select on and to test on.
+"""Data sets: load the training, validation and test examples that a config names.
 
-A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of its own, entered in `DATASETS`.
+A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of `imbalance.data.sets`, entered in `DATASETS`.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from imbalance.config.schema import build
 from imbalance.data.images.decode import Preparation
-from imbalance.data.images.listing import dataset_of
+from imbalance.data.images.listing import build_image_dataset
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.population import check_population
 from imbalance.data.sets.arrays import arrays
@@ -22,7 +22,7 @@ from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
 from imbalance.data.sets.folder import folder, list_folder
 from imbalance.data.sets.gaussian import gaussian
-from imbalance.data.sets.in_memory import as_dataset, given
+from imbalance.data.sets.in_memory import as_dataset, in_memory
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.medmnist import medmnist
 from imbalance.data.sets.multinli import list_multinli, multinli
@@ -49,28 +49,29 @@ DATASETS = {
     "text": text,
     "civilcomments": civilcomments,
     "multinli": multinli,
-    "given": given,
+    "in_memory": in_memory,
     "class_map": class_map,
     "new_classes": new_classes,
 }
-# Of those that list files: what `imbalance data verify` goes through, without stopping at the first problem.
+# The data sets of image files; `imbalance data verify` checks their listings, and does not stop at the first problem.
 LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
-CORPORA = {"text": list_text, "civilcomments": list_civilcomments, "multinli": list_multinli}  # the same of texts
+# The data sets of texts, for the same purpose.
+CORPORA = {"text": list_text, "civilcomments": list_civilcomments, "multinli": list_multinli}
 
 
 def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Preparation | None = None) -> Dataset:
-    """The data set that a config's section `data` names, on the CPU, checked.
+    """Load the data set that the section `data` of a config names, check it, and return it on the CPU.
 
     Args:
-        preparation: what the weights of the model were trained on, for images that are decoded.
+        preparation: the preparation of images for the model's pretrained weights, if it has any.
 
     Raises:
-        BadInput: it is not there, is damaged, or cannot be trained on; see `imbalance.data.population`.
+        BadInput: the data is missing, damaged, or cannot be trained on; see `imbalance.data.population`.
     """
-    given = dict(data_dir=data_dir, seed=seed)
+    arguments = dict(data_dir=data_dir, seed=seed)
     if section["name"] in LISTINGS:
-        return check_population(dataset_of(build(LISTINGS, section, **given), data_dir, preparation))
-    return check_population(build(DATASETS, section, **given))
+        return check_population(build_image_dataset(build(LISTINGS, section, **arguments), data_dir, preparation))
+    return check_population(build(DATASETS, section, **arguments))
 
 
 __all__ = ["CORPORA", "DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]

@@ -1,4 +1,4 @@
-"""Fetching files: from several mirrors, going on where the last attempt ended, checked before they are used."""
+"""Download data sets from mirrors, resume partial downloads, and check each file before use."""
 
 import gzip
 import hashlib
@@ -22,16 +22,16 @@ TIMEOUT = 30  # seconds without a byte
 
 
 def download(name: str, data_dir: str) -> None:
-    """Fetch and unpack the data set `name` of `SOURCES` into `data_dir`, saying under which licence first."""
+    """Print the licence of the data set `name`, then download and unpack its files into `data_dir`."""
     source, root = SOURCES[name], Path(data_dir)
     print(f"{name}: licence: {source.licence}", flush=True)
     if not source.files:
-        raise BadInput(f"{name}: cannot be fetched: {source.by_hand}")
+        raise BadInput(f"{name}: no working download; {source.by_hand}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for file in source.files:
             if file.unpacked and (root / file.unpacked).exists():
-                print(f"{root / file.unpacked}: there already")
+                print(f"{root / file.unpacked}: exists already")
                 continue
             fetch(file, root, source.by_hand)
             if file.unpacked:
@@ -41,22 +41,22 @@ def download(name: str, data_dir: str) -> None:
 
 
 def fetch(file: File, root: Path, by_hand: str) -> None:
-    """Bring `file` to its place from the first mirror that has it whole.
+    """Download `file` from the first mirror that serves it complete.
 
     Raises:
-        BadInput: none has; the message says what each answered.
+        BadInput: no mirror serves the file; the message has the error of each mirror.
     """
     path = root / file.path
     if path.exists() and file.md5 in ("", md5(path)):
-        print(f"{path}: there already")
+        print(f"{path}: exists already")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
     for url in file.urls:
-        # What one mirror began another may end only if a checksum shows whether that went well.
+        # Without a checksum nothing shows whether two mirrors serve the same bytes, so each mirror gets its own part file.
         mark = "" if file.md5 else f".{hashlib.sha256(url.encode()).hexdigest()[:8]}"
         part = path.with_name(f"{path.name}{mark}.part")
-        for _ in range(2):  # a second time from the start, if what was there before spoilt it
+        for _ in range(2):  # a resumed part may have been damaged, so a second attempt starts from the beginning
             resumed = part.exists()
             try:
                 transfer(url, part)
@@ -70,25 +70,25 @@ def fetch(file: File, root: Path, by_hand: str) -> None:
             if not resumed:
                 reasons.append(f"{url}: md5 is not {file.md5}")
                 break
-    raise BadInput(f"{path.name}: {'; '.join(reasons)}; run the same command to go on, or {by_hand}")
+    raise BadInput(f"{path.name}: {'; '.join(reasons)}; run the same command again to resume, or {by_hand}")
 
 
 def transfer(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of the file at `url`."""
+    """Append the rest of the file at `url` to the partial download `part`."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
-            return  # it was whole already
+            return  # the download was complete already
         if error.code == 416:
             part.unlink()
-            raise urllib.error.URLError("the file there is shorter than what was fetched before") from None
+            raise urllib.error.URLError("the server's file is shorter than the part downloaded before") from None
         raise
     with response, open(part, "ab" if response.status == 206 else "wb") as out:
         if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            raise urllib.error.URLError("the server resumed at another place than asked")
+            raise urllib.error.URLError("the server did not resume at the byte that was requested")
         length = response.headers.get("Content-Length")
         expected = out.tell() + int(length) if length else None
         shown = time.monotonic()
@@ -96,17 +96,19 @@ def transfer(url: str, part: Path) -> None:
             out.write(block)
             if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
-                of = f" of {expected / 1e6:,.0f}" if expected else ""
-                print(f"\r\x1b[K{part.name}: {out.tell() / 1e6:,.0f}{of} MB", end="\r", file=sys.stderr, flush=True)
+                total = f" of {expected / 1e6:,.0f}" if expected else ""
+                print(f"\r\x1b[K{part.name}: {out.tell() / 1e6:,.0f}{total} MB", end="\r", file=sys.stderr, flush=True)
         if expected is not None and out.tell() != expected:
             raise urllib.error.URLError(f"ended after {out.tell():,} of {expected:,} bytes")
 
 
 def unpack(archive: Path, root: Path, made: str) -> None:
-    """Unpack into `root` what is `made`: beside its place first, so that a killed unpacking leaves nothing in it.
+    """Unpack `archive` into `root`, which then has the folder `made`.
+
+    The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete `made`.
 
     Raises:
-        BadInput: the archive is damaged, or would write outside of the folder that it is unpacked in.
+        BadInput: the archive is damaged, or a name in it leads out of the folder.
     """
     temporary = root / f".unpacking-{made}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -116,17 +118,17 @@ def unpack(archive: Path, root: Path, made: str) -> None:
         else:
             unpack_tar(archive, temporary)
         if not (temporary / made).exists():
-            raise BadInput(f"{archive}: has no folder {made}")
+            raise BadInput(f"{archive}: has no folder {made}; remove the archive and download it again")
         (temporary / made).rename(root / made)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise BadInput(f"{archive}: not whole ({reason}); remove it and fetch it again") from None
+        raise BadInput(f"{archive}: incomplete or damaged ({reason}); remove it and download it again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:
-    """Refuses absolute names and `..`, and by tarfile's "data" filter devices and links that leave the folder."""
+    """Unpack a tar archive, and refuse names, links and devices that lead out of `folder` (tarfile's "data" filter)."""
     with tarfile.open(archive) as tar:
         for member in tar:
             check_name(archive, member.name)
@@ -137,24 +139,26 @@ def unpack_tar(archive: Path, folder: Path) -> None:
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
-    """Refuses absolute names and `..`, which zipfile would quietly rewrite, and links."""
+    """Unpack a zip archive, and refuse links, absolute names and `..`, which zipfile would rewrite silently."""
     with zipfile.ZipFile(archive) as content:
         for member in content.infolist():
             check_name(archive, member.filename)
             if (member.external_attr >> 28) == 0o12:
-                raise BadInput(f"{archive}: {member.filename!r} is a link")
+                raise BadInput(
+                    f"{archive}: {member.filename!r} is a link, and archives must hold files and folders alone"
+                )
             content.extract(member, folder)
 
 
 def check_name(archive: Path, name: str) -> None:
-    """Raise `BadInput` for a name that leaves the folder."""
+    """Raise `BadInput` if the name of an archive member leads out of the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise BadInput(f"{archive}: {name!r} leads out of the folder that it is unpacked in; nothing is kept")
+        raise BadInput(f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is kept")
 
 
 def md5(path: Path) -> str:
-    """The checksum that these data sets are published with; it detects damage, not malice."""
+    """Return the MD5 of a file, the checksum published with these data sets; it detects damage, not malice."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

@@ -1,7 +1,7 @@
-"""Which data a run is on, in a few hundred bytes: how they differ from others, and which examples are there twice.
+"""Identify a data set by a short digest, compare two digests, and find duplicate examples.
 
-It goes by content, not by names and dates, so that a folder can be moved, copied or unpacked anew: of images the pixels
-as they were decoded, whose checksums their store has, of what is in memory the rows themselves.
+A digest depends on content alone, not on file names or dates, so that a folder can be moved, copied or unpacked again.
+Images on disk count by the checksums of their decoded pixels, which their store holds; data in memory by its rows.
 """
 
 import hashlib
@@ -19,48 +19,53 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
-    """Of each split how many examples it has, and a hash each of its inputs, targets, groups and rows in the source; and
-    one of the names. JSON can hold it. `dataset` is as it was loaded, on the CPU.
+    """Return the digest of a data set on the CPU, in types that JSON can hold.
+
+    A digest has the number of examples of each split, a hash each of its inputs, targets, groups and source rows, and a
+    hash of the class and group names.
     """
-    found: dict[str, Any] = {name: of_split(getattr(dataset, name)) for name in SPLITS}
+    parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [
         dataset.class_names,
         dataset.group_names,
         *([dataset.evaluation_names] if dataset.evaluation_names else []),
     ]
-    found["names"] = {"classes and groups": short_hash(json.dumps(names).encode())}
+    parts["names"] = {"classes and groups": short_hash(json.dumps(names).encode())}
     if dataset.probe:
-        found |= {f"new classes: {key}": value for key, value in digest(dataset.probe).items()}
-    return found
+        parts |= {f"new classes: {key}": value for key, value in digest(dataset.probe).items()}
+    return parts
 
 
-def of_split(split: Split) -> dict[str, Any]:
+def split_digest(split: Split) -> dict[str, Any]:
+    """Return the number of examples of a split and the hashes of its `PARTS`."""
     arrays = [split.checksums, *(tensor.numpy() for tensor in (split.targets, split.groups, split.indices))]
     arrays += [] if split.eval_group_mask is None else [split.eval_group_mask.numpy()]
     return {"examples": len(split)} | {
-        part: short_hash(np.ascontiguousarray(array)) for part, array in zip(PARTS, arrays)
+        part: short_hash(np.ascontiguousarray(array).data) for part, array in zip(PARTS, arrays)
     }
 
 
-def short_hash(content: bytes | np.ndarray) -> str:
+def short_hash(content: bytes | memoryview) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what is not the same in two digests."""
-    found = []
+    """Return a line for each part in which two digests differ."""
+    lines = []
     for part in dict.fromkeys([*before, *now]):
-        ours, theirs = now.get(part, {}), before.get(part, {})
-        other = [key for key in dict.fromkeys([*theirs, *ours]) if theirs.get(key) != ours.get(key)]
-        if "examples" in other:
-            found.append(f"{part}: {ours.get('examples', 0):,} examples, then {theirs.get('examples', 0):,}")
-        elif other:
-            found.append(f"{part}: other {', '.join(other)}")
-    return found
+        part_now, part_before = now.get(part, {}), before.get(part, {})
+        changed = [key for key in dict.fromkeys([*part_before, *part_now]) if part_before.get(key) != part_now.get(key)]
+        if "examples" in changed:
+            count_now, count_before = part_now.get("examples", 0), part_before.get("examples", 0)
+            lines.append(f"{part}: now {count_now:,} examples, before {count_before:,}")
+        elif changed:
+            lines.append(f"{part}: other {', '.join(changed)}")
+    return lines
 
 
-def copies_in(dataset: Dataset) -> list[str]:
-    """In words, which examples of the splits are copies of others; see `copies`."""
+def dataset_duplicates(dataset: Dataset) -> list[str]:
+    """Return a line for each kind of duplicate examples in the splits; see `duplicates`."""
     evaluated = dataset.eval_dataset
     splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
@@ -80,31 +85,34 @@ def copies_in(dataset: Dataset) -> list[str]:
     def joined(part: str) -> np.ndarray:
         return np.concatenate([getattr(split, part) for split in splits.values()])
 
-    numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
+    split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     labels = np.stack([joined("targets"), joined("groups")], 1)
-    return copies(joined("checksums"), numbers, labels, equal, place)
+    return duplicates(joined("checksums"), split_numbers, labels, equal, place)
 
 
-def copies(
+def duplicates(
     checksums: np.ndarray,
     splits: np.ndarray,
     labels: np.ndarray,
     equal: Callable[[int, int], bool],
     place: Callable[[int], str],
 ) -> list[str]:
-    """In words, how many of N examples are equal to others of another split, and of another class or group.
+    """Return a line for duplicates in two splits, and one for duplicates with different classes or groups.
 
     Args:
-        checksums: (N,) of each. Of a hundred thousand, a few of 32 bits are equal by chance: `equal` then looks.
-        splits: (N,) 0, 1 or 2; labels: (N, 2), class and group.
-        place: what to call an example.
+        checksums: (N,) checksum of each example. In a large data set a few 32-bit checksums are equal by chance, so
+            `equal` compares the examples themselves.
+        splits: (N,) 0, 1 or 2.
+        labels: (N, 2), class and group.
+        equal: tells whether two examples have the same content.
+        place: returns the name of an example for the message.
     """
     _, inverse, counts = np.unique(checksums, return_inverse=True, return_counts=True)
-    first_of: dict[int, int] = {}
+    first_with_checksum: dict[int, int] = {}
     across: dict[str, list[str]] = {}
     relabelled: list[str] = []
     for i in np.flatnonzero(counts[inverse] > 1).tolist():
-        first = first_of.setdefault(int(inverse[i]), i)
+        first = first_with_checksum.setdefault(int(inverse[i]), i)
         if first == i or not equal(first, i):
             continue
         pair = f"{place(i)} is a copy of {place(first)}"
@@ -112,8 +120,8 @@ def copies(
             across.setdefault(f"in {SPLITS[splits[first]]} and {SPLITS[splits[i]]}", []).append(pair)
         if (labels[i] != labels[first]).any():
             relabelled.append(pair)
-    found = across | ({"with different classes or groups": relabelled} if relabelled else {})
+    pairs_by_kind = across | ({"with different classes or groups": relabelled} if relabelled else {})
     return [
-        f"equal examples {what}: {len(pairs):,}; {pairs[0]}{', and so on' if pairs[1:] else ''}"
-        for what, pairs in found.items()
+        f"equal examples {kind}: {len(pairs):,}; {pairs[0]}{', and so on' if pairs[1:] else ''}"
+        for kind, pairs in pairs_by_kind.items()
     ]

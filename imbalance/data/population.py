@@ -1,9 +1,9 @@
-"""Whether a data set can be trained and evaluated on: distinct names of classes and groups, examples of each of them.
+"""Check that a data set can be trained on and evaluated: valid names, and examples of each class and group.
 
-What the files of a data set lack is refused: a split that somebody made by hand has been made wrongly. What a config
-asks for in so many words (a group without training examples, kinds of which there are only test examples) is accepted
-with a remark, but for what cannot be learnt or measured at all: a class without a training example, a split of fewer
-than two classes.
+Files are held to the strict rule: each split must have an example of each class and group, because a gap in a split
+that somebody made by hand is a mistake. A config may ask for a gap, such as a group without training examples; then the
+gap is accepted and the log names it. Two gaps are always refused: a class without a training example, because it cannot
+be learnt, and a split with fewer than two classes, because its metrics mean nothing.
 """
 
 from collections import Counter
@@ -25,78 +25,88 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """One for each split of `where` with fewer than two classes, else for each class and group that it has not."""
+    """Return a problem for each class and group that a split of the source `where` has no example of.
+
+    A split with fewer than two classes gives a single problem that says so.
+    """
     problems = []
     for split, name in enumerate(SPLITS):
-        of_classes = np.bincount(targets[splits == split], minlength=len(class_names))
-        of_groups = np.bincount(groups[splits == split], minlength=len(group_names))
-        problems += lacking(where, name, of_classes, of_groups, class_names, group_names)
+        class_counts = np.bincount(targets[splits == split], minlength=len(class_names))
+        group_counts = np.bincount(groups[splits == split], minlength=len(group_names))
+        problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
     return problems
 
 
-def lacking(
+def gaps_in_counts(
     where: str,
     split: str,
-    of_classes: np.ndarray,
-    of_groups: np.ndarray,
+    class_counts: np.ndarray,
+    group_counts: np.ndarray,
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """What a split has no example of, given how many it has of each class and each group."""
-    found = np.flatnonzero(of_classes)
-    if len(found) < 2:
-        what = f"only class {class_names[found[0]]!r}" if len(found) else "no example"
+    """Return a problem for each class and group whose count in the split is 0; see `population_problems`."""
+    present = np.flatnonzero(class_counts).tolist()
+    if len(present) < 2:
+        what = f"only class {class_names[present[0]]!r}" if present else "no example"
         return [Problem(where, f"the {split} split has {what}; it needs two classes or more")]
-    missing = [f"class {class_names[k]!r}" for k in np.flatnonzero(of_classes == 0)]
+    missing = [f"class {class_names[k]!r}" for k in np.flatnonzero(class_counts == 0).tolist()]
     if tuple(class_names) != tuple(group_names):
-        missing += [f"group {group_names[g]!r}" for g in np.flatnonzero(of_groups == 0)]
+        missing += [f"group {group_names[g]!r}" for g in np.flatnonzero(group_counts == 0).tolist()]
     return [Problem(where, f"the {split} split has no example of {what}") for what in missing]
 
 
 def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[str]) -> list[Problem]:
-    """Names under which metrics and counts would be lost, or that a terminal or a table would not show as they are."""
+    """Return a problem for each class or group name that is a duplicate, empty, unprintable or padded with spaces.
+
+    Metrics under such a name would be lost, or a terminal would show another name.
+    """
     problems = []
     for kind, names in (("class", class_names), ("group", group_names)):
-        problems += [Problem(where, f"{kind} {name!r} is there twice") for name, n in Counter(names).items() if n > 1]
+        problems += [
+            Problem(where, f"{kind} {name!r} appears {n} times; each {kind} needs a name of its own")
+            for name, n in Counter(names).items()
+            if n > 1
+        ]
         for name in names:
             if not name.isprintable():
-                problems.append(Problem(where, f"{kind} {name!r} has a character that cannot be printed"))
+                problems.append(Problem(where, f"{kind} {name!r} has a character that cannot be printed; rename it"))
             if not name or name != name.strip():
-                problems.append(Problem(where, f"{kind} {name!r} is empty, or begins or ends with a space"))
+                problems.append(Problem(where, f"{kind} {name!r} is empty, or begins or ends with a space; rename it"))
     return problems
 
 
 def check_population(dataset: Dataset) -> Dataset:
-    """`dataset`, if it can be trained and evaluated on.
+    """Return `dataset` if it can be trained on and evaluated.
 
     Raises:
-        BadInput: with the first thing that is wrong with it.
+        BadInput: a name is not valid, a class has no training example, or a split has fewer than two classes.
     """
     evaluated, problems = dataset.eval_dataset, []
-    for of in {id(of): of for of in (dataset, evaluated)}.values():
-        problems += name_problems("config.data", of.class_names, of.group_names)
+    for checked in {id(each): each for each in (dataset, evaluated)}.values():
+        problems += name_problems("config.data", checked.class_names, checked.group_names)
     problems += [
         problem
-        for name, of in (("train", dataset), ("val", evaluated), ("test", evaluated))
-        for problem in gaps(of, name)
+        for name, source in (("train", dataset), ("val", evaluated), ("test", evaluated))
+        for problem in split_gaps(source, name)
         if "needs two classes" in problem.cause or (name == "train" and "example of class" in problem.cause)
     ]
     raise_first(problems)
     return dataset
 
 
-def remarks(dataset: Dataset) -> list[str]:
-    """What a checked data set lacks all the same, a line each."""
+def missing_examples(dataset: Dataset) -> list[str]:
+    """Return a line for each class and group that a split of an accepted data set has no example of."""
     evaluated = dataset.eval_dataset
     return [
         problem.cause
-        for name, of in (("train", dataset), ("val", evaluated), ("test", evaluated))
-        for problem in gaps(of, name)
+        for name, source in (("train", dataset), ("val", evaluated), ("test", evaluated))
+        for problem in split_gaps(source, name)
     ]
 
 
-def gaps(dataset: Dataset, name: str) -> list[Problem]:
-    """See `lacking`."""
+def split_gaps(dataset: Dataset, name: str) -> list[Problem]:
+    """Return a problem for each class and group that the split `name` of `dataset` has no example of."""
     split = getattr(dataset, name)
     counts = (dataset.class_counts(split).numpy(), dataset.group_counts(split).numpy())
-    return lacking("config.data", name, *counts, dataset.class_names, dataset.group_names)
+    return gaps_in_counts("config.data", name, *counts, dataset.class_names, dataset.group_names)

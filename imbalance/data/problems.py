@@ -1,4 +1,4 @@
-"""What is wrong with data: one line for each cause."""
+"""Describe problems of data files, one line for each cause."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from imbalance.errors import BadInput
 
 
 class Problem(NamedTuple):
-    """Something that is wrong, and where; problems of one `cause` are printed as one."""
+    """A problem and the file or row that has it; problems with the same `cause` are printed as one line."""
 
     place: str
     cause: str
@@ -17,22 +17,22 @@ class Problem(NamedTuple):
 
 
 def raise_first(problems: Sequence[Problem]) -> None:
-    """Raise `BadInput` with the first of `problems`, saying how many there are; none is fine."""
+    """Raise `BadInput` with the first problem and the number of the others; return if there are no problems."""
     if problems:
         more = f" (and {len(problems) - 1:,} more: imbalance data verify lists them)" if problems[1:] else ""
         raise BadInput(f"{problems[0]}{more}")
 
 
-def grouped(problems: Sequence[Problem], shown: int) -> list[str]:
-    """A line for each of the first `shown` causes, with the first place that has it and how many more there are."""
-    places: dict[str, list[str]] = {}
+def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
+    """Return a line for each of the first `max_causes` causes: its first place, and how many more places have it."""
+    places_by_cause: dict[str, list[str]] = {}
     for problem in problems:
-        places.setdefault(problem.cause, []).append(problem.place)
+        places_by_cause.setdefault(problem.cause, []).append(problem.place)
     lines = []
-    for cause, found in list(places.items())[:shown]:
-        more = f" (and {len(found) - 1:,} more like it; --all lists each)" if found[1:] else ""
-        lines.append(f"{found[0]}: {cause}{more}")
-    if places.keys() and len(places) > shown:
-        rest = sum(map(len, list(places.values())[shown:]))
-        lines.append(f"and {rest:,} problems of {len(places) - shown:,} other kinds; --all lists each")
+    for cause, places in list(places_by_cause.items())[:max_causes]:
+        more = f" (and {len(places) - 1:,} more like it; --all lists each)" if places[1:] else ""
+        lines.append(f"{places[0]}: {cause}{more}")
+    if len(places_by_cause) > max_causes:
+        rest = sum(map(len, list(places_by_cause.values())[max_causes:]))
+        lines.append(f"and {rest:,} problems of {len(places_by_cause) - max_causes:,} other kinds; --all lists each")
     return lines

@@ -1,16 +1,16 @@
-"""Where data sets come from, under which licence, and what to do by hand where a download is known not to work."""
+"""Sources of the data sets: download addresses, licences, and the steps by hand for a dead download."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class File:
-    """One file to fetch.
+    """A file to download.
 
-    path: where it goes, under data_dir.
+    path: its place under data_dir.
     urls: mirrors, tried in order.
-    md5: as published; "" where none is, and the contents are checked by their counts instead.
-    unpacked: what unpacking it makes, under data_dir; "" for a file that is read as it is.
+    md5: the published checksum; "" if none is published, and then the data set's counts are checked instead.
+    unpacked: the folder under data_dir that unpacking makes; "" for a file that is not unpacked.
     """
 
     path: str
@@ -21,7 +21,7 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set's files and terms; without files, `by_hand` says how to get it."""
+    """The files and licence of a data set; `by_hand` tells how to get the data when the download fails or has no files."""
 
     licence: str
     files: tuple[File, ...]
@@ -29,15 +29,17 @@ class Source:
 
 
 def _cifar(kind: str, md5: str, unpacked: str) -> Source:
+    """Return the source of CIFAR-10 or CIFAR-100."""
     name = f"cifar-{kind}-python.tar.gz"
     return Source(
         "no licence is stated; the authors ask that Krizhevsky, 'Learning Multiple Layers of Features', 2009, be cited",
         (File(name, (f"https://www.cs.toronto.edu/~kriz/{name}",), md5, unpacked),),
-        f"fetch {name} elsewhere and unpack it in data_dir; its md5 is {md5}",
+        f"get {name} elsewhere and unpack it in data_dir; its md5 is {md5}",
     )
 
 
 def _fashion(name: str, md5: str) -> File:
+    """Return a file of Fashion-MNIST."""
     mirrors = (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
@@ -46,6 +48,7 @@ def _fashion(name: str, md5: str) -> File:
 
 
 def _medmnist(flag: str, md5: str) -> Source:
+    """Return the source of the MedMNIST set `flag`."""
     name = f"{flag}.npz"
     mirrors = tuple(f"https://zenodo.org/records/{number}/files/{name}?download=1" for number in (10519652, 6496656))
     return Source(
@@ -68,7 +71,7 @@ SOURCES = {
             ),
         ),
         f"the CodaLab bundles of WILDS no longer work; get {_WATERBIRDS} from a colleague or a mirror, unpack it in data_dir "
-        "and run verify: the counts identify the published copy",
+        "and run `imbalance data verify`, which compares the counts with those of the published copy",
     ),
     "celeba": Source(
         "non-commercial research only (MMLAB, CUHK); do not redistribute",
@@ -76,14 +79,14 @@ SOURCES = {
         "the Google Drive links exceed their quota or are dead; from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html or "
         "Kaggle (jessicali9530/celeba-dataset) put img_align_celeba/ (md5 of the zip 00d2c5bc6d35e252742224ab0c1e8fcb), "
         "list_attr_celeba.txt (75e246fa4810816ffd6ee81facbd244c) and list_eval_partition.txt "
-        "(d32c9cbf5e040fd4025c592c306e6668), or both lists as .csv, into data_dir/celeba/, and run verify",
+        "(d32c9cbf5e040fd4025c592c306e6668), or both lists as .csv, into data_dir/celeba/, and run `imbalance data verify`",
     ),
     "civilcomments": Source(
         "CC0, as WILDS says; cite Borkan et al., 'Nuanced Metrics for Measuring Unintended Bias', 2019, and WILDS",
         (),
         "the CodaLab bundle of WILDS may no longer work (pip install wilds; wilds.get_dataset('civilcomments', download=True) "
-        "tries it); put all_data_with_identities.csv into data_dir/civilcomments_v1.0/, and run verify: the counts identify "
-        "the published data",
+        "tries it); put all_data_with_identities.csv into data_dir/civilcomments_v1.0/, and run `imbalance data verify`, "
+        "which compares the counts with those of the published data",
     ),
     "multinli": Source(
         "mostly the Open American National Corpus's own terms; of fiction CC BY-SA 3.0, CC BY 3.0 and others by part (see the "
@@ -95,7 +98,7 @@ SOURCES = {
                     "https://cims.nyu.edu/~sbowman/multinli/multinli_1.0.zip",
                     "https://www.nyu.edu/projects/bowman/multinli/multinli_1.0.zip",
                 ),
-                "0f70aaf66293b3c088a864891db51353",  # by torchtext; the authors publish none
+                "0f70aaf66293b3c088a864891db51353",  # from torchtext, because the authors publish no checksum
                 "multinli_1.0",
             ),
             File(
@@ -108,7 +111,7 @@ SOURCES = {
             ),
         ),
         "put multinli_1.0/ of https://cims.nyu.edu/~sbowman/multinli and metadata_random.csv of "
-        "https://github.com/kohpangwei/group_DRO into data_dir/multinli/, and run verify",
+        "https://github.com/kohpangwei/group_DRO into data_dir/multinli/, and run `imbalance data verify`",
     ),
     "cifar10": _cifar("10", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
     "cifar100": _cifar("100", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
@@ -120,7 +123,7 @@ SOURCES = {
             _fashion("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
             _fashion("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
         ),
-        "on Debian, apt-get install dataset-fashion-mnist puts it where it is found",
+        "on Debian, run apt-get install dataset-fashion-mnist, whose folder is searched too",
     ),
     "pneumoniamnist": _medmnist("pneumoniamnist", "28209eda62fecd6e6a2d98b1501bb15f"),
     "dermamnist": _medmnist("dermamnist", "0744692d530f8e62ec473284d019b0c7"),

@@ -1,1 +1,1 @@
-"""Deployment: load, predict, export, and extract features."""
+"""Use trained models: load them, predict, export them, and extract their features."""

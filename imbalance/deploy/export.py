@@ -1,4 +1,4 @@
-"""A trained model for other programs: torch.export, ONNX, or its weights as safetensors, each checked once written."""
+"""Export a trained model with torch.export, as ONNX, or as safetensors, and check the written file."""
 
 import copy
 import json
@@ -6,24 +6,24 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
 
-if TYPE_CHECKING:
-    from imbalance.deploy.predict import TrainedModel
-
-TOLERANCE = 1e-4  # of the largest logit: what another order of summation may change
+TOLERANCE = 1e-4  # of the largest logit; another order of summation may change the logits by as much
 
 
 class Exported(nn.Module):
-    """From inputs as the data set had them, uint8 images or floats, to logits."""
+    """A module that takes inputs before normalisation, uint8 images or floats, and returns logits."""
 
-    def __init__(self, model: "TrainedModel"):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: TrainedModel):
         super().__init__()
         self.network, self.dtype, self.pixels = model.network, model.dtype, model.about["uint8"]
         if self.pixels:
@@ -32,39 +32,40 @@ class Exported(nn.Module):
                 self.register_buffer(name, values.to(model.device))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the (B, K) logits of a batch."""
         inputs = inputs.to(self.dtype)
         return self.network((inputs - self.mean) / self.std if self.pixels else inputs)
 
 
-def export(model: "TrainedModel", path: Path) -> None:
-    """Write `model` to `path`, in the format that its name ends in.
+def export(model: TrainedModel, path: Path) -> None:
+    """Write `model` to `path`, in the format of the end of the name.
 
-    `.pt2` and `.onnx` take a batch of any size, of inputs as the data set had them (`inputs`: uint8 images or floats),
-    and return logits. `.safetensors` has the weights alone, under the names of the network's state. What model.json says
-    is in all of them: the extra file `model.json`, the metadata `model`.
+    `.pt2` and `.onnx` take a batch of any size of inputs before normalisation (uint8 images or floats) and return
+    logits. `.safetensors` has the weights alone, under the names of the network's state. All formats include the content
+    of model.json: `.pt2` as the extra file `model.json`, the others as the metadata `model`.
 
     Raises:
-        BadInput: the name ends otherwise, a package is missing, or the file cannot be written.
-        ArithmeticError: what was written computes something else than the model; it is removed.
+        BadInput: the name has another end, a package is missing, or the file cannot be written.
+        ArithmeticError: the written file computes other logits than the model; the file is removed.
     """
     if path.suffix not in WRITERS:
-        raise BadInput(f"{path}: ends in none of {', '.join(WRITERS)}, which say in what format to export")
+        raise BadInput(f"{path}: the end of the name must be one of {', '.join(WRITERS)}, which choose the format")
     if model.about.get("vocabulary") and path.suffix != ".safetensors":
         raise BadInput(
-            f"{path}: a model of texts takes tokens, not texts, in other programs; .safetensors has its weights"
+            f"{path}: a model of texts takes tokens, not texts, in other programs; export its weights as .safetensors"
         )
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    if path.is_dir():  # before it takes long
+    if path.is_dir():  # checked first, because the export takes long
         raise BadInput(f"{path}: is a folder; name a file")
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{path}: cannot make its folder: {error.strerror or error}") from None
     try:
-        outputs_of = WRITERS[path.suffix](model, temporary, json.dumps(model.about))
-        for batch in (examples(model, 5), examples(model, 1)):
-            expected, found = model.logits(batch).cpu(), outputs_of(batch)
-            difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
+        exported = WRITERS[path.suffix](model, temporary, json.dumps(model.about))
+        for batch in (random_inputs(model, 5), random_inputs(model, 1)):
+            expected, actual = model.logits(batch).cpu(), exported(batch)
+            difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1)
             if not difference <= TOLERANCE:
                 raise ArithmeticError(f"{path}: its outputs differ from the model's by {difference:.2g}; not written")
         temporary.replace(path)
@@ -74,8 +75,8 @@ def export(model: "TrainedModel", path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def examples(model: "TrainedModel", number: int) -> Inputs:
-    """(number, *input_shape) of inputs as the data set had them, at random; (number, 7) of tokens."""
+def random_inputs(model: TrainedModel, number: int) -> Inputs:
+    """Return random inputs before normalisation, (number, *input_shape), or (number, 7) tokens for a model of texts."""
     if vocabulary := model.about.get("vocabulary"):
         tokens = torch.randint(vocabulary, (number, 7), generator=torch.Generator().manual_seed(number))
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
@@ -85,22 +86,22 @@ def examples(model: "TrainedModel", number: int) -> Inputs:
     return torch.randn(shape, generator=random).to(model.dtype)
 
 
-def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[[Tensor], Tensor]:
-    """`torch.export`, to be loaded as `torch.export.load(path).module()`."""
+def write_torch(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+    """Write with `torch.export`, for `torch.export.load(path).module()`, and return the loaded function."""
     torch.export.save(exported_program(model), path, extra_files={"model.json": about})
     loaded = torch.export.load(path).module()
     return lambda batch: loaded(batch)
 
 
-def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
-    """The graph of a batch of any size, on the CPU."""
+def exported_program(model: TrainedModel) -> torch.export.ExportedProgram:
+    """Return the graph of the model on the CPU, for batches of any size."""
     module = copy.deepcopy(Exported(model)).to("cpu").eval()
-    # An example of several: torch.export takes a size of one for a constant.
-    return torch.export.export(module, (examples(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    # The example batch has five examples, because torch.export would take a size of one as a constant.
+    return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[[Tensor], Tensor]:
-    """ONNX, with input `inputs` and output `logits`."""
+def write_onnx(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+    """Write ONNX with the input `inputs` and the output `logits`, and return the loaded function."""
     try:
         import onnx
         import onnxruntime
@@ -108,10 +109,11 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[[Tenso
     except ImportError as error:
         raise BadInput(f"{path}: ONNX needs {error.name}: pip install 'imbalance[onnx]'") from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own inside
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(
             exported_program(model), input_names=["inputs"], output_names=["logits"], dynamo=True, verbose=False
         )
+    assert program is not None  # torch returns a program where `dynamo` is set
     program.save(path, external_data=False)
     graph = onnx.load(path)
     onnx.helper.set_model_props(graph, {"model": about})
@@ -120,8 +122,8 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[[Tenso
     return lambda batch: torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
 
 
-def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable[[Tensor], Tensor]:
-    """The weights alone."""
+def write_safetensors(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+    """Write the weights as safetensors, and return the function of a model with the loaded weights."""
     from safetensors.torch import load_file, save_file
 
     state = {key: value.cpu().contiguous() for key, value in model.network.state_dict().items()}
@@ -132,3 +134,9 @@ def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable
 
 
 WRITERS = {".pt2": write_torch, ".onnx": write_onnx, ".safetensors": write_safetensors}
+
+
+def export_file(*, run: str, file: str) -> str:
+    """Run `imbalance export RUN FILE`: export the model of a run, and return the message for the user."""
+    load(run, "cpu").export(file)
+    return f"{file}: {Path(file).stat().st_size:,} bytes, with the outputs of {run}"

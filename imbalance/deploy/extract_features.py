@@ -1,12 +1,12 @@
-"""Features extracted once: a network's view of every example of a data set, for heads that train in seconds.
+"""Extract the features of a network for each example of a data set, so that new heads train in seconds.
 
     imbalance features --config=waterbirds_erm --output=data/waterbirds_resnet50
     imbalance features --run=runs/fashion_erm/default/seed=0 --output=data/fashion_convnet
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
-The network is that of config.model (with pretrained weights, where it says so), or the one that a finished run trained,
-in evaluation mode and on images that are not augmented. The same command again goes on where it was stopped, and says so
-where there is nothing left to do; features of other weights, another preprocessing or other data are refused.
+The network is that of config.model, with its pretrained weights if it has any, or the network that a finished run
+trained. It is in evaluation mode, and images are not augmented. The same command resumes an interrupted extraction, and
+reports a finished one. A folder with features of other weights, another preprocessing or other data is refused.
 """
 
 import hashlib
@@ -30,11 +30,12 @@ from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
-from imbalance.data.images.store import locked
 from imbalance.data.population import SPLITS
-from imbalance.data.sets.features import close_features, crc, in_words, open_features, partial_folder
-from imbalance.deploy.predict import TrainedModel
-from imbalance.deploy.predict import load as load_run
+from imbalance.data.sets.features import close_features, crc, describe_section, open_features, partial_folder
+from imbalance.data.splits import Split
+from imbalance.data.stores import build_lock
+from imbalance.deploy.load import TrainedModel
+from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, is_out_of_memory
 from imbalance.models import MODELS
 from imbalance.models.artifact import description, ending
@@ -47,62 +48,72 @@ from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import print_safely
 
-SAVE_SECONDS = 10  # at most so much work is lost when it is stopped
+SAVE_SECONDS = 10  # between two saves of the progress; an interrupted extraction loses no more
 
 
 def features(*, config: str | None, run: str | None, output: str, overrides: Mapping[str, Any]) -> str:
-    """`imbalance features`: write the features of a config's data into the folder `output`."""
+    """Run `imbalance features`: write the features of a config's data into the folder `output`.
+
+    Returns:
+        The message for the user.
+    """
     if not config and not run:
-        raise BadInput("--config: missing; a config says data and network, --run=<run directory> takes that run's")
+        raise BadInput(
+            "--config: missing; name a config, or give --run=<run directory> for the data and network of a run"
+        )
     if not Path(output).name:
-        raise BadInput(f"--output: {output!r} given; name a folder that is not there yet")
+        raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {ending(Path(run))}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise BadInput("launch: features are extracted by one process; start it without torchrun")
-    file = config_file(config or Path(run) / "config.json")
+        raise BadInput("launch: several processes given, but one process extracts features; start it without torchrun")
+    file = config_file(config or Path(run or "") / "config.json")
     resolved = validate(override(load_config(file), overrides))
     if resolved.debug:
-        raise BadInput("config.debug: True given; features are extracted of all examples, never of one batch")
+        raise BadInput("config.debug: True given; it must be False, because features are extracted from all examples")
     if resolved.trainer.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise BadInput("config.trainer.mixed_precision: 'fp16' given, which is for a GPU; use 'bf16' or 'no'")
+        raise BadInput("config.trainer.mixed_precision: 'fp16' given, which needs a GPU; use 'bf16' or 'no'")
     set_arithmetic(resolved)
     dataset = load_dataset(resolved)
     if dataset.probe:
-        raise BadInput(f"config.data.name: {resolved.data.name!r} evaluates on other classes than it trains on; use their own data")  # fmt: skip
-    model = trained(run, dataset) if run else configured(resolved, dataset)
+        raise BadInput(
+            f"config.data.name: {resolved.data.name!r} given, which evaluates on other classes than it trains on; name the data "
+            "set of these classes"
+        )
+    model = run_model(run, dataset) if run else config_model(resolved, dataset)
     made_of = {
         "model": model.about["model"],
-        "weights": weights_digest(model.network.features),
+        "weights": weights_digest(model.network.get_submodule("features")),
         "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {key: resolved.trainer[key] for key in ("mixed_precision", "tf32")},
+        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")},
         "data": digest(dataset),
     }
     made_of = json.loads(json.dumps(made_of))  # tuples as lists
     into = Path(output)
     try:
-        with locked(into):
+        with build_lock(into):
             if (into / "store.json").is_file():
                 check_same(into, made_of)
-                return f"{into}: done before; {how_to_train(into)}"
+                return f"{into}: done before; {training_hint(into)}"
             if into.exists() and (not into.is_dir() or any(into.iterdir())):
-                raise BadInput(f"--output: {into} is there, and is no folder of features; name another")
+                raise BadInput(f"--output: {into} exists and holds no features; name another folder")
             extract(resolved, dataset, model, made_of, into)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise BadInput("out of memory; a smaller config.trainer.eval_batch_size needs less") from None
+        raise BadInput("out of memory; set a smaller config.trainer.eval_batch_size") from None
     except OSError as error:
         raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
-    return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {how_to_train(into)}"
+    return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
 
 
-def how_to_train(folder: Path) -> str:
-    return f"--config=features_erm --config.data.folder={folder.absolute()} trains on them"
+def training_hint(folder: Path) -> str:
+    """Return the end of the message for the user: the flags that train on the features."""
+    return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
-def configured(config: Experiment, dataset: Dataset) -> TrainedModel:
-    """The network that a run of `config` starts from."""
+def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
+    """Return the network that a run of `config` starts with."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
@@ -110,151 +121,177 @@ def configured(config: Experiment, dataset: Dataset) -> TrainedModel:
     return on_device(network, description(config, dataset, network))
 
 
-def trained(run: str, dataset: Dataset) -> TrainedModel:
-    """The network of a finished run, which must take the data as they are."""
+def run_model(run: str, dataset: Dataset) -> TrainedModel:
+    """Return the network of a finished run, and refuse data of another size, normalisation or preprocessing."""
     model = load_run(run)
     about = {key: tuple(value) if isinstance(value, list) else value for key, value in model.about.items()}
-    ours = {"images of size": dataset.input_shape, "images normalised by": (dataset.mean, dataset.std)}
-    theirs = {"images of size": about["input_shape"], "images normalised by": (about["mean"], about["std"])}
-    # A table's statistics are its own data's; how an image is decoded must be the same.
+    data: dict[str, Any] = {"images of size": dataset.input_shape, "images normalised by": (dataset.mean, dataset.std)}
+    trained: dict[str, Any] = {
+        "images of size": about["input_shape"],
+        "images normalised by": (about["mean"], about["std"]),
+    }
+    # Each table has statistics of its own, so these may differ; the decoding of images and texts must not.
     if dataset.preprocessing.get("kind") != "columns":
-        ours["images decoded by"] = json.loads(json.dumps(dict(dataset.preprocessing)))
-        theirs["images decoded by"] = about["preprocessing"]
-    if "tokenizer" in dataset.preprocessing and dataset.preprocessing["tokenizer"] != about["preprocessing"].get(
+        data["images decoded by"] = json.loads(json.dumps(dict(dataset.preprocessing)))
+        trained["images decoded by"] = about["preprocessing"]
+    if "tokenizer" in dataset.preprocessing and dataset.preprocessing["tokenizer"] != model.about["preprocessing"].get(
         "tokenizer"
     ):
-        raise BadInput(f"--run: {run} was trained on texts of another tokenizer than that of config.data")
-    for what, value in ours.items():
-        if json.dumps(value) != json.dumps(theirs[what]):
-            raise BadInput(f"--run: {run} was trained on {what} {theirs[what]}; those of config.data are {value}")
+        raise BadInput(
+            f"--run: {run} was trained on texts of another tokenizer than that of config.data; use its tokenizer"
+        )
+    for kind, value in data.items():
+        if json.dumps(value) != json.dumps(trained[kind]):
+            raise BadInput(
+                f"--run: {run} was trained on {kind} {trained[kind]}; those of config.data are {value} and must be equal"
+            )
     return on_device(model.network, model.about)
 
 
 def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
+    """Return the network in evaluation mode on a GPU, or on the CPU without one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, device)
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Of its parameters and buffers, by name and to the bit."""
-    found = hashlib.sha256()
+    """Return the first 16 hexadecimal digits of the SHA-256 of the names and bits of all parameters and buffers."""
+    digest = hashlib.sha256()
     for name, value in module.state_dict().items():
-        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless the features in `folder` are whole and made of just that."""
+    """Raise `BadInput` unless the features in `folder` are undamaged and come from the sources `made_of`."""
     before = open_features(folder).description["made_of"]
-    other = []
+    changes = []
     if before["weights"] != made_of["weights"]:
-        other.append(f"other weights (of {in_words(before['model'])}, then; now of {in_words(made_of['model'])})")
+        models = describe_section(before["model"]), describe_section(made_of["model"])
+        changes.append(f"other weights (of {models[0]}; now of {models[1]})")
     changed = [key for key in made_of["inputs"] if before["inputs"].get(key) != made_of["inputs"][key]]
-    other += [f"another {key}" for key in changed]
-    other += differences(before["data"], made_of["data"])
-    if other:
-        raise BadInput(f"--output: {folder} holds features of {'; '.join(other)}; name another folder")
+    changes += [f"another {key}" for key in changed]
+    changes += differences(before["data"], made_of["data"])
+    if changes:
+        raise BadInput(f"--output: {folder} holds features of {'; '.join(changes)}; name another folder")
 
 
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
-    """Write the features of all splits, from where a stopped call has come to, and rename the folder into its place."""
+    """Write the features of all splits, resume an interrupted extraction, and rename the complete folder to `into`."""
     if model.device.type == "cpu":
         keep_freed_memory()
-    splits = [getattr(dataset, name) for name in SPLITS]
+    splits: list[Split] = [getattr(dataset, name) for name in SPLITS]
     indices, partial = torch.cat([split.indices for split in splits]), partial_folder(into)
-    done, found = resumed(partial, made_of)
+    done, array = open_partial(partial, made_of)
     progress = Progress(len(indices), done)
-    for first, values in computed(config, dataset, model, done):
+    for first, values in feature_batches(config, dataset, model, done):
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-            raise BadInput(f"config.model: its features of source row {indices[first + row]} are not finite")
-        if found is None:
-            found = allocated(partial, made_of, (len(indices), values.shape[1]), values.dtype)
+            raise BadInput(
+                f"config.model: its features of source row {indices[first + row]} are not finite; use other weights, or "
+                "config.trainer.mixed_precision='no'"
+            )
+        if array is None:
+            array = allocate(partial, made_of, (len(indices), values.shape[1]), values.dtype)
         done = first + len(values)
-        found[first:done] = values
-        if progress.tell(done):
-            found.flush()
+        array[first:done] = values
+        if progress.report(done):
+            array.flush()
             write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
-    found.flush()
-    close_features(partial, dataset, made_of, np.array([crc(row) for row in found], dtype=np.uint32))
+    assert array is not None  # no split of a checked data set is empty
+    array.flush()
+    close_features(partial, dataset, made_of, np.array([crc(row) for row in array], dtype=np.uint32))
     (partial / "done.json").unlink()
     if into.exists():
-        into.rmdir()  # which is empty
+        into.rmdir()  # an empty folder, or the caller would have refused it
     partial.rename(into)
     sync_folder(into.absolute().parent)
 
 
-def computed(config: Experiment, dataset: Dataset, model: TrainedModel, done: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Batches of train, val and test, one after another: their first row and their (B, D) features.
+def feature_batches(
+    config: Experiment, dataset: Dataset, model: TrainedModel, done: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first row and the (B, D) features of each batch of train, val and test, one after another.
 
     Args:
-        done: how many rows not to compute; where a batch ended.
+        done: the number of rows to skip; a batch ends there.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    model.network.to(memory_format=layout)
+    model.network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this keyword)
     if config.trainer.compile != "no":
-        model.network.features.compile()
+        model.network.get_submodule("features").compile()
     half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
-    dataset, pending = dataset.to(model.device, model.dtype), []
-    for split in (getattr(dataset, name) for name in SPLITS):
+    dataset = dataset.to(model.device, model.dtype)
+    pending: list[tuple[int, Tensor]] = []
+    for split in (dataset.train, dataset.val, dataset.test):
         for start in range(0, len(split), size):
             if first >= done:
                 with torch.autocast(device, half) if half else nullcontext():
                     pending.append((first, model.features(split.inputs[start : start + size])))
             first += len(split.targets[start : start + size])
-            if len(pending) == 2:  # a GPU is busy with the next batch while this one is fetched
-                yield fetched(*pending.pop(0))
-    yield from (fetched(*last) for last in pending)
+            if len(pending) == 2:  # the GPU computes the next batch while this one is copied
+                yield copy_to_cpu(*pending.pop(0))
+    yield from (copy_to_cpu(*last) for last in pending)
 
 
-def fetched(first: int, values: Tensor) -> tuple[int, np.ndarray]:
+def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
+    """Return the first row, and the features as a (B, D) array of float32 or float64."""
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
-def resumed(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.ndarray | None]:
-    """How many rows a stopped call has written, and the (N, D) array that holds them; none of another call's."""
+def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.memmap | None]:
+    """Return the number of rows of an interrupted extraction, and its (N, D) array.
+
+    Features of other sources, or damaged ones, are removed, and the result is 0 and None.
+    """
     try:
         state = json.loads((partial / "done.json").read_text())
         if state["made_of"] == made_of:
-            print_safely(f"{partial}: going on after {state['done']:,} examples", sys.stderr)
+            print_safely(f"{partial}: resuming after {state['done']:,} examples", sys.stderr)
             return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):  # damaged: begin afresh
+    except (OSError, ValueError, KeyError, TypeError):  # damaged files, which are removed below
         pass
     shutil.rmtree(partial, ignore_errors=True)
     return 0, None
 
 
-def allocated(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """The array on the disk, which is taken at once: a disk that fills up would kill the process that writes to it."""
+def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
+    """Allocate the memory-mapped (N, D) array on the disk.
+
+    The disk space is taken at once, because a full disk would kill a process that writes to a memory map.
+    """
     size = shape[0] * shape[1] * dtype.itemsize
     free = shutil.disk_usage(partial.absolute().parent).free
     if size > free:
-        raise BadInput(f"--output: the features take {size / 1e6:,.1f} MB; there are {free / 1e6:,.1f} MB free")
+        raise BadInput(
+            f"--output: the features need {size / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free; name a folder on "
+            "another disk"
+        )
     partial.mkdir()
-    found = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
+    array = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
     with open(partial / "features.npy", "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
-    return found
+    return array
 
 
 class Progress:
-    """How far it is, on stderr: a line that a terminal sees change, and a log now and then."""
+    """Progress on stderr: a line that is updated on a terminal, and a line every `SAVE_SECONDS` in a log."""
 
     def __init__(self, total: int, done: int):
         self.total, self.begun, self.started = total, done, time.monotonic()
-        self.told, self.bar = self.started, sys.stderr.isatty()
+        self.reported, self.bar = self.started, sys.stderr.isatty()
 
-    def tell(self, done: int) -> bool:
-        """Whether it was time to say so."""
+    def report(self, done: int) -> bool:
+        """Print the progress if `SAVE_SECONDS` have passed or all is done, and return whether it was printed."""
         now = time.monotonic()
-        if done < self.total and now - self.told < SAVE_SECONDS:
+        if done < self.total and now - self.reported < SAVE_SECONDS:
             return False
-        self.told = now
+        self.reported = now
         rate = (done - self.begun) / max(1e-9, now - self.started)
         line = f"{done:,} of {self.total:,} examples, {rate:,.0f}/s, {duration((self.total - done) / rate)} left"
         ends = not self.bar or done == self.total

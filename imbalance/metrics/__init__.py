@@ -1,1 +1,1 @@
-"""Metrics: counts, scores, intervals, selection rules, and warnings about unreliable values."""
+"""Metrics: counts and scores of predictions, intervals, aggregates over tasks, selection rules, warnings."""

@@ -1,8 +1,7 @@
-"""Metrics of the scores themselves: ranking, calibration and likelihood, which counts of predictions cannot give.
+"""Compute metrics of scores: ranking, calibration and likelihood, which counts of predictions do not determine.
 
-Every function takes probabilities (N, K), rows summing to 1, and targets (N,), as NumPy arrays on the CPU, and follows
-scikit-learn's definition where there is one. What is not defined (the AUROC of a class without examples, or without
-others) is nan.
+The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,). They follow scikit-learn's
+definitions if there are any. An undefined metric, such as the AUROC of a class without examples, is nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +11,18 @@ import numpy as np
 
 Array = np.ndarray
 
-BINS = 15  # of a reliability curve, as in Guo et al., ICML 2017
+BINS = 15  # bins of a reliability curve, as in Guo et al., ICML 2017
 
 
 def probabilities(logits: Array) -> Array:
-    """(N, K) softmax of the logits, in float64."""
+    """Return the (N, K) softmax of the logits in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def auroc(scores: Array, positive: Array) -> float:
-    """The probability that a positive example is ranked above a negative one, ties counting one half.
+    """Return the probability that a positive example has a higher score than a negative one; ties count one half.
 
     Args:
         scores: (N,) higher means more positive.
@@ -39,7 +38,9 @@ def auroc(scores: Array, positive: Array) -> float:
 
 
 def auprc(scores: Array, positive: Array) -> float:
-    """Average precision: the mean over positive examples of the precision at their score (no interpolation).
+    """Return the average precision: the mean over positive examples of the precision at their score.
+
+    The precision is not interpolated.
 
     Args:
         scores, positive: as in `auroc`.
@@ -49,18 +50,18 @@ def auprc(scores: Array, positive: Array) -> float:
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(positive[order])
     last = np.flatnonzero(np.diff(scores[order], append=np.nan))  # equal scores are one threshold
-    hits, drawn = hits[last], last + 1
-    return float((np.diff(hits, prepend=0) * hits / drawn).sum() / hits[-1])
+    hits, predicted_positive = hits[last], last + 1
+    return float((np.diff(hits, prepend=0) * hits / predicted_positive).sum() / hits[-1])
 
 
 def nll(probability: Array, targets: Array) -> float:
-    """The mean of −log p_y, p_y at least the smallest positive float64, so that it is finite."""
+    """Return the mean of −log p_y; p_y is at least the smallest positive float64, so that the mean is finite."""
     own = probability[np.arange(len(targets)), targets]
     return float(-np.log(own.clip(min=np.finfo(np.float64).tiny)).mean()) if len(targets) else np.nan
 
 
 def brier(probability: Array, targets: Array) -> float:
-    """The mean of Σ_k (p_k − 1[y = k])², halved for two classes, where it is (p_1 − y)² (Brier, 1950)."""
+    """Return the mean of Σ_k (p_k − 1[y = k])², halved for two classes to (p_1 − y)² (Brier, 1950)."""
     if not len(targets):
         return np.nan
     error = probability - np.eye(probability.shape[1])[targets]
@@ -68,7 +69,7 @@ def brier(probability: Array, targets: Array) -> float:
 
 
 class Reliability(NamedTuple):
-    """A reliability curve: of each bin with examples the mean confidence, the accuracy and the number of examples."""
+    """A reliability curve: the mean confidence, the accuracy and the number of examples of each bin with examples."""
 
     confidence: Array
     accuracy: Array
@@ -76,10 +77,11 @@ class Reliability(NamedTuple):
 
 
 def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> Reliability:
-    """How often predictions made with a given confidence (the largest probability) are right.
+    """Return the accuracy of predictions by confidence, which is the largest probability.
 
     Args:
-        equal_mass: bins of as many examples each (equal confidences may part), instead of bins of equal width.
+        equal_mass: use bins of equal numbers of examples, which may separate equal confidences; False uses bins of equal
+            width.
     """
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == targets
     if equal_mass:
@@ -88,14 +90,14 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
     else:
         place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(place, minlength=bins)
-    seen = count > 0
-    sums = (np.bincount(place, weights=values, minlength=bins)[seen] for values in (confidence, right))
-    mean_confidence, accuracy = (values / count[seen] for values in sums)
-    return Reliability(mean_confidence, accuracy, count[seen])
+    filled = count > 0
+    sums = (np.bincount(place, weights=values, minlength=bins)[filled] for values in (confidence, right))
+    mean_confidence, accuracy = (values / count[filled] for values in sums)
+    return Reliability(mean_confidence, accuracy, count[filled])
 
 
 def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> float:
-    """Expected calibration error: |accuracy − confidence| of the bins of `reliability`, weighted by their sizes.
+    """Return the expected calibration error: |accuracy − confidence| of the bins, weighted by their sizes.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
@@ -106,24 +108,24 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
 
 
 def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
-    """All metrics of this module: `SCORE_SUMMARIES`, and `auroc/<class>`, `auprc/<class>` of one class against the rest.
+    """Compute all metrics of this module: `SCORE_SUMMARIES`, and `auroc/<class>` and `auprc/<class>`.
 
-    `auroc` and `auprc` are the means over the classes for which they are defined; for two classes, `auroc` is that of
-    either.
+    The metrics of a class are of the class against the rest. `auroc` and `auprc` are the means over the classes that have
+    the metric; with two classes, both have the same `auroc`.
 
     Args:
         logits: (N, K).
         targets: (N,).
     """
     probability = probabilities(logits)
-    of_each = {
+    class_metrics = {
         f"{kind}/{name}": function(probability[:, label], targets == label)
         for kind, function in (("auroc", auroc), ("auprc", auprc))
         for label, name in enumerate(class_names)
     }
 
     def macro(kind: str) -> float:
-        values = np.array([of_each[f"{kind}/{name}"] for name in class_names])
+        values = np.array([class_metrics[f"{kind}/{name}"] for name in class_names])
         return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
 
     return {
@@ -133,29 +135,28 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
         "brier": brier(probability, targets),
         "ece": ece(probability, targets),
         "ece_equal_mass": ece(probability, targets, equal_mass=True),
-        **of_each,
+        **class_metrics,
     }
 
 
-def members_of(saved: Mapping[str, Array]) -> Array:
-    """(N, G) bool, of predictions/<split>.npz: each example's evaluation groups, or its group where there are none."""
+def saved_group_mask(saved: Mapping[str, Array]) -> Array:
+    """Return the (N, G) bool mask of the evaluation groups in predictions/<split>.npz, or of the groups without them."""
     if "members" in saved:
         return saved["members"]
     return saved["groups"][:, None] == np.arange(saved["groups"].max(initial=-1) + 1)
 
 
 def by_group(
-    metric: Callable[[Array, Array], float], scores: Array, targets: Array, members: Array, names: Sequence[str]
+    metric: Callable[[Array, Array], float], scores: Array, targets: Array, groups: Array, names: Sequence[str]
 ) -> dict[str, float]:
-    """`metric(scores, targets)` of every group by itself, as fairlearn's MetricFrame does; nan for an empty group.
+    """Compute `metric(scores, targets)` on each group alone, like fairlearn's MetricFrame; nan for an empty group.
 
     Args:
-        scores: (N, ...), what the metric takes: logits, probabilities or predictions.
-        members: (N,) each example's group, or (N, G) bool, where groups may overlap or leave some examples out.
+        scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
+        groups: (N,) the group of each example; or an (N, G) bool mask, whose groups may overlap or miss examples.
     """
-    if members.ndim == 1:
-        members = members[:, None] == np.arange(len(names))
+    mask = groups[:, None] == np.arange(len(names)) if groups.ndim == 1 else groups
     return {
-        name: float(metric(scores[inside], targets[inside])) if inside.any() else np.nan
-        for name, inside in zip(names, members.T, strict=True)
+        name: float(metric(scores[in_group], targets[in_group])) if in_group.any() else np.nan
+        for name, in_group in zip(names, mask.T, strict=True)
     }

@@ -1,4 +1,4 @@
-"""Selection rules: the epoch that a rule chooses from the logits of every evaluation."""
+"""Select an epoch of a finished run by different rules, from the logits that the run kept of each evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,69 +6,85 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imbalance.metrics.scores import members_of
+from imbalance.metrics.scores import saved_group_mask
 
-KEPT = {"callbacks.keep_logits": True, "trainer.eval_splits": ("val", "test")}  # what a run must say to be read here
+KEPT = {
+    "callbacks.keep_logits": True,
+    "trainer.eval_splits": ("val", "test"),
+}  # settings of a run that can be read here
 
 
 class Evaluations(NamedTuple):
-    """A split at every evaluated epoch."""
+    """The predictions on a split at each evaluated epoch.
 
-    right: np.ndarray  # (epochs, N) bool
-    targets: np.ndarray  # (N,)
-    members: np.ndarray  # (N, G) bool: each example's group, or its evaluation groups
-    inferred: np.ndarray | None = None  # (N,), where the run's methods saw inferred groups
+    right: (epochs, N) bool, the right predictions.
+    targets: (N,) the classes.
+    group_mask: (N, G) bool, the group of each example, or its evaluation groups.
+    inferred: (N,) the inferred groups, if the run's methods used inferred groups.
+    """
+
+    right: np.ndarray
+    targets: np.ndarray
+    group_mask: np.ndarray
+    inferred: np.ndarray | None = None
 
 
 Rule = Callable[[Evaluations, Evaluations, float, int], int]  # (val, test, share, seed) -> index of an evaluation
 
 
-def over(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(epochs, labels present) accuracy on the examples with each label."""
+def label_accuracies(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the (epochs, labels present) accuracy on the examples with each label."""
     return np.stack([right[:, labels == label].mean(1) for label in np.unique(labels)], axis=1)
 
 
-def over_groups(split: Evaluations) -> np.ndarray:
-    """(epochs, groups present) accuracy on the members of each group."""
-    members = split.members[:, split.members.any(0)]
-    return split.right @ members.astype(np.float64) / members.sum(0)
+def group_accuracies(split: Evaluations) -> np.ndarray:
+    """Return the (epochs, groups present) accuracy on each group."""
+    mask = split.group_mask[:, split.group_mask.any(0)]
+    return split.right @ mask.astype(np.float64) / mask.sum(0)
 
 
 def average(split: Evaluations) -> np.ndarray:
+    """Return the accuracy at each epoch."""
     return split.right.mean(1)
 
 
 def balanced(split: Evaluations) -> np.ndarray:
-    return over(split.right, split.targets).mean(1)
+    """Return the mean recall of the classes at each epoch."""
+    return label_accuracies(split.right, split.targets).mean(1)
 
 
 def worst_class(split: Evaluations) -> np.ndarray:
-    return over(split.right, split.targets).min(1)
+    """Return the smallest recall of a class at each epoch."""
+    return label_accuracies(split.right, split.targets).min(1)
 
 
 def worst(split: Evaluations) -> np.ndarray:
-    return over_groups(split).min(1)
+    """Return the smallest accuracy of a group at each epoch."""
+    return group_accuracies(split).min(1)
 
 
 def worst_inferred(split: Evaluations) -> np.ndarray:
-    return over(split.right, split.inferred).min(1)
+    """Return the smallest accuracy of an inferred group at each epoch; the run must have inferred groups."""
+    assert split.inferred is not None
+    return label_accuracies(split.right, split.inferred).min(1)
 
 
 def group_average(split: Evaluations) -> np.ndarray:
-    return over_groups(split).mean(1)
+    """Return the mean accuracy of the groups at each epoch."""
+    return group_accuracies(split).mean(1)
 
 
-def few(split: Evaluations, share: float, seed: int) -> Evaluations:
-    """A random `share` of the split, of at least one example a group."""
+def sample(split: Evaluations, share: float, seed: int) -> Evaluations:
+    """Draw a random `share` of the examples of a split, with at least one example of each group."""
     rng = np.random.default_rng(seed)
     size = max(1, round(share * len(split.targets)))
-    first = np.unique([rng.choice(np.flatnonzero(members)) for members in split.members.T if members.any()])
+    first = np.unique([rng.choice(np.flatnonzero(in_group)) for in_group in split.group_mask.T if in_group.any()])
     rest = rng.permutation(np.setdiff1d(np.arange(len(split.targets)), first))
     rows = np.concatenate([first, rest[: max(0, size - len(first))]])
-    return Evaluations(split.right[:, rows], split.targets[rows], split.members[rows])
+    return Evaluations(split.right[:, rows], split.targets[rows], split.group_mask[rows])
 
 
-# What a rule is called, the labels it reads, and the evaluation that it chooses from val, test, the share and the seed.
+# The name of a rule, the labels that the rule reads, and the rule.
 RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
@@ -78,19 +94,19 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
     ("best group average", "val groups", lambda val, test, share, seed: int(group_average(val).argmax())),
     ("best worst group", "val groups", lambda val, test, share, seed: int(worst(val).argmax())),
     ("best worst group, few labels", "a share of val groups",
-     lambda val, test, share, seed: int(worst(few(val, share, seed)).argmax())),
+     lambda val, test, share, seed: int(worst(sample(val, share, seed)).argmax())),
     ("oracle", "test groups", lambda val, test, share, seed: int(worst(test).argmax())),
 )  # fmt: skip
 
 
 def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
-    """The epochs whose logits of the split a run kept, and how right they were."""
+    """Read the epochs whose logits of a split a run kept, and the predictions at these epochs."""
     files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
     with np.load(directory / "predictions" / f"{split}.npz") as saved:
-        targets, members, inferred = saved["targets"], members_of(saved), saved.get("inferred")
+        targets, mask, inferred = saved["targets"], saved_group_mask(saved), saved.get("inferred")
     right = np.array([np.load(files[epoch]).argmax(1) == targets for epoch in sorted(files)])
-    return sorted(files), Evaluations(right, targets, members, inferred)
+    return sorted(files), Evaluations(right, targets, mask, inferred)
 
 
-# Of what test metric a table has a column.
+# The metrics of the test split that tables of selection rules show.
 METRICS = {"worst group": worst, "group average": group_average, "balanced": balanced, "average": average}

@@ -18,8 +18,7 @@ Pool = Literal["pooler", "first", "mean"]
 
 class Encoder(nn.Module):
     """The states of a text's tokens after the last layer, as one vector: what the pooler, or the first token, or the mean
-    makes of them; some of it dropped out.
-    """
+    makes of them; some of it dropped out."""
 
     def __init__(self, transformer: nn.Module, pool: Pool, dropout: float):
         super().__init__()

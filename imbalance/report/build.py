@@ -18,7 +18,7 @@ import numpy as np
 
 from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
-from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, kinds, mean, over_examples, wilson
+from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_combinations, mean, over_examples, wilson
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
@@ -92,8 +92,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
 
 def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
     """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
-    examples: Wilson's of a group, by bootstrap of their worst and their mean.
-    """
+    examples: Wilson's of a group, by bootstrap of their worst and their mean."""
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
@@ -117,21 +116,25 @@ def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int]
         yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
         of_runs = (
-            over_examples(*found[:2], statistic, members=found[2]) if found else over_examples(r, n, statistic)
+            over_examples(*found[:2], statistic, combinations=found[2]) if found else over_examples(r, n, statistic)
             for r, n, found in zip(right, totals, overlapping)
         )
         yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
 
 
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, ...] | None:
-    """`kinds` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not.
+    """`count_combinations` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not.
 
     () where its predictions cannot be read.
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
     saved = read_predictions(work_dir / run["run"]) or {}
-    return kinds(saved["logits"].argmax(1) == saved["targets"], saved["members"]) if "members" in saved else ()
+    return (
+        count_combinations(saved["logits"].argmax(1) == saved["targets"], saved["members"])
+        if "members" in saved
+        else ()
+    )
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -174,8 +174,7 @@ def _overridden(overrides: str) -> dict[str, str]:
 
 def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
     """Put rows in the study's file that are not there yet, and return how many: sorted, so that the order of adding
-    leaves no trace. Commands that add at the same time do so one after the other.
-    """
+    leaves no trace. Commands that add at the same time do so one after the other."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{study}.lock"):
         return _add(study, folder, rows, packed)

@@ -1,6 +1,5 @@
 """The figures of a report: learning curves of every group, score against learning rate, box plots over seeds, and
-decision boundaries where inputs have two dimensions.
-"""
+decision boundaries where inputs have two dimensions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -98,8 +98,7 @@ def train_later(run: Run, held: bool) -> list[Summary]:
 
 def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
     """The runs in batches to be trained at once: of one where that cannot be or gains nothing, else as large as `at_once`
-    and `jobs` workers that are all to be busy allow.
-    """
+    and `jobs` workers that are all to be busy allow."""
     together: dict[Any, list[Run]] = {}
     for i, run in enumerate(runs):
         together.setdefault(batch_key(run) or i, []).append(run)

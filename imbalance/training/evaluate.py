@@ -238,8 +238,7 @@ def weight_norm(network: nn.Module) -> Tensor:
 
 def predicted(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(M, N) the predictions that the steps of the epoch made on this process, and the examples' targets and groups, and
-    `members_of` them.
-    """
+    `members_of` them."""
     trains = [run.learner.dataset.train for run in runs]
     rows = [joined(run.progress.drawn, train.indices) for run, train in zip(runs, trains)]
     predictions = torch.stack([joined(run.progress.predictions, train.targets) for run, train in zip(runs, trains)])
@@ -309,7 +308,7 @@ def counts_of(found: Mapping[str, Tensor]) -> Counts:
 
 def measure(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
     """Every metric of the counts of M models, each on a data set with the same names."""
-    first, counts_of_train = datasets[0], zip(*(dataset.counts_of_train for dataset in datasets))
+    first, counts_of_train = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
     of_classes, of_groups = (torch.stack(of_all).numpy() for of_all in counts_of_train)
     return compute(counts, first.class_names, first.group_names, of_classes, of_groups, first.evaluation_names)
 

@@ -8,7 +8,7 @@ from imbalance.config.schema import build
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.heads.registry import HEADS, in_place_of
 from imbalance.methods.weights import effective_sample_size
-from imbalance.metrics import warnings as hollow
+from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.evaluate import Outcome, evaluate, measure_scores, metrics_of
@@ -69,8 +69,8 @@ def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
         log.model(description(config, learner.dataset, learner.network))
-    warnings = hollow.of_run(config, log.evaluations(), values, learner.dataset)
-    all_warnings = [*hollow.of_data(config, learner.dataset), *warnings]
+    warnings = run_warnings(config, log.evaluations(), values, learner.dataset)
+    all_warnings = [*data_warnings(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
     for warning in warnings:

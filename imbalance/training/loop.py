@@ -20,7 +20,7 @@ from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
-from imbalance.metrics import warnings as hollow
+from imbalance.metrics.warnings import data_warnings
 from imbalance.training.checks import check_data
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
@@ -73,7 +73,7 @@ def run(
         directory: the run directory; by default that of the same command line, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
         data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
-            as `name="given"`; see `imbalance.data.as_dataset`.
+            as `name="in_memory"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -82,7 +82,7 @@ def run(
         OSError: data cannot be read, or results not be written; here, too, the same call goes on.
     """
     dataset = None if data is None else check_population(as_dataset(data))
-    given = {} if data is None else {"data": {"name": "given"}}
+    given = {} if data is None else {"data": {"name": "in_memory"}}
     resolved, default = resolve(config, {**(overrides or {}), **given})
     directory = Path(directory or default)
     summary = train(resolved, directory, dataset)
@@ -122,7 +122,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     """Check what only the data can show, say what will be trained, and take up the run where it was left."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
-    for warning in hollow.of_data(config, learner.dataset):
+    for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
     ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")

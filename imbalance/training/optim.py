@@ -134,9 +134,10 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """Args:
-        parameters, momenta: stacked along two first dimensions; both are changed in place. No momenta without momentum.
-        decays: the weight decay of each parameter.
+        """
+        Args:
+            parameters, momenta: stacked along two first dimensions; both are changed in place. No momenta without momentum.
+            decays: the weight decay of each parameter.
         """
         self.param_groups = [{"params": parameters, "lr": None}]
         self.momenta, self.decays, self.momentum = momenta, decays, momentum

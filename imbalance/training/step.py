@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imbalance.config.experiment import Experiment
 from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
-from imbalance.data.images.store import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
@@ -33,7 +33,7 @@ class Images:
     drawn: (M, count) or (S, M, count) random numbers for each of `augmentations`.
     """
 
-    inputs: Tensor | Stored | Tokens
+    inputs: Tensor | StoredImages | Tokens
     rows: Tensor
     augmentations: Sequence[Augmentation]
     drawn: Sequence[Tensor]

@@ -15,7 +15,7 @@ from ml_collections.config_dict import create
 
 import imbalance
 from imbalance.data import load
-from imbalance.data.identity import copies_in, differences, digest
+from imbalance.data.identity import dataset_duplicates, differences, digest
 from imbalance.data.splits import Dataset, Split, class_split
 from imbalance.errors import BadInput, Interrupted
 from imbalance.training import loop
@@ -241,11 +241,11 @@ def timed(function) -> float:
 
 def test_copies_are_reported_across_splits_and_under_other_labels():
     inputs = torch.rand(60, 4)
-    assert copies_in(dataset_of(inputs, np.arange(60) % 2)) == []
+    assert dataset_duplicates(dataset_of(inputs, np.arange(60) % 2)) == []
     inputs[7] = inputs[6]  # of val, another class, as of train
     inputs[10] = inputs[4]  # both of val, and of one class
     inputs[5] = inputs[2]  # both of test, of two classes
-    assert copies_in(dataset_of(inputs, np.arange(60) % 2)) == [
+    assert dataset_duplicates(dataset_of(inputs, np.arange(60) % 2)) == [
         "equal examples in train and val: 1; row 7 of val is a copy of row 6 of train",
         "equal examples with different classes or groups: 2; row 7 of val is a copy of row 6 of train, and so on",
     ]
@@ -253,4 +253,4 @@ def test_copies_are_reported_across_splits_and_under_other_labels():
 
 def test_equal_checksums_of_different_images_are_no_copies(monkeypatch):
     monkeypatch.setattr("imbalance.data.splits.zlib.crc32", lambda _: 0)
-    assert copies_in(dataset_of(torch.rand(60, 4), np.arange(60) % 2)) == []
+    assert dataset_duplicates(dataset_of(torch.rand(60, 4), np.arange(60) % 2)) == []

@@ -13,7 +13,7 @@ import torch
 from ml_collections.config_dict import create
 
 from imbalance.data import load
-from imbalance.data.population import check_population, name_problems, remarks
+from imbalance.data.population import check_population, missing_examples, name_problems
 from imbalance.data.sets.fashion import read_idx
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
@@ -52,7 +52,7 @@ WHOLE = [(0, 0), (1, 1), (2, 0)]
 
 def test_a_whole_data_set_needs_no_word():
     data = dataset_of(WHOLE, WHOLE, WHOLE)
-    assert check_population(data) is data and remarks(data) == []
+    assert check_population(data) is data and missing_examples(data) == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_cannot_be_learnt_or_measured_is_refused(splits, reason):
 
 def test_what_a_config_may_ask_for_gets_a_remark():
     data = check_population(dataset_of([(0, 0), (1, 0), (2, 0)], WHOLE[:2], WHOLE))
-    assert remarks(data) == [
+    assert missing_examples(data) == [
         "the train split has no example of group 'y'",
         "the val split has no example of class 'c'",
     ]

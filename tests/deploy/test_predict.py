@@ -16,7 +16,8 @@ import imbalance
 from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.deploy import export
-from imbalance.deploy.predict import export_file, predict_files
+from imbalance.deploy.export import export_file
+from imbalance.deploy.predict import predict_files
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.training.loop import train
@@ -266,7 +267,7 @@ def test_an_exported_model_has_the_models_outputs_at_any_batch_size(which, suffi
     directory = directory if isinstance(directory, str) else directory[0]
     model, path = imbalance.load(directory), tmp_path / f"model{suffix}"
     assert export_file(run=directory, file=str(path)).startswith(str(path))
-    batch = export.examples(model, 7)
+    batch = export.random_inputs(model, 7)
     about = json.loads(json.dumps(model.about))
     if suffix == ".pt2":
         extra = {"model.json": ""}

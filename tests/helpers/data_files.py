@@ -1,4 +1,4 @@
-"""Data sets of the published layouts and counts, made of generated images."""
+"""Files of made-up data sets: in the published layouts and counts, or as a user has them."""
 
 import os
 from pathlib import Path
@@ -77,3 +77,64 @@ def make_celeba(root: Path, kind: str, line_end: str = "\n", mark: str = "") -> 
     for stem, lines in (("list_attr_celeba", heading + rows), ("list_eval_partition", partition)):
         (folder / f"{stem}.{kind}").write_bytes((mark + line_end.join(lines) + line_end).encode())
     return folder / f"list_attr_celeba.{kind}"
+
+
+def rows_of_table(n: int = 2) -> list[str]:
+    """Return rows of path, target, place and split: `n` of each combination."""
+    return [
+        f"{split}/{target}/{place}/{i}.png,{target},{place},{split}"
+        for split in ("train", "val", "test")
+        for target in ("water", "land")
+        for place in ("sea", "field")
+        for i in range(n)
+    ]
+
+
+def make_table(
+    root: Path,
+    rows: list[str] | None = None,
+    heading: str = "path,target,place,split",
+    images: bool = True,
+    start: str = "",
+    end: str = "\n",
+) -> None:
+    """Write birds.csv, and if asked its images."""
+    rows = rows_of_table() if rows is None else rows
+    (root / "birds.csv").write_bytes((start + end.join([heading, *rows]) + end).encode())
+    if images:
+        for i, row in enumerate(rows):
+            save_image(root / "images" / row.split(",")[0], seed=i)
+
+
+def make_folder(root: Path, parts=("train", "val", "test"), classes=("land", "water"), n: int = 4) -> None:
+    """Write birds/<part>/<class>/<i>.png."""
+    for part in parts:
+        for label in classes:
+            for i in range(n):
+                save_image(root / "birds" / part / label / f"{i}.png", seed=i)
+
+
+def people(n: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return columns of numbers and categories with gaps, as text."""
+    rng = np.random.default_rng(seed)
+    columns = {
+        "age": rng.integers(17, 90, n).astype(str).astype(object),
+        "hours": np.round(rng.normal(40, 5, n), 2).astype(str).astype(object),
+        "work": rng.choice(["state", "private", "?"], n).astype(object),
+        "sex": rng.choice(["man", "woman"], n).astype(object),
+        "income": rng.choice(["low", "high"], n).astype(object),
+        "split": np.resize(["train", "train", "val", "test"], n).astype(object),
+    }
+    columns["age"][::7] = "?"
+    return columns
+
+
+def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns under their names."""
+    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_people(root: Path) -> None:
+    """Write people.csv."""
+    write_csv(root / "people.csv", people())

@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from examples import names, settings
 from scipy.stats import chisquare
 
 from imbalance.config.schema import build
@@ -13,20 +14,14 @@ from imbalance.utils.seeds import generator
 COUNTS = [120, 40, 30, 10]
 GROUPS = torch.repeat_interleave(torch.arange(4), torch.tensor(COUNTS))[torch.randperm(200, generator=generator(0, ""))]
 TARGETS = GROUPS // 2
-EXAMPLES = [
-    dict(name="shuffle"),
-    dict(name="undersample", by="group", redraw=True),
+SECTIONS = [dict(name=name) | settings("sampler", name) for name in names("sampler")]
+SECTIONS += [
     dict(name="undersample", by="class", redraw=False),
     dict(name="reject", by="group", redraw=True),
     dict(name="reject", by="group", redraw=False),
     dict(name="oversample", by="group"),
-    dict(name="balanced", by="group"),
-    dict(name="resample", by="group", exponent=1.0),
-    dict(name="annealed_linear", by="group"),
-    dict(name="annealed_sigmoid", by="group", steepness=6.0),
-    dict(name="annealed_step", by="group"),
 ]
-each = pytest.mark.parametrize("section", EXAMPLES, ids=lambda section: section["name"])
+each = pytest.mark.parametrize("section", SECTIONS, ids=lambda section: f"sampler-{section['name']}")
 
 
 def labels(by):
@@ -42,10 +37,6 @@ def draw(section, epoch=0, seed=0, epochs=10):
 
 def group_counts(rows):
     return torch.bincount(GROUPS[rows], minlength=4)
-
-
-def test_every_sampler_is_tested():
-    assert {section["name"] for section in EXAMPLES} == SAMPLERS.keys()
 
 
 @each

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import imported_by
+from examples import each, names, settings
 from helpers.jobs import SERVER, free_port, run
 from helpers.pages import blocks, page
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,7 +19,6 @@ from imbalance.config.schema import bind, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.methods.losses import LOSSES, Poly, VectorScaling
 from imbalance.methods.objectives.reductions import CVaR
-from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.standalone import EpochSampler, example_weights
 from imbalance.methods.weights import WEIGHTS
@@ -32,13 +32,15 @@ COUNTS = torch.bincount(TARGETS)
 
 
 @pytest.mark.parametrize(
-    ("table", "name"), [(t, name) for t in (LOSSES, OBJECTIVES) for name in t if keyword_annotations(t[name])]
+    ("section", "name"),
+    [(section, name) for section in ("loss", "objective") for name in names(section) if settings(section, name)],
+    ids=lambda value: value,
 )
-def test_every_constructor_refuses_what_a_config_would(table, name):
+def test_every_constructor_refuses_what_a_config_would(section, name):
     """nan fits no annotation of a number. To pass, put `@checked` above the class."""
-    for key in keyword_annotations(table[name]):
-        values = dict.fromkeys(keyword_annotations(table[name]), 0.5) | {key: float("nan")}
-        values |= {"left": "logistic"} if "left" in values and key != "left" else {}
+    table = registries()[section]
+    for key in settings(section, name):
+        values = settings(section, name) | {key: float("nan")}
         provided = {"class_counts": COUNTS, "group_counts": COUNTS}
         with pytest.raises(BadInput, match=rf"^{table[name].__name__}: \w+: .* given; it should"):
             bind(table, {"name": name} | values, **provided)()
@@ -57,11 +59,9 @@ def test_a_constructor_says_what_is_wrong_with_which_value():
         Poly(alpha=1.0, left="logistic", beta=1.0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@each("loss")
 def test_groups_are_optional_where_a_loss_does_not_read_them(name):
-    values = dict.fromkeys(keyword_annotations(LOSSES[name]), 0.5)
-    values |= {"left": "logistic"} if "left" in values else {}
-    loss = bind(LOSSES, {"name": name} | values, class_counts=COUNTS, group_counts=COUNTS)()
+    loss = bind(LOSSES, {"name": name} | settings("loss", name), class_counts=COUNTS, group_counts=COUNTS)()
     logits, targets = torch.randn(8, 2), torch.arange(8) % 2
     if name == "vs_group":
         with pytest.raises(TypeError, match="groups"):
@@ -92,10 +92,10 @@ def test_importing_a_part_imports_neither_wandb_nor_torchvision():
 # Samplers
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@each("sampler")
 def test_a_sampler_draws_what_the_loop_would_draw(name):
-    values = {"by": "class", "redraw": True, "exponent": 1.0, "steepness": 10.0}
-    values = {key: values[key] for key in keyword_annotations(SAMPLERS[name])}
+    values = settings("sampler", name)
+    values |= {"by": "class"} if "by" in values else {}
     sampler = EpochSampler(name, TARGETS, seed=3, epochs=4, **values)
     drawn = []
     for epoch in (0, 1, 2, 0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.aggregates import bootstrap, difference_of_iqm, improvement, interquartile_mean, profile
+from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, iqm_difference, profile
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_profile_counts_runs_above_each_threshold(scores):
 def test_the_bootstrap_draws_seeds_within_tasks(scores, paired):
     """Against a loop over resamples, tasks and seeds; the ends of 2,000 resamples scatter by a tenth of their deviation."""
     one, other = scores
-    found = bootstrap(difference_of_iqm, one, other, paired=paired, seed=1)
+    found = bootstrap(iqm_difference, one, other, paired=paired, seed=1)
     rng, drawn = np.random.default_rng(0), []
     for _ in range(3000):
         first, second = [], []
@@ -62,6 +62,6 @@ def test_pairing_takes_out_what_the_seeds_share():
     rng = np.random.default_rng(0)
     base = rng.normal(0.7, 0.1, (20, 10))
     one, other = base + 0.01 + rng.normal(0, 0.001, base.shape), base
-    paired, apart = (bootstrap(difference_of_iqm, one, other, paired=p) for p in (True, False))
+    paired, apart = (bootstrap(iqm_difference, one, other, paired=p) for p in (True, False))
     assert 0 < paired.low < 0.01 < paired.high < 0.02
     assert apart.high - apart.low > 3 * (paired.high - paired.low)

@@ -8,7 +8,7 @@ import pytest
 from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
-from imbalance.metrics import warnings as hollow
+from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.training.loop import train
 
 
@@ -36,19 +36,19 @@ def evaluations(*values: float) -> list[dict]:
     ],
 )
 def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
-    found = hollow.of_run(config, evaluations(*values), {}, dataset)
+    found = run_warnings(config, evaluations(*values), {}, dataset)
     assert len(found) == 1 and words in found[0]
     config.callbacks.update(select="last", patience=0)
-    assert not hollow.of_run(config, evaluations(*values), {}, dataset)  # nothing reads the monitor
+    assert not run_warnings(config, evaluations(*values), {}, dataset)  # nothing reads the monitor
 
 
 def test_a_monitor_that_decides_gets_none(config, dataset):
-    assert not hollow.of_run(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset)
-    assert not hollow.of_data(config, dataset)
+    assert not run_warnings(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset)
+    assert not data_warnings(config, dataset)
 
 
 def test_a_model_that_predicts_one_class_gets_a_warning(config, dataset):
-    found = hollow.of_run(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset)
+    found = run_warnings(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset)
     assert "every test example is predicted as even" in found
 
 
@@ -56,13 +56,13 @@ def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(conf
     val = dataset.val
     rows = (val.groups != 2).nonzero().flatten().tolist() + (val.groups == 2).nonzero().flatten()[:1].tolist()
     few = replace(dataset, val=val.subset(val.targets.new_tensor(rows)))
-    found = hollow.of_data(config, few)
+    found = data_warnings(config, few)
     assert found == ["val/worst_group_accuracy reads 1 group of fewer than 10 val examples: odd red 1"]
     rows = val.targets.new_tensor(rows[-1:] + (val.groups == 0).nonzero().flatten()[:3].tolist())
-    found = hollow.of_data(config, replace(dataset, val=val.subset(rows)))
+    found = data_warnings(config, replace(dataset, val=val.subset(rows)))
     assert found[-1] == "val/worst_group_accuracy reads 2 groups of fewer than 10 val examples: even red 3, odd red 1"
     config.score = config.callbacks.monitor = "val/accuracy"
-    assert not hollow.of_data(config, few)
+    assert not data_warnings(config, few)
 
 
 def test_warnings_are_in_the_log_and_in_the_summary(config, tmp_path):

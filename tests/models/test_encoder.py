@@ -181,7 +181,7 @@ def test_civilcomments_has_four_groups_to_train_with_and_sixteen_to_evaluate_by(
                 for n, there in zip(civilcomments.IDENTITIES, identities)
                 if there
             }
-            assert {dataset.eval_group_names[e] for e in test.members[i].nonzero().flatten()} == expected
+            assert {dataset.eval_group_names[e] for e in test.eval_group_mask[i].nonzero().flatten()} == expected
     assert len(dataset.eval_group_names) == (16 if evaluation == "fine" else 4)
     assert loop.train(config, tmp_path / "run")["status"] == "done"
 

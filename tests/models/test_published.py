@@ -12,7 +12,7 @@ from PIL import Image
 from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.data import load
-from imbalance.data.images.decode import Recipe, pixels_of
+from imbalance.data.images.decode import Recipe, image_pixels
 from imbalance.errors import BadInput
 from imbalance.models import MODELS, preparation_of
 from imbalance.training import loop
@@ -86,7 +86,7 @@ def test_features_and_images_are_those_of_the_library(kind, tmp_path):
         assert model(images).shape == (2, 3)
 
     made = preparation_of(network)
-    pixels = pixels_of(PHOTOGRAPH, Recipe("RGB", made.steps)) / 255
+    pixels = image_pixels(PHOTOGRAPH, Recipe("RGB", made.steps)) / 255
     mean, std = (np.array(value)[:, None, None] for value in (made.mean, made.std))
     if kind == "timm":
         config = timm.data.resolve_data_config(model=timm.create_model(f"local-dir:{path}"))
@@ -180,7 +180,7 @@ def test_a_run_decodes_and_normalises_for_its_weights(config, tmp_path):
     made, dataset = preparation_of(config.model), load_dataset(config)
     assert dataset.input_shape == (3, 32, 32) and (dataset.mean, dataset.std) == (made.mean, made.std)
     image = Image.open(tmp_path / "pets" / "cat" / f"{int(dataset.train.indices[0])}.png")
-    assert np.array_equal(dataset.train.inputs[:1][0].numpy(), pixels_of(image, Recipe("RGB", made.steps)))
+    assert np.array_equal(dataset.train.inputs[:1][0].numpy(), image_pixels(image, Recipe("RGB", made.steps)))
     loop.train(config, tmp_path / "run")
     about = json.loads((tmp_path / "run" / "model.json").read_text())
     assert [tuple(step) for step in about["preprocessing"]["steps"]][-2:] == list(made.steps)

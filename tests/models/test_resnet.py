@@ -28,7 +28,9 @@ def test_cifar_resnets_have_the_published_size(name, parameters):
     assert model_of(name, shape=(1, 28, 28), frozen=False)(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_689_512), ("resnet50", 25_557_032)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)]
+)
 def test_torchvisions_resnets_take_weights_of_a_file_without_their_head(tmp_path, name, parameters):
     theirs = import_torchvision().models.get_model(name).eval()
     assert sum(p.numel() for p in theirs.parameters()) == parameters

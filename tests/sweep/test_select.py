@@ -9,8 +9,8 @@ from imbalance.metrics.selection import (
     Evaluations,
     balanced,
     evaluations,
-    few,
     group_average,
+    sample,
     worst,
     worst_class,
 )
@@ -54,10 +54,10 @@ def test_every_rule_chooses_by_what_it_says_it_reads():
 def test_few_labels_are_few_of_every_group_and_the_same_for_a_seed():
     groups = np.array([0] * 90 + [1] * 9 + [2])
     split = Evaluations(np.tile(np.arange(100), (1, 1)), groups, np.eye(3, dtype=bool)[groups])
-    found = few(split, 0.1, 3)
-    assert len(found.members) == 10 and found.members.any(0).all()
-    assert len(set(found.right[0])) == 10 and (found.right == few(split, 0.1, 3).right).all()
-    assert len(few(split, 0.01, 0).members) == 3
+    found = sample(split, 0.1, 3)
+    assert len(found.group_mask) == 10 and found.group_mask.any(0).all()
+    assert len(set(found.right[0])) == 10 and (found.right == sample(split, 0.1, 3).right).all()
+    assert len(sample(split, 0.01, 0).group_mask) == 3
 
 
 @pytest.mark.parametrize(("name", "labels", "rule"), RULES)

@@ -57,13 +57,13 @@ def test_images_that_live_on_the_device_are_the_same_batches(birds, tmp_path, ca
 
 
 def test_images_that_do_not_fit_on_the_device_are_one_line(birds, monkeypatch):
-    monkeypatch.setattr("imbalance.data.images.stored.free_memory", lambda device: 30_000)
+    monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_000)
     birds.trainer.images_on_device = True
     with pytest.raises(
         BadInput, match=r"images_on_device: 40 images take 0\.0 GB, and cpu has 0\.0 GB free; with False"
     ):
         train(birds)
-    monkeypatch.setattr("imbalance.data.images.stored.free_memory", lambda device: 30_720)
+    monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_720)
     assert train(birds)["status"] == "done"
 
 

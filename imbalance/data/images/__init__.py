@@ -1,1 +1,1 @@
-"""Images: lists of files, decoding, the store of decoded images, augmentation."""
+"""Images: list files, decode them, store the pixels, normalise and augment batches."""

@@ -1,7 +1,8 @@
-"""Augmentation of whole batches on their device, a function of (seed, epoch, example, which draw of it) alone.
+"""Augment whole batches on their device, as a function of (seed, epoch, example, draw number) alone.
 
-The random numbers are not drawn from a generator but hashed from those four, so they do not depend on how an epoch is
-divided into batches and processes, nor on where a run was resumed.
+The random numbers are not drawn from a generator but hashed from these four. So they do not depend on how an epoch is
+divided into batches and processes, or on where a run was resumed. The draw number counts how often a sampler has drawn
+the example before in the epoch.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,16 +15,16 @@ from torch import Tensor
 from imbalance.utils.seeds import derived_seed
 
 Augmentation = Literal["flip", "pad_crop", "random_resized_crop"]
-TRIES = 10  # of a random resized crop, as torchvision has it
+TRIES = 10  # of a random resized crop, as in torchvision
 
 
 def flip(images: Tensor, uniform: Tensor) -> Tensor:
-    """Left and right exchanged, with probability one half."""
+    """Exchange left and right with probability one half."""
     return torch.where(uniform[:, 0, None, None, None] < 0.5, images.flip(3), images)
 
 
 def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Four black pixels on every side, and a crop of the old size out of that (He et al., CVPR 2016)."""
+    """Pad four black pixels on every side, and crop a random square of the old size (He et al., CVPR 2016)."""
     count, _, height, width = images.shape
     top, left = (uniform[:, :2] * 9).long().unbind(1)
     rows = (top[:, None] + torch.arange(height, device=images.device))[:, :, None]
@@ -33,9 +34,10 @@ def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """0.7 to 1 of the area in an aspect ratio of 3/4 to 4/3, resized to the old size; floats on the scale of `images`.
+    """Crop 0.7 to 1 of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the old size.
 
-    Drawn as by torchvision: the first of ten tries that fits, else the whole image.
+    As in torchvision, the first of ten tries that fits is used, else the whole image. The result is floats on the scale
+    of `images`.
     """
     height, width = images.shape[2:]
     low, high = torch.tensor([3 / 4, 4 / 3]).log().tolist()
@@ -44,12 +46,12 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     wide, tall = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (wide <= width) & (tall <= height)
     first = fits.byte().argmax(1, keepdim=True)
-    some = fits.any(1)
-    wide = torch.where(some, wide.gather(1, first).squeeze(1), width)
-    tall = torch.where(some, tall.gather(1, first).squeeze(1), height)
+    any_fits = fits.any(1)
+    wide = torch.where(any_fits, wide.gather(1, first).squeeze(1), width)
+    tall = torch.where(any_fits, tall.gather(1, first).squeeze(1), height)
     left = (uniform[:, 2 * TRIES] * (width - wide + 1)).floor()
     top = (uniform[:, 2 * TRIES + 1] * (height - tall + 1)).floor()
-    # From the output's coordinates, −1 to 1 over the crop, to the input's, −1 to 1 over the whole image.
+    # The affine map takes coordinates of the crop (−1 to 1) to coordinates of the whole image (−1 to 1).
     zero = torch.zeros_like(left)
     across = torch.stack([wide / width, zero, (2 * left + wide) / width - 1], 1)
     down = torch.stack([zero, tall / height, (2 * top + tall) / height - 1], 1)
@@ -57,7 +59,7 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     return F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False)
 
 
-# How many random numbers an image takes, and what it does with them.
+# The number of random numbers that an image needs, and the function that takes the images and these numbers.
 AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "flip": (1, flip),
     "pad_crop": (2, pad_crop),
@@ -65,61 +67,61 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def draws(indices: Tensor, when: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """For each of `names` the (N, count) random numbers of N draws of an example.
+def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
+    """Return the (N, count) random numbers of N draws for each augmentation in `names`.
 
     Args:
-        indices: (N,) which example each is.
-        when: (N,) on which occasion it is drawn, see `draw_ids`.
+        indices: (N,) the example of each draw.
+        draw_ids: (N,) the number of each draw, see `draw_ids`.
     """
-    return [uniforms(derived_seed(seed, name), indices, when, AUGMENTATIONS[name][0]) for name in names]
+    return [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name][0]) for name in names]
 
 
-def augment(images: Tensor, names: Sequence[Augmentation], drawn: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W) `images`, augmented by `names` one after the other.
+def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Sequence[Tensor]) -> Tensor:
+    """Apply the augmentations `names` to (B, C, H, W) `images`, one after the other.
 
     Args:
-        drawn: for each of them the (B, count) random numbers, see `draws`.
+        random_numbers: (B, count) for each augmentation, see `draws`.
     """
-    for name, uniform in zip(names, drawn, strict=True):
+    for name, uniform in zip(names, random_numbers, strict=True):
         images = AUGMENTATIONS[name][1](images, uniform).contiguous()
     return images
 
 
-def draw_ids(epoch: int, drawn: Tensor) -> Tensor:
-    """(N,) for each entry of the epoch's order a number of the epoch and of how often its example was drawn before it."""
-    return (epoch << 32) + draw_numbers(drawn)
+def draw_ids(epoch: int, order: Tensor) -> Tensor:
+    """Return an (N,) number for each entry of an epoch's `order`: the epoch, and the draw number of the example."""
+    return (epoch << 32) + draw_numbers(order)
 
 
 def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
-    """(B, count) float32 in [0, 1), hashed from (seed, index, draw, column): the finaliser of splitmix64 (Steele, 2014)."""
+    """Hash (seed, index, draw, column) to (B, count) float32 in [0, 1), by splitmix64's finaliser (Steele, 2014)."""
     state = torch.full_like(indices, seed)
     for word in (indices[:, None], draws[:, None], torch.arange(count, device=indices.device)[None]):
         state = state if state.dim() == 2 else state[:, None]
-        state = mixed(state ^ mixed(word + 1))
-    return shifted(state, 40).float() / 2**24
+        state = mix(state ^ mix(word + 1))
+    return shift_right(state, 40).float() / 2**24
 
 
-def mixed(x: Tensor) -> Tensor:
-    """A bijection of the 64-bit integers that scatters neighbours; products wrap around."""
-    x = x + signed(0x9E3779B97F4A7C15)
-    x = (x ^ shifted(x, 30)) * signed(0xBF58476D1CE4E5B9)
-    x = (x ^ shifted(x, 27)) * signed(0x94D049BB133111EB)
-    return x ^ shifted(x, 31)
+def mix(x: Tensor) -> Tensor:
+    """Map int64 to int64 one to one, so that neighbours land far apart; products wrap around."""
+    x = x + as_signed(0x9E3779B97F4A7C15)
+    x = (x ^ shift_right(x, 30)) * as_signed(0xBF58476D1CE4E5B9)
+    x = (x ^ shift_right(x, 27)) * as_signed(0x94D049BB133111EB)
+    return x ^ shift_right(x, 31)
 
 
-def shifted(x: Tensor, bits: int) -> Tensor:
-    """int64 shifted right with zeros coming in, as torch's shift of signed numbers does not."""
+def shift_right(x: Tensor, bits: int) -> Tensor:
+    """Shift int64 right and fill with zeros; torch's own shift fills with the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def signed(x: int) -> int:
-    """The int64 with the bits of a 64-bit `x`."""
+def as_signed(x: int) -> int:
+    """Return the int64 with the bits of the unsigned 64-bit integer `x`."""
     return x - (1 << 64) if x >= 1 << 63 else x
 
 
 def draw_numbers(order: Tensor) -> Tensor:
-    """For each entry of an epoch's (N,) `order`, how many equal ones came before it."""
+    """Return, for each entry of an epoch's (N,) `order`, the number of equal entries before it."""
     by_value = order.argsort(stable=True)
     values = order[by_value]
     place = torch.arange(len(order), device=order.device)

@@ -1,4 +1,4 @@
-"""From an image file to pixels: the work of the processes that build a store, which therefore import no torch."""
+"""Decode image files into pixels, in the processes that build a store and in prediction."""
 
 import io
 import math
@@ -10,19 +10,25 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from imbalance.utils.files import check_regular
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit; of a file, and of what resizing makes of it: 270 MB in RGB
-MAX_BYTES = 2**29  # of a file, which is more than such an image takes uncompressed
-# Not all that Pillow reads: some formats run other programs (EPS) or are seldom anything but an attack.
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_PIXELS = 89_478_485  # Pillow's own limit, 270 MB in RGB, for a file and for the resized image
+MAX_BYTES = 2**29  # of a file; more than an uncompressed image of MAX_PIXELS
+# A part of Pillow's formats: some others run programs (EPS), or are hardly used except in attacks.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What 8 bits a channel can express, grey, palette, transparency (which is dropped, as torchvision does) and print.
+# Pillow's modes of 8 bits a channel: black and white, grey, palette, colour, print. Transparency is dropped, as in torchvision.
 CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-ORIENTATION_TAG = 0x0112  # of EXIF
+ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
+ChunkResult = tuple[
+    list[tuple[int, int]], list[tuple[int, str]]
+]  # checksums of files and pixels; failed rows and reasons
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
@@ -30,13 +36,16 @@ TURNS = {
 
 
 class Recipe(NamedTuple):
-    """How a file becomes a (C, size, size) uint8 image.
+    """The steps that turn an image file into (C, size, size) uint8 pixels, the same as torchvision's transforms.
 
-    mode: "RGB" or "L", as Pillow calls it; a file of another mode is refused rather than converted unseen.
-    steps: done in this order: ("convert", 0) first, where there is one, makes images of the modes CONVERTIBLE into
-        `mode`; ("square", n) resizes to n×n, ("shorter", n) the shorter side to n, both bilinear with antialiasing, or
-        as "square bicubic", "shorter bicubic"; and ("crop", n) takes the n×n in the middle, ("crop floor", n) with half
-        a pixel rounded down, as transformers does. The same pixels as torchvision's transforms.
+    mode: Pillow's mode, "RGB" or "L". A file of another mode is refused unless the first step is "convert".
+    steps: (name, size) pairs, done in order:
+
+        - ("convert", 0) converts an image of one of the modes `CONVERTIBLE` to `mode`; only as the first step;
+        - ("square", n) resizes to n×n; ("shorter", n) resizes the shorter side to n. Both are bilinear with
+          antialiasing; ("square bicubic", n) and ("shorter bicubic", n) are bicubic;
+        - ("crop", n) crops to the n×n pixels in the middle; ("crop floor", n) rounds half a pixel down, as
+          transformers does.
     """
 
     mode: str
@@ -44,16 +53,16 @@ class Recipe(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what comes out."""
+        """The shape (C, H, W) of the pixels."""
         size = self.steps[-1][1]
         return len(self.mode), size, size
 
 
 class Preparation(NamedTuple):
-    """What weights were trained on: how an image becomes the input of a network that has them.
+    """The preparation of images that pretrained weights were trained with.
 
-    steps: of a `Recipe`.
-    mean, std: of each channel, as fractions of 255.
+    steps: the steps of a `Recipe`.
+    mean, std: mean and deviation of each channel, as fractions of 255.
     """
 
     steps: tuple[tuple[str, int], ...]
@@ -62,24 +71,24 @@ class Preparation(NamedTuple):
 
 
 def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
-    """(C, H, W) uint8.
+    """Return the (C, H, W) uint8 pixels of an image file.
 
     Raises:
-        ValueError: the file is missing, damaged, or not what the recipe takes; the message says so without its name.
+        ValueError: the file is missing, damaged, or not allowed by the recipe; the message does not name the file.
     """
-    return pixels_of(open_image(read_image(path)), recipe)
+    return image_pixels(open_image(read_image(path)), recipe)
 
 
 def read_image(path: str | Path) -> bytes:
-    """A file's content.
+    """Return the content of a file.
 
     Raises:
-        ValueError: it is missing, no regular file (reading a pipe might never end), or far too large.
+        ValueError: the file is missing, too large, or not a regular file (reading a pipe might never end).
     """
     try:
         check_regular(path)
         if Path(path).stat().st_size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+            raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
@@ -88,42 +97,46 @@ def read_image(path: str | Path) -> bytes:
         raise ValueError(error.strerror) from None
 
 
-def open_image(content: bytes) -> "PIL.Image.Image":  # noqa: F821
-    """The one image that a file's `content` is, decoded, and turned upright as its EXIF data say: as viewers show it.
+def open_image(content: bytes) -> "PIL.Image.Image":
+    """Decode the `content` of a file with a single image, and turn the image upright by its EXIF data, as viewers do.
 
     Raises:
-        ValueError: it is damaged, no image, several, or so large that it would take gigabytes; the message says so.
+        ValueError: the content is damaged, not an image, several images, or too large.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is said below, once
+            warnings.simplefilter("ignore")  # every problem is raised as an error below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            check_pixels("an image of", *image.size)  # the header's word, before anything is decoded
-            # A telephone's MPO holds a preview or a depth map behind the photograph.
+            check_pixels("an image of", *image.size)  # the header states the size, so nothing is decoded yet
+            # The MPO file of a telephone holds a preview or a depth map after the photograph.
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames > 1:
-                raise TooMuch(
-                    f"an animation, or several pages: {frames} images in one file; save the one that is meant"
+                raise UnacceptableImage(
+                    f"an animation, or several pages: {frames} images in one file; save a single image"
                 )
             image.load()
-            turned = TURNS.get(image.getexif().get(ORIENTATION_TAG))
-    except TooMuch:
+            turned = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except UnacceptableImage:
         raise
     except UnidentifiedImageError:
         raise ValueError("not an image, or not whole") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"an image of more than {MAX_PIXELS:,} pixels; make it smaller") from None
-    except Exception as error:  # a codec may raise anything on damaged data
+    except Exception as error:  # a codec may raise any exception on damaged data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"damaged, or not whole ({' '.join(reason.split())})") from None
     return image.transpose(Image.Transpose[turned]) if turned else image
 
 
-def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: F821
-    """(C, H, W) uint8 of an image that is open; raises ValueError as `decode` does."""
+def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
+    """Return the (C, H, W) uint8 pixels of an open image.
+
+    Raises:
+        ValueError: the recipe does not allow the mode or size of the image.
+    """
     from PIL import Image
 
     steps = recipe.steps
@@ -137,7 +150,8 @@ def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: 
             )
     if image.mode != recipe.mode:
         raise ValueError(
-            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or where there is config.data.convert set it to True"
+            f"an image of mode {image.mode}, where {recipe.mode} is needed; convert it, or set config.data.convert=True if the "
+            "data set has that key"
         )
     for step, size in steps:
         width, height = image.size
@@ -146,8 +160,8 @@ def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: 
         if kind == "crop":
             if min(width, height) < size:
                 raise ValueError(f"{width}×{height} pixels, too few for a crop of {size}×{size}")
-            rounded = math.floor if how == "floor" else round
-            left, top = rounded((width - size) / 2), rounded((height - size) / 2)
+            round_half = math.floor if how == "floor" else round
+            left, top = round_half((width - size) / 2), round_half((height - size) / 2)
             image = image.crop((left, top, left + size, top + size))
         elif kind == "square":
             image = image.resize((size, size), resampling)
@@ -159,24 +173,23 @@ def pixels_of(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:  # noqa: 
     return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
-class TooMuch(ValueError):
-    """An image that is whole, and too large or too many."""
+class UnacceptableImage(ValueError):
+    """An undamaged image that is too large, or several images in one file."""
 
 
 def check_pixels(what: str, width: int, height: int) -> None:
-    """Refuse an image that would take gigabytes: a file of 300 bytes can say that it has 10¹⁰ pixels."""
+    """Refuse an image of more than `MAX_PIXELS`: a file of 300 bytes can claim 10¹⁰ pixels, which take gigabytes."""
     if width * height > MAX_PIXELS:
-        raise TooMuch(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+        raise UnacceptableImage(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
 
 
 def decode_chunk(
     first: int, folder: Path, paths: Sequence[str], recipe: Recipe, store: Path | None = None
-) -> tuple[list[tuple[int, int]], list[tuple[int, str]]]:
-    """Decode `paths`, and write them into the file `store` from row `first` on where there is one.
+) -> ChunkResult:
+    """Decode `paths`, and write the pixels into the file `store`, if any, from row `first` on.
 
     Returns:
-        The CRC-32 of each file and of its pixels, and what is wrong with each that could not be decoded (whose CRCs are
-        0), as (row, reason).
+        The CRC-32 of each file and of its pixels, both 0 if it cannot be decoded; and the row and reason of each failure.
     """
     checksums, problems = [], []
     descriptor = os.open(store, os.O_WRONLY) if store else None
@@ -184,7 +197,7 @@ def decode_chunk(
         for row, path in enumerate(paths, first):
             try:
                 content = read_image(folder / path)
-                pixels = pixels_of(open_image(content), recipe).tobytes()
+                pixels = image_pixels(open_image(content), recipe).tobytes()
             except ValueError as error:
                 problems.append((row, str(error)))
                 checksums.append((0, 0))
@@ -198,10 +211,8 @@ def decode_chunk(
     return checksums, problems
 
 
-def read_chunk(
-    first: int, folder: Path, paths: Sequence[str], recipe: Recipe
-) -> tuple[list[tuple[int, int]], list[tuple[int, str]]]:
-    """As `decode_chunk`, reading the files without decoding them: the CRC-32 of each file, and 0."""
+def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
+    """Return what `decode_chunk` returns, with 0 for the CRC-32 of the pixels: files are read but not decoded."""
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:
@@ -213,11 +224,13 @@ def read_chunk(
 
 
 def start_worker() -> None:
-    """Leave Ctrl-C to the process that builds, and do not outlive it."""
+    """Ignore Ctrl-C, which the parent process handles, and exit when the parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # the pool starts this function in a child process alone
 
     def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

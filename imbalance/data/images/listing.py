@@ -1,9 +1,6 @@
-"""Image files and their labels, as a metadata file lists them: what Waterbirds, CelebA and a user's own table share."""
+"""List image files with their labels, and build a data set from the list; used by every data set of image files."""
 
-import csv
 import functools
-import gzip
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,23 +16,23 @@ from imbalance.data.population import name_problems, population_problems
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
 
-# Of ImageNet, which pretrained networks expect: fractions of 255, per channel.
+# Channel statistics of ImageNet, which pretrained networks expect, as fractions of 255.
 MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224, 0.225), "L": (0.226,)}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """N images that a config asks for, none of them opened yet, and what is wrong with their metadata.
+    """A list of N image files with their labels, and the problems of the metadata; no image has been opened.
 
-    name: of the data set, and so of its store.
-    file: the metadata, `lines` (N,) the line of each image in it.
-    folder: what `paths` (N) are relative to.
-    augment: what becomes of them in training.
+    name: the name of the data set and of its store.
+    file: the metadata file.
+    folder: the folder that the N `paths` are relative to.
+    augment: the augmentations of training batches.
+    lines: (N,) the line of each image in the metadata file.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
-    indices: (N,) int64, rows of the metadata, from 0.
-    problems: of the metadata. Rows that cannot be read are named there, and left out of the rest.
+    indices: (N,) int64, the row of each image in the metadata, from 0.
+    problems: problems of the metadata; the other fields leave out rows that cannot be read.
     """
 
     name: str
@@ -54,117 +51,76 @@ class Listing:
     problems: list[Problem]
 
     def where(self, row: int) -> str:
-        """The file and line of an image, for messages."""
+        """Return the file and line of an image, for messages."""
         return f"{self.file} line {self.lines[row]}"
 
     def split_problems(self) -> list[Problem]:
-        """Names that are none, splits of fewer than two classes, and classes and groups that a split has no example of."""
+        """Return the problems of the names and of the splits; see `imbalance.data.population`."""
         names = self.class_names, self.group_names
         return name_problems(str(self.file), *names) + population_problems(
             str(self.file), self.targets, self.groups, self.splits, *names
         )
 
 
-def opened(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
-    """The data set of what `list_images` lists; its signature, which is what a config must say, is the same."""
+def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
+    """Turn a function that lists images into a function that returns their data set, with the same signature."""
 
     @functools.wraps(list_images)
     def dataset(data_dir: str, *args: Any, **values: Any) -> Dataset:
-        return dataset_of(list_images(data_dir, *args, **values), data_dir)
+        return build_image_dataset(list_images(data_dir, *args, **values), data_dir)
 
     return dataset
 
 
-def prepared(listing: Listing, preparation: Preparation | None) -> Listing:
-    """`listing`, its images resized and cropped as for the model's weights where `config.data.size` is 0.
+def with_preparation(listing: Listing, preparation: Preparation | None) -> Listing:
+    """Return `listing` with the resizing and cropping of the model's weights if `config.data.size` is 0.
 
     Raises:
-        BadInput: it is, and the weights say nothing.
+        BadInput: `config.data.size` is 0, but the model has no weights that state their image size.
     """
     if listing.recipe.shape[1]:
         return listing
     if not preparation:
         raise BadInput(
-            "config.data.size: 0 given, which takes the size that the weights of config.model were trained with; it has "
-            "none that say so"
+            "config.data.size: 0 given, which means the image size of the pretrained weights of config.model, but the model "
+            "has no weights that state one; give the size in pixels"
         )
     first = tuple(step for step in listing.recipe.steps if step[0] == "convert")
     return replace(listing, recipe=Recipe(listing.recipe.mode, (*first, *preparation.steps)))
 
 
-def dataset_of(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
-    """The splits of `listing`, their images from its store, which is built if there is none.
+def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
+    """Return the data set of a listing; its images come from the store, which is built if it does not exist.
 
     Args:
-        preparation: of the model's weights, whose normalisation they get; without it that of ImageNet.
+        preparation: the preparation of images for the model's weights, which decides the normalisation; None for the
+            channel statistics of ImageNet.
 
     Raises:
-        BadInput: with the first problem of the metadata, the splits or the images.
+        BadInput: the metadata, the splits or the images have a problem; the message names the first.
     """
     raise_first(listing.problems or listing.split_problems())
-    listing = prepared(listing, preparation)
+    listing = with_preparation(listing, preparation)
     images = open_store(data_dir, listing.name, listing.folder, listing.paths, listing.recipe, listing.where)
 
     def split(number: int) -> Split:
         rows = torch.from_numpy(np.flatnonzero(listing.splits == number))
-        arrays = (torch.from_numpy(array)[rows] for array in (listing.targets, listing.groups, listing.indices))
-        return Split(images.subset(rows), *arrays)
+        targets, groups, indices = (
+            torch.from_numpy(array)[rows] for array in (listing.targets, listing.groups, listing.indices)
+        )
+        return Split(images.subset(rows), targets, groups, indices)
 
     mean, std = MEAN[listing.recipe.mode], STD[listing.recipe.mode]
     if preparation and listing.recipe.mode == "RGB":
         mean, std = preparation.mean, preparation.std
-    names = listing.class_names, listing.group_names
-    files = {"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps}
-    return Dataset(*map(split, range(3)), *names, mean, std, augmentations=tuple(listing.augment), preprocessing=files)
-
-
-def find(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
-    """The first of `candidates` that is in `data_dir`."""
-    for candidate in candidates:
-        if (Path(data_dir) / candidate).exists():
-            return Path(data_dir) / candidate
-    raise BadInput(
-        f"config.data_dir: {name} is not in {Path(data_dir).absolute()}; there should be {' or '.join(candidates)}; {hint}"
+    return Dataset(
+        split(0),
+        split(1),
+        split(2),
+        listing.class_names,
+        listing.group_names,
+        mean=mean,
+        std=std,
+        augmentations=tuple(listing.augment),
+        preprocessing={"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps},
     )
-
-
-def read_csv(
-    file: Path, columns: Sequence[str], delimiter: str = ","
-) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """A CSV file with a heading: the heading, the rows, the line of each, and what is wrong with the others.
-
-    A byte-order mark and either kind of line end make no difference; `.gz` at the end of its name says gzip.
-
-    Args:
-        columns: those that must be there.
-    """
-    rows, lines, problems = [], [], []
-    try:
-        check_regular(file)
-        open_text = gzip.open if file.suffix == ".gz" else open
-        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
-            heading = next(reader, [])
-            check_columns(file, heading, columns)
-            for row in reader:
-                if len(row) == len(heading):
-                    rows.append(row)
-                    lines.append(reader.line_num)
-                elif row:
-                    wrong = f"{len(row)} fields, the heading has {len(heading)}"
-                    problems.append(Problem(f"{file} line {reader.line_num}", wrong))
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not UTF-8 text ({error.reason})") from None
-    except csv.Error as error:
-        raise BadInput(f"{file} line {reader.line_num}: {error}") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    return heading, rows, lines, problems
-
-
-def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) -> None:
-    """Raise `BadInput` if one of `columns` is missing or there twice."""
-    for column in columns:
-        if heading.count(column) != 1:
-            found = f"{heading.count(column)} columns" if column in heading else "no column"
-            raise BadInput(f"{file} line 1: {found} {column!r}; there are {', '.join(heading) or 'none'}")

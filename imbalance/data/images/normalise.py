@@ -1,4 +1,4 @@
-"""From batches as a data set has them to the model's input."""
+"""Normalise batches of a data set into inputs of the model."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,14 +8,16 @@ from torch import Tensor
 
 from imbalance.data.splits import Dataset
 
-CACHED_PIXELS = 2**19  # of float32, 2 MB
+CACHED_PIXELS = 2**19  # 2 MB of float32, which the cache of a core holds
 
 
 def normaliser(
     dataset: Dataset, device: torch.device, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format
 ) -> Callable[[Tensor], Tensor]:
-    """From a batch as `dataset` has it to the model's input: floats and tokens as they are, uint8 images with mean 0,
-    deviation 1; images in the memory format `layout`.
+    """Return the function that turns a batch of `dataset` into the model's input.
+
+    The function returns floats and tokens unchanged, and normalises uint8 images to mean 0 and deviation 1 in `dtype`.
+    Images get the memory format `layout`.
     """
     if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
         return lambda batch: batch.contiguous(memory_format=layout)
@@ -31,21 +33,21 @@ def pixel_normaliser(
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Callable[[Tensor], Tensor]:
-    """`normaliser` of uint8 images, whose channels have `mean` and `std` as fractions of 255."""
-    mean, std = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
+    """Return the function that normalises uint8 images by the channels' `mean` and `std`, fractions of 255."""
+    means, stds = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
 
     def normalise(batch: Tensor) -> Tensor:
         if batch.device.type != "cpu" or layout != torch.contiguous_format or not batch.is_contiguous():
-            return batch.to(dtype, memory_format=layout).sub_(mean).div_(std)
-        # On a CPU the memory is what takes the time. NumPy asks the kernel for huge pages, where torch would fault in
-        # every 4 KB of a large batch; a few images at a time stay in the cache from the first step to the last; and
-        # torch's threads would meet after every one of these short steps, each waiting for the slowest.
+            return batch.to(dtype, memory_format=layout).sub_(means).div_(stds)
+        # On a CPU, memory access dominates, so NumPy does this in small chunks. NumPy asks the kernel for huge pages,
+        # where torch would fault in every 4 KB; a chunk stays in the cache; and torch's threads would have to
+        # synchronise after each of these short steps.
         raw, images = batch.numpy(), np.empty(batch.shape, str(dtype).removeprefix("torch."))
-        few = max(1, CACHED_PIXELS // max(1, raw[:1].size))
-        for i in range(0, len(raw), few):
-            part = images[i : i + few]
-            np.subtract(raw[i : i + few], mean.numpy(), out=part)
-            np.divide(part, std.numpy(), out=part)
+        chunk_size = max(1, CACHED_PIXELS // max(1, raw[:1].size))
+        for i in range(0, len(raw), chunk_size):
+            chunk = images[i : i + chunk_size]
+            np.subtract(raw[i : i + chunk_size], means.numpy(), out=chunk)
+            np.divide(chunk, stds.numpy(), out=chunk)
         return torch.from_numpy(images)
 
     return normalise

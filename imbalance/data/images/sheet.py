@@ -1,4 +1,4 @@
-"""A sheet of sample images, a row a group, for a person to look at before a night of training."""
+"""Write a sheet of sample images, one row for each group, to look at before training."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ COLUMNS, SIDE, MARGIN = 8, 96, 20
 
 
 def write_sheet(dataset: Dataset, path: Path) -> None:
-    """`COLUMNS` random images of each group as a PNG: of train, or of val where train has none of the group."""
+    """Write a PNG with `COLUMNS` random images of each group, from train, or from val if train has none."""
     from PIL import Image, ImageDraw
 
     shape = dataset.input_shape
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise BadInput(f"--sheet: inputs of shape {shape} are no images")
+        raise BadInput(f"--sheet: the inputs have shape {shape}; a sheet needs images of 1 or 3 channels")
     rows = []
     for group, name in enumerate(dataset.group_names):
         for title, split in (("train", dataset.train), ("val", dataset.eval_dataset.val)):
@@ -40,13 +40,13 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
 
 
 def sample(split: Split, group: int) -> torch.Tensor:
-    """Rows of up to `COLUMNS` examples of a group, the same at every call."""
+    """Return the rows of up to `COLUMNS` random examples of a group, the same rows at every call."""
     rows = (split.groups == group).nonzero().squeeze(1)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:COLUMNS]]
 
 
 def visible(pixels: torch.Tensor) -> np.ndarray:
-    """(C, H, W) uint8, or floats of 0 to 1, as Pillow takes it."""
+    """Convert (C, H, W) uint8, or floats from 0 to 1, to the (H, W, 3) uint8 array that Pillow takes."""
     if pixels.is_floating_point():
         pixels = (pixels * 255).clamp(0, 255).byte()
     return pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()

@@ -1,17 +1,20 @@
-"""Images decoded once: a file of uint8 pixels, memory-mapped and shared by every run and process on a machine.
+"""Store decoded images: a memory-mapped file of uint8 pixels that all runs and processes on a machine share.
 
-A store is a folder `<data_dir>/decoded/<name>-<size>-<list>-<content>/`, or one of that name in the folder that the
-environment variable IMBALANCE_STORE names, for data that cannot be written beside. It holds `images.u8`, row after row;
-`checksums.npy`, the CRC-32 of each row; `files.npy`, that of each source file; `stamps.npy`, each file's size, mtime and
-ctime in nanoseconds when it was last compared; `store.json`, what it was made of. `<list>` is a hash of the files'
-names, the recipe and `VERSION`, `<content>` one of `files.npy`. It is built beside its place and renamed into it, so
-what is there is whole.
+A store is a folder `<name>-<size>-<list>-<content>` in `imbalance.data.stores.store_root`. `<list>` is a hash of the
+file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has five files:
 
-A file whose stamps are those of the store is taken to be the one that was decoded; any other is read, and compared. The
-ctime shows a change: `rsync -t`, `cp -p` and `tar` can set a file's mtime, nobody can set its ctime. It is also new after
-a copy of the whole folder, or a change of permissions, which costs one reading of the files, not their decoding. The
-inode says no more on a file system that keeps the ctime, and on many that are mounted over a network it changes by
-itself.
+- `images.u8`: the pixels, row after row;
+- `checksums.npy`: the CRC-32 of the pixels of each row;
+- `files.npy`: the CRC-32 of each source file;
+- `stamps.npy`: the size, mtime and ctime (in nanoseconds) of each source file when it was last compared;
+- `store.json`: a description of the content.
+
+A store is built in a temporary folder and then renamed, so that an existing store is always complete.
+
+A source file with the stamps of the store counts as unchanged; any other file is read and compared. The ctime reveals a
+change, because `rsync -t`, `cp -p` and `tar` set the mtime of a file but cannot set its ctime. A copied folder or new
+permissions also change the ctime; then the files are read once, but not decoded. The inode is not compared, because it
+changes by itself on many network file systems.
 """
 
 import errno
@@ -22,59 +25,56 @@ import json
 import os
 import shutil
 import stat
-import sys
-import time
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from imbalance.data.images.decode import MAX_PIXELS, Recipe, decode_chunk, read_chunk, start_worker
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.decode import MAX_PIXELS, Recipe, decode_chunk, read_chunk
+from imbalance.data.images.decode_pool import checksum_pairs, file_problems, run_chunks
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.problems import Problem, raise_first
+from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular, write_atomic
 
-VERSION = 2  # of the format, and of what `imbalance.data.images.decode` makes of a recipe
-CHUNK = 64  # images that a worker decodes at a time
-SAMPLED = 64  # rows whose checksums are compared on every opening; `verify` compares all
-ELSEWHERE = "IMBALANCE_STORE=<folder> in the environment puts the decoded images there"
+VERSION = 2  # of the format, and of the pixels that `imbalance.data.images.decode` makes with a recipe
+SAMPLED = 64  # rows whose checksums are compared at every opening; `imbalance data verify` compares all
 
 
 def open_store(
     data_dir: str, name: str, folder: Path, paths: Sequence[str], recipe: Recipe, where: Callable[[int], str]
-) -> Stored:
-    """The images of `paths`, on the CPU; decoded first if there is no store of them.
+) -> StoredImages:
+    """Open the store of the images `paths`, and build it first if it does not exist.
 
     Args:
-        data_dir: see `root`.
-        name: of the data set.
+        data_dir: see `imbalance.data.stores.store_root`.
+        name: the name of the data set.
         folder, paths: the files, relative to `folder`.
         where: from a row of `paths` to its place in the metadata, for messages.
 
+    Returns:
+        The images, whose batches go to the CPU.
+
     Raises:
-        BadInput: a file is missing or cannot be decoded, or is there under two names; the disk is full; the store is
-            damaged.
+        BadInput: a file is missing, cannot be decoded or is listed twice; the disk is full; the store is damaged.
     """
     if np.prod(recipe.shape[1:], dtype=object) > MAX_PIXELS:
-        raise BadInput(f"config.data.size: {recipe.shape[1]} given; images have at most {MAX_PIXELS:,} pixels")
-    stamps, problems = stamps_of(folder, paths, where)
+        raise BadInput(f"config.data.size: {recipe.shape[1]} given; an image must have at most {MAX_PIXELS:,} pixels")
+    stamps, problems = file_stamps(folder, paths, where)
     raise_first(problems)
-    base = base_of(data_dir, name, paths, recipe)
-    directory = current(base, stamps)
+    base = store_base(data_dir, name, paths, recipe)
+    directory = store_with_stamps(base, stamps)
     if not directory:
         try:
-            with locked(base):
-                # It may have been built while this process waited.
-                directory = current(base, stamps) or find_or_build(base, stamps, folder, paths, recipe, where)
+            with build_lock(base):
+                # Another process may have built the store while this one waited for the lock.
+                directory = store_with_stamps(base, stamps) or find_or_build(base, stamps, folder, paths, recipe, where)
         except OSError as error:
             raise BadInput(f"config.data_dir: cannot write {base}: {error.strerror or error}; {ELSEWHERE}") from None
     shape = (len(paths), *recipe.shape)
@@ -83,41 +83,40 @@ def open_store(
         raise BadInput(f"{problems[0]}; remove {directory} and the next run builds it anew")
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
     checksums = np.load(directory / "checksums.npy", allow_pickle=False)
-    return Stored(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
+    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
 
 
-def root(data_dir: str) -> Path:
-    """The folder of the stores: what IMBALANCE_STORE in the environment names, else `<data_dir>/decoded`."""
-    return Path(os.environ.get("IMBALANCE_STORE") or Path(data_dir) / "decoded")
-
-
-def base_of(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
-    """What the folders of the stores of this list and recipe begin with."""
-    return root(data_dir) / f"{name}-{recipe.shape[1]}-{hash_of([VERSION, recipe, list(paths)])}"
+def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
+    """Return the path of the stores of this list and recipe, without the hash of their content."""
+    return store_root(data_dir) / f"{name}-{recipe.shape[1]}-{json_hash([VERSION, recipe, list(paths)])}"
 
 
 def stored_checksums(
     data_dir: str, name: str, paths: Sequence[str], recipe: Recipe, stamps: np.ndarray
 ) -> tuple[Path | None, np.ndarray]:
-    """The store that a run would take without reading the files, and the (N,) checksums of its rows; None if none."""
-    directory = current(base_of(data_dir, name, paths, recipe), stamps)
+    """Return the store that matches the stamps of the source files, and the (N,) checksums of its rows.
+
+    Without a matching undamaged store, return None and an empty array.
+    """
+    directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps)
     if not directory or damage(directory, (len(paths), *recipe.shape), 1):
         return None, np.empty(0)
     return directory, read_array(directory / "checksums.npy")
 
 
-def hash_of(content: Any) -> str:
+def json_hash(content: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of `content` as JSON."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def stores(base: Path) -> list[Path]:
-    """The whole stores of the same list and recipe, each of other contents."""
+def existing_stores(base: Path) -> list[Path]:
+    """Return the complete stores of a list and recipe; their contents differ."""
     return sorted(description.parent for description in base.parent.glob(f"{glob.escape(base.name)}-*/store.json"))
 
 
-def current(base: Path, stamps: np.ndarray) -> Path | None:
-    """The store whose source files have not been touched since they were compared with it."""
-    for directory in stores(base):
+def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
+    """Return the store whose saved stamps are `stamps`: its source files are unchanged; None if there is none."""
+    for directory in existing_stores(base):
         if np.array_equal(read_array(directory / "stamps.npy"), stamps):
             return directory
     return None
@@ -131,30 +130,34 @@ def find_or_build(
     recipe: Recipe,
     where: Callable[[int], str],
 ) -> Path:
-    """The store of the files' contents, which are read where their stamps are new; built if there is none."""
-    changed = {}
-    for directory in stores(base):
-        before, files = read_array(directory / "stamps.npy"), read_array(directory / "files.npy")
-        if files.shape == (len(paths),):
+    """Return the store whose source files have the same content as now, or build one.
+
+    Only files with new stamps are read.
+    """
+    candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # file checksums, rows with new stamps
+    for directory in existing_stores(base):
+        before, checksums = read_array(directory / "stamps.npy"), read_array(directory / "files.npy")
+        if checksums.shape == (len(paths),):
             same = (before == stamps).all(1) if before.shape == stamps.shape else np.zeros(len(paths), dtype=bool)
-            changed[directory] = files, np.flatnonzero(~same)
-    if changed:
-        files, rows = min(changed.values(), key=lambda found: len(found[1]))
+            candidates[directory] = checksums, np.flatnonzero(~same)
+    if candidates:
+        checksums, rows = min(candidates.values(), key=lambda candidate: len(candidate[1]))
         title = f"comparing changed files with {base}"
-        results = run_chunks(read_chunk, folder, [paths[row] for row in rows], recipe, title)
-        raise_first(problems_of(results, lambda i: where(rows[i]), [paths[row] for row in rows]))
-        files = files.copy()
-        files[rows] = [file for found, _ in results for file, _ in found]
-        for directory, (known, _) in changed.items():
-            if (known == files).all():
-                with suppress(OSError):  # a read-only store: the files are compared again next time
+        changed: list[str] = [paths[int(row)] for row in rows]
+        results = run_chunks(read_chunk, folder, changed, recipe, title)
+        raise_first(file_problems(results, lambda i: where(int(rows[i])), changed))
+        checksums = checksums.copy()
+        checksums[rows] = [file for pairs, _ in results for file, _ in pairs]
+        for directory, (stored, _) in candidates.items():
+            if (stored == checksums).all():
+                with suppress(OSError):  # the store is read-only, so the files are compared again next time
                     write_array(directory / "stamps.npy", stamps)
                 return directory
     return build(base, stamps, folder, paths, recipe, where)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """What an .npy file holds; nothing where it cannot be read, so that what needs it is done anew."""
+    """Return the array of an .npy file; an empty array if the file cannot be read, so that the caller rebuilds it."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -162,13 +165,18 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file completely or not at all."""
     content = io.BytesIO()
     np.save(content, array)
     write_atomic(path, content.getbuffer())
 
 
 def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Problem]:
-    """What is wrong with a store: its files' sizes, its description, and `sampled` rows of it (0: all)."""
+    """Return the problems of a store: wrong file sizes, a wrong description, and rows that fail their checksum.
+
+    Args:
+        sampled: the number of rows to check; 0 for all.
+    """
     images = directory / "images.u8"
     try:
         description = json.loads((directory / "store.json").read_text())
@@ -179,13 +187,13 @@ def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Proble
     expected = {"version": VERSION, "shape": list(shape)} | {name: zlib.crc32(table) for name, table in tables.items()}
     wrong = [key for key, value in expected.items() if description.get(key) != value]
     if wrong:
-        return [Problem(str(directory / "store.json"), f"{wrong[0]} is not that of its files")]
+        return [Problem(str(directory / "store.json"), f"{wrong[0]} does not match the files of the store")]
     if size != np.prod(shape, dtype=np.int64):
         return [Problem(str(images), f"{size:,} bytes, not {np.prod(shape, dtype=np.int64):,}")]
     checksums = np.load(directory / "checksums.npy", allow_pickle=False)
     rows = np.unique(np.linspace(0, shape[0] - 1, min(sampled or shape[0], shape[0])).astype(np.int64))
     pixels = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
-    wrong_rows = [row for row in rows if zlib.crc32(pixels[row]) != checksums[row]]
+    wrong_rows = [row for row in rows.tolist() if zlib.crc32(pixels[row].data) != checksums[row]]
     return [Problem(f"{images} row {row}", "fails its checksum") for row in wrong_rows]
 
 
@@ -197,13 +205,16 @@ def build(
     recipe: Recipe,
     where: Callable[[int], str],
 ) -> Path:
-    """Decode `paths` into a store, which appears whole or not at all; returns its folder."""
-    for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # of a killed build: the lock is ours
+    """Decode `paths` into a new store and return its folder; an interrupted build leaves no store.
+
+    The caller holds the build lock.
+    """
+    for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
     row_bytes = int(np.prod(recipe.shape))
     total, free = row_bytes * len(paths), shutil.disk_usage(base.parent).free
     sizes = f"{total / 1e6:,.1f} MB, and the disk of {base.parent} had {free / 1e6:,.1f} MB free"
-    full = f"config.data_dir: the decoded images take {sizes}; {ELSEWHERE}"
+    full = f"config.data_dir: the decoded images need {sizes}; {ELSEWHERE}"
     if total > free:
         raise BadInput(full)
     temporary = base.with_name(f"{base.name}.{os.getpid()}.building")
@@ -211,14 +222,15 @@ def build(
     try:
         images = temporary / "images.u8"
         with open(images, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, total)  # a disk that fills up meanwhile fails here, not in an hour
+            os.posix_fallocate(file.fileno(), 0, total)  # a disk that is too small fails now, not after an hour
             results = run_chunks(decode_chunk, folder, paths, recipe, f"decoding into {base}", store=images)
             os.fsync(file.fileno())
-        raise_first(problems_of(results, where, paths))
-        pairs = np.array([pair for found, _ in results for pair in found], dtype=np.uint32).reshape(-1, 2)
+        raise_first(file_problems(results, where, paths))
+        pairs = checksum_pairs(results)
         np.save(temporary / "files.npy", pairs[:, 0])
         np.save(temporary / "checksums.npy", pairs[:, 1])
-        np.save(temporary / "stamps.npy", stamps)  # of before the decoding: a file that changes meanwhile is read again
+        # The stamps are older than the decoding, so a file that changed during it is read again.
+        np.save(temporary / "stamps.npy", stamps)
         description = {
             "version": VERSION,
             "source": str(folder.absolute()),
@@ -226,8 +238,8 @@ def build(
             "shape": [len(paths), *recipe.shape],
         } | {name: zlib.crc32((temporary / f"{name}.npy").read_bytes()) for name in ("checksums", "files")}
         (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
-        directory = base.with_name(f"{base.name}-{hash_of(pairs[:, 0].tolist())}")
-        shutil.rmtree(directory, ignore_errors=True)  # a folder without a description is no store
+        directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
+        shutil.rmtree(directory, ignore_errors=True)  # without a description the folder is no store
         temporary.rename(directory)
         return directory
     except OSError as error:
@@ -238,100 +250,38 @@ def build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def run_chunks(function: Callable, folder: Path, paths: Sequence[str], recipe: Recipe, title: str, **more) -> list:
-    """`function` on chunks of `paths` on every core, with a line of progress; the results in the order of the paths."""
-    starts = range(0, len(paths), CHUNK)
-    workers = min(len(os.sched_getaffinity(0)), len(starts))
-    calls = [dict(first=i, folder=folder, paths=paths[i : i + CHUNK], recipe=recipe, **more) for i in starts]
-    if workers <= 1 or len(paths) <= 4 * CHUNK:  # not worth the start of processes
-        return [function(**call) for call in calls]
-    context = get_context("spawn")  # a fork of a process with threads, or with a GPU, may hang
-    with ProcessPoolExecutor(workers, context, start_worker) as pool:
-        futures = [pool.submit(function, **call) for call in calls]
-        try:
-            show_progress(title, futures, len(paths))
-            return [future.result() for future in futures]
-        except BrokenProcessPool:
-            raise BadInput(
-                f"{title}: a worker process died: out of memory, or a script that starts a run outside of "
-                "`if __name__ == '__main__'`"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:
+    """Return the (N, 3) size, mtime and ctime of each file, and a problem for each missing, special or duplicate file.
 
-
-def show_progress(title: str, futures: list[Future], images: int) -> None:
-    """A line on stderr that a terminal sees grow, and a log once."""
-    started, bar = time.monotonic(), sys.stderr.isatty()
-    print(f"{title}: {images:,} images", file=sys.stderr, flush=True)
-    for done, future in enumerate(as_completed(futures), 1):
-        future.result()
-        if bar:
-            seconds = time.monotonic() - started
-            left = seconds / done * (len(futures) - done)
-            line = f"{done * CHUNK / seconds:,.0f} images/s, {100 * done / len(futures):.0f} %, {left:.0f} s left"
-            print(f"\r\x1b[K{line}", end="\r" if done == len(futures) else "", file=sys.stderr, flush=True)
-
-
-def stamps_of(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:
-    """(N, 3) each file's size, mtime and ctime in nanoseconds, and what is missing, no file, or there twice."""
-    found, problems = [(0, 0, 0)] * len(paths), []
-    first_of: dict[tuple[int, int], int] = {}
+    The times are in nanoseconds; a file with a problem has zeros.
+    """
+    stamps, problems = [(0, 0, 0)] * len(paths), []
+    first_row: dict[tuple[int, int], int] = {}
     for row, path in enumerate(paths):
         problem = None
         try:
             status = os.stat(f"{folder}/{path}" if path[:1] != "/" else path)  # noqa: PTH116 (a Path takes three times as long)
             if not stat.S_ISREG(status.st_mode):
                 check_regular(folder / path)
-            found[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-            # One entry of one folder, by whatever way it is reached. Hard links are copies, which `verify` reports.
-            first = first_of.setdefault((status.st_dev, status.st_ino), row) if status.st_nlink == 1 else row
+            stamps[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            # Two paths may lead to one file. Hard links are left to `imbalance data verify`, which reports copies.
+            first = first_row.setdefault((status.st_dev, status.st_ino), row) if status.st_nlink == 1 else row
             if first != row:
-                problem = f"the same file as {paths[first]} ({where(first)})"
+                problem = f"the same file as {paths[first]} ({where(first)}); list each file once"
         except FileNotFoundError:
             problem = f"no such file{other_spelling(folder / path)}"
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or f"{error} in the name"
         if problem:
             problems.append(Problem(f"{where(row)}: {path if path.isprintable() else repr(path)}", problem))
-    return np.array(found, dtype=np.int64).reshape(-1, 3), problems
+    return np.array(stamps, dtype=np.int64).reshape(-1, 3), problems
 
 
 def other_spelling(path: Path) -> str:
-    """For a name that is there with its accents composed in another way, which looks the same: a word on that."""
+    """Return the end of a message if `path` exists in another Unicode form, which looks the same; else ""."""
     for form in ("NFC", "NFD"):
         if Path(unicodedata.normalize(form, str(path))).exists():
-            return f", but one whose accents are written in another way ({form} of Unicode)"
+            return (
+                f", but one whose accents are written in another way ({form} of Unicode); write the name in that form"
+            )
     return ""
-
-
-def problems_of(results: list, where: Callable[[int], str], paths: Sequence[str]) -> list[Problem]:
-    """What `run_chunks` found to be wrong with files."""
-    return [Problem(f"{where(row)}: {paths[row]}", reason) for _, wrong in results for row, reason in wrong]
-
-
-def image_problems(
-    folder: Path, paths: Sequence[str], recipe: Recipe, where: Callable[[int], str]
-) -> tuple[np.ndarray, list[Problem]]:
-    """(N,) the CRC-32 of each image's pixels, 0 where there is none, and what is wrong, opening every one."""
-    results = run_chunks(decode_chunk, folder, paths, recipe, f"checking {folder}")
-    pairs = np.array([pair for found, _ in results for pair in found], dtype=np.uint32).reshape(-1, 2)
-    return pairs[:, 1], problems_of(results, where, paths)
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Alone in building `directory`; whoever comes second waits. The lock of a killed process is free at once."""
-    from filelock import FileLock, Timeout
-
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.with_name(f"{directory.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        print(f"waiting for another process that builds {directory}", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,4 +1,4 @@
-"""CelebA (Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015) with any attributes as class and groups."""
+"""Data set CelebA (Liu et al., "Deep Learning Face Attributes in the Wild", ICCV 2015), with any attributes as labels."""
 
 from itertools import product
 from pathlib import Path
@@ -8,11 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from imbalance.config.schema import Name, Natural
+from imbalance.data.files import find_path
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, find, opened
+from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
-from imbalance.data.splits import choose, stratified_split
+from imbalance.data.splits import draw_per_class, stratified_split
 from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular
 
@@ -24,9 +25,9 @@ LAYOUTS = tuple(
     for kind in ("txt", "csv")
 )
 SPLIT_SIZES: Final = (162770, 19867, 19962)
-# Blond_Hair × Male in train, val and test: neither, male, blond, both.
+# Counts of Blond_Hair × Male in train, val and test: neither, male, blond, both.
 FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180))
-# Of the 2 % that Wang et al. train on: a fingerprint of the rows' order too.
+# The same counts of the 2 % that Wang et al. train on, which also depend on the order of the rows.
 PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 
@@ -42,40 +43,43 @@ def list_celeba(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """The published partition, checked, or a part of it. Class: the target attribute; group: it and the confounders.
+    """List the published partition, whose counts are checked, or a part of it.
+
+    The class is the target attribute; the group is the combination of target and confounders.
 
     Args:
         target: the attribute to predict, such as Blond_Hair.
-        confounders: the attributes that make groups with it, such as Male; none: groups are classes.
-        train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0 gives
-            the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
+        confounders: the attributes that make groups with the target, such as Male; () for the classes as groups.
+        train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0
+            gives the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
         val_fraction: the share of every group's validation images.
-        test: all of it, or as many of every group as the smallest one has (180 each for Blond_Hair × Male).
-        subset_seed: the seed of these draws. The run's seed does not change them, so that all seeds share one store
-            of images.
-        size: the side of the square images: the middle 178×178 pixels are resized to it; 0 to prepare images as for
-            the weights of config.model.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        test: "full" for all test images; "balanced" for as many of each group as the smallest group has (180 each
+            for Blond_Hair × Male).
+        subset_seed: the seed of these draws. The run's seed does not change them, so that all seeds share one
+            store of images.
+        size: the side of the square images: the middle 178×178 pixels are resized to it; 0 to prepare images as
+            for the weights of config.model.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
-    file = find(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
+    file = find_path(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []
-    wanted = (target, *confounders)
-    if len(set(wanted)) != len(wanted):
-        raise BadInput(f"config.data.confounders: {confounders} given beside target {target!r}; they must differ")
-    names, lines, values = read_attributes(file, ("Blond_Hair", "Male", *wanted), problems)
+    attributes = (target, *confounders)
+    if len(set(attributes)) != len(attributes):
+        raise BadInput(f"config.data.confounders: {confounders} given with target {target!r}; all must differ")
+    names, lines, values = read_attributes(file, ("Blond_Hair", "Male", *attributes), problems)
     splits = read_partition(file.with_name(f"list_eval_partition{file.suffix}"), names, problems)
     groups = np.zeros(len(names), dtype=np.int64)
-    for attribute in wanted:
+    for attribute in attributes:
         groups = 2 * groups + values[attribute]
     if not problems:
         blond_male = 2 * values["Blond_Hair"] + values["Male"]
         parts = [np.flatnonzero(splits == split) for split in range(3)]
         parts.append(draw_train(splits, 0.02, 0))
-        found = tuple(tuple(np.bincount(blond_male[rows], minlength=4).tolist()) for rows in parts)
-        if found != (*FINGERPRINT, PAPERS_TRAIN):
+        counts = tuple(tuple(np.bincount(blond_male[rows], minlength=4).tolist()) for rows in parts)
+        if counts != (*FINGERPRINT, PAPERS_TRAIN):
             cause = (
-                f"not the published CelebA: train, val, test and the published 2 % of train have {found} examples "
+                f"not the published CelebA: train, val, test and the published 2 % of train have {counts} examples "
                 f"of Blond_Hair × Male, not {(*FINGERPRINT, PAPERS_TRAIN)}"
             )
             problems.append(Problem(str(file), cause))
@@ -85,10 +89,10 @@ def list_celeba(
         draw_test(splits, groups, test, subset_seed),
     ]
     kept = np.concatenate(rows)
-    readable = [attribute.lower().replace("_", " ") for attribute in wanted]
-    either = [(f"not {name}", name) for name in readable]
-    images = find(str(file.parent), ("img_align_celeba/img_align_celeba", "img_align_celeba"), "CelebA's images",
-                  "unpack img_align_celeba.zip there")  # fmt: skip
+    readable = [attribute.lower().replace("_", " ") for attribute in attributes]
+    value_names = [(f"not {name}", name) for name in readable]
+    folders = ("img_align_celeba/img_align_celeba", "img_align_celeba")
+    images = find_path(str(file.parent), folders, "CelebA's images", "unpack img_align_celeba.zip there")
     return Listing(
         "celeba",
         file,
@@ -101,23 +105,23 @@ def list_celeba(
         groups[kept],
         splits[kept],
         kept,
-        either[0],
-        tuple(", ".join(parts) for parts in product(*either)),
+        value_names[0],
+        tuple(", ".join(parts) for parts in product(*value_names)),
         problems,
     )
 
 
-celeba = opened(list_celeba)
+celeba = image_dataset(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Rows of a fraction of the training images, drawn and rounded as by the code of Wang et al."""
+    """Return the rows of a random fraction of the training images, drawn and rounded like the code of Wang et al."""
     rows = np.flatnonzero(splits == 0)
     return np.sort(np.random.default_rng(seed).choice(rows, int(np.round(fraction * len(rows))), replace=False))
 
 
 def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Rows of the same fraction of every group's validation images."""
+    """Return the rows of a random fraction of each group's validation images."""
     rows = np.flatnonzero(splits == 1)
     if not len(rows):
         return rows
@@ -125,60 +129,68 @@ def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int)
 
 
 def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> np.ndarray:
-    """Rows of all test images, or of as many of every group as the smallest has."""
+    """Return the rows of all test images, or of as many of each group as the smallest group has."""
     rows = np.flatnonzero(splits == 2)
     if part == "full" or not len(rows):
         return rows
     counts = np.bincount(groups[rows])
     smallest = counts[counts > 0].min()
-    return rows[choose(groups[rows], np.minimum(counts, smallest), np.random.default_rng([seed, 2]))]
+    return rows[draw_per_class(groups[rows], np.minimum(counts, smallest), np.random.default_rng([seed, 2]))]
 
 
 def read_attributes(
     file: Path, wanted: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """The images' names, their lines, and the wanted attributes as 0 and 1; lines that cannot be read go to `problems`."""
+    """Read the attributes `wanted` of each image, and append lines that cannot be read to `problems`.
+
+    Returns:
+        The names of the images, their line numbers, and the attributes as 0 and 1.
+    """
     words = split_words(file)
-    if file.suffix == ".txt":  # the count, the 40 names, then a line an image
-        first, heading = 2, ["image_id", *words.of_line(1)]
-        said, count = " ".join(words.of_line(0)), len(words.first) - 2
-        if said != str(count):
-            problems.append(Problem(f"{file} line 1", f"says {said!r} images, {max(0, count)} follow"))
+    if file.suffix == ".txt":  # the number of images, the 40 names, then a line for each image
+        first, heading = 2, ["image_id", *words.line_words(1)]
+        stated, count = " ".join(words.line_words(0)), len(words.first) - 2
+        if stated != str(count):
+            problems.append(Problem(f"{file} line 1", f"says {stated!r} images, {max(0, count)} follow"))
     else:
-        first, heading = 1, words.of_line(0)
+        first, heading = 1, words.line_words(0)
     for name in wanted:
         if name not in heading[1:]:
             raise BadInput(
-                f"config.data: no attribute {name!r} in {file}; there are {', '.join(heading[1:]) or 'none'}"
+                f"config.data: no attribute {name!r} in {file}; name one of {', '.join(heading[1:]) or 'none'}"
             )
-    lines = words.lines_of(len(heading), first, file, problems)
+    lines = words.valid_lines(len(heading), first, file, problems)
     values, valid = {}, np.ones(len(lines), dtype=bool)
     for name in wanted:
-        values[name], known = words.flags(lines, heading.index(name))
-        problems += [Problem(f"{file} line {line + 1}", f"{name} is not 1 or -1") for line in lines[~known]]
-        valid &= known
+        values[name], is_flag = words.flags(lines, heading.index(name))
+        problems += [Problem(f"{file} line {line + 1}", f"{name} is not 1 or -1") for line in lines[~is_flag]]
+        valid &= is_flag
     lines = lines[valid]
     return words.column(lines, 0), lines + 1, {name: value[valid] for name, value in values.items()}
 
 
 def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.ndarray:
-    """(N,) the split of each image of `names`; -1 where the file does not list it, which goes to `problems`."""
+    """Return the (N,) split of each image; an image that is not listed gets -1 and a problem."""
     words = split_words(file)
-    lines = words.lines_of(2, 1 if file.suffix == ".csv" else 0, file, problems)
+    lines = words.valid_lines(2, 1 if file.suffix == ".csv" else 0, file, problems)
     listed, splits = words.column(lines, 0), words.digits(lines, 1)
     wrong = lines[(splits < 0) | (splits > 2)]
     problems += [Problem(f"{file} line {line + 1}", "the split is not 0, 1 or 2") for line in wrong]
     if listed == names:
         return splits
     split_of = dict(zip(listed, splits.tolist()))
-    problems += [Problem(f"{file}: {name}", "it is not listed") for name in names if name not in split_of]
+    problems += [Problem(f"{file}: {name}", "the image is not listed") for name in names if name not in split_of]
     return np.array([split_of.get(name, -1) for name in names], dtype=np.int64)
 
 
 class Words(NamedTuple):
-    """A text file as words: `text[starts[i]:ends[i]]`, those of line k from word `first[k]` on. Lines count from 0.
+    """The words of a text file, as places in its text; lines count from 0.
 
-    Eight million words would take Python five seconds as objects, so only the ones asked for become any.
+    Eight million words would take five seconds as Python strings, so a word becomes a string when it is read.
+
+    text, characters: the text, as a string and as bytes.
+    starts, ends: word i is `text[starts[i]:ends[i]]`.
+    first: the words of line k begin with word `first[k]`.
     """
 
     text: str
@@ -187,16 +199,17 @@ class Words(NamedTuple):
     ends: np.ndarray
     first: np.ndarray
 
-    def of_line(self, line: int) -> list[str]:
-        """The words of a line; none beyond the end."""
+    def line_words(self, line: int) -> list[str]:
+        """Return the words of a line; none beyond the end of the file."""
         bounds = [*self.first, len(self.starts)][line : line + 2]
         return [self.word(i) for i in range(*bounds)] if len(bounds) == 2 else []
 
     def word(self, i: int) -> str:
+        """Return word i."""
         return self.text[self.starts[i] : self.ends[i]]
 
-    def lines_of(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
-        """The lines from `first` on that have `count` words; the others go to `problems`."""
+    def valid_lines(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
+        """Return the lines from `first` on that have `count` words, and append the other lines to `problems`."""
         counts = np.diff(self.first, append=len(self.starts))
         lines = np.arange(first, len(counts))
         wrong = lines[counts[first:] != count]
@@ -204,20 +217,20 @@ class Words(NamedTuple):
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
-        """A word of each of `lines`."""
+        """Return the word in a column of each line."""
         words = self.first[lines] + column
         bounds = zip(self.starts[words].tolist(), self.ends[words].tolist())
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a column of 1 and −1 (or 0): which are 1, as int64, and which are either."""
+        """Return the column of 1 and −1 (or 0) as int64 1 and 0, and a mask of the lines with one of these values."""
         words, digits = self.first[lines] + column, self.digits(lines, column)
         start, end = self.starts[words], self.ends[words]
         minus_one = (end == start + 2) & (self.characters[start] == ord("-")) & (self.characters[end - 1] == ord("1"))
         return (digits == 1).astype(np.int64), (digits == 0) | (digits == 1) | minus_one
 
     def digits(self, lines: np.ndarray, column: int) -> np.ndarray:
-        """Of a column of single digits: their values as int64, and −1 for what is none."""
+        """Return the column of single digits as int64, with −1 for any other word."""
         words = self.first[lines] + column
         values = self.characters[self.starts[words]].astype(np.int64) - ord("0")
         is_digit = (self.ends[words] == self.starts[words] + 1) & (values >= 0) & (values <= 9)
@@ -225,7 +238,7 @@ class Words(NamedTuple):
 
 
 def split_words(file: Path) -> Words:
-    """The words of a file, separated by commas or runs of spaces; any line end, with or without a byte-order mark."""
+    """Split a file into words at commas and spaces; any line end and a byte-order mark are accepted."""
     try:
         check_regular(file)
         content = file.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
@@ -233,14 +246,14 @@ def split_words(file: Path) -> Words:
         raise BadInput(f"{file}: {error.strerror}") from None
     characters = np.frombuffer(content, dtype=np.uint8)
     between = (characters <= ord(" ")) | (characters == ord(","))
-    edges = np.flatnonzero(np.diff(between, prepend=True))  # where words start and end, in turn
+    edges = np.flatnonzero(np.diff(between, prepend=True))  # the start of a word, its end, the next start, …
     starts, ends = edges[::2], edges[1::2]
     line_ends = np.flatnonzero(characters == ord("\n"))
     first = np.searchsorted(starts, np.concatenate([[0], line_ends[:-1]]))
     text = content.decode("ascii", errors="replace")  # one character a byte
     if text.startswith(","):
         raise BadInput(
-            f"{file} line 1: the first column has no name; pandas writes its index there unless asked not to: "
+            f"{file} line 1: the first column has no name, most likely because pandas wrote its index; write the file with "
             "to_csv(…, index=False)"
         )
     return Words(text, characters, starts, ends, first)

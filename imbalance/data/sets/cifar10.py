@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) from torchvision's files: all ten classes or some, balanced or imbalanced."""
+"""Data set CIFAR-10 (Krizhevsky, 2009) from torchvision's files: all ten classes or some, balanced or imbalanced."""
 
 import functools
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from imbalance.config.schema import AtLeastOne, Fraction, Natural
 from imbalance.data.splits import (
     Dataset,
     Profile,
-    check_classes,
-    choose,
+    Split,
+    check_class_choice,
     class_split,
+    draw_per_class,
     imbalanced_counts,
     stratified_split,
 )
@@ -38,7 +39,7 @@ def cifar10(
     draw: Literal["stratified", "published"],
     download: bool,
 ) -> Dataset:
-    """The published training set, thinned out to the imbalance and then split; the published test set.
+    """Return the published training set, thinned out to the imbalance and then split, and the published test set.
 
     Cat and dog with a step imbalance of 10 and a val fraction of 0.2 train on 4000/400, validate on 1000/100 and test
     on 1000/1000 images, the setting of Wang et al., ICLR 2022.
@@ -49,59 +50,65 @@ def cifar10(
             "step": the classes of the first half are larger than the others. The counts are of train and val
             together.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the largest
-            class allows.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows.
         val_fraction: the share of the imbalanced training set that becomes val.
         draw: "stratified": the seed decides which images stay and which are val, and val has its share of every
-            class; "published": for cat against dog alone, the images that Wang et al. drew, the same at every seed.
-        download: fetch the files if they are missing (170 MB).
+            class; "published": for cat against dog alone, the images that Wang et al. drew, the same at every
+            seed.
+        download: download the files if they are missing (170 MB).
     """
-    check_classes(classes, CLASSES)
+    check_class_choice(classes, CLASSES)
     if not val_fraction:
-        raise BadInput("config.data.val_fraction: 0 given; selection and the score need a val split")
-    asked = (classes, imbalance, imbalance_ratio, total, val_fraction)
-    if draw == "published" and asked != PUBLISHED:
-        problem = f"it is the draw of classes {PUBLISHED[0]}, imbalance 'step', ratio 10, total 0, val fraction 0.2"
-        raise BadInput(f"config.data.draw: 'published' given, but {problem}; 'stratified' draws any other")
-    source, tested = published("CIFAR10", data_dir, download)
-    assert tuple(source.classes) == CLASSES
+        raise BadInput("config.data.val_fraction: 0 given; it must be above 0, because selection needs a val split")
+    settings = (classes, imbalance, imbalance_ratio, total, val_fraction)
+    if draw == "published" and settings != PUBLISHED:
+        needed = f"classes {PUBLISHED[0]}, imbalance 'step', ratio 10, total 0 and val fraction 0.2"
+        raise BadInput(
+            f"config.data.draw: 'published' given, which needs {needed}; use 'stratified' for other settings"
+        )
+    published_train, published_test = published("CIFAR10", data_dir, download)
+    assert tuple(published_train.classes) == CLASSES
     rng = np.random.default_rng(seed)
 
-    def of_classes(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def chosen_classes(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the chosen classes, and their targets."""
         label_of = np.full(len(CLASSES), -1)
         label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))
         targets = label_of[labels]
         rows = np.flatnonzero(targets >= 0)
         return rows, targets[rows]
 
-    rows, targets = of_classes(source.targets)
+    rows, targets = chosen_classes(published_train.targets)
     if draw == "published":
-        parts = (np.searchsorted(rows, part) for part in published_draw(source.targets))
+        parts = (np.searchsorted(rows, part) for part in published_draw(published_train.targets))
     else:
-        kept = choose(targets, imbalanced_counts(np.bincount(targets), imbalance, imbalance_ratio, total), rng)
+        counts = imbalanced_counts(np.bincount(targets), imbalance, imbalance_ratio, total)
+        kept = draw_per_class(targets, counts, rng)
         parts = (kept[part] for part in stratified_split(targets[kept], val_fraction, rng))
 
-    def split(images: np.ndarray, rows: np.ndarray, targets: np.ndarray):
+    def split(images: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> Split:
         return class_split(torch.from_numpy(images[rows]).permute(0, 3, 1, 2).contiguous(), targets, rows)
 
-    train, val = (split(source.data, rows[part], targets[part]) for part in parts)
-    test = split(tested.data, *of_classes(tested.targets))
+    train, val = (split(published_train.data, rows[part], targets[part]) for part in parts)
+    test = split(published_test.data, *chosen_classes(published_test.targets))
     return Dataset(train, val, test, classes, classes, MEAN, STD)
 
 
 def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of train, 3,990 cats and 410 dogs, and of val, 1,010 and 90, as the code of Wang et al. (ICLR 2022) draws them.
+    """Draw the training and validation rows of cat against dog like the code of Wang et al. (ICLR 2022).
 
-    Of each class, in the order in which they first appear, a random 5,000 of the first five or 500 of the others; of
-    these the cats and then the dogs, of whom a random four fifths train. That split is not stratified.
+    The code goes through the classes in the order of their first appearance. It keeps a random 5,000 images of each of
+    the first five classes and 500 of each other class. The cats and then the dogs of these are shuffled, and the first
+    four fifths are train. The split is not stratified: train has 3,990 cats and 410 dogs, val 1,010 and 90.
 
     Args:
-        labels: of the 50,000 training images, in the order of the files.
+        labels: the labels of the 50,000 training images, in the order of the files.
     """
-    labels, generator = np.asarray(labels), torch.Generator().manual_seed(0)
+    label_array, generator = np.asarray(labels), torch.Generator().manual_seed(0)
     kept = {}
-    for label in dict.fromkeys(labels.tolist()):
-        rows = np.flatnonzero(labels == label)
+    for label in dict.fromkeys(label_array.tolist()):
+        rows = np.flatnonzero(label_array == label)
         shuffled = rows[torch.randperm(len(rows), generator=generator).numpy()]
         kept[label] = shuffled[: 5000 if label < 5 else 500]
     pool = np.concatenate([rows for label, rows in kept.items() if CLASSES[label] in ("cat", "dog")])
@@ -109,19 +116,22 @@ def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(val)
 
 
-@functools.lru_cache(maxsize=1)  # reading and checking takes a second, and the seeds of a sweep share a process
+@functools.lru_cache(maxsize=1)  # saves a second of reading and checking for each further seed of a sweep
 def published(name: str, data_dir: str, download: bool) -> tuple[Any, Any]:
-    """torchvision's training and test sets of `name`, CIFAR10 or CIFAR100, their files' checksums compared.
+    """Return torchvision's training and test sets of CIFAR10 or CIFAR100, with checked checksums.
 
     Raises:
-        BadInput: the files are missing or not whole, and cannot be fetched or are not to be.
+        BadInput: the files are missing or damaged, and `download` is False or fails.
     """
-    kind = getattr(import_torchvision().datasets, name)
+    dataset_class = getattr(import_torchvision().datasets, name)
     try:
-        return tuple(kind(data_dir, train=part, download=download) for part in (True, False))
-    except (RuntimeError, OSError) as error:  # missing or failing its checksum; no network
-        where = Path(data_dir).absolute() / kind.base_folder
+        return (
+            dataset_class(data_dir, train=True, download=download),
+            dataset_class(data_dir, train=False, download=download),
+        )
+    except (RuntimeError, OSError) as error:  # a missing or damaged file, or no network
+        where = Path(data_dir).absolute() / dataset_class.base_folder
         raise BadInput(
-            f"config.data_dir: CIFAR-{name[5:]} is not in {where}, or not whole ({str(error).splitlines()[0]}); put the python "
-            f"version of {kind.url} there, unpacked, or let --config.data.download=True fetch it"
+            f"config.data_dir: CIFAR-{name[5:]} is missing in {where}, or damaged ({str(error).splitlines()[0]}); unpack the "
+            f"python version of {dataset_class.url} there, or set --config.data.download=True"
         ) from None

@@ -1,4 +1,4 @@
-"""CivilComments as WILDS has it: is a comment toxic, whoever it speaks of?
+"""Data set CivilComments of WILDS: toxic or not, with the identities that a comment mentions as groups.
 
 Borkan et al., "Nuanced Metrics for Measuring Unintended Bias with Real Data for Text Classification", WWW 2019; Koh et al.,
 "WILDS: A Benchmark of in-the-Wild Distribution Shifts", ICML 2021.
@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from imbalance.data.images.listing import find, read_csv
+from imbalance.data.files import find_path, read_csv
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.texts.corpus import Corpus, overlapping, tokenised
+from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
 
 IDENTITIES = ("male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
 FILE = "all_data_with_identities.csv"
@@ -22,53 +22,58 @@ CLASSES = ("not toxic", "toxic")
 
 
 def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse"]) -> Corpus:
-    """Comments on news, toxic where at least half of the raters said so. The four groups are toxic or not × whether at
-    least half of the raters saw any of eight identities in it.
+    """List comments on news; a comment is toxic if at least half of the raters said so.
+
+    The four groups cross the two classes with "mentions an identity": at least half of the raters saw one of eight
+    identities in the comment.
 
     Args:
-        evaluation: "fine": by WILDS' sixteen evaluation groups, each identity in each class, of which a comment can
-            be in several or none; "coarse": by the four groups.
+        evaluation: "fine" evaluates by the sixteen groups of WILDS, each identity in each class; a comment can be
+            in several of them or in none. "coarse" evaluates by the four groups.
         tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
             pretrained weights, for their tokenizer.
         vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less padding;
-            0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
-    hint = "`imbalance data download civilcomments` says where it comes from"
-    path = find(data_dir, FILES, "CivilComments", hint)
+    hint = "`imbalance data download civilcomments` says how to get it"
+    path = find_path(data_dir, FILES, "CivilComments", hint)
     needed = ("comment_text", "split", "toxicity", *IDENTITIES)
     heading, rows, lines, problems = read_csv(path, needed)
     columns = {name: heading.index(name) for name in needed}
     good = []
     for i, row in enumerate(rows):
-        causes = [] if row[columns["split"]] in SPLITS else [f"split is {row[columns['split']]!r}"]
-        causes += [f"{n} is {row[columns[n]]!r}, no number" for n in needed[2:] if not is_number(row[columns[n]])]
+        split = row[columns["split"]]
+        causes = [] if split in SPLITS else [f"split is {split!r}, not one of {', '.join(SPLITS)}"]
+        causes += [f"{n} is {row[columns[n]]!r}, not a number" for n in needed[2:] if not is_number(row[columns[n]])]
         problems += [Problem(f"{path} line {lines[i]}", cause) for cause in causes]
         if not causes:
             good.append(i)
     rows = [rows[i] for i in good]
     splits = np.array([SPLITS.index(row[columns["split"]]) for row in rows], dtype=np.int64)
-    found = tuple(np.bincount(splits, minlength=3).tolist())
-    if found != PUBLISHED and not problems:
+    counts = tuple(np.bincount(splits, minlength=3).tolist())
+    if counts != PUBLISHED and not problems:
         problems.append(
-            Problem(str(path), f"not the published data: train, val and test have {found}, not {PUBLISHED}")
+            Problem(str(path), f"not the published data: train, val and test have {counts} comments, not {PUBLISHED}")
         )
     numbers = np.array([[float(row[columns[name]]) for name in needed[2:]] for row in rows]).reshape(-1, 9)
-    targets, belongs = (numbers[:, 0] >= 0.5).astype(np.int64), numbers[:, 1:] >= 0.5
-    members, names = overlapping(belongs, IDENTITIES, targets, CLASSES) if evaluation == "fine" else (None, ())
+    targets, has_identity = (numbers[:, 0] >= 0.5).astype(np.int64), numbers[:, 1:] >= 0.5
+    mask, names = None, ()
+    if evaluation == "fine":
+        mask, names = identity_class_groups(has_identity, IDENTITIES, targets, CLASSES)
     return Corpus(
         Path(path),
         ("comment_text",),
         [row[columns["comment_text"]] for row in rows],
         targets,
-        2 * targets + belongs.any(1),
+        2 * targets + has_identity.any(1),
         splits,
         np.array(good, dtype=np.int64),
         np.array(lines, dtype=np.int64)[good],
         CLASSES,
         tuple(f"{label}, {identity}" for label in CLASSES for identity in ("no identity", "identity")),
-        members,
+        mask,
         names,
         problems,
         {"delimiter": ","},
@@ -77,10 +82,11 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
 
 
 def is_number(text: str) -> bool:
+    """Tell whether a text is a finite number."""
     try:
-        return np.isfinite(float(text))
+        return bool(np.isfinite(float(text)))
     except ValueError:
         return False
 
 
-civilcomments = tokenised(list_civilcomments)
+civilcomments = text_dataset(list_civilcomments)

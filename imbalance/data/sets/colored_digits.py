@@ -1,4 +1,4 @@
-"""scikit-learn's digits, tinted with a colour that betrays the label in training only: Waterbirds in miniature."""
+"""Data set of scikit-learn's digits, tinted with a colour that predicts the label in training alone."""
 
 import numpy as np
 import torch
@@ -20,51 +20,53 @@ def colored_digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Is the digit even or odd? Group = 2 · odd + green, as in Sagawa et al., ICLR 2020.
+    """Return even and odd digits in red and green, Waterbirds in miniature; the group is 2 · odd + green.
 
-    In val and test each class is half red and half green, so that colour says nothing; all digits are different ones.
+    The numbering of groups is that of Sagawa et al., ICLR 2020. In val and test each class is half red and half green, so
+    the colour does not predict the class. No digit is used twice.
 
     Args:
-        train_per_group: training examples that are even red, even green, odd red, odd green; (420, 22, 7, 127) has
-            the proportions of Waterbirds, where 95 % of either class are of its usual colour.
-        saturation: how much darker a digit is in the channels other than its colour's. The blue channel never tells
-            the colour, so the digit can always be read without it.
+        train_per_group: the numbers of training examples that are even red, even green, odd red and odd green.
+            (420, 22, 7, 127) has the proportions of Waterbirds, where 95 % of each class have the usual colour.
+        saturation: how much darker a digit is in the channels other than that of its colour. The blue channel
+            does not depend on the colour, so the digit can always be read from it.
         val_fraction: the share of each class's examples (about 900) that becomes val.
         test_fraction: the share of each class's examples (about 900) that becomes test.
     """
     if min(val_fraction, test_fraction) < 0.01:
         raise BadInput(
-            f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both splits need examples"
+            f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both must be 0.01 or more"
         )
     (images, digits), rng = read_digits(), np.random.default_rng(seed)
     chosen = {"train": [], "val": [], "test": []}
     for label, name in enumerate(CLASSES):
         rows = rng.permutation(np.flatnonzero(digits % 2 == label))
-        of_train = train_per_group[2 * label : 2 * label + 2]
+        train_sizes = list(train_per_group[2 * label : 2 * label + 2])
         sizes = {split: [int(len(rows) * f / 2)] * 2 for split, f in (("val", val_fraction), ("test", test_fraction))}
         left = len(rows) - sum(sizes["val"] + sizes["test"])
-        if not sum(of_train):
+        if not sum(train_sizes):
             raise BadInput(
-                f"config.data.train_per_group: {train_per_group} given; a class needs a training example, {name!r} has none"
+                f"config.data.train_per_group: {train_per_group} given; class {name!r} needs a training example at least"
             )
-        if sum(of_train) > left:
+        if sum(train_sizes) > left:
             raise BadInput(
-                f"config.data.train_per_group: {tuple(of_train)} {name} digits asked for; val and test leave {left}"
+                f"config.data.train_per_group: {tuple(train_sizes)} {name} digits given, but val and test leave {left}; give "
+                "fewer, or make the fractions smaller"
             )
-        for split, per_colour in (sizes | {"train": of_train}).items():
-            for colour, size in enumerate(per_colour):
-                chosen[split] += [(row, label, colour) for row in rows[:size]]
+        for split_name, sizes_per_colour in (sizes | {"train": train_sizes}).items():
+            for colour, size in enumerate(sizes_per_colour):
+                chosen[split_name] += [(row, label, colour) for row in rows[:size]]
                 rows = rows[size:]
 
     def split(name: str) -> Split:
         rows, targets, colours = torch.tensor(np.array(chosen[name])).unbind(1)
-        return Split(tinted(images[rows], colours, saturation), targets, 2 * targets + colours, rows)
+        return Split(tint(images[rows], colours, saturation), targets, 2 * targets + colours, rows)
 
     group_names = tuple(f"{name} {colour}" for name in CLASSES for colour in COLOURS)
     return Dataset(split("train"), split("val"), split("test"), CLASSES, group_names)
 
 
-def tinted(images: Tensor, colours: Tensor, saturation: float) -> Tensor:
-    """(N, 8, 8) grey images as (N, 3, 8, 8), full in the channel `colours` and dimmed by 1 − saturation in the others."""
+def tint(images: Tensor, colours: Tensor, saturation: float) -> Tensor:
+    """Turn (N, 8, 8) grey images into (N, 3, 8, 8): full in the channel `colours`, times 1 − saturation in the others."""
     strength = torch.full((len(images), 3), 1 - saturation).scatter(1, colours[:, None], 1.0)
     return images[:, None] * strength[:, :, None, None]

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8×8, in the package, so that nothing need be downloaded."""
+"""Data set of scikit-learn's handwritten digits: 1,797 images of 8×8, installed with scikit-learn."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imbalance.config.schema import AtLeastOne, Fraction, Natural
-from imbalance.data.splits import Dataset, Profile, choose, class_split, imbalanced_counts, stratified_split
+from imbalance.data.splits import Dataset, Profile, class_split, draw_per_class, imbalanced_counts, stratified_split
 from imbalance.errors import BadInput
 
 
@@ -22,15 +22,15 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Balanced, stratified val and test splits; the imbalance is made in what is left.
+    """Return stratified val and test splits, and a training set of the other digits, thinned out to the imbalance.
 
     Args:
-        classes: which digits, the largest class first.
+        classes: the digits, the largest class first.
         imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
             "step": the classes of the first half are larger than the others.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the largest
-            class allows.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows.
         val_fraction: the share of each digit's examples that becomes val.
         test_fraction: the share of each digit's examples that becomes test.
     """
@@ -38,28 +38,36 @@ def digits(
         raise BadInput(f"config.data.classes: {classes} given; at least two different digits of 0 to 9 are needed")
     if not (val_fraction and test_fraction and val_fraction + test_fraction < 1):
         raise BadInput(
-            f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both must be above 0 and leave a training set"
+            f"config.data.val_fraction, test_fraction: {val_fraction}, {test_fraction} given; both must be above 0 and their "
+            "sum below 1"
         )
-    images, written = read_digits()
-    rows = np.flatnonzero(np.isin(written, classes))
-    targets = np.array([classes.index(digit) for digit in written[rows]])
+    images, labels = read_digits()
+    rows = np.flatnonzero(np.isin(labels, classes))
+    targets = np.array([classes.index(digit) for digit in labels[rows]])
     inputs = images[rows].unsqueeze(1)
 
     rng = np.random.default_rng(seed)
     rest, test = stratified_split(targets, test_fraction, rng)
     pool, val = (rest[part] for part in stratified_split(targets[rest], val_fraction / (1 - test_fraction), rng))
     counts = imbalanced_counts(np.bincount(targets[pool], minlength=len(classes)), imbalance, imbalance_ratio, total)
-    train = pool[choose(targets[pool], counts, rng)]
-    splits = (class_split(inputs[part], targets[part], rows[part]) for part in (train, val, test))
+    train = pool[draw_per_class(targets[pool], counts, rng)]
     names = tuple(str(digit) for digit in classes)
-    return Dataset(*splits, names, names)
+    return Dataset(
+        class_split(inputs[train], targets[train], rows[train]),
+        class_split(inputs[val], targets[val], rows[val]),
+        class_split(inputs[test], targets[test], rows[test]),
+        names,
+        names,
+    )
 
 
 def read_digits() -> tuple[Tensor, np.ndarray]:
-    """(1797, 8, 8) grey images from 0 to 1, which suits the default initialisation, and (1797,) which digit each is.
+    """Return (1797, 8, 8) grey images from 0 to 1, a scale that suits the default initialisation, and (1797,) digits.
 
-    Read as scikit-learn's `load_digits` does, but without importing scikit-learn, which takes as long as torch.
+    The file of scikit-learn's `load_digits` is read directly, because importing scikit-learn takes as long as torch.
     """
-    file = Path(find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None  # imbalance depends on scikit-learn
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(file, delimiter=",")
     return torch.from_numpy(table[:, :-1].reshape(-1, 8, 8) / 16).float(), table[:, -1].astype(np.int64)

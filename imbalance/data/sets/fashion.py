@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al., 2017), long-tailed or whole, from torchvision's files or Debian's. MIT licence."""
+"""Data set Fashion-MNIST (Xiao et al., 2017), long-tailed or whole, from torchvision's or Debian's files; MIT licence."""
 
 import gzip
 import zlib
@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from imbalance.config.schema import AtLeastOne, Fraction, Natural
+from imbalance.data.files import find_path
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import find
 from imbalance.data.sets.long_tailed import ValFrom, channels_first, long_tailed
-from imbalance.data.splits import Dataset, Profile, check_classes
+from imbalance.data.splits import Dataset, Profile, check_class_choice
 from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-# torchvision's, the archives by themselves, and what `apt-get install dataset-fashion-mnist` installs.
+# The folders of torchvision, of the downloaded archives, and of `apt-get install dataset-fashion-mnist`.
 FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
-MAX_BYTES = 2**27  # of a file, unpacked; the largest has 47 MB
+MAX_BYTES = 2**27  # of an unpacked file; the largest has 47 MB
 PER_CLASS = {"train": 6000, "t10k": 1000}
 
 
@@ -33,24 +33,26 @@ def fashion(
     val_fraction: Fraction,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """28×28 grey images of ten kinds of clothing, or of some of them, 6,000 and 1,000 a class.
+    """Return 28×28 grey images of ten kinds of clothing, or of some of them.
+
+    Before thinning, each class has 6,000 training and 1,000 test images.
 
     Args:
         classes: names of the classes, the largest first.
         imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
             "step": the classes of the first half are larger than the others.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the largest
-            class allows. The examples of val count if they come from train.
+        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
+            largest class allows. The examples of val count if they come from train.
         val_from: "test": val is a share of the test set, which test then lacks; "train": val is a share of the
             imbalanced training set.
         val_fraction: the share of that split that becomes val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
-    check_classes(classes, CLASSES)
-    hint = "imbalance data download fashion fetches it, apt-get install dataset-fashion-mnist has it"
-    folder = find(data_dir, FOLDERS, "Fashion-MNIST", hint)
+    check_class_choice(classes, CLASSES)
+    hint = "run imbalance data download fashion, or apt-get install dataset-fashion-mnist"
+    folder = find_path(data_dir, FOLDERS, "Fashion-MNIST", hint)
     label_of = np.full(len(CLASSES), -1)
     label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))
     train, test = ((images, label_of[labels]) for images, labels in (read(folder, part) for part in PER_CLASS))
@@ -61,7 +63,7 @@ def fashion(
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 1, 28, 28) and labels (N,) of "train" or "t10k", as many of each class as were published."""
+    """Return the images (N, 1, 28, 28) and labels (N,) of "train" or "t10k", whose counts are checked."""
     images = read_idx(folder / f"{part}-images-idx3-ubyte", dims=3)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dims=1).astype(np.int64)
     counts = np.bincount(labels, minlength=10)
@@ -74,16 +76,19 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """The uint8 array of an IDX file, gzipped or not: two zero bytes, the type (8), the dimensions, their sizes, the data."""
+    """Return the uint8 array of an IDX file, gzipped or not.
+
+    The format is: two zero bytes, the type (8), the number of dimensions, the size of each, the data.
+    """
     zipped = path.with_name(path.name + ".gz")
     try:
         check_regular(path if path.exists() else zipped)
         with open(path, "rb") if path.exists() else gzip.open(zipped) as file:
-            content = file.read(MAX_BYTES)  # and no more, whatever a damaged archive unpacks to
-    except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or failing its checksum
+            content = file.read(MAX_BYTES)  # limits the memory, because a damaged archive may unpack to far more
+    except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or a wrong checksum
         raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]
     shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4))
     if header[:4] != bytes((0, 0, 8, dims)) or len(shape) != dims or len(data) != np.prod(shape, dtype=np.int64):
-        raise BadInput(f"{path}: not an IDX file of {dims} dimensions, or not whole")
+        raise BadInput(f"{path}: not an IDX file of {dims} dimensions, or damaged; download it again")
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)

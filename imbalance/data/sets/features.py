@@ -1,10 +1,15 @@
-"""What a network made of every example of a data set: written once by `imbalance features`, read by `data.name="features"`.
+"""Data set of features that a network computed: `imbalance features` writes them, `data.name="features"` reads them.
 
-A folder with an array in each .npy file, a row an example, those of train, val and test one after another: `features`
-(N, D), `targets`, `groups`, `splits` (text), `rows`, the example's row in its source, and `checksums`, the CRC-32 of its
-features; and, where the data are evaluated by others than their groups, `members` (N, E), which of those each example is
-in. `store.json` says how it was made, and which classes and groups there are. It appears whole or not at all. The
-features are memory-mapped, so that all runs and processes on a machine share one copy.
+The folder has `store.json`, which describes the features, their classes and their groups, and an array in each of these
+.npy files. The rows of train, val and test follow one another.
+
+- `features` (N, D): the features, memory-mapped, so that all runs and processes on a machine share one copy;
+- `targets`, `groups`, `splits` (text): the labels and split of each example;
+- `rows`: the row of each example in its source;
+- `checksums`: the CRC-32 of the features of each example;
+- `members` (N, E), only with evaluation groups: the mask of the evaluation groups of each example.
+
+The folder is renamed into place when it is complete.
 """
 
 import io
@@ -20,31 +25,31 @@ import torch
 
 from imbalance.config.schema import Name
 from imbalance.config.tags import tagged
+from imbalance.data.files import load_array
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
-from imbalance.data.tables.columns import load_array
 from imbalance.errors import BadInput
 from imbalance.utils.files import write_atomic
 from imbalance.utils.memory import check_fits
 
-VERSION = 2  # with evaluation groups
-TABLES = ("targets", "groups", "splits", "rows", "checksums")  # beside the features
-SEED = "{seed}"  # in the name of a folder
-SAMPLED = 64  # rows whose checksums are compared on every opening
-AT_ONCE = 2**22  # numbers that are standardised at a time
+VERSION = 2  # the first format with evaluation groups
+TABLES = ("targets", "groups", "splits", "rows", "checksums")  # the arrays that every folder has beside the features
+SEED = "{seed}"  # stands for the run's seed in the name of a folder
+SAMPLED = 64  # rows whose checksums are compared at every opening
+CHUNK_NUMBERS = 2**22  # numbers that are standardised at a time
 
 
 @tagged(seeded=lambda section: SEED in section.folder)
 def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Dataset:
-    """The features that `imbalance features` wrote, with the splits, classes and groups of the data that they are of.
+    """Return the features that `imbalance features` wrote, with the splits, classes and groups of their data.
 
-    One's own features in a .npz, .npy or Parquet file are for `arrays`.
+    For your own features in a .npz, .npy or Parquet file, use `arrays`.
 
     Args:
-        folder: what its --output named; relative to data_dir. `{seed}` in it stands for the run's seed: for features of data
-            that every seed draws anew, or of a network that every seed trained anew.
-        standardise: bring each feature to mean 0 and deviation 1 on train, which takes the features' size in memory in
-            every process. Otherwise they are what the network made.
+        folder: the folder that --output of `imbalance features` named, relative to data_dir. `{seed}` in the name stands
+            for the run's seed, for data or networks that depend on the seed.
+        standardise: bring each feature to mean 0 and deviation 1 on train. This copies the features into the memory of
+            every process. False leaves the features as the network computed them.
     """
     stored = open_features(Path(data_dir) / folder.replace(SEED, str(seed)))
     about, inputs = stored.description, stored.features
@@ -53,40 +58,45 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         check_fits(inputs.nbytes, f"config.data.standardise: {stored.folder}")
         mean, std = column_statistics(inputs[: about["examples"]["train"]])
         inputs = standardised(inputs, mean, std)
-    inputs, ends = torch.from_numpy(inputs), np.cumsum([about["examples"][name] for name in SPLITS])
-    places = [slice(end - about["examples"][name], end) for name, end in zip(SPLITS, ends)]
+    tensor, ends = torch.from_numpy(inputs), np.cumsum([about["examples"][name] for name in SPLITS]).tolist()
 
-    def of(rows: slice) -> Split:
-        labels = (torch.from_numpy(stored.tables[name][rows]) for name in ("targets", "groups", "rows"))
-        members = torch.from_numpy(stored.tables["members"][rows]) if "members" in stored.tables else None
-        return Split(inputs[rows], *labels, stored.tables["checksums"][rows], eval_group_mask=members)
+    def make_split(name: str, end: int) -> Split:
+        rows = slice(end - about["examples"][name], end)
+        targets, groups, indices = (torch.from_numpy(stored.tables[key][rows]) for key in ("targets", "groups", "rows"))
+        mask = torch.from_numpy(stored.tables["members"][rows]) if "members" in stored.tables else None
+        checksums = stored.tables["checksums"][rows]
+        return Split(tensor[rows], targets, groups, indices, known_checksums=checksums, eval_group_mask=mask)
 
-    # As of a table with one wide column, so that what is trained on them predicts from other folders of features.
+    # The preprocessing is that of a table with one wide column, so that a model predicts from other feature folders.
     column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
     encoding = {"missing": [], "numeric": [column], "categorical": []}
-    names = tuple(about["classes"]), tuple(about["groups"])
+    train, val, test = map(make_split, SPLITS, ends)
     return Dataset(
-        *map(of, places),
-        *names,
+        train,
+        val,
+        test,
+        tuple(about["classes"]),
+        tuple(about["groups"]),
         evaluation_names=tuple(about["evaluation_groups"]),
         preprocessing={"kind": "columns", "delimiter": ",", "features": encoding},
-        notes=(f"features of {in_words(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
+        notes=(f"features of {describe_section(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
     )
 
 
-def in_words(section: Mapping[str, Any]) -> str:
-    """`resnet50 (pretrained imagenet, frozen False)`."""
+def describe_section(section: Mapping[str, Any]) -> str:
+    """Describe a section of a config, such as `resnet50 (pretrained imagenet, frozen False)`."""
     values = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name" and value != "")
     return f"{section['name']} ({values})" if values else section["name"]
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """A whole folder of features.
+    """A complete folder of features.
 
     features: (N, D), memory-mapped.
-    tables: (N,) each of `TABLES`, and `members` (N, E) where there are evaluation groups.
-    description: what store.json says: `made_of`, `classes`, `groups`, `evaluation_groups`, how many `examples` there are of each split.
+    tables: the (N,) arrays `TABLES`, and `members` (N, E) with evaluation groups.
+    description: the content of store.json: `made_of`, `classes`, `groups`, `evaluation_groups`, and the number of
+        `examples` of each split.
     """
 
     folder: Path
@@ -96,58 +106,63 @@ class StoredFeatures:
 
 
 def open_features(folder: Path) -> StoredFeatures:
-    """What `imbalance features` left.
+    """Open a folder of features, and check its tables and a sample of its rows.
 
     Raises:
-        BadInput: it is not there, or is damaged.
+        BadInput: the folder has no features, has them in another format, or is damaged.
     """
     if not (folder / "store.json").is_file():
         unfinished = partial_folder(folder).is_dir()
-        hint = "the command that was making it goes on" if unfinished else "imbalance features makes one"
-        raise BadInput(f"{folder}: no features: there is no store.json; {hint}")
+        hint = "repeat the command that was writing it" if unfinished else "write it with imbalance features"
+        raise BadInput(f"{folder}: no features, because there is no store.json; {hint}")
     try:
         description = json.loads((folder / "store.json").read_text())
         if description["version"] != VERSION:
-            raise BadInput(f"{folder}: of format {description['version']}; this version reads {VERSION}")
+            raise BadInput(
+                f"{folder}: features of format {description['version']}, where this version reads {VERSION}; write them again "
+                "with imbalance features"
+            )
         names = (*TABLES, *(["members"] if description["evaluation_groups"] else []))
         tables = {name: load_array(folder / f"{name}.npy") for name in names}
-        # "c": torch takes no read-only array; what were written would not reach the file.
-        found = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
+        # torch needs a writable array, so the mode is "c", copy on write: nothing reaches the file.
+        values = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise BadInput(damaged(folder, f"{getattr(error, 'strerror', None) or error}")) from None
+        raise BadInput(damage_message(folder, f"{getattr(error, 'strerror', None) or error}")) from None
     rows = sum(description["examples"].values())
     wrong = [name for name in names if crc(tables[name]) != description["crc"][name]]
-    wrong += ["features"] if found.ndim != 2 or len(found) != rows else []
+    wrong += ["features"] if values.ndim != 2 or len(values) != rows else []
     if wrong:
-        raise BadInput(damaged(folder, f"{wrong[0]}.npy is not what store.json says"))
+        raise BadInput(damage_message(folder, f"{wrong[0]}.npy does not match store.json"))
     for row in np.unique(np.linspace(0, rows - 1, min(rows, SAMPLED)).astype(np.int64)).tolist():
-        if crc(found[row]) != tables["checksums"][row]:
-            raise BadInput(damaged(folder, f"row {row} of features.npy fails its checksum"))
-    return StoredFeatures(folder, found, tables, description)
+        if crc(values[row]) != tables["checksums"][row]:
+            raise BadInput(damage_message(folder, f"row {row} of features.npy fails its checksum"))
+    return StoredFeatures(folder, values, tables, description)
 
 
-def damaged(folder: Path, cause: str) -> str:
-    return f"{folder}: damaged: {cause}; remove the folder, and `imbalance features` makes it anew"
+def damage_message(folder: Path, cause: str) -> str:
+    """Return the message about a damaged folder."""
+    return f"{folder}: damaged: {cause}; remove the folder and write it again with imbalance features"
 
 
 def partial_folder(folder: Path) -> Path:
-    """Where features are until there are all."""
+    """Return the folder that holds the features until they are complete."""
     return folder.with_name(f"{folder.name}.partial")
 
 
 def crc(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array))
+    """Return the CRC-32 of the bytes of an array."""
+    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
 def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
-    """Write all that belongs to features which are there, store.json last."""
-    splits = {name: getattr(dataset, name) for name in SPLITS}
+    """Write the tables of complete features, and store.json last, into the folder `partial`."""
+    splits: dict[str, Split] = {name: getattr(dataset, name) for name in SPLITS}
     joined = {
-        name: np.concatenate([getattr(split, of).numpy() for split in splits.values()])
-        for name, of in (("targets", "targets"), ("groups", "groups"), ("rows", "indices"))
+        name: np.concatenate([getattr(split, field).numpy() for split in splits.values()])
+        for name, field in (("targets", "targets"), ("groups", "groups"), ("rows", "indices"))
     }
     if dataset.evaluation_names:
-        joined["members"] = np.concatenate([split.eval_group_mask.numpy() for split in splits.values()])
+        joined["members"] = np.concatenate([split.on_cpu["eval_group_mask"].numpy() for split in splits.values()])
     examples = {name: len(split) for name, split in splits.items()}
     tables = joined | {"splits": np.repeat(list(examples), list(examples.values())), "checksums": checksums}
     for name, table in tables.items():
@@ -167,27 +182,32 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
 
 
 def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D,) float64 mean and deviation of each column; 1 as the deviation of one that is always the same."""
-    total = sum(part.sum(0, dtype=np.float64) for part in in_parts(inputs))
+    """Return the (D,) float64 mean and deviation of each column, with 1 as the deviation of a constant column."""
+    total = np.zeros(inputs.shape[1])
+    for chunk in row_chunks(inputs):
+        total += chunk.sum(0, dtype=np.float64)
     mean = total / len(inputs)
-    variance = sum(np.square(part - mean).sum(0) for part in in_parts(inputs)) / len(inputs)
-    # As scikit-learn's StandardScaler: what rounding makes of a constant is no deviation.
+    squares = np.zeros(inputs.shape[1])
+    for chunk in row_chunks(inputs):
+        squares += np.square(chunk - mean).sum(0)
+    variance = squares / len(inputs)
+    # As in scikit-learn's StandardScaler, a variance within the rounding error counts as 0.
     rounding = len(inputs) * np.finfo(np.float64).eps
     constant = variance <= rounding * variance + np.square(rounding * mean)
     return mean, np.sqrt(np.where(constant, 1.0, variance))
 
 
 def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """A copy, computed in float64 as `imbalance.data.tables.encoding.transform` does."""
-    found = np.empty(inputs.shape, inputs.dtype)
+    """Return a standardised copy, computed in float64 like `imbalance.data.tables.encoding.transform`."""
+    copy = np.empty(inputs.shape, inputs.dtype)
     start = 0
-    for part in in_parts(inputs):
-        found[start : start + len(part)] = (part - mean) / std
-        start += len(part)
-    return found
+    for chunk in row_chunks(inputs):
+        copy[start : start + len(chunk)] = (chunk - mean) / std
+        start += len(chunk)
+    return copy
 
 
-def in_parts(inputs: np.ndarray) -> list[np.ndarray]:
-    """Some rows at a time."""
-    size = max(1, AT_ONCE // max(1, inputs.shape[1]))
+def row_chunks(inputs: np.ndarray) -> list[np.ndarray]:
+    """Split the rows into chunks of about `CHUNK_NUMBERS` numbers."""
+    size = max(1, CHUNK_NUMBERS // max(1, inputs.shape[1]))
     return [inputs[start : start + size] for start in range(0, len(inputs), size)]

@@ -1,4 +1,4 @@
-"""A user's own images in folders: one for each class, as torchvision's ImageFolder has them."""
+"""Data set of a user's own images in a folder for each class, as in torchvision's ImageFolder."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,7 +7,7 @@ import numpy as np
 
 from imbalance.config.schema import Count, Fraction, Natural
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, opened
+from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.sets.table import image_recipe
 from imbalance.data.tables.columns import assign_splits
@@ -30,13 +30,13 @@ def list_folder(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """Images in a folder for each class, or in such folders below `train`, `val` and `test`; the groups are the classes.
+    """List the images in a folder for each class, or in such folders below `train`, `val` and `test`.
 
-    Classes are the folders' names, sorted, as ImageFolder numbers them; images may lie deeper within. Files that are no
-    images and hidden ones are left out.
+    The classes are the folders' names, sorted, as ImageFolder numbers them; the groups are the classes. Images in
+    subfolders count, too. Hidden files and files that are not images are left out.
 
     Args:
-        folder: under data_dir; "" for data_dir itself.
+        folder: the folder under data_dir; "" for data_dir itself.
         val_fraction: the share of every class that becomes val, drawn by the run's seed; 0.0 for a split with a
             folder of its own.
         test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 for a split with a
@@ -46,29 +46,35 @@ def list_folder(
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side of the square in the middle that is kept; 0 to prepare images as for the weights of
             config.model.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     root = Path(data_dir) / folder
     parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}
     if parts and len(parts) < len(folders(root)):
         other = next(path for path in folders(root) if path not in parts)
-        raise BadInput(f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another, {other.name}")
+        raise BadInput(
+            f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another folder, {other.name}; move it away, "
+            "or rename the folders of splits"
+        )
     parts = parts or {root: 0}
     classes = sorted({path.name for part in parts for path in folders(part)})
     if len(classes) < 2:
-        found = f"only the folder {classes[0]}" if classes else "no folder"
-        raise BadInput(f"config.data.folder: {found} in {root.absolute()}; a folder for each of two classes is needed")
-    problems, found = [], []
+        present = f"only the folder {classes[0]}" if classes else "no folder"
+        raise BadInput(
+            f"config.data.folder: {present} in {root.absolute()}; a folder for each of two classes is needed"
+        )
+    problems, examples = [], []
     for part, split in parts.items():
         for name in classes:
             images = images_in(part / name)
             if not images and (part / name).is_dir():
-                cause = f"no image; there are images where names end in {', '.join(IMAGES)}"
+                cause = f"no image; the names of images end in {', '.join(IMAGES)}"
                 problems.append(Problem(str(part / name), cause))
-            found += [(str(path.relative_to(root)), classes.index(name), split) for path in images]
-    paths, targets, splits = zip(*found) if found else ((), (), ())
-    targets, splits = np.array(targets, dtype=np.int64), np.array(splits, dtype=np.int64)
+            examples += [(str(path.relative_to(root)), classes.index(name), split) for path in images]
+    paths = [path for path, _, _ in examples]
+    targets = np.array([target for _, target, _ in examples], dtype=np.int64)
+    splits = np.array([split for _, _, split in examples], dtype=np.int64)
     rows = np.arange(len(paths))
     return FolderListing(
         root.name or "folder",
@@ -89,14 +95,15 @@ def list_folder(
 
 
 class FolderListing(Listing):
-    """A listing without a file that lists."""
+    """A listing of the files in a folder, without a metadata file."""
 
     def where(self, row: int) -> str:
+        """Return the folder, for messages."""
         return str(self.folder)
 
 
 def folders(path: Path) -> list[Path]:
-    """The folders in `path`, without hidden ones, sorted by name."""
+    """Return the folders in `path` that are not hidden, sorted by name."""
     try:
         return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
@@ -104,9 +111,9 @@ def folders(path: Path) -> list[Path]:
 
 
 def images_in(path: Path) -> list[Path]:
-    """The image files in `path` and below, sorted."""
+    """Return the image files in `path` and its subfolders, sorted."""
     files = (file for file in path.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
     return sorted(file for file in files if file.is_file())
 
 
-folder = opened(list_folder)
+folder = image_dataset(list_folder)

@@ -1,4 +1,4 @@
-"""Truncated Gaussian mixtures, on which the limits of linear classifiers are known."""
+"""Data set of truncated Gaussians, for which the limits of linear classifiers are known."""
 
 from collections.abc import Sequence
 
@@ -23,24 +23,28 @@ def gaussian(
     val_per_class: tuple[Count, ...],
     test_per_class: tuple[Count, ...],
 ) -> Dataset:
-    """One Gaussian a class: means[k] + scale · g, g standard normal in `dim` dimensions, truncated to |g| ≤ radius.
+    """Draw a Gaussian for each class: means[k] + scale · g, where g is standard normal and truncated to |g| ≤ radius.
 
     Args:
         dim: the number of dimensions.
         means: the mean of each class by its first coordinates; the other coordinates are 0.
         scale: the standard deviation before truncation.
-        radius: 0 for no truncation. At d = 500 a standard normal vector has length 22.4 ± 0.7.
-        train_per_class, val_per_class, test_per_class: how many examples of each class.
+        radius: the radius of the truncation; 0 for none. A standard normal vector in 500 dimensions has length
+            22.4 ± 0.7.
+        train_per_class, val_per_class, test_per_class: the number of examples of each class.
     """
     for key, value in (("train", train_per_class), ("val", val_per_class), ("test", test_per_class)):
         if len(value) != len(means):
-            raise BadInput(f"config.data.{key}_per_class: {value} given for {len(means)} classes (config.data.means)")
+            raise BadInput(
+                f"config.data.{key}_per_class: {value} given; it needs a number for each of the {len(means)} classes of "
+                "config.data.means"
+            )
     if max(map(len, means)) > dim:
         raise BadInput(
-            f"config.data.means: a mean of {max(map(len, means))} coordinates in config.data.dim={dim} dimensions"
+            f"config.data.means: a mean of {max(map(len, means))} coordinates given; config.data.dim={dim} allows {dim} at most"
         )
     if len(means) < 2:
-        raise BadInput(f"config.data.means: {len(means)} class given; at least 2 are needed")
+        raise BadInput(f"config.data.means: the mean of {len(means)} class given; at least 2 are needed")
     examples = sum(map(sum, (train_per_class, val_per_class, test_per_class)))
     check_fits(8 * dim * examples, f"config.data.dim, …_per_class: {examples:,} examples of {dim:,} numbers")
     rng = np.random.default_rng(seed)
@@ -48,7 +52,7 @@ def gaussian(
     def draw(per_class: Sequence[int]) -> Split:
         targets = np.repeat(np.arange(len(means)), per_class)
         inputs = truncated_normal(len(targets), dim, radius, rng)
-        inputs *= scale  # in place: new pages cost more than the arithmetic
+        inputs *= scale  # in place, because new memory pages cost more than the arithmetic
         for k, mean in enumerate(means):
             inputs[targets == k, : len(mean)] += mean
         return class_split(torch.from_numpy(inputs), targets, np.arange(len(targets)))
@@ -58,10 +62,11 @@ def gaussian(
 
 
 def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, dim) standard normal vectors conditioned on a length of at most `radius`, exactly and for any radius (0: none).
+    """Draw (n, dim) standard normal vectors of a length of at most `radius`; 0 for no limit.
 
-    The direction is uniform and independent of the length, and the squared length is chi-squared: its distribution
-    function, cut at the radius, is inverted. (Rejection would accept 2e-224 of the draws at dim 500, radius 5.)
+    The draw is exact for any radius. The direction is uniform and independent of the length, and the squared length is
+    chi-squared, so its distribution function is cut at the radius and inverted. (Rejection would accept a share of 2e-224
+    of the draws at dim 500, radius 5.)
     """
     g = rng.standard_normal((n, dim))
     if not radius:
@@ -73,12 +78,12 @@ def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) 
 
 
 def balanced_error(weight: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: float) -> float:
-    """The exact error of a linear classifier on two untruncated classes, averaged over the classes.
+    """Return the exact error of a linear classifier on two untruncated classes, averaged over the classes.
 
     Args:
-        weight, bias: (2, dim) and (2,), of logits weight · x + bias.
-        means: (2, dim).
-        scale: the standard deviation in every direction.
+        weight, bias: (2, dim) and (2,); the logits are weight · x + bias.
+        means: (2, dim), the means of the classes.
+        scale: the standard deviation in each direction.
     """
     direction, offset = weight[1] - weight[0], bias[1] - bias[0]
     z = (means @ direction + offset) / (scale * np.linalg.norm(direction))

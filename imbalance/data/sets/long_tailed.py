@@ -1,6 +1,4 @@
-"""Published training sets thinned out into an imbalance: CIFAR-10 and CIFAR-100 long-tailed, and what others share with
-them.
-"""
+"""Data sets CIFAR-10-LT and CIFAR-100-LT, and the thinning that all long-tailed data sets use."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,7 +9,15 @@ import torch
 from imbalance.config.schema import AtLeastOne, Fraction
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.sets.cifar10 import MEAN, STD, published
-from imbalance.data.splits import Dataset, Profile, Split, choose, class_split, imbalanced_counts, stratified_split
+from imbalance.data.splits import (
+    Dataset,
+    Profile,
+    Split,
+    class_split,
+    draw_per_class,
+    imbalanced_counts,
+    stratified_split,
+)
 from imbalance.errors import BadInput
 
 ValFrom = Literal["train", "test"]
@@ -28,7 +34,7 @@ def cifar10lt(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """CIFAR-10-LT (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019): all ten classes, airplane the largest.
+    """Return CIFAR-10-LT (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019): all ten classes, airplane the largest.
 
     Args:
         imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
@@ -38,10 +44,10 @@ def cifar10lt(
         val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
             then lacks; "train": test is whole, and val is a share of the imbalanced training set.
         val_fraction: the share of that split that becomes val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none. Published runs
-            use flip and pad_crop.
-        download: fetch the files if they are missing (170 MB).
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and pad_crop.
+        download: download the files if they are missing (170 MB).
     """
     train, test = published("CIFAR10", data_dir, download)
     return long_tailed(
@@ -62,7 +68,7 @@ def cifar100lt(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """CIFAR-100-LT: as `cifar10lt`, in the alphabetical order of the hundred classes (170 MB).
+    """Return CIFAR-100-LT, as `cifar10lt`; the hundred classes are in alphabetical order (170 MB).
 
     Args:
         imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
@@ -72,9 +78,9 @@ def cifar100lt(
         val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
             then lacks; "train": test is whole, and val is a share of the imbalanced training set.
         val_fraction: the share of that split that becomes val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none. Published runs
-            use flip and pad_crop.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and pad_crop.
         download: download the files if they are missing (170 MB).
     """
     train, test = published("CIFAR100", data_dir, download)
@@ -87,7 +93,7 @@ def cifar100lt(
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) or (N, H, W) as (N, C, H, W)."""
+    """Return (N, H, W, C) or (N, H, W) images as (N, C, H, W)."""
     images = images if images.ndim == 4 else images[..., None]
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
@@ -106,30 +112,30 @@ def long_tailed(
     val_fraction: float,
     augment: Sequence[Augmentation],
 ) -> Dataset:
-    """The published training set, thinned out, and a stratified val split, since the field's long-tailed sets have none.
+    """Thin out a published training set, and draw a stratified val split, which long-tailed sets usually lack.
 
     Args:
-        train, test: images (N, C, H, W) uint8 and labels (N,), -1 where they are of a class that is left out.
-        val_from: "test": the training set has exactly the published counts, and `val_fraction` of the test set is val,
-            not test. "train": the test set is whole, and `val_fraction` of the thinned-out training set is val.
+        train, test: images (N, C, H, W) uint8 and labels (N,), -1 for a class that is left out.
+        val_from: "test" moves `val_fraction` of the test set to val, and train has exactly the published counts. "train"
+            moves `val_fraction` of the thinned training set to val, and the test set is whole.
     """
     if not val_fraction:
-        raise BadInput("config.data.val_fraction: 0 given; selection and the score need a val split")
+        raise BadInput("config.data.val_fraction: 0 given; it must be above 0, because selection needs a val split")
     rng = np.random.default_rng(seed)
     counts = np.bincount(train[1][train[1] >= 0])
-    rows = choose(train[1], imbalanced_counts(counts, imbalance, imbalance_ratio, total), rng)
-    tested = np.flatnonzero(test[1] >= 0)
+    rows = draw_per_class(train[1], imbalanced_counts(counts, imbalance, imbalance_ratio, total), rng)
+    test_rows = np.flatnonzero(test[1] >= 0)
     if val_from == "train":
         kept, held = (rows[part] for part in stratified_split(train[1][rows], val_fraction, rng))
-        parts = (train, kept), (train, held), (test, tested)
+        parts = (train, kept), (train, held), (test, test_rows)
     else:
-        kept, held = (tested[part] for part in stratified_split(test[1][tested], val_fraction, rng))
+        kept, held = (test_rows[part] for part in stratified_split(test[1][test_rows], val_fraction, rng))
         parts = (train, rows), (test, held), (test, kept)
-    splits = (array_split(*source, rows) for source, rows in parts)
+    train_split, val_split, test_split = (array_split(*source, rows) for source, rows in parts)
     names = tuple(class_names)
-    return Dataset(*splits, names, names, mean, std, augmentations=tuple(augment))
+    return Dataset(train_split, val_split, test_split, names, names, mean=mean, std=std, augmentations=tuple(augment))
 
 
 def array_split(images: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> Split:
-    """The examples at `rows`; groups are classes."""
+    """Return the split of the examples at `rows`, whose groups are the classes."""
     return class_split(torch.from_numpy(images[rows]), targets[rows], rows)

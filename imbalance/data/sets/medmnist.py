@@ -1,4 +1,4 @@
-"""MedMNIST (Yang et al., "MedMNIST v2", Scientific Data 2023): small medical images, imbalanced as they were collected."""
+"""Data sets of MedMNIST (Yang et al., "MedMNIST v2", Scientific Data 2023): small medical images, naturally imbalanced."""
 
 import zipfile
 import zlib
@@ -16,7 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular
 from imbalance.utils.memory import check_fits
 
-# The largest label and its classes' names; of other flags the classes are numbered.
+# The class names of three sets; the classes of the other sets are numbered.
 CLASSES = {
     "pneumoniamnist": ("normal", "pneumonia"),
     "dermamnist": (
@@ -31,13 +31,13 @@ CLASSES = {
 
 
 def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) -> Dataset:
-    """The published splits of `<data_dir>/<flag>.npz`.
+    """Return the published splits of `<data_dir>/<flag>.npz`.
 
     Args:
-        flag: which of the sets, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8); any
-            with one label an image.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        flag: the name of the set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8);
+            any set with one label for each image.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     path = Path(data_dir) / f"{flag}.npz"
     arrays = read(path)
@@ -49,27 +49,30 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
         outside = np.flatnonzero((labels[split] < 0) | (labels[split] >= len(names)))
         if len(outside):
             row = outside[0]
-            raise BadInput(f"{path}: {split}_labels row {row}: label {labels[split][row]} of {len(names)} classes")
-    everything = np.concatenate(list(labels.values()))
-    numbers = np.repeat(np.arange(3), [len(labels[split]) for split in SPLITS])
-    raise_first(population_problems(str(path), everything, everything, numbers, names, names))
+            raise BadInput(
+                f"{path}: {split}_labels row {row}: label {labels[split][row]}; the {len(names)} classes have labels 0 to "
+                f"{len(names) - 1}"
+            )
+    all_labels = np.concatenate(list(labels.values()))
+    split_numbers = np.repeat(np.arange(3), [len(labels[split]) for split in SPLITS])
+    raise_first(population_problems(str(path), all_labels, all_labels, split_numbers, names, names))
     images = {split: channels_first(arrays[f"{split}_images"]) for split in SPLITS}
-    splits = (array_split(images[split], labels[split], np.arange(len(labels[split]))) for split in SPLITS)
-    channels = images["train"].shape[1]
-    return Dataset(*splits, names, names, (0.5,) * channels, (0.5,) * channels, augmentations=tuple(augment))
+    train, val, test = (array_split(images[split], labels[split], np.arange(len(labels[split]))) for split in SPLITS)
+    half = (0.5,) * images["train"].shape[1]
+    return Dataset(train, val, test, names, names, mean=half, std=half, augmentations=tuple(augment))
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The six arrays, their types and shapes checked; nothing pickled is ever loaded."""
-    hint = f"imbalance data download {path.stem} fetches it"
+    """Return the six arrays of the file, with checked types and shapes; never load pickled objects."""
+    hint = f"imbalance data download {path.stem} downloads it"
     arrays = {}
     try:
         check_regular(path)
-        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than there is memory for
+        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than the memory
             check_fits(sum(member.file_size for member in archive.infolist()), str(path))
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as saved:
             for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
-                arrays[key] = archive[key]
+                arrays[key] = saved[key]
     except BadInput:
         raise
     except FileNotFoundError:
@@ -92,11 +95,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
             or images.ndim not in (3, 4)
             or (images.ndim == 4 and images.shape[3] not in (1, 3))
         ):
-            raise BadInput(f"{path}: {split}_images: {images.dtype} of shape {images.shape}, not uint8 images")
+            raise BadInput(f"{path}: {split}_images: {images.dtype} of shape {images.shape}, not uint8 images; {hint}")
         if labels.shape not in ((len(images), 1), (len(images),)) or labels.dtype.kind not in "iu" or not len(labels):
             raise BadInput(
-                f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}, not one whole number for each of {len(images)} images"
+                f"{path}: {split}_labels: {labels.dtype} of shape {labels.shape}, not one whole number for each of {len(images)} "
+                "images; only sets with one label for each image can be used"
             )
         if images.shape[1:] != arrays["train_images"].shape[1:]:
-            raise BadInput(f"{path}: {split}_images: of shape {images.shape}, unlike train_images")
+            raise BadInput(
+                f"{path}: {split}_images: of shape {images.shape}, unlike the {arrays['train_images'].shape} of train_images"
+            )
     return arrays

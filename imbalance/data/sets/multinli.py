@@ -1,4 +1,4 @@
-"""MultiNLI with negation in the hypothesis as the spurious attribute.
+"""Data set MultiNLI, with negation in the hypothesis as the spurious attribute.
 
 Williams, Nangia and Bowman, NAACL 2018; groups and splits of Sagawa et al., "Distributionally Robust Neural Networks for
 Group Shifts", ICLR 2020.
@@ -9,74 +9,75 @@ from pathlib import Path
 
 import numpy as np
 
-from imbalance.data.images.listing import find, read_csv
+from imbalance.data.files import find_path, read_csv
 from imbalance.data.problems import Problem, raise_first
-from imbalance.data.texts.corpus import Corpus, tokenised
+from imbalance.data.texts.corpus import Corpus, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular
 
 METADATA = "metadata_random.csv"
-# The layouts of group_DRO, of those who follow it, of WILDS, and of the two downloads side by side.
+# The layouts of group_DRO, of codes that follow it, of WILDS, and of the two downloads side by side.
 FOLDERS = ("multinli/data", "multinli", "multinli_v1.0", "")
 PUBLISHED = (206_175, 82_462, 123_712)  # pairs of train, val and test
-PARTS = ("train", "dev_matched", "dev_mismatched")  # in whose order the metadata number the pairs
+PARTS = ("train", "dev_matched", "dev_mismatched")  # MultiNLI's files in the order in which the metadata number pairs
 CLASSES = ("contradiction", "entailment", "neutral")
 TEXTS = ("sentence1", "sentence2")
 
 
 def list_multinli(data_dir: str, seed: int) -> Corpus:
-    """Pairs of sentences; the second contradicts the first, follows from it, or neither. The six groups are these classes ×
-    whether the second has one of the words nobody, no, never and nothing.
+    """List pairs of sentences; the second contradicts the first, follows from it, or neither.
 
-    The metadata name a pair by its place in MultiNLI's three files, one after the other; that a pair has the label that
-    the metadata say, is checked.
+    The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
+    nothing. The metadata name a pair by its place in MultiNLI's three files, one after the other. The labels of the files
+    and the metadata are compared.
 
     Args:
         tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
             pretrained weights, for their tokenizer.
         vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less padding;
-            0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
-    hint = "`imbalance data download multinli` fetches it"
-    path = find(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)
+    hint = "`imbalance data download multinli` downloads it"
+    path = find_path(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)
     needed = ("gold_label", "sentence2_has_negation", "split")
     heading, rows, lines, problems = read_csv(path, needed)
     columns = {name: heading.index(name) for name in (*needed, *(name for name in TEXTS if name in heading))}
     good, numbers = [], []
     for i, row in enumerate(rows):
         try:
-            of_row = [
+            values = [
                 int(row[0]),
                 *(round(float({"True": 1, "False": 0}.get(v := row[columns[n]], v))) for n in needed),
             ]
-            valid = of_row[0] >= 0 and of_row[1] in range(3) and of_row[2] in range(2) and of_row[3] in range(3)
+            valid = values[0] >= 0 and values[1] in range(3) and values[2] in range(2) and values[3] in range(3)
         except ValueError:
             valid = False
         if valid:
             good.append(i)
-            numbers.append(of_row)
+            numbers.append(values)
         else:
             wrong = "not a row number, a label from 0 to 2, a negation 0 or 1 and a split from 0 to 2"
             problems.append(Problem(f"{path} line {lines[i]}", wrong))
     places, targets, negations, splits = np.array(numbers, dtype=np.int64).reshape(-1, 4).T
-    found = tuple(np.bincount(splits, minlength=3).tolist())
-    if found != PUBLISHED and not problems:
+    counts = tuple(np.bincount(splits, minlength=3).tolist())
+    if counts != PUBLISHED and not problems:
         problems.append(
-            Problem(str(path), f"not the published data: train, val and test have {found}, not {PUBLISHED}")
+            Problem(str(path), f"not the published data: train, val and test have {counts} pairs, not {PUBLISHED}")
         )
+    first, second = TEXTS
     if set(TEXTS) <= columns.keys():
-        texts = [tuple(rows[i][columns[name]] for name in TEXTS) for i in good]
+        texts = [(rows[i][columns[first]], rows[i][columns[second]]) for i in good]
     else:
-        raise_first(problems)  # without which the pairs that are named cannot be found
+        raise_first(problems)  # a wrong row number would name a wrong pair below
         pairs = read_pairs(data_dir)
         texts = []
         for i, place, target in zip(good, places.tolist(), targets.tolist()):
             label, pair = pairs[place] if place < len(pairs) else ("no pair", ("", ""))
             if label != CLASSES[target]:
-                what = f"gold_label is {target} ({CLASSES[target]}), but pair {place} of MultiNLI is {label!r}"
-                problems.append(Problem(f"{path} line {lines[i]}", what))
+                cause = f"gold_label is {target} ({CLASSES[target]}), but pair {place} of MultiNLI is {label!r}"
+                problems.append(Problem(f"{path} line {lines[i]}", cause))
             texts.append(pair)
     return Corpus(
         Path(path),
@@ -96,17 +97,17 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
 
 
 def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
-    """The label and the two sentences of all pairs of MultiNLI, in the order of PARTS."""
+    """Return the label and the two sentences of all pairs of MultiNLI, in the order of `PARTS`."""
     names = [f"{folder}/multinli_1.0/multinli_1.0_train.jsonl".lstrip("/") for folder in FOLDERS]
     names += [name.replace("multinli_1.0/", "", 1) for name in names]
-    first = find(data_dir, names, "MultiNLI", "`imbalance data download multinli` fetches it")
+    first = find_path(data_dir, names, "MultiNLI", "`imbalance data download multinli` downloads it")
     pairs = []
     for part in PARTS:
-        file = first.with_name(f"multinli_1.0_{part}.jsonl")
+        file, number = first.with_name(f"multinli_1.0_{part}.jsonl"), 0
         try:
             check_regular(file)
             with open(file, encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):  # noqa: B007 (of the message below)
+                for number, line in enumerate(lines, 1):  # noqa: B007 (the message below has the number)
                     pair = json.loads(line)
                     pairs.append((pair["gold_label"], (pair["sentence1"], pair["sentence2"])))
         except (OSError, ValueError) as error:
@@ -116,4 +117,4 @@ def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
     return pairs
 
 
-multinli = tokenised(list_multinli)
+multinli = text_dataset(list_multinli)

@@ -1,4 +1,4 @@
-"""A user's own images: a CSV or Parquet file that lists them, beside a folder."""
+"""Data set of a user's own images: a CSV or Parquet file lists them."""
 
 import os
 from pathlib import Path
@@ -7,19 +7,13 @@ from typing import Literal
 import numpy as np
 
 from imbalance.config.schema import Count, Fraction, Name, Natural
+from imbalance.data.files import check_columns, read_csv, read_parquet_table
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, check_columns, opened, read_csv
+from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.tables.columns import (
-    Delimiter,
-    assign_splits,
-    check_classes,
-    composed,
-    number_groups,
-    read_parquet_table,
-)
+from imbalance.data.tables.columns import Delimiter, assign_splits, check_classes, composed, number_groups
 from imbalance.errors import BadInput
 
 
@@ -43,12 +37,12 @@ def list_table(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """Images that a table lists, with their classes, and where there are any the attributes that make groups of them.
+    """List the images of a table, with their classes and the attributes that make groups.
 
     Args:
         file: the table, `.csv` (UTF-8, also as `.csv.gz`) or `.parquet`, under data_dir.
         delimiter: the character between the columns of a CSV file.
-        folder: what its paths are relative to, under data_dir; "" for data_dir itself.
+        folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
         path, target: the columns of the paths and of the classes.
         classes: the values of the target, in the order of the classes.
         groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each
@@ -56,19 +50,19 @@ def list_table(
         split: the column that says train, val or test; "" for none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
             table has.
-        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that the
-            table has.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
+            the table has.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: images of other modes (grey, palette, with transparency), instead of refusing them.
-        resize, size: the shorter side is resized to `resize` pixels, and the `size`×`size` in the middle are kept.
-            A size of 0 does both as the weights of config.model were trained.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
+        resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+            A size of 0 resizes and crops as the weights of config.model were trained.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)
     table_file = Path(data_dir) / file
-    needed = tuple(dict.fromkeys((path, target, *groups, *([split] if split else []))))
+    needed: tuple[str, ...] = tuple(dict.fromkeys([path, target, *groups, *([split] if split else [])]))
     if table_file.suffix == ".parquet":
         heading, rows, lines, problems = read_parquet(table_file, needed)
     else:
@@ -83,11 +77,11 @@ def list_table(
             row[i] = composed(row[i])
             if name in valid and row[i] not in valid[name]:
                 wrong.append(f"{name} is {row[i]!r}, not one of {', '.join(valid[name])}")
-            elif not row[i] or row[i] != row[i].strip():  # a group of its own, under what looks like another's name
-                wrong.append(f"{name} is {row[i]!r}: empty, or with a space at an end")
+            elif not row[i] or row[i] != row[i].strip():  # would be a group of its own that looks like another
+                wrong.append(f"{name} is {row[i]!r}; it must not be empty, or begin or end with a space")
         image = os.path.normpath(row[columns[path]])
-        if image in first_line:  # the same image in two splits would be a test on the training set
-            wrong.append(f"{row[columns[path]]!r} is on line {first_line[image]} already")
+        if image in first_line:  # an image in two splits would be a test on the training set
+            wrong.append(f"{row[columns[path]]!r} is on line {first_line[image]} already; list each image once")
         first_line.setdefault(image, line)
         problems += [Problem(f"{table_file} line {line}", cause) for cause in wrong]
         good.append(not wrong)
@@ -99,8 +93,8 @@ def list_table(
     grouping = groups or (target,)
     orders = [classes if name == target else None for name in grouping]
     group_numbers, group_names = number_groups([column(name) for name in grouping], orders)
-    splits = [SPLITS.index(name) for name in column(split)] if split else [0] * len(kept)
-    splits = np.array(splits, dtype=np.int64)
+    split_names = column(split) if split else ["train"] * len(kept)
+    splits = np.array([SPLITS.index(name) for name in split_names], dtype=np.int64)
     return Listing(
         table_file.name.partition(".")[0],
         table_file,
@@ -120,18 +114,21 @@ def list_table(
 
 
 def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
-    """The shorter side to `resize` pixels, and the `size`×`size` in the middle of that."""
+    """Return the recipe that resizes the shorter side to `resize` and crops the `size`×`size` pixels in the middle."""
     if size > resize:
-        raise BadInput(f"config.data.size: {size} given; images of config.data.resize={resize} are cropped to it")
+        raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")
     first = (("convert", 0),) if convert else ()
     return Recipe(mode, (*first, ("shorter", resize), ("crop", size)))
 
 
-table = opened(list_table)
+table = image_dataset(list_table)
 
 
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """As `read_csv`; values that are not text are written as text, missing ones as "", a line is the row from 1."""
+    """Read a Parquet file as `read_csv` reads a CSV file.
+
+    All values become text, missing ones "". The line of a row is its number from 1.
+    """
     content = read_parquet_table(file)
     heading = content.column_names
     check_columns(file, heading, columns)

@@ -1,4 +1,4 @@
-"""A user's own texts: a CSV or Parquet file of texts, classes, attributes and splits."""
+"""Data set of a user's own texts: a CSV or Parquet file with texts, classes, attributes and splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from imbalance.data.tables.columns import (
     number_groups,
     read_columns,
 )
-from imbalance.data.texts.corpus import Corpus, overlapping, tokenised
+from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
 
@@ -38,36 +38,38 @@ def list_text(
     test_fraction: Fraction,
     train_per_group: tuple[Count, ...],
 ) -> Corpus:
-    """Texts of a file.
+    """List the texts of a file.
 
     Args:
-        file: under data_dir, of any kind that has columns: `.csv`, `.csv.gz`, `.parquet`.
+        file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
         delimiter: the character between the columns of a CSV file.
-        text: the column of the texts; two for pairs.
+        text: the column of the texts; two columns for pairs.
         target, classes: the column of the classes, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups, the target's among them if meant; () for the classes.
-        evaluated_by: columns of numbers, of which 0.5 or more says that a text belongs. Each of them in each class
-            is then an evaluation group, and a text can be in several, or none; () to evaluate by the groups.
+        groups: the columns whose combinations are the groups; include the target to cross it; () for the classes.
+        evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
+            more. Each identity in each class is an evaluation group, and a text can be in several or in none. ()
+            to evaluate by the groups.
         split: the column that says train, val or test; "" for none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
             file has.
-        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that the
-            file has.
-        train_per_group: how many training texts of each group, in the order of the groups, are kept, drawn from the
-            run's seed: an imbalance of one's own making. () for all.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
+            the file has.
+        train_per_group: the number of training texts of each group to draw with the run's seed, in the order of
+            the groups; () for all. This makes an imbalance.
         tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
             pretrained weights, for their tokenizer.
         vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less padding;
-            0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together, so that batches have less
+            padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)
     if len(text) not in (1, 2):
-        raise BadInput(f"config.data.text: {text} given; one column of texts, or two for pairs")
+        raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
     columns = read_columns(Path(data_dir) / file, delimiter)
-    labels = {name: columns.text(name) for name in dict.fromkeys((target, *groups, *([split] if split else [])))}
+    label_columns: dict[str, None] = dict.fromkeys([target, *groups, *([split] if split else [])])
+    labels = {name: columns.text(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
     good, problems = np.ones(len(columns), dtype=bool), []
     for name, values in labels.items():
@@ -75,80 +77,92 @@ def list_text(
             if name in valid and value not in valid[name]:
                 cause = f"{name} is {value!r}, not one of {', '.join(valid[name])}"
             elif not value or value != value.strip():
-                cause = f"{name} is {value!r}: empty, or with a space at an end"
+                cause = f"{name} is {value!r}; it must not be empty, or begin or end with a space"
             else:
                 continue
             good[row] = False
             problems.append(Problem(columns.where(row), cause))
     kept = np.flatnonzero(good)
 
-    def numbered(name: str) -> np.ndarray:
+    def value_numbers(name: str) -> np.ndarray:
         number = {value: i for i, value in enumerate(valid[name])}
         return np.array([number[value] for value in labels[name][kept]], dtype=np.int64)
 
     grouping = groups or (target,)
     orders = [classes if name == target else None for name in grouping]
-    of_groups, group_names = number_groups([labels[name][kept] for name in grouping], orders)
-    splits = numbered(split) if split else np.zeros(len(kept), dtype=np.int64)
-    splits = assign_splits(splits, of_groups, val_fraction, test_fraction, seed, columns.source)
+    group_numbers, group_names = number_groups([labels[name][kept] for name in grouping], orders)
+    splits = value_numbers(split) if split else np.zeros(len(kept), dtype=np.int64)
+    splits = assign_splits(splits, group_numbers, val_fraction, test_fraction, seed, columns.source)
     if train_per_group:
         rng = np.random.default_rng(derived_seed(seed, "train per group"))
-        left = np.flatnonzero((splits != 0) | drawn(of_groups, splits == 0, train_per_group, group_names, rng))
-        kept, of_groups, splits = kept[left], of_groups[left], splits[left]
-    targets, members, member_names = numbered(target), None, ()
+        drawn = draw_train_rows(group_numbers, splits == 0, train_per_group, group_names, rng)
+        left = np.flatnonzero((splits != 0) | drawn)
+        kept, group_numbers, splits = kept[left], group_numbers[left], splits[left]
+    targets, mask, mask_names = value_numbers(target), None, ()
     if evaluated_by:
-        belongs = np.stack([belonging(columns, name) for name in evaluated_by], axis=1)[kept]
-        members, member_names = overlapping(belongs, evaluated_by, targets, classes)
-    texts = [as_texts(columns, name)[kept] for name in text]
+        has_identity = np.stack([identity_column(columns, name) for name in evaluated_by], axis=1)[kept]
+        mask, mask_names = identity_class_groups(has_identity, evaluated_by, targets, classes)
+    texts = [text_column(columns, name)[kept] for name in text]
     return Corpus(
         Path(columns.source),
         text,
         texts[0].tolist() if len(text) == 1 else list(zip(*texts)),
         targets,
-        of_groups,
+        group_numbers,
         splits,
         kept,
         columns.lines[kept] if len(columns.lines) else kept,
         classes,
         group_names,
-        members,
-        member_names,
+        mask,
+        mask_names,
         problems,
         {"delimiter": delimiter},
     )
 
 
-def drawn(
+def draw_train_rows(
     groups: np.ndarray, train: np.ndarray, counts: Sequence[int], names: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """(N,) bool, random rows of train, as many of each group as `counts` says."""
+    """Return an (N,) mask of `counts[g]` random rows of train of each group g.
+
+    Args:
+        groups: (N,) group numbers.
+        train: (N,) bool, the rows of train.
+    """
     if len(counts) != len(names):
         raise BadInput(
-            f"config.data.train_per_group: {len(counts)} numbers given, for {len(names)} groups: {'; '.join(names)}"
+            f"config.data.train_per_group: {len(counts)} numbers given; it needs one for each of {len(names)} groups: "
+            f"{'; '.join(names)}"
         )
     keep = np.zeros(len(groups), dtype=bool)
     for group, (count, name) in enumerate(zip(counts, names)):
         rows = np.flatnonzero(train & (groups == group))
         if count > len(rows):
-            raise BadInput(f"config.data.train_per_group: {count:,} of group {name!r} given; train has {len(rows):,}")
+            raise BadInput(
+                f"config.data.train_per_group: {count:,} of group {name!r} given; train has {len(rows):,}, so give that many "
+                "at most"
+            )
         keep[rng.permutation(rows)[:count]] = True
     return keep
 
 
-def as_texts(columns: Columns, name: str) -> np.ndarray:
-    """(N,) a column's values as texts."""
+def text_column(columns: Columns, name: str) -> np.ndarray:
+    """Return the (N,) texts of a column, and refuse a column of numbers."""
     values = columns[name]
     if values.dtype.kind in "iufb":
-        raise BadInput(f"{columns.source}: column {name!r} holds numbers, not texts")
+        raise BadInput(f"{columns.source}: column {name!r} holds numbers, not texts; name another in config.data.text")
     return columns.text(name)
 
 
-def belonging(columns: Columns, name: str) -> np.ndarray:
-    """(N,) bool, whether a column's number is 0.5 or more."""
+def identity_column(columns: Columns, name: str) -> np.ndarray:
+    """Return the (N,) mask of the rows whose number in a column is 0.5 or more."""
     try:
         return columns[name].astype(np.float64) >= 0.5
     except (TypeError, ValueError):
-        raise BadInput(f"config.data.evaluated_by: {columns.source}: column {name!r} does not hold numbers") from None
+        raise BadInput(
+            f"config.data.evaluated_by: {columns.source}: column {name!r} does not hold numbers; name columns of numbers"
+        ) from None
 
 
-text = tokenised(list_text)
+text = text_dataset(list_text)

@@ -1,5 +1,6 @@
-"""Waterbirds: birds of CUB pasted on backgrounds of Places (Sagawa et al., "Distributionally Robust Neural Networks for
-Group Shifts", ICLR 2020). 95 % of the training birds are on the background of their kind.
+"""Data set Waterbirds: birds of CUB pasted on backgrounds of Places, 95 % of train on the background of their kind.
+
+Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020.
 """
 
 from typing import Final
@@ -7,12 +8,13 @@ from typing import Final
 import numpy as np
 
 from imbalance.config.schema import Natural
+from imbalance.data.files import find_path, read_csv
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, find, opened, read_csv
+from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 
-# Where group_DRO, WILDS and the paper's code keep it, and where the archive is unpacked.
+# The folders of the unpacked archive, of group_DRO and the paper's code, and of WILDS.
 LAYOUTS = tuple(
     f"{folder}/metadata.csv"
     for folder in (
@@ -25,25 +27,25 @@ LAYOUTS = tuple(
 COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
 CLASSES = ("landbird", "waterbird")
 GROUPS = ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water")
-# Examples of each group in train, val and test.
+# The numbers of examples of each group in train, val and test.
 PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642))
-REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation, made with another seed
+REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation that was made with another seed
 
 
 def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
-    """The published splits, checked. Class: the bird; group: the bird and its background.
+    """List the published splits, whose counts are checked; the class is the bird, the group is bird × background.
 
     Args:
-        size: the side of the square images: they are resized to 8/7 of it and cropped in the middle, as 256 to 224;
-            0 to prepare images as for the weights of config.model.
-        regenerated: take a copy whose counts are not the published ones; results do not compare with the
+        size: the side of the square images: they are resized to 8/7 of it and cropped in the middle, as 256 to
+            224; 0 to prepare images as for the weights of config.model.
+        regenerated: accept a copy with other counts than the published ones; its results do not compare with the
             literature's.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop" shifts
-            it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none. Published runs
-            use flip and random_resized_crop, or nothing.
+        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
+            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+            Published runs use flip and random_resized_crop, or nothing.
     """
-    hint = "imbalance data download waterbirds fetches it"
-    file = find(data_dir, LAYOUTS, "Waterbirds", hint)
+    hint = "imbalance data download waterbirds downloads it"
+    file = find_path(data_dir, LAYOUTS, "Waterbirds", hint)
     heading, rows, lines, problems = read_csv(file, COLUMNS)
     columns = {name: heading.index(name) for name in COLUMNS}
     good, labels = [], []
@@ -80,21 +82,21 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
     )
 
 
-waterbirds = opened(list_waterbirds)
+waterbirds = image_dataset(list_waterbirds)
 
 
 def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
-    """A line if these are not the published splits and the config does not say so."""
-    found = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
-    if found == PUBLISHED:
+    """Return a problem if the counts are the published ones and `regenerated` is set, or the other way round."""
+    counts = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
+    if counts == PUBLISHED:
         if regenerated:
             return [Problem(where, "this is the published Waterbirds; set config.data.regenerated=False")]
         return []
     if regenerated:
         return []
-    named = " (a copy in circulation, regenerated with another seed)" if found[0] == REGENERATED_TRAIN else ""
+    known = " (a copy in circulation, regenerated with another seed)" if counts[0] == REGENERATED_TRAIN else ""
     cause = (
-        f"not the published Waterbirds: train, val and test have {found} examples of the groups, not {PUBLISHED}"
-        f"{named}; config.data.regenerated=True takes it as it is"
+        f"not the published Waterbirds: train, val and test have {counts} examples of the groups, not {PUBLISHED}"
+        f"{known}; set config.data.regenerated=True to use it all the same"
     )
     return [Problem(where, cause)]

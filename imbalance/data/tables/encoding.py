@@ -1,8 +1,8 @@
-"""From columns to the inputs of a model: what is fitted on the training set, kept with the trained model as plain JSON.
+"""Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
-A numeric column is standardised, and where values are missing they become the mean, beside a column that says so. A
-categorical column becomes a column of 0 and 1 for each of its values in the training set; a missing value is one of
-them, and a value that training did not have is 0 everywhere.
+A numeric column is standardised. If it has missing values in the training set, they become the mean, and a further
+column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
+set. A missing value counts as a value; a value that is not in the training set is 0 in all columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,79 +13,87 @@ import numpy as np
 from imbalance.data.tables.columns import Columns, as_text
 from imbalance.errors import BadInput
 
-Features = Mapping[str, Any]  # numeric, categorical: a list of dictionaries, a column each; missing
+Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionary for each column; "missing": texts
 
 
 def fit_features(
     columns: Columns, train: np.ndarray, numeric: Sequence[str], categorical: Sequence[str], missing: Sequence[str]
 ) -> Features:
-    """What `transform` needs, fitted by scikit-learn on the rows `train`.
+    """Fit the encoding of the columns on the rows `train` by scikit-learn.
 
     Args:
-        missing: texts that stand for a missing value; "" is an empty cell or a null, "nan" not a number.
+        missing: texts that stand for a missing value; "" also for a null, "nan" also for not-a-number.
+
+    Returns:
+        The argument `features` of `transform`.
 
     Raises:
-        BadInput: a numeric column has a value that is neither a number nor in `missing`, or none at all in training.
+        BadInput: a numeric column has a value that is neither a number nor in `missing`, or no value in the training set.
     """
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    fitted = {"missing": list(missing), "numeric": [], "categorical": []}
+    numeric_features: list[dict[str, Any]] = []
+    categorical_features: list[dict[str, Any]] = []
     for name in numeric:
-        values = numbers(columns, name, missing)[train]
+        values = numeric_values(columns, name, missing)[train]
         absent = np.isnan(values).all(axis=0)
         if absent.any():
             raise BadInput(f"{columns.source}: column {name!r} has no value in train; leave it out of the features")
-        scaler = StandardScaler().fit(values)  # passes over nan, and divides a constant by 1
+        scaler = StandardScaler().fit(values)  # ignores nan, and divides a constant by 1
         gaps = np.isnan(values).any(axis=0)
-        scale = dict(mean=scaler.mean_.tolist(), std=scaler.scale_.tolist(), gaps=gaps.tolist())
-        fitted["numeric"].append({"column": name, **scale})
+        mean, std = np.asarray(scaler.mean_).tolist(), np.asarray(scaler.scale_).tolist()
+        numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.tolist()})
     for name in categorical:
-        encoder = OneHotEncoder().fit(categories(columns, name, missing)[train][:, None])
-        fitted["categorical"].append({"column": name, "values": encoder.categories_[0].tolist()})
-    return fitted
+        encoder = OneHotEncoder().fit(category_values(columns, name, missing)[train][:, None])
+        categorical_features.append({"column": name, "values": encoder.categories_[0].tolist()})
+    return {"missing": list(missing), "numeric": numeric_features, "categorical": categorical_features}
 
 
 def transform(columns: Columns, features: Features) -> np.ndarray:
-    """(N, D) float32: the standardised numbers, where train had gaps whether there is one, the values of categories."""
+    """Encode the columns by fitted `features` as (N, D) float32.
+
+    For each numeric column come its standardised values, then the marks of missing values; last come the categories.
+    """
     parts = []
     for column in features["numeric"]:
-        values = numbers(columns, column["column"], features["missing"])
+        values = numeric_values(columns, column["column"], features["missing"])
         if values.shape[1] != len(column["mean"]):
             raise BadInput(
-                f"{columns.source}: column {column['column']!r} has {values.shape[1]} values a row, not {len(column['mean'])}"
+                f"{columns.source}: column {column['column']!r} has {values.shape[1]} values a row; the training set had "
+                f"{len(column['mean'])}"
             )
         gaps = np.isnan(values)
         parts.append(np.where(gaps, 0.0, (values - column["mean"]) / column["std"]))
         parts.append(gaps[:, np.flatnonzero(column["gaps"])])
     for column in features["categorical"]:
-        found = categories(columns, column["column"], features["missing"])
-        parts.append(found[:, None] == np.array(column["values"], dtype=object)[None])
+        values = category_values(columns, column["column"], features["missing"])
+        parts.append(values[:, None] == np.array(column["values"], dtype=object)[None])
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
 
-def numbers(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """(N, D) float64 of a numeric column, nan where a value is missing."""
+def numeric_values(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
+    """Return the (N, D) float64 values of a numeric column, with nan for missing values."""
     values = columns[name]
     if values.dtype.kind in "iufb":
-        found = values.reshape(len(values), -1).astype(np.float64)
-        known = np.isfinite(found).all(axis=1) | (np.isnan(found).any(axis=1) & bool({"", "nan"} & set(missing)))
+        numbers = values.reshape(len(values), -1).astype(np.float64)
+        valid = np.isfinite(numbers).all(axis=1) | (np.isnan(numbers).any(axis=1) & bool({"", "nan"} & set(missing)))
     else:
         text = columns.text(name)
-        gone = np.isin(text.astype(str), list(missing)) if missing else np.zeros(len(text), dtype=bool)
-        found = np.array([np.nan if g else number(t) for t, g in zip(text, gone)], dtype=np.float64)[:, None]
-        known = gone | np.isfinite(found[:, 0])
-    if not known.all():
-        row = int(np.flatnonzero(~known)[0])
-        given = values[row].tolist() if hasattr(values[row], "tolist") else values[row]
+        is_missing = np.isin(text.astype(str), list(missing)) if missing else np.zeros(len(text), dtype=bool)
+        numbers = np.array([np.nan if m else number(t) for t, m in zip(text, is_missing)], dtype=np.float64)[:, None]
+        valid = is_missing | np.isfinite(numbers[:, 0])
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        value = values[row].tolist() if hasattr(values[row], "tolist") else values[row]
         raise BadInput(
-            f"{columns.where(row)}: {name} is {given!r}, not a number; if that means that it is missing, say so in "
-            "config.data.missing, and if it is a category, name the column in config.data.categorical"
+            f"{columns.where(row)}: {name} is {value!r}, not a number; add {str(value)!r} to config.data.missing if the value "
+            "is missing, or name the column in config.data.categorical if it holds categories"
         )
-    return found
+    return numbers
 
 
-def categories(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """(N,) text of a categorical column, "" where a value is missing."""
+def category_values(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
+    """Return the (N,) text of a categorical column, with "" for missing values."""
     text = as_text(columns[name], f"{columns.source}: column {name!r}")
     if not missing:
         return text
@@ -93,7 +101,7 @@ def categories(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarra
 
 
 def number(text: str) -> float:
-    """The number that a text is, nan where it is none."""
+    """Return the number that a text says, or nan."""
     try:
         return float(text)
     except ValueError:
@@ -101,27 +109,28 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Whether every value of a column that is not missing is a number.
+    """Tell whether all values of a column are numbers, apart from missing values.
 
     Raises:
-        BadInput: more than half of them are, and another is not: how a missing value is written, most likely.
+        BadInput: most values are numbers and some are not; these most likely stand for missing values.
     """
     try:
-        return not np.isnan(numbers(columns, name, missing)).all()
+        return not np.isnan(numeric_values(columns, name, missing)).all()
     except BadInput:
         if np.mean([not np.isnan(number(text)) for text in columns.text(name)]) > 0.5:
             raise
         return False
 
 
-def described(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """What becomes of the columns, and how many values were missing in training, for the log."""
+def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
+    """Return a line for the log: the number of columns and features, and of missing values in the training set."""
     gaps = {}
     for column in features["numeric"]:
-        gaps[column["column"]] = int(np.isnan(numbers(columns, column["column"], features["missing"])[train]).sum())
+        values = numeric_values(columns, column["column"], features["missing"])[train]
+        gaps[column["column"]] = int(np.isnan(values).sum())
     for column in features["categorical"]:
-        found = categories(columns, column["column"], features["missing"])[train]
-        gaps[column["column"]] = int((found == "").sum()) if features["missing"] else 0
+        values = category_values(columns, column["column"], features["missing"])[train]
+        gaps[column["column"]] = int((values == "").sum()) if features["missing"] else 0
     counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
     missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
     return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)

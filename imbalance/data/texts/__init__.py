@@ -1,1 +1,1 @@
-"""Texts: corpora, tokenizers, and stores of tokens."""
+"""Texts: list them, learn or load tokenizers, store tokens."""

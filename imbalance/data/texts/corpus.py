@@ -1,4 +1,4 @@
-"""Texts and their labels, as a file lists them: what CivilComments, MultiNLI and a user's own texts share."""
+"""List texts with their labels, and build a data set from the list; used by every data set of texts."""
 
 import functools
 import inspect
@@ -11,34 +11,37 @@ import numpy as np
 import torch
 
 from imbalance.config.schema import Count, Name, Natural
-from imbalance.data.images.store import ELSEWHERE, locked, root
 from imbalance.data.population import name_problems, population_problems
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
-from imbalance.data.texts.tokenizers import LEARNT, from_json, learnt, ready
-from imbalance.data.texts.tokens import Texts, damage, directory_of, hash_of_texts, open_tokens
+from imbalance.data.stores import ELSEWHERE, build_lock, store_root
+from imbalance.data.texts.tokenizers import LEARNT, from_json, learn_tokenizer, load_tokenizer
+from imbalance.data.texts.tokens import Texts, damage, open_tokens, store_directory, texts_hash
 from imbalance.errors import BadInput
 from imbalance.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-KEYS = {"tokenizer": Name, "vocabulary": Natural, "max_tokens": Count, "bucket": Natural}  # of every data set of texts
+# The keys that every data set of texts has in a config; `text_dataset` describes them.
+KEYS = {"tokenizer": Name, "vocabulary": Natural, "max_tokens": Count, "bucket": Natural}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """N texts that a config asks for, not tokenised yet, and what is wrong with their labels.
+    """A list of N texts with their labels, and the problems of the file; no text has been tokenised.
 
-    file: where they are listed.
-    columns: what the texts are called there; two for pairs.
-    texts: N texts, or pairs of them.
+    file: the file that lists the texts.
+    columns: the column of the texts in the file; two columns for pairs.
+    texts: N texts, or N pairs of texts.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
-    indices: (N,) int64, rows of the file, from 0; lines: (N,) where they are in it, for messages.
-    members: (N, E) bool, the evaluation groups that each is in; None where they are the groups.
-    problems: of the file. Rows that cannot be read are named there, and left out of the rest.
-    preprocessing: what a trained model must know beside the tokenizer.
-    blanks: whether a text may be empty, as some of what is published are.
+    indices: (N,) int64, the row of each text in the file, from 0.
+    lines: (N,) the line of each text in the file, for messages.
+    eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
+    evaluation_names: the names of the E evaluation groups.
+    problems: problems of the file; the other fields leave out rows that cannot be read.
+    preprocessing: the settings that a trained model keeps beside the tokenizer.
+    blanks: whether a text may be empty, as a few published texts are.
     """
 
     file: Path
@@ -51,85 +54,92 @@ class Corpus:
     lines: np.ndarray
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
-    members: np.ndarray | None = None
-    member_names: tuple[str, ...] = ()
+    eval_group_mask: np.ndarray | None = None
+    evaluation_names: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     blanks: bool = False
 
     def all_problems(self) -> list[Problem]:
-        """Those of the file; names that are none, classes and groups without an example; texts without a letter."""
+        """Return the problems of the file, the names and the splits, and a problem for each blank text."""
         where, names = str(self.file), (self.class_names, self.group_names)
-        found = list(self.problems)
-        found += name_problems(where, *names)
-        if self.member_names:
-            found += name_problems(where, self.class_names, self.member_names)
-        for row, text in enumerate(() if self.blanks else self.texts):
-            for name, one in zip(self.columns, (text,) if isinstance(text, str) else text):
-                if not one.strip():
-                    found.append(Problem(f"{where} line {self.lines[row]}", f"{name} is empty"))
-        return found + population_problems(where, self.targets, self.groups, self.splits, *names)
+        problems = list(self.problems)
+        problems += name_problems(where, *names)
+        if self.evaluation_names:
+            problems += name_problems(where, self.class_names, self.evaluation_names)
+        for row, example in enumerate(() if self.blanks else self.texts):
+            for name, text in zip(self.columns, (example,) if isinstance(example, str) else example):
+                if not text.strip():
+                    problems.append(Problem(f"{where} line {self.lines[row]}", f"{name} is empty"))
+        return problems + population_problems(where, self.targets, self.groups, self.splits, *names)
 
 
-def tokenised(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
-    """The data set of what `list_texts` lists. Its signature, which is what a config must say, has these keys more:
+def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
+    """Turn a function that lists texts into a function that returns their data set.
 
-    tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of pretrained weights
-        whose tokenizer it is.
-    vocabulary: how many tokens are learnt; 0 for a tokenizer that has its own.
-    max_tokens: what is longer is cut off.
-    bucket: so many batches are sorted by length together, see `imbalance.data.texts.tokens.bucketed`; 0: none.
+    The signature, which says what a config must have, gets four more keys:
+
+    tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
+        pretrained weights to use their tokenizer.
+    vocabulary: the number of tokens to learn; 0 for the tokenizer of pretrained weights.
+    max_tokens: the length to which longer texts are cut.
+    bucket: the number of batches that are sorted by length together, see `imbalance.data.texts.tokens.bucketed`; 0 for
+        no sorting.
     """
 
     def dataset(data_dir: str, seed: int, **values: Any) -> Dataset:
         keys = {name: values.pop(name) for name in KEYS}
         corpus = list_texts(data_dir, seed, **values)
         raise_first(corpus.all_problems())
-        return dataset_of(corpus, data_dir, **keys)
+        return build_text_dataset(corpus, data_dir, **keys)
 
     functools.update_wrapper(dataset, list_texts)
     listed = inspect.signature(list_texts)
     keys = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in KEYS.items()]
-    dataset.__signature__ = listed.replace(parameters=[*listed.parameters.values(), *keys])
+    vars(dataset)["__signature__"] = listed.replace(parameters=[*listed.parameters.values(), *keys])
     dataset.__annotations__ = list_texts.__annotations__ | KEYS
     return dataset
 
 
-def dataset_of(
+def build_text_dataset(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> Dataset:
-    """The splits of `corpus`, their tokens from its store, which is built if there is none.
+    """Return the data set of a corpus; its tokens come from the store, which is built if it does not exist.
 
-    A split's rows are in the order of their lengths, the longest first: an evaluation goes through them in order, so it
-    pads little, and what is too much for the memory shows at once.
+    The rows of a split are sorted by length, longest first. An evaluation reads them in order, so it needs little padding,
+    and a batch that is too large for the memory fails at once.
     """
-    kind, tokenizer = tokenizer, tokenizer_of(corpus, data_dir, tokenizer, vocabulary, max_tokens)
-    tokens = open_tokens(data_dir, corpus.texts, tokenizer)
+    built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
+    tokens = open_tokens(data_dir, corpus.texts, built)
     lengths = tokens.lengths.numpy()
 
     def split(number: int) -> Split:
         rows = np.flatnonzero(corpus.splits == number)
         rows = torch.from_numpy(rows[np.argsort(-lengths[rows], kind="stable")])
-        labels = (torch.from_numpy(array)[rows] for array in (corpus.targets, corpus.groups, corpus.indices))
-        members = None if corpus.members is None else torch.from_numpy(corpus.members)[rows]
-        return Split(tokens.subset(rows), *labels, eval_group_mask=members)
+        targets, groups, indices = (
+            torch.from_numpy(array)[rows] for array in (corpus.targets, corpus.groups, corpus.indices)
+        )
+        mask = None if corpus.eval_group_mask is None else torch.from_numpy(corpus.eval_group_mask)[rows]
+        return Split(tokens.subset(rows), targets, groups, indices, eval_group_mask=mask)
 
     cut = int((lengths >= max_tokens).sum())
     notes = (
-        f"{tokens.vocabulary:,} tokens ({kind}); {lengths.mean():.1f} a text, at most {lengths.max()}"
+        f"{tokens.vocabulary:,} tokens ({tokenizer}); {lengths.mean():.1f} a text, at most {lengths.max()}"
         + (f"; {cut:,} texts reach config.data.max_tokens={max_tokens}" if cut else ""),
     )
     preprocessing = {
         "kind": "texts",
         "columns": corpus.columns,
-        "tokenizer": tokenizer.to_str(),
+        "tokenizer": built.to_str(),
         **corpus.preprocessing,
     }
     return Dataset(
-        *map(split, range(3)),
+        split(0),
+        split(1),
+        split(2),
         corpus.class_names,
         corpus.group_names,
-        evaluation_names=corpus.member_names,
+        evaluation_names=corpus.evaluation_names,
         bucket=bucket,
         preprocessing=preprocessing,
         notes=notes,
@@ -139,59 +149,64 @@ def dataset_of(
 def token_problems(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> list[Problem]:
-    """What is wrong with the store of the tokens of `corpus`, of which all is read; nothing if there is none yet."""
-    directory = directory_of(data_dir, corpus.texts, tokenizer_of(corpus, data_dir, tokenizer, vocabulary, max_tokens))
-    found = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
-    return [Problem(place, f"{cause}; remove {directory}") for place, cause in found]
+    """Read the token store of `corpus` whole and return its problems; none if there is no store yet."""
+    built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
+    directory = store_directory(data_dir, corpus.texts, built)
+    problems = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
+    return [Problem(place, f"{cause}; remove {directory}") for place, cause in problems]
 
 
-def tokenizer_of(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":
-    """The tokenizer that a config asks for, which cuts at `max_tokens`."""
+def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":
+    """Return the tokenizer that a config names, with truncation at `max_tokens`."""
     if kind not in LEARNT:
         if vocabulary:
-            raise BadInput(f"config.data.vocabulary: {vocabulary} given; it is 0 for the tokenizer of {kind}")
-        tokenizer = ready(kind)
+            raise BadInput(f"config.data.vocabulary: {vocabulary} given; it must be 0 for the tokenizer of {kind}")
+        tokenizer = load_tokenizer(kind)
     else:
-        least = 5 if kind == "words" else 261  # special tokens and one more; with all bytes
+        least = 5 if kind == "words" else 261  # the special tokens and one more, or the special tokens and all bytes
         if vocabulary < least:
             raise BadInput(f"config.data.vocabulary: {vocabulary} given; {kind!r} needs {least} or more")
-        rows = np.flatnonzero(corpus.splits == 0)
-        texts = [corpus.texts[row] for row in rows]
-        texts = texts if isinstance(texts[0], str) else [text for pair in texts for text in pair]
-        tokenizer = learnt_once(data_dir, kind, texts, vocabulary)
+        texts: list[str] = []
+        for row in np.flatnonzero(corpus.splits == 0).tolist():
+            text = corpus.texts[row]
+            texts += [text] if isinstance(text, str) else text
+        tokenizer = learn_once(data_dir, kind, texts, vocabulary)
     if max_tokens < 4:
-        raise BadInput(f"config.data.max_tokens: {max_tokens} given; a text takes 4 or more")
+        raise BadInput(f"config.data.max_tokens: {max_tokens} given; it must be 4 or more")
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
 
 
-def learnt_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) -> "Tokenizer":
-    """A vocabulary of the texts, from the file of an earlier run if there is one."""
-    key = hash_of_texts([kind, str(vocabulary), *texts])
-    path = root(data_dir) / f"vocabulary-{key[:24]}.json"
+def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) -> "Tokenizer":
+    """Return the tokenizer learnt on the texts, from the file of an earlier run if there is one."""
+    key = texts_hash([kind, str(vocabulary), *texts])
+    path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
-        with locked(path):
+        with build_lock(path):
             if not path.is_file():
-                write_atomic(path, learnt(kind, texts, vocabulary).to_str().encode())
+                write_atomic(path, learn_tokenizer(kind, texts, vocabulary).to_str().encode())
         content = path.read_text()
     except OSError as error:
         raise BadInput(f"config.data_dir: {path}: {error.strerror or error}; {ELSEWHERE}") from None
     try:
         return from_json(content)
-    except Exception as error:  # tokenizers has no narrower class for what is no tokenizer
-        raise BadInput(f"{path}: {error}; remove it and the next run makes it anew") from None
+    except Exception as error:  # the package tokenizers raises plain Exception for invalid JSON
+        raise BadInput(f"{path}: {error}; remove the file and the next run writes it anew") from None
 
 
-def overlapping(
-    belongs: np.ndarray, names: Sequence[str], targets: np.ndarray, class_names: Sequence[str]
+def identity_class_groups(
+    has_identity: np.ndarray, identities: Sequence[str], targets: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Evaluation groups, each what is of an identity and of a class: (N, I · K) bool, and their names.
+    """Make an evaluation group of each identity in each class.
 
-    An example is in one for each identity that it has, and in none if it has none.
+    An example is in a group for each of its identities, and in no group without an identity.
 
     Args:
-        belongs: (N, I) bool.
+        has_identity: (N, I) bool.
+
+    Returns:
+        The (N, I · K) bool mask of the groups, and their names.
     """
-    of_class = targets[:, None] == np.arange(len(class_names))
-    members = (belongs[:, :, None] & of_class[:, None, :]).reshape(len(targets), -1)
-    return members, tuple(f"{name}, {label}" for name in names for label in class_names)
+    in_class = targets[:, None] == np.arange(len(class_names))
+    mask = (has_identity[:, :, None] & in_class[:, None, :]).reshape(len(targets), -1)
+    return mask, tuple(f"{identity}, {label}" for identity in identities for label in class_names)

@@ -1,6 +1,7 @@
-"""From texts to numbers: tokenizers learnt on the training texts, or those that belong to pretrained weights.
+"""Learn a tokenizer on the training texts, or load the tokenizer of pretrained weights.
 
-Either becomes one of the `tokenizers` package, which its JSON says all of: what a store is keyed by and a model keeps.
+Both are tokenizers of the package `tokenizers`. Their JSON is complete, so it serves as the key of a token store and is
+saved with a trained model.
 """
 
 import json
@@ -16,12 +17,11 @@ if TYPE_CHECKING:
 
 PAD, UNKNOWN, FIRST, SEPARATOR = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIAL = [PAD, UNKNOWN, FIRST, SEPARATOR]
-LEARNT = ("words", "pieces")
-PAIRS = "pairs of texts"
+LEARNT = ("words", "pieces")  # the tokenizers of a config that are learnt on the training texts
 
 
-def package() -> Any:
-    """The module `tokenizers`."""
+def import_tokenizers() -> Any:
+    """Import the package `tokenizers`, and raise `BadInput` if it is not installed."""
     try:
         import tokenizers
     except ImportError:
@@ -29,21 +29,22 @@ def package() -> Any:
     return tokenizers
 
 
-def learnt(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
-    """A vocabulary of the texts: one of "words", in lower case, or of byte pairs, the "pieces" of words.
+def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
+    """Learn a tokenizer on the texts.
 
-    A text is the first token, then its own, so that none is empty; a second text comes after a separator.
+    An encoded text begins with the token [CLS], so that none is empty; in a pair, [SEP] comes before the second text.
 
     Args:
-        size: of the vocabulary, special tokens included.
+        kind: "words" for words in lower case; "pieces" for byte pairs, which are parts of words.
+        size: the size of the vocabulary, special tokens included.
     """
-    tokenizers = package()
+    tokenizers = import_tokenizers()
     if kind == "words":
         tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
         tokenizer.normalizer = tokenizers.normalizers.Sequence(
             [tokenizers.normalizers.NFKC(), tokenizers.normalizers.Lowercase()]
         )
-        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()  # words, and runs of what is no letter
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()  # splits into words and runs of punctuation
         trainer = tokenizers.trainers.WordLevelTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
     else:
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
@@ -60,28 +61,30 @@ def learnt(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{FIRST} $A", pair=f"{FIRST} $A {SEPARATOR} $B:1", special_tokens=special
     )
-    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)  # which says what padding is
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)  # records the padding token in the JSON
     return tokenizer
 
 
-def ready(name: str) -> "Tokenizer":
-    """The tokenizer of pretrained weights, by their name or folder, as `transformers` has it.
+def load_tokenizer(name: str) -> "Tokenizer":
+    """Load the tokenizer of pretrained weights by the weights' name or folder, as `transformers` does.
 
     Raises:
-        BadInput: it is not there, or exists only in Python, whose rules are not all in its files.
+        BadInput: there is no such tokenizer, or it is not a fast tokenizer, whose rules are all in tokenizer.json.
     """
-    tokenizers = package()
-    if (Path(name) / "tokenizer.json").is_file():  # all that there is to know, and nothing else to import
+    tokenizers = import_tokenizers()
+    if (Path(name) / "tokenizer.json").is_file():  # the file is enough, and transformers need not be installed
         tokenizer = tokenizers.Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
         return with_padding(tokenizer, padding_token(Path(name)), name)
-    found = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
-    if not getattr(found, "is_fast", False):
-        raise BadInput(f"config.data.tokenizer: {name} has no tokenizer of the fast kind (tokenizer.json)")
-    return with_padding(tokenizers.Tokenizer.from_str(found.backend_tokenizer.to_str()), found.pad_token, name)
+    loaded = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
+    if not getattr(loaded, "is_fast", False):
+        raise BadInput(
+            f"config.data.tokenizer: {name} has no fast tokenizer (tokenizer.json), which is needed; name other weights"
+        )
+    return with_padding(tokenizers.Tokenizer.from_str(loaded.backend_tokenizer.to_str()), loaded.pad_token, name)
 
 
 def padding_token(folder: Path) -> str | None:
-    """As the file beside a tokenizer names it."""
+    """Return the padding token that tokenizer_config.json names; "[PAD]" if the file cannot be read."""
     try:
         token = json.loads((folder / "tokenizer_config.json").read_text()).get("pad_token")
     except (OSError, ValueError):
@@ -90,10 +93,10 @@ def padding_token(folder: Path) -> str | None:
 
 
 def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Tokenizer":
-    """The tokenizer with the token that stands for nothing."""
+    """Set the padding token of the tokenizer, and return the tokenizer."""
     number = tokenizer.token_to_id(token) if token else None
-    if number is None:
-        raise BadInput(f"config.data.tokenizer: {name} has no padding token")
+    if token is None or number is None:
+        raise BadInput(f"config.data.tokenizer: {name} has no padding token, which batches need; name other weights")
     tokenizer.enable_padding(pad_id=number, pad_token=token)
     return tokenizer
 
@@ -101,14 +104,15 @@ def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Token
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str] | Sequence[tuple[str, str]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Of each text, or pair of texts, its tokens and which text each is of, not padded."""
+    """Return, for each text or pair, its tokens and the number (0 or 1) of the text of each token, without padding."""
     padding, _ = tokenizer.padding, tokenizer.no_padding()
+    assert padding is not None  # both ways to get a tokenizer set the padding
     try:
-        return [(one.ids, one.type_ids) for one in tokenizer.encode_batch_fast(list(texts))]
+        return [(encoding.ids, encoding.type_ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
     finally:
         tokenizer.enable_padding(**padding)
 
 
 def from_json(text: str) -> "Tokenizer":
-    """A tokenizer from what `to_str` made of it."""
-    return package().Tokenizer.from_str(text)
+    """Return the tokenizer whose JSON is `text`."""
+    return import_tokenizers().Tokenizer.from_str(text)

@@ -1,10 +1,15 @@
-"""Texts tokenised once: files of token numbers, memory-mapped and shared by every run and process on a machine.
+"""Store tokenised texts: memory-mapped files of token numbers that all runs and processes on a machine share.
 
-A store is a folder `tokens-<key>` beside those of decoded images (see `imbalance.data.images.store.root`). It holds `ids.npy`,
-the tokens of all texts one after another; `kinds.npy`, which text of a pair each is of, empty without pairs;
-`starts.npy`, where each text begins; `checksums.npy`, a CRC-32 of each text and its tokens; `store.json`. The key is a hash of
-the tokenizer, of the texts and of `VERSION`, so what is there is what would be made. It is built beside its place and
-renamed into it, so what is there is whole.
+A store is a folder `tokens-<key>` in `imbalance.data.stores.store_root`. The key is a hash of the tokenizer, the texts
+and `VERSION`. A store has five files:
+
+- `ids.npy`: the tokens of all texts, one text after another;
+- `kinds.npy`: the number (0 or 1) of the text in its pair for each token; empty without pairs;
+- `starts.npy`: the place of the first token of each text in `ids.npy`;
+- `checksums.npy`: the CRC-32 of each text and its tokens;
+- `store.json`: a description of the content.
+
+A store is built in a temporary folder and then renamed, so that an existing store is always complete.
 """
 
 import errno
@@ -23,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.data.images.store import ELSEWHERE, locked, root
 from imbalance.data.problems import Problem
+from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.data.texts.tokenizers import encode
 from imbalance.errors import BadInput
 
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 PARTS = {"ids": np.int32, "kinds": np.uint8, "starts": np.int64, "checksums": np.uint32}
-CHUNK = 8192  # texts that are tokenised between two lines of progress
+CHUNK = 8192  # texts between two updates of the progress
 
 CPU = torch.device("cpu")
 Texts = Sequence[str] | Sequence[tuple[str, str]]
@@ -41,16 +46,16 @@ Texts = Sequence[str] | Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Tokens:
-    """N texts as tokens, standing in for a tensor of `Split.inputs`: indexing brings a batch, padded to its longest.
+    """N tokenised texts, used in `Split.inputs` like a tensor: indexing returns a padded batch on the device.
 
-    ids: (T,) int32, the tokens of all texts of the source, one after another.
-    kinds: (T,) uint8, which text of a pair each is of; (0,) where there are no pairs.
-    starts: (M + 1,) int64, where each text begins.
-    checksums: (M,) uint32.
-    rows: (N,) int64, on the CPU: which of them these are.
-    vocabulary: how many tokens there are.
-    padding: the one that stands for nothing.
-    target: the device that batches go to.
+    ids: (T,) int32, the tokens of all M texts of the store, one text after another.
+    kinds: (T,) uint8, the number (0 or 1) of the text in its pair for each token; (0,) without pairs.
+    starts: (M + 1,) int64, the place of the first token of each text in `ids`; the last entry is T.
+    checksums: (M,) uint32, the CRC-32 of each text and its tokens.
+    rows: (N,) int64, on the CPU: the rows of these texts in the store.
+    vocabulary: the number of tokens of the tokenizer.
+    padding: the token that pads a batch.
+    target: the device that batches are copied to.
     """
 
     ids: np.ndarray
@@ -78,57 +83,59 @@ class Tokens:
 
     @property
     def lengths(self) -> Tensor:
-        """(N,) how many tokens each has."""
+        """(N,) the number of tokens of each text."""
         rows = self.rows.numpy()
         return torch.from_numpy(self.starts[rows + 1] - self.starts[rows])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Tokens":
-        """The same texts, with batches that go to `device`; they stay whole numbers."""
+        """Return these texts with `device` as the target of batches; `dtype` is ignored, because tokens are integers."""
         return replace(self, target=device)
 
     def subset(self, index: Tensor) -> "Tokens":
-        """The texts at `index` of these."""
+        """Return the texts at `index`."""
         return replace(self, rows=self.rows[index])
 
     def __getitem__(self, index: Tensor | slice) -> dict[str, Tensor]:
-        """Of B texts `input_ids` (B, L), `attention_mask` (B, L), 1 for what is no padding, and of pairs `token_type_ids`.
+        """Return the batch of the texts at `index`, padded to the L tokens of the longest; `index` is on the CPU.
 
-        L is the length of the longest of them. They are put together on the CPU, where `index` is.
+        The batch has `input_ids` (B, L), `attention_mask` (B, L), 1 for tokens and 0 for padding, and, for pairs,
+        `token_type_ids` (B, L).
         """
         rows = self.rows[index].numpy()
         starts, stops = self.starts[rows], self.starts[rows + 1]
         places = starts[:, None] + np.arange((stops - starts).max(initial=1))
         is_token = places < stops[:, None]
         places = np.minimum(places, len(self.ids) - 1)
-        found = {
+        batch = {
             "input_ids": np.where(is_token, self.ids[places], self.padding).astype(np.int64),
             "attention_mask": is_token.astype(np.int64),
         }
         if len(self.kinds):
-            found["token_type_ids"] = np.where(is_token, self.kinds[places], 0).astype(np.int64)
-        return {name: self.moved(torch.from_numpy(array)) for name, array in found.items()}
+            batch["token_type_ids"] = np.where(is_token, self.kinds[places], 0).astype(np.int64)
+        return {name: self.to_target(torch.from_numpy(array)) for name, array in batch.items()}
 
-    def moved(self, tensor: Tensor) -> Tensor:
+    def to_target(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the target device without waiting."""
         if self.target.type == "cuda":
-            tensor = tensor.pin_memory()  # without which a copy waits for the device
+            tensor = tensor.pin_memory()  # a copy from pageable memory would wait for the device
         return tensor.to(self.target, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> dict[str, Tensor]:
-        """The same, by the name of what is fast for a tensor; `dim` is 0."""
+        """Return `self[index]`; `index_select` is the fast way to index a tensor, and `dim` is 0."""
         return self[index]
 
 
 def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generator: torch.Generator) -> Tensor:
-    """The same examples in another order, in which those of a batch are about as long, so that little is padding.
+    """Reorder an epoch so that the texts of a batch have similar lengths, which needs less padding.
 
-    An epoch's order is cut into stretches of `pool` batches; each is sorted by length (equal lengths as they come) and cut
-    into batches, and the batches of the whole epoch are shuffled. What remains at the end, less than a batch, stays there.
-    So an epoch has the examples and the number of batches that it had, and which of them meet in a batch depends on their
-    lengths.
+    The order is cut into stretches of `pool` batches. Each stretch is sorted by length (a stable sort) and cut into
+    batches, and all batches of the epoch are shuffled. An incomplete batch at the end stays there. The epoch keeps its
+    examples and its number of batches; only the examples that share a batch depend on their lengths.
 
     Args:
-        order: (M,) rows; lengths: (N,) of all rows.
-        generator: of the seed and the epoch alone.
+        order: (M,) rows.
+        lengths: (N,) lengths of all rows.
+        generator: a generator seeded by the run's seed and the epoch alone.
     """
     whole = len(order) // batch_size * batch_size
     stretches = order[:whole].split(pool * batch_size)
@@ -137,16 +144,16 @@ def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generat
 
 
 def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """The tokens of all texts, in their order; made first if there is no store of them.
+    """Open the store of the texts' tokens, and build it first if it does not exist.
 
     Raises:
         BadInput: the store cannot be written, or is damaged.
     """
-    directory = directory_of(data_dir, texts, tokenizer)
+    directory = store_directory(data_dir, texts, tokenizer)
     if not (directory / "store.json").is_file():
         try:
-            with locked(directory):
-                if not (directory / "store.json").is_file():  # else built while this process waited
+            with build_lock(directory):
+                if not (directory / "store.json").is_file():  # another process may have built it during the wait
                     build(directory, texts, tokenizer)
         except OSError as error:
             full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
@@ -156,35 +163,46 @@ def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
     if problems := damage(directory, len(texts)):
         raise BadInput(f"{problems[0]}; remove {directory} and the next run builds it anew")
     ids, kinds, starts, checksums = (read(directory, part) for part in PARTS)
-    rows = torch.arange(len(texts))
-    return Tokens(ids, kinds, starts, checksums, rows, tokenizer.get_vocab_size(), tokenizer.padding["pad_id"], CPU)
+    return as_tokens((ids, kinds, starts, checksums), tokenizer)
 
 
-def of_texts(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """The tokens of a few texts, in memory."""
-    arrays = arrays_of(texts, encode(tokenizer, texts))
-    rows = torch.arange(len(texts))
-    return Tokens(*arrays, rows, tokenizer.get_vocab_size(), tokenizer.padding["pad_id"], CPU)
+def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
+    """Tokenise a few texts in memory, without a store."""
+    return as_tokens(token_arrays(texts, encode(tokenizer, texts)), tokenizer)
 
 
-def directory_of(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path:
-    """Where the store of these texts under this tokenizer is, or will be."""
+def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
+    """Return the arrays `PARTS` of all texts as `Tokens` on the CPU."""
+    padding = tokenizer.padding
+    assert padding is not None  # both ways to get a tokenizer set the padding
+    rows = torch.arange(len(arrays[3]))
+    return Tokens(*arrays, rows, tokenizer.get_vocab_size(), padding["pad_id"], CPU)
+
+
+def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path:
+    """Return the folder of the store of these texts and this tokenizer, which need not exist."""
     key = hashlib.sha256(json.dumps([VERSION, tokenizer.to_str()]).encode())
-    key.update(hash_of_texts(texts).encode())
-    return root(data_dir) / f"tokens-{key.hexdigest()[:24]}"
+    key.update(texts_hash(texts).encode())
+    return store_root(data_dir) / f"tokens-{key.hexdigest()[:24]}"
 
 
-def hash_of_texts(texts: Texts) -> str:
+def texts_hash(texts: Texts) -> str:
+    """Return the SHA-256 of the texts in hexadecimal digits."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()
 
 
-def arrays_of(texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]) -> tuple[np.ndarray, ...]:
-    """`PARTS`, of the tokens of each text. A checksum is also of the text: another word can get the same number."""
+def token_arrays(
+    texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the arrays `PARTS` of the encoded texts.
+
+    A checksum depends on the text as well as on its tokens, because another text can have the same tokens.
+    """
     ids = [np.array(tokens, dtype=np.int32) for tokens, _ in encoded]
-    kinds = [np.array(of_one, dtype=np.uint8) for _, of_one in encoded]
+    kinds = [np.array(types, dtype=np.uint8) for _, types in encoded]
     starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids], dtype=np.int64)]).astype(np.int64)
     checksums = [
-        zlib.crc32(kind, zlib.crc32(tokens, zlib.crc32(repr(text).encode())))
+        zlib.crc32(kind.data, zlib.crc32(tokens.data, zlib.crc32(repr(text).encode())))
         for text, tokens, kind in zip(texts, ids, kinds, strict=True)
     ]
     all_ids = np.concatenate([*ids, np.empty(0, dtype=np.int32)])
@@ -194,8 +212,8 @@ def arrays_of(texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]) -> t
 
 
 def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
-    """Tokenise the texts into a store, which appears whole or not at all."""
-    for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # of a killed build: the lock is ours
+    """Tokenise the texts into a new store; an interrupted build leaves no store. The caller holds the build lock."""
+    for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
     print(f"tokenising into {directory}: {len(texts):,} texts", file=sys.stderr, flush=True)
     encoded, bar = [], sys.stderr.isatty()
@@ -207,7 +225,7 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
     temporary = directory.with_name(f"{directory.name}.{os.getpid()}.building")
     temporary.mkdir()
     try:
-        for part, array in zip(PARTS, arrays_of(texts, encoded), strict=True):
+        for part, array in zip(PARTS, token_arrays(texts, encoded), strict=True):
             with open(temporary / f"{part}.npy", "wb") as file:
                 np.save(file, array)
                 file.flush()
@@ -215,24 +233,25 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
         sums = {part: zlib.crc32((temporary / f"{part}.npy").read_bytes()) for part in PARTS}
         description = {"version": VERSION, "texts": len(texts), "tokens": sum(len(ids) for ids, _ in encoded)} | sums
         (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
-        shutil.rmtree(directory, ignore_errors=True)  # a folder without a description is no store
+        shutil.rmtree(directory, ignore_errors=True)  # without a description the folder is no store
         temporary.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read(directory: Path, part: str) -> np.ndarray:
-    """One of `PARTS`: the tokens memory-mapped, what is small in memory."""
+    """Read one of the arrays `PARTS`; the large arrays of tokens are memory-mapped."""
     mode = "r" if part in ("ids", "kinds") else None
     array = np.load(directory / f"{part}.npy", mmap_mode=mode, allow_pickle=False)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
 
 
 def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
-    """What is wrong with a store.
+    """Return the problems of a store.
 
     Args:
-        whole: read all of it, and compare the checksum of each file.
+        texts: the number of texts that the store must have.
+        whole: also read each file whole and compare its checksum.
     """
     try:
         description = json.loads((directory / "store.json").read_text())
@@ -240,14 +259,14 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
         if whole:
             sums = {part: zlib.crc32((directory / f"{part}.npy").read_bytes()) for part in PARTS}
         arrays = {part: read(directory, part) for part in PARTS}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last two of other JSON and arrays
+    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last two from unexpected JSON
         return [Problem(str(directory), str(error))]
     starts, tokens = arrays["starts"], description.get("tokens")
-    sound = {"version": VERSION, "texts": texts} | sums
-    wrong = [key for key, value in sound.items() if description.get(key) != value]
-    lengths = len(starts) == texts + 1 and len(arrays["checksums"]) == texts
-    lengths = lengths and len(arrays["ids"]) == starts[-1] == tokens and len(arrays["kinds"]) in (0, tokens)
-    if wrong or not lengths:
-        what = wrong[0] if wrong else "tokens"
-        return [Problem(str(directory / "store.json"), f"{what} is not that of its files")]
+    expected = {"version": VERSION, "texts": texts} | sums
+    wrong = [key for key, value in expected.items() if description.get(key) != value]
+    lengths_match = len(starts) == texts + 1 and len(arrays["checksums"]) == texts
+    lengths_match = lengths_match and len(arrays["ids"]) == starts[-1] == tokens and len(arrays["kinds"]) in (0, tokens)
+    if wrong or not lengths_match:
+        key = wrong[0] if wrong else "tokens"
+        return [Problem(str(directory / "store.json"), f"{key} does not match the files of the store")]
     return []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from imbalance.metrics.scores import members_of, probabilities, reliability
+from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
 from imbalance.report.collect import Row
 from imbalance.report.page.facts import Facts, read_predictions, thinned
 from imbalance.report.page.pictures import Shown, examples_of, shown
@@ -135,7 +135,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     predicted, confidence = probability.argmax(1), probability.max(1)
     wrong = predicted != saved["targets"]
     members = np.zeros((len(wrong), len(groups)), dtype=bool)
-    found = members_of(saved)
+    found = saved_group_mask(saved)
     members[:, : found.shape[1]] = found
     totals, errors = members.sum(0), members[wrong].sum(0)
     worst_first = [g for g in np.argsort(-errors / np.maximum(totals, 1), kind="stable") if errors[g]]

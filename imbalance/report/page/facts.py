@@ -293,8 +293,9 @@ def aggregates(
 
 
 def describe_metric(name: str, groups: str) -> dict[str, Any]:
-    """Args:
-    groups: over which groups metrics of groups are, where it must be said.
+    """
+    Args:
+        groups: over which groups metrics of groups are, where it must be said.
     """
     low, high = bounds(name)
     label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",

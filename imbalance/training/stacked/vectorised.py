@@ -10,8 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 class TransposedLinear(nn.Linear):
     """A linear layer as (W xᵀ)ᵀ: batched, with few outputs, a product of that form and its gradients take a CPU a
-    fifth of the time that those of x Wᵀ take (torch 2.13).
-    """
+    fifth of the time that those of x Wᵀ take (torch 2.13)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.addmm(self.bias[:, None], self.weight, inputs.T).T

@@ -1,6 +1,5 @@
 """What a run is made of beside its config: the form of its files, its data and the packages; and what to do where these
-are no longer what they were.
-"""
+are no longer what they were."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

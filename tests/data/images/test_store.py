@@ -25,10 +25,10 @@ from helpers.data_files import save_image
 from PIL import Image, ImageOps
 
 from imbalance.data.images import store
-from imbalance.data.images.decode import Recipe, decode, decode_chunk, open_image, pixels_of
+from imbalance.data.images.decode import Recipe, decode, decode_chunk, image_pixels, open_image
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import damage, open_store
-from imbalance.data.images.stored import Stored
+from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.splits import Dataset, class_split
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
@@ -74,7 +74,7 @@ def test_rows_are_the_images_in_order_and_batches_are_gathered(tmp_path, images)
     pixels = opened(tmp_path, images)
     expected = np.stack([decode(tmp_path / "images" / name, RECIPE) for name in images])
     assert (pixels == expected).all()
-    stored = Stored(pixels, np.zeros(10), torch.tensor([7, 2, 9, 0]), torch.device("cpu"))
+    stored = StoredImages(pixels, np.zeros(10), torch.tensor([7, 2, 9, 0]), torch.device("cpu"))
     assert stored.shape == (4, 3, 16, 16)
     assert (stored[torch.tensor([3, 0, 0])].numpy() == expected[[0, 7, 7]]).all()
     assert (stored[1:3].numpy() == expected[[2, 9]]).all()
@@ -408,7 +408,7 @@ def test_a_damaged_image_of_any_format_is_a_line_or_an_image(tmp_path, kind):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of Pillow, on damaged TIFF
-                assert pixels_of(open_image(bytes(content)), Recipe(mode, (("crop", 8),))).shape == (
+                assert image_pixels(open_image(bytes(content)), Recipe(mode, (("crop", 8),))).shape == (
                     1 if mode == "L" else 3,
                     8,
                     8,

@@ -10,7 +10,7 @@ from imbalance.data.images.normalise import normaliser
 from imbalance.data.sets.cifar10 import CLASSES, cifar10
 from imbalance.data.sets.digits import digits
 from imbalance.data.sets.gaussian import balanced_error, gaussian, truncated_normal
-from imbalance.data.splits import choose, imbalanced_counts, stratified_split
+from imbalance.data.splits import draw_per_class, imbalanced_counts, stratified_split
 from imbalance.errors import BadInput
 
 # Long-tailed CIFAR as published: per-class counts and sums for CIFAR-10, sum and minimum for CIFAR-100.
@@ -64,7 +64,7 @@ def test_stratified_splits_are_disjoint_and_proportional():
 
 def test_choice_is_random_within_a_class():
     labels = np.repeat([0, 1], 1000)
-    rows = [choose(labels, [100, 10], np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    rows = [draw_per_class(labels, [100, 10], np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[0], rows[2])
     assert np.bincount(labels[rows[0]]).tolist() == [100, 10]
     assert 300 < rows[0][:100].mean() < 700

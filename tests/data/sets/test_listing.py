@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data_files import link_images, make_celeba, make_waterbirds, save_image
+from helpers.data_files import link_images, make_celeba, make_table, make_waterbirds, rows_of_table, save_image
 
 from imbalance.data import LISTINGS
 from imbalance.data.sets.celeba import FINGERPRINT, PAPERS_TRAIN, celeba, draw_train, list_celeba
@@ -251,26 +251,9 @@ TABLE = dict(
 )  # fmt: skip
 
 
-def make_table(root, rows, heading="path,target,place,split", images=True, start="", end="\n"):
-    (root / "birds.csv").write_bytes((start + end.join([heading, *rows]) + end).encode())
-    if images:
-        for i, row in enumerate(rows):
-            save_image(root / "images" / row.split(",")[0], seed=i)
-
-
-def rows_of(n=2):
-    return [
-        f"{split}/{target}/{place}/{i}.png,{target},{place},{split}"
-        for split in ("train", "val", "test")
-        for target in ("water", "land")
-        for place in ("sea", "field")
-        for i in range(n)
-    ]
-
-
 @pytest.mark.parametrize(("start", "end"), [("", "\n"), ("\ufeff", "\n"), ("", "\r\n"), ("\ufeff", "\r\n")])
 def test_a_table_is_a_data_set_whatever_its_line_ends_and_mark(tmp_path, start, end):
-    make_table(tmp_path, rows_of(), start=start, end=2 * end)  # blank lines are none
+    make_table(tmp_path, rows_of_table(), start=start, end=2 * end)  # blank lines are none
     dataset = table(str(tmp_path), 0, **TABLE)
     assert dataset.group_names == ("land, field", "land, sea", "water, field", "water, sea")
     for name in ("train", "val", "test"):
@@ -280,7 +263,7 @@ def test_a_table_is_a_data_set_whatever_its_line_ends_and_mark(tmp_path, start, 
 
 
 def test_a_table_without_splits_is_divided_by_group(tmp_path):
-    rows = [row.rsplit(",", 1)[0] for row in rows_of(10)]
+    rows = [row.rsplit(",", 1)[0] for row in rows_of_table(10)]
     make_table(tmp_path, rows, heading="path,target,place", images=False)
     values = TABLE | dict(split="", val_fraction=0.2, test_fraction=0.1)
     listing = LISTINGS["table"](str(tmp_path), 0, **values)
@@ -291,7 +274,7 @@ def test_a_table_without_splits_is_divided_by_group(tmp_path):
 
 @pytest.mark.parametrize("groups", [("target",), ("group",)])
 def test_groups_of_a_table_are_its_classes_or_a_column(tmp_path, groups):
-    rows = [f"{row},{'ab'[i % 2]}" for i, row in enumerate(rows_of())]
+    rows = [f"{row},{'ab'[i % 2]}" for i, row in enumerate(rows_of_table())]
     make_table(tmp_path, rows, heading="path,target,place,split,group", images=False)
     listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(groups=groups))
     assert listing.group_names == (("land", "water") if groups == ("target",) else ("a", "b"))
@@ -299,8 +282,8 @@ def test_groups_of_a_table_are_its_classes_or_a_column(tmp_path, groups):
 
 
 def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
-    make_table(tmp_path, rows_of(), images=False)
-    for row in rows_of():
+    make_table(tmp_path, rows_of_table(), images=False)
+    for row in rows_of_table():
         save_image(tmp_path / "images" / row.split(",")[0], mode="L")
     with pytest.raises(BadInput, match=r"birds.csv line 2: train/water/sea/0.png: an image of mode L, not RGB"):
         table(str(tmp_path), 0, **TABLE)
@@ -333,7 +316,7 @@ def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
-    make_table(tmp_path, rows_of(), images=False)
+    make_table(tmp_path, rows_of_table(), images=False)
     file = tmp_path / "birds.csv"
     file.write_text(change(file.read_text()))
     with pytest.raises(BadInput, match=reason) as error:
@@ -356,7 +339,7 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
     ],
 )
 def test_values_that_do_not_go_together_are_one_line(tmp_path, values, reason):
-    make_table(tmp_path, rows_of(), images=False)
+    make_table(tmp_path, rows_of_table(), images=False)
     with pytest.raises(BadInput, match=reason):
         table(str(tmp_path), 0, **TABLE | values)
 
@@ -365,7 +348,7 @@ def test_accents_are_the_same_however_they_are_written(tmp_path):
     """Composed in the config, decomposed in half of the table, as macOS writes them."""
     rows = [
         row.replace("water,sea", "Vögel,gr\u00fcn" if i % 2 else "Vo\u0308gel,gru\u0308n")
-        for i, row in enumerate(rows_of())
+        for i, row in enumerate(rows_of_table())
     ]
     make_table(tmp_path, rows, images=False)
     listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(classes=("land", "water", "Vo\u0308gel")))
@@ -385,7 +368,9 @@ def test_groups_whose_values_have_commas_keep_names_of_their_own(tmp_path):
 
 def test_a_class_that_a_split_lacks_is_refused_whatever_the_groups_are(tmp_path):
     make_table(
-        tmp_path, [row.replace(",water,", ",bog,") if "/1.png" in row else row for row in rows_of(2)], images=False
+        tmp_path,
+        [row.replace(",water,", ",bog,") if "/1.png" in row else row for row in rows_of_table(2)],
+        images=False,
     )
     file = tmp_path / "birds.csv"
     values = TABLE | dict(classes=("land", "water", "bog"), groups=("place",))
@@ -428,7 +413,7 @@ def test_a_table_in_another_encoding_is_one_line(tmp_path):
 
 
 def test_parquet_is_read_like_csv_or_names_what_is_missing(tmp_path, monkeypatch):
-    make_table(tmp_path, rows_of())
+    make_table(tmp_path, rows_of_table())
     values = TABLE | dict(file="birds.parquet")
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "pyarrow", None)

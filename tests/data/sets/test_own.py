@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers.data_files import save_image
+from helpers.data_files import make_folder, people, save_image, write_csv
 from helpers.pages import blocks, page
 from PIL import Image
 from sklearn.compose import ColumnTransformer
@@ -26,7 +26,7 @@ from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.sets.folder import folder
 from imbalance.data.sets.table import table
-from imbalance.data.tables.columns import of_frame, read_columns
+from imbalance.data.tables.columns import frame_columns, read_columns
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
@@ -38,13 +38,6 @@ from imbalance.utils.torchvision_import import import_torchvision
 FOLDER = dict(
     folder="birds", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=()
 )
-
-
-def make_folder(root, parts=("train", "val", "test"), classes=("land", "water"), n=4):
-    for part in parts:
-        for label in classes:
-            for i in range(n):
-                save_image(root / "birds" / part / label / f"{i}.png", seed=i)
 
 
 @pytest.mark.parametrize(
@@ -166,26 +159,6 @@ PEOPLE = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), miss
               classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
 
 
-def people(n=120, seed=0):
-    """Columns of numbers and categories with gaps, as text."""
-    rng = np.random.default_rng(seed)
-    columns = {
-        "age": rng.integers(17, 90, n).astype(str).astype(object),
-        "hours": np.round(rng.normal(40, 5, n), 2).astype(str).astype(object),
-        "work": rng.choice(["state", "private", "?"], n).astype(object),
-        "sex": rng.choice(["man", "woman"], n).astype(object),
-        "income": rng.choice(["low", "high"], n).astype(object),
-        "split": np.resize(["train", "train", "val", "test"], n).astype(object),
-    }
-    columns["age"][::7] = "?"
-    return columns
-
-
-def write_csv(path, columns):
-    lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
-    path.write_text("\n".join(lines) + "\n")
-
-
 def test_features_are_those_of_scikit_learns_transformers(tmp_path):
     write_csv(tmp_path / "people.csv", people())
     dataset = arrays(str(tmp_path), 0, **PEOPLE)
@@ -249,7 +222,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     write_csv(tmp_path / "people.csv", people())
     columns = read_columns(tmp_path / "people.csv")
     features = fit_features(columns, np.arange(60), ["age"], ["work"], ["?"])
-    new = of_frame({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
+    new = frame_columns({"age": ["30", "?"], "work": ["abroad", "state"], "unused": [1, 2]})
     age, gap, *work = transform(new, features).T
     expected = (30 - features["numeric"][0]["mean"][0]) / features["numeric"][0]["std"][0]
     np.testing.assert_allclose(age, [expected, 0], rtol=1e-6)
@@ -257,7 +230,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
     assert features["categorical"][0]["values"] == ["", "private", "state"]
     assert np.array(work).T.tolist() == [[0, 0, 0], [0, 0, 1]]
     pandas = pytest.importorskip("pandas")
-    frame = of_frame(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
+    frame = frame_columns(pandas.DataFrame({"age": ["30", "?"], "work": ["abroad", "state"]}))
     assert (transform(frame, features) == transform(new, features)).all()
 
 
@@ -377,13 +350,15 @@ def test_a_run_takes_the_data_of_a_program_and_says_so(config):
     config.model = dict(name="linear", init="default")
     result = imbalance.run(config, directory=directory, data=data)
     assert result.directory == directory
-    assert load(directory / "config.json").data.to_dict() == {"name": "given"} and config.data.name == "digits"
+    assert load(directory / "config.json").data.to_dict() == {"name": "in_memory"} and config.data.name == "digits"
     with np.load(directory / "predictions" / "test.npz") as saved:
         expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
     found = imbalance.load(directory).predict(data["test"][0])
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert imbalance.run(config, directory=directory, data=data).score == result.score
-    with pytest.raises(BadInput, match="config.data.name: 'given' is data that a program handed to imbalance.run"):
+    with pytest.raises(
+        BadInput, match="config.data.name: 'in_memory' means data that a program passed to imbalance.run"
+    ):
         imbalance.run(directory / "config.json", directory=directory.with_name("again"))
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import imbalance
 from imbalance.data.identity import digest
-from imbalance.data.texts.tokenizers import from_json, learnt
+from imbalance.data.texts.tokenizers import from_json, learn_tokenizer
 from imbalance.training import loop
 
 
@@ -46,8 +46,8 @@ def test_pieces_are_byte_pairs_that_spell_every_text_and_are_learnt_on_train_alo
     assert tokenizer.get_vocab_size() <= dataset.vocabulary == 300
     rows = list(csv.DictReader(open(Path(config.data_dir) / "texts.csv")))
     texts = [rows[i]["text"] for i in dataset.train.indices.sort().values.tolist()]
-    assert learnt("pieces", texts, 300).get_vocab() == tokenizer.get_vocab()
-    assert learnt("pieces", [*texts, "zyxw " * 500], 300).get_vocab() != tokenizer.get_vocab()
+    assert learn_tokenizer("pieces", texts, 300).get_vocab() == tokenizer.get_vocab()
+    assert learn_tokenizer("pieces", [*texts, "zyxw " * 500], 300).get_vocab() != tokenizer.get_vocab()
     tokenizer.no_padding()
     for text in ("a lovely film!", "Grüße, 東京 and 🙂", "zyxw"):  # with signs that no text of train has
         ids = tokenizer.encode(text).ids

@@ -1,25 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from examples import advice, changes, each, each_setting, settings
 from scipy.optimize import linprog
 
-from imbalance.config.schema import build, keyword_annotations
+from imbalance.config.schema import build
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives.registry import OBJECTIVES
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
-EXAMPLES = {
-    "average": dict(),
-    "log_average": dict(),
-    "group_dro": dict(step_size=0.1, size_adjustment=1.0),
-    "cvar": dict(level=0.3),
-    "worst_group": dict(),
-    "irm": dict(environments="group", penalty=0.5, warmup_steps=0),
-    "coral": dict(environments="group", penalty=2.0),
-    "mmd": dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)),
-    "lff": dict(amplification=0.7, decay=0.3),
-    "xrm": dict(),
-}
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
 GROUPS = torch.tensor([0, 1, 0, 1])
@@ -54,30 +43,22 @@ def gradients(objective, steps=3):
     return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
 
-def test_every_objective_is_tested():
-    assert EXAMPLES.keys() == OBJECTIVES.keys()
-
-
-@pytest.mark.parametrize(
-    "name, key",
-    [
-        (name, key)
-        for name in OBJECTIVES
-        for key in keyword_annotations(OBJECTIVES[name])
-        if not OBJECTIVES[name].columns
-    ],
-)
+@each_setting("objective", lambda name: not OBJECTIVES[name].columns)
 def test_every_hyperparameter_changes_the_gradient(name, key):
-    example = EXAMPLES[name]
-    before, after = gradients(make(name, **example)), gradients(make(name, **example | {key: example[key] * 2}))
-    assert not torch.allclose(before, after, rtol=1e-3)
+    example = settings("objective", name)
+    before = gradients(make(name, **example))
+    for change in changes("objective", name, key):
+        after = gradients(make(name, **example | change))
+        assert not torch.allclose(before, after, rtol=1e-3), advice(
+            "objective", name, key, f"changes no gradient as {change}"
+        )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@each("objective")
 def test_the_order_of_a_batch_does_not_matter(name):
     order = torch.tensor([2, 3, 1, 0])
     values = [
-        make(name, **EXAMPLES[name]).value(
+        make(name, **settings("objective", name)).value(
             {key: column[o] for key, column in COLUMNS.items()}, Batch(None, TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
         )
         for o in (torch.arange(4), order)
@@ -126,9 +107,9 @@ def test_group_dro_survives_huge_losses_and_is_not_moved_by_evaluation():
 
 
 def test_group_dro_s_weights_are_in_its_state():
-    dro = make("group_dro", **EXAMPLES["group_dro"])
+    dro = make("group_dro", **settings("objective", "group_dro"))
     dro(LOSSES, WEIGHTS, GROUPS)
-    other = make("group_dro", **EXAMPLES["group_dro"])
+    other = make("group_dro", **settings("objective", "group_dro"))
     other.load_state_dict(dro.state_dict())
     assert other(LOSSES, WEIGHTS, GROUPS).equal(dro(LOSSES, WEIGHTS, GROUPS))
 

@@ -1,0 +1,116 @@
+"""Find and read the files of data sets: CSV, Parquet and NumPy, with an error that names the file."""
+
+import csv
+import gzip
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imbalance.data.problems import Problem
+from imbalance.errors import BadInput
+from imbalance.utils.files import check_regular
+from imbalance.utils.memory import check_fits
+
+
+def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
+    """Return the first of the paths `candidates` that exists in `data_dir`.
+
+    Raises:
+        BadInput: none exists; the message has `name`, the candidates and `hint`.
+    """
+    for candidate in candidates:
+        if (Path(data_dir) / candidate).exists():
+            return Path(data_dir) / candidate
+    raise BadInput(
+        f"config.data_dir: {name} is not in {Path(data_dir).absolute()}; there should be {' or '.join(candidates)}; {hint}"
+    )
+
+
+def read_csv(
+    file: Path, columns: Sequence[str], delimiter: str = ","
+) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
+    """Read a CSV file with a heading; a name that ends in `.gz` means gzip.
+
+    A byte-order mark and either kind of line end are accepted.
+
+    Args:
+        columns: names that the heading must have.
+
+    Returns:
+        The heading, the rows, the line number of each row, and a problem for each row of another length.
+    """
+    rows, lines, problems = [], [], []
+    reader = None
+    try:
+        check_regular(file)
+        open_text = gzip.open if file.suffix == ".gz" else open
+        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            heading = next(reader, [])
+            check_columns(file, heading, columns)
+            for row in reader:
+                if len(row) == len(heading):
+                    rows.append(row)
+                    lines.append(reader.line_num)
+                elif row:
+                    wrong = f"{len(row)} fields, the heading has {len(heading)}"
+                    problems.append(Problem(f"{file} line {reader.line_num}", wrong))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise BadInput(f"{file} line {reader.line_num if reader else 1}: {error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+    return heading, rows, lines, problems
+
+
+def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise `BadInput` unless the heading has each of `columns` exactly once."""
+    for column in columns:
+        if heading.count(column) != 1:
+            number = f"{heading.count(column)} columns" if column in heading else "no column"
+            raise BadInput(
+                f"{file} line 1: {number} {column!r}, where one is needed; the columns are {', '.join(heading) or 'none'}"
+            )
+
+
+def load_array(path: Path) -> Any:
+    """Return the array of an .npy file, or the arrays of an .npz file by name; never load pickled objects.
+
+    Raises:
+        BadInput: the file is missing, damaged, or larger than the memory.
+    """
+    try:
+        check_regular(path)
+        if zipfile.is_zipfile(path):  # a small archive may unpack to more than the memory
+            with zipfile.ZipFile(path) as archive:
+                check_fits(sum(member.file_size for member in archive.infolist()), str(path))
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except BadInput:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason:
+            reason = "it holds Python objects, which are never loaded; save text as fixed-width strings, astype(str)"
+        raise BadInput(f"{path}: {reason}") from None
+
+
+def read_parquet_table(path: Path) -> Any:
+    """Return a Parquet file as a pyarrow table."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BadInput(
+            f"{path}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
+        ) from None
+    try:
+        check_regular(path)
+        return pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BadInput(f"{path}: {getattr(error, 'strerror', None) or ' '.join(str(error).split())}") from None

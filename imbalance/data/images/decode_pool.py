@@ -1,0 +1,81 @@
+"""Decode or read many image files, in a process on each core."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from imbalance.data.images.decode import ChunkResult, Recipe, decode_chunk, start_worker
+from imbalance.data.problems import Problem
+from imbalance.errors import BadInput
+
+CHUNK = 64  # images that a worker handles at a time
+
+
+def run_chunks(
+    function: Callable[..., ChunkResult], folder: Path, paths: Sequence[str], recipe: Recipe, title: str, **more: Path
+) -> list[ChunkResult]:
+    """Run `function` on chunks of `paths` on every core, and show progress.
+
+    Returns:
+        The result of each chunk, in the order of the paths.
+    """
+    starts = range(0, len(paths), CHUNK)
+    workers = min(len(os.sched_getaffinity(0)), len(starts))
+    calls = [dict(first=i, folder=folder, paths=paths[i : i + CHUNK], recipe=recipe, **more) for i in starts]
+    if workers <= 1 or len(paths) <= 4 * CHUNK:  # starting processes takes longer than so few images
+        return [function(**call) for call in calls]
+    context = get_context("spawn")  # a fork of a process with threads, or with a GPU, may hang
+    with ProcessPoolExecutor(workers, context, start_worker) as pool:
+        futures = [pool.submit(function, **call) for call in calls]
+        try:
+            show_progress(title, futures, len(paths))
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise BadInput(
+                f"{title}: a worker process died: out of memory, or a script that starts a run outside of "
+                "`if __name__ == '__main__'`"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def show_progress(title: str, futures: list[Future[ChunkResult]], images: int) -> None:
+    """Print the title to stderr and wait for the futures; on a terminal, keep a line of progress up to date."""
+    started, bar = time.monotonic(), sys.stderr.isatty()
+    print(f"{title}: {images:,} images", file=sys.stderr, flush=True)
+    for done, future in enumerate(as_completed(futures), 1):
+        future.result()
+        if bar:
+            seconds = time.monotonic() - started
+            left = seconds / done * (len(futures) - done)
+            line = f"{done * CHUNK / seconds:,.0f} images/s, {100 * done / len(futures):.0f} %, {left:.0f} s left"
+            print(f"\r\x1b[K{line}", end="\r" if done == len(futures) else "", file=sys.stderr, flush=True)
+
+
+def checksum_pairs(results: Sequence[ChunkResult]) -> np.ndarray:
+    """Return the (N, 2) uint32 checksums of each file and of its pixels."""
+    return np.array([pair for pairs, _ in results for pair in pairs], dtype=np.uint32).reshape(-1, 2)
+
+
+def file_problems(results: Sequence[ChunkResult], where: Callable[[int], str], paths: Sequence[str]) -> list[Problem]:
+    """Return a problem for each file that `run_chunks` could not read or decode."""
+    return [Problem(f"{where(row)}: {paths[row]}", reason) for _, wrong in results for row, reason in wrong]
+
+
+def check_images(
+    folder: Path, paths: Sequence[str], recipe: Recipe, where: Callable[[int], str]
+) -> tuple[np.ndarray, list[Problem]]:
+    """Decode every image without storing it.
+
+    Returns:
+        The (N,) CRC-32 of the pixels, 0 for an image that cannot be decoded, and a problem for each of these.
+    """
+    results = run_chunks(decode_chunk, folder, paths, recipe, f"checking {folder}")
+    return checksum_pairs(results)[:, 1], file_problems(results, where, paths)

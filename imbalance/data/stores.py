@@ -1,0 +1,35 @@
+"""The folder and the build lock that the stores of decoded images and of tokens share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ELSEWHERE = "set IMBALANCE_STORE=<folder> in the environment to put the store into another folder"
+
+
+def store_root(data_dir: str) -> Path:
+    """Return the folder of all stores: the environment variable IMBALANCE_STORE, else `<data_dir>/decoded`."""
+    return Path(os.environ.get("IMBALANCE_STORE") or Path(data_dir) / "decoded")
+
+
+@contextmanager
+def build_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the store or file `path` while it is built; a second process waits.
+
+    The operating system frees the lock of a killed process at once.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another process that builds {path}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

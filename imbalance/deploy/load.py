@@ -1,0 +1,277 @@
+"""Load the model of a finished run and predict with it: `imbalance.load(run_directory).predict(images)`.
+
+A finished run saves `model.json` beside the selected weights. It has the architecture, the classes, and the
+preprocessing of inputs, so that a model can be used without its training data.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imbalance.config.schema import build
+from imbalance.data.images.decode import Recipe, decode, image_pixels
+from imbalance.data.images.normalise import pixel_normaliser
+from imbalance.data.tables.columns import Columns, frame_columns
+from imbalance.data.tables.encoding import transform
+from imbalance.data.texts.tokenizers import from_json
+from imbalance.data.texts.tokens import tokenise
+from imbalance.errors import BadInput
+from imbalance.methods.batch import Inputs
+from imbalance.methods.heads.registry import in_place_of
+from imbalance.models import MODELS
+from imbalance.models.artifact import read
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Predictions(NamedTuple):
+    """Predictions of N examples.
+
+    probabilities: (N, K) float32, the softmax of the logits. Their calibration depends on the loss: a loss that shifts
+        logits by class, or weights examples, shifts the probabilities, too.
+    classes: the N names of the classes with the largest probability.
+    """
+
+    probabilities: np.ndarray
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with its selected weights, in evaluation mode, and the preprocessing of its inputs.
+
+    network: the network, which takes normalised inputs and returns logits (N, K).
+    about: the content of model.json.
+    device: the device of the network.
+    """
+
+    network: nn.Module
+    about: Mapping[str, Any]
+    device: torch.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return tuple(self.about["classes"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.about["input_shape"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return getattr(torch, self.about["dtype"])
+
+    def predict(self, examples: Any, batch_size: int = 256) -> Predictions:
+        """Predict probabilities and classes.
+
+        Args:
+            examples: depends on the training data of the model:
+
+                - images: paths of image files, Pillow images, or a uint8 array or tensor (N, *input_shape);
+                - arrays: a float array or tensor (N, *input_shape) that is not normalised;
+                - columns: a data frame, or a mapping from names to columns;
+                - texts: texts, or a table with a column of texts; pairs of texts are tuples of two.
+
+                Instead of several paths, images or texts, or of an array of N examples, you can pass a single one.
+            batch_size: the number of examples on the device at a time; it changes the speed alone.
+
+        Raises:
+            BadInput: the model cannot take an example.
+        """
+        parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
+        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), dtype=np.float32)
+        return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
+
+    def batched_probabilities(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
+        """Yield the (B, K) probabilities of `predict` for each batch."""
+        for batch in self.batches(examples, batch_size):
+            yield self.logits(batch).float().softmax(1).cpu()
+
+    @torch.inference_mode()
+    def logits(self, batch: Inputs) -> Tensor:
+        """Return the (B, K) logits on the model's device.
+
+        Args:
+            batch: inputs before normalisation, as in `inputs` of `imbalance.data.Split`.
+        """
+        return self.network(self.normalised(batch))
+
+    @torch.inference_mode()
+    def features(self, batch: Inputs) -> Tensor:
+        """Return the (B, D) features that the last layer takes; the batch is as in `logits`."""
+        return self.network.get_submodule("features")(self.normalised(batch))
+
+    def normalised(self, batch: Inputs) -> Inputs:
+        """Move a batch to the device, and normalise its images."""
+        if isinstance(batch, Mapping):
+            return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        batch = batch.to(self.device)
+        if not self.about["uint8"]:
+            return batch.to(self.dtype)
+        return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
+
+    def batches(self, examples: Any, size: int) -> Iterator[Inputs]:
+        """Yield batches of the examples of `predict` on the CPU, as `logits` takes them."""
+        if self.about["preprocessing"].get("kind") == "texts":
+            tokens = tokenise(self.as_texts(examples), self.tokenizer)
+            yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
+            return
+        if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
+            examples = [examples]
+        if is_table(examples):
+            yield from self.encode_columns(examples).split(size)
+        elif isinstance(examples, Sequence) and not isinstance(examples, Tensor | np.ndarray):
+            for start in range(0, len(examples), size):
+                yield torch.from_numpy(np.stack([self.pixels(example) for example in examples[start : start + size]]))
+        else:
+            yield from self.as_array(examples).split(size)
+
+    @functools.cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer of a model of texts."""
+        return from_json(self.about["preprocessing"]["tokenizer"])
+
+    def as_texts(self, examples: Any) -> list[str] | list[tuple[str, str]]:
+        """Return the examples of `predict` as a list of texts, or of pairs of texts."""
+        names = self.about["preprocessing"]["columns"]
+        if is_table(examples):
+            columns = examples if isinstance(examples, Columns) else frame_columns(examples)
+            text_columns = [columns.text(name).tolist() for name in names]
+            return text_columns[0] if len(names) == 1 else list(zip(*text_columns))
+        is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
+        examples = [examples] if is_single else list(examples)
+        for row, example in enumerate(examples):
+            parts = (example,) if len(names) == 1 else example
+            if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
+                raise BadInput(f"example {row} is {type(example).__name__}; this model takes {self.expected()}")
+        return examples if len(names) == 1 else [(first, second) for first, second in examples]
+
+    def encode_columns(self, frame: Any) -> Tensor:
+        """Return the (N, D) inputs of a data frame, of a mapping of columns, or of `Columns`."""
+        preprocessing = self.about["preprocessing"]
+        if preprocessing.get("kind") != "columns":
+            raise BadInput(f"a table given; this model takes {self.expected()}")
+        columns = frame if isinstance(frame, Columns) else frame_columns(frame)
+        return torch.from_numpy(transform(columns, preprocessing["features"]))
+
+    def as_array(self, examples: Any) -> Tensor:
+        """Return an array of examples, or a single example, as a checked tensor (N, …)."""
+        try:
+            array = torch.as_tensor(examples)
+        except (TypeError, ValueError, RuntimeError):
+            kind = getattr(examples, "dtype", type(examples).__name__)
+            raise BadInput(f"{kind} given; this model takes {self.expected()}") from None
+        array = array[None] if tuple(array.shape) == self.input_shape else array
+        if tuple(array.shape[1:]) != self.input_shape or (array.dtype == torch.uint8) != self.about["uint8"]:
+            kind = str(array.dtype).removeprefix("torch.")
+            raise BadInput(
+                f"an array of {kind} of shape {tuple(array.shape)} given; this model takes {self.expected()}"
+            )
+        bad = ~array.isfinite().flatten(1).all(1) if array.is_floating_point() else array.new_zeros(0)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise BadInput(f"row {row}: a value is not finite, which a model cannot use; remove or replace it")
+        return array
+
+    def pixels(self, example: Any) -> np.ndarray:
+        """Return the (C, H, W) uint8 pixels of an image file or a Pillow image, resized and cropped as in training."""
+        is_image = hasattr(example, "getbands")
+        name = "image" if is_image else str(example)
+        if not is_image and not isinstance(example, str | Path):
+            raise BadInput(f"{type(example).__name__} given; this model takes {self.expected()}")
+        preprocessing = self.about["preprocessing"]
+        if not self.about["uint8"]:
+            raise BadInput(f"{name}: an image given; this model takes {self.expected()}")
+        mode = preprocessing.get("mode", "L" if self.input_shape[0] == 1 else "RGB")
+        recipe = Recipe(mode, tuple((step, size) for step, size in preprocessing.get("steps", ())))
+        try:
+            pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)
+        except ValueError as error:
+            raise BadInput(f"{name}: {error}") from None
+        if pixels.shape != self.input_shape:  # possible only if the training data was arrays, which have no recipe
+            raise BadInput(
+                f"{name}: {describe_shape(pixels.shape)}; this model takes images of {describe_shape(self.input_shape)}"
+            )
+        return pixels
+
+    def expected(self) -> str:
+        """Describe the examples that `predict` takes, for messages."""
+        kind = self.about["preprocessing"].get("kind")
+        if kind == "texts":
+            names = self.about["preprocessing"]["columns"]
+            texts = "texts" if len(names) == 1 else "pairs of texts"
+            return f"{texts}, or tables with {'a column' if len(names) == 1 else 'columns'} {', '.join(names)}"
+        if kind == "columns":
+            features = self.about["preprocessing"]["features"]
+            names = [column["column"] for column in (*features["numeric"], *features["categorical"])]
+            return f"tables with columns {', '.join(names)}"
+        arrays = (
+            f"arrays (N, {', '.join(map(str, self.input_shape))}) of {'uint8' if self.about['uint8'] else 'floats'}"
+        )
+        return f"image files or {arrays}" if self.about["uint8"] else arrays
+
+    def export(self, path: str | Path) -> None:
+        """Write the model for other programs, and check the file; see `imbalance.deploy.export`."""
+        from imbalance.deploy.export import export
+
+        export(self, Path(path))
+
+
+def is_table(examples: Any) -> bool:
+    """Tell whether examples are columns: `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
+    return isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names")
+
+
+def describe_shape(shape: Sequence[int]) -> str:
+    """Describe the shape (C, H, W) of an image in words."""
+    return f"{shape[2]}×{shape[1]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
+
+
+def load(run_directory: str | Path, device: str | torch.device | None = None) -> TrainedModel:
+    """Load the selected model of a finished run from its directory.
+
+    If the model was defined in a module of your own, the copy of the module in the run directory is executed. So load
+    run directories only from people whose code you would run.
+
+    Args:
+        run_directory: the directory of a finished run.
+        device: the device of the model; by default a GPU if there is one.
+
+    Raises:
+        BadInput: there is no finished run, or its files are damaged.
+    """
+    about, state = read(Path(run_directory))
+    section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
+    shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
+    network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
+    if "head" in about:  # an older version had heads that are no linear layers
+        network.head = in_place_of(network.head, about["head"])
+    try:
+        # The checkpoint may have more weights, because a method may train a second network that it does not evaluate.
+        network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{run_directory}: the weights do not fit the model of model.json ({reason})") from None
+    target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
+    return TrainedModel(network, about, target)
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return the device, or raise `BadInput` if this machine cannot compute on it."""
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # torch raises many kinds of exceptions here
+        reason = str(error).splitlines()[0][:100]
+        raise BadInput(f"device: {str(device)!r} given, which cannot be used here ({reason}); use 'cpu'") from None
+    return torch.device(device)
