@@ -142,7 +142,7 @@ CONFIGS = flag(
     "--config", "config files, or names of configs in configs/, with commas between them", required=True,
     type=config_list, metavar="CONFIG,…",
 )  # fmt: skip
-SEEDS = flag("--seeds", "number of seeds: 0 to N - 1", type=positive_integer, default=5, metavar="N")
+SEEDS = flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=5, metavar="N")
 WORK_DIR = flag("--work_dir", "folder of the run directories", default="runs", metavar="FOLDER")
 FOLDER = flag("--folder", "folder to write tables and figures to", default="report", metavar="FOLDER")
 JOBS = Flag(
@@ -202,13 +202,13 @@ COMMANDS = {
         overrides=True, documented=False,
     ),
     "data build": Command(
-        "Decode a config's images, so that the first run need not.",
+        "Decode a config's images before the first run.",
         "imbalance.cli.data:build",
         (CONFIG,),
         overrides=True, documented=False,
     ),
     "data describe": Command(
-        "Count a config's examples by split, class and group, and draw some.",
+        "Count a config's examples by split, class and group, and draw samples.",
         "imbalance.cli.data:describe",
         (CONFIG, flag("--sheet", "image file to draw sample images in", default="sheet.png", metavar="FILE")),
         overrides=True, documented=False,
@@ -222,7 +222,7 @@ COMMANDS = {
         overrides=True,
     ),
     "sweep": Command(
-        "Train a config over a grid, or search at random or by TPE.",
+        "Train a config over a grid, or search by random sampling or TPE.",
         "imbalance.sweep.search:sweep",
         (CONFIGS,
          flag("--grid", "axis of a grid: <key>=<value>,<value>,…; may be repeated, and axes multiply", action="append", default=[], metavar="AXIS"),
@@ -274,7 +274,7 @@ COMMANDS = {
               metavar="N")),
     ),
     "select": Command(
-        "Evaluate the epochs that other selection rules would have chosen.",
+        "Evaluate the epochs that other selection rules choose, from saved logits.",
         "imbalance.sweep.select:select",
         (flag("--config", "configs to train if needed: files, or names in configs/, with commas between them (default: all runs under "
               "--work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
@@ -347,7 +347,7 @@ COMMANDS = {
         (flag("--check", "compare only; exit status 1 if a table differs", action="store_true"), RESULTS),
     ),
     "pack": Command(
-        "Run the work that needs a GPU, in pieces.",
+        "Run the work that needs a GPU, in short pieces.",
         "imbalance.experiments.pack:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
@@ -355,7 +355,7 @@ COMMANDS = {
         overrides=True,
     ),
     "bench": Command(
-        "Measure the speed, each time beside the code to compare with.",
+        "Measure the speed of training, and compare it with reference code.",
         "imbalance.bench.run:bench",
         (flag("--only", "parts to measure", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
          flag("--repeats", "number of ratios for each figure; half as many where each needs new processes", type=positive_integer, default=5, metavar="N"),

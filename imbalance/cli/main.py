@@ -25,8 +25,8 @@ from imbalance.utils.output import guard_streams, one_line, print_safely
 
 RANK = int(os.environ.get("RANK", 0))  # rank of this process, where a launcher started several
 OVERRIDES = (
-    "  --config.<key>=<value>  override a value of the config; may be repeated. A new name, as in\n"
-    "                        --config.loss.name=…, empties its section"
+    "  --config.<key>=<value>  override a value of the config; may be repeated. Where a name changes, as in\n"
+    "                          --config.loss.name=vs, type every key of that section"
 )
 GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
