@@ -128,11 +128,12 @@ JOBS = Flag(
     {"help": "runs at a time, which share cores and GPUs (default: one for each core)", "type": count,
      "default": os.cpu_count() or 1, "metavar": "N"},
 )  # fmt: skip
-AT_ONCE = flag(
-    "--at_once", "the most runs that differ in seed, rate and weights only to train as one batched model, where that is faster",
+STACKED = flag(
+    "--stacked", "train up to N runs that differ only in seed, rate and weights as one stacked model",
     type=count, default=16, metavar="N",
 )  # fmt: skip
-TRAINS = (WORK_DIR, JOBS, AT_ONCE)
+RENAMED_FLAGS = {"--at_once": "--stacked"}
+TRAINS = (WORK_DIR, JOBS, STACKED)
 STUDY = (
     flag("--study", "the study's name; by default the first config's, or the protocol's", type=plain, metavar="NAME"),
     flag("--storage", "Optuna's storage; by default SQLite in <work_dir>/sweeps/<study>", default="", metavar="URL"),
@@ -197,7 +198,7 @@ COMMANDS = {
     ),
     "sweep": Command(
         "Train a config over a grid, or search at random or by TPE.",
-        "imbalance.sweep.search:sweep",
+        "imbalance.sweep.sweep:sweep",
         (CONFIGS,
          flag("--grid", "<key>=<value>,<value>,…; several multiply", action="append", default=[], metavar="AXIS"),
          flag("--search", "<key>=<low>:<high>[:log], or <key>=<value>,…; at seed 0", action="append", default=[], metavar="AXIS"),
@@ -231,7 +232,7 @@ COMMANDS = {
     ),
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
-        "imbalance.report.build:report",
+        "imbalance.report.report:report",
         (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=several(),
                                 default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
          flag("--pictured", "runs whose surest errors the page shows as pictures or rows", type=natural, default=20,
@@ -249,7 +250,7 @@ COMMANDS = {
     ),
     "select": Command(
         "Evaluate the epochs that other selection rules would have chosen.",
-        "imbalance.sweep.select:select",
+        "imbalance.sweep.select_epoch:select",
         (flag("--config", "files, or names in configs/, with commas, to be trained where they are not; by default all runs under "
               "--work_dir that kept their logits", type=configs, default=[], metavar="CONFIG,…"),
          flag("--share", "of val whose groups the rule for few labels reads", type=share, default=0.1, metavar="SHARE"),
@@ -312,7 +313,7 @@ COMMANDS = {
     ),
     "keep": Command(
         "Add finished runs to results/.",
-        "imbalance.report.keep:keep",
+        "imbalance.report.kept_results:keep",
         (flag("--study", "what the runs are for: results/<study>.csv", required=True, type=plain, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
@@ -322,7 +323,7 @@ COMMANDS = {
     ),
     "pack": Command(
         "Do what waits for a GPU, in pieces.",
-        "imbalance.experiments.pack:pack",
+        "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "how long to work, in all", type=positive, default=9.0, metavar="N"),
          flag("--only", "of gpu, tests, bench and rows", type=several(valid=("gpu", "tests", "bench", "rows")), default=["gpu", "tests", "bench", "rows"],
               metavar="KIND,…"),
@@ -331,7 +332,7 @@ COMMANDS = {
     ),
     "bench": Command(
         "Measure how fast this is, beside what it has to be measured against.",
-        "imbalance.bench.run:bench",
+        "imbalance.bench.bench:bench",
         (flag("--only", f"of {', '.join(BENCH)}", type=several(valid=BENCH), default=list(BENCH), metavar="PART,…"),
          flag("--repeats", "ratios a figure; half where each takes new processes", type=count, default=5, metavar="N"),
          flag("--output", "a JSON file for all ratios", metavar="FILE")),

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imbalance.cli.commands import COMMANDS, Command
+from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.output import guard_streams, one_line, print_safely
@@ -113,6 +113,10 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         if unknown[0].startswith(PREFIX):
             raise BadInput(f"{unknown[0]}: unknown; imbalance {name} reads no config")
+        old, equals, value = unknown[0].partition("=")
+        if RENAMED_FLAGS.get(old) in flags:
+            new = RENAMED_FLAGS[old]
+            raise BadInput(f"{unknown[0]}: {old} is now called {new}; type {new}{equals}{value} instead")
         near = did_you_mean(unknown[0].partition("=")[0], flags) if unknown[0].startswith("-") else ""
         hint = near or f"imbalance {name} --help lists what it takes"
         if not unknown[0].startswith("-") and command.overrides:

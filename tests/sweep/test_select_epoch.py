@@ -14,7 +14,7 @@ from imbalance.metrics.selection import (
     worst,
     worst_class,
 )
-from imbalance.sweep.select import select
+from imbalance.sweep.select_epoch import select
 from imbalance.training.loop import train
 
 
@@ -93,4 +93,4 @@ def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):
     config.callbacks.keep_logits = True
     train(config, tmp_path / "digits_poly" / "default" / "seed=0")
     with pytest.raises(BadInput, match="no finished run"):
-        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, at_once=1)
+        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, stacked=1)
