@@ -8,7 +8,12 @@ from typing import Any
 
 from imbalance.report.collect import Row
 
-NOT_COMPARED = ("config.seed", "config.work_dir", "config.data_dir", "config.debug")  # values that do not belong to a setting
+NOT_COMPARED = (
+    "config.seed",
+    "config.work_dir",
+    "config.data_dir",
+    "config.debug",
+)  # values that do not belong to a setting
 
 
 def selection_rule(row: Row) -> dict[str, str]:

@@ -69,7 +69,9 @@ def import_optuna():
     try:
         import optuna
     except ImportError:
-        raise BadInput("a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'") from None
+        raise BadInput(
+            "a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
