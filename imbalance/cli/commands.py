@@ -150,13 +150,12 @@ JOBS = Flag(
     {"help": "number of runs at a time, which share cores and GPUs (default: one for each core)",
      "type": positive_integer, "default": os.cpu_count() or 1, "metavar": "N"},
 )  # fmt: skip
-AT_ONCE = flag(
-    "--at_once",
-    "largest number of runs to train as one batched model, where that is faster; such runs differ only in seed, "
-    "learning rate and weights",
+STACKED = flag(
+    "--stacked", "train up to N runs that differ only in seed, learning rate and weights as one stacked model",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
-TRAINING = (WORK_DIR, JOBS, AT_ONCE)
+RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
+TRAINING = (WORK_DIR, JOBS, STACKED)
 STUDY = (
     flag("--study", "name of the study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
     flag("--storage", "URL of Optuna's storage (default: SQLite in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
@@ -223,7 +222,7 @@ COMMANDS = {
     ),
     "sweep": Command(
         "Train a config over a grid, or search by random sampling or TPE.",
-        "imbalance.sweep.search:sweep",
+        "imbalance.sweep.sweep:sweep",
         (CONFIGS,
          flag("--grid", "axis of a grid: <key>=<value>,<value>,…; may be repeated, and axes multiply", action="append", default=[], metavar="AXIS"),
          flag("--search", "axis of a search at seed 0: <key>=<low>:<high>[:log] or <key>=<value>,…; may be repeated", action="append", default=[], metavar="AXIS"),
@@ -257,7 +256,7 @@ COMMANDS = {
     ),
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
-        "imbalance.report.build:report",
+        "imbalance.report.report:report",
         (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=comma_list(),
                                 default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
          flag("--pictured", "number of runs whose most confident errors the page shows, as images or rows", type=non_negative_integer, default=20,
@@ -275,7 +274,7 @@ COMMANDS = {
     ),
     "select": Command(
         "Evaluate the epochs that other selection rules choose, from saved logits.",
-        "imbalance.sweep.select:select",
+        "imbalance.sweep.select_epoch:select",
         (flag("--config", "configs to train if needed: files, or names in configs/, with commas between them (default: all runs under "
               "--work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
          flag("--share", "fraction of val whose group labels the rule for few labels reads", type=fraction, default=0.1, metavar="SHARE"),
@@ -338,7 +337,7 @@ COMMANDS = {
     ),
     "keep": Command(
         "Add finished runs to results/.",
-        "imbalance.report.keep:keep",
+        "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", required=True, type=file_name, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
@@ -348,7 +347,7 @@ COMMANDS = {
     ),
     "pack": Command(
         "Run the work that needs a GPU, in short pieces.",
-        "imbalance.experiments.pack:pack",
+        "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
@@ -356,7 +355,7 @@ COMMANDS = {
     ),
     "bench": Command(
         "Measure the speed of training, and compare it with reference code.",
-        "imbalance.bench.run:bench",
+        "imbalance.bench.bench:bench",
         (flag("--only", "parts to measure", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
          flag("--repeats", "number of ratios for each figure; half as many where each needs new processes", type=positive_integer, default=5, metavar="N"),
          flag("--output", "JSON file to write all ratios to", metavar="FILE")),

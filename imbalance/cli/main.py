@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imbalance.cli.commands import COMMANDS, Command
+from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.output import guard_streams, one_line, print_safely
@@ -128,7 +128,12 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     if not word.startswith("-") and COMMANDS[name].overrides:
         return f"an override reads {prefix}<key>=<value>"
     flags = [flag for action in parser._actions for flag in action.option_strings]
-    near = did_you_mean(word.partition("=")[0], flags) if word.startswith("-") else ""
+    old_flag, equals, value = word.partition("=")
+    if RENAMED_FLAGS.get(old_flag) in flags:
+        return (
+            f"{old_flag} is now called {RENAMED_FLAGS[old_flag]}; type {RENAMED_FLAGS[old_flag]}{equals}{value} instead"
+        )
+    near = did_you_mean(old_flag, flags) if word.startswith("-") else ""
     return near or f"imbalance {name} --help lists its arguments"
 
 

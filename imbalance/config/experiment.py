@@ -278,9 +278,9 @@ def check_balanced_once(sampler: str, weights: str) -> None:
         )
 
 
-def first_run(config: Experiment) -> ConfigDict | None:
+def first_run(config: Experiment) -> Experiment | None:
     """Return the config of the run that must be made before that of `config`; None for methods of one stage."""
     for function in methods(config).values():
         if derive := tags_of(function).first_run:
-            return derive(config)
+            return validate(derive(config))
     return None

@@ -58,7 +58,7 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
         values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
     if run.log.writes:
         split = getattr(learner.dataset.eval_dataset, name)
-        of_split = {key: labels[: len(outcome.logits)] for key, labels in split.on_cpu.items()}
+        of_split = {key: labels[: len(outcome.logits)] for key, labels in split.saved_labels.items()}
         run.log.predictions(name, logits=outcome.logits, **of_split, **extra_outputs(run.config, learner, split))
     return values
 

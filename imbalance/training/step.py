@@ -18,34 +18,34 @@ from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
 from imbalance.training.learner import Learner
 from imbalance.training.optim import clip, gradients, set_rate
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
 @dataclass(frozen=True)
 class Images:
-    """From places in an epoch's order to the model's inputs (B, …); or, of S epochs of the same data, (S·B, …).
+    """From places in an epoch's order to the model's inputs (B, …), one for each view; of S epochs of the same data, (S·B, …).
 
     What a step indexes with is moved, and what it augments with is drawn, once an epoch: a copy from the CPU in every
     step would wait for the device to finish all that it was given, and the draws are a hundred small operations.
 
     inputs: of the training split.
     rows: (M,) or (S, M) of that, where it is indexed: images on disk, and texts, are on the CPU.
-    drawn: (M, count) or (S, M, count) random numbers for each of `augmentations`.
+    drawn: for each view, (M, count) or (S, M, count) random numbers for each of `augmentations`.
     """
 
     inputs: Tensor | StoredImages | Tokens
     rows: Tensor
     augmentations: Sequence[Augmentation]
-    drawn: Sequence[Tensor]
+    drawn: Sequence[Sequence[Tensor]]
     normalise: Callable[[Tensor], Tensor]
 
-    def __call__(self, places: slice) -> Inputs:
+    def __call__(self, places: slice) -> tuple[Inputs, ...]:
         # Several times as fast as [] on a CPU.
         batch = self.inputs.index_select(0, self.rows[..., places].flatten())
-        if self.augmentations:  # texts are never augmented
-            drawn = [uniform[..., places, :].flatten(0, -2) for uniform in self.drawn]
-            batch = augment(batch, self.augmentations, drawn)
-        return self.normalise(batch)
+        if not self.augmentations:  # texts are never augmented
+            return (self.normalise(batch),) * len(self.drawn)
+        drawn = [[uniform[..., places, :].flatten(0, -2) for uniform in of_view] for of_view in self.drawn]
+        return tuple(self.normalise(augment(batch, self.augmentations, of_view)) for of_view in drawn)
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,26 @@ class Epoch:
     targets: Tensor
     groups: Tensor
     weights: Tensor
-    images: Callable[[slice], Inputs]
-    mixed: tuple[Partners, Callable[[slice], Tensor], Tensor] | None = None  # of tensors alone
+    images: Callable[[slice], tuple[Inputs, ...]]
+    mixed: tuple[Partners, Callable[[slice], tuple[Tensor, ...]], Tensor] | None = None  # of tensors alone
 
     def labels(self, places: slice) -> Batch:
         """The examples there, but for what the model sees of them."""
-        return Batch(None, self.targets[places], self.groups[places], self.weights[places], self.rows[places])
+        return Batch((), self.targets[places], self.groups[places], self.weights[places], self.rows[places])
 
     def batch(self, places: slice, labels: Batch | None = None) -> Batch:
         """The examples there, whose `labels` may be at hand."""
         _, *labels, _ = labels or self.labels(places)
-        inputs = self.images(places)
+        views = self.images(places)
         if self.mixed is None:
-            return Batch(inputs, *labels)
+            return Batch(views, *labels)
+        # Every view is mixed with the same view of the same partner, in the same share.
         (targets, groups, target_shares), images, shares = self.mixed
-        of_inputs = shares[places].view(-1, *[1] * (inputs.dim() - 1))
+        of_inputs = shares[places].view(-1, *[1] * (views[0].dim() - 1))
         partners = Partners(targets[places], groups[places], target_shares[places])
-        return Batch(torch.lerp(images(places), inputs, of_inputs), *labels, partners)
+        return Batch(
+            tuple(torch.lerp(other, own, of_inputs) for other, own in zip(images(places), views)), *labels, partners
+        )
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
@@ -105,10 +108,14 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
 
 
 def images_of(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Images:
-    """Of an epoch's order: (M,) rows of the training split, on the CPU and on the device, and `draw_ids`."""
+    """Of an epoch's order: (M,) rows of the training split, on the CPU and on the device, and `draw_ids`.
+
+    The first view draws with the run's seed, each further view with a seed derived from it.
+    """
     train, names = learner.dataset.train, learner.dataset.augmentations
     stored = order if train.inputs.device.type == "cpu" else rows
-    drawn = draws(train.indices[rows], when, names, learner.seed)
+    seeds = [learner.seed, *(derived_seed(learner.seed, "view", view) for view in range(1, learner.objective.views))]
+    drawn = [draws(train.indices[rows], when, names, seed) for seed in seeds]
     return Images(train.inputs, stored, names, drawn, learner.normalise)
 
 

@@ -14,7 +14,7 @@ from imbalance.config.overrides import split_overrides
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import config_file, load, resolve
 from imbalance.errors import BadInput
-from imbalance.report.keep import current_name
+from imbalance.report.kept_results import current_name
 
 ROWS, BASES, DEFAULTS = TABLE["ROWS"], TABLE["BASES"], TABLE["DEFAULTS"]
 

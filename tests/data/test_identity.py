@@ -75,7 +75,7 @@ def drop(folder: Path) -> None:
 CHANGES = [
     (relabel, r"train: other targets, groups"),
     (replace_image, r"val: other inputs"),
-    (drop, r"test: 7 examples, then 8"),
+    (drop, r"test: now 7 examples, before 8"),
 ]
 
 

@@ -40,7 +40,7 @@ class Columns:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:
-            raise BadInput(f"{self.source}: no column {name!r}; the columns are {', '.join(self.values) or 'none'}")
+            raise BadInput(f"{self.source}: no column {name!r}; there are {', '.join(self.values) or 'none'}")
         return self.values[name]
 
     def text(self, name: str) -> np.ndarray:

@@ -126,18 +126,28 @@ class Stack:
         self.recorded = []
 
 
-def of_each(images: Sequence[Images]) -> Callable[[slice], Inputs]:
-    """What S `images` make of places, (S, B, …). Those of the same data, which follow one another, are gathered at once."""
+def of_each(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
+    """What S `images` make of places, (S, B, …) for each view.
+
+    Those of the same data, which follow one another, are gathered at once.
+    """
     of_data = [list(alike) for _, alike in groupby(images, lambda of_one: id(of_one.inputs))]
     at_once = [
         replace(
             alike[0],
             rows=torch.stack([of_one.rows for of_one in alike]),
-            drawn=[torch.stack(uniforms) for uniforms in zip(*(of_one.drawn for of_one in alike))],
+            drawn=[
+                [torch.stack(uniforms) for uniforms in zip(*view)] for view in zip(*(of_one.drawn for of_one in alike))
+            ],
         )
         for alike in of_data
     ]
-    return lambda places: padded_alike([apart(of_some(places), len(of_some.rows)) for of_some in at_once])
+
+    def views(places: slice) -> tuple[Inputs, ...]:
+        of_parts = [[apart(view, len(of_some.rows)) for view in of_some(places)] for of_some in at_once]
+        return tuple(padded_alike(of_view) for of_view in zip(*of_parts))
+
+    return views
 
 
 def apart(inputs: Inputs, models: int) -> Inputs:
