@@ -18,10 +18,10 @@ from imbalance.config.overrides import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
-from imbalance.sweep import search as sweep
 from imbalance.sweep import study as studies
-from imbalance.sweep.runs import configured, run_all
-from imbalance.sweep.study import Place, Search
+from imbalance.sweep import sweep
+from imbalance.sweep.runs import make_run, run_all
+from imbalance.sweep.study import Search, StudyLocation
 from imbalance.utils.locks import FolderLock
 
 optuna = pytest.importorskip("optuna")
@@ -31,11 +31,11 @@ AXES = {"config": [CONFIG], "trainer.epochs": [2]}
 
 @pytest.fixture
 def place(tmp_path):
-    return Place("test", str(tmp_path / "runs"), "")
+    return StudyLocation("test", str(tmp_path / "runs"), "")
 
 
-def work(place, search=None, at_once=16):
-    return studies.work(place, search, False, 1, at_once)
+def work(place, search=None, stacked=16):
+    return studies.work(place, search, False, 1, stacked)
 
 
 def trials(place):
@@ -59,7 +59,7 @@ def test_a_grid_is_run_once_a_diverged_trial_is_recorded_and_a_larger_grid_adds_
 
 
 def test_names_and_tuples_are_values_of_a_grid_too(place):
-    key, hidden = sweep.parse(CONFIG, "model.hidden=(4,),(4,4)")
+    key, hidden = sweep.parse_axis(CONFIG, "model.hidden=(4,),(4,4)")
     studies.add(place, studies.grid(AXES | {key: hidden, "optim.schedule.name": ["constant"], "seed": [0]}))
     work(place)
     found = studies.points_of(studies.open_study(place))
@@ -119,7 +119,7 @@ def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place
 
     monkeypatch.setattr(studies, "train_quietly", crash_once)
     studies.add(place, points)
-    assert work(place, at_once=1) == 1
+    assert work(place, stacked=1) == 1
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE"]
     assert "out of memory" in trials(place)[0].user_attrs["error"]
     studies.add(place, points)
@@ -152,14 +152,14 @@ def test_trials_trained_at_once_are_recorded_one_by_one(place):
     assert [t.value for t in found] == [summaries[0]["score"], None, summaries[2]["score"]]
 
 
-@pytest.mark.parametrize("at_once", [1, 16])
-def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(place, monkeypatch, capsys, at_once):
+@pytest.mark.parametrize("stacked", [1, 16])
+def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(place, monkeypatch, capsys, stacked):
     """The others come first, batched or not; how long it is held decides nothing else."""
-    monkeypatch.setattr(studies, "PASSED_OVER", 0.5)
+    monkeypatch.setattr(studies, "BUSY_SECONDS", 0.5)
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
     studies.add(place, points)
-    directory = studies.configured(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
-    lock, order, train = FolderLock(directory), [], studies._perform
+    directory = studies.make_run(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
+    lock, order, train = FolderLock(directory), [], studies._train_trials
 
     def perform(study, taken, *rest):
         order.append([trial.number for trial in taken])
@@ -167,8 +167,8 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
             lock.close()  # by now, the other process has ended
         return train(study, taken, *rest)
 
-    monkeypatch.setattr(studies, "_perform", perform)
-    assert studies.work(place, None, True, 1, at_once) == 0
+    monkeypatch.setattr(studies, "_train_trials", perform)
+    assert studies.work(place, None, True, 1, stacked) == 0
     assert [studies.status(t) for t in trials(place)] == ["done"] * 3
     assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
     assert capsys.readouterr().err.count("another process is training in") == 1
@@ -193,7 +193,7 @@ def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
         return 0
 
     monkeypatch.setattr(studies, "_take", kept)
-    monkeypatch.setattr(studies, "_perform", perform)
+    monkeypatch.setattr(studies, "_train_trials", perform)
     with pytest.raises(Interrupted) if error else nullcontext():
         work(place)
     assert len(taken) == 1 and not taken[0].lock.is_locked
@@ -208,7 +208,7 @@ def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
 
 
 def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
-    runs = [configured(CONFIG, {"trainer.epochs": 1, "optim.lr": rate}, 0, place.work_dir) for rate in (0.05, 0.1)]
+    runs = [make_run(CONFIG, {"trainer.epochs": 1, "optim.lr": rate}, 0, place.work_dir) for rate in (0.05, 0.1)]
     lock = FolderLock(runs[0].directory)
 
     def said(text: str, **options) -> None:
@@ -217,7 +217,7 @@ def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
             lock.close()
 
     monkeypatch.setattr(imbalance.sweep.runs, "print", said, raising=False)
-    summaries = run_all(runs, jobs=1, at_once=16)
+    summaries = run_all(runs, jobs=1, stacked=16)
     assert [summary["status"] for summary in summaries] == ["done"] * 2
     assert summaries[0]["run_directory"] == str(runs[0].directory)
     assert "another process is training in" in capfd.readouterr().err
@@ -240,7 +240,7 @@ def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
     ],
 )
 def test_axes_are_read_as_the_config_has_them(text, axis):
-    found = sweep.parse(CONFIG, text)[1]
+    found = sweep.parse_axis(CONFIG, text)[1]
     assert found == axis and repr(found) == repr(axis)
 
 
@@ -261,7 +261,7 @@ def test_a_grid_can_swap_a_method_and_every_trial_has_the_common_overrides(tmp_p
 
 def test_a_search_reads_a_new_section_as_its_signature_says(place):
     common = {"loss.name": OverrideText("poly"), "loss.left": OverrideText("logistic"), "trainer.epochs": 1}
-    found = sweep.search_of(place, [CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], "random", 2)
+    found = sweep.make_search(place, [CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], "random", 2)
     assert found.space["loss.alpha"] == {"low": 1.0, "high": 2.0, "log": False}
     assert repr(found.space["loss.alpha"]["low"]) == "1.0" and found.space["weights.exponent"] == [1.0, 2.0]
     work(place, found)
@@ -271,7 +271,7 @@ def test_a_search_reads_a_new_section_as_its_signature_says(place):
 @pytest.mark.parametrize("text", ["optim.lr", "optim.lr=", "optim.lr=1:0.1", "optim.lr=1:2:3", "optim.lr=fast"])
 def test_an_axis_that_makes_no_sense_is_one_line(text):
     with pytest.raises(BadInput):
-        sweep.parse(CONFIG, text)
+        sweep.parse_axis(CONFIG, text)
 
 
 def done(folder: Path) -> dict[Path, int]:
@@ -285,7 +285,7 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     points = studies.grid({"config": [CONFIG], "trainer.epochs": [40], "optim.lr": [0.05], "seed": list(range(6))})
     command = [
         sys.executable, "-m", "imbalance", "sweep", f"--config={CONFIG}", "--grid=trainer.epochs=40", "--seeds=6",
-        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1", "--at_once=1",
+        "--grid=optim.lr=0.05", "--study=test", f"--work_dir={place.work_dir}", "--jobs=1", "--stacked=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300

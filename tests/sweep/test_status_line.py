@@ -5,21 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from imbalance.sweep.progress import Line, standing
-from imbalance.sweep.search import best_setting
+from imbalance.sweep.status_line import StatusLine, status_text
+from imbalance.sweep.sweep import best_setting
 
 
 def test_a_line_says_what_is_done_what_is_best_and_how_long_it_takes():
     scores = {"lr=0.1": [0.9, 0.5], "lr=0.3": [0.8, nan, 0.7]}
-    found = standing(total=40, done=12, before=3, running=4, scores=scores, seconds=90)
+    found = status_text(total=40, done=12, done_before=3, running=4, scores=scores, seconds=90)
     assert found == (
-        "12 of 40 runs (3 found done), 4 under way; best so far lr=0.3: 0.750 over 2; 6.0 a minute, 4m40s left"
+        "12 of 40 runs done (3 before this command), 4 running; best so far lr=0.3: 0.750 over 2 runs; 6.0 runs a minute, 4m40s left"
     )
-    assert standing(5, 5, 5, 0, {"a": [1.0]}, 0) == "5 of 5 runs (5 found done)"
+    assert status_text(5, 5, 5, 0, {"a": [1.0]}, 0) == "5 of 5 runs done (5 before this command)"
 
 
 def test_without_a_terminal_there_are_plain_lines_and_always_the_last(capsys):
-    with Line() as line:
+    with StatusLine() as line:
         for i in range(100):
             line.show(f"{i} of 99 runs", last=i == 99)
     assert capsys.readouterr().err == "0 of 99 runs\n99 of 99 runs\n"

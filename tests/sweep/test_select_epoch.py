@@ -14,7 +14,7 @@ from imbalance.metrics.selection import (
     worst,
     worst_class,
 )
-from imbalance.sweep.select import select
+from imbalance.sweep.select_epoch import select
 from imbalance.training.loop import train
 
 
@@ -69,7 +69,10 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         for seed in range(20):
             splits = [
                 Evaluations(
-                    rng.random((50, 60)) < 0.7, rng.integers(0, 2, 60), np.eye(3, dtype=bool)[rng.integers(0, 3, 60)]
+                    rng.random((50, 60)) < 0.7,
+                    rng.integers(0, 2, 60),
+                    np.eye(3, dtype=bool)[rng.integers(0, 3, 60)],
+                    inferred=rng.integers(0, 3, 60),
                 )
                 for _ in range(2)
             ]
@@ -80,7 +83,9 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         return False
 
     assert moves("val", "right") == ("val" in labels) and moves("test", "right") == ("test" in labels)
-    assert moves("val", "members") == ("val groups" in labels) and moves("test", "members") == ("test groups" in labels)
+    assert moves("val", "group_mask") == ("val groups" in labels) and moves("test", "group_mask") == (
+        "test groups" in labels
+    )
     assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
 
 
@@ -88,4 +93,4 @@ def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):
     config.callbacks.keep_logits = True
     train(config, tmp_path / "digits_poly" / "default" / "seed=0")
     with pytest.raises(BadInput, match="no finished run"):
-        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, at_once=1)
+        select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, stacked=1)

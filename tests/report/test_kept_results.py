@@ -10,8 +10,8 @@ import pytest
 
 from imbalance.errors import BadInput
 from imbalance.metrics.selection import RULES, balanced, evaluations
-from imbalance.report import keep as results
-from imbalance.sweep.runs import configured, run_all
+from imbalance.report import kept_results as results
+from imbalance.sweep.runs import make_run, run_all
 
 SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
          "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
@@ -21,7 +21,7 @@ SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("
 def runs(tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("runs")
     of = [
-        configured("digits_poly", SHORT | {"optim.lr": lr}, seed, str(work_dir))
+        make_run("digits_poly", SHORT | {"optim.lr": lr}, seed, str(work_dir))
         for lr, seed in ((0.3, 0), (0.3, 1), (1e30, 0))
     ]
     run_all(of, 1, 1)
@@ -56,13 +56,13 @@ def test_a_rule_passes_over_an_epoch_whose_metric_is_0_over_0():
          "val/accuracy": val, "val/balanced_accuracy": val, "val/worst_group_accuracy": val}
         for epoch, val, test in ((1, None, 0.9), (2, 0.8, 0.6), (3, 0.8, 0.7))
     ]  # fmt: skip
-    found = results.by_rules(lines)
+    found = results.selected_by_rules(lines)
     assert (found["best balanced: epoch"], found["best balanced: test of groups"], found["oracle: epoch"]) == (
         2,
         "0.6",
         1,
     )
-    assert results.by_rules([{"epoch": 1, "val/accuracy": 1.0}]) == {}
+    assert results.selected_by_rules([{"epoch": 1, "val/accuracy": 1.0}]) == {}
 
 
 def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
@@ -100,9 +100,13 @@ def test_the_command_adds_what_is_new(runs, tmp_path):
     work_dir = str(runs[0].directory.parents[2])
     (runs[0].directory / "wandb").mkdir()
     (runs[0].directory / "wandb" / "config.json").write_text("{}")
-    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("3 of 3 runs added, 3 there")
-    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith("0 of 3 runs added, 3 there")
-    with pytest.raises(BadInput, match="no finished run there"):
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
+        "3 of 3 runs added; it now has 3 runs"
+    )
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
+        "0 of 3 runs added; it now has 3 runs"
+    )
+    with pytest.raises(BadInput, match="has no finished run"):
         results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
 
 

@@ -1,12 +1,17 @@
-"""A report on all runs under a work_dir: tables, figures, and one page that needs no network.
+"""Write a report on all runs under a work_dir: tables, figures, and one HTML page that needs no network.
 
     imbalance report --work_dir=runs --folder=report
 
-Writes results.md, .tex and .csv (every config's mean over seeds with its interval), groups.md, .tex and .csv (the same
-of every test group, and how far the test examples alone decide it), runs.csv (every run), figures as PNG and PDF
-(learning curves, learning rates, seeds, boundaries in two dimensions), and index.html with all of it. What
-`imbalance reproduce figure1` to `figure5` have written to the same folder is on the page too. Runs that diverged, were interrupted
-or are incomplete are counted beside each mean, and left out of it.
+The folder gets these files:
+
+- results.md, .tex and .csv: the mean of every config over seeds, with its interval.
+- groups.md, .tex and .csv: the same for every test group, with the interval over test examples of one run.
+- runs.csv: a row for every run.
+- Figures as PNG and PDF: learning curves, learning rates, box plots over seeds, decision boundaries in two dimensions.
+- index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to
+  the same folder.
+
+Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it.
 """
 
 from collections import Counter
@@ -22,16 +27,17 @@ from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_co
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.facts import read_predictions
-from imbalance.report.saved_runs import evaluated_over
-from imbalance.report.settings import own_rule, varying
+from imbalance.report.page.overview import read_predictions
+from imbalance.report.saved_runs import evaluation_groups
+from imbalance.report.settings import selection_rule, varying_keys
 
-EXAMPLES = "test/examples/"  # and the group, in a row: how many there are
-Key = tuple[str, str]  # config and overrides
+EXAMPLES = "test/examples/"  # prefix of a row's keys that hold the number of test examples of a group
+Key = tuple[str, str]  # a setting: config and overrides
 Numbers = Mean | Interval
 
 
-def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
+def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
+    """Return the rows of every setting."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -39,9 +45,9 @@ def by_config(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for every setting: what tells it from the others, its means over seeds, and how many runs they leave out."""
-    columns = varying([runs[0] for runs in groups.values()])
-    apart = evaluated_over((run for runs in groups.values() for run in runs), "test")
+    """Return a row for every setting: its varying config values, its means over seeds, and the number of runs left out."""
+    columns = varying_keys([runs[0] for runs in groups.values()])
+    other_groups = evaluation_groups((run for runs in groups.values() for run in runs), "test")
     table = []
     for (name, _), runs in groups.items():
         counts = Counter(run["status"] for run in runs)
@@ -49,12 +55,12 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
             metric: mean([_number(run.get(f"test/{metric}")) for run in runs], *bounds(metric)) for metric in metrics
         }
         seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"], low=0)
-        rule = own_rule(runs[0])
+        rule = selection_rule(runs[0])
         table.append(
             {
                 "config": name,
-                **_differing(runs[0], columns),
-                **({"groups": evaluated_over(runs, "test") or "those of training"} if apart else {}),
+                **_values(runs[0], columns),
+                **({"groups": evaluation_groups(runs, "test") or "training groups"} if other_groups else {}),
                 "selection: labels it reads": f"{rule['name']}: {rule['labels']}",
                 **values,
                 "n": counts["done"],
@@ -66,42 +72,44 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
-    """A row for every test group of every setting, and one each for the worst and the mean of its groups.
+    """Return a row for every test group of every setting, and two more rows: the worst group and the mean of the groups.
 
     Args:
-        work_dir: holds the runs, whose predictions are read where their groups overlap.
+        work_dir: folder of the runs, whose predictions are read if the evaluation groups overlap.
     """
-    columns = varying([runs[0] for runs in groups.values()])
+    columns = varying_keys([runs[0] for runs in groups.values()])
     return [
         {
             "config": name,
-            **_differing(runs[0], columns),
+            **_values(runs[0], columns),
             "test group": label,
             "examples": sum(totals),
-            "accuracy": mean(accuracies, 0, 1),
+            "accuracy": mean(accuracies.tolist(), 0, 1),
             "n": len(accuracies),
             "one run, over test examples": interval,
-            "which says little": caveat(totals, interval) or "–",
+            "caution": caveat(totals, interval) or "–",
         }
         for (name, _), runs in groups.items()
-        for label, totals, accuracies, interval in _of_groups(
+        for label, totals, accuracies, interval in _group_accuracies(
             [run for run in runs if run["status"] == "done"], work_dir
         )
     ]
 
 
-def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
-    """What it is, how many examples each of its groups has, every run's accuracy, and their mean interval over test
-    examples: Wilson's of a group, by bootstrap of their worst and their mean."""
+def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
+    """Yield every test group of a setting, then the worst group and the mean of the groups.
+
+    Yields:
+        The label, the number of examples in each group, the accuracy of every run, and the interval over test examples,
+        averaged over runs. It is Wilson's interval for a group, and a bootstrap interval for the worst and the mean.
+    """
     if not runs:
         return
     labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
     runs = [run for run in runs if all(run.get(f"test/group_accuracy/{label}") is not None for label in labels)]
-    found = [overlaps(run, work_dir) for run in runs]
-    runs, overlapping = (
-        [r for r, of in zip(runs, found) if of is None or of],
-        [of for of in found if of is None or of],
-    )
+    pairs = [(run, overlaps(run, work_dir)) for run in runs]
+    pairs = [(run, overlap) for run, overlap in pairs if overlap is None or overlap]
+    runs, overlapping = [run for run, _ in pairs], [overlap for _, overlap in pairs]
     if not runs or not labels:
         return
     totals = np.array([[run[EXAMPLES + label] for label in labels] for run in runs])
@@ -109,23 +117,25 @@ def _of_groups(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int]
     right = np.rint(accuracies * totals).astype(int)
 
     def averaged(intervals: Iterable[Interval]) -> Interval:
-        return Interval(*np.mean(list(intervals), axis=0).tolist())
+        low, high = np.mean(list(intervals), axis=0).tolist()
+        return Interval(low, high)
 
     for i, label in enumerate(labels):
-        of_runs = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
-        yield label, [int(totals[0, i])], accuracies[:, i], averaged(of_runs)
+        intervals = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
+        yield label, [int(totals[0, i])], accuracies[:, i], averaged(intervals)
     for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        of_runs = (
-            over_examples(*found[:2], statistic, combinations=found[2]) if found else over_examples(r, n, statistic)
-            for r, n, found in zip(right, totals, overlapping)
-        )
-        yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(of_runs)
+        intervals = []
+        for r, n, overlap in zip(right, totals, overlapping):
+            r, n, members = overlap or (r, n, None)
+            intervals.append(over_examples(r, n, statistic, combinations=members))
+        yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(intervals)
 
 
-def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, ...] | None:
-    """`count_combinations` of a run's test examples, where its evaluation groups overlap or leave some out; None where they do not.
+def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
+    """Count a run's test examples by their groups, as `count_combinations` does, if evaluation groups overlap or leave out examples.
 
-    () where its predictions cannot be read.
+    Returns:
+        None if every example is in exactly one group; () if the predictions cannot be read.
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
@@ -138,7 +148,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, ...] | None:
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Metrics in %, with their 95 % intervals."""
+    """Return the table with every cell as text: metrics in %, with their 95 % intervals."""
     return [
         {
             key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Numbers) else str(value)
@@ -149,15 +159,15 @@ def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def markdown(table: list[dict[str, str]]) -> str:
-    return tables.markdown(list(table[0]), [row.values() for row in table])
+    return tables.markdown(list(table[0]), [list(row.values()) for row in table])
 
 
 def latex(table: list[dict[str, str]]) -> str:
-    return tables.latex(list(table[0]), [row.values() for row in table], text=3)
+    return tables.latex(list(table[0]), [list(row.values()) for row in table], text=3)
 
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
-    """<name>.md and .tex for reading, <name>.csv with the mean, the ends of its interval and n of each metric apart."""
+    """Write <name>.md and .tex, and <name>.csv with separate columns for a metric's mean, interval ends and n."""
     (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
     (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
     flat = []
@@ -171,39 +181,47 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
 
 
 def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int) -> None:
-    """Write tables, figures and the page to `folder`.
+    """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
     Args:
-        metrics: of test, the columns of the tables; the page ranks by the first until its reader chooses another.
-        pictured: runs whose surest errors the page shows as pictures or rows, for which their data are read.
+        metrics: test metrics, one column each. The page ranks by the first until its reader chooses another.
+        pictured: number of runs whose data set is read, to show their most confident errors on the page.
     """
     check_metrics(metrics)
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
-        raise BadInput(f"--work_dir={work_dir}: no runs there")
+        raise BadInput(f"--work_dir={work_dir} has no runs; type the folder that holds run directories, such as runs")
     table = write(runs, rows, Path(folder), metrics, pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
 
 
 def write(runs: Path, rows: list[Row], into: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
-    """What `report` writes, of `rows` of runs under `runs`; returns the table of results."""
+    """Write the report on some runs, and return the table of results.
+
+    Args:
+        runs: folder of the run directories.
+        rows: runs to report on, as `collect` returns them.
+        into: folder to write to.
+    """
     into.mkdir(parents=True, exist_ok=True)
-    groups = by_config(rows)
-    table, of_groups = summarise(groups, metrics), summarise_groups(groups, runs)
+    groups = by_setting(rows)
+    table, group_table = summarise(groups, metrics), summarise_groups(groups, runs)
     write_csv(into / "runs.csv", rows)
     write_table(into, "results", table)
-    if of_groups:
-        write_table(into, "groups", of_groups)
+    if group_table:
+        write_table(into, "groups", group_table)
     figures = plots.draw(runs, groups, metrics, into)
-    drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]  # the page draws the others itself
+    drawn = [
+        (title, path) for title, path in figures if path.stem == "boundaries"
+    ]  # the page draws the other figures itself
     drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
     (into / "index.html").write_text(page(runs, rows, metrics, drawn, pictured), encoding="utf-8")
     return table
 
 
-def _differing(row: Row, columns: list[str]) -> dict[str, Any]:
+def _values(row: Row, columns: list[str]) -> dict[str, Any]:
     return {key: row.get(f"config.{key}", "–") for key in columns}
 
 

@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from imbalance.bench import on_device
-from imbalance.bench.on_device import NOT_MEASURED, measure
+from imbalance.bench import gpu_checks
+from imbalance.bench.gpu_checks import NOT_MEASURED, run_check
+from imbalance.config.resolve import override
 from imbalance.training import loop
 
 
 def test_waits_of_a_device_are_not_measured_without_one(tmp_path):
-    found = measure("waits", tmp_path, 1, ["digits_poly"])
+    found = run_check("waits", tmp_path, 1, ["digits_poly"])
     assert found["configs"] == {"digits_poly": {"epochs": 1, "steps": 5, "warnings": NOT_MEASURED}}
 
 
@@ -24,22 +25,22 @@ def test_a_piece_goes_on_with_the_configs_that_are_left(tmp_path, monkeypatch):
         done.append(name)
         return {"size": size}
 
-    monkeypatch.setitem(on_device.PIECES, "waits", (piece, ("first", "second", "third"), 3))
+    monkeypatch.setitem(gpu_checks.CHECKS, "waits", (piece, ("first", "second", "third"), 3))
     with pytest.raises(KeyboardInterrupt):
-        measure("waits", tmp_path)
+        run_check("waits", tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        measure("waits", tmp_path)
+        run_check("waits", tmp_path)
     assert done == ["first", "second"]
     saved = json.loads((tmp_path / "waits.json").read_text())
     assert saved["device"] == "cpu" and saved["configs"] == {"first": {"size": 3}, "second": {"size": 3}}
     (tmp_path / "waits.json").write_text(json.dumps(saved | {"device": "another"}))  # whose figures are not this one's
     with pytest.raises(KeyboardInterrupt):
-        measure("waits", tmp_path)
+        run_check("waits", tmp_path)
     assert done == ["first", "second"] * 2
 
 
 def test_bits_of_runs_twice_and_stopped_in_the_middle(tmp_path):
-    found = measure("bits", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
+    found = run_check("bits", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
     assert found == {
         "twice the same": True,
         "stopped": "interrupted at step 5 of 10",
@@ -49,22 +50,20 @@ def test_bits_of_runs_twice_and_stopped_in_the_middle(tmp_path):
 
 def test_runs_that_differ_are_told_apart(tmp_path):
     for name, lr in (("one", 0.1), ("same", 0.1), ("other", 0.2)):
-        config = on_device.of("digits_poly", 1)
-        config.optim.lr = lr
-        loop.train(config, tmp_path / name)
-    assert on_device.same(tmp_path / "one", tmp_path / "same")
-    assert not on_device.same(tmp_path / "one", tmp_path / "other")
+        loop.train(override(gpu_checks.make_config("digits_poly", 1), {"optim.lr": lr}), tmp_path / name)
+    assert gpu_checks.same(tmp_path / "one", tmp_path / "same")
+    assert not gpu_checks.same(tmp_path / "one", tmp_path / "other")
 
 
 def test_curves_of_what_a_cpu_computes(tmp_path):
-    found = measure("precision", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
+    found = run_check("precision", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
     curves = found["curves"]
     assert curves["tf32"] == curves["fp16"] == NOT_MEASURED and len(curves["float32"]) == len(curves["bf16"]) == 2
     assert found["distance"]["float32"] == 0 < found["distance"]["bf16"] < 0.05
 
 
 def test_a_trace_of_steps(tmp_path):
-    found = measure("trace", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
+    found = run_check("trace", tmp_path, 2, ["digits_poly"])["configs"]["digits_poly"]
     assert found["kernels a step"] == NOT_MEASURED and found["ms a step"] > 0
     events = json.loads(gzip.open(tmp_path / found["trace"]).read())["traceEvents"]
     assert sum(event.get("name") == "aten::_fused_sgd_" for event in events) == 2  # one a step

@@ -1,7 +1,8 @@
-"""An epoch of 224×224 images that are decoded anew, over one from the store of decoded images.
+"""Measure an epoch of 224×224 images decoded from JPEGs, over an epoch from the store of decoded images.
 
-JPEGs of CelebA's 178×218, brought to batches of 64: by torchvision's transforms in a DataLoader without workers or with
-two, which start beforehand and stay; or from the store. As uint8, and as normalised float32 on the CPU.
+The JPEGs have CelebA's size of 178×218 and are loaded in batches of 64. They are decoded by torchvision's transforms in a
+DataLoader, with no workers or with two, which start before the measurement and stay. The batches are uint8, or normalised
+float32 on the CPU.
 """
 
 import tempfile
@@ -22,7 +23,7 @@ from imbalance.data.images.listing import MEAN, STD
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import open_store
 from imbalance.data.images.stored_images import StoredImages
-from imbalance.data.splits import Dataset, class_split
+from imbalance.data.splits import Dataset, Split
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -32,7 +33,7 @@ BARS = {("uint8", 0): "≥ 20", ("uint8", 2): "≥ 10", ("float32", 0): "≥ 5",
 
 
 class Files(torch.utils.data.Dataset):
-    """Image files, decoded whenever they are asked for."""
+    """Image files, decoded at every access."""
 
     def __init__(self, folder: Path, names: list[str], transform):
         self.folder, self.names, self.transform = folder, names, transform
@@ -46,7 +47,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def make_images(folder: Path, count: int) -> list[str]:
-    """Smooth noise, which compresses about as well as a photograph."""
+    """Write JPEGs of smooth noise, which compresses about as well as a photograph, and return their names."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -56,8 +57,8 @@ def make_images(folder: Path, count: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class FromStore:
-    """Batches of a store's images in random order, converted."""
+class StoreLoader:
+    """Yield batches of a store's images in random order, converted by a function."""
 
     stored: StoredImages
     convert: Callable[[Tensor], Tensor]
@@ -72,28 +73,34 @@ def go_through(batches: Iterable[Tensor]) -> None:
 
 
 def rows(repeats: int, count: int = 640) -> list[Row]:
+    """Return the rows of this part of the benchmark.
+
+    Args:
+        count: number of images.
+    """
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as directory:
-        return compared(Path(directory), count, repeats)
+        return loader_rows(Path(directory), count, repeats)
 
 
-def compared(directory: Path, count: int, repeats: int) -> list[Row]:
-    """A row for every kind of batch and number of workers."""
+def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
+    """Return a row for every kind of batch and number of workers."""
     names = make_images(directory / "images", count)
     transforms = import_torchvision().transforms
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]
     normalised = [transforms.ConvertImageDtype(torch.float32), transforms.Normalize(MEAN["RGB"], STD["RGB"])]
     recipe = Recipe("RGB", (("crop", 178), ("square", 224)))
     stored = open_store(str(directory), "bench", directory / "images", names, recipe, str)
-    split = class_split(stored, np.zeros(count), np.arange(count))
+    labels = torch.zeros(count, dtype=torch.int64)
+    split = Split(stored, labels, labels, torch.arange(count))
     normalise = normaliser(Dataset(split, split, split, ("0",), ("0",), MEAN["RGB"], STD["RGB"]), CPU, torch.float32)
     kinds = {"uint8": (pixels, lambda batch: batch), "float32": (pixels + normalised, normalise)}
-    found = []
+    table = []
     for (kind, workers), bar in BARS.items():
         steps, convert = kinds[kind]
         files = Files(directory / "images", names, transforms.Compose(steps))
         loader = DataLoader(files, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
-        ratios = timed_in_turns(partial(go_through, loader), partial(go_through, FromStore(stored, convert)), repeats)
-        found.append(Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar))
-    return found
+        ratios = timed_in_turns(partial(go_through, loader), partial(go_through, StoreLoader(stored, convert)), repeats)
+        table.append(Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar))
+    return table

@@ -1,4 +1,4 @@
-"""Examples as a reader sees them: pictures, text, or rows of numbers."""
+"""Render test examples for the page: as pictures, text, or rows of numbers."""
 
 import base64
 import io
@@ -7,36 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 
 if TYPE_CHECKING:
     from imbalance.data import Split
 
-SIDE = 64  # pixels of a picture
-NUMBERS = 12  # of a row of many columns
-Shown = dict[str, Any]
+SIDE = 64  # largest height and width of a picture, in pixels
+NUMBERS = 12  # most numbers that are shown of a row
+Example = dict[str, Any]
 
 
-def examples_of(directory: Path) -> tuple["Split | None", str | None]:
-    """The test split that a run was evaluated on, or why it cannot be read."""
+def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
+    """Read the test split that a run was evaluated on; return it and None, or None and the reason why not."""
     from imbalance.config.schema import build
     from imbalance.data import DATASETS
 
-    config = load(directory / "config.json")
     try:
+        config = validate(load(directory / "config.json"))
         dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     except (BadInput, OSError) as error:
-        return None, f"the data are not at hand: {error}"
+        return None, f"The data set cannot be read: {error}"
     return dataset.eval_dataset.test, None
 
 
-def shown(split: "Split", row: int) -> Shown:
-    """{"picture": data URL}, {"text": words} or {"row": numbers} of an example."""
-    inputs = split.inputs
-    if isinstance(inputs, dict):
-        return {"row": {key: value[row].flatten()[:NUMBERS].tolist() for key, value in inputs.items()}}
-    example = np.asarray(inputs[row : row + 1].cpu())[0]
+def render_example(split: "Split", row: int) -> Example:
+    """Return an example as {"picture": data URL} or {"row": numbers}; a text is shown as the numbers of its tokens."""
+    batch = split.inputs[row : row + 1]
+    if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
+        return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
+    example = np.asarray(batch.cpu())[0]
     if example.ndim == 3 and example.shape[0] in (1, 3):
         return {"picture": picture(example)}
     values = example.reshape(-1)
@@ -44,7 +45,7 @@ def shown(split: "Split", row: int) -> Shown:
 
 
 def picture(example: np.ndarray) -> str:
-    """(C, H, W) as a data URL: bytes as they are, floats stretched from the smallest to the largest."""
+    """Return a (C, H, W) image as a data URL. Bytes are taken as they are, floats are scaled from smallest to largest."""
     from PIL import Image
 
     if example.dtype != np.uint8:
