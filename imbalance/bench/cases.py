@@ -1,6 +1,7 @@
 """Make configs on data that needs no files, and run epochs of the project's training loop on them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,9 +16,8 @@ from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import train_epoch
-from imbalance.training.run import Run
-from imbalance.training.state.finite import remember
 from imbalance.training.state.progress import Clock, Progress
+from imbalance.training.state.run_state import Run, remember
 
 Config = ConfigDict | Experiment
 
@@ -57,11 +57,9 @@ def start_run(config: Config, learner: Learner) -> Run:
 
 
 def our_epoch(config: Config, learner: Learner) -> Callable[[], None]:
-    """Return a function that trains the next epoch by the project's loop, with its metrics and without files."""
-    run = start_run(config, learner)
-
-    def epoch() -> None:
-        train_epoch(run)
-        run.progress.next_epoch()
-
-    return epoch
+    """Return a function that trains the next epoch by the project's loop, without evaluation and files."""
+    experiment = validate(config)
+    never = replace(experiment.trainer, epochs=10_000_000, eval_every=10_000_000)
+    callbacks = replace(experiment.callbacks, stop_at_interpolation=False)
+    run = start_run(replace(experiment, trainer=never, callbacks=callbacks), learner)
+    return lambda: train_epoch(run)

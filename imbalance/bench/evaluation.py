@@ -12,7 +12,7 @@ import torch
 from imbalance.bench.cases import make, on_images, start_run
 from imbalance.bench.timing import Row, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.training.evaluate import evaluate, metrics_of
+from imbalance.training.evaluate import evaluate, split_metrics
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 
@@ -39,7 +39,7 @@ def time_ratios(config: Experiment, repeats: int) -> list[float]:
     """Return the ratios of the seconds of an evaluation, all of it over the forward pass."""
     run = start_run(config, make(config))
     return timed_in_turns(
-        lambda: metrics_of(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
+        lambda: split_metrics(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from imbalance.bench.cases import make, on_images, our_epoch, start_run
 from imbalance.bench.timing import Row, halved, measure_in_process, seconds
-from imbalance.training.evaluate import evaluate, metrics_of
+from imbalance.training.evaluate import evaluate, split_metrics
 from imbalance.utils.malloc import keep_freed_memory
 
 
@@ -48,7 +48,7 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
     def once() -> None:
         epoch()
-        metrics_of(run, "val", *evaluate([run], "val"))
+        split_metrics(run, "val", *evaluate([run], "val"))
 
     once()
     return seconds(once), resident("VmHWM") - before, images.nbytes

@@ -26,7 +26,7 @@ from imbalance.bench.timing import Row, in_turns, measure_in_process
 from imbalance.cli.commands import BENCH
 from imbalance.cli.main import call
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.training.evaluate import evaluate, metrics_of, training_metrics
+from imbalance.training.evaluate import evaluate, split_metrics, training_metrics
 from imbalance.training.state.progress import Progress
 
 
@@ -206,7 +206,7 @@ def test_nothing_grows_with_groups_times_examples():
         largest.elements = 0
         our_epoch(config, learner)()
         trained = start_run(config, learner)
-        metrics_of(trained, "train", *evaluate([trained], "train"))
+        split_metrics(trained, "train", *evaluate([trained], "train"))
         rows = torch.arange(size)
         trained.progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
         trained.progress.margins = [torch.ones(size)]

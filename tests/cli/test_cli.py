@@ -91,13 +91,13 @@ MISTAKES = {
     "train --config=digits_ce --dry_run=yes": "--dry_run: takes no value, and was given 'yes'",
     "train --config=digits_ce --config=digits_poly": "--config=digits_poly: --config=digits_ce was given before it; leave one",
     "compare --config=digits_ce --config=digits_poly": "was given before it; put commas between the values",
-    "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; a whole number such as 5 is needed",
+    "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; type an integer such as 5",
     "sweep --config=digits_ce --grid=optim.lr=1 --grid=optim.lr=2": "optim.lr has two axes; type all of its values in one axis",
-    "sweep --config=digits_ce --search=optim.lr=1:2 --study=../x": "--study: '../x' given; a name is needed",
-    "keep --study= --work_dir=x": "--study: '' given; a name is needed, not empty and without /",
+    "sweep --config=digits_ce --search=optim.lr=1:2 --study=../x": "--study: '../x' given; type a name that is not empty",
+    "keep --study= --work_dir=x": "--study: '' given; type a name that is not empty, without / and a leading dot",
     "compare --configs=digits_ce": "the following arguments are required: --config",
     "compare --config=digits_ce,digits_pol": "no config digits_pol; did you mean digits_poly",
-    "compare --config=digits_ce --seeds=0": "--seeds: 0 given; at least 1 is needed",
+    "compare --config=digits_ce --seeds=0": "--seeds: 0 given; it must be at least 1",
     "compare --config=digits_ce --metric=test/acuracy": "--metric: 'test/acuracy' given; valid: train/, val/ or test/ and one of loss, accuracy",
     "compare --config=digits_ce --config.seed=3": "--config.seed cannot be set for many runs at once; type --seeds=<value> instead",
     "compare --config=digits_ce --config.optim.lr=fast": "--config.optim.lr=fast: not a number",
@@ -112,8 +112,8 @@ MISTAKES = {
     "report --at_once=4": "--at_once=4: unknown",
     "reproduce figure1 --seeds=3": "--seeds=3: unknown",
     "reproduce figure9": "reproduce figure9: no such command; did you mean reproduce figure",
-    "protocol --data=digit": "--data: 'digit' given; there are digits",
-    "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; a number such as 0.1 is needed",
+    "protocol --data=digit": "--data: 'digit' given; valid: digits",
+    "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; type a number such as 0.1",
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report reads no config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
     "data download birds": "birds: nothing to download; did you mean waterbirds?",
@@ -226,8 +226,8 @@ def test_every_flag_refuses_what_is_no_value_of_it_in_one_line(name, action, cap
     """RunContext twice where the first would be lost; empty, no number, in other digits, infinite or negative."""
     (flag, *_), quiet = action.option_strings, action.nargs == 0
     kind = "quiet" if quiet else getattr(action.type, "__name__", "")
-    texts = {"quiet": ["x"], "read": ["", ",", "1,,2"], "plain": ["", " ", "/", "../x"]}
-    if kind in ("count", "natural", "share", "positive"):
+    texts = {"quiet": ["x"], "read_list": ["", ",", "1,,2"], "file_name": ["", " ", "/", "../x"]}
+    if kind in ("positive_integer", "non_negative_integer", "fraction", "positive_number"):
         texts[kind] = ["", " ", "一", "1e3x", "nan", "-inf", "-1", "1 2", "0x1", "1,2"]
     mistakes = [f"{flag}={text}" for text in texts.get(kind, [])]
     if not isinstance(action, argparse._AppendAction):

@@ -143,7 +143,7 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number the combinations of the columns' values.
+    """Assign a number to each combination of the columns' values.
 
     Args:
         columns: one or more columns of N values.
