@@ -254,7 +254,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
     shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
-    if "head" in about:  # an older version had heads that are no linear layers
+    if "head" in about:  # missing in model.json of old versions, whose heads were all linear
         network.head = in_place_of(cast("nn.Linear", network.head), about["head"])
     try:
         # The checkpoint may have more weights, because a method may train a second network that it does not evaluate.
