@@ -292,7 +292,7 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a trained model as .pt2 (torch.export), .onnx or .safetensors.",
-        "imbalance.deploy.export:export_file",
+        "imbalance.deploy.predict:export_file",
         (RUN, Flag(("file",), {"metavar": "FILE", "help": "file to write; its name ends in .pt2, .onnx or .safetensors"})),
         documented=False,
     ),
