@@ -10,7 +10,7 @@ from helpers.data_files import link_images, make_celeba, make_table, make_waterb
 
 from imbalance.data import LISTINGS
 from imbalance.data.sets.celeba import FINGERPRINT, PAPERS_TRAIN, celeba, draw_train, list_celeba
-from imbalance.data.sets.table import table
+from imbalance.data.sets.image_table import table
 from imbalance.data.sets.waterbirds import GROUPS, PUBLISHED, REGENERATED_TRAIN, list_waterbirds, waterbirds
 from imbalance.errors import BadInput
 

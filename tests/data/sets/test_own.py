@@ -24,8 +24,8 @@ from imbalance.config.resolve import load
 from imbalance.data import LISTINGS, as_dataset
 from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.arrays import arrays
-from imbalance.data.sets.folder import folder
-from imbalance.data.sets.table import table
+from imbalance.data.sets.image_folder import folder
+from imbalance.data.sets.image_table import table
 from imbalance.data.tables.columns import frame_columns, read_columns
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
