@@ -88,6 +88,8 @@ setup(
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.6",
+            "basedpyright>=1.31",
+            "import-linter>=2.5",
             *ALL,
         ],
     },

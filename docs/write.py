@@ -277,7 +277,7 @@ def commands(argument: str, page: Path) -> str:
             rows.append(f"| `{flag}` | {escaped((action.help or '') + choices)}{required} |")
         if command.overrides:
             rows.append("| `--config.<key>=<value>` | override a key of the config; can be given many times |")
-        about = markdown(cli.docstring(command) or command.about)
+        about = markdown(cli.module_docstring(command) or command.about)
         parts += [f"## imbalance {name}\n", about, table("| flag | meaning |", rows)]
     return "\n".join(filter(None, parts))
 

@@ -1,22 +1,23 @@
-"""Claims and the runs that show them: what `imbalance sweep`, `compare`, `reproduce` and others call (see `imbalance --help`)."""
+"""Experiments of this project: each file has the runs for one claim, and the table or figure of their results.
+
+The commands are `imbalance reproduce <name>`, `imbalance protocol` and `imbalance findings`.
+"""
 
 import sys
 
 
-def refuse_to_be_a_program(module: str) -> None:
-    """`python -m imbalance.sweep.search` would do nothing, and say nothing: say what to type instead."""
+def refuse_to_run(module: str) -> None:
+    """Print the command to type instead of `python -m <module>`, which would do nothing silently, and exit with status 2."""
     from imbalance.cli.commands import COMMANDS
 
-    own = f"imbalance.{module.removeprefix('imbalance.')}"
-    names = [
-        name for name, command in COMMANDS.items() if f"{command.function.partition(':')[0]}.".startswith(f"{own}.")
-    ]
-    hint = f"say {' or '.join(f'imbalance {name}' for name in names)}" if len(names) < 3 and names else ""
-    print(f"python -m {module}: no program; {hint or 'imbalance --help lists the commands'}", file=sys.stderr)
+    full_name = f"imbalance.{module.removeprefix('imbalance.')}"
+    names = [name for name, command in COMMANDS.items() if command.function.partition(":")[0] == full_name]
+    hint = " or ".join(f"imbalance {name}" for name in names) or "imbalance --help for a list of commands"
+    print(f"python -m {module} runs nothing; type {hint}", file=sys.stderr)
     raise SystemExit(2)
 
 
-if sys.argv[:1] == ["-m"]:  # what Python says while it looks for the module that it was told to run
-    told = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
-    if told.removeprefix("imbalance.").partition(".")[0] == "experiments":
-        refuse_to_be_a_program(told)
+if sys.argv[:1] == ["-m"]:  # the value while Python imports the packages of a module that it is about to run
+    module = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
+    if module.removeprefix("imbalance.").partition(".")[0] == "experiments":
+        refuse_to_run(module)

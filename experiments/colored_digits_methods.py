@@ -1,12 +1,13 @@
-"""Does knowing the groups help the worst of them? Methods on colored digits, ten seeds, in minutes.
-
-Each method is a config as it stands, or one with the overrides of METHODS. The learning rate of the first seven is the
-best of LEARNING_RATES by the val worst-group accuracy at the selected epoch, over three seeds that the table does not
-use: the same budget for all. The configs and METHODS say what the others were tuned on, at seed 0.
+"""Compare methods by their worst group on colored digits, by the labels that they read in training.
 
     imbalance reproduce colored_digits_methods             # the table
-    imbalance reproduce colored_digits_methods --tune      # what the learning rates in the configs come from
+    imbalance reproduce colored_digits_methods --tune      # the tuning of the learning rates in the configs
     imbalance reproduce colored_digits_methods --untuned   # more methods, for which nothing was tuned
+
+Each method is a config without overrides, or one with the overrides of METHODS, over ten seeds. The first seven methods have
+the same tuning budget: their learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch,
+over three seeds that the table does not use. The configs and METHODS say how the others were tuned, at seed 0. All runs take
+minutes.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 from imbalance.metrics.intervals import mean
 from imbalance.report.saved_runs import Summary, evaluations_of, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.compare import comparison
+from imbalance.sweep.compare import comparison_table
 from imbalance.sweep.runs import run_all
 from imbalance.sweep.variants import Variant
 
@@ -28,12 +29,12 @@ EIIL = dict(name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01)
 DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
 
 
-def of_erm(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
+def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
     """Return the config of ERM with another learning rate and other sections."""
     return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
 
 
-# What the table calls it, what is run, and what it reads of the groups in training. All select by val's groups.
+# The title and the config of each method, and the part that reads the groups in training. All select by val's groups.
 METHODS = (
     ("ERM", Variant("colored_digits_erm"), "none"),
     ("importance-weighted cross-entropy", Variant("colored_digits_ce"), "weights"),
@@ -44,23 +45,25 @@ METHODS = (
     ("JTT", Variant("colored_digits_jtt"), "none"),
     ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
     ("IRM", Variant("colored_digits_irm"), "objective"),
-    # The penalties have the best val worst group of 0.1, 1 and 10, and for MMD of 0.01, 0.1, 0.3, 1 and 10.
-    ("CORAL", of_erm(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
-    ("MMD", of_erm(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
+    # These penalties were best by val worst-group accuracy: of 0.1, 1 and 10, and for MMD of 0.01, 0.1, 0.3, 1 and 10.
+    ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
+    ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
     ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
     ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL}), "none"),
     ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
     ("LfF", Variant("colored_digits_lff"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),
     ("SELF", Variant("colored_digits_self"), "none"),
-    # The head's rates 0.03, 0.1 and 0.3 come to the same.
-    ("LWS", of_erm(lr=0.03, head=LWS), "none"),
+    # The head's rates 0.03, 0.1 and 0.3 give the same result.
+    ("LWS", erm_with(lr=0.03, head=LWS), "none"),
     ("mixup", Variant("colored_digits_mixup"), "none"),
     # The rate is the best of 0.01, 0.03 and 0.1; for Remix, one of the two best.
-    ("mixup-DRW", of_erm(mix=dict(name="mixup", alpha=1.0), weights=DEFERRED), "none"),
-    ("Remix", of_erm(lr=0.03, mix=dict(name="remix", alpha=1.0, kappa=2.0, tau=0.5)), "none"),
+    ("mixup-DRW", erm_with(mix=dict(name="mixup", alpha=1.0), weights=DEFERRED), "none"),
+    ("Remix", erm_with(lr=0.03, mix=dict(name="remix", alpha=1.0, kappa=2.0, tau=0.5)), "none"),
 )
-# The methods of --untuned, by what their table calls them; the first is what the others are compared with.
+WORST = "worst_group_accuracy"
+
+# The methods of --untuned, by title. The others are compared with the first.
 VS_GROUP = dict(name="vs_group", gamma=0.4, tau=0.0)
 FOCAL_BY_CLASS = dict(beta=0.999, gamma=0.5)
 UNTUNED = {
@@ -68,14 +71,14 @@ UNTUNED = {
     "importance-weighted cross-entropy": Variant("colored_digits_ce"),
     "importance-weighted poly": Variant("colored_digits_poly"),
     "VS": Variant("colored_digits_vs"),
-    "VS by group": of_erm(lr=0.03, loss=dict(name="vs_group", gamma=0.3, tau=1.0)),
-    "CDT": of_erm(lr=0.03, loss=dict(name="cdt", gamma=0.3)),
+    "VS by group": erm_with(lr=0.03, loss=dict(name="vs_group", gamma=0.3, tau=1.0)),
+    "CDT": erm_with(lr=0.03, loss=dict(name="cdt", gamma=0.3)),
     "LDAM-DRW": Variant("colored_digits_ldam_drw"),
-    "logit-adjusted loss": of_erm(lr=0.03, loss=dict(name="logit_adjusted", tau=1.0)),
-    "balanced softmax": of_erm(lr=0.03, loss=dict(name="balanced_softmax")),
-    "focal loss": of_erm(lr=0.03, loss=dict(name="focal", gamma=2.0)),
-    "class-balanced loss": of_erm(lr=0.03, loss=dict(name="class_balanced", **FOCAL_BY_CLASS)),
-    "class-balanced loss, sigmoid": of_erm(lr=0.03, loss=dict(name="class_balanced_sigmoid", **FOCAL_BY_CLASS)),
+    "logit-adjusted loss": erm_with(lr=0.03, loss=dict(name="logit_adjusted", tau=1.0)),
+    "balanced softmax": erm_with(lr=0.03, loss=dict(name="balanced_softmax")),
+    "focal loss": erm_with(lr=0.03, loss=dict(name="focal", gamma=2.0)),
+    "class-balanced loss": erm_with(lr=0.03, loss=dict(name="class_balanced", **FOCAL_BY_CLASS)),
+    "class-balanced loss, sigmoid": erm_with(lr=0.03, loss=dict(name="class_balanced_sigmoid", **FOCAL_BY_CLASS)),
     "CVaR DRO": Variant("colored_digits_cvar"),
     "VS by group under group DRO": Variant("colored_digits_dro", {"loss": VS_GROUP, "optim.lr": 0.03}),
     "poly under group DRO": Variant(
@@ -83,10 +86,10 @@ UNTUNED = {
     ),
     "LISA": Variant("colored_digits_lisa"),
     "cRT": Variant("colored_digits_crt"),
-    "post-hoc logit adjustment": of_erm(lr=0.03, head=dict(name="logit_adjusted", tau=1.0)),
-    "oversampling": of_erm(lr=0.03, sampler=dict(name="oversample", by="group")),
-    "resampling": of_erm(lr=0.03, sampler=dict(name="resample", by="group", exponent=1.0)),
-    "annealed undersampling": of_erm(
+    "post-hoc logit adjustment": erm_with(lr=0.03, head=dict(name="logit_adjusted", tau=1.0)),
+    "oversampling": erm_with(lr=0.03, sampler=dict(name="oversample", by="group")),
+    "resampling": erm_with(lr=0.03, sampler=dict(name="resample", by="group", exponent=1.0)),
+    "annealed undersampling": erm_with(
         lr=0.03, sampler=dict(name="annealed_linear", by="group"), weights=dict(name="residual")
     ),
     "undersampling": Variant("colored_digits_undersampled"),
@@ -94,27 +97,32 @@ UNTUNED = {
 WORST = "worst_group_accuracy"
 
 
-def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: int, at_once: int) -> None:
-    """Print the table, or where the configs' learning rates come from (`tune`), or the table of UNTUNED (`untuned`)."""
-    (learning_rates if tune else untuned_table if untuned else table)(work_dir, jobs, at_once)
+def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: int, stacked: int) -> None:
+    """Train the missing runs, and print the table.
+
+    Args:
+        tune: print the table of the learning rates instead.
+        untuned: print the table of UNTUNED instead.
+        stacked: most runs that one process trains as one stacked model.
+    """
+    (print_tuning if tune else print_untuned if untuned else print_methods)(work_dir, jobs, stacked)
 
 
-def table(work_dir: str, jobs: int, at_once: int) -> None:
-    """Worst-group test accuracy of every method, at the epoch that val selects and at the last."""
-    # Test is looked at beside val, so that the last epoch's is known too; nothing is chosen by it.
+def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the worst-group test accuracy of every method, at the selected epoch and at the last."""
+    # The table shows test accuracy at the last epoch too, so evaluate test in training. Nothing is selected by it.
     overrides = {"trainer.eval_splits": ("val", "test")}
     runs = [variant.run(overrides, seed, work_dir) for _, variant, _ in METHODS for seed in SEEDS]
     heads = [run.config.head.name for run in runs[:: len(SEEDS)]]
-    summaries = iter(run_all(runs, jobs, at_once))
+    summaries = iter(run_all(runs, jobs, stacked))
     rows = []
     for (title, _, reads), head in zip(METHODS, heads):
-        of_method = [next(summaries) for _ in SEEDS]
+        seeds = [next(summaries) for _ in SEEDS]
         worst, average = (
-            mean([metric(summary, f"test/{key}") for summary in of_method], 0, 1)
-            for key in (WORST, "adjusted_accuracy")
+            mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1) for key in (WORST, "adjusted_accuracy")
         )
-        # A head is put on the selected weights only.
-        last = "–" if head != "none" else mean([at_the_end(s) for s in of_method], 0, 1).percent()
+        # A head is fitted on the selected weights only, so such a method has no result at the last epoch.
+        last = "–" if head != "none" else mean([last_test(s) for s in seeds], 0, 1).percent()
         rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
     columns = [
         "method",
@@ -126,34 +134,35 @@ def table(work_dir: str, jobs: int, at_once: int) -> None:
     print(markdown([*columns, "n"], rows), end="")
 
 
-def learning_rates(work_dir: str, jobs: int, at_once: int) -> None:
-    """Val worst-group accuracy at the selected epoch, by method and learning rate."""
+def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the val worst-group accuracy at the selected epoch, by method and learning rate."""
     runs = [
         variant.run({"optim.lr": lr}, seed, work_dir)
         for _, variant, _ in METHODS
         for lr in LEARNING_RATES
         for seed in TUNING_SEEDS
     ]
-    summaries = iter(run_all(runs, jobs, at_once))
+    summaries = iter(run_all(runs, jobs, stacked))
     rows = []
     for title, _, _ in METHODS:
-        means = [mean([best_on_val(next(summaries)) for _ in TUNING_SEEDS]) for _ in LEARNING_RATES]
+        means = [mean([best_val(next(summaries)) for _ in TUNING_SEEDS]) for _ in LEARNING_RATES]
         rows.append([title, *(f"{100 * m.value:.1f}" for m in means)])
     print(markdown(["method", *(f"lr {lr:g}" for lr in LEARNING_RATES)], rows), end="")
 
 
-def untuned_table(work_dir: str, jobs: int, at_once: int) -> None:
-    """Print the worst-group test accuracy of the methods of UNTUNED, and how far each is from ERM."""
+def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
+    """Print the worst-group test accuracy of the methods of UNTUNED, and their differences from ERM."""
     runs = [variant.run({}, seed, work_dir) for variant in UNTUNED.values() for seed in SEEDS]
-    summaries = iter(run_all(runs, jobs, at_once))
+    summaries = iter(run_all(runs, jobs, stacked))
     worst = {title: {seed: metric(next(summaries), f"test/{WORST}") for seed in SEEDS} for title in UNTUNED}
-    print(comparison(worst, f"test/{WORST}", f"test/{WORST}, %"), end="")
+    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}, %"), end="")
 
 
-def best_on_val(summary: Summary) -> float:
-    """As training saw it: a head that is fitted on val says nothing about val."""
+def best_val(summary: Summary) -> float:
+    """Return the best val worst-group accuracy in training, before any head is fitted on val."""
     return max(row[f"val/{WORST}"] for row in evaluations_of(Path(summary["run_directory"])))
 
 
-def at_the_end(summary: Summary) -> float:
+def last_test(summary: Summary) -> float:
+    """Return the test worst-group accuracy at the last epoch."""
     return evaluations_of(Path(summary["run_directory"]))[-1][f"test/{WORST}"]

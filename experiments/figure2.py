@@ -1,33 +1,33 @@
-"""Figure 2 of the paper: a polynomial tail lets weights move the limit in a million dimensions.
-
-Wang et al., ICLR 2022. p = 10⁶, n = 100, orthogonal means of norm p^0.251, unit noise, no bias, the pure tail 1/m, and
-weights 1 for the majority and τ^ρ for the minority, τ the ratio of the classes. Nothing of size p is drawn: a linear
-classifier lies in the span of the n examples and the two means, and there the noise is the Bartlett factor of a
-Wishart matrix, so that n + 2 dimensions hold the same distribution exactly. Limits come from `imbalance.theory.oracle`,
-errors are exact. Printed beside an independent computation of the same setting; the picture goes to
-<folder>/figure2.png and .pdf.
+"""Figure 2 of the paper: with a polynomial tail, weights move the limit of training in a million dimensions.
 
     imbalance reproduce figure2
+
+The setting is that of Wang et al., ICLR 2022: p = 10⁶ dimensions, n = 100 examples, orthogonal means of norm p^0.251, unit
+noise, no bias, and the pure tail 1/m. The weights are 1 for the majority and τ^ρ for the minority, where τ is the ratio of
+the classes. A linear classifier lies in the span of the n examples and the two means. In that span the noise is the Bartlett
+factor of a Wishart matrix, so data in n + 2 dimensions has exactly the same distribution. No p-dimensional vector is drawn.
+Limits come from `imbalance.theory.oracle`, and errors are exact. The table compares them with an independent computation of
+the same setting. The figure goes to <folder>/figure2.png and .pdf.
 """
 
 import numpy as np
 from scipy.special import ndtr
 
-from imbalance.experiments.published import published
+from imbalance.experiments.published import find_published
 from imbalance.metrics.intervals import mean
-from imbalance.report.figures import PALETTE, save, subplots
+from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.tables import markdown
 from imbalance.theory.oracle import margin_direction, poly_direction
 
 DIMENSIONS, EXAMPLES = 10**6, 100
 NORM = DIMENSIONS**0.251
-MINORITIES = (40, 30, 20, 15, 9)  # how many of the examples, on the left
+MINORITIES = (40, 30, 20, 15, 9)  # numbers of minority examples, in the left panel
 EXPONENTS_LEFT, EXPONENTS_RIGHT = (0, 1, 3), (0, 1, 2, 3, 4, 5)
 SEEDS = range(10)
 
 
 def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, n + 2) inputs in the basis of the two means and the noise's span, and targets, 1 for the minority."""
+    """Draw (n, n + 2) inputs, in the basis of the two means and the noise's span, and targets, 1 for the minority."""
     rng = np.random.default_rng(seed)
     targets = (np.arange(EXAMPLES) >= EXAMPLES - minority).astype(int)
     means = NORM * np.eye(2)[targets]
@@ -37,58 +37,60 @@ def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def errors(direction: np.ndarray) -> np.ndarray:
-    """(majority, minority, their mean), exactly, in %."""
+    """Return the exact errors of the majority, of the minority, and their mean, in %."""
     along = NORM * direction[:2] / np.linalg.norm(direction)
     majority, minority = 100 * ndtr(along[0]), 100 * ndtr(-along[1])
     return np.array([majority, minority, (majority + minority) / 2])
 
 
 def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Of the max-margin limit, and of the polynomial one for every ρ."""
+    """Return the errors of the max-margin limit ("margin"), and of the polynomial limit by exponent ρ."""
     inputs, targets = draw(minority, seed)
-    inputs = inputs / np.sqrt(DIMENSIONS)  # directions do not change, and numbers stay near 1
+    inputs = inputs / np.sqrt(DIMENSIONS)  # keeps numbers near 1 and does not change the directions
     ratio = (EXAMPLES - minority) / minority
-    found = {"margin": errors(margin_direction(inputs, targets, bias=False))}
+    by_limit = {"margin": errors(margin_direction(inputs, targets, bias=False))}
     for exponent in exponents:
         weights = np.where(targets == 1, ratio**exponent, 1.0)
-        found[str(exponent)] = errors(poly_direction(inputs, targets, weights, alpha=1.0, bias=False))
-    return found
+        by_limit[str(exponent)] = errors(poly_direction(inputs, targets, weights, alpha=1.0, bias=False))
+    return by_limit
 
 
 def figure2(*, folder: str) -> None:
+    """Print the table, and draw the figure in `folder`."""
     left = {m: [limit_errors(m, seed, EXPONENTS_LEFT) for seed in SEEDS] for m in MINORITIES}
     right = [limit_errors(MINORITIES[-1], seed, EXPONENTS_RIGHT) for seed in SEEDS]
     print(
-        f"Errors in %, mean ± 95 % t-interval over {len(SEEDS)} draws; 91 against 9 examples.\nIn brackets an independent computation of the same setting.\n"
+        f"Errors in %, mean ± 95 % t-interval over {len(SEEDS)} draws, with 91 against 9 examples.\nIn brackets: an independent computation of the same setting.\n"
     )
     rows = []
     for name in right[0]:
         cells = []
         for i, group in enumerate(("majority", "minority", "overall")):
-            theirs = published("figure2 right", f"{name} {group}")
-            beside = "" if theirs is None else f" ({theirs.value:g})"
-            cells.append(mean([e[name][i] for e in right], 0, 100).text(digits=2) + beside)
+            theirs = find_published("figure2 right", f"{name} {group}")
+            compared = "" if theirs is None else f" ({theirs.value:g})"
+            cells.append(mean([e[name][i] for e in right], 0, 100).text(digits=2) + compared)
         rows.append(["maximum margin" if name == "margin" else f"poly, ρ = {name}", *cells])
     print(markdown(["limit", "majority", "minority", "mean of both"], rows), end="")
-    picture(left, right, folder)
+    draw_figure(left, right, folder)
 
 
-def picture(left: dict[int, list], right: list, folder: str) -> None:
+def draw_figure(left: dict[int, list], right: list, folder: str) -> None:
+    """Draw the errors by class ratio in the left panel, and by exponent in the right panel."""
     figure, (at_left, at_right) = subplots(1, 2, width=7.2, height=3.1)
     ratios = [(EXAMPLES - m) / m for m in MINORITIES]
     labels = {"margin": "maximum margin"} | {str(rho): f"poly, ρ = {rho}" for rho in EXPONENTS_LEFT}
     for (name, label), colour, marker in zip(labels.items(), PALETTE, "osD^"):
-        found = [mean([e[name][2] for e in left[m]], 0, 100) for m in MINORITIES]
+        means = [mean([e[name][2] for e in left[m]], 0, 100) for m in MINORITIES]
         at_left.errorbar(
-            ratios, [m.value for m in found], np.transpose([m.arms for m in found]),
+            ratios, [m.value for m in means], np.transpose([m.arms for m in means]),
             color=colour, marker=marker, markersize=4, capsize=2, linewidth=1.3, label=label,
         )  # fmt: skip
     at_left.set(xlabel="class ratio τ", ylabel="error, mean of both classes, %", ylim=(0, None))
     at_left.legend()
     for i, (group, colour, marker) in enumerate(zip(("majority", "minority", "mean of both"), PALETTE, "os^")):
-        found = [mean([e[str(rho)][i] for e in right], 0, 100) for rho in EXPONENTS_RIGHT]
+        means = [mean([e[str(rho)][i] for e in right], 0, 100) for rho in EXPONENTS_RIGHT]
         at_right.errorbar(
-            EXPONENTS_RIGHT, [m.value for m in found], np.transpose([m.arms for m in found]),
+            EXPONENTS_RIGHT, [m.value for m in means], np.transpose([m.arms for m in means]),
             color=colour, marker=marker, markersize=4, capsize=2, linewidth=1.3, label=group,
         )  # fmt: skip
     at_right.set(xlabel="ρ, for a minority weight of (91/9)$^ρ$", ylabel="error, %", ylim=(0, None))

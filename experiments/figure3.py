@@ -1,9 +1,10 @@
-"""Figure 3 of the paper: trained to the last epoch, weights move the polynomial loss and not cross-entropy.
-
-CIFAR-10 cat/dog and CelebA, {cross-entropy, poly} × {no weights, weights, weights to a higher power}. Hours a run on two
-cores for CIFAR; CelebA is for a GPU. It goes on where it was stopped; --no-train shows what there is, unfinished runs too.
+"""Figure 3 of the paper: at the last epoch, weights change the polynomial loss's classifier and not cross-entropy's.
 
     imbalance reproduce figure3 --data=cifar --seeds=10
+
+The runs are CIFAR-10 cat/dog and CelebA, {cross-entropy, poly} × {no weights, weights, weights to a higher power}. A CIFAR
+run takes hours on two cores; CelebA needs a GPU. The same command resumes after a stop. With --no-train it trains nothing
+and shows the runs so far, unfinished ones too.
 """
 
 from imbalance.experiments.paper_rows import compare, last
@@ -32,5 +33,5 @@ ROWS = {
 
 
 def figure3(**arguments) -> None:
-    """`paper_rows.compare` of these rows."""
+    """Train, tabulate and draw these rows by `paper_rows.compare`."""
     compare("figure3", "Last epoch", ROWS, last, **arguments)

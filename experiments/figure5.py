@@ -1,9 +1,9 @@
-"""Figure 5 of the paper: the polynomial loss against the methods of its time, each tuned.
-
-CIFAR-10 cat/dog and CelebA. Hours a run on two cores for CIFAR; CelebA is for a GPU. --no-train shows what there is,
-unfinished runs too.
+"""Figure 5 of the paper: the polynomial loss against other methods, each tuned.
 
     imbalance reproduce figure5 --data=cifar --seeds=10
+
+The data sets are CIFAR-10 cat/dog and CelebA. A CIFAR run takes hours on two cores; CelebA needs a GPU. With --no-train the
+command trains nothing and shows the runs so far, unfinished ones too.
 """
 
 from typing import Any
@@ -51,5 +51,5 @@ ROWS = {
 
 
 def figure5(**arguments) -> None:
-    """`paper_rows.compare` of these rows."""
+    """Train, tabulate and draw these rows by `paper_rows.compare`."""
     compare("figure5", "Tuned", ROWS, last, **arguments)

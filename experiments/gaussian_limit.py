@@ -1,11 +1,13 @@
-"""Do importance weights change what a linear classifier converges to? On the Gaussian mixture, where it can be computed.
-
-Wang et al., ICLR 2022: under cross-entropy no, under a polynomial tail yes. 200 against 20 examples in 500 dimensions,
-ten seeds; the exact balanced error of the trained classifier, and the angle to the limit that `imbalance.theory.oracle`
-computes without training. Below it, what the claim does not say: after 100 plain steps weights move cross-entropy too,
-and as far; and where the means are antipodal instead of orthogonal they improve neither. Five minutes on two cores.
+"""Claim: weights do not change the linear classifier that cross-entropy converges to, but change that of a polynomial tail.
 
     imbalance reproduce gaussian_limit
+
+The claim is that of Wang et al., ICLR 2022. The data is the Gaussian mixture, with 200 against 20 examples in 500 dimensions
+and ten seeds. The table has the exact balanced error of the trained classifier, and its angle to the limit that
+`imbalance.theory.oracle` computes without training.
+
+The last rows show the limits of the claim. After only 100 plain steps, weights move cross-entropy as far as poly. If the
+means are antipodal instead of orthogonal, weights improve neither. All runs take five minutes on two cores.
 """
 
 import numpy as np
@@ -16,19 +18,19 @@ from imbalance.data import DATASETS
 from imbalance.data.sets.gaussian import balanced_error
 from imbalance.metrics.intervals import mean
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, configured, run_all
+from imbalance.sweep.runs import Run, make_run, run_all
 from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
 
 SEEDS = range(10)
 EXPONENTS = (0.0, 1.0, 1.5, 2.0, 3.0)
 LIMIT = {"trainer.epochs": 400, "trainer.eval_every": 400}
-# The errors have a closed form, so that val and test need no examples to speak of.
+# The errors have a closed form, so val and test need only a few examples.
 FEW = {"data.val_per_class": (10, 10), "data.test_per_class": (10, 10)}
 POLY_1, POLY_2 = {"loss.alpha": 1.0}, {"loss.alpha": 2.0}
 ANTIPODAL = {"data.means": ((3.0,), (-3.0,))}
 PLAIN = {"objective.name": "average", "trainer.epochs": 100, "trainer.eval_every": 100}
 
-# Rows: what it is called, which config, what differs; columns: the exponents of the weights.
+# The title, the config and the overrides of each row. The columns are the exponents of the weights.
 ROWS = (
     ("cross-entropy", "gaussian_ce", LIMIT),
     ("poly α = 1", "gaussian_poly", LIMIT | POLY_1),
@@ -40,18 +42,22 @@ ROWS = (
 )
 
 
-def gaussian_limit(*, work_dir: str, jobs: int, at_once: int) -> None:
-    """The exact balanced error of every row at every exponent."""
+def gaussian_limit(*, work_dir: str, jobs: int, stacked: int) -> None:
+    """Train the missing runs, and print the exact balanced error of every row at every exponent.
+
+    Args:
+        stacked: most runs that one process trains as one stacked model.
+    """
     runs = [
-        configured(name, changes | FEW | {"weights.exponent": exponent}, seed, work_dir)
+        make_run(name, changes | FEW | {"weights.exponent": exponent}, seed, work_dir)
         for _, name, changes in ROWS
         for exponent in EXPONENTS
         for seed in SEEDS
     ]
-    run_all(runs, jobs, at_once)
+    run_all(runs, jobs, stacked)
     measured = (measure(run) for run in runs)
     print(
-        "Balanced error, %, with 95 % t-intervals over ten seeds; in brackets the mean angle to the limit, degrees.\n"
+        "Balanced error in %, with 95 % t-intervals over ten seeds. In brackets: the mean angle to the limit in degrees.\n"
     )
     rows = []
     for title, _, _ in ROWS:
@@ -65,7 +71,7 @@ def gaussian_limit(*, work_dir: str, jobs: int, at_once: int) -> None:
 
 
 def measure(run: Run) -> tuple[float, float]:
-    """The exact balanced error of a run's classifier, and its angle to the limit direction in degrees."""
+    """Return the exact balanced error of a run's classifier, and its angle to the limit in degrees."""
     config = run.config
     state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
     weight, bias = state["head.weight"], state["head.bias"]

@@ -1,22 +1,25 @@
-"""How general is the claim? All 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10, ten to one.
+"""Compare poly with cross-entropy, with and without weights, on all pairs of ten classes.
 
     imbalance reproduce pairs --data=fashion,cifar --seeds=10 --config.data_dir=data
-    imbalance reproduce pairs --no-train       # the tables and the picture of what results/ has
+    imbalance reproduce pairs --no-train       # the tables and the figure from results/ only
 
-On every pair a perceptron is trained on 250 images of the first class and 25 of the second (configs/<data>_pair_ce.py and
-_poly.py), with {cross-entropy, poly} × weights to the power 0, 1 and 1.5. A seed draws images, initialisation and order,
-the same for all six. Evaluated are the last epoch and the one with the best balanced accuracy on val, which is as large as the
-training set and looked at every ten epochs; test has 1,000 of each class.
+The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10, with ten times as many examples of the
+first class. On every pair a perceptron is trained on 250 images of the first class and 25 of the second.
+The six methods are {cross-entropy, poly} × weights to the power 0, 1 and 1.5 (configs/<data>_pair_ce.py and _poly.py). A seed draws the
+images, the initialisation and the order, the same for all six methods. Two epochs are evaluated: the last, and the one
+with the best balanced accuracy on val. Val is as large as the training set and evaluated every ten epochs; test has 1,000
+images of each class.
 
-Rates come first: for each of the six, the best of four on val, over four pairs at two seeds that are not used again,
-among those rates at which three runs of four come to predict all of their training set rightly: what the claim is about.
-Then each loss under weights at the rate that it has without them, so that weights are all that differs.
+Learning rates come first. Each of the six methods gets the best of four rates on val, over four pairs and two seeds that
+are not used again. Only rates count at which three of four runs predict their whole training set correctly, because the
+claim is about such runs. Last, each loss is trained with weights at the rate that it has without weights, so that only the
+weights differ.
 
-Runs that results/pairs.csv.gz has are not run again; those that finish are added to it.
+Runs in results/pairs.csv.gz are not trained again, and finished runs are added to that file.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,147 +28,388 @@ import numpy as np
 from imbalance.data.sets.cifar10 import CLASSES as CIFAR10
 from imbalance.data.sets.fashion import CLASSES as FASHION
 from imbalance.errors import BadInput
-from imbalance.experiments.pairs_report import EXPONENTS, LOSSES, METHODS, TITLES, Method, label, one_rate_table, report
-from imbalance.report import keep as kept
-from imbalance.report.keep import Row, numbers
+from imbalance.metrics.aggregates import (
+    Estimate,
+    bootstrap,
+    improvement,
+    interquartile_mean,
+    iqm_difference,
+    profile,
+)
+from imbalance.metrics.intervals import mean
+from imbalance.report import kept_results
+from imbalance.report.kept_results import Row, numbers
+from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
 from imbalance.report.tables import Raw, markdown
-from imbalance.sweep.runs import Run, configured, not_of_seeds, run_batches
+from imbalance.sweep.runs import Run, check_common_overrides, make_run, run_and_keep
 
 STUDY = "pairs"
 CLASSES = {"fashion": FASHION, "cifar": CIFAR10}
+TITLES = {"fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 RATES = {"fashion": (0.001, 0.003, 0.01, 0.03), "cifar": (0.0003, 0.001, 0.003, 0.01)}
 TUNED_ON = {
     "fashion": (("T-shirt", "shirt"), ("sandal", "bag"), ("pullover", "coat"), ("sneaker", "ankle boot")),
     "cifar": (("cat", "dog"), ("airplane", "frog"), ("automobile", "truck"), ("bird", "ship")),
 }
 TUNING_SEEDS = (1000, 1001)
-INTERPOLATING = 0.75  # at least, of the tuning runs
+INTERPOLATING = 0.75  # smallest share of tuning runs that must predict their whole training set correctly
+
+Method = tuple[str, float]  # the loss and the exponent of the weights
+EXPONENTS = (0.0, 1.0, 1.5)
+LOSSES = {"ce": "cross-entropy", "poly": "poly"}
+METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
+COLUMNS = {"last epoch": "test balanced", "early-stopped": "best balanced: test balanced"}
+CHANCE = 0.5
+
+# The columns of results/ that tell any two runs of this study apart.
+IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
 
 
-class Place(NamedTuple):
-    """Where runs are made and kept, and with what."""
+# The runs
+
+
+class Settings(NamedTuple):
+    """The folders and options of the runs."""
 
     work_dir: str
-    folder: Path  # of results
+    folder: Path  # the folder of kept results
     common: Mapping[str, Any]  # overrides of all runs
     jobs: int
 
 
-def point(where: Place, data: str, method: Method, pair: Sequence[str], rate: float, seed: int) -> Run:
-    """The run of a method on a pair."""
+def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str], rate: float, seed: int) -> Run:
+    """Return the run of a method on a pair."""
     loss, exponent = method
     overrides = {"data.classes": tuple(pair), "weights.exponent": exponent, "optim.lr": rate,
                  "trainer.eval_splits": ("val", "test")}  # fmt: skip
-    return configured(f"{data}_pair_{loss}", {**where.common, **overrides}, seed, where.work_dir)
+    return make_run(f"{data}_pair_{loss}", {**settings.common, **overrides}, seed, settings.work_dir)
 
 
-# What distinguishes two of these runs, whatever else configs and the names of run directories come to have.
-SAME = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
+def train(settings: Settings, batches: Iterable[list[Run]]) -> None:
+    """Train the runs that results/ lacks, each batch as one stacked model, and add them to results/."""
+    run_and_keep(batches, settings.jobs, STUDY, settings.folder, IDENTITY)
 
 
-def identity(run: Run) -> tuple[str, ...]:
-    """Of a run that may be yet to come, as its row will have it."""
-    row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept.settings(run.config.to_dict())
-    return tuple(kept.text(row[column]) for column in SAME)
-
-
-def train(where: Place, batches: Iterable[list[Run]]) -> None:
-    """Those runs that results/ lacks, each batch at once; some batches after another they are added to results/."""
-    there = {tuple(row[column] for column in SAME) for row in kept.read(STUDY, where.folder)}
-    missing = [[run for run in batch if identity(run) not in there] for batch in batches]
-    missing = [batch for batch in missing if batch]
-    some = 6 * where.jobs
-    for i in range(0, len(missing), some):
-        run_batches(missing[i : i + some], where.jobs)
-        rows = [kept.row_of(run.directory) for batch in missing[i : i + some] for run in batch]
-        kept.add(STUDY, where.folder, filter(None, rows), packed=True)
-
-
-def tune(where: Place, data: str) -> None:
-    """Every method at every rate on a few pairs."""
-    train(where, (
-        [point(where, data, (loss, exponent), pair, rate, seed)
+def tune(settings: Settings, data: str) -> None:
+    """Train every method at every rate on a few pairs."""
+    train(settings, (
+        [pair_run(settings, data, (loss, exponent), pair, rate, seed)
          for seed in TUNING_SEEDS for exponent in EXPONENTS for rate in RATES[data]]
         for pair in TUNED_ON[data] for loss in LOSSES
     ))  # fmt: skip
 
 
-def all_pairs(where: Place, data: str, seeds: int) -> None:
-    """Every method on every pair, at its rate."""
-    rows = kept.read(STUDY, where.folder)
-    rates = {method: rate_of(rows, data, method) for method in METHODS}
-    train(where, (
-        [point(where, data, (loss, exponent), pair, rates[loss, exponent], seed)
+def train_all_pairs(settings: Settings, data: str, seeds: int) -> None:
+    """Train every method on every pair, at the method's rate."""
+    rows = kept_results.read(STUDY, settings.folder)
+    rates = {method: tuned_rate(rows, data, method) for method in METHODS}
+    train(settings, (
+        [pair_run(settings, data, (loss, exponent), pair, rates[loss, exponent], seed)
          for seed in range(seeds) for exponent in EXPONENTS]
         for pair in itertools.combinations(CLASSES[data], 2) for loss in LOSSES
     ))  # fmt: skip
 
 
-def at_one_rate(where: Place, data: str, seeds: int) -> None:
-    """Each loss under weights at the rate that it has without, so that weights are all that differs."""
-    rows = kept.read(STUDY, where.folder)
-    rates = {loss: rate_of(rows, data, (loss, 0.0)) for loss in LOSSES}
-    train(where, (
-        [point(where, data, (loss, exponent), pair, rates[loss], seed)
+def train_at_one_rate(settings: Settings, data: str, seeds: int) -> None:
+    """Train each loss with weights at its rate without weights, so that only the weights differ."""
+    rows = kept_results.read(STUDY, settings.folder)
+    rates = {loss: tuned_rate(rows, data, (loss, 0.0)) for loss in LOSSES}
+    train(settings, (
+        [pair_run(settings, data, (loss, exponent), pair, rates[loss], seed)
          for seed in range(seeds) for exponent in EXPONENTS]
         for loss in LOSSES for pair in itertools.combinations(CLASSES[data], 2)
     ))  # fmt: skip
 
 
+# The learning rates
+
+
 def rows_of(rows: Iterable[Row], data: str, method: Method) -> list[Row]:
-    """Those of a method: tuning and all."""
+    """Return all rows of a method, tuning runs included."""
     loss, exponent = method
     return [row for row in rows if row["name"] == f"{data}_pair_{loss}" and float(row["exponent"]) == exponent]
 
 
-def tried(rows: Iterable[Row], data: str, method: Method) -> dict[float, tuple[float, float]]:
-    """By rate, val balanced accuracy at the last epoch and the share of runs that interpolated, over the tuning runs.
+def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float, tuple[float, float]]:
+    """Return, by rate, the val balanced accuracy at the last epoch and the share of tuning runs that interpolated.
 
-    A run that diverged counts as chance.
+    A diverged run counts as chance.
     """
-    found, mine = {}, [row for row in rows_of(rows, data, method) if int(row["seed"]) in TUNING_SEEDS]
+    results, method_rows = {}, [row for row in rows_of(rows, data, method) if int(row["seed"]) in TUNING_SEEDS]
     for rate in RATES[data]:
-        at_rate = [row for row in mine if float(row["lr"]) == rate]
+        at_rate = [row for row in method_rows if float(row["lr"]) == rate]
         if at_rate:
-            val = np.nan_to_num(numbers(at_rate, "val balanced"), nan=0.5)
-            found[rate] = float(val.mean()), float(np.mean([row["interpolation epoch"] != "" for row in at_rate]))
-    return found
+            val = np.nan_to_num(numbers(at_rate, "val balanced"), nan=CHANCE)
+            results[rate] = float(val.mean()), float(np.mean([row["interpolation epoch"] != "" for row in at_rate]))
+    return results
 
 
 def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
-    """The best rate on val of those at which enough runs interpolate, or where none do, of those at which most do.
+    """Return the best rate on val among those at which enough runs interpolate; None if there are no tuning runs.
 
-    None before there are tuning runs.
+    If no rate reaches the share INTERPOLATING, the rates with the largest share count instead.
     """
-    found = tried(rows, data, method)
-    enough = min(INTERPOLATING, max((share for _, share in found.values()), default=0))
-    interpolating = {rate: val for rate, (val, share) in found.items() if share >= enough}
+    results = tuning_results(rows, data, method)
+    enough = min(INTERPOLATING, max((share for _, share in results.values()), default=0))
+    interpolating = {rate: val for rate, (val, share) in results.items() if share >= enough}
     return max(interpolating, key=lambda rate: interpolating[rate], default=None)
+
+
+def tuned_rate(rows: Iterable[Row], data: str, method: Method) -> float:
+    """Return the same, after the tuning runs."""
+    rate = rate_of(rows, data, method)
+    assert rate is not None, f"{data}, {label(method)}: no tuning run in results/; `tune` trains them first"
+    return rate
 
 
 def by_method(
     rows: Sequence[Row], data_sets: Iterable[str], one_rate: bool = False
 ) -> dict[str, dict[Method, list[Row]]]:
-    """The rows of every method at its rate, without the tuning runs; with `one_rate`, at that of its loss without weights."""
+    """Return, by data set and method, the rows at the method's rate, without the tuning runs.
 
-    def of(data: str, method: Method) -> list[Row]:
+    Args:
+        one_rate: return the rows at the rate of the method's loss without weights instead.
+    """
+
+    def method_rows(data: str, method: Method) -> list[Row]:
         rate = rate_of(rows, data, (method[0], 0.0) if one_rate else method)
-        mine = rows_of(rows, data, method)
-        return [row for row in mine if float(row["lr"]) == rate and int(row["seed"]) not in TUNING_SEEDS]
+        every = rows_of(rows, data, method)
+        return [row for row in every if float(row["lr"]) == rate and int(row["seed"]) not in TUNING_SEEDS]
 
-    return {data: {method: of(data, method) for method in METHODS} for data in data_sets}
+    return {data: {method: method_rows(data, method) for method in METHODS} for data in data_sets}
 
 
 def tuning_table(rows: Sequence[Row], data_sets: Iterable[str]) -> str:
-    """Val balanced accuracy at the last epoch and the share of runs that interpolate, by rate; the chosen one in bold."""
+    """Return a table of the tuning results by rate, with the chosen rate in bold."""
     cells = []
     for data, method in itertools.product(data_sets, METHODS):
         chosen, texts = rate_of(rows, data, method), []
-        for rate, (val, share) in tried(rows, data, method).items():
+        for rate, (val, share) in tuning_results(rows, data, method).items():
             text = f"{rate:g}: {100 * val:.1f} ({100 * share:.0f})"
             texts.append(f"**{text}**" if rate == chosen else text)
         cells.append([TITLES[data], label(method), Raw(", ".join(texts))])
     return markdown(["data", "method", "rate: val balanced accuracy, % (runs that interpolate, %)"], cells)
+
+
+# The scores
+
+
+class Scores(NamedTuple):
+    """The scores of one method on a data set's pairs; all arrays are (pairs, seeds)."""
+
+    test: Mapping[str, np.ndarray]  # balanced accuracy, by the choice of epoch
+    train: np.ndarray  # accuracy over all training examples, at the last epoch
+    after: np.ndarray  # share of the epochs from the first interpolating one on; 0 for a run that never interpolated
+    rate: float
+
+
+MethodScores = Mapping[Method, Scores]
+
+
+def label(method: Method) -> str:
+    loss, exponent = method
+    return LOSSES[loss] + (f", IW^{exponent:g}" if exponent else ", no weights")
+
+
+def scores_of(rows_by_method: Mapping[Method, list[Row]]) -> tuple[list[str], dict[Method, Scores]]:
+    """Return the pairs for which all methods have the same seeds, and the scores of every method on these pairs.
+
+    A diverged run counts as chance.
+
+    Args:
+        rows_by_method: rows of one data set, without tuning runs.
+    """
+    cells = {
+        method: {(row["classes"], int(row["seed"])): row for row in rows} for method, rows in rows_by_method.items()
+    }
+    seeds = sorted(set.union(*({seed for _, seed in rows} for rows in cells.values())))
+    everywhere = set.intersection(*(set(rows) for rows in cells.values()))
+    pairs = sorted({pair for pair, _ in everywhere if all((pair, seed) in everywhere for seed in seeds)})
+
+    def table(rows: Mapping, value: Callable[[list[Row]], np.ndarray]) -> np.ndarray:
+        return value([rows[pair, seed] for pair in pairs for seed in seeds]).reshape(len(pairs), len(seeds))
+
+    def method_scores(method: Method) -> Scores:
+        rows = cells[method]
+        test = {
+            name: table(rows, lambda r, c=column: np.nan_to_num(numbers(r, c), nan=CHANCE))
+            for name, column in COLUMNS.items()
+        }
+        epochs, at = (
+            table(rows, lambda r: numbers(r, "epochs")),
+            table(rows, lambda r: numbers(r, "interpolation epoch")),
+        )
+        rates = {row["lr"] for row in rows.values()}
+        assert len(rates) == 1, f"{label(method)}: runs at rates {rates}"
+        return Scores(test, table(rows, train_accuracy), np.nan_to_num(1 - (at - 1) / epochs), float(*rates))
+
+    return pairs, {method: method_scores(method) for method in cells}
+
+
+def scores_by_data(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> dict[str, dict[Method, Scores]]:
+    """Return the scores of the data sets that have at least one pair with all seeds of all methods."""
+    scores = {data: scores_of(rows)[1] for data, rows in by_data.items() if all(rows.values())}
+    return {data: methods for data, methods in scores.items() if methods[METHODS[0]].train.size}
+
+
+def train_accuracy(rows: list[Row]) -> np.ndarray:
+    """Return each run's accuracy over all training examples, computed from the groups' accuracies and counts."""
+
+    def accuracy(row: Row) -> float:
+        counts = np.array(row["train counts"].split("|"), dtype=float)
+        accuracies = np.array((row["train of groups"] or "nan|nan").split("|"), dtype=float)
+        return float(counts @ accuracies / counts.sum())
+
+    return np.array([accuracy(row) for row in rows])
+
+
+# The tables and the figure
+
+
+def methods_table(by_data: Mapping[str, MethodScores]) -> str:
+    """Return a table of every method: how far it interpolates, and its interquartile mean on test."""
+    heads = [
+        "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
+        *(f"test, {name}" for name in COLUMNS),
+    ]  # fmt: skip
+    table = []
+    for data, methods in by_data.items():
+        for method, scores in methods.items():
+            table.append([
+                TITLES[data], label(method), f"{scores.rate:g}", str(scores.train.size), f"{(scores.after > 0).mean():.0%}",
+                f"{100 * np.nanmean(scores.train):.1f}", f"{scores.after.mean():.0%}",
+                *(bootstrap(interquartile_mean, scores.test[name], paired=True).percent() for name in COLUMNS),
+            ])  # fmt: skip
+    return markdown(heads, table)
+
+
+class Comparison(NamedTuple):
+    difference: Estimate  # difference of interquartile means, paired by seed
+    chance: Estimate  # probability that a run of the first method beats a run of the second on the same pair
+    ahead: int  # pairs on which the 95 % t-interval of the paired difference lies above zero
+    behind: int  # pairs on which it lies below zero
+    pairs: int
+
+
+def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
+    intervals = [mean(differences, -1, 1) for differences in scores - others]
+    return Comparison(
+        bootstrap(iqm_difference, scores, others, paired=True),
+        bootstrap(improvement, scores, others, paired=False),
+        sum(i.low > 0 for i in intervals),
+        sum(i.high < 0 for i in intervals),
+        len(intervals),
+    )
+
+
+# The comparisons of the claim: the two losses with the same weights, and different weights with the same loss.
+QUESTIONS: tuple[tuple[Method, Method], ...] = (
+    *((("poly", e), ("ce", e)) for e in EXPONENTS),
+    *(((loss, e), (loss, 0.0)) for loss in LOSSES for e in EXPONENTS[1:]),
+)
+
+
+def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
+    """Return a table of all comparisons in QUESTIONS."""
+    heads = [
+        "data", "epoch", "what over what", "difference of interquartile means, points", "probability of improvement, %",
+        "pairs ahead", "behind", "of",
+    ]  # fmt: skip
+    table = []
+    for data, name, (first, second) in itertools.product(by_data, COLUMNS, QUESTIONS):
+        result = compare(*(by_data[data][method].test[name] for method in (first, second)))
+        table.append([
+            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.percent(), result.chance.percent(),
+            str(result.ahead), str(result.behind), str(result.pairs),
+        ])  # fmt: skip
+    return markdown(heads, table)
+
+
+def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
+    """Return a table of weights against no weights where a loss has one rate for both, on the pairs with all of its runs.
+
+    Args:
+        by_data: by data set, the rows of every method at the rate of its loss without weights.
+    """
+    heads = [
+        "data", "loss", "rate", "weights", "of training after interpolation, without and with",
+        *(f"weights over none, {name}, points (pairs ahead, behind, of)" for name in COLUMNS),
+    ]  # fmt: skip
+    table = []
+    for data, loss in itertools.product(by_data, LOSSES):
+        pairs, scores = scores_of({method: rows for method, rows in by_data[data].items() if method[0] == loss})
+        unweighted = scores[loss, 0.0]
+        for exponent in EXPONENTS[1:] if pairs else ():
+            weighted = scores[loss, exponent]
+            results = [compare(weighted.test[name], unweighted.test[name]) for name in COLUMNS]
+            table.append([
+                TITLES[data], LOSSES[loss], f"{unweighted.rate:g}", f"IW^{exponent:g}",
+                f"{unweighted.after.mean():.0%}, {weighted.after.mean():.0%}",
+                *(f"{r.difference.percent()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results),
+            ])  # fmt: skip
+    return markdown(heads, table) if table else "No pair has finished yet.\n"
+
+
+def trend_table(by_data: Mapping[str, MethodScores]) -> str:
+    """Return the rank correlation over pairs of poly's gain with the share of training past interpolation."""
+    from scipy import stats
+
+    heads = ["data", "epoch", "weights", "Spearman's rank correlation over pairs", "p"]
+    table = []
+    for data, name, exponent in itertools.product(by_data, COLUMNS, EXPONENTS):
+        x, y = past_and_gain(by_data[data], name, exponent)
+        varied = np.ptp(x) > 0 and np.ptp(y.mean(1)) > 0
+        result = [f"{value:.2g}" for value in stats.spearmanr(x, y.mean(1))] if varied else ["–", "–"]
+        table.append([TITLES[data], name, f"IW^{exponent:g}" if exponent else "none", *result])
+    return markdown(heads, table)
+
+
+def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (pairs,) share of training past interpolation, as the mean of both losses, and poly's gain.
+
+    The gain is the (pairs, seeds) test score of poly minus that of cross-entropy.
+    """
+    poly, ce = (methods[loss, exponent] for loss in ("poly", "ce"))
+    return (poly.after.mean(1) + ce.after.mean(1)) / 2, poly.test[name] - ce.test[name]
+
+
+def draw(by_data: Mapping[str, MethodScores], folder: str) -> None:
+    """Draw poly's gain on every pair over the share of training past interpolation, and the profile of all runs."""
+    figure, axes = subplots(len(by_data), 3, 11.0, 3.3 * len(by_data), squeeze=False)
+    for row, (data, methods) in zip(axes, by_data.items()):
+        for axis, name in zip(row, COLUMNS):
+            axis.axhline(0, color=NEUTRAL, linewidth=1)
+            for exponent, colour in zip(EXPONENTS, PALETTE):
+                x, y = past_and_gain(methods, name, exponent)
+                y = 100 * y
+                arms = np.transpose([mean(differences, -100, 100).arms for differences in y])
+                axis.errorbar(100 * x, y.mean(1), arms, fmt="o", markersize=3, color=colour, linewidth=0.5, alpha=0.8,
+                              label=f"IW^{exponent:g}" if exponent else "no weights")  # fmt: skip
+            axis.set(title=f"{TITLES[data]}, {name}", ylabel="poly minus cross-entropy,\ntest points",
+                     xlabel="of training past interpolation, %")  # fmt: skip
+        thresholds = np.linspace(0.45, 1, 200)
+        for (loss, exponent), scores in methods.items():
+            row[2].plot(100 * thresholds, profile(scores.test["last epoch"], thresholds), linewidth=1,
+                        color=PALETTE[EXPONENTS.index(exponent)], linestyle="-" if loss == "poly" else ":",
+                        label=label((loss, exponent)))  # fmt: skip
+        row[2].set(
+            title=f"{TITLES[data]}, last epoch", xlabel="test balanced accuracy above, %", ylabel="share of runs"
+        )
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    axes[0, 2].legend(loc="lower left")
+    save(figure, folder, "pairs")
+
+
+def report(by_data: Mapping[str, Mapping[Method, list[Row]]], folder: str) -> None:
+    """Print the tables, and draw the figure in `folder`."""
+    scores_of_data = scores_by_data(by_data)
+    for data, scores in scores_of_data.items():
+        pairs, seeds = scores[METHODS[0]].train.shape
+        print(f"{TITLES[data]}: {pairs} of 45 pairs have {seeds} seeds of every method.")
+    if scores_of_data:
+        print("\nBalanced accuracy, %, with its 95 % stratified bootstrap interval over seeds.\n")
+        print(methods_table(scores_of_data) + "\n" + comparisons_table(scores_of_data))
+        draw(scores_of_data, folder)
 
 
 def pairs(
@@ -178,19 +422,26 @@ def pairs(
     jobs: int,
     results: str,
 ) -> None:
-    """Train what is missing, unless asked not to; print the tables, and draw the picture in the folder of results."""
+    """Train the missing runs unless `train` is False, print the tables, and draw the figure in the folder of results.
+
+    Args:
+        data: names in CLASSES; if none, all.
+        overrides: values by key, for all runs.
+        results: the folder of kept results.
+    """
     unknown = sorted(set(data) - CLASSES.keys())
     if unknown:
-        raise BadInput(f"--data={unknown[0]}; valid: {', '.join(CLASSES)}")
+        raise BadInput(f"--data={unknown[0]} is no data set of this experiment; type one of {', '.join(CLASSES)}")
     data_sets = data or list(CLASSES)
-    where = Place(work_dir, Path(results), not_of_seeds(overrides), jobs)
-    for name in data_sets if train else ():
-        tune(where, name)
-    for name in data_sets if train else ():
-        all_pairs(where, name, seeds)
-    for name in data_sets if train else ():
-        at_one_rate(where, name, seeds)
-    rows = kept.read(STUDY, where.folder)
+    settings = Settings(work_dir, Path(results), check_common_overrides(overrides), jobs)
+    if train:
+        for name in data_sets:
+            tune(settings, name)
+        for name in data_sets:
+            train_all_pairs(settings, name, seeds)
+        for name in data_sets:
+            train_at_one_rate(settings, name, seeds)
+    rows = kept_results.read(STUDY, settings.folder)
     print(tuning_table(rows, data_sets))
     report(by_method(rows, data_sets), results)
     print(f"\n{one_rate_table(by_method(rows, data_sets, one_rate=True))}")

@@ -1,42 +1,45 @@
-"""What figures 3 to 5 share: runs of the paper's rows, and the paper's own values beside ours.
+"""Train and tabulate the rows of the paper's figures 3 to 5, with the paper's own values beside ours.
 
-The paper's are the means and standard deviations of its published runs, in published.csv. Ours is group-balanced test
-accuracy too, the mean of the groups' accuracies. Every run keeps the logits of all its evaluations, so that a figure
-about another epoch reads the same runs, and `imbalance.sweep.select` any other rule.
+The paper's values are the means and standard deviations of its published runs, in published.csv. All values are
+group-balanced test accuracies: the mean of the groups' accuracies. Every run saves the logits of all its evaluations. So a
+figure about another epoch reads the same runs, and `imbalance select` can apply any other selection rule to them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from imbalance.errors import BadInput
-from imbalance.experiments.published import Published, published
+from imbalance.experiments.published import Published, find_published, published
 from imbalance.metrics.intervals import Interval, mean, over_examples
 from imbalance.metrics.selection import KEPT
-from imbalance.report.figures import PALETTE, save, subplots
+from imbalance.report import kept_results
+from imbalance.report.kept_results import numbers
+from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, not_of_seeds, run_all
+from imbalance.sweep.runs import Run, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
-Rows = Mapping[str, Mapping[str, Variant]]  # of each data set: what the paper calls a row → the config
-Line = Mapping[str, Any]  # of metrics.jsonl
-Choice = Callable[[list[Line]], Line]  # the evaluation of a run that a figure is about
+Rows = Mapping[str, Mapping[str, Variant]]  # by data set, the config and overrides of each of the paper's rows
+Line = Mapping[str, Any]  # a line of metrics.jsonl
+Choice = Callable[[Sequence[Line]], Line]  # chooses the evaluation of a run that a figure shows
 
 
 class Result(NamedTuple):
-    """What a run has come to, at the evaluation that the figure is about. Accuracies are fractions."""
+    """The results of a run at the chosen evaluation. Accuracies are fractions."""
 
     seed: int
     status: str  # "done", "diverged" or "unfinished"
-    chosen: int  # that evaluation's epoch
-    epoch: int  # the last one evaluated
-    epochs: int  # that the run is to have
-    test: float  # the mean over groups
-    interval: Interval | None  # of that over test examples, where the run is done
-    train: float  # over all examples
-    summary: Mapping[str, Any]  # empty of one that was never stopped
+    chosen: int  # epoch of the chosen evaluation
+    epoch: int  # epoch of the last evaluation
+    epochs: int  # number of epochs in the config
+    test: float  # test accuracy, as the mean over groups
+    interval: Interval | None  # interval of `test` over test examples; None if the run is not done
+    train: float  # accuracy over all training examples
+    summary: Mapping[str, Any]  # summary.json; empty if the run has none yet
 
 
 def compare(
@@ -52,48 +55,54 @@ def compare(
     seeds: int,
     work_dir: str,
     jobs: int,
-    at_once: int,
+    stacked: int,
 ) -> None:
-    """Train what is missing, unless asked not to, print the table and draw the bars of one figure.
+    """Train the missing runs unless `train` is False, print the table, and draw the bars of one figure.
 
     Args:
-        data: some of `rows`; if none, all.
-        overrides: of every run: where the data are.
+        rows: the rows of the figure, and their configs.
+        choose: chooses the evaluation of each run that the figure shows.
+        data: data sets in `rows`; if none, all.
+        overrides: values by key, for all runs, such as `data_dir`.
+        stacked: most runs that one process trains as one stacked model.
     """
-    found = {}
+    results = {}
     for data_set in data or rows:
         if data_set not in rows:
-            raise BadInput(f"--data={data_set}; valid: {', '.join(rows)}")
-        common = {**not_of_seeds(overrides), **KEPT}
+            raise BadInput(f"--data={data_set} is no data set of this figure; type one of {', '.join(rows)}")
+        common = {**check_common_overrides(overrides), **KEPT}
         runs = {
             row: [variant.run(common, seed, work_dir) for seed in range(seeds)]
             for row, variant in rows[data_set].items()
         }
         if train:
-            run_all([run for of_row in runs.values() for run in of_row], jobs, at_once)
-        for row, of_row in runs.items():
-            found[data_set, row] = [result for run in of_row if (result := result_of(run, choose))]
-    print_ledger(name, rows, found)
-    draw(name, title, found, folder)
+            run_all([run for row_runs in runs.values() for run in row_runs], jobs, stacked)
+        for row, row_runs in runs.items():
+            results[data_set, row] = [result for run in row_runs if (result := result_of(run, choose))]
+    print_ledger(name, rows, results)
+    draw(name, title, results, folder)
 
 
-def last(evaluations: list[Line]) -> Line:
+def last(evaluations: Sequence[Line]) -> Line:
     return evaluations[-1]
 
 
-def best_group_average(evaluations: list[Line]) -> Line:
-    """By what the paper calls re-weighted val accuracy, of equal ones the first: the rule of that name in
-    `imbalance.sweep.select`, read from metrics.jsonl, which unfinished runs have too."""
+def best_group_average(evaluations: Sequence[Line]) -> Line:
+    """Return the first evaluation with the best val accuracy on average over groups ("re-weighted" in the paper).
+
+    `imbalance select` has a rule of this name, which reads logits. This one reads metrics.jsonl, which unfinished runs have
+    too.
+    """
     return max(evaluations, key=lambda line: group_average(line, "val"))
 
 
 def group_average(line: Line, split: str) -> float:
-    """The mean of the accuracies of all groups that the split has."""
-    return np.mean([v for k, v in line.items() if k.startswith(f"{split}/group_accuracy/") and v is not None])
+    """Return the mean of the accuracies of all groups with examples in the split."""
+    return float(np.mean([v for k, v in line.items() if k.startswith(f"{split}/group_accuracy/") and v is not None]))
 
 
 def result_of(run: Run, choose: Choice) -> Result | None:
-    """None where there is no evaluation yet."""
+    """Return the result of a run, or None if it has no evaluation yet."""
     if not (run.directory / "metrics.jsonl").exists():
         return None
     evaluations = evaluations_of(run.directory)
@@ -105,13 +114,17 @@ def result_of(run: Run, choose: Choice) -> Result | None:
     if evaluations:
         line, epoch = choose(evaluations), evaluations[-1]["epoch"]
         chosen, test, train = line["epoch"], group_average(line, "test"), line["train/accuracy"]
-    if status == "done":
-        interval = test_interval(line, summary["groups"]["test"])
+        if status == "done":
+            interval = test_interval(line, summary["groups"]["test"])
     return Result(run.config.seed, status, chosen, epoch, run.config.trainer.epochs, test, interval, train, summary)
 
 
 def test_interval(line: Line, counts: Mapping[str, int]) -> Interval:
-    """How far the test examples, `counts` of each group, alone decide the mean of the groups' accuracies."""
+    """Return the bootstrap interval over test examples of the mean of the groups' accuracies.
+
+    Args:
+        counts: number of test examples of each group.
+    """
     totals = {group: n for group, n in counts.items() if n}
     right = [round(line[f"test/group_accuracy/{group}"] * n) for group, n in totals.items()]
     return over_examples(right, [*totals.values()], np.nanmean)
@@ -125,24 +138,24 @@ def unfinished(results: list[Result]) -> list[Result]:
     return [result for result in results if result.status == "unfinished"]
 
 
-def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Result]]) -> None:
-    """What was claimed, what came out, on what, in what time, by which code; and what is still under way."""
+def print_ledger(name: str, rows: Rows, results_of: Mapping[tuple[str, str], list[Result]]) -> None:
+    """Print a table of the paper's values and ours, with device, time and commit, and the progress of unfinished runs."""
     heads = [
         "data", "row", "config", "paper: test, mean ± standard deviation", "n",
         "ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples",
         "n", "train", "diverged", "unfinished, and in no mean", "device", "minutes a run", "commit",
     ]  # fmt: skip
     cells = []
-    for (data, row), results in found.items():
+    for (data, row), results in results_of.items():
         theirs, ours = published(f"{name} {data}", row), done(results)
         test, train = (
             mean([r.test for r in ours], 0, 1),
             f"{100 * np.mean([r.train for r in ours]):.1f}" if ours else "–",
         )
         minutes = mean([r.summary["seconds"] / 60 for r in ours], low=0)
-        devices, commits = (", ".join(sorted({of(r.summary) for r in ours})) or "–" for of in (device, commit))
+        devices, commits = (", ".join(sorted({part(r.summary) for r in ours})) or "–" for part in (device, commit))
         diverged = sum(r.status == "diverged" for r in results)
-        alone = f" ({ours[0].interval.percent()})" if len(ours) == 1 else ""
+        alone = f" ({ours[0].interval.percent()})" if len(ours) == 1 and ours[0].interval else ""
         so_far = "; ".join(map(progress, unfinished(results))) or "–"
         claimed = f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f}"
         cells.append([data, row, rows[data][row], claimed, theirs.n, test.percent() + alone, test.n, train, diverged,
@@ -151,7 +164,7 @@ def print_ledger(name: str, rows: Rows, found: Mapping[tuple[str, str], list[Res
 
 
 def progress(result: Result) -> str:
-    """Of a run that has not finished: how far it is, and what it has so far."""
+    """Return the epoch and the accuracies of an unfinished run in words."""
     epoch = f"epoch {result.epoch} of {result.epochs}"
     selected = f", selected {result.chosen}" if result.chosen != result.epoch else ""
     return f"seed {result.seed}, {epoch}{selected}: test {100 * result.test:.1f}, train {100 * result.train:.1f}"
@@ -162,17 +175,17 @@ def device(summary: Mapping[str, Any]) -> str:
 
 
 def commit(summary: Mapping[str, Any]) -> str:
-    """Short, and "+" where the code had changes."""
-    whole = summary["commit"] or "unknown"
-    return whole[:7] + ("+" if whole.endswith("+") else "")
+    """Return the shortened commit, followed by "+" if the code had uncommitted changes."""
+    text = summary["commit"] or "unknown"
+    return text[:7] + ("+" if text.endswith("+") else "")
 
 
-def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]], folder: str) -> None:
-    """Bars of the paper's values beside ours, a panel for each data set."""
-    data_sets = list(dict.fromkeys(data for data, _ in found))
+def draw(name: str, title: str, results_of: Mapping[tuple[str, str], list[Result]], folder: str) -> None:
+    """Draw bars of the paper's values beside ours, in a panel for each data set."""
+    data_sets = list(dict.fromkeys(data for data, _ in results_of))
     figure, axes = subplots(1, len(data_sets), 4.4 * len(data_sets), 4.0, squeeze=False)
     for axis, data in zip(axes[0], data_sets):
-        rows = {row: results for (of, row), results in found.items() if of == data}
+        rows = {row: results for (other, row), results in results_of.items() if other == data}
         draw_rows(axis, rows, [published(f"{name} {data}", row) for row in rows])
         none = "" if any(rows.values()) else ": no run of ours yet"
         axis.set(title=f"{title}, {data}{none}", ylabel="group-balanced test accuracy, %")
@@ -182,8 +195,10 @@ def draw(name: str, title: str, found: Mapping[tuple[str, str], list[Result]], f
 
 
 def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -> None:
-    """The paper's values with its standard deviations, ours with 95 % intervals: over seeds, or of one run over test
-    examples. A run that has not finished is a point, with its last epoch beside it.
+    """Draw the paper's values with standard deviations, and ours with 95 % intervals.
+
+    Our intervals are over seeds, or for a single run over test examples. An unfinished run is a point, labelled with its
+    last epoch.
     """
     at = np.arange(len(rows))
     bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
@@ -193,10 +208,11 @@ def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -
     if ours:
         bars.append(axis.bar(ours.keys(), [m.value for m in means], 0.38, color=PALETTE[0],
                     label="ours, 95 % interval over seeds,\nof one run over test examples"))  # fmt: skip
-    for (x, (first, *_)), of_row in zip(ours.items(), means):
-        alone = [of_row.value - 100 * first.interval.low, 100 * first.interval.high - of_row.value]
-        ends = alone if of_row.n == 1 else of_row.arms  # of two, which have no interval, none is drawn
-        axis.errorbar(x, of_row.value, np.transpose([ends]), color="black", capsize=2)
+    for (x, (first, *_)), row_mean in zip(ours.items(), means):
+        arms = row_mean.arms  # two runs have no interval
+        if row_mean.n == 1 and first.interval:
+            arms = row_mean.value - 100 * first.interval.low, 100 * first.interval.high - row_mean.value
+        axis.errorbar(x, row_mean.value, np.transpose([arms]), color="black", capsize=2)
     for container, colour in zip(bars, ("black", "white")):
         axis.bar_label(container, fmt="%.1f", label_type="center", fontsize=7, color=colour)
     points = [(x + 0.2, 100 * r.test, r.epoch) for x, rs in enumerate(rows.values()) for r in unfinished(rs)]
@@ -211,3 +227,61 @@ def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -
     axis.set_ylim(min(50, *(y - 1 for y in shown)), None)
     axis.set_xticks(at, rows, rotation=35, ha="right", rotation_mode="anchor")
     axis.grid(axis="x", visible=False)
+
+
+# The table of kept results
+
+KEPT_COLUMNS = {
+    "figure3": {"last epoch": "test balanced"},
+    "figure4": {"early-stopped": "best balanced: test balanced"},
+}
+
+
+def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
+    """Return a table of the rows of figures 3 and 4 that have a finished run in results/rows.csv.
+
+    Args:
+        variants: the rows of figure 3 on CIFAR-10.
+        folder: the folder of kept results.
+    """
+    heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
+             "right from epoch on", "hours a run"]  # fmt: skip
+    table = []
+    rows = kept_results.read("rows", folder)
+    for figure, columns in KEPT_COLUMNS.items():
+        for (name, variant), (when, column) in ((pair, *columns.items()) for pair in variants.items()):
+            done_rows = [row for row in variant.rows(rows) if row["status"] == "done"]
+            theirs = find_published(f"{figure} cifar", name + ("-ES" if figure == "figure4" else ""))
+            if not done_rows or theirs is None:
+                continue
+            ours = 100 * numbers(done_rows, column)
+            epochs = numbers(done_rows, "interpolation epoch")
+            table.append([
+                f"{name}, {when}", variant, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
+                f"{mean(ours.tolist(), 0, 100).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
+                "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
+                f"{numbers(done_rows, 'seconds').mean() / 3600:.1f}",
+            ])  # fmt: skip
+    return markdown(heads, table) if table else "No run of these rows has finished yet.\n"
+
+
+def agreement(ours: np.ndarray, value: float, deviation: float, n: int) -> str:
+    """Return "yes" or "no" and the difference of our seeds from a published mean, with Welch's 95 % interval.
+
+    They agree if the interval contains zero.
+
+    Args:
+        ours: our value for each seed.
+        deviation: standard deviation of the `n` published runs, whose mean is `value`.
+    """
+    from scipy import stats
+
+    if len(ours) < 2:
+        return "one seed decides nothing"
+    result = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), len(ours), value, deviation, n, equal_var=False)
+    variances = ours.var(ddof=1) / len(ours), deviation**2 / n
+    degrees = sum(variances) ** 2 / (variances[0] ** 2 / (len(ours) - 1) + variances[1] ** 2 / (n - 1))
+    half = stats.t.ppf(0.975, degrees) * sum(variances) ** 0.5
+    difference = ours.mean() - value
+    assert (abs(difference) < half) == (result.pvalue > 0.05)
+    return f"{'yes' if abs(difference) < half else 'no'}: {difference:+.1f} ± {half:.1f}"

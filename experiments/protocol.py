@@ -1,29 +1,34 @@
-"""The tuning protocol: importance-weighted cross-entropy against poly, at two batch sizes, each at its best rate.
+"""Compare importance-weighted cross-entropy with poly, at two batch sizes, each at its best learning rate.
 
     imbalance protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
     imbalance protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
 
-For every data set (configs/<data>_ce.py and _poly.py), method and batch size one run at each learning rate, all with
-SGD with momentum .9, no weight decay and the same model; the rate whose run has the best val score; then that rate over
-all seeds. Rates are chosen at seed 0, by val; the table is about test. Everything else, the weights' exponent included,
-is as the config has it.
+For every data set (configs/<data>_ce.py and _poly.py), method and batch size, one run is trained at each learning rate,
+at seed 0. The rate with the best val score is then trained over all seeds, and the table shows the test metric. All runs
+have SGD with momentum 0.9, no weight decay and the same model. Everything else, such as the weights' exponent, is as the
+config has it.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imbalance.config.experiment import validate
 from imbalance.config.resolve import config_file, load
 from imbalance.errors import BadInput
+from imbalance.experiments.pairs import LOSSES
 from imbalance.metrics.intervals import bounds, mean, paired_difference
+from imbalance.report import kept_results
+from imbalance.report.kept_results import Row, score, share_interpolating
 from imbalance.report.saved_runs import metric, summary_of
 from imbalance.report.tables import Raw, markdown
 from imbalance.sweep import study as studies
-from imbalance.sweep.runs import not_of_seeds
-from imbalance.sweep.search import read
-from imbalance.sweep.workers import launch
+from imbalance.sweep.launch import launch
+from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.sweep import parse_values
 
 METHODS = ("ce", "poly")
+LENET = "_lenet"  # suffix of a data set in RATES_OF that is trained with LeNet instead of its config's network
 RATES_OF = {
     "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
@@ -37,10 +42,11 @@ RATES_OF = {
     "celeba": (0.0001, 0.0003, 0.001, 0.003),
     "waterbirds": (0.0001, 0.0003, 0.001, 0.003),
 }
-LENET = "_lenet"  # ends the name of a data set of RATES_OF that is another one under this network
 
 
 class Cell(NamedTuple):
+    """A data set, method and batch size, which get one learning rate."""
+
     data: str
     method: str
     batch_size: int
@@ -49,7 +55,8 @@ class Cell(NamedTuple):
     def config(self) -> str:
         return f"{self.data.removesuffix(LENET)}_{self.method}"
 
-    def point(self, rate: float, seed: int, epochs: int, common: studies.Point) -> studies.Point:
+    def point(self, rate: float, seed: int, epochs: int, common: Mapping[str, Any]) -> studies.Point:
+        """Return the trial of the cell at a rate and a seed."""
         return {
             "config": self.config, **({"model.name": "lenet"} if self.data.endswith(LENET) else {}), "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
             "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
@@ -66,81 +73,153 @@ def protocol(
     seeds: int,
     work_dir: str,
     jobs: int,
-    at_once: int,
+    stacked: int,
     study: str | None,
     storage: str,
     launcher: str,
     slurm: Sequence[str],
 ) -> None:
-    """Tune, train over seeds, and print both tables.
+    """Tune the learning rates, train over seeds, and print the tables of both.
 
     Args:
-        data: some of RATES_OF.
-        rates: learning rates; if none, those of RATES_OF for each data set.
-        overrides: of every run.
+        data: names in RATES_OF.
+        rates: learning rates; if none, RATES_OF each data set.
+        overrides: values by key, for all runs.
+        stacked: most runs that one worker trains as one stacked model.
     """
     cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
-    where = studies.Place(study or "protocol", work_dir, storage)
-    common = not_of_seeds(overrides)
+    location = studies.StudyLocation(study or "protocol", work_dir, storage)
+    common = check_common_overrides(overrides)
 
     def point(cell: Cell, rate: float, seed: int) -> studies.Point:
-        return read(cell.point(rate, seed, epochs, common))
+        return parse_values(cell.point(rate, seed, epochs, common))
 
     def train(points: list[studies.Point]) -> list[dict]:
-        studies.add(where, points)
-        launch(where, None, jobs, at_once, launcher, slurm)
-        trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(where))}
+        studies.add(location, points)
+        launch(location, None, jobs, stacked, launcher, slurm)
+        trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(location))}
         unfinished = [
             point for point in points if studies.status(trials[studies.canonical(point)]) not in ("done", "diverged")
         ]
         if unfinished:
-            raise BadInput(f"{len(unfinished)} of {len(points)} trials have not finished; the same command goes on")
+            raise BadInput(
+                f"{len(unfinished)} of {len(points)} trials are unfinished; type the same command again to resume them"
+            )
         return [summary_of(Path(trials[studies.canonical(point)].user_attrs["run_directory"])) for point in points]
 
     tried = {cell: rates or RATES_OF[cell.data] for cell in cells}
-    found = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))
-    scores = {cell: {rate: next(found) for rate in tried[cell]} for cell in cells}
-    best = {cell: best_rate(scores[cell]) for cell in cells}
-    print_tuning(scores, best)
-    cells = [cell for cell in cells if best[cell] is not None]
-    found = iter(train([point(cell, best[cell], seed) for cell in cells for seed in range(seeds)]))
-    print_results({cell: {seed: next(found) for seed in range(seeds)} for cell in cells}, best)
+    summaries = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))
+    tuning = {cell: {rate: next(summaries) for rate in tried[cell]} for cell in cells}
+    best = {cell: rate for cell in cells if (rate := best_rate(tuning[cell])) is not None}
+    print_tuning(tuning, best)
+    summaries = iter(train([point(cell, rate, seed) for cell, rate in best.items() for seed in range(seeds)]))
+    print_results({cell: {seed: next(summaries) for seed in range(seeds)} for cell in best}, best)
 
 
 def best_rate(summaries: dict[float, dict]) -> float | None:
-    """The rate with the best val score, of equal ones the smallest; None if every run diverged."""
+    """Return the rate with the best val score, the smallest of equal ones; None if every run diverged."""
     scores = {rate: s["score"] for rate, s in sorted(summaries.items()) if s["score"] is not None}
-    return max(scores, key=scores.get, default=None)
+    return max(scores, key=lambda rate: scores[rate], default=None)
 
 
-def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float | None]) -> None:
-    print("Val score by learning rate, seed 0, %. The best in bold.\n")
+def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float]) -> None:
+    """Print the val score of every cell by learning rate."""
+    print("Val score by learning rate, seed 0, %. The best is in bold.\n")
     rows = []
     for cell, summaries in scores.items():
         tried = []
         for rate, summary in summaries.items():
             text = f"{rate:g}: " + ("diverged" if summary["score"] is None else f"{100 * summary['score']:.1f}")
-            tried.append(f"**{text}**" if rate == best[cell] else text)
-        if best[cell] in (min(summaries), max(summaries)):
-            tried.append("at an end of the grid")
+            tried.append(f"**{text}**" if rate == best.get(cell) else text)
+        if best.get(cell) in (min(summaries), max(summaries)):
+            tried.append("the best rate is at an end of the grid")
         rows.append([cell.data, cell.batch_size, cell.method, Raw(", ".join(tried))])
     print(markdown(["data", "batch", "method", ""], rows), end="")
 
 
-def print_results(found: dict[Cell, dict[int, dict]], best: dict[Cell, float | None]) -> None:
+def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float]) -> None:
+    """Print the test metric of every cell over seeds, and the difference between the methods."""
     print("\nTest, %: mean ± 95 % t-interval over n seeds; the difference from cross-entropy is paired by seed.\n")
     rows = []
-    for cell, summaries in found.items():
-        config = load(config_file(cell.config))
+    for cell, summaries in results.items():
+        config = validate(load(config_file(cell.config)))
         name = config.score.replace("val/", "test/")
         values = {seed: metric(summary, name) for seed, summary in summaries.items()}
         over_seeds, reference = mean(list(values.values()), *bounds(name)), cell._replace(method=METHODS[0])
         difference = ""
-        if cell.method != METHODS[0] and reference in found:
-            ours = {seed: metric(summary, name) for seed, summary in found[reference].items()}
-            difference = paired_difference(values, ours, *bounds(name)).percent()
+        if cell.method != METHODS[0] and reference in results:
+            baseline = {seed: metric(summary, name) for seed, summary in results[reference].items()}
+            difference = paired_difference(values, baseline, *bounds(name)).percent()
         exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
         measured = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
         rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *measured])
     heads = ["data", "batch", "method", "weights' exponent", "rate", "metric", "test", "n", "diverged", "minus ce"]
     print(markdown(heads, rows), end="")
+
+
+# The same tables from kept results
+
+SEEDS = 10
+
+
+class DataSet(NamedTuple):
+    """The title of a data set of the protocol, and the metric that tunes and compares its runs."""
+
+    title: str
+    metric: str = "balanced_accuracy"
+
+
+SMALL_DATA = {
+    "gaussian": DataSet("Gaussian mixture, linear"),
+    "digits": DataSet("digits, perceptron"),
+    "colored_digits": DataSet("colored digits, perceptron; worst group", "worst_group_accuracy"),
+}
+IMAGES = {
+    "fashion_pair": DataSet("T-shirt against shirt, perceptron"),
+    "fashion_pair_lenet": DataSet("T-shirt against shirt, LeNet"),
+    "cifar_pair": DataSet("cat against dog, perceptron"),
+    "cifar_pair_lenet": DataSet("cat against dog, LeNet"),
+    "cifar_pair_features": DataSet("cat against dog, linear on features"),
+}
+
+
+def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
+    """Return a table of both losses at their best rates, for the data sets and batch sizes with all seeds done.
+
+    Args:
+        folder: the folder of kept results; the rows are in protocol.csv.
+    """
+    table, every = [], kept_results.read("protocol", folder)
+    for data, (title, metric_name) in data_sets.items():
+        for size in ("64", "512"):
+            best = {
+                loss: best_kept_rate(
+                    [row for row in every if is_run_of(row, data, loss) and row["batch size"] == size], metric_name
+                )
+                for loss in LOSSES
+            }
+            if any(len(rows) < SEEDS for _, rows in best.values()):
+                continue
+            tests = {loss: {int(row["seed"]): score(row, "test", metric_name) for row in rows}
+                     for loss, (_, rows) in best.items()}  # fmt: skip
+            difference = paired_difference(tests["poly"], tests["ce"], 0, 1).percent()
+            for loss, (rate, rows) in best.items():
+                over_seeds = mean(list(tests[loss].values()), 0, 1).percent()
+                gain = difference if loss == "poly" else ""
+                table.append([title, size, LOSSES[loss], rate, len(rows), share_interpolating(rows), over_seeds, gain])
+    heads = ["data and network", "batch", "loss", "rate", "n", "interpolate", "test", "poly minus cross-entropy"]
+    return markdown(heads, table) if table else "No part of the protocol has finished yet.\n"
+
+
+def is_run_of(row: Row, data: str, loss: str) -> bool:
+    """Return True if a row is of this data set of the protocol and of this loss."""
+    name = f"{data.removesuffix(LENET)}_{loss}"
+    return row["name"] == name and ("model.name=lenet" in row["overrides"].split(",")) == data.endswith(LENET)
+
+
+def best_kept_rate(rows: Sequence[Row], metric_name: str) -> tuple[str, list[Row]]:
+    """Return the rate with the best val metric at seed 0, the smallest of equal ones, and the runs at that rate."""
+    at_seed_0 = [row for row in rows if row["seed"] == "0" and row["status"] == "done"]
+    scores = {row["lr"]: score(row, "val", metric_name) for row in sorted(at_seed_0, key=lambda row: float(row["lr"]))}
+    best = max(scores, key=lambda rate: scores[rate], default="")
+    return best, [row for row in rows if row["lr"] == best and int(row["seed"]) < SEEDS]

@@ -1,4 +1,4 @@
-"""Published values: the numbers of papers that experiments print beside their own."""
+"""Read the published values of papers, which experiments print beside their own results."""
 
 import csv
 from pathlib import Path
@@ -9,15 +9,27 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 
 class Published(NamedTuple):
     value: float
-    standard_deviation: float  # over n seeds; nan and 0 where the value is no mean
-    n: int
+    standard_deviation: float  # over n seeds; nan if the value is not a mean over seeds
+    n: int  # number of seeds; 0 if the value is not a mean over seeds
 
 
-def published(source: str, name: str) -> Published | None:
-    """What published.csv has for `name` of `source`, if anything.
+def published(source: str, name: str) -> Published:
+    """Return the value of `name` in `source`, from published.csv.
 
-    Of figures 3 to 5 the paper's runs; of figures 1 and 2, which the paper draws, numbers computed independently.
+    For figures 3 to 5 these are the paper's runs. The paper has only pictures of figures 1 and 2, so their values come from
+    an independent computation.
+
+    Raises:
+        KeyError: published.csv has no such value.
     """
+    value = find_published(source, name)
+    if value is None:
+        raise KeyError(f"{PUBLISHED.name} has no {name!r} of {source!r}")
+    return value
+
+
+def find_published(source: str, name: str) -> Published | None:
+    """Return the same, or None if published.csv has no such value."""
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (row["source"], row["name"]) == (source, name):

@@ -1,13 +1,14 @@
-"""Four methods over ten small data sets, each at its best learning rate, and how much of a gain is tuning.
+"""Compare four methods over ten small data sets, each at its best learning rate, and measure the gain from tuning.
 
     imbalance reproduce ten_data_sets --folder=report --config.data_dir=data
 
-Five pairs of scikit-learn's digits and five of Fashion-MNIST's classes, ten to one, and a perceptron (configs/digits_pair_ce.py
-and fashion_pair_ce.py, with METHODS). A method's rate is, on every data set, the best of five by the mean score on val over seeds 0 to 2;
-at that rate it is trained over ten seeds. Seeds draw images, initialisation and order, the same for all methods.
+The data sets are five pairs of classes of scikit-learn's digits and five of Fashion-MNIST, with ten times as many examples of
+the first class. The model is a perceptron (configs/digits_pair_ce.py and fashion_pair_ce.py, with METHODS). On every data set, each method gets the
+best of five learning rates by mean score on val over seeds 0 to 2. At that rate it is trained over ten seeds. A seed
+draws the images, the initialisation and the order, the same for all methods.
 
-The page in the folder shows each data set by itself, and all of them together as rliable does. Test is evaluated along
-the way so that its reader can switch the selection rule; nothing is chosen by it.
+The page in the folder shows each data set, and the aggregates of Agarwal et al. (2021) over all of them. Test is evaluated
+in training too, so the reader of the page can change the selection rule. Nothing is selected by test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,21 +20,21 @@ import numpy as np
 
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean
 from imbalance.metrics.intervals import expected_best
-from imbalance.report.build import write
 from imbalance.report.collect import collect
+from imbalance.report.report import write
 from imbalance.report.saved_runs import Summary, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, not_of_seeds, run_all
+from imbalance.sweep.runs import Run, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
-# By method, what is overridden in <data>_pair_ce; the first method is what the others are compared with.
+# By method, the overrides of <data>_pair_ce; the first method is the baseline.
 METHODS = {
     "erm": {"weights.name": "uniform"},
     "ce": {},
     "poly": {"loss": dict(name="poly", alpha=1.0, left="logistic")},
     "logit_adjusted": {"weights.name": "uniform", "loss": dict(name="logit_adjusted", tau=1.0)},
 }
-REFERENCE = next(iter(METHODS))
+BASELINE = next(iter(METHODS))
 PAIRS = {
     "digits": ((3, 8), (8, 1), (9, 8), (9, 5), (9, 3)),
     "fashion": (("T-shirt", "shirt"), ("pullover", "coat"), ("pullover", "shirt"), ("sneaker", "ankle boot"), ("dress", "coat")),
@@ -50,7 +51,8 @@ class Cell(NamedTuple):
     pair: tuple
     method: str
 
-    def run(self, rate: float, seed: int, common: Mapping[str, Any], work_dir: str) -> Run:
+    def make_run(self, rate: float, seed: int, common: Mapping[str, Any], work_dir: str) -> Run:
+        """Return the run of the cell at a rate and a seed."""
         overrides = {"data.classes": self.pair, "optim.lr": rate, "trainer.eval_splits": ("val", "test")}
         return Variant(f"{self.data}_pair_ce", METHODS[self.method]).run({**common, **overrides}, seed, work_dir)
 
@@ -58,39 +60,44 @@ class Cell(NamedTuple):
 CELLS = [Cell(data, pair, method) for data, pairs in PAIRS.items() for pair in pairs for method in METHODS]
 
 
-def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, jobs: int, at_once: int) -> None:
-    """Train what is missing, print the two tables, and write the report of these runs to `folder`."""
-    common = not_of_seeds(overrides)
+def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, jobs: int, stacked: int) -> None:
+    """Train the missing runs, print the two tables, and write the report of these runs to `folder`.
 
-    def trained(wanted: Sequence[tuple[Cell, float, int]]) -> dict[tuple[Cell, float, int], tuple[Run, Summary]]:
-        runs = [cell.run(rate, seed, common, work_dir) for cell, rate, seed in wanted]
-        return dict(zip(wanted, zip(runs, run_all(runs, jobs, at_once))))
+    Args:
+        overrides: values by key, for all runs.
+        stacked: most runs that one process trains as one stacked model.
+    """
+    common = check_common_overrides(overrides)
 
-    found = trained([(cell, rate, seed) for cell in CELLS for rate, seed in product(RATES[cell.data], TUNING_SEEDS)])
-    scores = {cell: tuning_scores(cell, found) for cell in CELLS}
+    def train(wanted: Sequence[tuple[Cell, float, int]]) -> dict[tuple[Cell, float, int], tuple[Run, Summary]]:
+        runs = [cell.make_run(rate, seed, common, work_dir) for cell, rate, seed in wanted]
+        return dict(zip(wanted, zip(runs, run_all(runs, jobs, stacked))))
+
+    results = train([(cell, rate, seed) for cell in CELLS for rate, seed in product(RATES[cell.data], TUNING_SEEDS)])
+    scores = {cell: tuning_scores(cell, results) for cell in CELLS}
     best = {cell: max(scores[cell], key=scores[cell].__getitem__) for cell in CELLS}
-    found |= trained([(cell, best[cell], seed) for cell in CELLS for seed in SEEDS])
+    results |= train([(cell, best[cell], seed) for cell in CELLS for seed in SEEDS])
     print(tuning_table(scores))
-    print(results_table({cell: [found[cell, best[cell], seed][1] for seed in SEEDS] for cell in CELLS}))
-    ours = {run.directory.resolve() for run, _ in found.values()}
+    print(results_table({cell: [results[cell, best[cell], seed][1] for seed in SEEDS] for cell in CELLS}))
+    ours = {run.directory.resolve() for run, _ in results.values()}
     rows = [row for row in collect(Path(work_dir)) if (Path(work_dir) / row["run"]).resolve() in ours]
     write(Path(work_dir), rows, Path(folder), [METRIC, "worst_class_recall"], pictured=len(CELLS))
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs")
 
 
-def tuning_scores(cell: Cell, found: Mapping[tuple[Cell, float, int], tuple[Run, Summary]]) -> dict[float, float]:
-    """By rate the mean score on val over the tuning seeds; a run that diverged counts as chance, one half."""
-    scores = {rate: [found[cell, rate, seed][1]["score"] for seed in TUNING_SEEDS] for rate in RATES[cell.data]}
-    return {rate: float(np.mean([0.5 if s is None else s for s in of])) for rate, of in scores.items()}
+def tuning_scores(cell: Cell, results: Mapping[tuple[Cell, float, int], tuple[Run, Summary]]) -> dict[float, float]:
+    """Return the mean score on val over the tuning seeds, by rate; a diverged run counts as chance, one half."""
+    scores = {rate: [results[cell, rate, seed][1]["score"] for seed in TUNING_SEEDS] for rate in RATES[cell.data]}
+    return {rate: float(np.mean([0.5 if s is None else s for s in values])) for rate, values in scores.items()}
 
 
 def tuning_table(scores: Mapping[Cell, Mapping[float, float]]) -> str:
-    """By method, over the data sets: the score on val that one rate, and the best of k, is expected to have."""
+    """Return a table of the expected best score on val of k rates, by method, as the mean over the data sets."""
     rows = []
     for method in METHODS:
-        of = [scores[cell] for cell in CELLS if cell.method == method]
-        expected = np.mean([expected_best(list(by_rate.values())) for by_rate in of], axis=0)
-        ends = sum(max(by_rate, key=by_rate.__getitem__) in (min(by_rate), max(by_rate)) for by_rate in of)
+        cells = [scores[cell] for cell in CELLS if cell.method == method]
+        expected = np.mean([expected_best(list(by_rate.values())) for by_rate in cells], axis=0)
+        ends = sum(max(by_rate, key=by_rate.__getitem__) in (min(by_rate), max(by_rate)) for by_rate in cells)
         rows.append([method, *(f"{100 * value:.1f}" for value in expected), ends])
     tried = len(next(iter(RATES.values())))
     heads = ["val, %, best rate of k", *map(str, range(1, tried + 1)), "best at an end of the grid"]
@@ -98,20 +105,20 @@ def tuning_table(scores: Mapping[Cell, Mapping[float, float]]) -> str:
 
 
 def results_table(summaries: Mapping[Cell, Sequence[Summary]]) -> str:
-    """By method, over all data sets and seeds, what rliable reports of the metric on test."""
+    """Return a table of the aggregates of Agarwal et al. (2021) of the test metric, by method."""
     scores = {
         method: np.array([[metric(s, f"test/{METRIC}") for s in summaries[cell]] for cell in CELLS if cell.method == method])
         for method in METHODS
     }  # fmt: skip
-    reference, rows = scores[REFERENCE], []
-    for method, of in scores.items():
-        better = "" if method == REFERENCE else bootstrap(improvement, of, reference, paired=True).percent()
-        wins = "" if method == REFERENCE else int((of.mean(1) > reference.mean(1)).sum())
-        rows.append([method, bootstrap(interquartile_mean, of, paired=False).percent(), better, wins])
+    reference, rows = scores[BASELINE], []
+    for method, values in scores.items():
+        better = "" if method == BASELINE else bootstrap(improvement, values, reference, paired=True).percent()
+        wins = "" if method == BASELINE else int((values.mean(1) > reference.mean(1)).sum())
+        rows.append([method, bootstrap(interquartile_mean, values, paired=False).percent(), better, wins])
     heads = [
         f"test {METRIC}",
         "interquartile mean, %",
-        f"beats {REFERENCE}, % of pairs of runs",
+        f"better than {BASELINE}, % of pairs of runs",
         f"data sets, of {len(reference)}, with a higher mean",
     ]
     return markdown(heads, rows)

@@ -159,6 +159,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "xrm": Example(),
     },
     "head": {

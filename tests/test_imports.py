@@ -1,5 +1,21 @@
+from graphlib import TopologicalSorter
+
+import grimp
 import torch
-from conftest import imported_by
+from conftest import ROOT, imported_by
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Within a room too, but for types; pyproject.toml has the contract between rooms, which `lint-imports` checks."""
+    graph = grimp.build_graph("imbalance", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 150
+    TopologicalSorter(imports).prepare()  # a CycleError shows the circle
+
+
+def test_few_files_lie_at_the_top_of_the_package():
+    """Every other file has a room; see the contract in pyproject.toml."""
+    assert len(list((ROOT / "imbalance").glob("*.py"))) <= 6
 
 
 def test_importing_the_package_and_its_config_imports_nothing_heavy():

@@ -106,6 +106,7 @@ QIU = (
 CAO = 'Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019'
 TO = 'To et al., "Diverse Prototypical Ensembles Improve Robustness to Subpopulation Shift", ICML 2025'
 ZHANG = 'Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018'
+KHOSLA = 'Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020'
 KANG = 'Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020'
 
 # fmt: off
@@ -640,6 +641,13 @@ ROWS = {
         (Cao et al., NeurIPS 2019). Val is a tenth of the test images, and the last epoch is tested; most published
         figures are the best test epoch. Uses class labels only.""",
         {"weights": 'name="deferred", by="class", beta=0.9999, start_epoch=160', "mix": 'name="mixup", alpha=1.0'}),
+    "cifar10lt_supcon": Row("cifar10lt", "supervised contrastive learning", f"""
+        {KHOSLA}. Both losses train the features; the factor of the contrastive loss is that of balanced contrastive
+        learning (Zhu et al., CVPR 2022), temperature and width are those of Khosla et al. Counts, learning rate and its
+        drops, momentum, weight decay, batch size and augmentation are those of LDAM-DRW's code (Cao et al., NeurIPS
+        2019); the contrastive papers use larger batches and stronger augmentations. No published figure has this
+        setting. Val is a tenth of the test images, and the last epoch is tested. Uses class labels only.""",
+        {"objective": 'name="supcon", penalty=0.35, temperature=0.1, width=128, detached=False'}),
     "cifar100lt_erm": Row("cifar100lt", "cross-entropy", f"""
         The baseline of {CAO}, which reports 38.3 % test accuracy. From their code: counts, network, learning rate and
         its drops, momentum, weight decay, batch size, augmentation. Unlike it: the last epoch is tested, where the

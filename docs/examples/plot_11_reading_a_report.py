@@ -12,7 +12,7 @@ import io
 import matplotlib.pyplot as plt
 
 import imbalance
-from imbalance.report.build import report
+from imbalance.report.report import report
 
 with contextlib.redirect_stdout(io.StringIO()):
     for name in ("colored_digits_erm", "colored_digits_ce"):

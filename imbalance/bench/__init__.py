@@ -1,1 +1,1 @@
-"""How fast the project is, each figure beside what it has to be measured against."""
+"""Measure the speed of the project against bare PyTorch loops and other baselines."""

@@ -1,14 +1,14 @@
-"""What is trained in the benchmark: data that need no file, configs for them, and the project's loop over them."""
+"""Make configs on data that needs no files, and run epochs of the project's training loop on them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from ml_collections import ConfigDict
-from ml_collections.config_dict import create
 
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import CONFIGS, load
+from imbalance.config.experiment import Experiment, validate
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.training.distributed.interrupt import Interrupt
@@ -16,51 +16,50 @@ from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import train_epoch
-from imbalance.training.run import Run
-from imbalance.training.state.finite import remember
 from imbalance.training.state.progress import Clock, Progress
+from imbalance.training.state.run_state import Run, remember
+
+Config = ConfigDict | Experiment
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
-    """`size` uint8 images of CIFAR's shape, in each split the same: what they show does not matter to the clock."""
+    """Return a data set of `size` random uint8 images of CIFAR's shape; all splits have the same images."""
     images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     rows = torch.arange(size)
     split = Split(images, rows % classes, rows % groups, rows)
-    names = (tuple(map(str, range(count))) for count in (classes, groups))
-    return Dataset(split, split, split, *names, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    class_names, group_names = (tuple(map(str, range(count))) for count in (classes, groups))
+    return Dataset(split, split, split, class_names, group_names, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, groups: int = 2) -> ConfigDict:
-    """The config of the paper's ConvNet, or of a linear model, on random images."""
+    """Return the config of the paper's ConvNet ("convnet"), or of a linear model ("linear"), on random images."""
     DATASETS["random_images"] = random_images
-    config = load(CONFIGS / "cifar_ce.py")
-    config.data = create(name="random_images", size=size, classes=classes, groups=groups)
+    data = {"name": "random_images", "size": size, "classes": classes, "groups": groups}
+    changes = {"data": data, "trainer.batch_size": batch_size}
     if model == "linear":
-        config.model = create(name="linear", init="default")
-    config.trainer.batch_size = batch_size
-    return config
+        changes["model"] = {"name": "linear", "init": "default"}
+    return override(load(CONFIGS / "cifar_ce.py"), changes)
 
 
-def make(config: ConfigDict) -> Learner:
-    """The learner of a config, which it checks as a run does."""
-    config = validate(config)
-    return make_learner(config, start_accelerator(config), Path())
+def make(config: Config) -> Learner:
+    """Return the learner of a config, validated as in a run."""
+    experiment = validate(config)
+    return make_learner(experiment, start_accelerator(experiment), Path())
 
 
-def begun(config: ConfigDict, learner: Learner) -> Run:
-    """A run that leaves no files."""
-    progress, log = Progress(), RunLog(Path(), config, writes=False)
-    run = Run(config, learner, progress, log, Interrupt(), Clock(progress, 1e9))
+def start_run(config: Config, learner: Learner) -> Run:
+    """Return a run that writes no files."""
+    experiment, progress = validate(config), Progress()
+    log = RunLog(Path(), experiment, writes=False)
+    run = Run(experiment, learner, progress, log, Interrupt(), Clock(progress, 1e9))
     remember(run)
     return run
 
 
-def our_epoch(config: ConfigDict, learner: Learner) -> Callable[[], None]:
-    """The next epoch of the project's loop, with all that it measures, and no files."""
-    run = begun(config, learner)
-
-    def epoch() -> None:
-        train_epoch(run)
-        run.progress.next_epoch()
-
-    return epoch
+def our_epoch(config: Config, learner: Learner) -> Callable[[], None]:
+    """Return a function that trains the next epoch by the project's loop, without evaluation and files."""
+    experiment = validate(config)
+    never = replace(experiment.trainer, epochs=10_000_000, eval_every=10_000_000)
+    callbacks = replace(experiment.callbacks, stop_at_interpolation=False)
+    run = start_run(replace(experiment, trainer=never, callbacks=callbacks), learner)
+    return lambda: train_epoch(run)

@@ -1,12 +1,15 @@
-"""Features: their extraction over the network's forward passes alone, and what heads on them cost.
+"""Measure the extraction of features over the network's forward passes alone, and the training of heads on features.
 
-Heads of eight learning rates and twelve seeds on features of Waterbirds' size that are made up, as one batched model: 20
-epochs each, evaluated after every one, with the files of a run. Over the same runs in a process each, of which some are
-timed; and over scikit-learn's logistic regression, of which there are as many fits, of eight penalties, each to its own
-tolerance, with its probabilities on val and test and no files. Its fits draw no random numbers, so one seed is timed.
-The features do not depend on one another, which is the case that lbfgs is fastest in: seven to seventeen steps. Steps
-differ in how many a fit takes, so last a step of lbfgs for every head over an epoch of all: either is one pass over the
-examples, forward and back, of one logit there and two here.
+The heads have eight learning rates and twelve seeds, and are trained as one stacked model on random features of Waterbirds'
+size. Each is trained for 20 epochs, evaluated after every epoch, and writes the files of a run. Three ratios compare them:
+
+- The same runs in a process each, over the stacked runs. Only some of the processes are timed.
+- As many fits of scikit-learn's logistic regression, over the stacked runs. The fits have eight penalties, stop at their own
+  tolerance, and compute the probabilities on val and test without files. They draw no random numbers, so one seed is timed.
+- A step of lbfgs for every head, over an epoch of all heads. The number of steps differs between fits, and a step or an epoch
+  is one pass over the examples, forward and backward. A fit has one logit, and a head two.
+
+The features are independent of one another, which is the fastest case for lbfgs: seven to seventeen steps.
 """
 
 import statistics
@@ -19,13 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ml_collections import ConfigDict
-from ml_collections.config_dict import create
 
-from imbalance.bench.cases import begun, on_images
-from imbalance.bench.timing import ROOT, Row, few, python, seconds, timed_in_turns
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import load
+from imbalance.bench.cases import on_images, start_run
+from imbalance.bench.timing import Row, halved, python, seconds, timed_in_turns
+from imbalance.config.experiment import Experiment, validate
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract
@@ -38,83 +39,84 @@ from imbalance.utils.malloc import keep_freed_memory
 
 PART = "features"
 RATES, SEEDS = 8, 12
-TIMED = 2  # of the processes
-EXAMPLES, WIDTH = (4795, 1199, 5794), 2048  # Waterbirds' splits, and the features of a ResNet-50
+TIMED = 2  # number of processes that are timed
+EXAMPLES, WIDTH = (4795, 1199, 5794), 2048  # sizes of Waterbirds' splits, and number of features of a ResNet-50
 
 
 def extraction(repeats: int, images: int = 256) -> list[float]:
-    """The ratios of seconds: all of `imbalance features` but its start, over the forward passes alone."""
-    config = on_images("convnet", size=images, batch_size=64)
-    config.trainer.eval_batch_size = 64
-    config = validate(config)
+    """Return the ratios of the seconds of `imbalance features`, without its start, over the forward passes alone."""
+    images_config = on_images("convnet", size=images, batch_size=64)
+    config = validate(override(images_config, {"trainer.eval_batch_size": 64}))
     dataset = load_dataset(config)
     model = extract.config_model(config, dataset)
 
-    def written() -> None:
+    def extract_all() -> None:
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
             extract.extract(config, dataset, model, {}, Path(folder) / "features")
 
     def forward() -> None:
         for split in (dataset.train, dataset.val, dataset.test):
+            assert isinstance(split.inputs, torch.Tensor), "random images are in memory"
             for batch in split.inputs.split(64):
                 model.features(batch)
 
-    return timed_in_turns(written, forward, repeats)
+    return timed_in_turns(extract_all, forward, repeats)
 
 
-def made_up(folder: Path) -> None:
-    """A folder of features of two classes and four groups, of which one feature in ten says something."""
+def make_features(folder: Path) -> None:
+    """Write a folder of random features of two classes and four groups; one feature in ten is informative."""
     rng, splits = np.random.default_rng(0), []
     features = np.abs(rng.standard_normal((sum(EXAMPLES), WIDTH), dtype=np.float32))
     for count, first in zip(EXAMPLES, np.cumsum((0, *EXAMPLES))):
         targets = np.arange(count) % 4 // 3
-        places = np.where(rng.random(count) < 0.9, targets, 1 - targets)
+        backgrounds = np.where(rng.random(count) < 0.9, targets, 1 - targets)
         rows = slice(first, first + count)
         features[rows, :100] += 0.2 * targets[:, None]
-        features[rows, 100:200] += 0.4 * places[:, None]
-        labels = (torch.from_numpy(array) for array in (targets, 2 * targets + places, np.arange(count)))
+        features[rows, 100:200] += 0.4 * backgrounds[:, None]
+        groups, indices = 2 * targets + backgrounds, np.arange(count)
+        labels = torch.from_numpy(targets), torch.from_numpy(groups), torch.from_numpy(indices)
         splits.append(Split(torch.from_numpy(features[rows]), *labels))
     folder.mkdir()
     np.save(folder / "features.npy", features)
     about = {"model": {"name": "made up"}, "weights": "none", "inputs": {}, "data": {}}
     checksums = np.array([crc(row) for row in features], dtype=np.uint32)
-    close_features(folder, Dataset(*splits, ("0", "1"), ("00", "01", "10", "11")), about, checksums)
+    train, val, test = splits
+    close_features(folder, Dataset(train, val, test, ("0", "1"), ("00", "01", "10", "11")), about, checksums)
 
 
-def heads(folder: Path, work_dir: Path) -> list[ConfigDict]:
-    """Their configs."""
-    found = []
-    for i in range(RATES * SEEDS):
-        config = load(ROOT / "configs" / "features_erm.py")
-        config.data = create(name="features", folder=str(folder), standardise=True)
-        config.update(seed=i // RATES, work_dir=str(work_dir))
-        config.optim.lr = 1e-4 * 2.0 ** (i % RATES)
-        found.append(config)
-    return found
+def heads(folder: Path, work_dir: Path) -> list[Experiment]:
+    """Return the configs of all heads."""
+    data = {"name": "features", "folder": str(folder), "standardise": True}
+    base = override(load(CONFIGS / "features_erm.py"), {"data": data, "work_dir": str(work_dir)})
+    return [
+        validate(override(base, {"seed": seed, "optim.lr": 1e-4 * 2.0**rate}))
+        for seed in range(SEEDS)
+        for rate in range(RATES)
+    ]
 
 
-def quietly(call: Callable[[], None]) -> None:
+def quietly(call: Callable[[], object]) -> None:
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         call()
 
 
-def at_once(folder: Path) -> float:
-    """The seconds of all heads, their files included."""
+def stacked_seconds(folder: Path) -> float:
+    """Return the seconds of all heads as one stacked model, with their files."""
     with tempfile.TemporaryDirectory() as work_dir:
         runs = [(config, Path(work_dir) / str(i)) for i, config in enumerate(heads(folder, Path(work_dir)))]
         return seconds(lambda: quietly(lambda: train_stacked(runs)))
 
 
-def by_process(folder: Path) -> float:
-    """The seconds of all heads, had each taken what `TIMED` of them take in a process of their own."""
+def process_seconds(folder: Path) -> float:
+    """Return the estimated seconds of all heads in a process each, from those of the first `TIMED` heads."""
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
         timed = (lambda seed=seed: python("main.py", *flags, f"--config.seed={seed}") for seed in range(TIMED))
         return RATES * SEEDS * sum(map(seconds, timed)) / TIMED
 
 
-def by_scikit_learn(folder: Path) -> tuple[float, float]:
-    """The seconds of a grid of as many fits, and of a step of each of them, had all seeds taken what one takes."""
+def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
+    """Return the estimated seconds of all fits, and of one step of every fit, from those of one seed."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -124,50 +126,52 @@ def by_scikit_learn(folder: Path) -> tuple[float, float]:
     inputs, others, targets = scaler.transform(train), scaler.transform(others), stored.tables["targets"][: EXAMPLES[0]]
     models = [LogisticRegression(C=10.0 ** (2 - i)) for i in range(RATES)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fits that have not converged within its limit of 100 steps
-        of_fits = [seconds(lambda model=model: model.fit(inputs, targets)) for model in models]
+        warnings.simplefilter("ignore")  # about fits that do not converge within the limit of 100 steps
+        fits = [seconds(lambda model=model: model.fit(inputs, targets)) for model in models]
     predicting = seconds(lambda: [model.predict_proba(others) for model in models])
-    steps = sum(taken / model.n_iter_[0] for taken, model in zip(of_fits, models))
-    return SEEDS * (sum(of_fits) + predicting), SEEDS * steps
+    steps = sum(taken / model.n_iter_[0] for taken, model in zip(fits, models))
+    return SEEDS * (sum(fits) + predicting), SEEDS * steps
 
 
-def epoch_at_once(folder: Path) -> Callable[[], None]:
-    """The next epoch of all heads, with nothing read, evaluated or written."""
-    configs = [validate(config) for config in heads(folder, Path())]
+def stacked_epoch(folder: Path) -> Callable[[], None]:
+    """Return a function that trains the next epoch of all heads, without evaluation and files."""
+    configs = heads(folder, Path())
     accelerator, dataset = start_accelerator(configs[0]), load_dataset(configs[0])
     sources = {config.seed: make_source(config, accelerator, Path(), dataset) for config in configs[::RATES]}
-    members = [begun(config, learner_on(sources[config.seed], config, accelerator)) for config in configs]
-    stack = Stack(members)
+    runs = [start_run(config, learner_on(sources[config.seed], config, accelerator)) for config in configs]
+    stack = Stack(runs)
 
     def epoch() -> None:
-        train_epoch(stack, members, Interrupt())
-        for member in members:
-            member.progress.next_epoch()
+        train_epoch(stack, runs, Interrupt())
+        for run in runs:
+            run.progress.next_epoch()
 
-    epoch()  # the first takes longer
+    epoch()  # the first epoch takes longer
     return epoch
 
 
-def of_heads(folder: Path, repeats: int) -> list[Row]:
-    epoch, processes, fits, steps = epoch_at_once(folder), [], [], []
-    for _ in range(few(repeats)):
-        ours = at_once(folder)
-        processes.append(by_process(folder) / ours)
-        of_fits, of_steps = by_scikit_learn(folder)
-        fits.append(of_fits / ours)
-        steps.append(of_steps / statistics.median(seconds(epoch) for _ in range(5)))
+def head_rows(folder: Path, repeats: int) -> list[Row]:
+    """Return the rows that compare stacked heads with other ways to train them."""
+    epoch, processes, fits, steps = stacked_epoch(folder), [], [], []
+    for _ in range(halved(repeats)):
+        ours = stacked_seconds(folder)
+        processes.append(process_seconds(folder) / ours)
+        fit_seconds, step_seconds = scikit_learn_seconds(folder)
+        fits.append(fit_seconds / ours)
+        steps.append(step_seconds / statistics.median(seconds(epoch) for _ in range(5)))
     case = f"{RATES * SEEDS} linear heads, {EXAMPLES[0]:,} × {WIDTH:,}"
     return [
-        Row(f"{PART}: one process a run / at once", f"{case}, 20 epochs", sorted(processes), "≥ 20"),
-        Row(f"{PART}: scikit-learn's fits / at once", f"{case}, 20 epochs", sorted(fits), "≥ 5"),
-        Row(f"{PART}: a step of its fits / an epoch at once", case, sorted(steps), ""),
+        Row(f"{PART}: one process a run / stacked", f"{case}, 20 epochs", sorted(processes), "≥ 20"),
+        Row(f"{PART}: scikit-learn's fits / stacked", f"{case}, 20 epochs", sorted(fits), "≥ 5"),
+        Row(f"{PART}: a step of its fits / a stacked epoch", case, sorted(steps), ""),
     ]
 
 
 def rows(repeats: int) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
     keep_freed_memory()
-    found = [Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")]
+    table = [Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")]
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "features"
-        made_up(folder)
-        return found + of_heads(folder, repeats)
+        make_features(folder)
+        return table + head_rows(folder, repeats)

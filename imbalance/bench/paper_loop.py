@@ -1,11 +1,12 @@
-"""The loop that the paper's code runs, over the project's: its ConvNet, 32×32 images, batch 64, float32.
+"""Measure the training loop of the paper's code over the project's: its ConvNet, 32×32 images, batch 64, float32.
 
-Each in a process of its own, so that theirs runs as it is: without `imbalance.utils.malloc`. The first epoch warms up. Theirs
-is written here from a description: every image goes through Pillow and torchvision's transforms and is collated into a
-batch, and after every step the model sees the batch again, in evaluation mode, for the training metrics.
+Each loop runs in a process of its own, so that the paper's runs without `imbalance.utils.malloc`. The first epoch is a
+warm-up. The paper's loop is written here from a description. It passes every image through Pillow and torchvision's
+transforms, and collates the images to a batch. After every step it evaluates the model on the batch again, for the training
+metrics.
 
-Where the machine computes faster in bf16 there is a row for ours in bf16 and channels_last; a CPU without instructions
-for bf16 is several times as slow in it, and has none.
+A second row has our loop in bf16 and channels_last, on machines that compute faster in bf16. A CPU without bf16 instructions
+is several times slower in bf16, and has no such row.
 """
 
 from functools import partial
@@ -18,22 +19,25 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from imbalance.bench.cases import make, on_images, our_epoch
-from imbalance.bench.timing import Row, few, in_turns, measured_by, seconds
+from imbalance.bench.steps import bare_optimizer
+from imbalance.bench.timing import Row, halved, in_turns, measure_in_process, seconds
+from imbalance.config.resolve import override
 from imbalance.data import Dataset
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
 
 BATCH = 64
-BATCHES = 6  # an epoch
+BATCHES = 6  # batches in an epoch
 
 
 class Transformed(torch.utils.data.Dataset):
-    """The training images, one by one: to Pillow, to a tensor, normalised."""
+    """The training images one by one, converted to Pillow and to a normalised tensor."""
 
     def __init__(self, dataset: Dataset):
         transforms = import_torchvision().transforms
         steps = [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
         self.transform = transforms.Compose(steps)
+        assert isinstance(dataset.train.inputs, Tensor), "random images are in memory"
         self.images = dataset.train.inputs.permute(0, 2, 3, 1).numpy()
         self.targets = dataset.train.targets.tolist()
 
@@ -44,10 +48,10 @@ class Transformed(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(np.ascontiguousarray(self.images[row]))), self.targets[row]
 
 
-def epoch_of_theirs(
+def papers_epoch(
     model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, class_weights: Tensor
 ) -> list[tuple[float, float]]:
-    """An epoch, and the loss and the accuracy of every batch after its step."""
+    """Train an epoch, and return the loss and the accuracy of every batch after its step."""
     measured = []
     for images, targets in loader:
         model.train()
@@ -64,7 +68,7 @@ def epoch_of_theirs(
 
 
 def gains_from_bf16() -> bool:
-    """Whether a convolution takes less time in bf16."""
+    """Return True if a convolution takes less time in bf16 than in float32."""
     taken = {}
     for dtype in (torch.float32, torch.bfloat16):
         convolution, images = nn.Conv2d(64, 64, 3).to(dtype), torch.ones(8, 64, 16, 16, dtype=dtype)
@@ -74,33 +78,40 @@ def gains_from_bf16() -> bool:
 
 
 def measure(whose: str, batches: int, bf16: bool = False) -> float:
-    """Seconds of one epoch, in this process."""
-    config = on_images("convnet", size=BATCH * batches, batch_size=BATCH)
-    if bf16:
-        config.trainer.update(mixed_precision="bf16", channels_last=True)
+    """Return the seconds of one epoch in this process.
+
+    Args:
+        whose: "ours", or "theirs" for the paper's loop.
+        batches: number of batches in the epoch.
+        bf16: compute in bf16 and channels_last.
+    """
+    changes = {"trainer.mixed_precision": "bf16", "trainer.channels_last": True} if bf16 else {}
+    config = override(on_images("convnet", size=BATCH * batches, batch_size=BATCH), changes)
     learner = make(config)
     if whose == "ours":
         keep_freed_memory()
         epoch = our_epoch(config, learner)
     else:
         loader = DataLoader(Transformed(learner.dataset), BATCH, shuffle=True)
-        optimizer = torch.optim.SGD(learner.model.parameters(), lr=config.optim.lr, momentum=config.optim.momentum)
+        optimizer = bare_optimizer(config, learner)
 
         def epoch() -> None:
-            epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2))
+            papers_epoch(learner.model, loader, optimizer, torch.ones(2))
 
     epoch()
     return seconds(epoch)
 
 
 def rows(repeats: int, batches: int = BATCHES) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
+
     def ratios(**ours: bool) -> list[float]:
-        def turn(whose: str, **how: bool) -> float:
-            return measured_by(__name__, whose=whose, batches=batches, **how)
+        def turn(whose: str, **options: bool) -> float:
+            return measure_in_process(__name__, whose=whose, batches=batches, **options)
 
-        return in_turns(lambda: turn("theirs"), lambda: turn("ours", **ours), few(repeats))
+        return in_turns(lambda: turn("theirs"), lambda: turn("ours", **ours), halved(repeats))
 
-    found = [Row("paper: its loop / ours", "ConvNet, 32×32 images, batch 64", ratios(), "≥ 1.35")]
+    table = [Row("paper: its loop / ours", "ConvNet, 32×32 images, batch 64", ratios(), "≥ 1.35")]
     if gains_from_bf16():
-        found.append(Row("paper: its loop / ours", "the same, ours in bf16, channels_last", ratios(bf16=True), "≥ 2.5"))
-    return found
+        table.append(Row("paper: its loop / ours", "the same, ours in bf16, channels_last", ratios(bf16=True), "≥ 2.5"))
+    return table

@@ -1,37 +1,39 @@
-"""A training step of the project's loop over one of a bare PyTorch loop: same model, data in memory, batch, threads.
+"""Measure a training step of the project's loop over one of a bare PyTorch loop.
 
-Both keep the memory that they free (see `imbalance.utils.malloc`), which makes them faster by about as much.
+Both loops have the same model, data in memory, batches and threads. Both keep the memory that they free (see
+`imbalance.utils.malloc`), which makes both faster by about as much.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from imbalance.bench.cases import make, on_images, our_epoch
+from imbalance.bench.cases import Config, make, on_images, our_epoch
 from imbalance.bench.timing import Row, timed_in_turns
-from imbalance.config.resolve import CONFIGS, load
+from imbalance.config.experiment import Experiment, validate
+from imbalance.config.resolve import CONFIGS, load, override
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 
 
 def digits_mlp() -> ConfigDict:
-    config = load(CONFIGS / "digits_ce.py")
-    config.data.update(imbalance="none", imbalance_ratio=1.0)
-    config.trainer.batch_size = 64
-    return config
+    """Return the config of the MLP on all digits, at batch 64."""
+    changes = {"data.imbalance": "none", "data.imbalance_ratio": 1.0, "trainer.batch_size": 64}
+    return override(load(CONFIGS / "digits_ce.py"), changes)
 
 
 def gaussian_linear() -> ConfigDict:
-    config = load(CONFIGS / "gaussian_ce.py")
-    config.objective.name = "average"
-    config.data.train_per_class = (6400, 6400)
-    config.trainer.update(batch_size=64, dtype="float32")
-    return config
+    """Return the config of a linear model on the Gaussian mixture, with the average objective, at batch 64."""
+    changes = {"objective.name": "average", "data.train_per_class": (6400, 6400), "trainer.batch_size": 64,
+               "trainer.dtype": "float32"}  # fmt: skip
+    return override(load(CONFIGS / "gaussian_ce.py"), changes)
 
 
-# The config, how many turns of an epoch make a ratio, and the bar.
-CASES = {
+# By case: the function that makes the config, the number of turns for each ratio, and the bar.
+CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
     "ConvNet, 32×32 images, batch 64": (lambda: on_images("convnet", size=256, batch_size=64), 1, "≤ 1.03"),
     "ConvNet, 32×32 images, batch 512": (lambda: on_images("convnet", size=512, batch_size=512), 1, "≤ 1.03"),
     "MLP, digits, batch 64": (digits_mlp, 25, "≤ 1.25"),
@@ -40,8 +42,9 @@ CASES = {
 
 
 def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor, batch_size: int) -> None:
-    """An epoch as a tutorial writes it: weighted cross-entropy, and nothing measured."""
+    """Train an epoch as in a PyTorch tutorial: weighted cross-entropy, without metrics."""
     model, train, weights = learner.model, learner.dataset.train, learner.weights(0)
+    assert isinstance(train.inputs, Tensor), "the cases have their inputs in memory"
     for rows in order.split(batch_size):
         logits = model(learner.normalise(train.inputs[rows]))
         loss = (F.cross_entropy(logits, train.targets[rows], reduction="none") * weights[rows]).mean()
@@ -50,12 +53,14 @@ def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor
         optimizer.zero_grad()
 
 
-def bare_optimizer(config: ConfigDict, learner: Learner) -> torch.optim.Optimizer:
-    return torch.optim.SGD(learner.model.parameters(), lr=config.optim.lr, momentum=config.optim.momentum)
+def bare_optimizer(config: Config, learner: Learner) -> torch.optim.Optimizer:
+    """Return PyTorch's SGD with the config's learning rate and momentum."""
+    optim = validate(config).optim
+    return torch.optim.SGD(learner.model.parameters(), lr=optim.lr, momentum=optim.momentum)
 
 
-def ratios(config: ConfigDict, turns: int, repeats: int) -> list[float]:
-    """Of the seconds that an epoch takes."""
+def time_ratios(config: Experiment, turns: int, repeats: int) -> list[float]:
+    """Return the ratios of the seconds of an epoch, ours over bare."""
     ours, theirs = make(config), make(config)
     optimizer = bare_optimizer(config, theirs)
 
@@ -67,7 +72,9 @@ def ratios(config: ConfigDict, turns: int, repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
     keep_freed_memory()
     return [
-        Row("step: ours / bare", case, ratios(config(), n, repeats), bar) for case, (config, n, bar) in CASES.items()
+        Row("step: ours / bare", case, time_ratios(validate(config()), n, repeats), bar)
+        for case, (config, n, bar) in CASES.items()
     ]

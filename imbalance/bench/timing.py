@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: rows, turns and processes."""
+"""Measure ratios of times in turns, and start processes for measurements."""
 
 import json
 import os
@@ -17,11 +17,12 @@ from imbalance.utils.package import ROOT
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """A row of the benchmark's table: the ratios of one measurement.
 
-    part, case: what was measured over what.
-    ratios: of all turns, in ascending order; none where it was not measured.
-    bar: what the median is held to, such as "≤ 1.03"; "" where nothing.
+    part: the part of the benchmark and its ratio, such as "step: ours / bare".
+    case: the model, data and batch size.
+    ratios: ratios of all turns, in ascending order; empty if not measured.
+    bar: required value of the median, such as "≤ 1.03"; "" for none.
     """
 
     part: str
@@ -35,7 +36,7 @@ class Row:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """What `call` takes, to the end of what it has given a GPU."""
+    """Return the seconds that `call` takes, including its work on a GPU."""
     started = time.perf_counter()
     call()
     if torch.cuda.is_available():
@@ -44,40 +45,44 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:
-    """The ratios of two measurements, first over second, in ascending order; who begins a turn changes.
+    """Return the ratios of two measurements, first over second, in ascending order.
 
-    A ratio is one of medians over `each` turns, where a single one is so short that a hiccup of the machine shows.
+    The measurements take turns, and every turn begins with the other one.
+
+    Args:
+        repeats: number of ratios.
+        each: number of turns for each ratio, which is then one of medians. Use several for short measurements.
     """
     ratios = []
     for repeat in range(repeats):
         over, under = [], []
         for turn in range(repeat, repeat + each):
-            for measurement, found in ((first, over), (second, under))[:: -1 if turn % 2 else 1]:
-                found.append(measurement())
+            for measure, values in ((first, over), (second, under))[:: -1 if turn % 2 else 1]:
+                values.append(measure())
         ratios.append(statistics.median(over) / statistics.median(under))
     return sorted(ratios)
 
 
 def timed_in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int, each: int = 1) -> list[float]:
-    """`in_turns` of the seconds that two calls take, after one of each to warm up."""
+    """Return `in_turns` of the seconds that two calls take, after one warm-up call of each."""
     first()
     second()
     return in_turns(lambda: seconds(first), lambda: seconds(second), repeats, each)
 
 
-def few(repeats: int) -> int:
-    """How many turns there are of processes, whose start takes seconds."""
+def halved(repeats: int) -> int:
+    """Return half the repeats, rounded up, for measurements that start processes, which takes seconds."""
     return (repeats + 1) // 2
 
 
 def python(*arguments: str) -> str:
-    """What a new process of this Python prints. It imports the project that this one does, with as many threads."""
+    """Run a new Python process that imports this project, and return its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     call = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return call.stdout
 
 
-def measured_by(module: str, **arguments: Any) -> Any:
-    """What the module's `measure(**arguments)` returns in a process of its own, by way of JSON."""
+def measure_in_process(module: str, **arguments: Any) -> Any:
+    """Return the result of the module's `measure(**arguments)` in a new process, passed on as JSON."""
     code = f"import json; from {module} import measure; print(json.dumps(measure(**{arguments!r})))"
     return json.loads(python("-c", code).splitlines()[-1])

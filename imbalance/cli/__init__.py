@@ -1,1 +1,1 @@
-"""The command line: commands, help, completion and listings."""
+"""Command line: commands, help, completion and listings."""

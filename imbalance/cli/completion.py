@@ -1,4 +1,4 @@
-"""Completion for shells: `source <(imbalance completion bash)`, or the same in one's .bashrc."""
+"""Complete commands in a shell: type `source <(imbalance completion bash)`, or put this line in .bashrc."""
 
 from pathlib import Path
 
@@ -17,25 +17,24 @@ compdef _imbalance imbalance""",
 
 
 def script(*, shell: str) -> str:
-    """What a shell must run."""
+    """Return the script that a shell must run."""
     return SCRIPTS[shell]
 
 
 def candidates(*, line: str, whole: bool) -> str:
-    """What the last word of a line can become, a candidate a line.
+    """Return the words that the last word of `line` can become, one on each line.
 
     Args:
-        whole: whole words; else what follows their last =, at which bash breaks words.
+        whole: return whole words; otherwise only the part after their last =, at which bash breaks words.
     """
     *before, word = line.split(" ")[1:] or [""]
     before = [part for part in before if part]
-    found = [candidate for candidate in following(before, word) if candidate.startswith(word)]
-    cut = 0 if whole or "=" not in word else word.rindex("=") + 1
-    return "\n".join(candidate[cut:] for candidate in found)
+    start = 0 if whole or "=" not in word else word.rindex("=") + 1
+    return "\n".join(candidate[start:] for candidate in next_words(before, word) if candidate.startswith(word))
 
 
-def following(before: list[str], word: str) -> list[str]:
-    """Every word that may follow."""
+def next_words(before: list[str], word: str) -> list[str]:
+    """Return every word that may follow the words `before`; `word` is the start of it."""
     from imbalance.cli.commands import COMMANDS
     from imbalance.cli.main import command_of, parser_of
     from imbalance.errors import BadInput
@@ -53,17 +52,17 @@ def following(before: list[str], word: str) -> list[str]:
     if word.startswith("--config="):
         from imbalance.config.resolve import CONFIGS
 
-        given = word.rpartition(",")[0]
-        start = f"{given}," if given else "--config="
+        complete_names = word.rpartition(",")[0]
+        start = f"{complete_names}," if complete_names else "--config="
         return [start + path.stem for path in sorted(CONFIGS.rglob("*.py"))]
     if command.overrides and word.startswith("--config."):
-        return [f"--config.{key}=" for key in keys(before)]
+        return [f"--config.{key}=" for key in config_keys(before)]
     options = ["" if action.nargs == 0 else "=" for action in parser_of(name)._actions for _ in action.option_strings]
     return [flag + equals for flag, equals in zip(flags, options)] + (["--config."] if command.overrides else [])
 
 
-def keys(before: list[str]) -> list[str]:
-    """Of the config that the line names."""
+def config_keys(before: list[str]) -> list[str]:
+    """Return the keys of the config that the line names."""
     from imbalance.config.resolve import config_file, load
     from imbalance.config.schema import flatten
 

@@ -1,17 +1,17 @@
-"""What `imbalance data …` does."""
+"""Download, verify, build and describe data sets: the commands `imbalance data …`."""
 
 import glob
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import config_file, override
-from imbalance.config.resolve import load as load_config
+from imbalance.config.experiment import Experiment
+from imbalance.config.resolve import resolve
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.download import download as fetch
@@ -24,20 +24,17 @@ from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
 from imbalance.data.problems import Problem, problem_lines
 from imbalance.data.sources import SOURCES
+from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
 from imbalance.errors import BadInput
 from imbalance.models import preparation_of
 
-SHOWN = 10  # kinds of problems that `verify` prints
-
-
-def read(config: str, overrides: Mapping[str, Any]) -> Experiment:
-    return validate(override(load_config(config_file(config)), overrides))
+KINDS_SHOWN = 10  # kinds of problems that `verify` prints
 
 
 def download(*, name: str, data_dir: str) -> None:
-    """Fetch a data set into `data_dir`, after saying under which licence."""
+    """Download a data set into `data_dir`, after printing its licence."""
     from imbalance.cli.main import did_you_mean
 
     if name not in SOURCES:
@@ -46,44 +43,47 @@ def download(*, name: str, data_dir: str) -> None:
 
 
 def build(*, config: str, overrides: Mapping[str, Any]) -> None:
-    """Decode the images of a config's data, where they are not yet."""
-    found = read(config, overrides)
-    load(found.data, found.data_dir, found.seed, preparation_of(found.model))
+    """Decode the images of a config's data, unless they are decoded already."""
+    load_dataset(resolve(config, overrides)[0])
+
+
+def load_dataset(experiment: Experiment) -> Dataset:
+    """Return the data set of a config, with images as the config's model takes them."""
+    return load(experiment.data, experiment.data_dir, experiment.seed, preparation_of(experiment.model))
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
-    """Print how many examples there are of everything, and write a sheet of sample images where they are images."""
-    found = read(config, overrides)
-    dataset = load(found.data, found.data_dir, found.seed, preparation_of(found.model))
-    print(counts_of(dataset))
-    for remark in (*missing_examples(dataset), *dataset_duplicates(dataset)):
-        print(f"note: {remark}")
+    """Print the number of examples of every split, class and group; draw samples in `sheet` if they are images."""
+    dataset = load_dataset(resolve(config, overrides)[0])
+    print(count_table(dataset))
+    for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
+        print(f"note: {note}")
     if len(dataset.input_shape) == 3:
         write_sheet(dataset, Path(sheet))
         print(f"sample images of every group: {sheet}")
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print what is wrong with the data that a config names, opening every image and every text, and with its stores.
+    """Print the problems of a config's data and stores, opening every image and every text.
 
     Args:
-        every: print every problem, not one of each of the first `SHOWN` kinds.
+        every: print every problem; otherwise print one of each of the first `KINDS_SHOWN` kinds.
     """
-    config = read(config, overrides)
-    section, provided = dict(config.data), {"data_dir": config.data_dir, "seed": config.seed}
+    experiment, _ = resolve(config, overrides)
+    section, arguments = dict(experiment.data), {"data_dir": experiment.data_dir, "seed": experiment.seed}
     name, notes = section["name"], []
     if name in LISTINGS:
-        listing = with_preparation(build_section(LISTINGS, section, **provided), preparation_of(config.model))
-        problems, notes = listing_problems(listing, config.data_dir)
+        listing = with_preparation(build_section(LISTINGS, section, **arguments), preparation_of(experiment.model))
+        problems, notes = listing_problems(listing, experiment.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
-        problems, size = corpus_problems(section, **provided) if name in CORPORA else ([], 0)
+        problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
         if not problems:
-            dataset = load(section, **provided)
+            dataset = load(section, **arguments)
             notes = [*missing_examples(dataset), *dataset_duplicates(dataset)]
-            size = sum(len(getattr(dataset, name)) for name in SPLITS)
-    problems += store_problems(store_root(config.data_dir), name)
-    for line in map(str, problems) if every else problem_lines(problems, SHOWN):
+            size = sum(len(getattr(dataset, split)) for split in SPLITS)
+    problems += store_problems(store_root(experiment.data_dir), name)
+    for line in map(str, problems) if every else problem_lines(problems, KINDS_SHOWN):
         print(line, file=sys.stderr)
     for note in notes:
         print(f"note: {note}")
@@ -92,47 +92,46 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
 
 
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
-    """Everything that is wrong: metadata, splits and, opening every one, the images, compared with their store's; and
-    which of them are copies."""
+    """Return the problems of metadata, splits and images, and notes on equal images.
+
+    Every image is opened, and its pixels are compared with those of the store.
+    """
     files = listing.folder, listing.paths
     stamps, problems = file_stamps(*files, listing.where)
     checksums, damaged = check_images(*files, listing.recipe, listing.where)
-    found = {problem.place for problem in problems}
-    problems = listing.problems + listing.split_problems() + problems + [p for p in damaged if p.place not in found]
+    missing = {problem.place for problem in problems}
+    problems = listing.problems + listing.split_problems() + problems + [p for p in damaged if p.place not in missing]
     directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
     if directory:
-        other = np.flatnonzero((stored != checksums) & (checksums != 0))
+        different = np.flatnonzero((stored != checksums) & (checksums != 0)).tolist()
         cause = f"not the pixels that its store has; remove {directory} and the next run decodes it anew"
-        problems += [Problem(f"{listing.where(row)}: {listing.paths[row]}", cause) for row in other]
+        problems += [Problem(f"{listing.where(row)}: {listing.paths[row]}", cause) for row in different]
+
+    readable: list[int] = np.flatnonzero(checksums).tolist()  # an image that cannot be read has checksum 0
 
     def equal(i: int, j: int) -> bool:
-        one, other = (decode(listing.folder / listing.paths[row], listing.recipe) for row in (i, j))
+        one, other = (decode(listing.folder / listing.paths[readable[k]], listing.recipe) for k in (i, j))
         return bool((one == other).all())
 
     labels = np.stack([listing.targets, listing.groups], 1)
-    whole = np.flatnonzero(checksums)
-    place = [f"{listing.paths[row]} ({listing.where(row)})" for row in whole]
-    notes = duplicates(
-        checksums[whole],
-        listing.splits[whole],
-        labels[whole],
-        lambda i, j: equal(whole[i], whole[j]),
-        place.__getitem__,
-    )
+    places = [f"{listing.paths[row]} ({listing.where(row)})" for row in readable]
+    notes = duplicates(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
     return problems, notes
 
 
 def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:
-    """Everything that is wrong with texts, their labels and splits, or else with the store of their tokens; and how many
-    texts there are."""
-    keys = {key: section[key] for key in KEYS}
-    listed = {key: value for key, value in section.items() if key not in KEYS}
-    corpus = build_section(CORPORA, listed, data_dir=data_dir, seed=seed)
-    return corpus.all_problems() or token_problems(corpus, data_dir, **keys), len(corpus.texts)
+    """Return the problems of texts, labels and splits, and the number of texts.
+
+    If there are none, return the problems of the store of their tokens.
+    """
+    token_settings = {key: section[key] for key in KEYS}
+    corpus_section = {key: value for key, value in section.items() if key not in KEYS}
+    corpus = build_section(CORPORA, corpus_section, data_dir=data_dir, seed=seed)
+    return corpus.all_problems() or token_problems(corpus, data_dir, **token_settings), len(corpus.texts)
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:
-    """What is wrong with each store of a data set, comparing every checksum."""
+    """Return the problems of every store of a data set, comparing every checksum."""
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:
@@ -140,33 +139,45 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             problems.append(Problem(str(description), f"{error}; remove {description.parent}"))
             continue
-        wrong = damage(description.parent, shape, 0)
-        problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in wrong]
+        damages = damage(description.parent, shape, 0)
+        problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in damages]
     return problems
 
 
-def counts_of(dataset: Dataset) -> str:
-    """Counts of every split, class and group, as a table."""
+def count_table(dataset: Dataset) -> str:
+    """Return the number of examples of every split, class and group, as a table."""
     lines = [*dataset.notes, ""] if dataset.notes else []
-    kinds = {
-        "class": lambda of, split: (of.class_names, of.class_counts(split)),
-        "group": lambda of, split: (of.group_names, of.group_counts(split)),
-        "evaluation group": lambda of, split: (of.evaluation_names, of.eval_group_counts(split)),
-    }
-    for kind, counted in kinds.items():
-        absent = {"group": dataset.group_names == dataset.class_names, "evaluation group": not dataset.evaluation_names}
-        if absent.get(kind):
-            continue
-        sources = {"train": dataset, "val": dataset.eval_dataset, "test": dataset.eval_dataset}
-        found = {split: counted(of, getattr(of, split)) for split, of in sources.items()}
-        names = tuple(dict.fromkeys(name for of_split, _ in found.values() for name in of_split))
-        width = max(map(len, (*names, kind)))
-        lines.append(f"{kind:{width}}" + "".join(f"{split:>10}" for split in SPLITS))
-        counts = {split: dict(zip(of_split, numbers.tolist())) for split, (of_split, numbers) in found.items()}
-        for name in names:
-            cells = (f"{counts[split][name]:10,}" if name in counts[split] else f"{'-':>10}" for split in SPLITS)
-            lines.append(f"{name:{width}}" + "".join(cells))
-        if kind != "evaluation group":  # in which an example can be in several, or in none
-            lines.append(f"{'all':{width}}" + "".join(f"{sum(counts[split].values()):10,}" for split in SPLITS))
-        lines.append("")
+    lines += _count_lines("class", dataset, lambda data, split: (data.class_names, data.class_counts(split)))
+    if dataset.group_names != dataset.class_names:
+        lines += _count_lines("group", dataset, lambda data, split: (data.group_names, data.group_counts(split)))
+    if dataset.evaluation_names:  # an example can be in several evaluation groups or in none, so they have no total
+        lines += _count_lines(
+            "evaluation group",
+            dataset,
+            lambda data, split: (data.evaluation_names, data.eval_group_counts(split)),
+            False,
+        )
     return "\n".join(lines)
+
+
+def _count_lines(
+    kind: str,
+    dataset: Dataset,
+    names_and_counts: Callable[[Dataset, Split], tuple[tuple[str, ...], Tensor]],
+    total: bool = True,
+) -> list[str]:
+    """Return one line for each class or group, with its number of examples in every split."""
+    counts: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        source = dataset if split == "train" else dataset.eval_dataset
+        names, numbers = names_and_counts(source, getattr(source, split))
+        counts[split] = dict(zip(names, numbers.tolist()))
+    names = tuple(dict.fromkeys(name for numbers in counts.values() for name in numbers))
+    width = max(map(len, (*names, kind)))
+    lines = [f"{kind:{width}}" + "".join(f"{split:>10}" for split in SPLITS)]
+    for name in names:
+        cells = (f"{counts[split][name]:10,}" if name in counts[split] else f"{'-':>10}" for split in SPLITS)
+        lines.append(f"{name:{width}}" + "".join(cells))
+    if total:
+        lines.append(f"{'all':{width}}" + "".join(f"{sum(counts[split].values()):10,}" for split in SPLITS))
+    return [*lines, ""]

@@ -1,4 +1,4 @@
-"""What there is to choose from, with a line each."""
+"""List configs, methods, data sets and models, with one line each."""
 
 import ast
 from collections.abc import Mapping
@@ -13,33 +13,35 @@ from imbalance.utils.output import one_line
 
 def configs() -> str:
     """Return every file of configs/ by name, with the first line of its docstring; none of them is run."""
-    return _lines({path.stem: _first_words(path) for path in sorted(CONFIGS.rglob("*.py"))})
+    return _lines({path.stem: _docstring(path) for path in sorted(CONFIGS.rglob("*.py"))})
 
 
-def _first_words(path: Path) -> str | None:
-    """Return the docstring of a file, or why it has none to read: the file may be anything."""
+def _docstring(path: Path) -> str | None:
+    """Return the docstring of a Python file, or a note on why the file is none: a user may put any file there."""
     try:
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError) as error:
-        return f"(no Python: {one_line(str(error))})"
+        return f"(not Python: {one_line(str(error))})"
 
 
 def methods() -> str:
-    """What each section that is a method can name."""
+    """Return the entries of every section that is a method."""
     sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     return _lines({f"{section}.name={name}": about for section in sections for name, about in _about(section).items()})
 
 
 def data() -> str:
+    """Return every data set."""
     return _lines(_about("data"))
 
 
 def models() -> str:
+    """Return every network."""
     return _lines(_about("model"))
 
 
 def forensics(*, run: str) -> str:
-    """See `imbalance.training.state.forensics.replay`."""
+    """Repeat the step at which `run` diverged; see `imbalance.training.state.forensics.replay`."""
     from imbalance.training.state.forensics import replay
 
     return replay(Path(run))
@@ -50,7 +52,7 @@ def _about(section: str) -> dict[str, str | None]:
 
 
 def _documented(entry: Any) -> Any:
-    """What is behind an entry that is a partial, or a partial of one."""
+    """Return the function that has the docstring: that of a partial, or of a partial of one, is the wrapped function."""
     while isinstance(entry, partial):
         entry = entry.func
     return entry

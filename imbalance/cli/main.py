@@ -1,7 +1,8 @@
-"""The command line: `imbalance <command> --help`, or `python -m imbalance <command> --help`.
+"""Run the command line: `imbalance <command> --help`, or `python -m imbalance <command> --help`.
 
-A command is a function in the module that does its work, with a flag for each of its keyword-only arguments. It is
-imported when it is called, so that help and mistakes answer at once. `imbalance.cli.commands` lists all of them.
+A command is a function in the module that does its work, with one flag for each of its keyword-only arguments. The
+module is imported when the command runs, so that help and mistakes answer at once. `imbalance.cli.commands` lists all
+commands.
 """
 
 import argparse
@@ -12,50 +13,55 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imbalance.cli.commands import COMMANDS, Command
+from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.output import guard_streams, one_line, print_safely
 
-RANK = int(os.environ.get("RANK", 0))  # of this process, where a launcher started several
-OVERRIDES = "  --config.<key>=<value>  overrides what a config says, and may be given many times; --config.loss.name=…\n                        starts that section afresh"  # fmt: skip
+RANK = int(os.environ.get("RANK", 0))  # rank of this process, where a launcher started several
+OVERRIDES = (
+    "  --config.<key>=<value>  override a value of the config; may be repeated. Where a name changes, as in\n"
+    "                          --config.loss.name=vs, type every key of that section"
+)
+GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit status."""
+    """Run the command line with safe output streams and signal handlers, and return the exit status."""
     guard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    on_stop(lambda signum, frame: stop(signum, trains=argv[:1] == ["train"]))
+    on_stop(lambda signum, frame: exit_on_signal(signum, trains=argv[:1] == ["train"]))
     return call(argv)
 
 
 def call(argv: Sequence[str]) -> int:
-    """`main`, but for what it does to the process."""
+    """Run the command line and return the exit status, as `main` does, but leave streams and signals alone."""
     try:
         name, rest = command_of(argv)
-        if name is None or {"-h", "--help"} & set(rest):
-            print(overview(argv[0] if name is None and argv and argv[0] in GROUPS else "") if name is None else help_of(name))  # fmt: skip
+        if name is None:
+            print(overview(argv[0] if argv and argv[0] in GROUPS else ""))
             return 0
-        return perform(COMMANDS[name], arguments_of(name, rest))
+        if {"-h", "--help"} & set(rest):
+            print(help_of(name))
+            return 0
+        return run_command(COMMANDS[name], arguments_of(name, rest))
     except BadInput as error:
-        return fail(str(error))
-    except OSError as error:  # a full disk, a data_dir that has gone
-        return fail(f"{error.filename or 'imbalance'}: {error.strerror or error}; once mended, the same command goes on from the last checkpoint")  # fmt: skip
-
-
-GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)
+        return refuse(str(error))
+    except OSError as error:  # a full disk, or a data_dir that was removed
+        cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
+        return refuse(f"{cause}; fix that, and the same command resumes from the last checkpoint")
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The command, of one word or two, and what follows; None where help on all (of a group) is asked for.
+    """Return the command, of one word or two, and the words after it; None where help on a group or on all is asked for.
 
     Raises:
-        BadInput: there is no such command.
+        BadInput: no command has this name.
     """
     words = [word for word in argv[:2] if not word.startswith("-")]
     for count in (2, 1):
@@ -63,20 +69,20 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
             return " ".join(words[:count]), list(argv[count:])
     if ({"-h", "--help"} & set(argv) or not argv) and (not words or words[0] in GROUPS):
         return None, []
-    known = [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words and words[0] in GROUPS else []
-    given = " ".join(words[: 2 if known else 1]) or argv[0]
-    hint = f"say {' or '.join(known)}" if known and len(words) == 1 else did_you_mean(given, known or COMMANDS)
-    raise BadInput(f"{given}: no such command; {hint or 'imbalance --help lists them'}")
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words and words[0] in GROUPS else []
+    unknown = " ".join(words[: 2 if group else 1]) or argv[0]
+    hint = f"say {' or '.join(group)}" if group and len(words) == 1 else did_you_mean(unknown, group or COMMANDS)
+    raise BadInput(f"{unknown}: no such command; {hint or 'imbalance --help lists them'}")
 
 
-def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:
-    """`did you mean …?` with the nearest three; all of few; nothing where none is near."""
+def did_you_mean(word: str, valid: Collection[str]) -> str:
+    """Return `did you mean …?` with the three nearest words, or all if none is near and few are valid; else ""."""
     near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which says what is wrong in one line and leaves it to `main` to end."""
+    """Argument parser that raises `BadInput` instead of printing the usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
@@ -84,7 +90,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser_of(name: str) -> Parser:
-    """A flag for each argument of a command."""
+    """Return the parser of a command, with its flags."""
     command = COMMANDS[name]
     parser = Parser(prog=f"imbalance {name}", add_help=False, allow_abbrev=False)
     for flag in command.flags:
@@ -93,46 +99,54 @@ def parser_of(name: str) -> Parser:
 
 
 def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
-    """What the command's function is called with.
+    """Return the arguments to call the command's function with.
 
     Raises:
-        BadInput: a flag is unknown, missing, or lacks a value that it takes.
+        BadInput: a flag is unknown, missing, given twice, or lacks a value that it takes.
     """
     from imbalance.config.overrides import PREFIX, split_overrides
 
     command, parser = COMMANDS[name], parser_of(name)
     overrides, rest = split_overrides(argv) if command.overrides else ({}, argv)
-    for action in parser._actions:  # of two values the first would be lost, unseen
+    for action in parser._actions:  # argparse would drop the first of two values without a message
         if action.option_strings and not isinstance(action, argparse._AppendAction):
-            given = [word for word in rest if word.partition("=")[0] in action.option_strings]
-            if len(given) > 1:
-                hint = "put commas between the values" if ",…" in (action.metavar or "") else "leave one of them out"
-                raise BadInput(f"{given[1]}: {given[0]} was given before it; {hint}")
+            uses = [word for word in rest if word.partition("=")[0] in action.option_strings]
+            if len(uses) > 1:
+                takes_list = isinstance(action.metavar, str) and ",…" in action.metavar
+                hint = "put commas between the values" if takes_list else "leave one of them out"
+                raise BadInput(f"{uses[1]}: {uses[0]} was given before it; {hint}")
     arguments, unknown = parser.parse_known_args(rest)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        if unknown[0].startswith(PREFIX):
-            raise BadInput(f"{unknown[0]}: unknown; imbalance {name} reads no config")
-        near = did_you_mean(unknown[0].partition("=")[0], flags) if unknown[0].startswith("-") else ""
-        hint = near or f"imbalance {name} --help lists what it takes"
-        if not unknown[0].startswith("-") and command.overrides:
-            hint = f"an override reads {PREFIX}<key>=<value>"
-        raise BadInput(f"{unknown[0]}: unknown; {hint}")
+        raise BadInput(f"{unknown[0]}: unknown; {_hint_for_unknown(unknown[0], name, parser, PREFIX)}")
     return vars(arguments) | ({"overrides": overrides} if command.overrides else {})
 
 
-def perform(command: Command, arguments: Mapping[str, Any]) -> int:
-    """Call the command's function: what it returns is the exit status, a text to print, or nothing."""
+def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
+    """Return what to type instead of an argument that command `name` does not know."""
+    if word.startswith(prefix):
+        return f"imbalance {name} reads no config"
+    if not word.startswith("-") and COMMANDS[name].overrides:
+        return f"an override reads {prefix}<key>=<value>"
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    old, equals, value = word.partition("=")
+    if (new := RENAMED_FLAGS.get(old, "")) in flags:
+        return f"{old} is now called {new}; type {new}{equals}{value} instead"
+    near = did_you_mean(word.partition("=")[0], flags) if word.startswith("-") else ""
+    return near or f"imbalance {name} --help lists its arguments"
+
+
+def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
+    """Call the command's function and return the exit status; print the result if it is a text."""
     module, _, function = command.function.partition(":")
     try:
         result = getattr(importlib.import_module(module), function)(**arguments)
     except (Interrupted, KeyboardInterrupt):
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command resumes", file=sys.stderr)
         return 130
     except RuntimeError as error:
         if type(error).__name__ != "BrokenProcessPool":
             raise
-        print("a worker was killed (for memory?); the same command goes on", file=sys.stderr)
+        print("a worker was killed (for lack of memory?); the same command resumes", file=sys.stderr)
         return 1
     if isinstance(result, str):
         print(result)
@@ -144,58 +158,58 @@ def perform(command: Command, arguments: Mapping[str, Any]) -> int:
 
 
 def overview(group: str) -> str:
-    """Every command, with a line each."""
+    """Return the list of commands, or of a group of them, with one line each."""
     names = [name for name in COMMANDS if name.startswith(group) and not COMMANDS[name].hidden]
     width = max(map(len, names)) + 2
     lines = [f"usage: imbalance {group or '<command>'} … [--help]", ""]
     lines += [f"  {name:{width}}{COMMANDS[name].about}" for name in names]
-    return "\n".join([*lines, "", "Configs are named by file or by name: --config=configs/digits_poly.py, --config=digits_poly."])  # fmt: skip
+    return "\n".join([*lines, "", "Name a config by its file or its name: --config=configs/digits_poly.py, --config=digits_poly."])  # fmt: skip
 
 
 def help_of(name: str) -> str:
-    """What a command does and every flag that it reads, without importing what it needs."""
+    """Return the help of a command: what it does, and its flags. The command's module is not imported."""
     command, parser = COMMANDS[name], parser_of(name)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = docstring(command) or command.about
+    parser.description = module_docstring(command) or command.about
     parser.epilog = OVERRIDES if command.overrides else None
     return parser.format_help().rstrip()
 
 
-def docstring(command: Command) -> str:
-    """Of the module that a command is in; nothing of this one, which is about all of them."""
-    module = command.function.partition(":")[0]
+def module_docstring(command: Command) -> str:
+    """Return the docstring of the command's module; "" if it describes other commands too."""
     if not command.documented:
         return ""
-    source = Path(find_spec(module).origin).read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)) or ""
+    spec = find_spec(command.function.partition(":")[0])
+    assert spec is not None and spec.origin is not None  # as for every module that is a file
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
 
 
 # One run
 
 
 def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
-    """Train and evaluate one config, or check all that would be checked before its first step and print it."""
+    """Train and evaluate one config; with `dry_run`, do all checks that come before the first step, and stop."""
     from imbalance.config.resolve import resolve
 
-    resolved, directory = resolve(config, overrides)
-    if dry_run:
-        from imbalance.training import checks
+    experiment, directory = resolve(config, overrides)
+    if not dry_run:
+        return run(experiment, directory)
+    from imbalance.training.loop import dry_run as check_run
 
-        checks.dry_run(resolved, directory)
-        if not RANK:
-            print(f"{json.dumps(resolved.to_dict(), indent=2)}\n{directory}")
-        return 0
-    return run(resolved, directory)
+    check_run(experiment, directory)
+    if not RANK:
+        print(f"{json.dumps(experiment.to_dict(), indent=2)}\n{directory}")
+    return 0
 
 
 def run(config: Any, directory: Path) -> int:
-    """Train `config` in `directory`, and say how it ended."""
+    """Train `config` in `directory`, print the result, and return the exit status."""
     from imbalance.training.loop import train
 
     try:
         result = train(config, directory)
-    except (Diverged, Interrupted) as error:  # on all processes alike
-        let_the_main_process_answer_first()
+    except (Diverged, Interrupted) as error:  # all processes raise it
+        wait_for_main_process()
         if not RANK:
             print(one_line(str(error)), file=sys.stderr, flush=True)
         print_result(str(directory), error.status, None)
@@ -205,48 +219,49 @@ def run(config: Any, directory: Path) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             raise BadInput(
-                f"out of memory ({str(error).splitlines()[0]}); a smaller config.model, config.trainer.batch_size or "
-                "eval_batch_size, or more parts of a batch (config.trainer.accumulation) need less"
+                f"out of memory ({str(error).splitlines()[0]}); choose a smaller config.model, "
+                "config.trainer.batch_size or eval_batch_size, or a larger config.trainer.accumulation"
             ) from None
-        let_the_main_process_answer_first()
+        wait_for_main_process()
         raise
     print_result(result["run_directory"], result["status"], result["score"])
     return 0
 
 
 def print_result(run_directory: str | None, status: str, score: float | None) -> None:
-    """The last line on stdout; a score that is not a number is null."""
+    """Print the last line of stdout, one JSON object. A score that is not finite is null."""
     if not RANK:
         score = score if score is not None and abs(score) < float("inf") else None
         print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
 
 
-# Ends
+# Early ends
 
 
-def fail(message: str) -> int:
-    """One line on stderr, also where many processes have it to say; returns exit status 2."""
-    let_the_main_process_answer_first()
+def refuse(message: str) -> int:
+    """Print `message` as one line on stderr, and return exit status 2. Other ranks put their number before it."""
+    wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2
 
 
-def let_the_main_process_answer_first() -> None:
-    """Wait on all processes but the main one, whose message comes first.
+def wait_for_main_process() -> None:
+    """Wait on all ranks but 0, so that rank 0 prints its message first.
 
-    Mostly it has the same to say, and once it has ended the launcher ends the others, too. What only another one has
-    to say is seen after the wait; were that one to end first, the launcher might end the main one unheard.
+    Usually all ranks have the same message, and the launcher ends the others once rank 0 has ended. A message that only
+    another rank has is printed after the wait. If that rank ended first, the launcher might end rank 0 before its
+    message.
     """
     if RANK:
         time.sleep(3)
 
 
-def stop(signum: int, trains: bool) -> NoReturn:
-    """Where a signal comes while there is nothing to save: before a run, or after it."""
-    let_the_main_process_answer_first()
+def exit_on_signal(signum: int, trains: bool) -> NoReturn:
+    """End the process on a signal before or after a run, while there is nothing to save."""
+    wait_for_main_process()
     error = Interrupted(signum)
     if not RANK:
-        os.write(2, f"{error if trains else 'stopped; the same command goes on'}\n".encode())
+        os.write(2, f"{error if trains else 'stopped; the same command resumes'}\n".encode())
         if trains:
             os.write(1, b'{"run_directory": null, "status": "interrupted", "score": null}\n')
     os._exit(error.exit_status)

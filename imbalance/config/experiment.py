@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -177,13 +177,14 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     if isinstance(config, Experiment):
         return config
     try:
-        values = FrozenConfigDict(ConfigDict(config)).to_dict()
+        values = FrozenConfigDict(ConfigDict(cast(Mapping[str, Any], config))).to_dict()  # a ConfigDict is taken too
     except ValueError as error:  # a section in a tuple
         raise BadInput(f"config: {error}") from None
     check_sections(values)
     groups = {path: kind(**values[path]) for path, kind in GROUPS_OF_VALUES.items()}
     calls = {key: Section(value) for key, value in values.items() if key not in groups and isinstance(value, Mapping)}
-    experiment = Experiment(**values | groups | calls)
+    arguments: dict[str, Any] = values | groups | calls
+    experiment = Experiment(**arguments)
     check_together(experiment)
     check_methods(experiment)
     measured = measured_by(experiment)
@@ -277,9 +278,9 @@ def check_balanced_once(sampler: str, weights: str) -> None:
         )
 
 
-def first_run(config: Experiment) -> ConfigDict | None:
+def first_run(config: Experiment) -> Experiment | None:
     """Return the config of the run that must be made before that of `config`; None for methods of one stage."""
     for function in methods(config).values():
         if derive := tags_of(function).first_run:
-            return derive(config)
+            return validate(derive(config))
     return None

@@ -1,7 +1,7 @@
 """Names of configs that older versions had as files, and what to type instead.
 
 Each such file differed from one that stays in a few values, which are overrides now. `config_file` answers an old name
-with the command to type. Rows of results/ may have old names: `current_name` of `imbalance.report.keep` reads them.
+with the command to type. Rows of results/ may have old names: `current_name` of `imbalance.report.kept_results` reads them.
 """
 
 # By old name: the config, and its overrides as a command line has them.

@@ -13,7 +13,7 @@ import re
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ml_collections import ConfigDict
 
@@ -189,7 +189,8 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
         BadInput: the config has no such key, or the value does not fit it.
     """
     try:
-        changed = ConfigDict(config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config))
+        values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
+        changed = ConfigDict(cast(Mapping[str, Any], values))  # its stub leaves out that it takes a ConfigDict
     except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
     emptied = set()
@@ -219,22 +220,21 @@ def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> No
 
 def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     """Set a key that the config has, or replace a whole section."""
-    last = key.rpartition(".")[2]
-    present = isinstance(section, ConfigDict) and last in section
-    is_section = key in registries() or (present and isinstance(section[last], ConfigDict))
-    if is_section and isinstance(value, Mapping) and section is not None:
+    last, current = key.rpartition(".")[2], value_at(config, key)
+    is_section = key in registries() or isinstance(current, ConfigDict)
+    if is_section and isinstance(value, Mapping) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
-    elif not present:
+    elif not isinstance(section, ConfigDict) or last not in section:
         raise BadInput(f"config.{key}: no such key{key_suggestion(key, config)}")
     elif isinstance(value, OverrideText):
         read_like_file(config, key, value)
-    elif isinstance(section[last], ConfigDict):
-        raise section_given_value(key, section[last])
+    elif isinstance(current, ConfigDict):
+        raise section_given_value(key, current)
     else:
         try:
             section[last] = value
         except TypeError:
-            kind = "a number" if isinstance(section[last], float) else f"of type {type(section[last]).__name__}"
+            kind = "a number" if isinstance(current, float) else f"of type {type(current).__name__}"
             raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
 
 
@@ -297,7 +297,7 @@ def run_directory(
         encoded = folder.encode(errors="surrogateescape")
         if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
             folder = encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
-    return Path(config.work_dir) / name / folder / f"seed={config.seed}"
+    return Path(str(config.work_dir)) / name / folder / f"seed={config.seed}"
 
 
 def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict[str, Any]:

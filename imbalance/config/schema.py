@@ -80,15 +80,16 @@ def look_up(table: Table[T], name: Any) -> Callable[..., T]:
     Raises:
         BadInput: the table has no such entry, or the user's file or its function does not exist.
     """
-    if isinstance(name, str) and (file := user_module_file(name)):
-        functions = load_user_module(str(Path(file).resolve()))
-        function = name.rpartition(":")[2]
-        if function not in functions:
-            raise BadInput(f"{file} has no {function!r}{suggestion(function, functions)}")
-        return functions[function]
-    if not isinstance(name, str) or name not in table:
+    if isinstance(name, str) and name in table:
+        return table[name]
+    file = user_module_file(name) if isinstance(name, str) else ""
+    if not file:
         raise BadInput(f"{name!r} given{suggestion(name, table)}, or <file>.py:<function> for one of your own")
-    return table[name]
+    functions = load_user_module(str(Path(file).resolve()))
+    function = name.rpartition(":")[2]
+    if function not in functions:
+        raise BadInput(f"{file} has no {function!r}{suggestion(function, functions)}")
+    return functions[function]
 
 
 def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
@@ -200,7 +201,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         *others, last = map(repr, schema.get("enum", [schema.get("const")]))
         return f"{', '.join(others)} or {last}" if others else last
-    kind = schema.get("type", "value")
+    kind = str(schema.get("type", "value"))
     if kind == "array":
         items = schema.get("items") or {}
         return f"{_describe_schema(items)}; several with commas" if items else "values with commas"

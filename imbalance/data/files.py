@@ -74,7 +74,7 @@ def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) ->
         if heading.count(column) != 1:
             number = f"{heading.count(column)} columns" if column in heading else "no column"
             raise BadInput(
-                f"{file} line 1: {number} {column!r}, where one is needed; the columns are {', '.join(heading) or 'none'}"
+                f"{file} line 1: {number} {column!r}, where one is needed; there are {', '.join(heading) or 'none'}"
             )
 
 

@@ -67,6 +67,11 @@ class Split:
         return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
+    def saved_labels(self) -> dict[str, Tensor]:
+        """The labels on the CPU by their names in `predictions/<split>.npz`, which calls the evaluation groups members."""
+        return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
+
+    @property
     def method_groups(self) -> Tensor:
         """(N,) the groups that methods use: the inferred groups if there are any, else the groups of the data."""
         return self.groups if self.inferred is None else self.inferred

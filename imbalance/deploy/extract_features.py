@@ -175,7 +175,7 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
     changes += [f"another {key}" for key in changed]
     changes += differences(before["data"], made_of["data"])
     if changes:
-        raise BadInput(f"--output: {folder} holds features of {'; '.join(changes)}; name another folder")
+        raise BadInput(f"--output: {folder} holds other features: {'; '.join(changes)}; name another folder")
 
 
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:

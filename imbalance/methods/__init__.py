@@ -1,1 +1,1 @@
-"""Methods: which examples an epoch draws, how much each counts, what is minimised, and what becomes of the last layer."""
+"""Methods: samplers, weights, mixing, losses, objectives, inference of groups, and heads."""

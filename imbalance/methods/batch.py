@@ -1,4 +1,4 @@
-"""A batch, as methods see it."""
+"""The batch of examples that a method gets."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,7 +11,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), targets (B,
 
 
 class Partners(NamedTuple):
-    """What each example is mixed with: (B,) targets and groups, and the share that the example's own loss has."""
+    """The second example of each mixture: (B,) targets and groups, and the share of the first example's loss."""
 
     targets: Tensor
     groups: Tensor
@@ -19,23 +19,29 @@ class Partners(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B examples.
+    """A batch of B examples.
 
-    inputs: of the model, augmented, normalised and mixed; None where only the labels are asked for.
+    views: the inputs of the model, augmented, normalised and mixed: one view, or as many as `Objective.views` asks for.
+        Each view has augmentation draws of its own. Empty if only the labels are needed.
     targets, groups, weights: (B,).
-    rows: (B,) of the training split, by which a method can keep something of each example.
+    rows: (B,) rows in the training split; a method uses them to keep state for each example.
     partners: None without mixing.
     """
 
-    inputs: Inputs | None
+    views: tuple[Inputs, ...]
     targets: Tensor
     groups: Tensor
     weights: Tensor
     rows: Tensor
     partners: Partners | None = None
 
+    @property
+    def inputs(self) -> Inputs:
+        """Return the first view."""
+        return self.views[0]
+
     def losses(self, loss: Loss, logits: Tensor) -> Tensor:
-        """(B,) `loss` of the examples; that of a mixture is mixed, too."""
+        """Return (B,) losses; the loss of a mixture is the mixture of its two losses."""
         own = loss(logits, self.targets, self.groups)
         if self.partners is None:
             return own

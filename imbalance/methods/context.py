@@ -1,4 +1,4 @@
-"""What the program gives to the functions that a config names: what stands before the `*` of their signatures."""
+"""The arguments that a run passes to the functions of a config: those before the `*` of their signatures."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -20,33 +19,33 @@ from imbalance.utils.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The selected model of a finished run.
+    """The selected model of a finished first run.
 
-    predictions: by split, (N, K) each: "logits", and by other names what the run's objective left beside them.
-    metrics: those of its summary.
+    predictions: for each split, (N, K) tensors by name: "logits", and what `Objective.extra_outputs` returned.
+    metrics: the metrics in the summary of the run.
     """
 
     predictions: Mapping[str, Mapping[str, Tensor]]
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
-        """(N, K) of the examples of `split`, which have these `targets`.
+        """Return (N, K) logits of the examples of `split`, whose targets are `targets`.
 
-        Of a debug run, which has evaluated one batch, the rest are 0 but for the target's.
+        A debug run has logits of one batch only. All other examples get a one-hot row of their target.
         """
-        found = self.predictions[split][column]
-        return torch.cat([found, one_hot(targets[len(found) :], found.shape[1]).to(found)])
+        logits = self.predictions[split][column]
+        return torch.cat([logits, one_hot(targets[len(logits) :], logits.shape[1]).to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
-        """(N,) which examples it got wrong."""
+        """Return (N,) booleans: true for an example that the first run got wrong."""
         return self.logits(split, targets).argmax(1) != targets
 
 
 class GroupAssignment(NamedTuple):
-    """What `imbalance.methods.group_inference.registry` says of a data set.
+    """The result of a function of `imbalance.methods.group_inference.registry`.
 
-    environments: of every split (N,), 0 or 1.
-    metrics: how the finding went.
+    environments: for each split, (N,) environments, 0 or 1.
+    metrics: figures about the inference, by name.
     """
 
     environments: Mapping[str, Tensor]
@@ -54,7 +53,11 @@ class GroupAssignment(NamedTuple):
 
 
 def read_first_run(directory: Path) -> FirstRun:
-    """What the run in `directory` left."""
+    """Read the predictions and metrics of the finished run in `directory`.
+
+    Raises:
+        BadInput: a file of predictions is damaged.
+    """
     predictions = {}
     for split in ("train", "val", "test", "held_out"):
         path = directory / "predictions" / f"{split}.npz"
@@ -66,40 +69,43 @@ def read_first_run(directory: Path) -> FirstRun:
                 predictions[split]["logits"]
         except Exception as error:  # a damaged file can fail in any way
             raise BadInput(
-                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}, and the same command makes it again"
+                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}; the same command then "
+                "trains the first run again"
             ) from None
     return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
 
 
-def shortened(config: Experiment, epochs: int) -> ConfigDict:
-    """A copy of `config` that ends after so many epochs, with the last one's weights: to begin a first run from."""
-    first = ConfigDict(config.to_dict())  # ConfigDict(config) would share its sections
-    first.trainer.epochs = epochs
-    first.callbacks.update(select="last", patience=0, stop_at_interpolation=False)
-    return first
+def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
+    """Return the values of `config`, changed to end after `epochs` epochs and to keep the last weights."""
+    values = config.to_dict()
+    values["trainer"]["epochs"] = epochs
+    values["callbacks"] |= dict(select="last", patience=0, stop_at_interpolation=False)
+    return values
 
 
-def plain(config: Experiment, epochs: int) -> ConfigDict:
-    """`shortened`, by plain averages of cross-entropy: what the groups to be seen are found with may not read any."""
-    first = shortened(config, epochs)
+def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
+    """Return the values of a shortened run with the mean of cross-entropy as its objective, and without groups.
+
+    The inference of groups reads the predictions of this run, so no part of the run may read groups.
+    """
+    values = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                  objective="average", head="none")  # fmt: skip
-    for section, name in names.items():
-        first[section] = ConfigDict({"name": name})
-    first.score = first.callbacks.monitor = "val/worst_class_recall"
-    return first
+    values |= {section: {"name": name} for section, name in names.items()}
+    values["score"] = values["callbacks"]["monitor"] = "val/worst_class_recall"
+    return values
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run says to its methods.
+    """The values of a run that its methods can ask for, by the names of these fields.
 
-    targets, groups: (N,) of the training examples; the groups are inferred ones where `config.groups` says so.
-    class_counts, group_counts: (K,) and (G,), how many of them there are.
-    labels: by class or group, see `imbalance.data.Labels`.
-    seed, epochs: the config's.
-    sampler: the config's section.
-    first: None where no method has a first run.
+    targets, groups: (N,) of the training examples; the groups are inferred ones if `config.groups` says so.
+    class_counts, group_counts: (K,) and (G,) numbers of training examples.
+    labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
+    seed, epochs: values of the config.
+    sampler: the section `config.sampler`.
+    first: None if no method has a first run.
     """
 
     targets: Tensor
@@ -115,18 +121,18 @@ class RunContext:
     first: FirstRun | None
 
 
-_OF_RUN_CONTEXT = {field.name for field in fields(RunContext)}
-# By the section of the config: what its functions may ask for.
+_CONTEXT = {field.name for field in fields(RunContext)}
+# For each section of a config, the arguments that its functions can ask for.
 PROVIDED = {
     "data": {"data_dir", "seed"},
     "groups": {"dataset", "seed", "first"},
-    "sampler": _OF_RUN_CONTEXT | {"epoch", "generator"},
-    "weights": _OF_RUN_CONTEXT | {"epoch"},
-    "mix": _OF_RUN_CONTEXT | {"generator"},  # where targets and groups are those of a batch
-    "loss": _OF_RUN_CONTEXT,
-    "objective": _OF_RUN_CONTEXT,
+    "sampler": _CONTEXT | {"epoch", "generator"},
+    "weights": _CONTEXT | {"epoch"},
+    "mix": _CONTEXT | {"generator"},  # with the targets and groups of a batch
+    "loss": _CONTEXT,
+    "objective": _CONTEXT,
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
-    "head": _OF_RUN_CONTEXT | {"head", "dataset", "features", "generator"},
+    "head": _CONTEXT | {"head", "dataset", "features", "generator"},
 }

@@ -1,10 +1,10 @@
-"""Losses: `loss(logits (B, K), targets (B,), groups (B,)) -> (B,)`, one value an example, in at least float32.
+"""Losses: `loss(logits (B, K), targets (B,), groups (B,)) -> (B,)`, one value for each example, in at least float32.
 
-`groups` can be left out where a loss does not read them. In a loop of one's own: `Poly(alpha=1.0, left="logistic")(logits,
-targets).mean()`; see `imbalance.methods.standalone`.
+A loss that reads no groups can be called without them. In a loop of your own call `Poly(alpha=1.0,
+left="logistic")(logits, targets).mean()`; see `imbalance.methods.standalone`.
 
-To add one, write a module with keyword-only hyperparameters and put it in `LOSSES`; what stands before the `*`
-(`class_counts`, `group_counts`, `num_classes`) is filled in from the training set.
+To add a loss, write a module with keyword-only hyperparameters and put it into `LOSSES`. The run passes the arguments
+before the `*` (`class_counts`, `group_counts`, `num_classes`), which it takes from the training set.
 """
 
 import math
@@ -20,16 +20,16 @@ from imbalance.methods.weights import inverse_effective_number
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,) −log softmax(z)_y, as log(1 + the odds against y).
+    """Return (B,) −log softmax(z)_y, computed as log(1 + the odds against y).
 
-    `F.cross_entropy` subtracts two numbers that are equal once the margin passes 16 (in float32), and is 0 from there
-    on. The tail of the loss is what decides where an interpolating model goes, so here it keeps its full precision.
+    `F.cross_entropy` subtracts two numbers that are equal in float32 if the margin is above 16, and so returns 0. The
+    tail of the loss decides the direction of an interpolating model, so the tail keeps its full precision here.
     """
     return softplus(log_odds_against(logits, targets))
 
 
 class CrossEntropy(nn.Module):
-    """−log softmax(z)_y."""
+    """Cross-entropy, −log softmax(z)_y."""
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         return cross_entropy(logits, targets)
@@ -39,15 +39,15 @@ class CrossEntropy(nn.Module):
 class Poly(nn.Module):
     """The polynomially-tailed loss of "Is Importance Weighting Incompatible with Interpolating Classifiers?".
 
-    Wang, Chatterji, Haque and Hashimoto, ICLR 2022, equation 3: m^−α for margins m > 1, and for m ≤ 1 a left part
-    that meets it at 1. Margins are those of `soft_margins`, so that the binary loss extends to any number of classes.
+    Wang, Chatterji, Haque and Hashimoto, ICLR 2022, equation 3: m^−α for margins m > 1. For m ≤ 1 the loss has a left
+    part that meets m^−α at 1. The margins are `soft_margins`, which extend the binary loss to any number of classes.
 
     Args:
         alpha: the exponent α of the tail.
-        left: "logistic", log(1 + e^−m) / log(1 + e^−1), as in the paper's runs (convex for α ≤ 0.8585);
-            "exponential", e^{α(1−m)}, or "linear", 1 − α(m − 1): both C¹ and convex for every α. The exponential goes
-            on as its tangent where it exceeds e^`STEEPEST`, C¹ and convex still: it would be inf from m = 1 − 89/α
-            on in float32, and its gradient sooner useless, as squares of it overflow in a norm.
+        left: "logistic", log(1 + e^−m) / log(1 + e^−1), as in the paper's runs; convex for α ≤ 0.8585. "exponential",
+            e^{α(1−m)}, or "linear", 1 − α(m − 1): both are C¹ and convex for every α. Where the exponential exceeds
+            e^`STEEPEST`, its tangent replaces it, C¹ and convex too. Without the tangent it would be inf in float32
+            below m = 1 − 89/α, and the square of its gradient would overflow even earlier.
     """
 
     STEEPEST = 30.0
@@ -58,8 +58,8 @@ class Poly(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         m = soft_margins(logits, targets)
-        # The tail is evaluated only on margins where it is finite, in value and in gradient: |m|^−α masked by a
-        # multiplication is inf · 0 = nan at m = 0, where every zero-initialised model starts.
+        # A model initialised with zeros starts at m = 0, where |m|^−α is inf, and masking by 0 gives nan. So evaluate
+        # the tail only at margins where its value and gradient are finite.
         right = F.threshold(m, 1, 1).pow(-self.alpha)
         if self.left == "logistic":
             head = F.logsigmoid(m) / -math.log1p(math.exp(-1))
@@ -72,7 +72,10 @@ class Poly(nn.Module):
 
 
 class Adjusted(nn.Module):
-    """Cross-entropy of Δ_j · z_j + ι_j: a factor and an offset for each class j, or one of them alone."""
+    """Cross-entropy of Δ_j · z_j + ι_j, with a factor and an offset for each class j, or one of them."""
+
+    factors: Tensor | None
+    offsets: Tensor | None
 
     def __init__(self, factors: Tensor | None, offsets: Tensor | None):
         super().__init__()
@@ -93,8 +96,8 @@ class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 
     Kini, Paraskevas, Oymak and Thrampoulidis, "Label-Imbalanced and Group-Sensitive Classification under
-    Overparameterization", NeurIPS 2021, equation 2. The factors decide where an interpolating model goes, the offsets
-    how it starts.
+    Overparameterization", NeurIPS 2021, equation 2. The factors decide the direction of an interpolating model, the
+    offsets the start of its training.
 
     Args:
         class_counts: (K,) training examples of each class.
@@ -114,7 +117,7 @@ class ClassDependentTemperatures(Adjusted):
 
     Args:
         class_counts: (K,) training examples of each class.
-        gamma: the power γ; at 0 it is cross-entropy.
+        gamma: the power γ; 0 gives cross-entropy.
     """
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative):
@@ -123,11 +126,13 @@ class ClassDependentTemperatures(Adjusted):
 
 @checked
 class LogitAdjusted(Adjusted):
-    """Cross-entropy of z_j + τ log π_j (Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 10).
+    """The logit-adjusted loss: cross-entropy of z_j + τ log π_j.
+
+    Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, equation 10.
 
     Args:
         class_counts: (K,) training examples of each class.
-        tau: the factor τ; at 0 it is cross-entropy.
+        tau: the factor τ; 0 gives cross-entropy.
     """
 
     def __init__(self, class_counts: Tensor, *, tau: NonNegative):
@@ -135,7 +140,10 @@ class LogitAdjusted(Adjusted):
 
 
 class BalancedSoftmax(Adjusted):
-    """−log n_y e^{z_y} / Σ_j n_j e^{z_j} (Ren et al., NeurIPS 2020, equation 4): `LogitAdjusted` at τ = 1."""
+    """Balanced softmax: −log n_y e^{z_y} / Σ_j n_j e^{z_j}, which is `LogitAdjusted` at τ = 1.
+
+    Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020, equation 4.
+    """
 
     def __init__(self, class_counts: Tensor):
         super().__init__(None, share(class_counts).log())
@@ -143,16 +151,18 @@ class BalancedSoftmax(Adjusted):
 
 @checked
 class LDAM(nn.Module):
-    """Cross-entropy of s · (z_j − Δ_y [j = y]), with a margin Δ_y ∝ n_y^−¼ that is `max_margin` for the rarest class.
+    """The LDAM loss: cross-entropy of s · (z_j − Δ_y [j = y]) with a margin Δ_y ∝ n_y^−¼, largest for the rarest class.
 
     Cao, Wei, Gaidon, Arechiga and Ma, "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-    NeurIPS 2019, equation 13, with the scale s of their code.
+    NeurIPS 2019, equation 13, with the scale s of the authors' code.
 
     Args:
         class_counts: (K,) training examples of each class.
         max_margin: the margin of the rarest class.
-        scale: s; 30 in their code, which is meant for logits in [−1, 1].
+        scale: the scale s; 30 in the authors' code, for logits in [−1, 1].
     """
+
+    offsets: Tensor
 
     def __init__(self, class_counts: Tensor, *, max_margin: NonNegative, scale: Positive):
         super().__init__()
@@ -169,15 +179,18 @@ class LDAM(nn.Module):
 class GroupVectorScaling(nn.Module):
     """The VS loss for groups: log(1 + Σ_{j≠y} e^{ι_g + Δ_g (z_j − z_y)}).
 
-    Kini et al., NeurIPS 2021, equation 5, with Δ_g = (n_g / n_max)^γ and ι_g = τ log(n_max / n_g), so that a small
-    group must reach a larger margin. The offset is on the target's rivals alone: on every logit, as in published
-    code, the softmax would cancel it, and τ would do nothing.
+    Kini et al., NeurIPS 2021, equation 5, with Δ_g = (n_g / n_max)^γ and ι_g = τ log(n_max / n_g), so a small group
+    needs a larger margin. The offset is added to the other classes only. Published code adds it to every logit, where
+    the softmax cancels it and τ has no effect.
 
     Args:
         group_counts: (G,) training examples of each group.
         gamma: the power γ of the factors; 0 for none.
         tau: the factor τ of the offsets; 0 for none.
     """
+
+    factors: Tensor
+    offsets: Tensor
 
     def __init__(self, group_counts: Tensor, *, gamma: NonNegative, tau: NonNegative):
         super().__init__()
@@ -192,13 +205,14 @@ class GroupVectorScaling(nn.Module):
 
 @checked
 class Focal(nn.Module):
-    """−(1 − p_y)^γ log p_y, p = softmax(z) (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4).
+    """The focal loss −(1 − p_y)^γ log p_y, with p = softmax(z).
 
-    Both factors come from the log-odds of p_y, so that neither is lost to rounding: 1 − p_y is 0 in float32 from a
-    margin of 17 on, where its power has no gradient. Weights multiply the loss, and never enter p.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Both factors come from the log-odds of
+    p_y, so rounding loses neither. In float32 1 − p_y is 0 if the margin is above 17, and its power has no gradient.
+    Weights multiply the loss and never enter p.
 
     Args:
-        gamma: the power γ; at 0 it is cross-entropy.
+        gamma: the power γ; 0 gives cross-entropy.
     """
 
     def __init__(self, *, gamma: NonNegative):
@@ -212,18 +226,20 @@ class Focal(nn.Module):
 
 @checked
 class ClassBalanced(nn.Module):
-    """The focal loss times K · u_y / Σ_j u_j with u_j = (1 − β) / (1 − β^{n_j}), the inverse effective number.
+    """The focal loss times K · u_y / Σ_j u_j with u_j = (1 − β) / (1 − β^{n_j}), one over the effective number.
 
-    Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019,
-    equations 2 and 5; at γ = 0 their class-balanced softmax loss (equation 6). At γ > 0 it is the softmax focal loss
-    that is weighted; their focal loss is a sum of sigmoids, `ClassBalancedSigmoid`. `weights.effective_number` serves
-    other losses.
+    Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, equations 2
+    and 5. At γ = 0 it is their class-balanced softmax loss (equation 6). At γ > 0 it weights the softmax focal loss;
+    the focal loss of the paper is a sum of sigmoids, `ClassBalancedSigmoid`. For other losses use the weights
+    "effective_number".
 
     Args:
         class_counts: (K,) training examples of each class.
-        beta: β; 0 for no factors, and the nearer to 1 the nearer they are to 1 / n.
+        beta: β; 0 for no factors. Towards 1 the factors become proportional to 1 / n.
         gamma: the power γ of the focal loss; 0 for cross-entropy.
     """
+
+    factors: Tensor
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
         super().__init__()
@@ -237,17 +253,19 @@ class ClassBalanced(nn.Module):
 
 @checked
 class ClassBalancedSigmoid(nn.Module):
-    """−K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k, p_y = σ(z_y) and p_k = σ(−z_k) of the other classes.
+    """The sigmoid focal loss −K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k, p_y = σ(z_y) and p_k = σ(−z_k) for k ≠ y.
 
-    The class-balanced focal loss as it was published: Cui et al., CVPR 2019, equations 7 to 10, one class against the
-    rest K times, with the factors of `ClassBalanced`; at γ = 0 their class-balanced sigmoid loss. Their code also
-    starts the last layer's bias at −log(K − 1) and keeps weight decay from it; here it is trained like any other.
+    The class-balanced focal loss as published: Cui et al., CVPR 2019, equations 7 to 10. It compares each class with
+    the rest, with the factors of `ClassBalanced`. At γ = 0 it is their class-balanced sigmoid loss. The authors' code
+    also starts the bias of the last layer at −log(K − 1) without weight decay; here the bias is trained like any other.
 
     Args:
         class_counts: as for `ClassBalanced`.
         beta: β of the effective number; 0 for no factors, and towards 1 they become one over the count.
         gamma: the power γ.
     """
+
+    factors: Tensor
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
         super().__init__()
@@ -262,23 +280,23 @@ class ClassBalancedSigmoid(nn.Module):
 
 
 def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
-    """(K,) u_j = (1 − β) / (1 − β^{n_j}), rescaled to a mean of 1 over the classes."""
+    """Return (K,) u_j = (1 − β) / (1 − β^{n_j}), rescaled to mean 1 over the classes."""
     factors = inverse_effective_number(present(class_counts), beta)
     return factors / factors.mean()
 
 
 def present(counts: Tensor) -> Tensor:
-    """Counts as float64, 1 where there are none: such a class or group has no example to lose on, but a finite value."""
+    """Return counts as float64, with 1 in place of 0, so that an absent class or group has finite values."""
     return counts.double().clamp(min=1)
 
 
 def relative(counts: Tensor) -> Tensor:
-    """n_j / n_max."""
+    """Return n_j / n_max."""
     return present(counts) / counts.max()
 
 
 def share(counts: Tensor) -> Tensor:
-    """π_j = n_j / n."""
+    """Return π_j = n_j / n."""
     return present(counts) / counts.sum()
 
 

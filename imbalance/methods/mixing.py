@@ -1,7 +1,7 @@
 """Mixing: training on convex combinations of two examples of a batch.
 
-A mixing is a function of the whole batch's targets and groups, a generator that the loop seeds from (seed, epoch), and
-its section's values. None: no mixing.
+A mixing is a function of the targets and groups of a whole batch, a generator, and the values of its section. The
+loop seeds the generator from (seed, epoch). A mixing that returns None does not mix.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from imbalance.errors import BadInput
 
 
 class Mix(NamedTuple):
-    """Example i becomes share · x_i + (1 − share) · x_partner.
+    """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner.
 
     partners: (B,) positions in the batch.
-    shares: (B,).
-    target_shares: (B,) with which its loss is mixed of those of the two targets; None: likewise.
+    shares: (B,) shares of the inputs.
+    target_shares: (B,) share of the loss on the example's own target; None if it is the share of the inputs.
     """
 
     partners: Tensor
@@ -30,14 +30,14 @@ class Mix(NamedTuple):
 
 @tagged(batched=True)
 def none() -> None:
-    """Examples as they are."""
+    """Leave examples as they are."""
 
 
 def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
-    """A random partner for each example, one share ~ Beta(α, α) for the batch (Zhang et al., "mixup", ICLR 2018).
+    """Mix each example with a random partner, with one share ~ Beta(α, α) a batch (Zhang et al., "mixup", ICLR 2018).
 
     Args:
-        alpha: α; 1.0 for uniform shares, and towards 0 examples stay themselves.
+        alpha: α; 1.0 for uniform shares. Towards 0 the shares are close to 0 or 1.
     """
     partners = torch.randperm(len(targets), generator=generator)
     return Mix(partners, beta(alpha, 1, generator).expand(len(targets)))
@@ -52,22 +52,23 @@ def remix(
     kappa: AtLeastOne,
     tau: Probability,
 ) -> Mix:
-    """`mixup` whose label goes to the rarer class where the classes' counts are far apart.
+    """Mix as `mixup`, and give a mixture the label of the rarer class if the counts of the two classes differ much.
 
-    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7: with λ the share of x_i,
-    that of y_i is 0 if n_i / n_j ≥ κ and λ < τ, 1 if n_i / n_j ≤ 1/κ and 1 − λ < τ, and λ otherwise. One λ a batch, as
-    in imbalanced-DL.
+    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. With λ the share of x_i,
+    the share of y_i is 0 if n_i / n_j ≥ κ and λ < τ; it is 1 if n_i / n_j ≤ 1/κ and 1 − λ < τ, and λ otherwise. Each
+    batch has one λ, as in imbalanced-DL.
 
     Args:
         alpha: α of λ ~ Beta(α, α).
-        kappa: κ, from which ratio of counts on; 3 in the paper.
-        tau: τ, up to which share the more frequent class is forgotten; 0.5 in the paper, and 0 for `mixup`.
+        kappa: κ, the smallest ratio of counts that changes the label; 3 in the paper.
+        tau: τ: the label of the more frequent class is dropped if its share is below τ; 0.5 in the paper, 0 for
+            `mixup`.
     """
     partners, shares, _ = mixup(targets, generator, alpha=alpha)
     own, other = class_counts[targets], class_counts[targets[partners]]
-    forgotten = (own >= kappa * other) & (shares < tau)
-    whole = (other >= kappa * own) & (1 - shares < tau)
-    return Mix(partners, shares, shares.masked_fill(forgotten, 0.0).masked_fill(whole, 1.0))
+    own_dropped = (own >= kappa * other) & (shares < tau)
+    other_dropped = (other >= kappa * own) & (1 - shares < tau)
+    return Mix(partners, shares, shares.masked_fill(own_dropped, 0.0).masked_fill(other_dropped, 1.0))
 
 
 def lisa(
@@ -80,37 +81,40 @@ def lisa(
     alpha: Positive,
     same_label: Probability,
 ) -> Mix:
-    """Partners of the same class from another group, or of the same attribute from another class.
+    """Mix with partners of the same class from another group, or of the same attribute from another class.
 
-    Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022, algorithm 1: the
-    first kind (intra-label) with probability `same_label` a batch, else the second (intra-domain); a share
-    ~ Beta(α, α) for each example. An example without such a partner in the batch stays itself; the paper's batches
-    have all groups alike, as with the sampler "balanced".
+    Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022, algorithm 1. A batch
+    has partners of the same class (intra-label) with probability `same_label`, else of the same attribute
+    (intra-domain). Each example has its own share ~ Beta(α, α). An example without such a partner in the batch is not
+    mixed. The batches of the paper have equally many examples of each group; the sampler "balanced" makes such batches.
 
     Args:
         alpha: α of the Beta distribution.
-        same_label: p_sel; 0.5 in the paper.
+        same_label: the probability that a batch has partners of the same class, p_sel; 0.5 in the paper.
+
+    Raises:
+        BadInput: the groups are not classes times attributes.
     """
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
             "config.mix.name: 'lisa' needs groups that are classes times attributes; this data set has "
-            f"{num_classes} classes and {num_groups} groups"
+            f"{num_classes} classes and {num_groups} groups; use 'mixup' or 'remix'"
         )
     attributes = groups % (num_groups // num_classes)
-    within, across = (targets, attributes) if coin(generator) < same_label else (attributes, targets)
-    suits = (within[:, None] == within) & (across[:, None] != across)
-    partners = (torch.rand(suits.shape, generator=generator) * suits).argmax(1)
-    partners = torch.where(suits.any(1), partners, torch.arange(len(targets)))
+    equal, unequal = (targets, attributes) if coin(generator) < same_label else (attributes, targets)
+    suitable = (equal[:, None] == equal) & (unequal[:, None] != unequal)
+    partners = (torch.rand(suitable.shape, generator=generator) * suitable).argmax(1)
+    partners = torch.where(suitable.any(1), partners, torch.arange(len(targets)))
     return Mix(partners, beta(alpha, len(targets), generator))
 
 
 def coin(generator: Generator) -> float:
-    """Uniform in [0, 1)."""
+    """Draw a uniform number in [0, 1)."""
     return torch.rand((), generator=generator).item()
 
 
 def beta(alpha: float, size: int, generator: Generator) -> Tensor:
-    """`size` draws of Beta(α, α), which torch draws from its global generator only."""
+    """Draw `size` numbers from Beta(α, α), in NumPy because torch draws them from its global generator only."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 

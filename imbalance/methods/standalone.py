@@ -1,11 +1,12 @@
-"""The parts of a method in a training loop of one's own: no config, no run directory.
+"""Parts of a method for a training loop of your own, without a config and a run directory.
 
-Losses and objectives are modules, to be used as they are (`imbalance.methods.losses`, `imbalance.methods.objectives.registry`);
-what they ask for before the `*`, such as `class_counts`, is `torch.bincount(targets)`. Samplers and weights are made
-here from the labels of a training set, by the names and values that a config would say.
+Losses and objectives are modules to use directly (`imbalance.methods.losses`,
+`imbalance.methods.objectives.registry`). Their arguments before the `*`, such as `class_counts`, are
+`torch.bincount(targets)`. This module builds samplers and weights from the labels of a training set, with the names
+and values of a config.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,23 +25,24 @@ Labels = Tensor | np.ndarray | Sequence[int]
 
 
 class EpochSampler(Sampler[int]):
-    """The rows that an epoch draws, for a torch DataLoader: `DataLoader(data, 64, sampler=EpochSampler("balanced", …))`.
+    """A sampler for a torch DataLoader: `DataLoader(data, 64, sampler=EpochSampler("balanced", targets, by="class"))`.
 
-    They follow from `seed` and the epoch alone, and are those that a run of the same config would draw. Call `set_epoch`
-    before each epoch, as with torch's DistributedSampler; accelerate's prepared loader does so by itself.
+    The rows of an epoch follow from `seed` and the epoch alone; they are those of a run with the same config. Call
+    `set_epoch` before each epoch, as with torch's DistributedSampler; a loader prepared by accelerate calls it itself.
 
-    With several processes, accelerate divides the batches among them: leave `rank` and `world` as they are. In a loop of
-    bare torch.distributed give them: each process then has every `world`-th row, all as many, and up to world − 1 rows
-    are left out of an epoch.
+    With several processes, accelerate distributes the batches: keep the defaults of `rank` and `world`. With
+    torch.distributed alone pass them. Then each process gets every `world`-th row, and all processes get the same
+    number of rows, so up to world − 1 rows of an epoch are left out.
 
     Args:
-        name: of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
+        name: an entry of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
         targets: (N,) the class of each training example.
-        groups: (N,) its group; needed where `by="group"`.
-        seed: of all that is drawn.
-        epochs: of the whole training, for the annealed samplers.
-        rank, world: which process of how many.
-        values: what a config's section says beside the name, such as `by="class"`.
+        groups: (N,) the group of each training example; needed for `by="group"`.
+        seed: the seed of all draws.
+        epochs: the number of epochs of the whole training, for the annealed samplers.
+        rank: the number of this process, from 0.
+        world: the number of processes.
+        values: the values of the config section besides the name, such as `by="class"`.
 
     Raises:
         BadInput: there is no such sampler, or a value is missing or out of range.
@@ -59,23 +61,23 @@ class EpochSampler(Sampler[int]):
         **values: Any,
     ):
         if not 0 <= rank < world:
-            raise BadInput(f"EpochSampler: rank {rank} of world {world} given; ranks are 0 to world − 1")
+            raise BadInput(f"EpochSampler: rank={rank}, world={world} given; rank must be 0 to world − 1")
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
-        self._provided = of_labels(targets, groups) | {"seed": seed, "epochs": epochs}
+        self._provided = arguments_of(targets, groups) | {"seed": seed, "epochs": epochs}
         self._section = section_of("sampler", SAMPLERS, name, values)
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for `epoch` from the next iteration on."""
+        """Set the epoch that the next iteration draws."""
         self.epoch = epoch
 
     def rows(self) -> Tensor:
-        """(M,) what this process draws in the epoch, in order."""
+        """Return the (M,) rows that this process draws in the epoch, in order."""
         if self._drawn[0] != self.epoch:
             chooser = generator(self.seed, "sampler", self.epoch)
             drawn = bind(SAMPLERS, self._section, **self._provided, epoch=self.epoch, generator=chooser)()
-            shared = drawn if self.world == 1 else drawn[: len(drawn) // self.world * self.world]
-            self._drawn = self.epoch, shared[self.rank :: self.world]
+            divisible = drawn if self.world == 1 else drawn[: len(drawn) // self.world * self.world]
+            self._drawn = self.epoch, divisible[self.rank :: self.world]
         return self._drawn[1]
 
     def __iter__(self) -> Iterator[int]:
@@ -96,27 +98,27 @@ def example_weights(
     logits: Tensor | None = None,
     **values: Any,
 ) -> Tensor:
-    """(N,) float32 how much each training example counts, mean 1: `(w * loss(logits, targets)).mean()`.
+    """Return (N,) float32 weights of the training examples, with mean 1: `(w * loss(logits, targets)).mean()`.
 
     Args:
-        name: of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".
+        name: an entry of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".
         targets, groups: as for `EpochSampler`.
-        epoch, epochs: for weights that change, which are to be asked for anew in each epoch.
-        sampler: the section of an annealed sampler, for "residual".
-        logits: (N, K) of a first model, for "just_train_twice".
-        values: what a config's section says beside the name, such as `by="class", exponent=1.0`.
+        epoch, epochs: the epoch and the number of epochs, for weights that change; call this function in each epoch.
+        sampler: the config section of an annealed sampler, for "residual".
+        logits: (N, K) logits of a first model, for "just_train_twice".
+        values: the values of the config section besides the name, such as `by="class", exponent=1.0`.
 
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
     """
-    provided = of_labels(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
+    provided = arguments_of(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
     if logits is not None:
         provided["first"] = FirstRun({"train": {"logits": logits.cpu()}})
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 
 def section_of(what: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A section as a config would have it, checked."""
+    """Return the section that a config would have, after a check of its values."""
     try:
         annotations = keyword_annotations(look_up(table, name))
     except BadInput as error:
@@ -128,15 +130,14 @@ def section_of(what: str, table: Table, name: str, values: Mapping[str, Any]) ->
     return {"name": name, **values}
 
 
-def of_labels(targets: Labels, groups: Labels | None) -> dict[str, Any]:
-    """What samplers and weights are given of a training set, by the names that they have for it."""
+def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
+    """Return the arguments that samplers and weights can ask for, made from the labels of a training set."""
     targets = torch.as_tensor(targets).cpu()
     labels = {"class": targets, "group": None if groups is None else torch.as_tensor(groups).cpu()}
 
-    def counted(by: By) -> tuple[Tensor, Tensor]:
+    def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:
-            raise BadInput("by='group' given, and no groups")
+            raise BadInput("by='group' given, and no groups; pass groups, or by='class'")
         return labels[by], torch.bincount(labels[by])
 
-    get: Callable[[By], tuple[Tensor, Tensor]] = counted
-    return {"labels": get, "targets": targets, "groups": targets if groups is None else labels["group"]}
+    return {"labels": count, "targets": targets, "groups": targets if groups is None else labels["group"]}

@@ -1,14 +1,13 @@
-"""Weights: how much each training example counts. One float64 an example, mean 1 over the training set.
+"""Weights: how much each training example counts, in float64 with mean 1 over the training set.
 
-A weighting is a function of the training set, the epoch and its section's values; the loop asks for it anew at the
-start of every epoch, so that a schedule needs no state.
+A weighting is a function of the training set, the epoch, and the values of its section. The loop calls it at the start
+of every epoch, so a schedule needs no state.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor
 
 from imbalance.config.experiment import Experiment
@@ -21,10 +20,10 @@ from imbalance.methods.samplers import SAMPLERS
 
 
 def mean_one(weights: Tensor) -> Tensor:
-    """Rescaled (self-normalised), so that a learning rate means the same under all weights.
+    """Rescale weights to mean 1, so that a learning rate means the same for all weights.
 
     Raises:
-        BadInput: their mean is 0 or infinite in float64: all would be nan or 0.
+        BadInput: the mean of the weights is 0 or infinite in float64, so the result would be nan or 0.
     """
     mean = weights.mean()
     if not 0 < mean < torch.inf:
@@ -33,34 +32,36 @@ def mean_one(weights: Tensor) -> Tensor:
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """(Σw)² / Σw²: how many equally weighted examples have a mean as precise as these (Kish, 1965)."""
+    """Return (Σw)² / Σw², the number of equal weights whose weighted mean is as precise (Kish, 1965)."""
     return (weights.sum() ** 2 / (weights**2).sum()).item()
 
 
 def uniform(groups: Tensor) -> Tensor:
-    """Every example counts the same."""
+    """Give all examples the same weight."""
     return torch.ones(len(groups), dtype=torch.float64)
 
 
 @tagged(balances=True)
 def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
-    """(1 / count)^exponent of the example's class or group.
+    """Weight an example by (1 / count)^exponent of its class or group.
 
-    Exponent 0 is `uniform`, 1 the usual importance weights, under which classes (groups) count equally; the paper
-    raises them to 1.5 and 2 for the polynomial loss (Wang et al., ICLR 2022, section 5).
+    Exponent 0 is `uniform`. Exponent 1 gives the usual importance weights, under which all classes (groups) count
+    equally. The paper raises them to 1.5 and 2 for the polynomial loss (Wang et al., ICLR 2022, section 5).
 
     Args:
         by: whether the counts are those of classes or of groups.
         exponent: the power of one over the count: 0 for equal weights, 1 for equal total weights of classes or
             groups.
     """
-    of_example, counts = labels(by)
-    return mean_one(counts.double()[of_example] ** -exponent)
+    example_labels, counts = labels(by)
+    return mean_one(counts.double()[example_labels] ** -exponent)
 
 
 @tagged(balances=True)
 def square_root(labels: Labels, *, by: By) -> Tensor:
-    """`importance` with exponent ½ (Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018).
+    """Weight as `importance` with exponent ½.
+
+    Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018.
 
     Args:
         by: whether the counts are those of classes or of groups.
@@ -76,9 +77,9 @@ def truncated(
     exponent: NonNegative,
     ceiling: AtLeastOne,
 ) -> Tensor:
-    """`importance` to the `exponent`, cut off at `ceiling` times the mean and rescaled (Ionides, 2008).
+    """Weight as `importance`, cut off at `ceiling` times the mean and rescaled (Ionides, 2008).
 
-    Less variance for some bias.
+    The weights have less variance and some bias.
 
     Args:
         by: whether the counts are those of classes or of groups.
@@ -91,24 +92,24 @@ def truncated(
 
 @tagged(balances=True)
 def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
-    """(1 − β) / (1 − β^count) of the class or group (Cui et al., CVPR 2019, equation 2).
+    """Weight an example by (1 − β) / (1 − β^count) of its class or group (Cui et al., CVPR 2019, equation 2).
 
     Args:
         by: whether the counts are those of classes or of groups.
         beta: β; 0 for uniform weights, and towards 1 they become 1/count.
     """
-    of_example, counts = labels(by)
-    return mean_one(inverse_effective_number(counts.double(), beta)[of_example])
+    example_labels, counts = labels(by)
+    return mean_one(inverse_effective_number(counts.double(), beta)[example_labels])
 
 
 def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
-    """(1 − β) / (1 − β^n), the inverse of the expected volume that n examples cover."""
+    """Return (1 − β) / (1 − β^n), one over the expected volume that n examples cover."""
     return (1 - beta) / (1 - beta**counts)
 
 
 @tagged(balances=True)
 def deferred(labels: Labels, groups: Tensor, epoch: int, *, by: By, beta: Fraction, start_epoch: Natural) -> Tensor:
-    """Deferred re-weighting (DRW): uniform before `start_epoch`, then `effective_number` of `beta` (Cao et al., 2019).
+    """Use uniform weights before `start_epoch`, then `effective_number` (deferred re-weighting, DRW, Cao et al., 2019).
 
     Args:
         by: whether the counts are those of classes or of groups.
@@ -126,46 +127,50 @@ def given(
     by: By,
     values: tuple[Positive, ...],
 ) -> Tensor:
-    """The one of `values` that is written for the example's class or group, rescaled.
+    """Weight an example by the entry of `values` for its class or group, rescaled.
 
-    Goes with any sampler: it is asked for by hand.
+    These weights go with every sampler, also with one that corrects the same imbalance, because the user asks for them.
 
     Args:
         by: whether the values are for classes or for groups.
         values: one weight for each class or group, in their order.
+
+    Raises:
+        BadInput: the number of values is not that of the classes or groups.
     """
-    of_example, counts = labels(by)
+    example_labels, counts = labels(by)
     if len(values) != len(counts):
-        raise BadInput(f"config.weights.values: {values} given; this data set has {len(counts)} of by={by!r}")
-    return mean_one(torch.tensor(values, dtype=torch.float64)[of_example])
+        raise BadInput(
+            f"config.weights.values: {values} given; this data set has {len(counts)} of by={by!r}; give one value for each"
+        )
+    return mean_one(torch.tensor(values, dtype=torch.float64)[example_labels])
 
 
 def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]) -> Tensor:
-    """What an annealed sampler leaves to correct: importance weights over the chance that it keeps an example.
+    """Divide importance weights by the chance that an annealed sampler keeps an example, to correct what the sampler leaves.
 
-    Chance times weight stays in the ratio of 1 / count at every epoch. The mean is 1 over what is drawn, not over all.
+    Chance times weight is proportional to 1 / count in every epoch. The mean is 1 over the examples that the epoch
+    draws, not over all.
     """
-    of_example, counts = labels(sampler["by"])
-    target = 1 / counts[of_example].double()
+    example_labels, counts = labels(sampler["by"])
+    target = 1 / counts[example_labels].double()
     section = {key: value for key, value in sampler.items() if key != "name"}
     chance = SAMPLERS[sampler["name"]].tags.chance(labels, epoch, epochs, **section)
     return target / chance * chance.sum() / target.sum()
 
 
-def shorter_unweighted(config: Experiment) -> ConfigDict:
-    """The run whose errors `just_train_twice` counts more: the same, unweighted, and shorter."""
-    first = shortened(config, config.weights.first_epochs)
-    first.weights = ConfigDict({"name": "uniform"})
-    return first
+def jtt_first_run(config: Experiment) -> dict[str, Any]:
+    """Return the values of the first run of `just_train_twice`: the same run, unweighted and shorter."""
+    return shortened(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 
-@tagged(first_run=shorter_unweighted)
+@tagged(first_run=jtt_first_run)
 def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Repeats, upweight: AtLeastOne) -> Tensor:
-    """Just Train Twice: what a first run got wrong counts `upweight` times as much as the rest.
+    """Weight the mistakes of a first run by `upweight`, relative to all other examples (JTT).
 
-    Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The
-    first run is the same config without weights, for `first_epochs` epochs; it is made beforehand, in the run
-    directory's `first/`.
+    Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The first
+    run is the same config without weights, for `first_epochs` epochs. It is trained before, in the folder `first/` of
+    the run directory.
 
     Args:
         first_epochs: the number of epochs of the first run.

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.schema import look_up
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
+from imbalance.methods.objectives.registry import OBJECTIVES
 
 FEW = 10  # with fewer val examples, a single one moves an accuracy by more than ten points
 
@@ -35,6 +37,13 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
                 f"val/{metrics[0]} depends on {len(few)} {kind if len(few) == 1 else kinds} with fewer than {FEW} val examples: "
                 f"{listed}"
             )
+    views = getattr(look_up(OBJECTIVES, config.objective.name), "views", 1)
+    if views > 1 and not dataset.augmentations:
+        warnings.append(
+            f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set "
+            "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
+            "config.data.augment"
+        )
     return warnings
 
 

@@ -7,20 +7,19 @@ from typing import Any
 from torch import nn
 
 from imbalance.config.schema import look_up
-from imbalance.config.tags import Tags, tags_of
+from imbalance.config.tags import tagged, tags_of
 from imbalance.data.images.decode import Preparation
 from imbalance.models.encoder import encoder
 from imbalance.models.pretrained import pretrained
 from imbalance.models.published import timm, torchvision, transformers_vision
-from imbalance.models.resnet import cifar_resnet, of_depth, resnet
+from imbalance.models.resnet import cifar_resnet, resnet, resnet_of_depth
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
 from imbalance.models.text import bag_of_embeddings, transformer
 
 
 def with_cosine_head(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    made = partial(model, head=CosineLinear)
-    made.tags = Tags(preparation=tags_of(model).preparation)
-    return made
+    """Return the function `model` with a normalised last layer."""
+    return tagged(preparation=tags_of(model).preparation)(partial(model, head=CosineLinear))
 
 
 LINEAR = {
@@ -28,9 +27,9 @@ LINEAR = {
     "mlp": mlp,
     "convnet": convnet,
     "lenet": lenet,
-    "resnet18": of_depth(18),
-    "resnet34": of_depth(34),
-    "resnet50": of_depth(50),
+    "resnet18": resnet_of_depth(18),
+    "resnet34": resnet_of_depth(34),
+    "resnet50": resnet_of_depth(50),
     "resnet20": partial(cifar_resnet, 20),
     "resnet32": partial(cifar_resnet, 32),
     "torchvision": torchvision,
@@ -41,15 +40,15 @@ LINEAR = {
     "transformer": transformer,
     "encoder": encoder,
 }
-# Each also with a normalised head, as "mlp_cosine", "resnet32_cosine", …
+# Each model also has a variant with a normalised head: "mlp_cosine", "resnet32_cosine", …
 COSINE = {f"{name}_cosine": with_cosine_head(model) for name, model in LINEAR.items()}
 MODELS = LINEAR | COSINE
 
 
 def preparation_of(section: Mapping[str, Any]) -> Preparation | None:
-    """What the weights that `config.model` names were trained on; None where there are none, or they say nothing."""
-    of_weights = tags_of(look_up(MODELS, section["name"])).preparation
-    return of_weights(section) if of_weights else None
+    """Return the preprocessing of the weights that the section `config.model` names; None if they have none."""
+    preparation = tags_of(look_up(MODELS, section["name"])).preparation
+    return preparation(section) if preparation else None
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Pretrained encoders of texts, as the `transformers` package has them, under a new last layer."""
+"""Pretrained text encoders of the `transformers` package, with a new last layer."""
 
 import json
 from collections.abc import Mapping
@@ -17,30 +17,36 @@ Pool = Literal["pooler", "first", "mean"]
 
 
 class Encoder(nn.Module):
-    """The states of a text's tokens after the last layer, as one vector: what the pooler, or the first token, or the mean
-    makes of them; some of it dropped out."""
+    """A text encoder that returns one vector for each text: the pooler, the first token, or the mean of all tokens.
+
+    section: the config section that rebuilds the model without its pretrained weights, for model.json.
+    positions: the largest number of tokens of a text.
+    """
+
+    section: dict[str, Any]
+    positions: int
 
     def __init__(self, transformer: nn.Module, pool: Pool, dropout: float):
         super().__init__()
         has_pooler = getattr(transformer, "pooler", None) is not None
         if pool == "pooler" and not has_pooler:
             raise BadInput(
-                f"config.model.pool: 'pooler' given; {type(transformer).__name__} has none: 'first' or 'mean'"
+                f"config.model.pool: 'pooler' given; {type(transformer).__name__} has none; use 'first' or 'mean'"
             )
         if pool != "pooler" and has_pooler:
-            transformer.pooler = None  # whose weights would wait for a gradient
+            transformer.register_module("pooler", None)  # its weights would wait for a gradient
         self.transformer, self.pool, self.dropout = transformer, pool, nn.Dropout(dropout)
-        self.kinds = getattr(transformer.config, "type_vocab_size", 0) > 1
+        self.has_kinds = getattr(transformer.config, "type_vocab_size", 0) > 1
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         size = len(inputs["input_ids"])
-        if not size:  # a part or a process without an example, whose shapes transformers cannot make out
+        if not size:  # an empty micro-batch or process, whose shapes transformers cannot infer
             inputs = {
                 "input_ids": inputs["input_ids"].new_zeros(1, 1),
                 "attention_mask": inputs["input_ids"].new_ones(1, 1),
             }
-        taken = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids" or self.kinds}
-        outputs = self.transformer(**taken)
+        arguments = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids" or self.has_kinds}
+        outputs = self.transformer(**arguments)
         if self.pool == "pooler":
             pooled = outputs.pooler_output
         elif self.pool == "first":
@@ -60,14 +66,14 @@ def encoder(
     pool: Pool,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """A pretrained encoder, all of it trained on, and a linear layer (Devlin et al., NAACL 2019).
+    """Build a pretrained encoder and a linear layer; both are trained (Devlin et al., NAACL 2019).
 
     Args:
-        architecture: of an encoder whose weights come later, as model.json has it; None for that of `pretrained`.
-        pretrained: the weights, by their name on the Hugging Face hub or by a folder. `config.data.tokenizer` must be theirs.
-        pool: what of a text's states the last layer sees: "pooler", a layer of the weights' own on the first token (BERT's),
-            "first", that token, or "mean", of all tokens.
-        dropout: before the last layer.
+        architecture: the architecture in model.json, if weights are loaded later; None for that of `pretrained`.
+        pretrained: the weights: a name on the Hugging Face hub, or a folder. `config.data.tokenizer` must be theirs.
+        pool: the vector of a text: "pooler" for the layer of the weights on the first token (BERT), "first" for the
+            first token, "mean" for the mean of all tokens.
+        dropout: the dropout rate before the last layer.
     """
     if architecture is None:
         transformer = load_from_transformers("AutoModel", pretrained, "config.model.pretrained").to(torch.float32)
@@ -77,17 +83,17 @@ def encoder(
     config = transformer.config
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):
         raise BadInput(
-            f"config.data.tokenizer: it has {vocabulary:,} tokens, and the weights of config.model.pretrained="
-            f"{pretrained!r} {rows:,}; use the tokenizer of the weights"
+            f"config.data.tokenizer: it has {vocabulary:,} tokens, and the weights config.model.pretrained="
+            f"{pretrained!r} have {rows:,}; use the tokenizer of the weights"
         )
-    model = with_head(Encoder(transformer, pool, dropout), config.hidden_size, num_classes, head)
-    model.features.section = {  # for model.json: a run is loaded where the weights that it began with are not
+    features = Encoder(transformer, pool, dropout)
+    features.section = {  # a run must load without the weights that it began with
         "name": "encoder_cosine" if head is CosineLinear else "encoder",
         "pretrained": "",
         "pool": pool,
         "dropout": dropout,
         "architecture": json.loads(config.to_json_string(use_diff=False)),
     }
-    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0  # where theirs begin to count
-    model.features.positions = getattr(config, "max_position_embeddings", 1 << 30) - offset
-    return model
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0  # RoBERTa counts positions from here
+    features.positions = getattr(config, "max_position_embeddings", 1 << 30) - offset
+    return with_head(features, config.hidden_size, num_classes, head)

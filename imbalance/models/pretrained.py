@@ -1,4 +1,4 @@
-"""The features of a run that is done, as the start of another."""
+"""The features of a finished run as the start of another run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,27 +16,27 @@ from imbalance.models.small import CosineLinear, Head
 def pretrained(
     input_shape: Sequence[int], vocabulary: int, num_classes: int, head: Head = nn.Linear, *, pretrained: Name
 ) -> nn.Sequential:
-    """The network of a run that is done, of whatever model, with its features and a new last layer.
+    """Build the network of a finished run, of any model, with its features and a new last layer.
 
     Args:
-        pretrained: the run directory. It is read when a run begins; model.json then says what network it was.
+        pretrained: the run directory. It is read when a run begins; model.json then describes the network.
     """
     about, state = read(Path(pretrained))
     section = dict(about["model"])
     if user_module_file(section["name"]):
         raise BadInput(
-            f"config.model.pretrained: the model of {pretrained} is of a module of one's own; name it in "
-            "config.model.name, and let its function load the weights"
+            f"config.model.pretrained: the model of {pretrained} is a function in a file of your own; give that file in "
+            "config.model.name, and let the function load the weights"
         )
     if vocabulary != about.get("vocabulary", 0):
         raise BadInput(
-            f"config.model.pretrained: {pretrained} was trained on {about.get('vocabulary', 0):,} tokens; this data set has "
-            f"{vocabulary:,}"
+            f"config.model.pretrained: {pretrained} was trained on {about.get('vocabulary', 0):,} tokens; this data set "
+            f"has {vocabulary:,}; give a run on data with the same tokens"
         )
     if list(input_shape) != list(about["input_shape"]):
         raise BadInput(
             f"config.model.pretrained: {pretrained} was trained on inputs {tuple(about['input_shape'])}; this data set "
-            f"has {tuple(input_shape)}"
+            f"has {tuple(input_shape)}; give a run on inputs of this shape"
         )
     section["name"] = section["name"].removesuffix("_cosine") + ("_cosine" if head is CosineLinear else "")
     blank = {"pretrained": ""} if "pretrained" in section else {}
@@ -47,6 +47,6 @@ def pretrained(
         network.features.load_state_dict(features)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"config.model.pretrained: {pretrained}: the weights are not of model.json ({reason})") from None
-    network.features.section = section  # for model.json: a run is loaded where the one before it is gone
+        raise BadInput(f"config.model.pretrained: {pretrained}: the weights do not fit model.json ({reason})") from None
+    network.features.section = section  # a run must load without the run that it began with
     return network

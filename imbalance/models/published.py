@@ -1,7 +1,7 @@
-"""Networks and weights that torchvision, timm and transformers publish, by name, and the preprocessing of the weights.
+"""Networks and weights published by torchvision, timm and transformers, by name, with the preprocessing of the weights.
 
-A network's name and weights are found where its library looks for them: in its cache, in a folder of one's own, or on
-the network, which is asked for nothing that is there already.
+The libraries look for a network in their cache, in a folder of your own, or on the internet. They download only what
+is missing.
 """
 
 import json
@@ -21,17 +21,17 @@ from imbalance.models.weights import Frozen, check_finite, load_weights
 from imbalance.utils.libraries import import_library, quiet_transformers
 from imbalance.utils.torchvision_import import import_torchvision
 
-FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # how a step of `imbalance.data.images.decode.Recipe` says so
+FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # interpolation → suffix of a step of a recipe, see images/decode.py
 
 
 # torchvision
 
 
 def torchvision_weights(network: str, pretrained: str) -> Any:
-    """The named weights of torchvision; None for a name that is no name of weights, and so that of a file.
+    """Return the named weights of torchvision; None for a name that must be a file.
 
     Raises:
-        BadInput: the network has weights, and none of that name.
+        BadInput: the network has weights, but none with that name.
     """
     models = import_torchvision().models
     names = models.get_model_weights(network).__members__
@@ -43,22 +43,22 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
     return None
 
 
-def published_by_torchvision(network: str, pretrained: str) -> Callable[[], Mapping[str, Tensor]] | None:
-    """What fetches named weights, where these are."""
+def torchvision_download(network: str, pretrained: str) -> Callable[[], Mapping[str, Tensor]] | None:
+    """Return a function that downloads the named weights; None for a name that must be a file."""
     weights = torchvision_weights(network, pretrained)
     return (lambda: weights.get_state_dict(check_hash=True)) if weights else None
 
 
 def torchvision_preparation(network: str, pretrained: str) -> Preparation | None:
-    """That of named weights."""
+    """Return the preprocessing of the named weights; None for a name that must be a file."""
     weights = torchvision_weights(network, pretrained)
     if not weights:
         return None
     made = weights.transforms()
-    return prepared("shorter", made.resize_size[0], made.crop_size[0], made.interpolation.value, made.mean, made.std)
+    return center_crop("shorter", made.resize_size[0], made.crop_size[0], made.interpolation.value, made.mean, made.std)
 
 
-def prepared(
+def center_crop(
     resize: Literal["shorter", "square"],
     size: int,
     crop: int,
@@ -67,11 +67,15 @@ def prepared(
     std: Sequence[float],
     cut: Literal["crop", "crop floor"] = "crop",
 ) -> Preparation:
-    """Resized, and the square in the middle of that."""
+    """Return the preprocessing that resizes an image and crops the square in its middle.
+
+    Raises:
+        BadInput: the interpolation is neither bilinear nor bicubic.
+    """
     if interpolation not in FILTERS:
         raise BadInput(
-            f"config.model.pretrained: its images are resized by {interpolation} interpolation, which is not done here; say "
-            "config.data.size"
+            f"config.model.pretrained: the weights need {interpolation} interpolation; there are bilinear and bicubic; set "
+            "config.data.size to resize without the preprocessing of the weights"
         )
     return Preparation(((resize + FILTERS[interpolation], size), (cut, crop)), tuple(mean), tuple(std))
 
@@ -86,7 +90,7 @@ def torchvision(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """A classification network of torchvision, without its last linear layer.
+    """Build a classification network of torchvision with a new last layer.
 
     Args:
         network: the name in torchvision: "resnet50", "convnext_tiny", "vit_b_16", …
@@ -102,16 +106,16 @@ def torchvision(
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not layers or network in ("googlenet", "inception_v3"):  # SqueezeNet's head is a convolution
         raise BadInput(
-            f"config.model.network: {network!r} has another kind of head than one linear layer; take another"
+            f"config.model.network: {network!r} given; its head must be one linear layer; use another network"
         )
     parent, _, last = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), last, nn.Identity())
     if pretrained:
-        load_weights(model, pretrained, published_by_torchvision(network, pretrained), f"{layers[-1]}.")
-    return topped(model, network, input_shape, num_classes, head, frozen)
+        load_weights(model, pretrained, torchvision_download(network, pretrained), f"{layers[-1]}.")
+    return with_new_head(model, network, input_shape, num_classes, head, frozen)
 
 
-# timm and transformers, which are extras
+# timm and transformers, which are optional dependencies
 
 
 @tagged(preparation=lambda section: timm_preparation(section.network, section.pretrained))
@@ -124,7 +128,7 @@ def timm(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """A network of timm (Wightman, "PyTorch Image Models"), pooled as timm does for its head.
+    """Build a network of timm (Wightman, "PyTorch Image Models"), with timm's pooling and a new last layer.
 
     Args:
         network: the name in timm with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"),
@@ -133,13 +137,13 @@ def timm(
             without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
-    library_ = import_library("timm", "vision")
+    package = import_library("timm", "vision")
     name = f"local-dir:{network}" if Path(network).is_dir() else network
     try:
-        model = library_.create_model(name, pretrained=pretrained == "published", num_classes=0)
-    except Exception as error:  # no such network, none to be had, damaged
-        raise unavailable(network, pretrained, error) from None
-    return filled(model, network, input_shape, num_classes, head, pretrained, frozen)
+        model = package.create_model(name, pretrained=pretrained == "published", num_classes=0)
+    except Exception as error:  # an unknown, unavailable or damaged network can fail in any way
+        raise load_error(network, pretrained, error) from None
+    return with_weights(model, network, input_shape, num_classes, head, pretrained, frozen)
 
 
 @tagged(preparation=lambda section: transformers_preparation(section.network, section.pretrained))
@@ -152,11 +156,12 @@ def transformers_vision(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """An image encoder of transformers: ViT, DINOv2, CLIP's and SigLIP's image side, ConvNeXt, Swin, …
+    """Build an image encoder of transformers with a new last layer: ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin, …
 
-    Its features are the pooled output, which is the normalised class token of CLIP (before the projection, as Radford et
-    al., ICML 2021, take it for linear probes) and DINOv2, and a mean over places of networks without such a token. Where
-    pooling is a layer that no image classifier has trained (ViT's), they are the class token.
+    The features are the pooled output. For CLIP and DINOv2 that is the normalised class token, for CLIP before the
+    projection, as Radford et al. (ICML 2021) take it for linear probes. For networks without a class token it is a mean
+    over positions. If the pooling is a layer that no image classifier has trained (ViT), the features are the class
+    token.
 
     Args:
         network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes
@@ -165,35 +170,35 @@ def transformers_vision(
             network without its head, or the directory of a run that trained it.
         frozen: train the head alone.
     """
-    library_ = import_library("transformers", "vision")
+    package = import_library("transformers", "vision")
     try:
-        with quiet_transformers(library_):
-            config = library_.AutoConfig.from_pretrained(network)
+        with quiet_transformers(package):
+            config = package.AutoConfig.from_pretrained(network)
             if pretrained == "published":
-                model = library_.AutoModel.from_pretrained(network, dtype=torch.float32)
+                model = package.AutoModel.from_pretrained(network, dtype=torch.float32)
             else:
-                model = library_.AutoModel.from_config(config, dtype=torch.float32)
+                model = package.AutoModel.from_config(config, dtype=torch.float32)
     except Exception as error:
-        raise unavailable(network, pretrained, error) from None
-    return filled(Pooled(getattr(model, "vision_model", model)), network, input_shape, num_classes, head, pretrained, frozen)  # fmt: skip
+        raise load_error(network, pretrained, error) from None
+    return with_weights(Pooled(getattr(model, "vision_model", model)), network, input_shape, num_classes, head, pretrained, frozen)  # fmt: skip
 
 
 class Pooled(nn.Module):
-    """(B, D) of a transformers model of images."""
+    """A transformers model of images that returns one vector (B, D) for each image."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
         if isinstance(getattr(getattr(network, "pooler", None), "dense", None), nn.Linear):
-            network.pooler = None
+            network.register_module("pooler", None)
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.network(pixel_values=images)
-        pooled = getattr(found, "pooler_output", None)
-        return found.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+        outputs = self.network(pixel_values=images)
+        pooled = getattr(outputs, "pooler_output", None)
+        return outputs.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
 
 
-def filled(
+def with_weights(
     model: nn.Module,
     network: str,
     input_shape: Sequence[int],
@@ -202,77 +207,93 @@ def filled(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """With weights of one's own, where these are asked for, and its head."""
+    """Load the weights of `pretrained` into `model` if it names any, and return `model` with a head."""
     if pretrained == "published":
         check_finite(model, network)
     elif pretrained:
         load_weights(model, pretrained)
-    return topped(model, network, input_shape, num_classes, head, frozen)
+    return with_new_head(model, network, input_shape, num_classes, head, frozen)
 
 
-def topped(
+def with_new_head(
     model: nn.Module, network: str, input_shape: Sequence[int], num_classes: int, head: Head, frozen: bool
 ) -> nn.Sequential:
-    """`model`, then a head, after a look at whether it takes such images, and how many features it makes of one."""
+    """Return `model` with a head, after a forward pass of one image that shows the number of features.
+
+    Raises:
+        BadInput: the network does not take inputs of that shape.
+    """
     try:
         with torch.no_grad():
-            made = model.eval()(torch.zeros(1, *input_shape))
+            features = model.eval()(torch.zeros(1, *input_shape))
     except Exception as error:
-        hint = "config.data.size=0 takes the size of its weights" if len(input_shape) == 3 else "it is for images"
+        hint = "config.data.size=0 takes the size of its weights" if len(input_shape) == 3 else "use it for images"
         raise BadInput(
             f"config.model.network: {network} does not take inputs of shape {tuple(input_shape)} "
             f"({' '.join(str(error).split())[:150]}); {hint}"
         ) from None
     model.train()
-    return with_head(Frozen(model) if frozen else model, made.shape[1], num_classes, head)
+    return with_head(Frozen(model) if frozen else model, features.shape[1], num_classes, head)
 
 
-def unavailable(network: str, pretrained: str, error: Exception) -> BadInput:
+def load_error(network: str, pretrained: str, error: Exception) -> BadInput:
+    """Return the error for a network or weights that cannot be loaded."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    hint = "give its name, or a folder that holds it, and for its weights a network connection once"
+    hint = "give the name of a network or its folder; new weights need an internet connection once"
     what = "no weights of" if pretrained == "published" else "no network"
     return BadInput(f"config.model.network: {what} {network!r} ({reason}); {hint}")
 
 
 def timm_preparation(network: str, pretrained: str) -> Preparation | None:
-    """That of the weights of the name or the folder."""
+    """Return the preprocessing of the weights of a name or folder; None unless `pretrained` is "published"."""
     if pretrained != "published":
         return None
-    library_ = import_library("timm", "vision")
+    package = import_library("timm", "vision")
     try:
         if Path(network).is_dir():
-            found = json.loads((Path(network) / "config.json").read_text())
-            found = found.get("pretrained_cfg", found)
+            settings = json.loads((Path(network) / "config.json").read_text())
+            settings = settings.get("pretrained_cfg", settings)
         elif network.startswith("hf-hub:"):
-            found, *_ = library_.models.load_model_config_from_hf(network.removeprefix("hf-hub:"))
+            settings, *_ = package.models.load_model_config_from_hf(network.removeprefix("hf-hub:"))
         else:
-            found = library_.get_pretrained_cfg(network).to_dict()
+            settings = package.get_pretrained_cfg(network).to_dict()
     except Exception as error:
-        raise unavailable(network, pretrained, error) from None
-    found = library_.data.resolve_data_config(pretrained_cfg=found)
-    size, resized = found["input_size"][-1], int(found["input_size"][-1] / found["crop_pct"])
-    if found["crop_mode"] not in ("center", "squash") or found["input_size"][0] != 3:
-        raise BadInput(f"config.model.network: {network} crops in the way {found['crop_mode']!r}, which is not done here; say config.data.size")  # fmt: skip
-    return prepared("square" if found["crop_mode"] == "squash" else "shorter", resized, size, *(found[key] for key in ("interpolation", "mean", "std")))  # fmt: skip
+        raise load_error(network, pretrained, error) from None
+    settings = package.data.resolve_data_config(pretrained_cfg=settings)
+    size, resized = settings["input_size"][-1], int(settings["input_size"][-1] / settings["crop_pct"])
+    if settings["crop_mode"] not in ("center", "squash") or settings["input_size"][0] != 3:
+        raise BadInput(
+            f"config.model.network: {network} has the crop mode {settings['crop_mode']!r} and {settings['input_size'][0]} "
+            "channels; there are center and squash with 3 channels; set config.data.size"
+        )
+    resize = "square" if settings["crop_mode"] == "squash" else "shorter"
+    return center_crop(resize, resized, size, settings["interpolation"], settings["mean"], settings["std"])
 
 
 def transformers_preparation(network: str, pretrained: str) -> Preparation | None:
-    """That of the image processor beside the weights, from its preprocessor_config.json."""
+    """Return the preprocessing in the preprocessor_config.json of the weights; None unless `pretrained` is "published"."""
     if pretrained != "published":
         return None
-    library_ = import_library("transformers", "vision")
+    package = import_library("transformers", "vision")
     try:
-        with quiet_transformers(library_):
-            found = library_.AutoImageProcessor.from_pretrained(network).to_dict()
+        with quiet_transformers(package):
+            settings = package.AutoImageProcessor.from_pretrained(network).to_dict()
     except Exception as error:
-        raise unavailable(network, pretrained, error) from None
-    size, crop = found.get("size") or {}, found.get("crop_size") or {}
+        raise load_error(network, pretrained, error) from None
+    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
     shorter, square = size.get("shortest_edge"), size.get("height")
-    cropped = crop.get("height") if found.get("do_center_crop") else None
-    if shorter and found.get("crop_pct") and shorter < 384:  # ConvNeXt's: `size` is what comes out
-        shorter, cropped = int(shorter / found["crop_pct"]), shorter
+    cropped = crop.get("height") if settings.get("do_center_crop") else None
+    if shorter and settings.get("crop_pct") and shorter < 384:  # for ConvNeXt `size` is the size after the crop
+        shorter, cropped = int(shorter / settings["crop_pct"]), shorter
     same = square == size.get("width") and crop.get("height") == crop.get("width")
-    if not (found.get("do_resize") and same and (square or (shorter and cropped)) and found.get("do_normalize")):
-        raise BadInput(f"config.model.network: the image processor of {network} does what is not done here; say config.data.size")  # fmt: skip
-    interpolation = {2: "bilinear", 3: "bicubic"}.get(int(found["resample"]), f"PIL's {found['resample']}")
-    return prepared("square" if square else "shorter", square or shorter, cropped or square, interpolation, found["image_mean"], found["image_std"], "crop floor")  # fmt: skip
+    if not (settings.get("do_resize") and same and (square or (shorter and cropped)) and settings.get("do_normalize")):
+        raise BadInput(
+            f"config.model.network: the image processor of {network} must resize, crop to a square, and normalise; it "
+            "does something else; set config.data.size"
+        )
+    interpolation = {2: "bilinear", 3: "bicubic"}.get(int(settings["resample"]), f"PIL's {settings['resample']}")
+    mean, std = settings["image_mean"], settings["image_std"]
+    if square:
+        return center_crop("square", square, cropped or square, interpolation, mean, std, "crop floor")
+    assert shorter and cropped  # because of the check above
+    return center_crop("shorter", shorter, cropped, interpolation, mean, std, "crop floor")

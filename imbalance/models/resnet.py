@@ -1,4 +1,4 @@
-"""Residual networks: torchvision's, and the small ones for 32×32 images. Each is `features`, then a linear `head`."""
+"""Residual networks of torchvision, and small ones for 32×32 images; each is `features`, then a linear `head`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,9 +7,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imbalance.config.tags import Tags
+from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.models.published import published_by_torchvision, torchvision_preparation
+from imbalance.models.published import torchvision_download, torchvision_preparation
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, load_weights
 from imbalance.utils.torchvision_import import import_torchvision
@@ -24,35 +24,35 @@ def resnet(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """torchvision's residual network (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016), for RGB.
+    """Build a residual network of torchvision for RGB images (He et al., "Deep Residual Learning", CVPR 2016).
 
     Args:
-        pretrained: "" for none; the name of weights of torchvision, such as "IMAGENET1K_V2", or "imagenet" for its
-            IMAGENET1K_V1, those of the literature on group shift, fetched if they are not in torch's cache; the path of a
-            state dict of this network, or the directory of a run that is done and trained this network. The head starts
-            afresh in each case.
+        pretrained: "" for none. The name of torchvision's weights, such as "IMAGENET1K_V2"; "imagenet" means
+            IMAGENET1K_V1, the weights of the literature on group shift. Weights that are not in torch's cache are
+            downloaded. Or the path of a state dict of this network, or the directory of a finished run that trained
+            this network. The head is always new.
         frozen: train the head alone.
     """
     if input_shape[0] != 3:
         raise BadInput(
-            f"config.model.name: resnet{depth} takes RGB images; this data set has {tuple(input_shape)}; resnet20 and resnet32 take any"
+            f"config.model.name: resnet{depth} takes RGB images; this data set has {tuple(input_shape)}; use resnet20 or "
+            "resnet32, which take any number of channels"
         )
     network = import_torchvision().models.get_model(f"resnet{depth}")
     width, network.fc = network.fc.in_features, nn.Identity()
     if pretrained:
-        load_weights(network, pretrained, published_by_torchvision(f"resnet{depth}", pretrained), "fc.")
+        load_weights(network, pretrained, torchvision_download(f"resnet{depth}", pretrained), "fc.")
     return with_head(Frozen(network) if frozen else network, width, num_classes, head)
 
 
-def of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
-    """`resnet` of that depth."""
-    model = partial(resnet, depth)
-    model.tags = Tags(preparation=lambda section: torchvision_preparation(f"resnet{depth}", section.pretrained))
-    return model
+def resnet_of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
+    """Return `resnet` with that depth."""
+    tag = tagged(preparation=lambda section: torchvision_preparation(f"resnet{depth}", section.pretrained))
+    return tag(partial(resnet, depth))
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut without parameters: every `stride`-th pixel, the new channels zero."""
+    """Two 3×3 convolutions and a shortcut that takes every `stride`-th pixel and pads the new channels with zeros."""
 
     def __init__(self, before: int, after: int, stride: int):
         super().__init__()
@@ -70,10 +70,10 @@ class BasicBlock(nn.Module):
 def cifar_resnet(
     depth: Literal[20, 32], input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, frozen: bool
 ) -> nn.Sequential:
-    """The residual network for 32×32 images of He et al., CVPR 2016, section 4.2, with shortcuts of option A.
+    """Build the residual network for 32×32 images of He et al., CVPR 2016, section 4.2, with shortcuts of option A.
 
-    That of the long-tailed literature. Three stages of (depth − 2) / 6 blocks with 16, 32 and 64 channels; any number
-    of input channels.
+    The literature on long tails uses this network. It has three stages of (depth − 2) / 6 blocks with 16, 32 and 64
+    channels. Images can have any number of channels.
 
     Args:
         frozen: train the head alone.

@@ -1,6 +1,6 @@
-"""Small networks: linear, perceptron, and the paper's ConvNet. Each is `features`, then a linear `head`.
+"""Small networks: linear, perceptron, the paper's ConvNet, and LeNet. Each is `features`, then a linear `head`.
 
-A model's argument `head` is the class of its last layer, which the table `MODELS` fills in.
+The argument `head` of a model is the class of its last layer; the table `MODELS` fills it in.
 """
 
 from collections import OrderedDict
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from imbalance.config.schema import Count
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import at_least_float32
 
 
 class CosineLinear(nn.Linear):
-    """A last layer whose logits are cosines: unit rows times unit features, without a bias, in [−1, 1].
+    """A last layer whose logits are cosines in [−1, 1]: unit rows times unit features, without a bias.
 
-    The normalised head of Cao et al., NeurIPS 2019 (their code's `NormedLinear`), whose LDAM loss multiplies these
-    logits by its scale. Rows start as random directions of length 1. Computed in at least float32: in bfloat16 a
-    cosine is known to 1/256, which times a scale of 30 is a tenth.
+    The normalised head of Cao et al., NeurIPS 2019 (`NormedLinear` in their code); their LDAM loss multiplies these
+    logits by its scale. Rows start as random directions of length 1. The layer computes in at least float32: a cosine
+    in bfloat16 has an error of 1/256, which a scale of 30 makes a tenth.
     """
 
     def __init__(self, in_features: int, out_features: int):
@@ -44,14 +45,20 @@ Head = type[nn.Linear]
 
 
 class Classifier(nn.Sequential):
-    """`features`, then a linear `head`. Says itself what it computes: torch's compiler skips the code of `nn.Sequential`."""
+    """A model of `features`, then a linear `head`.
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    It defines `forward` itself, because torch's compiler skips the code of `nn.Sequential`.
+    """
+
+    features: nn.Module
+    head: nn.Linear
+
+    def forward(self, inputs: Inputs) -> Tensor:
         return self.head(self.features(inputs))
 
 
 def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn.Linear) -> Classifier:
-    """`features`, then a `head` from `width` to the classes, reachable as `model.features` and `model.head`."""
+    """Return a model of `features`, which have `width` outputs, and a new `head`."""
     return Classifier(OrderedDict(features=features, head=head(width, num_classes)))
 
 
@@ -59,17 +66,17 @@ def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn
 def linear(
     input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, init: Literal["default", "zeros"]
 ) -> nn.Sequential:
-    """Logistic regression on the flattened input.
+    """Build logistic regression on the flattened input.
 
     Args:
-        init: "zeros" starts both head parameters at zero, as the limit directions of `d > n` need: what lies outside
-            the span of the data is never moved by gradient descent.
+        init: "zeros" starts the weight and bias of the head at zero, which the limit directions for `d > n` need:
+            gradient descent never changes a direction outside the span of the data.
     """
     model = with_head(nn.Flatten(), prod(input_shape), num_classes, head)
     if init == "zeros":
         if head is CosineLinear:
             raise BadInput(
-                "config.model.init: 'zeros' given; a normalised head has no direction at zero; use 'default'"
+                "config.model.init: 'zeros' given; a normalised head needs rows with a direction; use 'default'"
             )
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
@@ -80,7 +87,7 @@ def linear(
 def mlp(
     input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear, *, hidden: tuple[Count, ...]
 ) -> nn.Sequential:
-    """A perceptron with ReLU layers of the widths of `hidden` on the flattened input.
+    """Build a perceptron with ReLU layers on the flattened input.
 
     Args:
         hidden: the widths of the hidden layers.
@@ -94,21 +101,21 @@ def mlp(
 
 @tagged(batched=True)
 def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
-    """The ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
+    """Build the ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
 
-    The network of the paper's CIFAR experiments: five unpadded 3×3 convolutions and two hidden layers, no
-    normalisation, no dropout. Takes images of at least 20×20.
+    The paper's CIFAR experiments use this network: five unpadded 3×3 convolutions and two hidden layers, without
+    normalisation and dropout. Images must be at least 20×20.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 20:
         raise BadInput(
-            f"config.model.name: convnet takes images of at least 20×20; this data set has {tuple(input_shape)}"
+            f"config.model.name: convnet takes images of at least 20×20; this data set has {tuple(input_shape)}; use mlp"
         )
     channels, height, width = input_shape
 
     def conv(before: int, after: int) -> list[nn.Module]:
         return [nn.Conv2d(before, after, 3), nn.ReLU()]
 
-    # Two unpadded 3×3 convolutions take 4 pixels off each side length, three take 6; a pool halves it.
+    # Two unpadded 3×3 convolutions reduce each side by 4 pixels, three by 6; a pool halves it.
     height, width = (((side - 4) // 2 - 6) // 2 for side in (height, width))
     return with_head(
         nn.Sequential(
@@ -125,14 +132,14 @@ def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear
 
 
 def lenet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
-    """LeNet-5 (LeCun et al., 1998) as it is built today, with ReLU and max pooling: small enough for a CPU.
+    """Build LeNet-5 (LeCun et al., 1998) with ReLU and max pooling, which is small enough for a CPU.
 
-    Two unpadded 5×5 convolutions of 6 and 16 channels and two hidden layers of 120 and 84. Takes images of at least
-    16×16.
+    The network has two unpadded 5×5 convolutions with 6 and 16 channels, and two hidden layers of 120 and 84. Images
+    must be at least 16×16.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 16:
         raise BadInput(
-            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)}"
+            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)}; use mlp"
         )
     channels, height, width = input_shape
     height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))

@@ -1,7 +1,7 @@
-"""Networks on texts, trained from nothing: a bag of embeddings, and a small transformer.
+"""Text networks trained from random weights: a bag of embeddings, and a small transformer.
 
-Inputs are a mapping of `input_ids` (B, L) and `attention_mask` (B, L), 1 for tokens and 0 for padding, which no output
-depends on. A model that asks for `vocabulary` is one for texts.
+Inputs are a mapping of `input_ids` (B, L) and `attention_mask` (B, L), 1 for tokens and 0 for padding. No output
+depends on padding. A function that asks for `vocabulary` builds a model for texts.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from imbalance.models.small import Head, with_head
 
 
 def mean_of_tokens(vectors: Tensor, mask: Tensor) -> Tensor:
-    """(B, D) the mean over the tokens (B, L, D) that are no padding."""
+    """Return the (B, D) mean of vectors (B, L, D) over the tokens that are not padding."""
     mask = mask[..., None].to(vectors.dtype)
     return (vectors * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class Bag(nn.Module):
-    """The mean of the tokens' embeddings."""
+    """The mean of the embeddings of the tokens."""
 
     def __init__(self, vocabulary: int, width: int):
         super().__init__()
@@ -35,7 +35,7 @@ class Bag(nn.Module):
 
 @tagged(batched=True)
 def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear, *, width: Count) -> nn.Sequential:
-    """A linear layer on the mean of the tokens' embeddings, which are learnt (Joulin et al., EACL 2017).
+    """Build a linear layer on the mean of the token embeddings, which are trained (Joulin et al., EACL 2017).
 
     Args:
         width: the length of an embedding.
@@ -44,7 +44,7 @@ def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear,
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each after a normalisation and beside what passes by (Xiong et al., ICML 2020)."""
+    """A transformer block: attention and a perceptron, each after a normalisation (Xiong et al., ICML 2020)."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -54,20 +54,20 @@ class Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(B, L, D) from (B, L, D), where `mask` (B, 1, 1, L) says which of them are looked at."""
+        """Return states (B, L, D) from states (B, L, D); `mask` (B, 1, 1, L) is true for the states to attend to."""
         parts = self.project(self.before_attention(states)).unflatten(2, (3, self.heads, -1))
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
-        states = states + self.dropped(self.merge(seen.transpose(1, 2).flatten(2)))
-        return states + self.dropped(self.perceptron(self.before_perceptron(states)))
+        attended = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
+        states = states + self.drop(self.merge(attended.transpose(1, 2).flatten(2)))
+        return states + self.drop(self.perceptron(self.before_perceptron(states)))
 
-    def dropped(self, states: Tensor) -> Tensor:
+    def drop(self, states: Tensor) -> Tensor:
         return F.dropout(states, self.dropout, self.training)
 
 
 class Transformer(nn.Module):
-    """Embeddings of tokens and, as sines, of places; blocks; the mean of what they make of the tokens."""
+    """A transformer: embeddings of tokens and sines of positions, blocks, and the mean of the last states."""
 
     def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float):
         super().__init__()
@@ -79,14 +79,14 @@ class Transformer(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         states = self.embedding(ids) * self.embedding.embedding_dim**0.5
-        states = states + places(ids.shape[1], states)
+        states = states + position_encoding(ids.shape[1], states)
         for block in self.blocks:
             states = block(states, mask[:, None, None, :].bool())
         return mean_of_tokens(self.norm(states), mask)
 
 
-def places(length: int, like: Tensor) -> Tensor:
-    """(L, D) sines and cosines of a place's number, at wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017)."""
+def position_encoding(length: int, like: Tensor) -> Tensor:
+    """Return (L, D) sines and cosines of positions, with wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017)."""
     half = like.shape[-1] // 2
     rates = torch.exp(torch.arange(half, device=like.device) * (-torch.log(torch.tensor(1e4)).item() / half))
     angles = torch.arange(length, device=like.device)[:, None] * rates
@@ -103,7 +103,7 @@ def transformer(
     heads: Count,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """A small transformer encoder, trained from nothing; its layers normalise first, and its last layer sees a mean.
+    """Build a small transformer encoder with random weights; layers normalise first, and the last layer gets a mean.
 
     Args:
         width: the length of the states.

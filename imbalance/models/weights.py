@@ -1,4 +1,4 @@
-"""Weights that a network starts from, and features that no training step changes."""
+"""Weights that a network starts from, and features that training does not change."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from imbalance.utils.files import check_regular
 
 
 class Frozen(nn.Module):
-    """Features that no training step changes: no gradients, and batch norm and dropout as in evaluation, always."""
+    """Features that training does not change: no gradients, and batch norm and dropout always as in evaluation."""
 
     def __init__(self, features: nn.Module):
         super().__init__()
@@ -31,16 +31,16 @@ def load_weights(
     published: Callable[[], Mapping[str, Tensor]] | None = None,
     head: str = "",
 ) -> None:
-    """Fill `network`, which has no head, with weights, and look whether they are finite.
+    """Load weights into `network`, which has no head, and check that they are finite.
 
     Args:
-        pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a run that is done and trained
-            this network; the name of published weights, if `published` is given.
-        published: what fetches or finds those.
-        head: what the names of the head's weights begin with, which are left out.
+        pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a finished run that trained
+            this network; the name of published weights if `published` is given.
+        published: a function that returns the published weights.
+        head: the prefix of the names of the head's weights, which are left out.
 
     Raises:
-        BadInput: there are none, they are of another network, or damaged.
+        BadInput: there are no such weights, they belong to another network, or they are damaged.
     """
     try:
         if published:
@@ -56,14 +56,15 @@ def load_weights(
             check_regular(pretrained)
             state = torch.load(pretrained, map_location="cpu", weights_only=True)
         network.load_state_dict({key: value for key, value in state.items() if not head or not key.startswith(head)})
-    except Exception as error:  # no network, no file, another one, damaged in any way
-        needed = "it must hold a state dict of it, or be a run of it"
+    except Exception as error:  # a missing, damaged or foreign file can fail in any way
+        needed = "it must hold a state dict of this network, or be a run of it"
         hint = "give the path of a file with them" if published else needed
-        raise no_weights(pretrained, error, hint) from None
+        raise weights_error(pretrained, error, hint) from None
     check_finite(network, pretrained)
 
 
-def no_weights(pretrained: str, error: Exception, hint: str) -> BadInput:
+def weights_error(pretrained: str, error: Exception, hint: str) -> BadInput:
+    """Return the error for weights that cannot be loaded."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
     return BadInput(
         f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
@@ -71,14 +72,16 @@ def no_weights(pretrained: str, error: Exception, hint: str) -> BadInput:
 
 
 def check_finite(network: nn.Module, pretrained: str) -> None:
-    """Raise `BadInput` if one of its weights is not."""
+    """Raise `BadInput` if a weight of the network is not finite."""
     bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
     if bad:
         raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
 
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:
-    """What a run made of everything before the head, under the names that it has in this network."""
+    """Read the weights of a run before the head, with the names that they have in this network."""
     _, state = read(run_directory)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-    return {key.removeprefix("features."): value for key, value in features.items()}  # once more where it was frozen
+    return {
+        key.removeprefix("features."): value for key, value in features.items()
+    }  # frozen features have the prefix twice

@@ -1,10 +1,10 @@
-"""Every run under a work_dir as a row of one table, CSV or Parquet by the suffix.
+"""Collect all runs under a work_dir in one table, a row for each, and write it as CSV or Parquet.
 
     imbalance collect --work_dir=runs --output=runs.parquet
 
-A row has the config, flattened, the run's status, score, seconds and every metric of the selected weights. No run is
-left out: one that has no summary yet is `incomplete`, one whose summary cannot be read `damaged`, and diverged and
-interrupted ones are counted like the others.
+A row has the flattened config, the run's status, score and seconds, and every metric of the selected weights. No run is
+left out. A run without a summary has the status `incomplete`, and a run whose summary cannot be read `damaged`. Diverged
+and interrupted runs have rows like the others.
 """
 
 import json
@@ -20,8 +20,8 @@ from imbalance.report.saved_runs import summary_of
 from imbalance.utils.output import one_line
 
 Row = dict[str, Any]
-INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # in place of a summary that is not there yet
-OF_SUMMARY = (
+INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # stands for the summary of a run without one
+SUMMARY_KEYS = (
     "score",
     "epoch",
     "step",
@@ -35,15 +35,16 @@ OF_SUMMARY = (
 
 
 def collect(work_dir: Path) -> list[Row]:
-    """A row for every directory that holds a config.json, sorted by directory.
+    """Return a row for every directory that holds a config.json, sorted by directory.
 
-    Keys: name (of the config file), overrides, status, seed, the keys of OF_SUMMARY, config.<key> for every value of
-    the config, test/examples/<group>, how many there are of each, and <split>/<metric> where the run is done.
+    A row has the keys run, name (of the config file), overrides, seed, status, and SUMMARY_KEYS. It has config.<key> for every
+    value of the config, and test/examples/<group> for the number of a group's test examples. A run that is done also has
+    <split>/<metric> for its metrics.
     """
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
         directory = path.parent
-        if directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts:  # a part of the run above it
+        if directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts:  # part of the run above
             continue
         config = config_of(path)
         if config is None:
@@ -56,7 +57,7 @@ def collect(work_dir: Path) -> list[Row]:
                 "overrides": directory.absolute().parts[-2],
                 "seed": config["seed"],
                 "status": summary["status"],
-                **{key: summary.get(key) for key in OF_SUMMARY},
+                **{key: summary.get(key) for key in SUMMARY_KEYS},
                 **{f"config.{key}": value for key, value in flatten(config).items()},
                 **(summary.get("metrics") or {}),
                 **{f"test/examples/{group}": n for group, n in summary["groups"]["test"].items()},
@@ -66,7 +67,7 @@ def collect(work_dir: Path) -> list[Row]:
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:
-    """A run's summary; in its place INCOMPLETE where there is none yet, or the same of a damaged one."""
+    """Return a run's summary, or INCOMPLETE if there is none yet, or INCOMPLETE with the status `damaged`."""
     try:
         summary = summary_of(directory)
     except FileNotFoundError:
@@ -74,44 +75,48 @@ def summary_or_status(directory: Path) -> dict[str, Any]:
     except (BadInput, OSError):
         return INCOMPLETE | {"status": "damaged"}
     groups = summary.get("groups")
-    whole = isinstance(groups, dict) and isinstance(groups.get("test"), dict)
-    whole &= all(isinstance(summary.get(key), int | float | None) for key in ("score", "seconds"))
-    whole &= summary["status"] != "done" or isinstance(summary.get("metrics"), dict)
-    return summary if whole else INCOMPLETE | {"status": "damaged"}
+    valid = isinstance(groups, dict) and isinstance(groups.get("test"), dict)
+    valid &= all(isinstance(summary.get(key), int | float | None) for key in ("score", "seconds"))
+    valid &= summary["status"] != "done" or isinstance(summary.get("metrics"), dict)
+    return summary if valid else INCOMPLETE | {"status": "damaged"}
 
 
 def config_of(path: Path) -> dict[str, Any] | None:
-    """A run's config; None, and a line on stderr, for a file that is damaged or no run's."""
+    """Read a run's config. For a file that is damaged or not a run's config, print a line to stderr and return None."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        read = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # of every run, by the report
-        if isinstance(config, dict) and isinstance(config.get("seed"), int) and read <= flatten(config).keys():
+        needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
+        if isinstance(config, dict) and isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
             return config
-        reason = "not the config of a run"
+        reason = "it is not the config of a run"
     except (OSError, ValueError) as error:
         reason = str(error)
-    print(one_line(f"{path}: left out: {reason}"), file=sys.stderr)
+    print(one_line(f"{path} is left out: {reason}"), file=sys.stderr)
     return None
 
 
 def columns(rows: list[Row]) -> list[str]:
-    """The keys of all rows, in the order in which they first appear."""
+    """Return the keys of all rows, in order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
-    """nan and what a row lacks are empty cells."""
+    """Write the rows as CSV; nan and missing keys are empty cells."""
     tables.write_csv(path, columns(rows), rows)
 
 
 def write_parquet(path: Path, rows: list[Row]) -> None:
-    """nan and what a row lacks are null; lists, and columns of several types, are JSON text."""
+    """Write the rows as Parquet. nan and missing keys are null; lists, and columns of mixed types, are JSON text.
+
+    Raises:
+        BadInput: pyarrow is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise BadInput(
-            f"{path}: writing Parquet needs pyarrow: pip install -c constraints.txt -e '.[parquet]'"
+            f"{path}: Parquet files need pyarrow, which is not installed; type pip install -c constraints.txt -e '.[parquet]'"
         ) from None
     table = {}
     for column in columns(rows):
@@ -127,17 +132,17 @@ WRITERS = {".csv": write_csv, ".parquet": write_parquet}
 
 
 def write(*, work_dir: str, output: str | None) -> None:
-    """Write the table of all runs.
+    """Write the table of all runs under `work_dir`.
 
     Args:
-        output: a .csv or .parquet file; by default <work_dir>/runs.csv.
+        output: a .csv or .parquet file; <work_dir>/runs.csv if None.
     """
     path = Path(output or Path(work_dir) / "runs.csv")
     if path.suffix not in WRITERS:
-        raise BadInput(f"--output={path}: must end in one of {', '.join(WRITERS)}")
+        raise BadInput(f"--output={path} has another suffix than {' or '.join(WRITERS)}; type a name with one of them")
     rows = collect(Path(work_dir))
     if not rows:
-        raise BadInput(f"--work_dir={work_dir}: no runs there")
+        raise BadInput(f"--work_dir={work_dir} has no runs; type the folder that holds run directories, such as runs")
     WRITERS[path.suffix](path, rows)
     counts = Counter(row["status"] for row in rows)
     print(f"{path}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))

@@ -1,35 +1,38 @@
-"""The figures of a report: learning curves of every group, score against learning rate, box plots over seeds, and
-decision boundaries where inputs have two dimensions."""
+"""Draw a report's figures: learning curves, score against learning rate, box plots over seeds, decision boundaries."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.report.collect import Row
-from imbalance.report.figures import NEUTRAL, PALETTE, label, save, subplots
+from imbalance.report.plot_style import NEUTRAL, PALETTE, label, save, subplots
 from imbalance.report.saved_runs import readable_evaluations
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from imbalance.data import Dataset
 
 MOST_CURVES = 12
-Groups = dict[tuple[str, str], list[Row]]
+Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of the runs
 
 
-def draw(work_dir: Path, groups: Groups, metrics: list[str], folder: Path) -> list[tuple[str, Path]]:
-    """Title and PNG file of each figure that the runs have something for."""
+def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
+    """Draw every figure that the runs have data for, and return its title and PNG file."""
     figures = []
     for title, name, figure in (
         (
-            f"Learning curves of {min(MOST_CURVES, len(groups))} of {len(groups)} configs",
+            f"Learning curves of {min(MOST_CURVES, len(settings))} of {len(settings)} configs",
             "curves",
-            curves(work_dir, groups),
+            curves(work_dir, settings),
         ),
-        ("Score against learning rate", "rates", rates(groups)),
-        ("Over seeds", "boxes", boxes(groups, metrics)),
-        ("Decisions, over a training set", "boundaries", boundaries(work_dir, groups)),
+        ("Score against learning rate", "rates", rates(settings)),
+        ("Over seeds", "boxes", boxes(settings, metrics)),
+        ("Decision boundaries", "boundaries", boundaries(work_dir, settings)),
     ):
         if figure:
             figures.append((title, save(figure, folder, name)[0]))
@@ -37,18 +40,18 @@ def draw(work_dir: Path, groups: Groups, metrics: list[str], folder: Path) -> li
 
 
 def title_of(key: tuple[str, str], width: int = 34) -> str:
-    """Config and overrides, the overrides on lines of their own."""
+    """Return the config's name and the overrides, each override on a line of its own."""
     name, overrides = key
     lines = [name, *([] if overrides == "default" else overrides.split(","))]
     return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
 
 
-def curves(work_dir: Path, groups: Groups):
-    """Val accuracy of every group by epoch, the mean over seeds, and their range where groups are few.
+def curves(work_dir: Path, settings: Settings) -> "Figure":
+    """Draw every group's val accuracy by epoch: its mean over seeds, and its range over seeds for up to four groups.
 
-    Of the first MOST_CURVES configs.
+    Only the first MOST_CURVES settings are drawn.
     """
-    shown = list(groups.items())[:MOST_CURVES]
+    shown = list(settings.items())[:MOST_CURVES]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     tallest = max(title_of(key).count("\n") for key, _ in shown)
@@ -56,24 +59,25 @@ def curves(work_dir: Path, groups: Groups):
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
     for axis, (key, runs) in zip(axes.flat, shown):
-        found: dict[str, dict[int, list[float]]] = {}
+        accuracies: dict[str, dict[int, list[float]]] = {}  # by group and epoch, one for each seed
         for run in runs:
             path = work_dir / run["run"]
             for line in readable_evaluations(path)[0]:
                 for name, value in line.items():
                     if name.startswith("val/group_accuracy/") and value is not None:
-                        found.setdefault(name.rpartition("/")[2], {}).setdefault(line["epoch"], []).append(100 * value)
-        for i, (group, by_epoch) in enumerate(found.items()):
+                        by_epoch = accuracies.setdefault(name.rpartition("/")[2], {})
+                        by_epoch.setdefault(line["epoch"], []).append(100 * value)
+        for i, (group, by_epoch) in enumerate(accuracies.items()):
             epochs = sorted(by_epoch)
             colour = PALETTE[i % len(PALETTE)]
             axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2, label=label(group),
                       linestyle=("-", "--")[i // len(PALETTE) % 2], marker="." if len(epochs) == 1 else "")  # fmt: skip
             low, high = ([end(by_epoch[e]) for e in epochs] for end in (min, max))
-            if len(found) <= 4:  # more would hide one another
+            if len(accuracies) <= 4:  # more ranges would hide one another
                 axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(title_of(key), fontsize=8)
         axis.set(xlabel="epoch", ylim=(-2, 102))
-        if not found:
+        if not accuracies:
             axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center", color=NEUTRAL)
             axis.set_xticks([])
         else:
@@ -83,10 +87,13 @@ def curves(work_dir: Path, groups: Groups):
     return figure
 
 
-def rates(groups: Groups):
-    """The score of every run by its learning rate; what diverged is a cross at the bottom. None for a single rate."""
+def rates(settings: Settings) -> "Figure | None":
+    """Draw the score of every run by its learning rate, with a cross at the bottom for a diverged run.
+
+    Returns None where no config was run at several rates.
+    """
     by_name: dict[str, list[Row]] = {}
-    for (name, overrides), runs in groups.items():
+    for (name, overrides), runs in settings.items():
         rest = ",".join(part for part in overrides.split(",") if not part.startswith("optim.lr=")) or "default"
         by_name.setdefault(title_of((name, rest)).replace("\n", ", "), []).extend(runs)
     by_name = {n: runs for n, runs in by_name.items() if len({run["config.optim.lr"] for run in runs}) > 1}
@@ -106,9 +113,12 @@ def rates(groups: Groups):
     return figure
 
 
-def boxes(groups: Groups, metrics: list[str]):
-    """Test metrics of every config with at least two seeds; every seed is a point. None where there are none."""
-    shown = {key: [run for run in runs if run["status"] == "done"] for key, runs in groups.items()}
+def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
+    """Draw a box plot of the test metrics of every setting with at least two finished runs; each run is a point.
+
+    Returns None where there is no such setting.
+    """
+    shown = {key: [run for run in runs if run["status"] == "done"] for key, runs in settings.items()}
     shown = {key: runs for key, runs in shown.items() if len(runs) > 1}
     if not shown:
         return None
@@ -120,21 +130,21 @@ def boxes(groups: Groups, metrics: list[str]):
         axis.boxplot(values, positions=at, orientation="horizontal", widths=0.5, showfliers=False,
                      medianprops={"color": PALETTE[1]}, boxprops={"color": NEUTRAL}, whiskerprops={"color": NEUTRAL},
                      capprops={"color": NEUTRAL})  # fmt: skip
-        for y, of_config in zip(at, values):
-            axis.plot(of_config, np.full(len(of_config), y), "o", color=PALETTE[0], markersize=3, alpha=0.7)
+        for y, points in zip(at, values):
+            axis.plot(points, np.full(len(points), y), "o", color=PALETTE[0], markersize=3, alpha=0.7)
         axis.set(xlabel=f"test {metric.replace('_', ' ')}, %", ylim=(len(shown) - 0.5, -0.5))
         axis.set_yticks(at, [title_of(key) for key in shown], fontsize=7)
     return figure
 
 
-def boundaries(work_dir: Path, groups: Groups):
-    """What the first finished run of a config decides where, over the examples that it learnt from.
+def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
+    """Draw the decision regions of the first finished run of each setting, over its training examples.
 
-    Of the first MOST_CURVES configs whose inputs have two dimensions; None where there are none.
+    Only the first MOST_CURVES settings with two-dimensional inputs are drawn. Returns None where there is none.
     """
     planar = [
         (key, run)
-        for key, runs in groups.items()
+        for key, runs in settings.items()
         for run in [run for run in runs if run["status"] == "done" and run.get("config.data.dim") == 2][:1]
     ][:MOST_CURVES]
     if not planar:
@@ -145,9 +155,9 @@ def boundaries(work_dir: Path, groups: Groups):
     for axis in axes.flat[len(planar) :]:
         axis.set_visible(False)
     for axis, (key, run) in zip(axes.flat, planar):
-        dataset, x, y, decided = decisions(work_dir / run["run"])
-        inputs, targets = dataset.train.inputs.numpy(), dataset.train.targets.numpy()
-        axis.contourf(x, y, decided, levels=np.arange(dataset.num_classes + 1) - 0.5, alpha=0.2,
+        dataset, x, y, predicted = decisions(work_dir / run["run"])
+        inputs, targets = np.asarray(dataset.train.inputs), dataset.train.targets.numpy()
+        axis.contourf(x, y, predicted, levels=np.arange(dataset.num_classes + 1) - 0.5, alpha=0.2,
                       colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
         for k, name in enumerate(dataset.class_names):
             axis.plot(*inputs[targets == k].T, "o^sDv<>"[k % 7], color=PALETTE[k % len(PALETTE)], markersize=3,
@@ -159,20 +169,20 @@ def boundaries(work_dir: Path, groups: Groups):
 
 
 def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.ndarray]:
-    """A run's data set, and the class that its model decides on at every place (y, x) of a grid around its examples."""
+    """Return a run's data set, the x and y coordinates of a grid around its examples, and the (y, x) predicted classes."""
     import torch
 
     from imbalance.config.schema import build
     from imbalance.data import DATASETS
     from imbalance.models import MODELS
 
-    config = load(directory / "config.json")
+    config = validate(load(directory / "config.json"))
     dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
     model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
     model.load_state_dict(torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True))
     inputs = dataset.train.inputs.numpy()
     x, y = (np.linspace(inputs[:, i].min() - 1, inputs[:, i].max() + 1, 200) for i in range(2))
-    places = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).float()
+    grid = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).float()
     with torch.no_grad():
-        decided = model.float().eval()(places).argmax(1)
-    return dataset, x, y, decided.view(len(y), len(x)).numpy()
+        predicted = model.float().eval()(grid).argmax(1)
+    return dataset, x, y, predicted.view(len(y), len(x)).numpy()

@@ -1,4 +1,4 @@
-"""Saved runs: read the summary and the evaluations of a run directory."""
+"""Read the summary, the evaluations and the metrics of saved runs."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,19 @@ from typing import Any
 from imbalance.config.metric_names import describe_groups
 from imbalance.errors import BadInput
 
-OF_GROUPS = ("worst_group_accuracy", "group_balanced_accuracy")  # metrics over the groups that a run is evaluated by
+GROUP_METRICS = ("worst_group_accuracy", "group_balanced_accuracy")  # computed over a run's evaluation groups
 
 
-Summary = dict[str, Any]  # what summary.json says
+Summary = dict[str, Any]  # the content of summary.json
 
 
 def summary_of(directory: Path) -> Summary:
+    """Read the summary.json of a run directory.
+
+    Raises:
+        FileNotFoundError: the run has no summary yet.
+        BadInput: the file is damaged.
+    """
     path = directory / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -22,51 +28,62 @@ def summary_of(directory: Path) -> Summary:
             return summary
     except ValueError:
         pass
-    raise BadInput(f"{path}: damaged; `imbalance train` of the run's config makes it again")
+    raise BadInput(f"{path} is damaged; remove it, and type `imbalance train` with the run's config to write it again")
 
 
 def evaluations_of(directory: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last one that a kill cut short is left out."""
+    """Read the lines of a run's metrics.jsonl, without a last line that a kill cut short.
+
+    Raises:
+        FileNotFoundError: the run has no evaluation yet.
+        BadInput: the file is damaged.
+    """
     path = directory / "metrics.jsonl"
     try:
         written = path.read_bytes()
         lines = [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
     except ValueError as error:
-        raise BadInput(f"{path}: damaged ({error})") from None
+        raise BadInput(f"{path} is damaged ({error}); train the run again in an empty directory") from None
     if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
-        raise BadInput(f"{path}: damaged (a line without its epoch)")
+        raise BadInput(f"{path} is damaged (a line has no epoch); train the run again in an empty directory")
     return lines
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The evaluations of a run, none before the first; and what is to be said where they cannot be read."""
+    """Return a run's evaluations and a list of warnings; both are empty before the first evaluation.
+
+    If the evaluations cannot be read, the list has a warning that says so.
+    """
     try:
         return evaluations_of(directory), []
     except FileNotFoundError:
         return [], []
     except (BadInput, OSError):
-        return [], ["metrics.jsonl is damaged, so that there are no curves"]
+        return [], ["metrics.jsonl is damaged, so the run has no learning curves"]
 
 
-def evaluated_over(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
-    """Over which groups the runs' `OF_GROUPS` are, as `4 evaluation groups`, where any has such apart from those of training.
+def evaluation_groups(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
+    """Return the groups that the runs' `GROUP_METRICS` are computed over, in words such as `4 evaluation groups`.
 
-    "" where none has: all that is said of groups is then over the same ones.
+    Returns "" where the evaluation groups of every run are its training groups: then all tables are over the same groups.
+
+    Args:
+        metrics: the metrics of each run.
     """
-    found = dict.fromkeys(describe_groups(of_run, split) for of_run in metrics if f"{split}/{OF_GROUPS[0]}" in of_run)
-    return " or ".join(found) if any("evaluation" in words for words in found) else ""
+    names = dict.fromkeys(describe_groups(run, split) for run in metrics if f"{split}/{GROUP_METRICS[0]}" in run)
+    return " or ".join(names) if any("evaluation" in name for name in names) else ""
 
 
 def metric(summary: Summary, name: str) -> float:
-    """A metric of a run that is done; nan of one that diverged, or where the metric is 0/0.
+    """Return a metric of a finished run; nan if the run diverged or the metric is 0/0.
 
     Raises:
-        BadInput: the run has no such metric, as its data have no such class or group.
+        BadInput: the run has no such metric, because its data has no such class or group.
     """
     metrics = summary["metrics"] if summary["status"] == "done" else {name: None}
     if name not in metrics:
         kind = name.rpartition("/")[0]
-        there = ", ".join(key for key in metrics if key.startswith(f"{kind}/"))
-        raise BadInput(f"--metric: {name!r} given, which {summary['run_directory']} has not; it has {there}")
+        valid = ", ".join(key for key in metrics if key.startswith(f"{kind}/"))
+        raise BadInput(f"--metric={name}: the run {summary['run_directory']} has no such metric; type one of {valid}")
     value = metrics[name]
     return float("nan") if value is None else value

@@ -1,15 +1,23 @@
-"""What distinguishes the settings of many runs: the keys of their configs that differ, and what all of them share."""
+"""Find the config values that differ between runs, the values that all runs share, and names for the settings.
+
+A setting is a config file with overrides; its runs differ in the seed.
+"""
 
 import json
 from typing import Any
 
 from imbalance.report.collect import Row
 
-APART = ("config.seed", "config.work_dir", "config.data_dir", "config.debug")  # where a run is, not what it is
+NOT_COMPARED = (
+    "config.seed",
+    "config.work_dir",
+    "config.data_dir",
+    "config.debug",
+)  # values that do not belong to a setting
 
 
-def own_rule(row: Row) -> dict[str, str]:
-    """What chose the weights that a run was tested with, the head included, and which labels of val that reads."""
+def selection_rule(row: Row) -> dict[str, str]:
+    """Return the name of the rule that selected a run's tested weights, with the head, and the val labels that it reads."""
     monitor, head = row["config.callbacks.monitor"], row.get("config.head.name", "none")
     last = row["config.callbacks.select"] == "last"
     name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
@@ -22,32 +30,35 @@ def own_rule(row: Row) -> dict[str, str]:
     }.get(head, [])
     if head != "none":
         name += f", head {head}"
-    labels = (
-        "val groups" if any("group" in of or "adjusted" in of for of in read) else "val classes" if read else "none"
-    )
+    reads_groups = any("group" in name or "adjusted" in name for name in read)
+    labels = "val groups" if reads_groups else "val classes" if read else "none"
     return {"name": name, "labels": labels}
 
 
-def varying(firsts: list[Row]) -> list[str]:
-    """The keys of the config that differ between settings of one config file, the data's among them."""
+def varying_keys(firsts: list[Row]) -> list[str]:
+    """Return the config keys whose values differ between settings of the same config file.
+
+    Args:
+        firsts: the row of one run of every setting.
+    """
     by_name: dict[str, list[Row]] = {}
     for row in firsts:
         by_name.setdefault(row["name"], []).append(row)
-    found = {}
-    for same in by_name.values():
-        for key in dict.fromkeys(key for row in same for key in row if key.startswith("config.")):
+    varying = {}
+    for same_name in by_name.values():
+        for key in dict.fromkeys(key for row in same_name for key in row if key.startswith("config.")):
             if (
-                key not in APART
+                key not in NOT_COMPARED
                 and not key.startswith("config.logger")
-                and len({_hashable(row.get(key)) for row in same}) > 1
+                and len({_hashable(row.get(key)) for row in same_name}) > 1
             ):
-                found[key.removeprefix("config.")] = None
-    return list(found)
+                varying[key.removeprefix("config.")] = None
+    return list(varying)
 
 
-def common(rows: list[Row], columns: list[str]) -> dict[str, Any]:
-    """What every run's config says."""
-    keys = [key for key in rows[0] if key.startswith("config.") and key not in APART]
+def common_values(rows: list[Row], columns: list[str]) -> dict[str, Any]:
+    """Return the config values that are equal in all runs, by key, without those of `columns`."""
+    keys = [key for key in rows[0] if key.startswith("config.") and key not in NOT_COMPARED]
     return {
         key.removeprefix("config."): rows[0][key]
         for key in keys
@@ -56,7 +67,11 @@ def common(rows: list[Row], columns: list[str]) -> dict[str, Any]:
 
 
 def task_labels(firsts: list[Row]) -> list[str]:
-    """What each setting was trained on: the data set's name, with the keys of its section in which tasks differ."""
+    """Return the task of each setting: the data set's name, with the values of its section that differ between tasks.
+
+    Args:
+        firsts: the row of one run of every setting.
+    """
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts
     ]
@@ -66,16 +81,6 @@ def task_labels(firsts: list[Row]) -> list[str]:
         differ = [k for k in section if len({_hashable(other.get(k)) for other in same}) > 1]
         labels.append(" ".join([str(section.get("name")), *(f"{k}={_text(section[k])}" for k in differ)]))
     return labels
-
-
-def label(row: Row, columns: list[str]) -> str:
-    """A setting in words: its config file's name and what differs between the settings of that file."""
-    return ", ".join(
-        [
-            row["name"],
-            *(f"{key.rpartition('.')[2]}={_text(row[f'config.{key}'])}" for key in columns if f"config.{key}" in row),
-        ]
-    )
 
 
 def _hashable(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX and CSV, safe from what stands in them: names come from configs, data and folders."""
+"""Format tables as Markdown, LaTeX and CSV, with the characters escaped that names in configs and data may hold."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from imbalance.utils.output import one_line
 
-# Of Markdown, what would end a cell or begin another thing within it; underscores within words, as in our names, do not.
+# Characters that would end a Markdown cell or begin a format in it. Underscores within words, as in our names, do not.
 MARKDOWN = {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": "\\$", "[": "\\[", "~": "\\~"}
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
@@ -18,29 +18,29 @@ LATEX = {
 
 
 class Raw(str):
-    """A cell that is Markdown, and not to be escaped."""
+    """A cell that is Markdown already and is not escaped."""
 
 
 def markdown_cell(value: Any) -> str:
-    return value if isinstance(value, Raw) else _replaced(value, MARKDOWN)
+    return value if isinstance(value, Raw) else _escape(value, MARKDOWN)
 
 
 def latex_cell(value: Any) -> str:
-    """In a tabular: `[` and `*`, too, which after a line's `\\\\` would be its argument."""
-    return _replaced(value, LATEX)
+    """Escape a cell for LaTeX, `[` and `*` too: after the `\\\\` of the line above they would be its argument."""
+    return _escape(value, LATEX)
 
 
 def csv_cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula begins with an apostrophe, which it hides; numbers stay."""
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; spreadsheets hide the apostrophe."""
     return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
-def _replaced(value: Any, by: Mapping[str, str]) -> str:
-    return "".join(by.get(character, character) for character in one_line(str(value)))
+def _escape(value: Any, replacements: Mapping[str, str]) -> str:
+    return "".join(replacements.get(character, character) for character in one_line(str(value)))
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table with a line for every row, each ended."""
+    """Return a Markdown table, with a newline after every row."""
     lines = [markdown_row(heads), "|" + "---|" * len(heads), *map(markdown_row, rows)]
     return "\n".join(lines) + "\n"
 
@@ -50,7 +50,7 @@ def markdown_row(cells: Iterable[Any]) -> str:
 
 
 def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str:
-    """A tabular of booktabs, whose first `text` columns are set to the left, and the others to the right."""
+    """Return a LaTeX tabular with booktabs rules; the first `text` columns are left-aligned, the others right-aligned."""
 
     def line(cells: Iterable[Any]) -> str:
         return " & ".join(map(latex_cell, cells)) + r" \\"
@@ -61,7 +61,7 @@ def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str
 
 
 def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """nan and what a row lacks are empty cells."""
+    """Write the rows as CSV; nan and missing keys are empty cells."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))

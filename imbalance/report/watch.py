@@ -1,10 +1,11 @@
-"""The page of `imbalance report` in a browser on this machine, made anew as runs go on.
+"""Serve the page of `imbalance report` to a browser on this machine, and update it while runs train.
 
-    imbalance watch runs                     # then open the address that it prints
+    imbalance watch runs                     # then open the address that the command prints
     imbalance watch runs other/runs --port=0
 
-It reads run directories while they are written, and writes nothing. Only this machine can connect, and only by its own
-name: a page of another site that gets a browser to ask here is refused, so that it cannot read what the runs say.
+The command reads run directories while they are written, and writes no file. Only a browser on this machine can connect,
+and only under the name localhost or 127.0.0.1. Requests under another name are refused, so no page of another site can
+read the runs through the browser.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ from imbalance.report.collect import Row, collect
 from imbalance.report.page import page
 
 HOST = "127.0.0.1"
-FILES = ("config.json", "metrics.jsonl", "summary.json")  # of a run, whose change changes the page
-PATIENCE = 10.0  # seconds for which a connection may say nothing
+FILES = ("config.json", "metrics.jsonl", "summary.json")  # the files of a run that the page depends on
+CONNECTION_TIMEOUT = 10.0  # seconds without a request, after which a connection is closed
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
@@ -37,53 +38,53 @@ HEADERS = {
 }
 
 
-class Followed:
-    """Run directories, and the newest page about them."""
+class WatchedRuns:
+    """Read the runs under some folders, and keep the newest page about them."""
 
     def __init__(self, folders: Sequence[Path], metrics: Sequence[str], pictured: int):
         self.folders, self.metrics, self.pictured = [folder.resolve() for folder in folders], metrics, pictured
         self.root = Path(os.path.commonpath(self.folders))
-        self._making = threading.Lock()
-        self._made: tuple[str, str] = ("", "")  # a stamp, and the page that shows what it is the stamp of
+        self._lock = threading.Lock()
+        self._cached: tuple[str, str] = ("", "")  # the newest page after its stamp
 
     def stamp(self) -> str:
-        """Another one whenever a file of a run has changed."""
-        seen = hashlib.sha256()
+        """Return a digest of the sizes and times of the runs' files, which changes whenever a file does."""
+        sha256 = hashlib.sha256()
         for folder in self.folders:
             for directory in sorted(path.parent for path in folder.rglob("config.json")):
                 for name in FILES:
                     try:
-                        found = (directory / name).stat()
+                        status = (directory / name).stat()
                     except FileNotFoundError:
                         continue
-                    seen.update(f"{directory / name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-        return seen.hexdigest()[:16]
+                    sha256.update(f"{directory / name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return sha256.hexdigest()[:16]
 
     def page(self) -> str:
-        """The page as the runs are now, or, where they cannot be read at this moment, why."""
+        """Return the page about the runs as they are now."""
         stamp = self.stamp()
-        with self._making:
-            if self._made[0] != stamp:
+        with self._lock:
+            if self._cached[0] != stamp:
                 rows = self.rows()
                 text = page(self.root, rows, self.metrics, pictured=self.pictured, live=stamp) if rows else self.empty()
-                self._made = stamp, text
-            return self._made[1]
+                self._cached = stamp, text
+            return self._cached[1]
 
     def rows(self) -> list[Row]:
-        """Of all folders, each run once, `run` being its path under `root`."""
-        found = {}
+        """Return the rows of all folders, each run once; `run` in a row is the run's path under `root`."""
+        rows = {}
         for folder in self.folders:
             for row in collect(folder):
                 run = os.path.normpath((folder / row["run"]).relative_to(self.root))
-                found[run] = row | {"run": run}
-        return list(found.values())
+                rows[run] = row | {"run": run}
+        return list(rows.values())
 
     def empty(self) -> str:
-        return waiting(f"No runs yet under {', '.join(map(str, self.folders))}")
+        return reloading_page(f"No runs yet under {', '.join(map(str, self.folders))}")
 
 
-def waiting(text: str) -> str:
-    """A page that is loaded again every two seconds."""
+def reloading_page(text: str) -> str:
+    """Return a page with the text, which the browser loads again every two seconds."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
         f'<link rel="icon" href="data:,"><title>imbalance watch</title><h1>imbalance watch</h1><p>{html.escape(text)}</p></html>'
@@ -91,35 +92,36 @@ def waiting(text: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD of two paths: `/`, the page, and `/stamp`, by which it sees that it is out of date."""
+    """Answer GET and HEAD requests for `/`, the page, and `/stamp`, which tells the page that it is out of date."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "imbalance", ""
-    timeout = PATIENCE
+    timeout = CONNECTION_TIMEOUT
 
-    def __init__(self, followed: Followed, *args):
-        self.followed = followed
+    def __init__(self, watched: WatchedRuns, *args):
+        self.watched = watched
         super().__init__(*args)
 
     def do_GET(self) -> None:
-        port = self.server.server_address[1]
-        # A browser that another site's name led here (DNS rebinding) says that name.
+        assert isinstance(self.server, Server)
+        port = self.server.server_port
+        # With DNS rebinding, another site's name leads to this server, and the browser sends that name as the host.
         if self.headers.get_all("Host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
-            return self.answer(HTTPStatus.FORBIDDEN, "text/plain", f"say http://{HOST}:{port}/\n")
+            return self.answer(HTTPStatus.FORBIDDEN, "text/plain", f"open http://{HOST}:{port}/ instead\n")
         if self.path not in ("/", "/stamp"):
-            return self.answer(HTTPStatus.NOT_FOUND, "text/plain", "nothing here but / and /stamp\n")
+            return self.answer(HTTPStatus.NOT_FOUND, "text/plain", "only / and /stamp are served\n")
         try:
             if self.path == "/stamp":
-                return self.answer(HTTPStatus.OK, "text/plain", self.followed.stamp())
-            return self.answer(HTTPStatus.OK, "text/html", self.followed.page())
-        except (BadInput, OSError) as error:  # a run that is being removed, a folder without permission
-            return self.answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/html", waiting(str(error)))
+                return self.answer(HTTPStatus.OK, "text/plain", self.watched.stamp())
+            return self.answer(HTTPStatus.OK, "text/html", self.watched.page())
+        except (BadInput, OSError) as error:  # a run is being removed, or a folder cannot be read
+            return self.answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/html", reloading_page(str(error)))
 
     do_HEAD = do_GET
 
     def refuse(self) -> None:
-        self.close_connection = True  # what else was sent is not read
-        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", "GET and HEAD only\n", Allow="GET, HEAD")
+        self.close_connection = True  # leave the request's body unread
+        self.answer(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served\n", Allow="GET, HEAD")
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = refuse
 
@@ -135,45 +137,51 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: requests come every few seconds."""
+        """Log nothing: requests come every few seconds."""
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing of a browser that has gone; a traceback of what is our mistake."""
+    def handle_error(self, request, client_address) -> None:
+        """Print the traceback of an error, except where the browser closed the connection."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
 
 def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: int) -> Server:
-    """A server that listens; `serve_forever` answers.
+    """Return a server that listens on the port; its method `serve_forever` answers requests.
 
     Args:
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Raises:
-        BadInput: a folder is none, or the port is taken.
+        BadInput: one of `folders` is not a folder, or the port is taken.
     """
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{folder}: no folder; give one that run directories are in, such as runs")
+            raise BadInput(f"{folder} is not a folder; type one that holds run directories, such as runs")
     try:
-        return Server((HOST, port), partial(Handler, Followed(folders, metrics, pictured)))
+        return Server((HOST, port), partial(Handler, WatchedRuns(folders, metrics, pictured)))
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "from 0 to 65535"
-        raise BadInput(f"--port={port}: {reason}; --port=0 takes one that is free") from None
+        reason = getattr(error, "strerror", None) or "it is not from 0 to 65535"
+        raise BadInput(f"--port={port} cannot be used: {reason}; type --port=0 for any free port") from None
 
 
 def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured: int) -> int:
-    """Serve until Ctrl-C."""
+    """Serve the page until Ctrl-C, and return the exit status.
+
+    Args:
+        metrics: test metrics; the page ranks by the first until its reader chooses another.
+        pictured: number of runs whose data set is read, to show their most confident errors.
+    """
     check_metrics(metrics)
     with serve([Path(folder) for folder in folders], port, metrics, pictured) as server:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # and not what ends a command that could go on
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # replaces the handler that saves a checkpoint
         try:
-            print(f"http://{HOST}:{server.server_address[1]}/ follows {', '.join(folders)}; Ctrl-C ends it", flush=True)
+            address = f"http://{HOST}:{server.server_address[1]}/"
+            print(f"{address} shows the runs under {', '.join(folders)}; press Ctrl-C to stop", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
-            print("ended", flush=True)
+            print("stopped", flush=True)
     return 0

@@ -1,21 +1,24 @@
-"""Compare configs over shared seeds, with intervals.
+"""Compare configs over the same seeds, with intervals.
 
     imbalance compare --config=digits_ce,digits_poly --seeds=5
 
-Every run is the ordinary one that `imbalance train` makes, in the same directory: what is done already is read, not run
-again. Prints a Markdown table of the mean of a metric with its 95 % t-interval, and of the differences, paired by seed,
-from the first config. A diverged run is counted, and left out of the means.
+Every run is the one that `imbalance train` would make, in the same directory. A finished run is read, not trained again.
+The command prints a Markdown table: the mean of a metric with its 95 % t-interval, and the difference from the first
+config, paired by seed. Diverged runs are counted, and left out of the means.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imbalance.config.metric_names import check_metric
 from imbalance.config.resolve import config_file, config_name_and_overrides
 from imbalance.metrics.intervals import bounds, mean, paired_difference
-from imbalance.report.saved_runs import OF_GROUPS, evaluated_over, metric
+from imbalance.report import kept_results
+from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import configured, not_of_seeds, run_all
+from imbalance.sweep.runs import check_common_overrides, make_run, run_all
+from imbalance.sweep.variants import Variant
 
 
 def compare(
@@ -26,45 +29,69 @@ def compare(
     seeds: int,
     work_dir: str,
     jobs: int,
-    at_once: int,
+    stacked: int,
 ) -> None:
-    """Train what is missing, and print the table.
+    """Train the runs that are missing, and print the table.
 
     Args:
-        config: files or names; the first is what the others are compared with.
-        overrides: of all of them.
-        metric_name: of summary.json.
+        config: config files or names. The others are compared with the first.
+        overrides: values by key, for all runs.
+        metric_name: a metric in summary.json.
+        stacked: most runs that one process trains as one stacked model.
     """
     check_metric(metric_name)
     cells = [(path, seed) for seed in range(seeds) for path in config]
-    overrides = not_of_seeds(overrides)
-    summaries = run_all([configured(path, overrides, seed, work_dir) for path, seed in cells], jobs, at_once)
-    found: dict[str, dict[int, float]] = {path: {} for path in config}
+    overrides = check_common_overrides(overrides)
+    summaries = run_all([make_run(path, overrides, seed, work_dir) for path, seed in cells], jobs, stacked)
+    values_of: dict[str, dict[int, float]] = {path: {} for path in config}
     for (path, seed), summary in zip(cells, summaries):
-        found[path][seed] = metric(summary, metric_name)
+        values_of[path][seed] = metric(summary, metric_name)
     split, _, name = metric_name.partition("/")
-    groups = evaluated_over((summary.get("metrics") or {} for summary in summaries), split) if name in OF_GROUPS else ""
-    what = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
-    print(comparison({called(path): values for path, values in found.items()}, metric_name, what), end="")
+    metrics = (summary.get("metrics") or {} for summary in summaries)
+    groups = evaluation_groups(metrics, split) if name in GROUP_METRICS else ""
+    heading = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
+    table = comparison_table({display_name(path): values for path, values in values_of.items()}, metric_name, heading)
+    print(table, end="")
 
 
-def called(config: str) -> str:
-    """The name of a config, and the overrides of the run whose config.json it is."""
+def display_name(config: str) -> str:
+    """Return the config's name, followed by the overrides if the file is a run's config.json."""
     name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 
-def comparison(found: Mapping[str, Mapping[int, float]], metric_name: str, what: str) -> str:
-    """The table of what every config came to over seeds; of the differences from the first, paired by seed.
+def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
+    """Return the table of `compare` from kept results, without training.
 
     Args:
-        found: by config and seed; nan of a run that diverged.
-        what: the first heading.
+        variants: configs with overrides, by title. The others are compared with the first.
+        metric_name: "balanced_accuracy" or "worst_group_accuracy", of test.
+        folder: the folder of kept results; the rows are in ledger.csv.
+        seeds: number of seeds to read, from 0 on.
     """
-    rows, limits, (first, *_) = [], bounds(metric_name), found
-    for config, values in found.items():
+    rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
+    values_of, group_numbers = {}, set()
+    for title, variant in variants.items():
+        chosen = variant.rows(rows)
+        values_of[title] = {int(row["seed"]): kept_results.score(row, "test", metric_name) for row in chosen}
+        group_numbers |= {len(row["groups"].split("|")) for row in chosen}
+    if not all(values_of.values()):
+        return "Not all of these have run yet.\n"
+    over = f" over {max(group_numbers)} groups" if metric_name == "worst_group_accuracy" else ""
+    return comparison_table(values_of, f"test/{metric_name}", f"test/{metric_name}{over}, %")
+
+
+def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: str, heading: str) -> str:
+    """Return a Markdown table of every config's mean over seeds, and its difference from the first, paired by seed.
+
+    Args:
+        values_of: by config, the metric by seed; nan for a diverged run.
+        heading: head of the first column.
+    """
+    rows, limits, (first, *_) = [], bounds(metric_name), values_of
+    for config, values in values_of.items():
         over_seeds = mean(list(values.values()), *limits)
-        difference = "" if config == first else paired_difference(values, found[first], *limits).percent()
+        difference = "" if config == first else paired_difference(values, values_of[first], *limits).percent()
         rows.append([config, over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference])
-    heads = [what, "mean ± 95 % t-interval", "n", "diverged", f"difference from {first}"]
+    heads = [heading, "mean ± 95 % t-interval", "n", "diverged", f"difference from {first}"]
     return markdown(heads, rows)

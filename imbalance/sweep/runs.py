@@ -1,6 +1,7 @@
-"""Many runs: each an ordinary run directory that main.py could have made, several at a time on one machine.
+"""Train many runs, several at a time, on one machine.
 
-The directory is the only truth about a run: what is done is read, what is half done goes on, whoever asks.
+Each run has the ordinary run directory that main.py would use. The run directory alone says what is done: a finished run
+is read, and a stopped run is resumed, whichever command made it.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from math import ceil, nan
 from pathlib import Path
@@ -19,11 +20,9 @@ from typing import Any, NamedTuple
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput, Busy, Diverged
+from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
-from imbalance.sweep.progress import Line, standing
-
-JOBS = os.cpu_count() or 1  # runs at a time, by default; they divide cores and GPUs
-AT_ONCE = 16  # most runs that differ in seed, rate and weights only to train as one batched model, where that is faster
+from imbalance.sweep.status_line import StatusLine, status_text
 
 
 class Run(NamedTuple):
@@ -31,97 +30,145 @@ class Run(NamedTuple):
     directory: Path
 
 
-def configured(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir: str) -> Run:
-    """A config file, or the name of one in configs/, with `overrides` such as {"optim.lr": 0.1}, and what is `Written`.
+def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir: str) -> Run:
+    """Return the validated config and the run directory of a config file with overrides.
+
+    Args:
+        path: a config file, or the name of one in configs/.
+        overrides: values by key, such as {"optim.lr": 0.1}. A value of type `OverrideText` is parsed as on the command line.
 
     Raises:
-        BadInput: there is no such file or key, or a value is of the wrong type or out of range.
+        BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
     """
     return Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
 
 
-def not_of_seeds(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`overrides` that are common to many runs, which have other flags for two keys."""
+def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the overrides, unless they set the seed or the work_dir, for which commands of many runs have flags.
+
+    Raises:
+        BadInput: `overrides` has the key "seed" or "work_dir".
+    """
     for key, flag in (("seed", "--seeds"), ("work_dir", "--work_dir")):
         if key in overrides:
-            raise BadInput(f"--config.{key}: say {flag} instead")
+            raise BadInput(f"--config.{key} cannot be set for many runs at once; type {flag}=<value> instead")
     return overrides
 
 
-def run_all(runs: Sequence[Run], jobs: int, at_once: int) -> list[Summary]:
-    """Train what is not done yet, by `jobs` processes of up to `at_once` runs, and return the summaries in order.
+def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
+    """Train the runs that are not done yet, and return the summaries of all runs in order.
 
-    A diverged run is tried again and returns its summary too, without metrics: look at `status`.
+    A diverged run is trained again. Its summary has no metrics, so look at the key `status`.
+
+    Args:
+        jobs: number of worker processes.
+        stacked: most runs that one process trains as one stacked model.
     """
-    found = run_batches(divided(list({run.directory: run for run in runs}.values()), jobs, at_once), jobs)
-    return [found[run.directory] for run in runs]
+    unique = list({run.directory: run for run in runs}.values())
+    summaries = run_batches(make_batches(unique, jobs, stacked), jobs)
+    return [summaries[run.directory] for run in runs]
 
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
-    """Train what is not done yet, the runs of a batch at once, by `jobs` processes; the summary of each run directory."""
-    runs, found = [run for batch in batches for run in batch], {}
-    before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
-    with workers(min(len(batches), jobs)) as pool, Line() as line:
-        waiting = {pool.submit(train_quietly, batch): batch for batch in batches}
+    """Train the runs that are not done yet in `jobs` processes, each batch as one stacked model.
+
+    Returns:
+        The summary of every run, by run directory.
+    """
+    runs, summaries = [run for batch in batches for run in batch], {}
+    done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
+    with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
+        pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
-        while waiting:
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        while pending:
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
-                batch = waiting.pop(future)
+                batch = pending.pop(future)
                 try:
-                    summaries = future.result()  # a user's mistake ends it all at once
+                    new = future.result()  # raises on bad input, which ends the whole command
                 except Busy as error:
                     if str(error) not in reported:
                         reported.add(str(error))
-                        print(f"{error}; its turn comes again", file=sys.stderr, flush=True)
-                    # By themselves, so that the others of a batch need not wait for it.
-                    waiting |= {
+                        print(f"{error}; this run is tried again later", file=sys.stderr, flush=True)
+                    # Only one run of the batch is busy, so submit the runs one by one: the others need not wait.
+                    pending |= {
                         pool.submit(train_later, run, str(run.directory) == error.args[0]): [run] for run in batch
                     }
                     continue
-                found |= {run.directory: summary for run, summary in zip(batch, summaries)}
+                summaries |= {run.directory: summary for run, summary in zip(batch, new)}
                 scores: dict[str, list[float]] = {}
-                for directory, summary in found.items():
+                for directory, summary in summaries.items():
                     setting = "/".join(directory.parts[-3:-1])
                     scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
-                running = min(jobs, len(waiting))
-                early = len(before & found.keys())
-                line.show(standing(len(runs), len(found), early, running, scores, line.seconds), last=not waiting)
-    return found
+                running = min(jobs, len(pending))
+                read = len(done_before & summaries.keys())
+                text = status_text(len(runs), len(summaries), read, running, scores, line.seconds)
+                line.show(text, last=not pending)
+    return summaries
 
 
-def train_later(run: Run, held: bool) -> list[Summary]:
-    """`train_quietly` of one run, after a second where another process held it."""
-    time.sleep(held)
+def run_and_keep(batches: Iterable[list[Run]], jobs: int, study: str, folder: Path, identity: Sequence[str]) -> None:
+    """Train the runs that have no row in <folder>/<study>.csv.gz, and add their rows after every few batches.
+
+    Args:
+        batches: runs to train as one stacked model each.
+        folder: the folder of kept results.
+        identity: columns of the kept results that tell any two runs of the study apart.
+    """
+
+    def identity_of(run: Run) -> tuple[str, ...]:
+        row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
+        return tuple(kept_results.text(row[column]) for column in identity)
+
+    kept = {tuple(row[column] for column in identity) for row in kept_results.read(study, folder)}
+    missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
+    missing = [batch for batch in missing if batch]
+    batches_per_save = 6 * jobs
+    for i in range(0, len(missing), batches_per_save):
+        now = missing[i : i + batches_per_save]
+        run_batches(now, jobs)
+        rows = [kept_results.row_of(run.directory) for batch in now for run in batch]
+        kept_results.add(study, folder, filter(None, rows), packed=True)
+
+
+def train_later(run: Run, busy: bool) -> list[Summary]:
+    """Train one run and return its summary in a list, one second later if it is `busy`."""
+    time.sleep(busy)
     return train_quietly([run])
 
 
-def divided(runs: Sequence[Run], jobs: int, at_once: int) -> list[list[Run]]:
-    """The runs in batches to be trained at once: of one where that cannot be or gains nothing, else as large as `at_once`
-    and `jobs` workers that are all to be busy allow."""
-    together: dict[Any, list[Run]] = {}
+def make_batches(runs: Sequence[Run], jobs: int, stacked: int) -> list[list[Run]]:
+    """Divide the runs into batches, each to be trained as one stacked model.
+
+    A run that cannot be stacked, or is not faster when stacked, gets a batch of its own. The other batches have at most
+    `stacked` runs, and fewer where that keeps all `jobs` processes busy.
+    """
+    alike_runs: dict[Any, list[Run]] = {}
     for i, run in enumerate(runs):
-        together.setdefault(batch_key(run) or i, []).append(run)
+        alike_runs.setdefault(batch_key(run) or i, []).append(run)
     batches = []
-    for alike in together.values():
-        parts = max(ceil(len(alike) / at_once), ceil(jobs * len(alike) / len(runs)))
+    for alike in alike_runs.values():
+        parts = max(ceil(len(alike) / stacked), ceil(jobs * len(alike) / len(runs)))
         batches += [alike[i::parts] for i in range(parts)]
     return batches
 
 
 def batch_key(run: Run) -> str | None:
-    """The same for runs that are faster at once; None for one that is not."""
+    """Return a key that is equal for runs to be stacked together, or None for a run to be trained by itself."""
     from imbalance.training.stacked.train import gains_from_batching, in_common
 
     return in_common(run.config) if gains_from_batching(run.config) else None
 
 
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:
-    """Train one run, or several at once, without a word (log.txt has them); summaries of diverged runs are returned too."""
+    """Train one run, or several as one stacked model, without output on stdout, and return the summaries.
+
+    Diverged runs are included. What a run prints is in its log.txt.
+    """
     from imbalance.training.loop import train
     from imbalance.training.stacked.train import train_stacked
 
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         if len(runs) > 1:
             return train_stacked(runs)
         try:
@@ -131,14 +178,14 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 @contextlib.contextmanager
-def workers(n: int) -> Iterator[ProcessPoolExecutor]:
-    """`n` fresh processes that divide the machine's cores and GPUs, and end with this one however it ends.
+def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of `n` new processes that share the machine's cores and GPUs and end when this process ends.
 
-    Where OMP_NUM_THREADS is set, none has more threads than it says. Each sees one GPU, or none where there is none.
-    Where GPUs are fewer than processes, several share one; where they are more, some stay idle: a run that is to have
-    several is for `torchrun main.py`.
+    Each process has an equal share of the cores as threads, and at most OMP_NUM_THREADS where that is set. Each process
+    sees one GPU, or none on a machine without. With fewer GPUs than processes, several processes share one. With more,
+    some GPUs stay idle: train one run on several GPUs by `torchrun main.py`.
     """
-    gpus = _gpus()
+    gpus = _visible_gpus()
     spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")
     share = max(1, (os.cpu_count() or 1) // n)
@@ -158,7 +205,7 @@ def workers(n: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(counter, gpus: list[str]) -> None:
-    """In each worker: take a GPU, and watch the parent."""
+    """Set up a worker process: choose its GPU, and end the worker when its parent ends."""
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     if gpus:
@@ -167,15 +214,20 @@ def _begin(counter, gpus: list[str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers: they save a checkpoint at the first signal and then end."""
-    multiprocessing.parent_process().join()
+    """Wait for the parent process to end, then send SIGTERM to this process until it ends.
+
+    A killed parent cannot stop its workers. At the first signal a worker saves a checkpoint, at the second it ends.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a worker, which has a parent"
+    parent.join()
     while True:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
 
 
-def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists, or all GPUs there are."""
+def _visible_gpus() -> list[str]:
+    """Return the GPUs in CUDA_VISIBLE_DEVICES, or all GPUs of the machine where that is not set."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
     import torch

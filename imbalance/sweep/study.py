@@ -1,19 +1,21 @@
-"""Trials in Optuna's storage, and workers that take them up: any number, on any number of machines with shared files.
+"""Keep the trials of a study in Optuna's storage, and let any number of workers train them.
 
-A trial is one run: a config, overrides and a seed (its "point"), trained in the run directory that main.py would use.
-Optuna's storage says which trials there are and what became of them. A file lock, which the system releases however
-its holder ends, says which are being worked on: a trial that is `RUNNING` and not locked was left by a worker that
-died, and the next worker goes on with it from its checkpoint.
+The workers can be on several machines that share their files. A trial is one run: a config, overrides and a seed, which
+together are its "point". It is trained in the run directory that main.py would use.
 
-Optuna has a heartbeat and a retry of stale trials for that, but only within `study.optimize`, which trains one trial at
-a time and hands out the next in line: a retried trial is a new one, which would not go on from its checkpoint under its own
-number, and several could not be trained at once. So `_take` chooses among waiting trials itself, through the storage.
+Optuna's storage says which trials exist and how they ended. A file lock says which trials a worker is training. The
+system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked belonged to a
+worker that died, and the next worker resumes it from its checkpoint.
+
+Optuna has a heartbeat and a retry of stale trials for that, but only within `study.optimize`. That function trains one
+trial at a time, so trials could not be stacked. It also retries a trial under a new number, so the retried trial would not
+resume from its checkpoint. So `_take` chooses among the waiting trials itself, through the storage.
 
 | trial | state in Optuna | user attribute `status` |
 |---|---|---|
 | finished | COMPLETE, with its score | done |
 | loss not finite | PRUNED: TPE ranks it below all others | diverged |
-| ended by an error of the program | FAIL, with the traceback as `error`; asked for anew, it is tried again | crashed |
+| ended by an error of the program | FAIL, with the traceback as `error`; `add` adds it again | crashed |
 | stopped or killed | RUNNING | |
 """
 
@@ -32,27 +34,27 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from imbalance.errors import BadInput, Busy
-from imbalance.sweep.runs import Run, batch_key, configured, train_quietly
+from imbalance.sweep.runs import Run, batch_key, make_run, train_quietly
 from imbalance.training.distributed.interrupt import Interrupt
 
-PASSED_OVER = 5.0  # seconds until a run that another process was training is looked at again
+BUSY_SECONDS = 5.0  # time until a run that another process was training is tried again
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
 
 
 class Search(NamedTuple):
-    """Where Optuna's sampler looks beyond the trials that were asked for by name."""
+    """The search space of Optuna's sampler, and the number of trials."""
 
     sampler: str  # "random" or "tpe"
-    trials: int  # in the study, in all
-    space: dict[str, Any]  # a list of values, or {"low", "high", "log"}; "config" and "seed" hold one value
+    trials: int  # total number of trials in the study
+    space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
 
 
-class Place(NamedTuple):
-    """What a worker must know, wherever it runs."""
+class StudyLocation(NamedTuple):
+    """The name of a study and where it is stored: all that a worker on any machine needs to open it."""
 
-    name: str  # of the study
+    name: str  # the study's name
     work_dir: str
-    storage: str  # Optuna's address of it; "": SQLite in the study's folder
+    storage: str  # URL of Optuna's storage; "" for SQLite in the study's folder
 
     @property
     def folder(self) -> Path:
@@ -67,34 +69,45 @@ def import_optuna():
     try:
         import optuna
     except ImportError:
-        raise BadInput("optuna is not installed; pip install -c constraints.txt -e '.[sweep]'") from None
+        raise BadInput(
+            "a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
 
-def queue(place: Place) -> FileLock:
-    """What is held while the study's trials are looked through or added to."""
-    return FileLock(place.folder / "queue.lock")
+def queue_lock(location: StudyLocation) -> FileLock:
+    """Return the lock to hold while reading or adding the study's trials."""
+    return FileLock(location.folder / "queue.lock")
 
 
-def open_storage(place: Place):
-    """Optuna's storage, made where there is none."""
+def open_storage(location: StudyLocation):
+    """Open Optuna's storage, and create it if it does not exist.
+
+    Raises:
+        BadInput: the storage cannot be opened.
+    """
     optuna = import_optuna()
-    place.folder.mkdir(parents=True, exist_ok=True)
-    wait = {"engine_kwargs": {"connect_args": {"timeout": 60}}} if place.url.startswith("sqlite") else {}
-    with queue(place):
+    location.folder.mkdir(parents=True, exist_ok=True)
+    wait = {"connect_args": {"timeout": 60}} if location.url.startswith("sqlite") else None
+    with queue_lock(location):
         try:
-            return optuna.storages.RDBStorage(place.url, **wait)
-        except Exception as error:  # SQLAlchemy's of many kinds, and those of the database's own package
-            raise BadInput(f"--storage: cannot open {place.url}: {str(error).splitlines()[0]}") from None
+            return optuna.storages.RDBStorage(location.url, engine_kwargs=wait)
+        except Exception as error:  # SQLAlchemy and each database's package raise errors of many kinds
+            raise BadInput(f"--storage={location.url} cannot be opened: {str(error).splitlines()[0]}") from None
 
 
-def open_study(place: Place, sampler: str = "random", storage=None):
-    """The study, made where there is none; of a `storage` that is open."""
-    optuna, storage = import_optuna(), storage or open_storage(place)
-    with queue(place):
+def open_study(location: StudyLocation, sampler: str = "random", storage=None):
+    """Open the study, and create it if it does not exist.
+
+    Args:
+        sampler: "random" or "tpe".
+        storage: the opened storage; opened here if None.
+    """
+    optuna, storage = import_optuna(), storage or open_storage(location)
+    with queue_lock(location):
         return optuna.create_study(
-            study_name=place.name,
+            study_name=location.name,
             storage=storage,
             sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
             direction="maximize",
@@ -103,19 +116,23 @@ def open_study(place: Place, sampler: str = "random", storage=None):
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Every combination, the last key's values changing fastest."""
+    """Return every combination of the values; those of the last key change fastest."""
     return [dict(zip(values, point)) for point in itertools.product(*values.values())]
 
 
-def add(place: Place, points: Sequence[Point]) -> None:
-    """Put the points in the study that are not in it yet; those whose trials crashed are put there once more."""
+def add(location: StudyLocation, points: Sequence[Point]) -> None:
+    """Add a trial for every point that the study does not have, or whose trial crashed.
+
+    Raises:
+        BadInput: a point is not a valid run; then no trial is added.
+    """
     for point in points:
-        configured(*_run_of(point), place.work_dir)  # a mistake shows before anything is trained
-    study = open_study(place)
-    with queue(place):
+        make_run(*_run_arguments(point), location.work_dir)  # raises before anything is trained
+    study = open_study(location)
+    with queue_lock(location):
         states = import_optuna().trial.TrialState
-        there = [trial for trial in study.get_trials(deepcopy=False) if trial.state != states.FAIL]
-        known = {canonical(trial.user_attrs["point"]) for trial in there if "point" in trial.user_attrs}
+        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != states.FAIL]
+        known = {canonical(trial.user_attrs["point"]) for trial in trials if "point" in trial.user_attrs}
         bounds = study.user_attrs.get("bounds", {})
         for point in points:
             for key, value in _numbers(point).items():
@@ -128,35 +145,36 @@ def add(place: Place, points: Sequence[Point]) -> None:
                 study.enqueue_trial(_numbers(point), user_attrs={"point": point})
 
 
-def work(place: Place, search: Search | None, wait: bool, workers: int, at_once: int) -> int:
-    """Take up trials until none is left, and return how many crashed here.
+def work(location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int) -> int:
+    """Train trials until none is left, and return how many crashed in this worker.
+
+    A trial whose run another process is training is skipped and tried again later.
 
     Args:
-        wait: for trials that others work on, to take them up should their workers die.
-        workers: among whom the trials are divided, this one included.
-        at_once: the most to train at once, where that is faster.
+        wait: wait for the trials of other workers too, to resume them if those workers die.
+        workers: number of workers that share the trials, this one included.
+        stacked: most trials to train as one stacked model, where that is faster.
 
     Raises:
-        BadInput: the config or the data is wrong; the trial stays as it is. One whose run another process trains is
-            passed over, and taken up later.
-        Interrupted: a signal came; the trial has a checkpoint, and stays to be taken up.
+        BadInput: the config or the data is wrong. The trial stays in the study, unfinished.
+        Interrupted: a signal came. The trial has a checkpoint, and a worker can resume it.
     """
-    storage, crashed = open_storage(place), 0
-    study = open_study(place, search.sampler if search else "random", storage)
-    busy: dict[str, float] = {}  # run directories that a process outside the study trains in, and when that was seen
-    with Interrupt():  # between two runs; a run has its own
+    storage, crashed = open_storage(location), 0
+    study = open_study(location, search.sampler if search else "random", storage)
+    busy: dict[str, float] = {}  # run directories in use by a process outside the study, and when that was noticed
+    with Interrupt():  # handles signals between two runs; each run has an Interrupt of its own
         while True:
-            held = {directory for directory, seen in busy.items() if time.monotonic() - seen < PASSED_OVER}
-            taken, others = _take(study, storage, place, search, workers, at_once, held)
+            skipped = {directory for directory, noticed in busy.items() if time.monotonic() - noticed < BUSY_SECONDS}
+            taken, others = _take(study, storage, location, search, workers, stacked, skipped)
             if taken:
                 with ExitStack() as locks:
                     for trial in taken:
                         locks.callback(trial.lock.release)
                     try:
-                        crashed += _perform(study, [trial.trial for trial in taken], place, search)
+                        crashed += _train_trials(study, [trial.trial for trial in taken], location, search)
                     except Busy as error:
                         if error.args[0] not in busy:
-                            print(f"{error}; its trial is taken up later", file=sys.stderr, flush=True)
+                            print(f"{error}; this trial is tried again later", file=sys.stderr, flush=True)
                         busy[error.args[0]] = time.monotonic()
             elif others and wait:
                 time.sleep(1)
@@ -170,80 +188,88 @@ class _Taken(NamedTuple):
 
 
 def _take(
-    study, storage, place: Place, search: Search | None, workers: int, at_once: int, held: Collection[str] = ()
+    study,
+    storage,
+    location: StudyLocation,
+    search: Search | None,
+    workers: int,
+    stacked: int,
+    skipped: Collection[str] = (),
 ) -> tuple[list[_Taken], int]:
-    """Trials that nobody else works on, one or several to be trained at once, and how many others work on.
+    """Lock one waiting trial, or several to train as one stacked model, and count the trials of other workers.
+
+    Only one of several trials with the same run directory is taken.
 
     Args:
-        held: run directories to pass over, as others' work. Of trials that have one directory one is taken.
+        skipped: run directories whose trials are not taken, and count as those of other workers.
     """
     optuna = import_optuna()
     states, others, taken, directories = optuna.trial.TrialState, 0, [], set()
-    study_id = storage.get_study_id_from_name(place.name)
-    with queue(place):
+    study_id = storage.get_study_id_from_name(location.name)
+    with queue_lock(location):
         left = study.get_trials(deepcopy=False, states=(states.RUNNING,))
         waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
-        most = min(at_once, math.ceil((len(left) + len(waiting)) / workers))
-        for found in (*left, *waiting):
-            if taken and (len(taken) >= most or not _go_together(place, taken[0].trial, found)):
+        most = min(stacked, math.ceil((len(left) + len(waiting)) / workers))
+        for candidate in (*left, *waiting):
+            if taken and (len(taken) >= most or not _stack_together(location, taken[0].trial, candidate)):
                 continue
-            directory = _directory(found, place)
-            if directory in held:
+            directory = _run_directory(candidate, location)
+            if directory in skipped:
                 others += 1
                 continue
             if directory in directories:
                 continue
             try:
-                held_by_us = _lock_now(place, found.number)
+                lock = _lock_trial(location, candidate.number)
             except Timeout:
                 others += 1
                 continue
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, found.number)
-            if storage.get_trial(trial_id).state != found.state:  # it ended while we looked
-                held_by_us.release()
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, candidate.number)
+            if storage.get_trial(trial_id).state != candidate.state:  # the trial ended since its state was read
+                lock.release()
                 continue
-            if found.state == states.WAITING:
+            if candidate.state == states.WAITING:
                 storage.set_trial_state_values(trial_id, states.RUNNING)
-            # An enqueued trial's values, or those suggested before its worker died, come with it.
-            taken.append(_Taken(optuna.trial.Trial(study, trial_id), held_by_us))
+            # The trial keeps the values it was added with, or those suggested before its worker died.
+            taken.append(_Taken(optuna.trial.Trial(study, trial_id), lock))
             directories.add(directory)
         if not taken and search and len(study.get_trials(deepcopy=False)) < search.trials:
             trial = study.ask()
-            taken.append(_Taken(trial, _lock_now(place, trial.number)))
+            taken.append(_Taken(trial, _lock_trial(location, trial.number)))
     return taken, others
 
 
-def _directory(trial, place: Place) -> str | None:
-    """Of the trial's run; None where its point is still to be suggested."""
+def _run_directory(trial, location: StudyLocation) -> str | None:
+    """Return the run directory of a trial, or None if Optuna has not suggested the trial's point yet."""
     point = trial.user_attrs.get("point")
-    return str(_configured(canonical(point), place.work_dir).directory) if point else None
+    return str(_cached_run(canonical(point), location.work_dir).directory) if point else None
 
 
-def _go_together(place: Place, *trials) -> bool:
-    """Whether the trials can be trained at once, and should be."""
+def _stack_together(location: StudyLocation, *trials) -> bool:
+    """Return True if the trials can be stacked, and train faster when stacked."""
     points = [trial.user_attrs.get("point") for trial in trials]
-    keys = {point and _batch_key(canonical(point), place.work_dir) for point in points}
+    keys = {point and _batch_key(canonical(point), location.work_dir) for point in points}
     return len(keys) == 1 and None not in keys
 
 
 def _batch_key(point: str, work_dir: str) -> str | None:
-    return batch_key(_configured(point, work_dir))
+    return batch_key(_cached_run(point, work_dir))
 
 
 @functools.cache
-def _configured(point: str, work_dir: str) -> Run:
-    return configured(*_run_of(_with_tuples(json.loads(point))), work_dir)
+def _cached_run(point: str, work_dir: str) -> Run:
+    return make_run(*_run_arguments(_with_tuples(json.loads(point))), work_dir)
 
 
-def _perform(study, trials: list, place: Place, search: Search | None) -> int:
-    """Train the trials' runs and record what became of them; returns how many crashed, which is all or none."""
+def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
+    """Train the trials' runs, record how they ended, and return how many crashed: all or none."""
     states, runs = import_optuna().trial.TrialState, []
     for trial in trials:
-        runs.append(configured(*_run_of(_suggest(study, trial, search)), place.work_dir))
+        runs.append(make_run(*_run_arguments(_suggest(study, trial, search)), location.work_dir))
         trial.set_user_attr("run_directory", str(runs[-1].directory))
     try:
         summaries = train_quietly(runs)
-    except BadInput:  # Busy, too
+    except BadInput:  # and Busy, a kind of BadInput
         raise
     except Exception as error:
         for trial in trials:
@@ -265,16 +291,20 @@ def _perform(study, trials: list, place: Place, search: Search | None) -> int:
 
 
 def _suggest(study, trial, search: Search | None) -> Point:
-    """The trial's point; its numbers become the parameters that Optuna knows and its dashboard draws."""
+    """Return the trial's point, and record its numbers as Optuna's parameters, which its dashboard draws.
+
+    A trial that was added without a point gets one from the sampler.
+    """
     if "point" in trial.user_attrs:
         point = _with_tuples(trial.user_attrs["point"])
         for key, value in _numbers(point).items():
-            if key in trial.params:  # suggested before the worker died, perhaps within narrower bounds
+            if key in trial.params:  # a worker that died recorded it already, perhaps with narrower bounds
                 continue
             low, high = study.user_attrs["bounds"][key]
             suggest = trial.suggest_int if isinstance(value, int) else trial.suggest_float
             suggest(key, low, high)
         return point
+    assert search is not None, "a trial without a point comes from a search"
     point = {}
     for key, values in search.space.items():
         if isinstance(values, Mapping):
@@ -288,7 +318,7 @@ def _suggest(study, trial, search: Search | None) -> Point:
 
 
 def points_of(study) -> list[tuple[Point, Any]]:
-    """Every trial's point beside the trial, the newest of a point that crashed and was tried again."""
+    """Return the point and the newest trial of every point. A crashed point that was added again has several trials."""
     newest = {}
     for trial in study.get_trials(deepcopy=False):
         if "point" in trial.user_attrs:
@@ -297,25 +327,28 @@ def points_of(study) -> list[tuple[Point, Any]]:
 
 
 def status(trial) -> str:
+    """Return "done", "diverged", "crashed" or "unfinished"."""
     return trial.user_attrs.get("status", "unfinished")
 
 
 def score(trial) -> float:
+    """Return the trial's score, or nan if it has none."""
     return trial.value if trial.value is not None else math.nan
 
 
-def _lock_now(place: Place, trial: int) -> FileLock:
-    """The lock of a trial, held until it is released or this process ends.
+def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
+    """Acquire the lock of a trial, and return it. It is held until it is released or this process ends.
 
     Raises:
         Timeout: another worker holds it.
     """
-    lock = FileLock(place.folder / f"trial-{trial}.lock")
+    lock = FileLock(location.folder / f"trial-{trial}.lock")
     lock.acquire(blocking=False)
     return lock
 
 
-def _run_of(point: Point) -> tuple[str, dict[str, Any], int]:
+def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
+    """Return the point's config, overrides and seed, which `make_run` takes."""
     return point["config"], {key: value for key, value in point.items() if key not in ("config", "seed")}, point["seed"]
 
 
@@ -324,12 +357,12 @@ def _numbers(point: Point) -> dict[str, float]:
 
 
 def canonical(point: Point) -> str:
-    """The same for equal points, whatever the order of their keys."""
+    """Return the point as JSON with sorted keys: equal points have equal texts."""
     return json.dumps(point, sort_keys=True)
 
 
 def _with_tuples(point: Point) -> Point:
-    """Tuples, which JSON turns to lists, as the config has them."""
+    """Return the point with tuples for lists: configs have tuples, which JSON turns into lists."""
     return {key: _as_tuple(value) for key, value in point.items()}
 
 

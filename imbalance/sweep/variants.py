@@ -1,32 +1,32 @@
-"""A config with overrides: a cell of a grid, where the cells differ in too little to be files of their own."""
+"""Name a config with overrides: a cell of a grid whose cells differ too little to be config files of their own."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from imbalance.metrics.selection import KEPT
-from imbalance.sweep.runs import Run, configured
+from imbalance.sweep.runs import Run, make_run
 
-RowT = TypeVar("RowT", bound=Mapping[str, str])  # a row of results/
+RowT = TypeVar("RowT", bound=Mapping[str, str])  # a row of kept results
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A config by name, and what is overridden in it, such as {"weights.exponent": 1.5}."""
+    """A config by name, and its overrides, such as {"weights.exponent": 1.5}."""
 
     config: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, common: Mapping[str, Any], seed: int, work_dir: str) -> Run:
-        """Return the run of this variant with the overrides that are `common` to all variants of an experiment."""
-        return configured(self.config, {**self.overrides, **common}, seed, work_dir)
+        """Return the run of this variant, with overrides that are `common` to all variants of an experiment."""
+        return make_run(self.config, {**self.overrides, **common}, seed, work_dir)
 
     def folder(self) -> str:
-        """Return the overrides as the name of a run directory has them, "default" for none."""
+        """Return the overrides as they are in the name of a run directory, such as "default" for none."""
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return the rows of this variant; it does not count that logits are kept and that test is evaluated."""
+        """Return the rows of this variant, whether or not their runs saved logits and evaluated test in training."""
         folder = self.folder()
         return [row for row in rows if row["name"] == self.config and _without_kept(row["overrides"]) == folder]
 

@@ -1,1 +1,1 @@
-"""The loop, and all that keeps a run: nothing is lost, many processes, many runs at once."""
+"""Training: the loop, the state of a run, many processes, stacked runs, logging."""

@@ -1,40 +1,43 @@
-"""Evaluation of the model on a split, and the training predictions that the steps made anyway."""
+"""Evaluation: run a trained network over a split, and turn its outputs, or those of the training steps, into metrics."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from imbalance.config.experiment import Experiment
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
+from imbalance.methods.heads.probe import fit_head
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.margins import hard_margins
+from imbalance.methods.margins import at_least_float32, hard_margins
+from imbalance.methods.objectives.base import Objective
 from imbalance.metrics import scores
 from imbalance.metrics.counts import Counts, compute, count, count_right
 from imbalance.training.distributed.processes import of_all_processes, totals
-from imbalance.training.features import probed
-from imbalance.training.run import Run
+from imbalance.training.learner import Learner
 from imbalance.training.stacked.vectorised import vectorised
-from imbalance.training.state.finite import shortened
+from imbalance.training.state.finite import finite, shortened
 from imbalance.training.state.progress import joined
+from imbalance.training.state.run_state import Run
 
-AT_ONCE = 32  # models that share inputs: more save little time, and take the room of their activations
-KEPT_BATCHES = 100  # of logits on the device, before they are copied from it
+MOST_MODELS = 32  # evaluated together on shared inputs; more would save little time, and need memory for activations
+KEPT_BATCHES = 100  # batches whose logits stay on the device before they are copied to the CPU
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model makes of a split, on all processes.
+    """Result of evaluating one model on a split, over all processes.
 
     loss: the mean over the examples.
-    largest: the largest magnitude of a logit, in float32 as logits are kept; nan where one is.
-    metrics: by their names without the split's.
-    logits: (N, K), if they were asked for, on the CPU.
+    largest: the largest magnitude of a logit, in float32, in which logits are kept; nan if a logit is nan.
+    metrics: by their names without the split's name.
+    logits: (N, K) on the CPU; None unless the caller asked for them.
     """
 
     loss: float
@@ -43,55 +46,70 @@ class Outcome:
     logits: Tensor | None
 
 
+class Evaluation(NamedTuple):
+    """Evaluation of one run after an epoch.
+
+    train_metrics: metrics of the training steps.
+    outcomes: by split.
+    """
+
+    train_metrics: dict[str, float]
+    outcomes: dict[str, Outcome]
+
+
 @torch.inference_mode()
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
-    """What each run's model makes of the split `name`; runs at once, if they are several.
+    """Evaluate the model of each run on the split `name`; several runs go through it together.
 
-    Processes take batches in turn and sum their counts, so that no example is padded or counted twice. Nothing waits for
-    a device before all batches are queued, but for the logits of many.
+    Processes take batches in turn and sum their counts, so no example is padded or counted twice. The host waits for the
+    device only after all batches are queued, except to copy many logits.
 
     Raises:
-        Interrupted: a signal came, to any process.
+        Interrupted: a signal came to any process.
     """
-    splits = [getattr(run.learner.dataset.eval_dataset, name) for run in runs]
+    splits: list[Split] = [getattr(run.learner.dataset.eval_dataset, name) for run in runs]
     if len(set(map(len, splits))) > 1:
         return [outcome for run in runs for outcome in evaluate([run], name, keep_logits)]
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.eval_dataset
-    made, signum = go_through(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
-    rows, predictions = made.rows, made.predictions
-    targets, groups, seen = (labels[:, rows] for labels in stacked(splits, "targets", "groups", "method_groups"))
-    sums = {"signals": made.loss.new_full((), signum), "loss": made.loss}
-    sums |= counted(dataset, predictions, targets, groups, members_of(splits, [rows] * len(runs)))
-    maxima = {"largest": made.largest}
+    outputs, signum = forward_split(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
+    rows, predictions = outputs.rows, outputs.predictions
+    targets, groups, method_groups = (
+        labels[:, rows] for labels in stacked_labels(splits, "targets", "groups", "method_groups")
+    )
+    sums = {"signals": outputs.loss.new_full((), signum), "loss": outputs.loss}
+    sums |= count_tables(dataset, predictions, targets, groups, stacked_group_masks(splits, [rows] * len(runs)))
+    maxima = {"largest": outputs.largest}
     if dataset.inferred_names:
-        sums["inferred"] = count_right(predictions == targets, seen, len(dataset.inferred_names))
+        sums["inferred"] = count_right(predictions == targets, method_groups, len(dataset.inferred_names))
     if name == "train":
-        of_sums, of_maxima = margins_of_groups(dataset, groups, made.margins)
-        sums, maxima = sums | of_sums, maxima | of_maxima
-    found = totals(accelerator, sums, maxima)
-    if found["signals"]:
+        margin_sums, margin_maxima = reduce_margins(dataset, groups, outputs.margins)
+        sums, maxima = sums | margin_sums, maxima | margin_maxima
+    reduced = totals(accelerator, sums, maxima)
+    if reduced["signals"]:
         raise Interrupted(signum or signal.SIGTERM)
-    logits = in_order(runs[0], len(splits[0]), made.logits) if keep_logits else [None] * len(runs)
-    counts = counts_of(found)
-    metrics = measure([run.learner.dataset.eval_dataset for run in runs], counts)
+    logits = gather_logits(runs[0], len(splits[0]), outputs.logits) if keep_logits else [None] * len(runs)
+    counts = counts_from(reduced)
+    metrics = compute_metrics([run.learner.dataset.eval_dataset for run in runs], counts)
     if name == "train":
-        metrics = [values | of_groups for values, of_groups in zip(metrics, named_margins(dataset, found))]
+        metrics = [values | margins for values, margins in zip(metrics, margin_metrics(dataset, reduced))]
     if dataset.inferred_names:
-        by_inferred = Counts(counts.confusion, found["inferred"])
-        of_seen = measure([run.learner.dataset.eval_dataset.for_methods for run in runs], by_inferred)
-        for values, of_inferred in zip(metrics, of_seen):
-            values["worst_inferred_group_accuracy"] = of_inferred["worst_group_accuracy"]
-    losses = found["loss"] / counts.confusion.sum((1, 2))
-    return [Outcome(*of_run) for of_run in zip(losses.tolist(), found["largest"].tolist(), metrics, logits)]
+        inferred_counts = Counts(counts.confusion, reduced["inferred"])
+        inferred_metrics = compute_metrics(
+            [run.learner.dataset.eval_dataset.for_methods for run in runs], inferred_counts
+        )
+        for values, inferred in zip(metrics, inferred_metrics):
+            values["worst_inferred_group_accuracy"] = inferred["worst_group_accuracy"]
+    losses = reduced["loss"] / counts.confusion.sum((1, 2))
+    return [Outcome(*fields) for fields in zip(losses.tolist(), reduced["largest"].tolist(), metrics, logits)]
 
 
-class Made(NamedTuple):
-    """What M models make of this process's examples, on their device.
+class Outputs(NamedTuple):
+    """Outputs of M models on this process's examples of a split, on the device of the models.
 
     loss, largest: (M,) the sum of the losses, the largest magnitude of a logit.
     rows: (N,) of the split.
-    predictions, margins: (M, N); no margins unless they are asked for.
-    logits: (M, …, K) each, on the CPU; none unless they are asked for.
+    predictions, margins: (M, N); margins are empty unless the caller asked for them.
+    logits: tensors (M, …, K) on the CPU; none unless the caller asked for them.
     """
 
     loss: Tensor
@@ -102,13 +120,16 @@ class Made(NamedTuple):
     logits: list[Tensor]
 
 
-def go_through(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Made:
-    """Every batch that is this process's, until a signal comes. Many logits are copied in between, to leave room."""
+def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
+    """Run each model over this process's batches of its split, until a signal comes.
+
+    Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the device.
+    """
     interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
-    forward, (targets,) = forward_of(runs, splits), stacked(splits, "targets")
+    forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
     loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
     rows, predictions, margins, logits_on_cpu, kept = [], [], [], [], []
-    for batch in batches_of_process(runs[0], len(splits[0])):
+    for batch in local_batches(runs[0], len(splits[0])):
         if interrupt.signum:
             break
         logits, losses = forward(batch)
@@ -117,7 +138,7 @@ def go_through(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool,
         predictions.append(logits.argmax(2))
         rows.append(torch.arange(batch.start, batch.start + logits.shape[1], device=device))
         if with_margins:
-            margins.append(margins_of(logits, targets[:, batch]))
+            margins.append(stacked_margins(logits, targets[:, batch]))
         if with_logits:
             kept.append(logits.float())
         if len(kept) == KEPT_BATCHES:
@@ -126,36 +147,45 @@ def go_through(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool,
     logits_on_cpu += [torch.cat(kept, 1).cpu()] if kept else []
     predictions = torch.cat([targets[:, :0], *predictions], 1)
     margins = torch.cat([loss.new_empty(len(runs), 0), *margins], 1)
-    return Made(loss, largest, joined(rows, splits[0].indices), predictions, margins, logits_on_cpu)
+    return Outputs(loss, largest, joined(rows, splits[0].indices), predictions, margins, logits_on_cpu)
 
 
-def batches_of_process(run: Run, size: int) -> list[slice]:
-    """Those of a split of `size` examples that are this process's; of a debug run, one."""
+def local_batches(run: Run, size: int) -> list[slice]:
+    """Return this process's batches of a split of `size` examples; in a debug run, only one."""
     accelerator, step = run.learner.accelerator, run.config.trainer.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
 
 
-def in_order(run: Run, size: int, parts: Sequence[Tensor]) -> Tensor:
-    """(M, N, K) logits of a split of `size` examples, of which every process has those of its batches."""
-    starts = [batch.start for batch in batches_of_process(run, size)]
-    own = dict(zip(starts, torch.cat(list(parts), 1).split(run.config.trainer.eval_batch_size, 1))) if parts else {}
-    of_all = {start: batch for of_process in of_all_processes(own) for start, batch in of_process.items()}
-    return torch.cat([of_all[start] for start in sorted(of_all)], 1)
+def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
+    """Return the (M, N, K) logits of a split in the order of its examples, from the logits of all processes.
+
+    Args:
+        size: the number of examples in the split.
+        logits: of this process's batches.
+    """
+    starts = [batch.start for batch in local_batches(run, size)]
+    own = dict(zip(starts, torch.cat(list(logits), 1).split(run.config.trainer.eval_batch_size, 1))) if logits else {}
+    batches = {start: batch for process_batches in of_all_processes(own) for start, batch in process_batches.items()}
+    return torch.cat([batches[start] for start in sorted(batches)], 1)
 
 
-def stacked(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
-    """(M, N) labels of each split."""
+def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
+    """Return the (M, N) labels of M splits, one tensor for each of `names`."""
     return tuple(torch.stack([getattr(split, name) for split in splits]) for name in names)
 
 
-def forward_of(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
-    """From a batch of the split's rows to logits (M, B, K) and losses (M, B), each split being that of a run."""
+def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
+    """Return a function from a slice of rows to logits (M, B, K) and losses (M, B).
+
+    Args:
+        splits: one for each run.
+    """
     models, losses = [run.learner.network.eval() for run in runs], [run.learner.loss for run in runs]
     if runs[0].learner.dataset.probe:
         models, losses = [probed(run.config, run.learner) for run in runs], [CrossEntropy()] * len(runs)
 
-    def inputs(i: int, batch: slice) -> Tensor:
+    def inputs(i: int, batch: slice):
         return runs[i].learner.normalise(splits[i].inputs[batch])
 
     if len(runs) == 1:
@@ -168,27 +198,27 @@ def forward_of(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice]
 
     # Runs with the same split follow one another.
     same = [list(places) for _, places in groupby(range(len(runs)), lambda i: id(splits[i].inputs))]
-    together = [places[start : start + AT_ONCE] for places in same for start in range(0, len(places), AT_ONCE)]
-    of_models = [vectorised([models[i] for i in places], in_dims=None) for places in together]
-    of_losses = vectorised(losses, in_dims=0)
-    targets, seen = stacked(splits, "targets", "method_groups")
+    chunks = [places[start : start + MOST_MODELS] for places in same for start in range(0, len(places), MOST_MODELS)]
+    chunk_models = [vectorised([models[i] for i in chunk], in_dims=None) for chunk in chunks]
+    stacked_loss = vectorised(losses, in_dims=0)
+    targets, method_groups = stacked_labels(splits, "targets", "method_groups")
 
-    def forward(batch: slice) -> tuple[Tensor, Tensor]:
-        logits = torch.cat([model(inputs(places[0], batch)) for model, places in zip(of_models, together)])
-        return logits, of_losses(logits, targets[:, batch], seen[:, batch])
+    def stacked_forward(batch: slice) -> tuple[Tensor, Tensor]:
+        logits = torch.cat([model(inputs(chunk[0], batch)) for model, chunk in zip(chunk_models, chunks)])
+        return logits, stacked_loss(logits, targets[:, batch], method_groups[:, batch])
 
-    return forward
+    return stacked_forward
 
 
-def metrics_of(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
-    """Metrics of the split `name` under keys `<name>/…`.
+def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
+    """Return the metrics of the split `name`, under keys `<name>/…`.
 
     Raises:
-        Diverged: a logit or a loss is not finite: such logits have an argmax too, and would count as predictions.
+        Diverged: a logit or a loss is not finite; such logits have an argmax too, and would count as predictions.
     """
     if not isfinite(outcome.loss + outcome.largest):
         what = "loss" if isfinite(outcome.largest) else "logits"
-        bad = shortened(rows_not_finite(run, name))
+        bad = shortened(non_finite_rows(run, name))
         raise Diverged(
             f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): {bad}"
         )
@@ -196,79 +226,85 @@ def metrics_of(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def rows_not_finite(run: Run, name: str) -> list[int]:
-    """The source rows of the examples of a split whose logits or loss are not finite, on all processes."""
+def non_finite_rows(run: Run, name: str) -> list[int]:
+    """Return the source rows of a split's examples whose logits or loss are not finite, from all processes."""
     split = getattr(run.learner.dataset.eval_dataset, name)
-    forward, bad = forward_of([run], [split]), []
-    for batch in batches_of_process(run, len(split)):
+    forward, bad = make_forward([run], [split]), []
+    for batch in local_batches(run, len(split)):
         logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
-    return sorted(row for of_process in of_all_processes(bad) for row in of_process)
+    return sorted(row for process_rows in of_all_processes(bad) for row in process_rows)
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
-    """Metrics under keys `train/…` of the epoch just trained, from the predictions that its steps made anyway."""
+    """Return metrics of the epoch just trained, under keys `train/…`, from the predictions of its steps."""
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset
-    predictions, targets, groups, members = predicted(runs)
+    predictions, targets, groups, masks = step_predictions(runs)
     empty = torch.empty(0, device=predictions.device)
     margins = torch.stack([joined(run.progress.margins, empty).double() for run in runs])
-    sums, least = margins_of_groups(dataset, groups, margins)
-    # The same on every process, and so its own maximum:
+    sums, maxima = reduce_margins(dataset, groups, margins)
+    # Loss and norm are the same on every process, so each is its own maximum.
     loss = torch.stack([torch.stack(run.progress.values).double().mean() for run in runs])
     norm = torch.stack([weight_norm(run.learner.network) for run in runs])
-    maxima = least | {"loss": loss, "norm": norm}
-    found = totals(accelerator, counted(dataset, predictions, targets, groups, members) | sums, maxima)
-    of_counts, of_groups = (
-        measure([run.learner.dataset for run in runs], counts_of(found)),
-        named_margins(dataset, found),
-    )
-    metrics = []
-    for i in range(len(runs)):
-        values = {"loss": found["loss"][i].item()} | of_counts[i] | of_groups[i]
-        of_train = {f"train/{key}": value for key, value in values.items()}
-        metrics.append(of_train | {"weight_norm": found["norm"][i].item()})
-    return metrics
+    maxima |= {"loss": loss, "norm": norm}
+    reduced = totals(accelerator, count_tables(dataset, predictions, targets, groups, masks) | sums, maxima)
+    metrics = compute_metrics([run.learner.dataset for run in runs], counts_from(reduced))
+    margins = margin_metrics(dataset, reduced)
+    rows = zip(reduced["loss"].tolist(), metrics, margins, reduced["norm"].tolist())
+    return [
+        {f"train/{key}": value for key, value in ({"loss": loss} | values | margin_values).items()}
+        | {"weight_norm": norm}
+        for loss, values, margin_values, norm in rows
+    ]
 
 
 @torch.no_grad()
 def weight_norm(network: nn.Module) -> Tensor:
-    """The length of all parameters as one vector, in float64."""
+    """Return the length of all parameters as one vector, in float64."""
     return torch.stack([p.double().square().sum() for p in network.parameters()]).sum().sqrt()
 
 
-def predicted(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """(M, N) the predictions that the steps of the epoch made on this process, and the examples' targets and groups, and
-    `members_of` them."""
+def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the (M, N) predictions of the epoch's steps on this process, and the examples' targets, groups and masks.
+
+    The masks are those of `stacked_group_masks`.
+    """
     trains = [run.learner.dataset.train for run in runs]
     rows = [joined(run.progress.drawn, train.indices) for run, train in zip(runs, trains)]
     predictions = torch.stack([joined(run.progress.predictions, train.targets) for run, train in zip(runs, trains)])
-    labels = (torch.stack([getattr(t, key)[r] for t, r in zip(trains, rows)]) for key in ("targets", "groups"))
-    return predictions, *labels, members_of(trains, rows)
+    targets, groups = (
+        torch.stack([getattr(train, key)[own] for train, own in zip(trains, rows)]) for key in ("targets", "groups")
+    )
+    return predictions, targets, groups, stacked_group_masks(trains, rows)
 
 
-def members_of(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
-    """(M, N, E) the evaluation groups of the examples at `rows` of each split; None where these are the groups."""
+def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
+    """Return the (M, N, E) evaluation groups of the examples at `rows` of each split; None if there are only groups."""
     if splits[0].eval_group_mask is None:
         return None
-    return torch.stack([split.eval_group_mask[of_split] for split, of_split in zip(splits, rows)])
+    masks = cast(list[Tensor], [split.eval_group_mask for split in splits])  # splits of one data set are alike in this
+    return torch.stack([mask[own] for mask, own in zip(masks, rows)])
 
 
-def interpolating(runs: Sequence[Run]) -> list[bool]:
-    """Whether all predictions that the steps of the epoch made were right, on every process, for the first time."""
+def newly_interpolating(runs: Sequence[Run]) -> list[bool]:
+    """Return for each run whether all predictions of the epoch's steps were right, for the first time in training.
+
+    The answer is the same on every process.
+    """
     if all(run.progress.interpolation_epoch for run in runs):
         return [False] * len(runs)
-    predictions, targets, *_ = predicted(runs)
+    predictions, targets, *_ = step_predictions(runs)
     wrong = totals(runs[0].learner.accelerator, {"wrong": (predictions != targets).sum(1)}, {})["wrong"].tolist()
     return [not run.progress.interpolation_epoch and not count for run, count in zip(runs, wrong)]
 
 
-def margins_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """(M, B) `hard_margins` of (M, B, K) logits."""
+def stacked_margins(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the (M, B) `hard_margins` of (M, B, K) logits."""
     return hard_margins(logits.flatten(0, 1), targets.flatten()).view_as(targets)
 
 
-def margins_of_groups(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(M, G) sums of the margins of each group's examples on this process, and the greatest of their negatives.
+def reduce_margins(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Reduce margins to (M, G) sums over each group's examples on this process, and to the maxima of their negatives.
 
     Args:
         groups, margins: (M, N) of this process's examples, for each of M models.
@@ -281,44 +317,91 @@ def margins_of_groups(dataset: Dataset, groups: Tensor, margins: Tensor) -> tupl
     return {"margins": sums.view(models, size)}, {"negative margins": -least.view(models, size)}
 
 
-def named_margins(dataset: Dataset, found: Mapping[str, Tensor]) -> list[dict[str, float]]:
-    """The mean and the smallest margin of each group's training examples: how they interpolate, and how evenly."""
-    counts = found["grouped"].sum(2)
-    means = (found["margins"] / counts).tolist()
-    least = torch.where(counts > 0, -found["negative margins"], torch.nan).tolist()
+def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Return the mean and the smallest margin of each group's examples, for each model.
+
+    Args:
+        reduced: the tables of `count_tables` and `reduce_margins`, over all processes.
+    """
+    counts = reduced["grouped"].sum(2)
+    means = (reduced["margins"] / counts).tolist()
+    least = torch.where(counts > 0, -reduced["negative margins"], torch.nan).tolist()
     return [
-        {f"margin_mean/{name}": value for name, value in zip(dataset.group_names, of_means)}
-        | {f"margin_min/{name}": value for name, value in zip(dataset.group_names, of_least)}
-        for of_means, of_least in zip(means, least)
+        {f"margin_mean/{name}": value for name, value in zip(dataset.group_names, model_means)}
+        | {f"margin_min/{name}": value for name, value in zip(dataset.group_names, model_least)}
+        for model_means, model_least in zip(means, least)
     ]
 
 
-def counted(
-    dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, members: Tensor | None
+def count_tables(
+    dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """The tables of `Counts` that there are of each model's (M, N) predictions on this process."""
-    counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, members)
+    """Return the tables of `Counts`, by name, of each model's (M, N) predictions on this process."""
+    counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 
 
-def counts_of(found: Mapping[str, Tensor]) -> Counts:
-    """What `counted` counted, among other things."""
-    return Counts(*map(found.get, Counts._fields))
+def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
+    """Return the `Counts` among reduced tables, which `count_tables` named."""
+    return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
-def measure(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
-    """Every metric of the counts of M models, each on a data set with the same names."""
-    first, counts_of_train = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
-    of_classes, of_groups = (torch.stack(of_all).numpy() for of_all in counts_of_train)
-    return compute(counts, first.class_names, first.group_names, of_classes, of_groups, first.evaluation_names)
+def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
+    """Return every metric of the counts of M models, each on its data set; all data sets have the same names."""
+    first, train_counts = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
+    class_counts, group_counts = (torch.stack(columns).numpy() for columns in train_counts)
+    return compute(counts, first.class_names, first.group_names, class_counts, group_counts, first.evaluation_names)
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
-    """Metrics under keys `<name>/…` of what counts cannot give: ranking, calibration, likelihood.
+    """Return the metrics that counts cannot give, under keys `<name>/…`: ranking, calibration, likelihood.
 
     Args:
-        logits: (N, K) of the split `name`, from its first row on.
+        logits: (N, K) of the first N examples of the split `name`.
     """
     targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
-    found = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
-    return {f"{name}/{key}": value for key, value in found.items()}
+    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
+    return {f"{name}/{key}": value for key, value in values.items()}
+
+
+@torch.no_grad()
+def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
+    """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
+
+    Raises:
+        Diverged: a feature is not finite.
+    """
+    model, size = learner.network.eval(), config.trainer.eval_batch_size
+    body = cast(nn.Module, model.features)
+    batches = (slice(start, start + size) for start in range(0, len(split), size))
+    with learner.accelerator.autocast():  # accelerate autocasts the model as a whole, and not its parts
+        outputs = torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
+    outputs = at_least_float32(outputs)
+    if not finite([outputs]):
+        bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
+        raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")
+    return outputs
+
+
+@torch.no_grad()
+def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
+    """Return the (N, K) outputs that the objective saves for a later run; in a debug run, of one batch."""
+    if type(learner.objective).extra_outputs is Objective.extra_outputs:  # none; so do not read the images
+        return {}
+    model, size = learner.network.eval(), config.trainer.eval_batch_size
+    starts = range(0, len(split), size)
+    batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
+    outputs = [
+        learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(split.inputs[batch])))
+        for batch in batches
+    ]
+    return {name: torch.cat([batch[name] for batch in outputs]).float() for name in outputs[0]}
+
+
+def probed(config: Experiment, learner: Learner) -> nn.Module:
+    """Return the model's features under a new head, fitted to classes that training had not; see `Dataset.probe`."""
+    probe, model = learner.dataset.probe, learner.network
+    assert probe is not None  # the caller has checked
+    inputs = features(config, learner, probe.train)
+    head = fit_head(inputs, probe.train.targets, learner.dataset.probe_strength)
+    return nn.Sequential(cast(nn.Module, model.features), head)

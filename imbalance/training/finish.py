@@ -1,6 +1,6 @@
-"""How a run ends: the selected weights and a new head are evaluated on every split, and all is written down."""
+"""End of a run: evaluate the selected weights and a new head on every split, and write all results."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -11,60 +11,68 @@ from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import description
 from imbalance.training.distributed.processes import from_main
-from imbalance.training.evaluate import Outcome, evaluate, measure_scores, metrics_of
-from imbalance.training.features import extra_outputs, features
+from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
 from imbalance.training.logging import console
-from imbalance.training.logging.run_log import provenance
-from imbalance.training.run import Run
 from imbalance.training.state import checkpoint
-from imbalance.training.state.finite import copied, finite
-from imbalance.training.state.provenance import origin
+from imbalance.training.state.finite import finite
+from imbalance.training.state.provenance import commit, provenance
+from imbalance.training.state.registry import copied
+from imbalance.training.state.run_state import Run
 from imbalance.utils.seeds import generator
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Evaluate the selected weights on every split, and write them, their predictions and the summary."""
-    put_selected(run)
-    values = run.learner.group_metrics | run.learner.objective.metrics()
-    for name in splits_of(run):
+    """Evaluate the selected weights on every split, write weights, predictions and summary, and return the summary."""
+    load_selected(run)
+    values = {**run.learner.group_metrics, **run.learner.objective.metrics()}
+    for name in split_names(run):
         (outcome,) = evaluate([run], name, keep_logits=True)
         values |= record_split(run, name, outcome)
-    return conclude(run, values)
+    return write_results(run, values)
 
 
-def put_selected(run: Run) -> None:
-    """Give the model the weights that are selected, and its new head."""
+def load_selected(run: Run) -> None:
+    """Load the selected weights into the model, and replace its head by the one that `config.head` makes."""
     config, model, device = run.config, run.learner.network, run.learner.accelerator.device
     if config.callbacks.select == "best" and run.progress.best_weights:
         model.load_state_dict(copied(run.progress.best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        state = from_main(run.learner.accelerator, lambda: new_head(run))
-        model.head = in_place_of(model.head, config.head)
+        state = from_main(run.learner.accelerator, lambda: new_head_state(run))
+        model.head = in_place_of(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
 
 
-def splits_of(run: Run) -> list[str]:
+def split_names(run: Run) -> list[str]:
+    """Return the names of the splits to evaluate at the end."""
     return ["train", "val", "test", *(["held_out"] if run.learner.dataset.eval_dataset.held_out else [])]
 
 
 def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """Write the predictions on a split, and return its metrics.
 
+    Args:
+        outcome: of the split, with logits.
+
     Raises:
-        Diverged: what the model makes of an example is not finite.
+        Diverged: an output of the model is not finite.
     """
-    learner, values = run.learner, metrics_of(run, name, outcome)
+    learner, values, logits = run.learner, split_metrics(run, name, outcome), outcome.logits
+    assert logits is not None  # the caller asked for them
     if name in ("val", "test"):
-        values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
+        values |= measure_scores(learner.dataset.eval_dataset, name, logits)
     if run.log.writes:
         split = getattr(learner.dataset.eval_dataset, name)
-        of_split = {key: labels[: len(outcome.logits)] for key, labels in split.on_cpu.items()}
-        run.log.predictions(name, logits=outcome.logits, **of_split, **extra_outputs(run.config, learner, split))
+        labels = {key: column[: len(logits)] for key, column in split.saved_labels.items()}
+        run.log.predictions(name, logits=logits, **labels, **extra_outputs(run.config, learner, split))
     return values
 
 
-def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
-    """Write the weights that were evaluated and the summary, with the metrics of all splits."""
+def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
+    """Write the evaluated weights and the summary, and return the summary.
+
+    Args:
+        values: the metrics of all splits.
+    """
     config, learner, log = run.config, run.learner, run.log
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
@@ -79,27 +87,28 @@ def conclude(run: Run, values: dict[str, float]) -> dict[str, Any]:
     return summary
 
 
-def record_end(run: Run, error: Diverged | Interrupted) -> None:
-    """Write the summary of a run that ends before it is done."""
+def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
+    """Write the summary of a run that an error ends before it is done."""
     with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
         run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
 
 
-def new_head(run: Run) -> dict[str, Tensor]:
-    """The last layer's state after what `config.head` does to it.
+def new_head_state(run: Run) -> dict[str, Tensor]:
+    """Make the last layer that `config.head` asks for, and return its state.
 
     Raises:
-        BadInput: it is not what the run's files could be loaded into.
-        Diverged: it is not finite.
-        Interrupted: a signal came; what it was doing can be done again.
+        BadInput: the layer is of another kind than a run is loaded with.
+        Diverged: the layer is not finite.
+        Interrupted: a signal came; a resumed run makes the layer again.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
+    old_head = cast(nn.Linear, learner.network.head)
     with run.interrupt.at_once():
         head = build(
             HEADS,
             config.head,
             **vars(learner.context),
-            head=learner.network.head,
+            head=old_head,
             dataset=dataset,
             features=lambda name: features(config, learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
@@ -108,7 +117,7 @@ def new_head(run: Run) -> dict[str, Tensor]:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns {type(head).__name__}; a head returns a module from features to logits"
         )
-    state, expected = head.state_dict(), in_place_of(learner.network.head, config.head).state_dict()
+    state, expected = head.state_dict(), in_place_of(old_head, config.head).state_dict()
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
@@ -120,7 +129,7 @@ def new_head(run: Run) -> dict[str, Tensor]:
 
 
 def summarise(run: Run, **values: Any) -> dict[str, Any]:
-    """What summary.json says."""
+    """Return the content of summary.json, which includes `values`."""
     config, learner, progress = run.config, run.learner, run.progress
     dataset = learner.dataset
 
@@ -128,7 +137,8 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         return dict(zip(names, counts.tolist(), strict=True))
 
     sources = {"train": dataset, "val": dataset.eval_dataset, "test": dataset.eval_dataset}
-    of_training = {name: named(of.group_counts(getattr(of, name)), of.group_names) for name, of in sources.items()}
+    splits = {name: (source, getattr(source, name)) for name, source in sources.items()}
+    training_groups = {name: named(of.group_counts(split), of.group_names) for name, (of, split) in splits.items()}
     best = config.callbacks.select == "best"
     return {
         "run_directory": str(run.log.directory),
@@ -139,16 +149,16 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         "selected_epoch": progress.best_epoch if best else progress.epoch,
         "interpolation_epoch": progress.interpolation_epoch or None,
         "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
-        "classes": {name: named(of.class_counts(getattr(of, name)), of.class_names) for name, of in sources.items()},
+        "classes": {name: named(of.class_counts(split), of.class_names) for name, (of, split) in splits.items()},
         "groups": {
-            name: named(of.eval_group_counts(getattr(of, name)), of.eval_group_names) for name, of in sources.items()
+            name: named(of.eval_group_counts(split), of.eval_group_names) for name, (of, split) in splits.items()
         },
-        **({"training_groups": of_training} if dataset.eval_dataset.evaluation_names else {}),
+        **({"training_groups": training_groups} if dataset.eval_dataset.evaluation_names else {}),
         "seconds": progress.seconds,
         "together": progress.together,
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,
-        **origin(learner.data),
-        **provenance(),
+        **provenance(learner.data),
+        "commit": commit(),
     }

@@ -1,11 +1,11 @@
-"""From a config to all that a run learns with: every section built, in the order in which data flows."""
+"""Learner: build every section of a config, in the order in which data flows."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run
+from imbalance.config.metric_names import check_labels
 from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, load, normaliser
 from imbalance.data.identity import digest
-from imbalance.data.texts.tokens import bucketed
+from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
+from imbalance.methods.batch import Inputs
 from imbalance.methods.context import FirstRun, GroupAssignment, RunContext, read_first_run
 from imbalance.methods.group_inference.registry import GROUPS, with_environments
 from imbalance.methods.heads.registry import HEADS
@@ -31,6 +33,7 @@ from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.training.distributed.processes import from_main, share_batch_statistics
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
+from imbalance.training.state.registry import Stateful
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.memory import available_memory
 from imbalance.utils.seeds import derived_seed, generator
@@ -38,143 +41,158 @@ from imbalance.utils.seeds import derived_seed, generator
 
 @dataclass
 class Learner:
-    """All that a run learns with, on its device. What depends on the epoch is a function of it, and keeps no state."""
+    """Everything that learns or is learned from, on the device of the run.
+
+    Epoch-dependent parts (sampler, weights, mixing, schedule) are stateless functions of the epoch.
+
+    data: the digest of the data set; empty on processes other than the main one.
+    sampler: returns the rows of train that an epoch draws, in order, on the CPU.
+    weights: returns the (N,) weights of all of train in an epoch.
+    mixing: see `make_mixing`.
+    rate: `config.optim.lr`; for stacked models, one rate each.
+    normalise: turns a batch of the data set into the model's input.
+    group_metrics: metrics of the group inference; empty without one.
+    micro_batches: the number of parts that a batch is computed in, one after the other.
+    """
 
     accelerator: Accelerator
     dataset: Dataset
-    data: dict[str, Any]  # its digest, on the main process
+    data: dict[str, Any]
     context: RunContext
-    sampler: Callable[[int], Tensor]  # the rows of train that an epoch draws, in order, on the CPU
-    weights: Callable[[int], Tensor]  # (N,), of all of train
-    mixing: Callable[[int, Tensor], Mix | None]  # see `make_mixing`
+    sampler: Callable[[int], Tensor]
+    weights: Callable[[int], Tensor]
+    mixing: Callable[[int, Tensor], Mix | None]
     loss: nn.Module
     objective: Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    rate: float | Tensor  # `config.optim.lr`; of a stack of models, one each
+    rate: float | Tensor
     schedule: Callable[[float], float]
-    normalise: Callable[[Tensor], Tensor]  # a batch as the data set has it → the model's input
+    normalise: Callable[[Inputs], Inputs]
     seed: int
-    group_metrics: Mapping[str, float]  # metrics of how groups were found; empty where they are those of the data
-    micro_batches: int  # that a batch is computed in, one after the other
+    group_metrics: Mapping[str, float]
+    micro_batches: int
 
     @property
     def network(self) -> nn.Module:
-        """The model without what exchanges its gradients: with the same weights, and for one process alone.
+        """Return the model without the wrapper that exchanges its gradients; both share their weights.
 
         `accelerator.unwrap_model` would import torch's compiler to see whether the model is compiled.
         """
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """Return every part that a step changes, by its name in a checkpoint; see `imbalance.training.state.registry`."""
+        parts = {
+            "model": self.network,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,  # of fp16 gradients
+            "objective": self.objective,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
 
 def load_dataset(config: Experiment) -> Dataset:
-    """What `config.data` and the seed say, on the CPU."""
+    """Return the data set that `config.data` and the seed name, on the CPU."""
     return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
 
 
 @dataclass(frozen=True)
 class Source:
-    """The data as the runs of one seed read them, which those that are trained at once share.
+    """Data of the runs with one seed, which stacked runs share.
 
-    dataset: on the CPU, with the groups that a method has found, and without what another holds out.
-    on_device: the same, where it is trained on.
+    dataset: on the CPU, with the groups that a method has inferred, and without held-out examples.
+    on_device: the same data set on the device of the run.
+    identity: the digest of the data set as it was loaded.
+    assignment: the inferred groups; None without group inference.
+    first: the first run of a two-stage method; None without one.
     """
 
     dataset: Dataset
     on_device: Dataset
     identity: dict[str, Any]
-    found: GroupAssignment | None
+    assignment: GroupAssignment | None
     first: FirstRun | None
 
 
 def make_source(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Source:
-    """See `make_learner`."""
+    """Load the data set, infer groups and hold out examples, as the config says. See `make_learner` for the arguments."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
     first = from_main(accelerator, lambda: read_first_run(directory / "first")) if first_run(config) else None
-    in_data = dict(dataset=dataset, seed=config.seed, first=first)
-    found = from_main(accelerator, lambda: build(GROUPS, config.groups, **in_data))
-    if found:
-        dataset = with_environments(dataset, found.environments)
-    if of_section := tags_of(look_up(HEADS, config.head.name)).held_out:
-        dataset = dataset.hold_out(of_section(config.head), config.seed)
+    available = dict(dataset=dataset, seed=config.seed, first=first)
+    assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
+    if assignment:
+        dataset = with_environments(dataset, assignment.environments)
+    if held_out_fraction := tags_of(look_up(HEADS, config.head.name)).held_out:
+        dataset = dataset.hold_out(held_out_fraction(config.head), config.seed)
     on_device = dataset.to(device, dtype, config.trainer.images_on_device)
-    return Source(dataset, on_device, identity, found, first)
+    return Source(dataset, on_device, identity, assignment, first)
 
 
 def make_learner(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Learner:
-    """Build every section of the config.
+    """Load the data, and build every section of the config.
 
     Args:
-        directory: of the run, which holds the first run of a two-stage method.
-        dataset: what `load_dataset` returns, where it has been called for another run.
+        directory: the run directory, which holds the first run of a two-stage method.
+        dataset: the data set, if the caller has loaded it already.
     """
     return learner_on(make_source(config, accelerator, directory, dataset), config, accelerator)
 
 
 def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> Learner:
-    """`make_learner` of data that are there."""
+    """Build the learner for a loaded data set."""
     device, dtype, dataset = accelerator.device, getattr(torch, config.trainer.dtype), source.dataset
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    seen = dataset.for_methods
-    given = RunContext(
-        seen.train.targets,
-        seen.train.groups,
-        seen.num_classes,
-        seen.num_groups,
-        seen.class_counts(seen.train),
-        seen.group_counts(seen.train),
-        labels=partial(seen.labels, seen.train),
+    methods_dataset = dataset.for_methods
+    context = RunContext(
+        methods_dataset.train.targets,
+        methods_dataset.train.groups,
+        methods_dataset.num_classes,
+        methods_dataset.num_groups,
+        methods_dataset.class_counts(methods_dataset.train),
+        methods_dataset.group_counts(methods_dataset.train),
+        labels=partial(methods_dataset.labels, methods_dataset.train),
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
         first=source.first,
     )
-    of_train = vars(given)
+    available = vars(context)
 
-    draw = bind(SAMPLERS, config.sampler, **of_train)
-    lengths = dataset.train.inputs.lengths if dataset.bucket else None
-    annealed = "epoch" in inspect.signature(draw).parameters
-
-    def sampler(epoch: int) -> Tensor:
-        chooser = generator(config.seed, "sampler", epoch)
-        order = draw(generator=chooser, **(dict(epoch=epoch) if annealed else {}))
-        if not dataset.bucket:
-            return order
-        chooser = generator(config.seed, "buckets", epoch)
-        return bucketed(order, lengths, config.trainer.batch_size, dataset.bucket, chooser)
-
-    weigh = bind(WEIGHTS, config.weights, **of_train)
-    scheduled = "epoch" in inspect.signature(weigh).parameters
-    constant = None if scheduled else weigh().to(device, dtype)
-
-    def weights(epoch: int) -> Tensor:
-        return weigh(epoch=epoch).to(device, dtype) if scheduled else constant
-
-    loss = build(LOSSES, config.loss, **of_train).to(device, dtype)  # its buffers once, rather than in every step
-    objective = as_objective(build(OBJECTIVES, config.objective, **of_train)).to(device)
+    sampler = make_sampler(config, context, dataset)
+    weights = make_weights(config, context, device, dtype)
+    loss: nn.Module = build(LOSSES, config.loss, **available)
+    loss = loss.to(device, dtype)  # moves the buffers once, rather than in every step
+    objective = as_objective(build(OBJECTIVES, config.objective, **available)).to(device)
 
     check_inputs(config, dataset)
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
-    make = partial(build, MODELS, config.model, architecture=None, **shape)
+
+    def make_model() -> nn.Module:
+        return build(MODELS, config.model, architecture=None, **shape)
+
     with MemoryBudget("config.model", available_memory()):
-        model = objective.network(make)
+        model = objective.network(make_model)
     check_lengths(model, dataset)
-    model = share_batch_statistics(model, accelerator).to(device, dtype, memory_format=layout)
+    model = share_batch_statistics(model, accelerator)
+    model = model.to(device, dtype, memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks it)
     if config.trainer.compile != "no":
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
-    optimizer = build(OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=parameters_of_heads(model))
-    schedule = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
-    # Not the optimiser: accelerate's wrapper costs more than a small model's step. And not the model where there is
-    # nothing to prepare, which accelerate imports half of torch to find out.
+    optimizer: torch.optim.Optimizer = build(
+        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+    )
+    # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
+    # the model only if there is something to prepare, because it imports half of torch to find that out.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
         model = accelerator.prepare(model)
     # From here on random numbers (dropout) differ between processes.
@@ -183,32 +201,82 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         accelerator,
         source.on_device,
         source.identity,
-        given,
+        context,
         sampler,
         weights,
-        make_mixing(config, given, device, dtype),
+        make_mixing(config, context, device, dtype),
         loss,
         objective,
         model,
         optimizer,
         config.optim.lr,
-        schedule,
-        normaliser(dataset, device, dtype, layout),
+        make_schedule(config),
+        cast(Callable[[Inputs], Inputs], normaliser(dataset, device, dtype, layout)),
         config.seed,
-        source.found.metrics if source.found else {},
+        source.assignment.metrics if source.assignment else {},
         config.trainer.accumulation,
     )
 
 
-def parameters_of_heads(model: nn.Module) -> list[nn.Parameter]:
-    """Those of the last layer, and of that of a second network, which some methods train; none where no layer is `head`."""
+def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
+    """Return a function from an epoch to the rows of train that it draws, in order, on the CPU."""
+    draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
+    depends_on_epoch = "epoch" in inspect.signature(draw).parameters
+    inputs = dataset.train.inputs
+
+    def sampler(epoch: int) -> Tensor:
+        chooser = generator(config.seed, "sampler", epoch)
+        order = draw(generator=chooser, **(dict(epoch=epoch) if depends_on_epoch else {}))
+        if not dataset.bucket or not isinstance(inputs, Tokens):
+            return order
+        chooser = generator(config.seed, "buckets", epoch)
+        return bucketed(order, inputs.lengths, config.trainer.batch_size, dataset.bucket, chooser)
+
+    return sampler
+
+
+def make_weights(
+    config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
+) -> Callable[[int], Tensor]:
+    """Return a function from an epoch to the (N,) weights of all of train; constant weights are computed once."""
+    weigh: Callable[..., Tensor] = bind(WEIGHTS, config.weights, **vars(context))
+    if "epoch" in inspect.signature(weigh).parameters:
+        return lambda epoch: weigh(epoch=epoch).to(device, dtype)
+    constant = weigh().to(device, dtype)
+    return lambda epoch: constant
+
+
+def make_schedule(config: Experiment) -> Callable[[float], float]:
+    """Return a function from a (fractional) epoch to the factor on the learning rate."""
+    schedule: Callable[..., float] = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
+    return schedule
+
+
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of the last layers: of the model's, and of a second network's, which some methods train.
+
+    A last layer is called `head`; without such a layer the list is empty.
+    """
     features = getattr(model, "features", None)
     networks = [model, *(part for part in model.children() if part is not features)]
-    return [parameter for one in networks if hasattr(one, "head") for parameter in one.head.parameters()]
+    heads = (cast(nn.Module, network.head) for network in networks if hasattr(network, "head"))
+    return [parameter for head in heads for parameter in head.parameters()]
+
+
+def check_data(config: Experiment, dataset: Dataset) -> None:
+    """Raise `BadInput` if the config asks for metrics or micro-batches that the data set cannot have."""
+    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
+        evaluated = dataset.eval_dataset
+        check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
+    if config.trainer.accumulation > len(dataset.train):
+        raise BadInput(
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
+            "and no part of a batch less than one"
+        )
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` for CUDA graphs of what they are not for."""
+    """Raise `BadInput` if the config asks for CUDA graphs, and the data or the processes do not allow them."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
         why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
         raise BadInput(
@@ -217,24 +285,26 @@ def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator)
 
 
 def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
-    """Have torch compile what a step computes: the terms, model and loss included, as one graph, the value as another.
+    """Let torch compile a step: the terms, which include model and loss, as one graph, and the value as another.
 
-    And the model by itself, as it is evaluated. Each is compiled a second time at the first batch of another size, for
-    every size from there on.
+    The model is compiled alone, too, for evaluation. Every graph is compiled a second time at the first batch of another
+    size, and then serves all sizes.
 
-    With "reduce-overhead" a GPU is given a step's kernels at once, recorded as CUDA graphs: what a small model gains by.
-    A recording is of one size, so each size is compiled for itself (an epoch has two); and what one returns lies where
-    the next step's will, so the loop copies what it keeps. Evaluation has no such graphs: its outputs are kept.
+    In the mode "reduce-overhead" a GPU receives all kernels of a step at once, recorded as CUDA graphs, which speeds up
+    small models. A recording has one size, so each of the two sizes in an epoch is compiled. CUDA graphs reuse their
+    output buffers in the next step, so the loop clones what it keeps. Evaluation uses no CUDA graphs, because it keeps
+    its outputs.
     """
     model.compile()
-    how = dict(mode=mode, dynamic=False) if mode == "reduce-overhead" else dict(mode=mode)
-    objective.terms, objective.value = torch.compile(objective.terms, **how), torch.compile(objective.value, **how)
+    dynamic = False if mode == "reduce-overhead" else None
+    objective.terms = torch.compile(objective.terms, mode=mode, dynamic=dynamic)
+    objective.value = torch.compile(objective.value, mode=mode, dynamic=dynamic)
 
 
 def check_inputs(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` where the model, or what mixes its inputs, is not for what the data set has."""
+    """Raise `BadInput` if the model or the mixing cannot take the inputs of the data set."""
     for_texts, texts = "vocabulary" in required_arguments(look_up(MODELS, config.model.name)), dataset.vocabulary > 0
-    if for_texts != texts and config.model.name != "pretrained":  # which is whatever its run was
+    if for_texts != texts and config.model.name != "pretrained":  # a pretrained model is of either kind
         others = [
             name
             for name, model in MODELS.items()
@@ -249,8 +319,8 @@ def check_inputs(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_lengths(model: nn.Module, dataset: Dataset) -> None:
-    """Raise `BadInput` for texts that are longer than what the model has places for."""
-    positions = [module.positions for module in model.modules() if hasattr(module, "positions")]
+    """Raise `BadInput` if a text is longer than the model has positions."""
+    positions = [cast(int, module.positions) for module in model.modules() if hasattr(module, "positions")]
     if positions and dataset.vocabulary:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
         if longest > min(positions):
@@ -260,24 +330,26 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 
 
 def make_mixing(
-    config: Experiment, given: RunContext, device: torch.device, dtype: torch.dtype
+    config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """From an epoch and its order, what is mixed with what; partners are places in the order, on the CPU.
+    """Return a function from an epoch and its order to the partner and the shares of every example; None without mixing.
 
-    They come from the same batch. None where `config.mix` says so.
+    Partners are positions in the order, on the CPU, and come from the same batch.
     """
 
     def mixing(epoch: int, order: Tensor) -> Mix | None:
         if config.mix.name == "none":
             return None
         chooser = generator(config.seed, "mixing", epoch)
-        mixes = []
+        mixes: list[Mix] = []
         for start, batch in enumerate(order.split(config.trainer.batch_size)):
-            of_batch = dict(targets=given.targets[batch], groups=given.groups[batch], generator=chooser)
-            mix = build(MIXINGS, config.mix, **vars(given) | of_batch)
+            labels = dict(targets=context.targets[batch], groups=context.groups[batch], generator=chooser)
+            mix: Mix = build(MIXINGS, config.mix, **vars(context) | labels)
             mixes.append(mix._replace(partners=start * config.trainer.batch_size + mix.partners))
-        partners, shares, target_shares = (None if part[0] is None else torch.cat(part) for part in zip(*mixes))
-        shares = shares.to(device, dtype)
-        return Mix(partners, shares, shares if target_shares is None else target_shares.to(device, dtype))
+        partners = torch.cat([mix.partners for mix in mixes])
+        shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
+        if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
+            target_shares = torch.cat(own_target_shares).to(device, dtype)
+        return Mix(partners, shares, target_shares)
 
     return mixing

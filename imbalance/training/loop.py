@@ -1,54 +1,65 @@
-"""The training loop: from a config to a score.
+"""Training loop: from a config to a score.
 
-The loop goes through a config in the order in which data flow: the sampler draws an epoch's examples, the weights say
-how much each counts, they are mixed, the method computes its terms of each (always a loss), and its objective makes
-them one scalar. A first run comes before all of it, a new head after it. The step itself is in `imbalance.training.step`,
-and is the same for parts of a batch and for several processes; `imbalance.training.stacked.train` stacks it.
+Read this file from top to bottom. `run` resolves a config, `train` builds its learner, `train_epoch` takes the steps,
+evaluates and saves, and `imbalance.training.finish` tests the selected weights.
+
+The loop goes through a config in the order in which data flows. The sampler draws an epoch's examples, the weights say
+how much each counts, the examples are mixed, the method computes its terms of each (always a loss), and its objective
+makes them one scalar. One step is in `imbalance.training.step`; it is the same for micro-batches and for several
+processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from ml_collections import ConfigDict
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
-from imbalance.errors import Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
-from imbalance.training.checks import check_data
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
-from imbalance.training.evaluate import Outcome, evaluate, interpolating, measure_scores, metrics_of, training_metrics
-from imbalance.training.finish import finish, record_end
-from imbalance.training.learner import Learner, make_learner
-from imbalance.training.logging import console
-from imbalance.training.logging.run_log import RunLog
-from imbalance.training.oom_retry import compute_in_smaller_parts
-from imbalance.training.run import Run
+from imbalance.training.evaluate import (
+    Evaluation,
+    evaluate,
+    measure_scores,
+    newly_interpolating,
+    split_metrics,
+    training_metrics,
+)
+from imbalance.training.finish import finish, write_early_summary
+from imbalance.training.learner import Learner, check_data, make_learner
+from imbalance.training.logging import console, trackers
+from imbalance.training.logging.run_log import RunLog, check_directory_config
 from imbalance.training.state import checkpoint, forensics
-from imbalance.training.state.finite import all_skipped, is_finite, is_known, remember
+from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
 from imbalance.training.state.provenance import check_done
-from imbalance.training.step import batches_of, draw_epoch, take_step
+from imbalance.training.state.run_state import Run, go_back, is_remembered, remember
+from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 
-REDUCED_STEPS = 100  # after so many steps their logits become predictions and margins
-SAVE = 1  # a request to save and go on; greater by a signal's number, to save and stop
+REDUCED_STEPS = 100  # steps after which their logits are reduced to predictions and margins
+SAVE = 1  # the request to save and go on; SAVE plus a signal's number is the request to save and stop
 
 
 class Result(NamedTuple):
-    """A run that is done.
+    """A finished run.
 
-    score: `config.score` of the selected weights; nan where it is 0/0.
-    summary: what summary.json says: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
-    directory: its run directory, for `imbalance.load`.
+    score: `config.score` of the selected weights; nan if it is 0/0.
+    summary: the content of summary.json: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
+    directory: the run directory, for `imbalance.load`.
     """
 
     score: float
@@ -63,23 +74,24 @@ def run(
     directory: str | Path | None = None,
     data: Dataset | Mapping[str, Any] | None = None,
 ) -> Result:
-    """Train, select and test what a config says, or return what is done already: `imbalance train`, from Python.
+    """Train, select and test a config, or return the result of a finished run: `imbalance train`, from Python.
 
         result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
 
     Args:
-        config: a config file, or the name of one in configs/; or a config itself: see `imbalance.config.experiment.Experiment`.
+        config: a config file, or the name of one in configs/, or a config itself; see
+            `imbalance.config.experiment.Experiment`.
         overrides: values by key, as after `--config.` on the command line.
-        directory: the run directory; by default that of the same command line, and for a config made in Python
+        directory: the run directory. The default is that of the same command line, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
-        data: tensors, arrays, torch data sets or a Dataset instead of what `config.data` says, which the run then notes
-            as `name="in_memory"`; see `imbalance.data.as_dataset`.
+        data: tensors, arrays, torch data sets or a Dataset, in place of the data that `config.data` names. The run's
+            config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
         Diverged: a loss, a weight or an output became non-finite; the last checkpoint is from before that.
-        Interrupted: a signal came; a checkpoint is written, and the same call goes on from it.
-        OSError: data cannot be read, or results not be written; here, too, the same call goes on.
+        Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
+        OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
     dataset = None if data is None else check_population(as_dataset(data))
     given = {} if data is None else {"data": {"name": "in_memory"}}
@@ -90,11 +102,15 @@ def run(
 
 
 def train(
-    config: Mapping[str, Any] | Experiment,
+    config: Mapping[str, Any] | ConfigDict | Experiment,
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """`run` of a config itself, and of a Dataset if it says that one is given; returns what summary.json says."""
+    """Train, select and test a config that is already resolved, and return the content of summary.json.
+
+    Args:
+        dataset: the data, if `config.data.name` is "in_memory".
+    """
     config = validate(config)
     directory = Path(directory or run_directory(config))
     if first := first_run(config):
@@ -114,18 +130,18 @@ def train(
             fit(run)
             return finish(run)
         except (Diverged, Interrupted) as error:
-            record_end(run, error)
+            write_early_summary(run, error)
             raise
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
-    """Check what only the data can show, say what will be trained, and take up the run where it was left."""
+    """Check the config against the data, log what will be trained, and resume the run or start it."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
-    ess, drawn = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
-    log.line(f"weights: effective sample size {ess:,.1f} of {drawn:,}")
+    sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
+    log.line(f"weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
     scaler = learner.accelerator.scaler
@@ -138,150 +154,180 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
 
 
 def fit(run: Run) -> None:
-    """Train epoch by epoch and evaluate, from where `progress` stands to the end.
+    """Train every epoch that is left, and save at the end.
 
     Raises:
-        Diverged: a step made something that is not finite.
+        Diverged: a step made a value non-finite.
         Interrupted: a signal came; a checkpoint is written.
     """
     try:
         while run.progress.epoch < run.epochs and not run.progress.ended:
             train_epoch(run)
-            end_epoch(run)
     except Interrupted:
         save(run)
         raise
-    if all_skipped(run):
+    if all_steps_skipped(run):
         raise Diverged(f"non-finite gradients in float16 in all of {run.progress.step} steps: none has been applied")
     save(run)
 
 
 def train_epoch(run: Run) -> None:
-    """The steps of one epoch, from `progress.batch` on."""
-    config, learner, progress, log, interrupt, clock = (
-        run.config,
-        run.learner,
-        run.progress,
-        run.log,
-        run.interrupt,
-        run.clock,
-    )
+    """Train the steps that are left of the current epoch, save and evaluate when due, and go on to the next epoch.
+
+    After an out-of-memory error the run goes back to the remembered state, and this function returns early.
+
+    Raises:
+        Diverged: the state, or an output of the model, is not finite.
+        Interrupted: a signal came; the caller saves, and a resumed run continues here.
+    """
+    config, learner, progress, log = run.config, run.learner, run.progress, run.log
     epoch = draw_epoch(learner, progress.epoch)
-    batches = batches_of(config, epoch)
+    batches = count_batches(config, epoch)
+    request = partial(current_request, run, batches)
     learner.model.train()
-
-    def request() -> int:
-        if interrupt.signum:
-            return SAVE + interrupt.signum
-        return SAVE if log.writes and clock.save_is_due(progress.batch + 1 == batches) else 0
-
     for batch in range(progress.batch, batches):
+        # Take a step.
         done = None
         with suppress(torch.cuda.OutOfMemoryError), exchange("a step"):
             done = take_step(config, learner, epoch, batch, batches, request)
-        if done is None:  # what the step held is free, now that its exception is gone
-            compute_in_smaller_parts(run)
-            train_epoch(run)
+        if done is None:
+            oom_retry(run)
             return
         if not done.finite:
             raise forensics.find(run, progress.step + 1)
         learner.optimizer.zero_grad()
 
+        # Record it.
         progress.values.append(done.value.detach())
-        progress.drawn.append(epoch.rows[done.places])
+        progress.drawn.append(epoch.rows[done.batch_slice])
         progress.logits.append(done.logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
-        log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, clock))
+        log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, run.clock))
         if len(progress.logits) == REDUCED_STEPS or progress.batch == batches:
             progress.reduce_logits(learner.dataset.train.targets)
+
+        # Once in a while: save.
         if done.request > SAVE:
             raise Interrupted(done.request - SAVE)
         if done.request == SAVE:
             save(run)
 
+    # Once in a while: evaluate.
+    (interpolated,) = newly_interpolating([run])
+    evaluation = None
+    if evaluation_is_due(run, interpolated):
+        check_finite(run)
+        (evaluation,) = evaluate_epoch([run])
 
-def check(run: Run) -> None:
-    """Before the state is used: look whether it is finite.
+    # Record the evaluation, and go on. No signal interrupts this part, so that all of it is done exactly once.
+    close_epoch(run, interpolated, evaluation)
+
+
+def current_request(run: Run, batches: int) -> int:
+    """Return what this process wants after the step in progress: to save, to save and stop, or nothing (0)."""
+    if run.interrupt.signum:
+        return SAVE + run.interrupt.signum
+    return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
+
+
+def oom_retry(run: Run) -> None:
+    """Go back to the remembered state after an out-of-memory error, and halve the micro-batches from there on.
+
+    The step that ran out of memory may have changed running means, the state of the method or some of the weights. From
+    the remembered state, the same steps lead to the same numbers; see `step.forward`. The caller must not hold the
+    exception, because it holds the memory of the step.
 
     Raises:
-        Diverged: it is not; the error names the step that made it.
+        BadInput: a micro-batch is already one example, or there are other processes, which are in the middle of the step.
     """
-    if not is_known(run) and not is_finite(run.learner):
+    learner, size = run.learner, run.config.trainer.batch_size
+    if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
+        rank = learner.accelerator.process_index
+        where = "for one example" if learner.micro_batches >= size else f"on process {rank}"
+        raise BadInput(
+            f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; use a smaller "
+            "model, or a greater accumulation"
+        )
+    learner.micro_batches = min(2 * learner.micro_batches, size)
+    if learner.accelerator.device.type == "cuda":
+        torch.cuda.empty_cache()  # free blocks have the sizes of the larger micro-batches
+    go_back(run)
+    normalised = any(isinstance(module, _BatchNorm) for module in learner.network.modules())
+    run.log.line(
+        f"out of memory: back to step {run.progress.step}, and on with batches in {learner.micro_batches} parts, "
+        + ("over each of which batch normalisation takes its means" if normalised else "which changes no result")
+        + f"; config.trainer.accumulation={learner.micro_batches} begins so"
+    )
+
+
+def check_finite(run: Run) -> None:
+    """Check that the state is finite, before it is used.
+
+    Raises:
+        Diverged: the state is not finite; the error names the step that made it so.
+    """
+    if not is_remembered(run) and not is_finite(run.learner):
         raise forensics.find(run, run.progress.step)
 
 
 def save(run: Run) -> None:
-    """Write a checkpoint, if all of it is finite."""
-    check(run)
+    """Check that the state is finite, and write a checkpoint of it."""
+    check_finite(run)
+    run.progress.reduce_logits(run.learner.dataset.train.targets)
     remember(run)
     checkpoint.save_run(run)
 
 
-def end_epoch(run: Run) -> None:
-    """Evaluate an epoch whose steps are done, where that is due, and go on to the next.
-
-    Raises:
-        Diverged: the state is not finite, or what it makes of an example.
-        Interrupted: a signal came; the evaluation is to be done again.
-    """
-    (interpolated,) = interpolating([run])
-    evaluated = None
-    if is_due(run, interpolated):
-        check(run)
-        (evaluated,) = evaluate_epoch([run])
-    close_epoch(run, interpolated, evaluated)
-
-
-def ends(run: Run, interpolated: bool) -> bool:
-    """Whether the epoch under way is the last, unless the monitored metric is going to end the run."""
+def is_last_epoch(run: Run, interpolated: bool) -> bool:
+    """Return whether the current epoch is the last, unless the monitored metric ends training before."""
     return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
 
 
-def is_due(run: Run, interpolated: bool) -> bool:
-    """Whether the epoch under way is to be evaluated."""
-    return ends(run, interpolated) or (run.progress.epoch + 1) % run.config.trainer.eval_every == 0
+def evaluation_is_due(run: Run, interpolated: bool) -> bool:
+    """Return whether to evaluate the current epoch."""
+    return is_last_epoch(run, interpolated) or (run.progress.epoch + 1) % run.config.trainer.eval_every == 0
 
 
-Evaluated = tuple[
-    dict[str, float], dict[str, Outcome]
-]  # metrics of the training steps, and what was made of each split
+def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
+    """Measure each run after an epoch. All runs must have the same trainer and callbacks.
 
-
-def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluated]:
-    """What there is to measure of each run after an epoch; all of them have the same trainer and callbacks."""
+    Raises:
+        Interrupted: a signal came; a resumed run evaluates the epoch again.
+    """
     if not runs:
         return []
     config = runs[0].config
-    keep = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
-    of_train = training_metrics(runs)
-    of_splits = {name: evaluate(runs, name, keep) for name in config.trainer.eval_splits}
-    return [(values, {name: outcomes[i] for name, outcomes in of_splits.items()}) for i, values in enumerate(of_train)]
+    keep_logits = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
+    train_metrics = training_metrics(runs)
+    outcomes = {name: evaluate(runs, name, keep_logits) for name in config.trainer.eval_splits}
+    return [
+        Evaluation(metrics, {name: of_split[i] for name, of_split in outcomes.items()})
+        for i, metrics in enumerate(train_metrics)
+    ]
 
 
-def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> None:
-    """Record what was made of the epoch under way, if it was evaluated, and go on to the next.
+def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> None:
+    """Record the evaluation of the current epoch, if there is one, and go on to the next epoch.
 
     Raises:
-        Diverged: what the model makes of an example is not finite.
+        Diverged: an output of the model is not finite.
     """
     config, learner, progress, log = run.config, run.learner, run.progress, run.log
-    done, ended, values = progress.epoch + 1, ends(run, interpolated), {}
-    if evaluated:
-        of_train, of_splits = evaluated
-        values = {"step": progress.step, "epoch": done, "lr": learner.optimizer.param_groups[0]["lr"]}
-        values |= of_train | learner.group_metrics | learner.objective.metrics()
-        for name, outcome in of_splits.items():
-            values |= metrics_of(run, name, outcome)
+    epochs_done, ended, values = progress.epoch + 1, is_last_epoch(run, interpolated), {}
+    if evaluation:
+        values = {"step": progress.step, "epoch": epochs_done, "lr": learner.optimizer.param_groups[0]["lr"]}
+        values |= {**evaluation.train_metrics, **learner.group_metrics, **learner.objective.metrics()}
+        for name, outcome in evaluation.outcomes.items():
+            values |= split_metrics(run, name, outcome)
             if outcome.logits is not None:
                 if config.callbacks.keep_logits:
-                    log.logits(name, done, outcome.logits)
-                if needs_scores(config.callbacks.monitor) and name != "train":
+                    log.logits(name, epochs_done, outcome.logits)
+                if needs_scores(config.callbacks.monitor):
                     values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
-    # From here on nothing can be interrupted, so that all of it is done once.
     if interpolated:
-        progress.interpolation_epoch = done
+        progress.interpolation_epoch = epochs_done
     if config.callbacks.monitor in values:
-        compare(run, done, values[config.callbacks.monitor])
+        compare_with_best(run, epochs_done, values[config.callbacks.monitor])
     progress.ended |= ended
     if values:
         log.metrics(values)
@@ -291,10 +337,10 @@ def close_epoch(run: Run, interpolated: bool, evaluated: Evaluated | None) -> No
         remember(run)
 
 
-def compare(run: Run, epoch: int, value: float) -> None:
-    """Note whether the monitored `value` is the best so far; of equal ones the first stays.
+def compare_with_best(run: Run, epoch: int, value: float) -> None:
+    """Note whether the monitored `value` is the best so far; of equal values the first stays.
 
-    If it is, and is what will be selected, keep the weights; if it has not been for long enough, end the training.
+    If it is, keep the weights for `select="best"`. If there was no better value for `patience` evaluations, end training.
     """
     progress = run.progress
     if not value > progress.best:
@@ -304,4 +350,16 @@ def compare(run: Run, epoch: int, value: float) -> None:
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
     if run.config.callbacks.select == "best":
         remember(run)
-        progress.best_weights = run.good["state"]["model"]
+        progress.best_weights = run.remembered["model"]
+
+
+def dry_run(config: Experiment, directory: Path) -> None:
+    """Raise any error that a run of `config` in `directory` would raise before its first step. Write nothing there."""
+    accelerator = start_accelerator(config)
+    trackers.check(config)
+    check_directory_config(config, directory)
+    # A run of two stages is checked in its first one, because the second needs the results of the first.
+    first = first_run(config)
+    learner = make_learner(validate(first) if first else config, accelerator, directory)
+    check_data(config, learner.dataset)
+    learner.weights(0), learner.sampler(0)

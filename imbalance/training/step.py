@@ -1,10 +1,12 @@
-"""What an epoch draws, and one step's way forward and back over this process's share of a batch, in one part or several."""
+"""One training step: draw an epoch's examples, and go forward and backward over this process's share of a batch."""
 
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -18,45 +20,48 @@ from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
 from imbalance.training.learner import Learner
 from imbalance.training.optim import clip, gradients, set_rate
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
 @dataclass(frozen=True)
 class Images:
-    """From places in an epoch's order to the model's inputs (B, …); or, of S epochs of the same data, (S·B, …).
+    """Function from a slice of an epoch's order to the inputs of the model (B, …), one for each view.
 
-    What a step indexes with is moved, and what it augments with is drawn, once an epoch: a copy from the CPU in every
-    step would wait for the device to finish all that it was given, and the draws are a hundred small operations.
+    For S stacked epochs of the same data the inputs are (S·B, …). Indices are moved to the device, and random numbers
+    of augmentations are drawn, once an epoch. In every step, each copy from the CPU would wait for the device to finish
+    its work, and the draws would be a hundred small operations.
 
     inputs: of the training split.
-    rows: (M,) or (S, M) of that, where it is indexed: images on disk, and texts, are on the CPU.
-    drawn: (M, count) or (S, M, count) random numbers for each of `augmentations`.
+    rows: (M,) or (S, M) rows of the training split, on the device of `inputs`: the CPU for images on disk and for texts.
+    drawn: for each view and each of `augmentations`, (M, count) or (S, M, count) random numbers.
     """
 
     inputs: Tensor | StoredImages | Tokens
     rows: Tensor
     augmentations: Sequence[Augmentation]
-    drawn: Sequence[Tensor]
-    normalise: Callable[[Tensor], Tensor]
+    drawn: Sequence[Sequence[Tensor]]
+    normalise: Callable[[Inputs], Inputs]
 
-    def __call__(self, places: slice) -> Inputs:
-        # Several times as fast as [] on a CPU.
-        batch = self.inputs.index_select(0, self.rows[..., places].flatten())
-        if self.augmentations:  # texts are never augmented
-            drawn = [uniform[..., places, :].flatten(0, -2) for uniform in self.drawn]
-            batch = augment(batch, self.augmentations, drawn)
-        return self.normalise(batch)
+    def __call__(self, batch_slice: slice) -> tuple[Inputs, ...]:
+        # index_select is several times as fast as [] on a CPU.
+        batch = self.inputs.index_select(0, self.rows[..., batch_slice].flatten())
+        if not self.augmentations:
+            return (self.normalise(batch),) * len(self.drawn)
+        images = cast(Tensor, batch)  # texts have no augmentations
+        drawn = [[uniform[..., batch_slice, :].flatten(0, -2) for uniform in view] for view in self.drawn]
+        return tuple(self.normalise(augment(images, self.augmentations, view)) for view in drawn)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The examples that an epoch draws, in order; what a step needs of them is a slice.
+    """Examples that an epoch draws, in order. A step takes a slice of that order.
 
     number: from 0.
     rows: (M,) of the training split.
     targets, groups, weights: (M,).
-    images: from places in this order to the model's inputs.
-    mixed: what they are mixed with, all of it (M,), and the partners' images and the shares of the inputs; None without.
+    images: from a slice of this order to the model's inputs.
+    mixed: the partners of the examples, each field (M,); their images; and (M,) the shares of the examples' own inputs.
+        None without mixing.
     """
 
     number: int
@@ -64,67 +69,84 @@ class Epoch:
     targets: Tensor
     groups: Tensor
     weights: Tensor
-    images: Callable[[slice], Inputs]
-    mixed: tuple[Partners, Callable[[slice], Tensor], Tensor] | None = None  # of tensors alone
+    images: Callable[[slice], tuple[Inputs, ...]]
+    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor] | None = None
 
-    def labels(self, places: slice) -> Batch:
-        """The examples there, but for what the model sees of them."""
-        return Batch(None, self.targets[places], self.groups[places], self.weights[places], self.rows[places])
+    def labels(self, batch_slice: slice) -> Batch:
+        """Return the batch of a slice without its views."""
+        rows, weights = self.rows[batch_slice], self.weights[batch_slice]
+        return Batch((), self.targets[batch_slice], self.groups[batch_slice], weights, rows)
 
-    def batch(self, places: slice, labels: Batch | None = None) -> Batch:
-        """The examples there, whose `labels` may be at hand."""
-        _, *labels, _ = labels or self.labels(places)
-        inputs = self.images(places)
+    def batch(self, batch_slice: slice, labels: Batch | None = None) -> Batch:
+        """Return the batch of a slice.
+
+        Args:
+            labels: what `labels` returned for the same slice, if the caller has it.
+        """
+        labels = labels or self.labels(batch_slice)
+        views = self.images(batch_slice)
         if self.mixed is None:
-            return Batch(inputs, *labels)
+            return labels._replace(views=views)
+        # Every view is mixed with the same view of the same partner, in the same share. Texts cannot be mixed.
         (targets, groups, target_shares), images, shares = self.mixed
-        of_inputs = shares[places].view(-1, *[1] * (inputs.dim() - 1))
-        partners = Partners(targets[places], groups[places], target_shares[places])
-        return Batch(torch.lerp(images(places), inputs, of_inputs), *labels, partners)
+        own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
+        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+        views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        partners = Partners(targets[batch_slice], groups[batch_slice], target_shares[batch_slice])
+        return labels._replace(views=views, partners=partners)
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
-    """Epoch `number`, which follows from the config and the seed alone."""
+    """Draw epoch `number`, which depends on the config and the seed alone."""
     train, device = learner.dataset.train, learner.accelerator.device
     order = learner.sampler(number)
     mix = learner.mixing(number, order)
     rows = order.to(device)
-    when = draw_ids(number, rows) if learner.dataset.augmentations else rows
-    images = images_of(learner, order, rows, when)
-    of_all = learner.weights(number)
-    weights, mixed = of_all[rows], None
+    ids = draw_ids(number, rows) if learner.dataset.augmentations else rows
+    images = draw_images(learner, order, rows, ids)
+    all_weights = learner.weights(number)
+    weights, mixed = all_weights[rows], None
     if mix:
-        places = mix.partners.to(device)
-        others = rows[places]
-        of_others = images_of(learner, order[mix.partners], others, when[places])
+        assert mix.target_shares is not None  # the learner's mixing fills it
+        partners = mix.partners.to(device)
+        others = rows[partners]
+        other_images = draw_images(learner, order[mix.partners], others, ids[partners])
         # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
-        own, weights = weights, torch.lerp(of_all[others], weights, mix.target_shares)
+        own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.method_groups[others], shares), of_others, mix.shares
+        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 
-def images_of(learner: Learner, order: Tensor, rows: Tensor, when: Tensor) -> Images:
-    """Of an epoch's order: (M,) rows of the training split, on the CPU and on the device, and `draw_ids`."""
+def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> Images:
+    """Draw the random numbers of an epoch's augmentations.
+
+    The first view draws with the run's seed, each further view with a seed derived from it.
+
+    Args:
+        order, rows: (M,) rows of the training split, on the CPU and on the device.
+        ids: (M,) `draw_ids` of the rows.
+    """
     train, names = learner.dataset.train, learner.dataset.augmentations
     stored = order if train.inputs.device.type == "cpu" else rows
-    drawn = draws(train.indices[rows], when, names, learner.seed)
+    seeds = [learner.seed, *(derived_seed(learner.seed, "view", view) for view in range(1, learner.objective.views))]
+    drawn = [draws(train.indices[rows], ids, names, seed) for seed in seeds]
     return Images(train.inputs, stored, names, drawn, learner.normalise)
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step did.
+    """Output of one step.
 
-    places: of this process's share of the batch, in the epoch.
+    batch_slice: this process's share of the batch, in the epoch's order.
     logits: (B/processes, K) of that share.
-    terms: of the whole batch, what the objective is a function of.
-    value: what the objective made of them.
-    finite: whether `value` is; if not, the optimiser has not gone down its gradient.
-    request: the greatest of all processes.
+    terms: of the global batch, the columns that the objective reads.
+    value: the objective's value, which the step minimises.
+    finite: whether `value` is finite; if not, no optimizer step was taken.
+    request: the greatest request of all processes.
     """
 
-    places: slice
+    batch_slice: slice
     logits: Tensor
     terms: dict[str, Tensor]
     value: Tensor
@@ -135,121 +157,130 @@ class StepOutput:
 def take_step(
     config: Experiment, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
 ) -> StepOutput:
-    """A step on one of the epoch's `batches`. The gradients stay, to be looked at.
+    """Take a step on one of the epoch's `batches`. The gradients stay until the caller sets them to zero.
 
     Args:
-        request: what this process wants to happen after the step; asked when the forward pass is under way.
+        request: returns what this process wants after the step; called when the forward pass is queued.
     """
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
-    whole, mine = batch_places(batch, size, accelerator.process_index, accelerator.num_processes)
+    global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
     set_rate(optimizer, learner.rate * learner.schedule(epoch.number + batch / batches))
 
-    labels = epoch.labels(whole)
-    of_mine = labels if accelerator.num_processes == 1 else None
-    terms, backward = forward(learner, epoch, mine, learner.micro_batches, of_mine)
+    global_batch = epoch.labels(global_slice)
+    local_batch = global_batch if accelerator.num_processes == 1 else None
+    terms, backward = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
     logits = terms["logits"]
-    terms, asked = across_processes(accelerator, shared(learner, terms), request(), len(labels.rows))
-    value = learner.objective.value(terms, labels)
-    seen = value
-    if config.trainer.compile == "reduce-overhead":  # whose next CUDA graphs write to where these are
-        logits, seen = logits.clone(), value.clone()
-    read = async_item(seen, asked)
+    columns = objective_columns(learner, terms)
+    terms, requested = across_processes(accelerator, columns, request(), len(global_batch.rows))
+    value = learner.objective.value(terms, global_batch)
+    kept_value = value
+    if config.trainer.compile == "reduce-overhead":
+        # CUDA graphs reuse these buffers in the next step, so clone them.
+        logits, kept_value = logits.clone(), value.clone()
+    read = async_item(kept_value, requested)
     backward(value)
-    finite, asked = read()
+    finite, requested = read()
     if finite:
         optimizer_step(learner, config.trainer.clip_norm)
-    return StepOutput(mine, logits, terms, seen, finite, asked)
+    return StepOutput(local_slice, logits, terms, kept_value, finite, requested)
 
 
 def optimizer_step(learner: Learner, clip_norm: float) -> None:
-    """Go down the gradients, those of the whole batch, once they are clipped to `clip_norm`; 0 leaves them as they are."""
+    """Update the parameters by their gradients, which are first clipped to `clip_norm`; 0 does not clip."""
     optimizer, scaler = learner.optimizer, learner.accelerator.scaler
     if clip_norm:
         if scaler:
             scaler.unscale_(optimizer)
         clip(gradients(optimizer), clip_norm, getattr(optimizer, "stacked", 0))
     if scaler:
-        scaler.step(optimizer)  # skipped where float16 gradients overflow
+        scaler.step(optimizer)  # skips the step if float16 gradients overflow
         scaler.update()
     else:
         optimizer.step()
 
 
-def batches_of(config: Experiment, epoch: Epoch) -> int:
-    """How many batches are made of what an epoch draws."""
+def count_batches(config: Experiment, epoch: Epoch) -> int:
+    """Return the number of batches in an epoch; 1 in a debug run."""
     return 1 if config.debug else ceil(len(epoch.rows) / config.trainer.batch_size)
 
 
-def batch_places(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:
-    """Where a batch of `size` is in an epoch's order, and a process's share of it: every world-th example."""
+def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:
+    """Return the slices of an epoch's order that are a global batch and a process's share: every world-th example."""
     start, stop = batch * size, (batch + 1) * size
     return slice(start, stop), slice(start + rank, stop, world)
 
 
-def shared(learner: Learner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The columns that the objective is a function of."""
+def objective_columns(learner: Learner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the columns of `terms` that the objective reads."""
     return {name: column for name, column in terms.items() if name == "losses" or name in learner.objective.columns}
 
 
 def forward(
-    learner: Learner, epoch: Epoch, places: slice, parts: int, labels: Batch | None = None
+    learner: Learner, epoch: Epoch, batch_slice: slice, micro_batches: int, labels: Batch | None = None
 ) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
-    """The terms of the examples at `places`, and the function that goes backward from an objective of them.
+    """Return the terms of a slice's examples, and a function that goes backward from an objective of these terms.
 
-    In several parts, for want of memory, the terms are first computed without a graph. By the chain rule the derivative
-    of the objective by each of their rows is then the row's coefficient, with which every part is computed again and
-    goes backward by itself. That is the step of the whole batch for every objective, also one that mixes examples, for
-    about a third more time; only batch normalisation differs, which sees one part.
+    With several micro-batches, which save memory, the terms are first computed without a graph. By the chain rule, the
+    derivative of the objective by each row of the terms is the coefficient of that row. Every micro-batch is then
+    computed again, and goes backward from its rows times their coefficients. The result is the step of the whole batch
+    for every objective, even one that mixes examples, and takes about a third more time. Only batch normalisation
+    differs, because it sees one micro-batch.
+
+    Args:
+        labels: the batch of the slice without its views, if the caller has it.
     """
     accelerator, objective = learner.accelerator, learner.objective
-    world = accelerator.num_processes  # the processes' gradients are averaged, where their sum is meant
-    if parts == 1:
-        terms = objective.terms(learner.model, learner.loss, epoch.batch(places, labels))
+    world = accelerator.num_processes  # processes average their gradients, but the step needs the sum
+    if micro_batches == 1:
+        terms = objective.terms(learner.model, learner.loss, epoch.batch(batch_slice, labels))
         return terms, lambda value: go_backward(accelerator, value * world if world > 1 else value)
 
-    # On every process as many, some perhaps empty: the processes wait for one another.
-    share = range(len(epoch.rows))[places]
-    cuts = [len(share) * i // parts for i in range(parts + 1)]
-    pieces = [
-        slice(piece.start, piece.stop, piece.step) for piece in map(share.__getitem__, map(slice, cuts, cuts[1:]))
-    ]
+    # Every process has the same number of micro-batches, some perhaps empty, because the processes wait for one another.
+    share = range(len(epoch.rows))[batch_slice]
+    cuts = [len(share) * i // micro_batches for i in range(micro_batches + 1)]
+    ranges = (share[start:stop] for start, stop in pairwise(cuts))
+    slices = [slice(part.start, part.stop, part.step) for part in ranges]
     random, buffers = random_state(), [buffer.clone() for buffer in learner.model.buffers()]
     with torch.no_grad():
-        of_pieces = [cloned(objective.terms(learner.model, learner.loss, epoch.batch(piece))) for piece in pieces]
-    terms = {name: torch.cat([of_piece[name] for of_piece in of_pieces]) for name in of_pieces[0]}
-    leaves = {name: column.requires_grad_() for name, column in shared(learner, terms).items()}
+        terms_of_slices = [cloned(objective.terms(learner.model, learner.loss, epoch.batch(part))) for part in slices]
+    terms = {name: torch.cat([part[name] for part in terms_of_slices]) for name in terms_of_slices[0]}
+    leaves = {name: column.requires_grad_() for name, column in objective_columns(learner, terms).items()}
 
     def backward(value: Tensor) -> None:
-        found = torch.autograd.grad(value * world, leaves.values(), allow_unused=True)
-        coefficients = cloned({name: of_rows for name, of_rows in zip(leaves, found) if of_rows is not None})
-        # The second pass starts from where the first did: the same dropout, running means moved once.
+        derivatives = torch.autograd.grad(value * world, tuple(leaves.values()), allow_unused=True)
+        coefficients = cloned({name: rows for name, rows in zip(leaves, derivatives) if rows is not None})
+        # The second pass starts where the first did, for the same dropout, and to move running means only once.
         set_random_state(random)
         with torch.no_grad():
             for buffer, before in zip(learner.model.buffers(), buffers):
                 buffer.copy_(before)
-        for i, piece in enumerate(pieces):
-            # Only the last part's backward pass exchanges gradients.
-            with nullcontext() if i + 1 == parts else accelerator.no_sync(learner.model):
-                of_piece = objective.terms(learner.model, learner.loss, epoch.batch(piece))
-                sums = ((c[cuts[i] : cuts[i + 1]] * of_piece[name]).sum() for name, c in coefficients.items())
+        for i, part in enumerate(slices):
+            # Only the backward pass of the last micro-batch exchanges gradients.
+            with nullcontext() if i + 1 == micro_batches else accelerator.no_sync(learner.model):
+                terms = objective.terms(learner.model, learner.loss, epoch.batch(part))
+                sums = ((c[cuts[i] : cuts[i + 1]] * terms[name]).sum() for name, c in coefficients.items())
                 go_backward(accelerator, functools.reduce(torch.add, sums))
 
     return terms, backward
 
 
 def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a part, which a CUDA graph writes to where it writes those of the next part."""
+    """Return copies of a micro-batch's columns, because CUDA graphs reuse their buffers for the next micro-batch."""
     return {name: column.clone() for name, column in columns.items()}
 
 
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
-    """As `accelerator.backward`, which divides by one first: of a small model's step, a twentieth."""
+    """Go backward from `value`, as `accelerator.backward` does without its division by one.
+
+    That division takes a twentieth of a small model's step.
+    """
     value = accelerator.scaler.scale(value) if accelerator.scaler else value
-    # RunContext a gradient, torch imports SymPy to compare its shape: half a second, for which a GPU saves a kernel a step.
+    # Given a gradient, torch imports SymPy to compare its shape. That takes half a second, but saves a GPU one kernel a
+    # step; so a CPU gives none.
     value.backward(None if value.device.type == "cpu" else one(value.dtype, value.device))
 
 
 @functools.cache
 def one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What a backward pass begins with, which torch otherwise makes anew in every step."""
+    """Return the gradient with which a backward pass begins; torch would otherwise allocate it in every step."""
     return torch.ones((), dtype=dtype, device=device)

@@ -9,13 +9,24 @@ from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from imbalance.bench import evaluations, features, growth, images, on_gpu, paper_loop, run, stacked, start, steps
-from imbalance.bench.cases import begun, make, on_images, our_epoch
-from imbalance.bench.timing import Row, in_turns, measured_by
+from imbalance.bench import (
+    bench,
+    evaluation,
+    features,
+    gpu_speed,
+    image_loading,
+    paper_loop,
+    scaling,
+    stacked,
+    startup,
+    steps,
+)
+from imbalance.bench.cases import make, on_images, our_epoch, start_run
+from imbalance.bench.timing import Row, in_turns, measure_in_process
 from imbalance.cli.commands import BENCH
 from imbalance.cli.main import call
 from imbalance.data import DATASETS, Dataset, Split
-from imbalance.training.evaluate import evaluate, metrics_of, training_metrics
+from imbalance.training.evaluate import evaluate, split_metrics, training_metrics
 from imbalance.training.state.progress import Progress
 
 
@@ -37,10 +48,11 @@ def test_made_up_features_are_trained_on_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "WIDTH", 300)
     monkeypatch.setattr(features, "SEEDS", 1)
     monkeypatch.setattr(features, "RATES", 2)
-    features.made_up(tmp_path / "made_up")
+    features.make_features(tmp_path / "made_up")
     rates = [config.optim.lr for config in features.heads(tmp_path / "made_up", tmp_path)]
     assert rates == [1e-4, 2e-4]
-    assert features.at_once(tmp_path / "made_up") > 0 and min(features.by_scikit_learn(tmp_path / "made_up")) > 0
+    assert features.stacked_seconds(tmp_path / "made_up") > 0
+    assert min(features.scikit_learn_seconds(tmp_path / "made_up")) > 0
 
 
 def test_our_epochs_follow_one_another():
@@ -63,7 +75,7 @@ def test_the_papers_loop_sees_the_same_images_and_learns_them():
     torch.testing.assert_close(seen, learner.normalise(learner.dataset.train.inputs), rtol=1e-4, atol=1e-4)
     loader = DataLoader(theirs, 16, shuffle=True)
     optimizer = torch.optim.SGD(learner.model.parameters(), lr=0.001, momentum=0.9)
-    epochs = [paper_loop.epoch_of_theirs(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
+    epochs = [paper_loop.papers_epoch(learner.model, loader, optimizer, torch.ones(2)) for _ in range(10)]
     assert [len(epoch) for epoch in epochs] == [3] * 10
     assert not learner.model.training  # each batch was seen again in evaluation mode
     assert epochs[-1][0][0] < epochs[0][0][0] / 2 and epochs[-1][-1][1] == 1
@@ -90,21 +102,21 @@ def test_every_part_gives_rows(monkeypatch):
     """Those that start processes are tried in this one."""
     tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
     monkeypatch.setattr(steps, "CASES", tiny)
-    found = steps.rows(2) + evaluations.rows(2, [("linear", 64, 3, 5, "")])
-    monkeypatch.setattr(images, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
-    found += images.rows(2, count=10)
-    monkeypatch.setattr(paper_loop, "measured_by", lambda _, **values: paper_loop.measure(**values))
-    monkeypatch.setattr(growth, "measured_by", lambda _, **values: [1 + values["size"]] * 3)
+    found = steps.rows(2) + evaluation.rows(2, [("linear", 64, 3, 5, "")])
+    monkeypatch.setattr(image_loading, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
+    found += image_loading.rows(2, count=10)
+    monkeypatch.setattr(paper_loop, "measure_in_process", lambda _, **values: paper_loop.measure(**values))
+    monkeypatch.setattr(scaling, "measure_in_process", lambda _, **values: [1 + values["size"]] * 3)
     monkeypatch.setattr(paper_loop, "on_images", lambda _, **values: on_images("linear", **values))
     monkeypatch.setattr(paper_loop, "gains_from_bf16", lambda: True)
     found += paper_loop.rows(4, batches=1)
-    examples = growth.Grown("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
-    found += growth.rows(4, [examples], dict(classes=3, groups=4))
+    examples = scaling.Scaled("examples", dict(size=20), dict(size=2000), "≤ 1", "≤ 1")
+    found += scaling.rows(4, [examples], dict(classes=3, groups=4))
     monkeypatch.setattr(stacked, "EPOCHS", {"linear": (steps.digits_mlp, 1, "")})
     monkeypatch.setattr(stacked, "RATES", 2)
     monkeypatch.setattr(stacked, "SEEDS", 2)
     monkeypatch.setattr(stacked, "RUNS", {})
-    found += [*stacked.rows(2), Row(stacked.PART, "runs", stacked.of_runs(short, 2), "")]
+    found += [*stacked.rows(2), Row(stacked.PART, "runs", stacked.run_ratios(short, 2), "")]
     assert [row.part.partition(":")[0] for row in found] == [
         "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth", "sweep", "sweep"
     ]  # fmt: skip
@@ -117,20 +129,20 @@ def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
         monkeypatch.setattr(features, name, value)
     started = []
     monkeypatch.setattr(features, "python", lambda *arguments: started.append(arguments))
-    features.made_up(tmp_path / "features")
-    found = features.of_heads(tmp_path / "features", 4)
+    features.make_features(tmp_path / "features")
+    found = features.head_rows(tmp_path / "features", 4)
     assert len(found) == 3 and len(started) == 2 * features.TIMED
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
-    fits, steps = features.by_scikit_learn(tmp_path / "features")
+    fits, steps = features.scikit_learn_seconds(tmp_path / "features")
     assert 0 < steps < fits  # which take several
 
 
 def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = on_gpu.rows(2)
+    found = gpu_speed.rows(2)
     assert [row.bar for row in found] == ["≤ 1.05"] * 3 + ["≥ 4", "≥ 5"]
-    assert all(row.median is None and "| not measured |" in run.line(row) for row in found)
+    assert all(row.median is None and "| not measured |" in bench.table_row(row) for row in found)
 
 
 def test_what_a_gpu_is_measured_by_runs(monkeypatch):
@@ -140,19 +152,19 @@ def test_what_a_gpu_is_measured_by_runs(monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda function, **_: compile(function, backend=lambda graph, _: graph.forward)
     )
-    monkeypatch.setattr(on_gpu, "SHAPE", (100, 3, 8, 8))
+    monkeypatch.setattr(gpu_speed, "SHAPE", (100, 3, 8, 8))
     for ratios in (
-        on_gpu.of_steps(on_images("linear", size=80, batch_size=32), 2),
-        on_gpu.of_images(2),
-        stacked.of_epochs(lambda: on_images("linear", size=80, batch_size=32), 1, 2, 2, 1),
+        gpu_speed.step_ratios(on_images("linear", size=80, batch_size=32), 2),
+        gpu_speed.image_ratios(2),
+        stacked.epoch_ratios(lambda: on_images("linear", size=80, batch_size=32), 1, 2, 2, 1),
     ):
         assert len(ratios) == 2 and ratios[0] > 0
 
 
 def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
-    assert run.PARTS.keys() == set(BENCH)
+    assert bench.PARTS.keys() == set(BENCH)
     parts = {name: lambda repeats, name=name: [Row(name, "a case", [1.0] * repeats + [2.5], "≤ 1.5")] for name in BENCH}
-    monkeypatch.setattr(run, "PARTS", parts)
+    monkeypatch.setattr(bench, "PARTS", parts)
     assert call(["bench", "--only=images", "--repeats=2", f"--output={tmp_path / 'bench.json'}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "| images | a case | 1.00 | 1.00 to 2.50 | ≤ 1.5 |"
     saved = json.loads((tmp_path / "bench.json").read_text())
@@ -161,9 +173,9 @@ def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
 
 
 def test_other_processes_measure_and_start():
-    seconds, memory, data = measured_by("imbalance.bench.growth", size=2000, classes=2, groups=2)
+    seconds, memory, data = measure_in_process("imbalance.bench.scaling", size=2000, classes=2, groups=2)
     assert seconds > 0 and data == 2000 * 3 * 32 * 32 and data < memory < 100 * data
-    start.start("digits_ce")  # raises where no step is made
+    startup.train_one_step("digits_ce")  # raises where no step is made
 
 
 def test_nothing_grows_with_groups_times_examples():
@@ -193,8 +205,8 @@ def test_nothing_grows_with_groups_times_examples():
         learner = make(config)
         largest.elements = 0
         our_epoch(config, learner)()
-        trained = begun(config, learner)
-        metrics_of(trained, "train", *evaluate([trained], "train"))
+        trained = start_run(config, learner)
+        split_metrics(trained, "train", *evaluate([trained], "train"))
         rows = torch.arange(size)
         trained.progress = Progress(drawn=[rows], predictions=[rows % classes], values=[torch.ones(())])
         trained.progress.margins = [torch.ones(size)]
@@ -207,7 +219,7 @@ def test_nothing_grows_with_groups_times_examples():
     [
         ("--only=steps", "--only: 'steps' given; there are step, paper"),
         ("--repeats=0", "--repeats: 0 given; at least 1"),
-        ("--output=.", "--output: . is a folder"),
+        ("--output=.", "--output=. is a folder"),
     ],
 )
 def test_what_it_does_not_know_it_says(argument, words, capsys):

@@ -62,9 +62,9 @@ def test_both_ways_in_are_the_same(command):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("experiments.figure3", "say imbalance reproduce figure3\n"),
-        ("experiments.findings", "python -m experiments.findings: no program; say imbalance findings\n"),
-        ("experiments", "imbalance --help lists the commands\n"),
+        ("experiments.figure3", "type imbalance reproduce figure3\n"),
+        ("experiments.findings", "python -m experiments.findings runs nothing; type imbalance findings\n"),
+        ("experiments", "type imbalance --help for a list of commands\n"),
     ],
 )
 def test_a_module_that_was_a_command_says_what_to_type(module, words):
@@ -91,27 +91,29 @@ MISTAKES = {
     "train --config=digits_ce --dry_run=yes": "--dry_run: takes no value, and was given 'yes'",
     "train --config=digits_ce --config=digits_poly": "--config=digits_poly: --config=digits_ce was given before it; leave one",
     "compare --config=digits_ce --config=digits_poly": "was given before it; put commas between the values",
-    "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; a whole number such as 5 is needed",
-    "sweep --config=digits_ce --grid=optim.lr=1 --grid=optim.lr=2": "optim.lr: two axes; put all of its values in one",
-    "sweep --config=digits_ce --search=optim.lr=1:2 --study=../x": "--study: '../x' given; a name is needed",
-    "keep --study= --work_dir=x": "--study: '' given; a name is needed, not empty and without /",
+    "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; type an integer such as 5",
+    "sweep --config=digits_ce --grid=optim.lr=1 --grid=optim.lr=2": "optim.lr has two axes; type all of its values in one axis",
+    "sweep --config=digits_ce --search=optim.lr=1:2 --study=../x": "--study: '../x' given; type a name that is not empty",
+    "keep --study= --work_dir=x": "--study: '' given; type a name that is not empty, without / and a leading dot",
     "compare --configs=digits_ce": "the following arguments are required: --config",
     "compare --config=digits_ce,digits_pol": "no config digits_pol; did you mean digits_poly",
-    "compare --config=digits_ce --seeds=0": "--seeds: 0 given; at least 1 is needed",
+    "compare --config=digits_ce --seeds=0": "--seeds: 0 given; it must be at least 1",
     "compare --config=digits_ce --metric=test/acuracy": "--metric: 'test/acuracy' given; valid: train/, val/ or test/ and one of loss, accuracy",
-    "compare --config=digits_ce --config.seed=3": "--config.seed: say --seeds instead",
+    "compare --config=digits_ce --config.seed=3": "--config.seed cannot be set for many runs at once; type --seeds=<value> instead",
     "compare --config=digits_ce --config.optim.lr=fast": "--config.optim.lr=fast: not a number",
-    "sweep --config=digits_ce": "a sweep needs one of --grid and --search",
-    "sweep --config=digits_ce --grid=optim.lr": "'optim.lr': not <key>=<value>,<value>,…",
+    "sweep --config=digits_ce": "a sweep needs either --grid or --search",
+    "sweep --config=digits_ce --grid=optim.lr": "'optim.lr' is no axis; type <key>=<value>,<value>,…",
     "sweep --config=digits_ce --grid=optim.Lr=1,2": "config.optim.Lr: no such key; did you mean --config.optim.lr?",
     "sweep --config=digits_ce --grid=optim.lr=fast": "--config.optim.lr=fast: not a number",
     "sweep --config=digits_ce --grid=loss.name=poly": "add --config.loss.alpha=<number, greater than 0> --config.loss",
     "sweep --config=digits_ce --grid=optim.lr=1 --sampler=tp": "--sampler: invalid choice: 'tp'",
-    "sweep --config=digits_ce --grid=optim.lr=1 --slurm=a=b": "--slurm=a=b: is for --launcher=slurm",
+    "sweep --config=digits_ce --grid=optim.lr=1 --slurm=a=b": "--slurm=a=b has an effect on a cluster only",
+    "sweep --config=digits_ce --grid=optim.lr=1 --at_once=4": "--at_once is now called --stacked; type --stacked=4 instead",
+    "report --at_once=4": "--at_once=4: unknown",
     "reproduce figure1 --seeds=3": "--seeds=3: unknown",
     "reproduce figure9": "reproduce figure9: no such command; did you mean reproduce figure",
-    "protocol --data=digit": "--data: 'digit' given; there are digits",
-    "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; a number such as 0.1 is needed",
+    "protocol --data=digit": "--data: 'digit' given; valid: digits",
+    "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; type a number such as 0.1",
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report reads no config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
     "data download birds": "birds: nothing to download; did you mean waterbirds?",
@@ -166,7 +168,7 @@ def test_a_dry_run_refuses_a_directory_of_another_config(tmp_path, capsys, confi
         ("imbalance tra", ["train "]),
         ("imbalance data v", ["verify "]),
         ("imbalance rep", ["report ", "reproduce "]),
-        ("imbalance compare --s", ["--seeds="]),
+        ("imbalance compare --s", ["--seeds=", "--stacked="]),
         ("imbalance train --config=digits_po", ["--config=digits_poly"]),
         ("imbalance compare --config=digits_ce,digits_po", ["--config=digits_ce,digits_poly"]),
         ("imbalance train --config=digits_ce --config.optim.s", ["--config.optim.schedule.name=", "--config.optim.schedule.warmup_epochs="]),
@@ -224,8 +226,8 @@ def test_every_flag_refuses_what_is_no_value_of_it_in_one_line(name, action, cap
     """RunContext twice where the first would be lost; empty, no number, in other digits, infinite or negative."""
     (flag, *_), quiet = action.option_strings, action.nargs == 0
     kind = "quiet" if quiet else getattr(action.type, "__name__", "")
-    texts = {"quiet": ["x"], "read": ["", ",", "1,,2"], "plain": ["", " ", "/", "../x"]}
-    if kind in ("count", "natural", "share", "positive"):
+    texts = {"quiet": ["x"], "read_list": ["", ",", "1,,2"], "file_name": ["", " ", "/", "../x"]}
+    if kind in ("positive_integer", "non_negative_integer", "fraction", "positive_number"):
         texts[kind] = ["", " ", "一", "1e3x", "nan", "-inf", "-1", "1 2", "0x1", "1,2"]
     mistakes = [f"{flag}={text}" for text in texts.get(kind, [])]
     if not isinstance(action, argparse._AppendAction):

@@ -14,7 +14,7 @@ from imbalance.config.overrides import split_overrides
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import config_file, load, resolve
 from imbalance.errors import BadInput
-from imbalance.report.keep import current_name
+from imbalance.report.kept_results import current_name
 
 ROWS, BASES, DEFAULTS = TABLE["ROWS"], TABLE["BASES"], TABLE["DEFAULTS"]
 
@@ -103,7 +103,7 @@ def test_the_files_of_a_user_fail_nothing(tmp_path):
     copy = copy_of(tmp_path, "configs", "tools", "tests")
     for name, content in STRANGERS.items():
         (copy / "configs" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    for name in ("imbalance", "experiments", "docs", "main.py", "pytest.ini"):
+    for name in ("imbalance", "experiments", "docs", "main.py", "pyproject.toml"):
         (copy / name).symlink_to(ROOT / name)
     files = sorted(str(path) for path in (copy / "tests").rglob("test_*.py") if path.stem in TESTED)
     assert len(files) == len(TESTED)

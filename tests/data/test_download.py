@@ -97,7 +97,7 @@ def test_without_a_checksum_no_mirror_ends_what_another_began(tmp_path, server):
 
 def test_a_server_that_resumes_at_another_place_is_refused(tmp_path, server):
     (tmp_path / "some.bin.part").write_bytes(CONTENT[:1000])
-    with pytest.raises(BadInput, match="/elsewhere: .*resumed at another place than asked"):
+    with pytest.raises(BadInput, match="/elsewhere: .*did not resume at the byte that was requested"):
         fetch(file_of(server, "elsewhere"), tmp_path, "ask")
     assert (tmp_path / "some.bin.part").read_bytes() == CONTENT[:1000]
 
@@ -164,7 +164,7 @@ def test_the_licence_comes_first_and_a_dead_source_says_what_to_do(tmp_path, ser
     assert len(server.asked) == 1
     with pytest.raises(BadInput, match=r"^--data_dir: .*metadata.csv: "):
         download("birds", str(tmp_path / "data" / "birds" / "metadata.csv"))
-    with pytest.raises(BadInput, match=r"celeba: cannot be fetched: .*Google Drive.*img_align_celeba"):
+    with pytest.raises(BadInput, match=r"celeba: no working download; .*Google Drive.*img_align_celeba"):
         download("celeba", str(tmp_path))
 
 
@@ -258,7 +258,7 @@ def test_half_an_archive_is_refused_and_leaves_nothing(tmp_path, kind):
         with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tar:
             tar.addfile(info, io.BytesIO(CONTENT))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BadInput, match=r"birds.*: not whole .*; remove it and fetch it again"):
+    with pytest.raises(BadInput, match=r"birds.*: incomplete or damaged .*; remove it and download it again"):
         unpack(path, tmp_path, "birds")
     assert [path] == list(tmp_path.iterdir())
 

@@ -19,11 +19,10 @@ from imbalance.data.identity import dataset_duplicates, differences, digest
 from imbalance.data.splits import Dataset, Split, class_split
 from imbalance.errors import BadInput, Interrupted
 from imbalance.training import loop
-from imbalance.training.logging.run_log import versions
 from imbalance.training.loop import train
 from imbalance.training.stacked.train import train_stacked
 from imbalance.training.state import checkpoint
-from imbalance.training.state.provenance import FORMAT
+from imbalance.training.state.provenance import FORMAT, versions
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def drop(folder: Path) -> None:
 CHANGES = [
     (relabel, r"train: other targets, groups"),
     (replace_image, r"val: other inputs"),
-    (drop, r"test: 7 examples, then 8"),
+    (drop, r"test: now 7 examples, before 8"),
 ]
 
 
@@ -97,7 +96,7 @@ def test_a_finished_run_repeated_on_other_data_is_refused(birds, tmp_path, chang
 @pytest.mark.parametrize(("change", "what"), CHANGES)
 def test_a_run_that_was_stopped_is_not_resumed_on_other_data(birds, monkeypatch, change, what):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "end_epoch", lambda *_: (_ for _ in ()).throw(Interrupted(15)))
+        patch.setattr(loop, "newly_interpolating", lambda *_: (_ for _ in ()).throw(Interrupted(15)))
         with pytest.raises(Interrupted):
             train(birds)
     change(Path(birds.data_dir))
@@ -109,7 +108,7 @@ def test_a_run_that_was_stopped_is_not_resumed_on_other_data(birds, monkeypatch,
 def test_the_same_data_elsewhere_are_not_other_data(birds, tmp_path, monkeypatch, stopped, capfd):
     if stopped:
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "end_epoch", lambda *_: (_ for _ in ()).throw(Interrupted(15)))
+            patch.setattr(loop, "newly_interpolating", lambda *_: (_ for _ in ()).throw(Interrupted(15)))
             with pytest.raises(Interrupted):
                 train(birds)
     else:

@@ -80,7 +80,7 @@ def test_what_a_config_may_ask_for_gets_a_remark():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("b", "is there twice"),
+        ("b", "appears 2 times"),
         ("", "is empty, or begins or ends with a space"),
         (" c", "begins or ends with a space"),
         ("a\nb", "cannot be printed"),
@@ -105,11 +105,11 @@ def test_names_that_would_mislead_are_refused(name, reason):
 @pytest.mark.parametrize(
     ("section", "reason"),
     [
-        (COLORED | dict(train_per_group=(0, 0, 0, 0)), r"config.data.train_per_group: .* 'even' has none"),
-        (COLORED | dict(train_per_group=(9, 9, 0, 0)), r"config.data.train_per_group: .* 'odd' has none"),
+        (COLORED | dict(train_per_group=(0, 0, 0, 0)), r"config.data.train_per_group: .* 'even' needs a training example"),
+        (COLORED | dict(train_per_group=(9, 9, 0, 0)), r"config.data.train_per_group: .* 'odd' needs a training example"),
         (DIGITS | dict(val_fraction=1e-9), "the val split has no example"),
         (DIGITS | dict(test_fraction=1e-9), "the test split has no example"),
-        (DIGITS | dict(val_fraction=0.5, test_fraction=0.4999999), r"leave \[0, 0, 0\] training examples; no class can be empty"),
+        (DIGITS | dict(val_fraction=0.5, test_fraction=0.4999999), r"leave \[0, 0, 0\] training examples of the classes, and no class can be empty"),
         (GAUSSIAN | dict(dim=10**12), r"config.data.dim, …_per_class: 30 examples of 1,000,000,000,000 numbers: 240,000.0 GB"),
         (GAUSSIAN | dict(train_per_class=(10**15, 1)), r"GB are needed"),
         (dict(name="class_map", source=create(**DIGITS), train_map=(("0", "a\n"), ("1", "b")), eval_map=(("2", "b"), ("1", "a\n"))),
@@ -167,7 +167,7 @@ def test_a_gzip_file_is_unpacked_no_further_than_it_can_be_good(tmp_path, monkey
     with gzip.open(tmp_path / "t10k-labels-idx1-ubyte.gz", "wb") as file:
         file.write(struct.pack(">BBBBI", 0, 0, 8, 1, 2**17))
         file.write(bytes(2**17))
-    with pytest.raises(BadInput, match="not an IDX file of 1 dimensions, or not whole"):
+    with pytest.raises(BadInput, match="not an IDX file of 1 dimensions, or damaged"):
         read_idx(tmp_path / "t10k-labels-idx1-ubyte", dims=1)
 
 

@@ -41,7 +41,7 @@ def extracted(folder: Path, config: str | None = "colored_digits_erm", run: Path
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("features") / "digits"
-    assert extracted(folder).endswith(f"--config=features_erm --config.data.folder={folder} trains on them")
+    assert extracted(folder).endswith(f"--config=features_erm --config.data.folder={folder}")
     return folder
 
 
@@ -110,13 +110,13 @@ def test_stopped_and_gone_on_with_they_are_the_same(made, tmp_path, monkeypatch,
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(extract.TrainedModel, "features", stopped)
         extracted(folder)
-    with pytest.raises(BadInput, match=r"no store.json; the command that was making it goes on"):
+    with pytest.raises(BadInput, match=r"no store.json; repeat the command that was writing it"):
         load(section(folder), "data", 0)
     monkeypatch.setattr(extract.TrainedModel, "features", lambda m, b: calls.append(len(b)) or forward(m, b))
     before = len(calls)
     extracted(folder)
     examples = sum(json.loads((folder / "store.json").read_text())["examples"].values())
-    assert "digits.partial: going on after" in capsys.readouterr().err
+    assert "digits.partial: resuming after" in capsys.readouterr().err
     assert sum(calls[before:]) < examples and not folder.with_name("digits.partial").exists()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in made.iterdir()
@@ -128,17 +128,19 @@ def test_the_same_command_has_nothing_left_to_do_and_another_is_refused(made, tm
     with monkeypatch.context() as patch:
         patch.setattr(extract, "extract", lambda *_: pytest.fail("they are extracted again"))
         assert "done before" in extracted(folder)
-        with pytest.raises(BadInput, match=r"holds features of other weights \(of mlp \(hidden.*8, 6.*; now of .*7"):
+        with pytest.raises(
+            BadInput, match=r"holds other features: other weights \(of mlp \(hidden.*8, 6.*; now of .*7"
+        ):
             extracted(folder, model__hidden=(8, 7))
-        with pytest.raises(BadInput, match="holds features of other weights.*train: other inputs"):
+        with pytest.raises(BadInput, match="holds other features: other weights.*train: other inputs"):
             extracted(folder, seed=1)
-        with pytest.raises(BadInput, match="train: 99 examples, then 100; name another folder"):
+        with pytest.raises(BadInput, match="train: now 99 examples, before 100; name another folder"):
             extracted(folder, data__train_per_group=(49, 20, 10, 20))
         with pytest.raises(BadInput, match="another mixed_precision"):
             extracted(folder, trainer__mixed_precision="bf16")
         (tmp_path / "else").mkdir()
         (tmp_path / "else" / "thesis.tex").touch()
-        with pytest.raises(BadInput, match="else is there, and is no folder of features"):
+        with pytest.raises(BadInput, match="else exists and holds no features"):
             extracted(tmp_path / "else")
 
 
@@ -164,7 +166,7 @@ def test_of_a_run_they_are_its_own_network_s(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(run=None, output="a"), "^--config: missing; a config says data and network, --run=<run directory> takes"),
+        (dict(run=None, output="a"), "^--config: missing; name a config, or give --run=<run directory> for"),
         (dict(run=None, output="", config="digits_erm"), "^--output: '' given; name a folder"),
         (dict(run="nowhere", output="a"), "^--run: nowhere: this is no run directory"),
         (dict(run=None, output="a", config="digits_erm", overrides={"debug": True}), "^config.debug: True given"),
@@ -182,9 +184,11 @@ def test_a_damaged_folder_is_refused(made, tmp_path, name):
     content = bytearray(file.read_bytes())
     content[-20] ^= 1
     file.write_bytes(content if name != "store" else content[:-30])
-    with pytest.raises(BadInput, match=r"digits: damaged: .*; remove the folder, and `imbalance features` makes it"):
+    with pytest.raises(
+        BadInput, match=r"digits: damaged: .*; remove the folder and write it again with imbalance features"
+    ):
         load(section(folder), "data", 0)
-    with pytest.raises(BadInput, match="no features: there is no store.json; imbalance features makes one"):
+    with pytest.raises(BadInput, match="no features, because there is no store.json; write it with imbalance features"):
         load(section(tmp_path / "nowhere"), "data", 0)
 
 

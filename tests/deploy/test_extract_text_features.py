@@ -59,7 +59,7 @@ def test_they_are_what_a_network_makes_of_each_text_alone(config, tmp_path, name
         ours, theirs = getattr(found, split), getattr(data, split)
         alone = [network.features(theirs.inputs[i : i + 1]).detach() for i in range(12)]
         torch.testing.assert_close(ours.inputs[:12], torch.cat(alone), rtol=1e-9, atol=1e-9)
-        for label in ("targets", "groups", "indices", "members"):
+        for label in ("targets", "groups", "indices", "eval_group_mask"):
             assert getattr(ours, label).equal(getattr(theirs, label)), label
     assert (found.group_names, found.evaluation_names) == (data.group_names, data.evaluation_names)
     assert found.evaluation_names == ("old, no", "old, yes", "tall, no", "tall, yes")
@@ -110,5 +110,7 @@ def test_of_a_run_they_are_its_own_network_s_and_of_texts_as_it_reads_them(confi
     torch.testing.assert_close(found.val.inputs, model.features(data.val.inputs[:]).clone())
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_dict() | dict(data=config.data.to_dict() | dict(vocabulary=9))))
-    with pytest.raises(BadInput, match="run was trained on texts of another tokenizer than that of config.data$"):
+    with pytest.raises(
+        BadInput, match="run was trained on texts of another tokenizer than that of config.data; use its"
+    ):
         extract.features(config=str(file), overrides={}, **made | dict(output=str(tmp_path / "other")))

@@ -167,7 +167,7 @@ def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_pa
         (digit, np.array(["a", "b"]), r"<U1 given; this model takes arrays \(N, 1, 8, 8\) of floats"),
         (digit, 3, r"shape \(\) given"),
         (digit, None, r"NoneType given"),
-        (digit, "a.png", r"a.png: no image goes into this model; it takes arrays \(N, 1, 8, 8\) of floats"),
+        (digit, "a.png", r"a.png: an image given; this model takes arrays \(N, 1, 8, 8\) of floats"),
         (table, {"age": ["1"]}, r"no column 'work'; there are age"),
         (table, {"age": ["x"], "work": ["a"]}, r"row 0: age is 'x', not a number"),
     ]:
@@ -182,7 +182,7 @@ def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
     with pytest.raises(BadInput, match=r"file: no trained model"):
         imbalance.load(tmp_path / "file")
     for device in ("gpu", "cuda:99", "meta"):
-        with pytest.raises(BadInput, match=rf"device: '{device}' given, which cannot be used here \(.*\); cpu can$"):
+        with pytest.raises(BadInput, match=rf"device: '{device}' given, which cannot be used here \(.*\); use 'cpu'$"):
             imbalance.load(digits, device)
     copy = shutil.copytree(digits, tmp_path / "copy")
     (copy / "checkpoints" / "selected.pt").unlink()
@@ -233,7 +233,7 @@ def test_predict_takes_array_files_for_models_of_arrays(digits, tmp_path):
         predicted(digits, tmp_path / "number.npy", output=output)
     with pytest.raises(BadInput, match="FILE: '' given"):
         predicted(digits, "", output=output)
-    with pytest.raises(BadInput, match="two.npz: 2 arrays; this model takes one"):
+    with pytest.raises(BadInput, match="two.npz: 2 arrays; this model takes a single one"):
         predicted(digits, tmp_path / "two.npz", output=output)
 
 
@@ -246,7 +246,7 @@ def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
         predicted(directory, folder, bad, output=output, batch_size=2)
     with pytest.raises(BadInput, match="none: no such file"):
         predicted(directory, tmp_path / "none", output=output)
-    with pytest.raises(BadInput, match="--output: .*in a folder that is not there"):
+    with pytest.raises(BadInput, match="--output: .*in a folder that does not exist"):
         predicted(directory, folder, output=tmp_path / "no" / "p.csv")
     assert output.read_text() == "before" and sorted(p.name for p in tmp_path.iterdir()) == [
         "bad.png",
@@ -304,10 +304,13 @@ def test_an_export_that_computes_something_else_is_not_kept(digits, tmp_path, mo
         imbalance.load(digits).export(tmp_path / "model.pt2")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    for path, words in [(tmp_path / "file" / "model.pt2", "cannot make its folder"), (tmp_path, "ends in none")]:
+    for path, words in [
+        (tmp_path / "file" / "model.pt2", "cannot make its folder"),
+        (tmp_path, "the end of the name must be one of"),
+    ]:
         with pytest.raises(BadInput, match=words):
             imbalance.load(digits).export(path)
-    with pytest.raises(BadInput, match=r"model.h5: ends in none of .pt2, .onnx, .safetensors"):
+    with pytest.raises(BadInput, match=r"model.h5: the end of the name must be one of .pt2, .onnx, .safetensors"):
         imbalance.load(digits).export(tmp_path / "model.h5")
 
 

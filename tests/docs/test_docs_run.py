@@ -20,8 +20,7 @@ from helpers.pages import FENCE, ROOT, blocks
 
 import imbalance.config.resolve
 from imbalance.cli.main import call
-from imbalance.sweep import runs
-from imbalance.sweep import workers as launch
+from imbalance.sweep import launch, runs
 
 PAGES = ["README.md", "docs/start.md", "docs/choose.md"]
 PAGES += [str(path.relative_to(ROOT)) for part in ("concepts", "how-to") for path in sorted((ROOT / "docs" / part).glob("*.md"))]  # fmt: skip
@@ -83,7 +82,7 @@ def make_reader_folder(folder: Path) -> None:
 
 
 class InThisProcess:
-    """Stand in for the pool of `imbalance.sweep.workers.workers`, because processes take seconds to start."""
+    """Stand in for the pool of `imbalance.sweep.runs.worker_pool`, because processes take seconds to start."""
 
     def __init__(self, jobs: int):
         pass
@@ -167,7 +166,7 @@ def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(imbalance.config.resolve, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
-        monkeypatch.setattr(module, "workers", InThisProcess)
+        monkeypatch.setattr(module, "worker_pool", InThisProcess)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(os.sys.executable).parent), os.environ["PATH"]]))
     for arguments in BEFORE.get(name, []):

@@ -5,10 +5,11 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
-from imbalance.experiments import findings, ledger, pairs, pairs_report
-from imbalance.experiments.findings import agreement
-from imbalance.experiments.ledger import best_rate
-from imbalance.report import keep as results
+from imbalance.experiments import figure3, findings, image_draws, long_tails, pairs, paper_rows, protocol
+from imbalance.experiments.paper_rows import agreement
+from imbalance.report import kept_results as results
+from imbalance.sweep import runs as sweep_runs
+from imbalance.sweep.compare import compare_kept
 from imbalance.sweep.variants import Variant
 
 
@@ -17,7 +18,7 @@ def test_the_pages_agree_with_results():
     names = set()
     for page in findings.PAGES:
         text = page.read_text(encoding="utf-8")
-        assert findings.rewritten(text, ROOT / "results") == text, page
+        assert findings.with_new_tables(text, ROOT / "results") == text, page
         names |= {name for _, name, _ in findings.BLOCK.findall(text)}
     assert names == set(findings.TABLES)
     assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 2_000_000
@@ -57,11 +58,14 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     rows.append(row(("ce", 0.0), "a+d", 0, 0.003, 0.7))  # a pair that has not all of its runs
 
     method = ("poly", 1.0)
-    assert pairs.tried(rows, "fashion", method) == {0.001: (pytest.approx(0.9), 0), 0.003: (pytest.approx(0.8), 1)}
+    assert pairs.tuning_results(rows, "fashion", method) == {
+        0.001: (pytest.approx(0.9), 0),
+        0.003: (pytest.approx(0.8), 1),
+    }
     assert pairs.rate_of(rows, "fashion", method) == 0.003
     assert "**0.003: 80.0 (100)**" in pairs.tuning_table(rows, ["fashion"])
 
-    found = pairs_report.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
+    found = pairs.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
     scores, others = (found["fashion"][loss, 1.0] for loss in ("poly", "ce"))
     assert scores.train.shape == (2, 3)
@@ -70,19 +74,19 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     assert np.unique(scores.after).tolist() == pytest.approx([0, 0.51])
     assert np.nanmean(scores.train) == pytest.approx((250 + 0.8 * 25) / 275)
 
-    result = pairs_report.compared(scores.test["last epoch"], others.test["last epoch"])
+    result = pairs.compare(scores.test["last epoch"], others.test["last epoch"])
     ahead = [stats.ttest_rel(a, b) for a, b in zip(scores.test["last epoch"], others.test["last epoch"])]
     assert result.ahead == sum(t.pvalue < 0.05 and t.statistic > 0 for t in ahead) == 1 and result.behind == 0
     assert result.pairs == 2 and result.difference.low < result.difference.value < result.difference.high
-    text = pairs_report.comparisons_table(found)
+    text = pairs.comparisons_table(found)
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
-    assert pairs_report.methods_table(found).count("| Fashion-MNIST |") == 6
-    past, gain = pairs_report.past_and_gain(found["fashion"], "last epoch", 1.0)
+    assert pairs.methods_table(found).count("| Fashion-MNIST |") == 6
+    past, gain = pairs.past_and_gain(found["fashion"], "last epoch", 1.0)
     np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
     assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, 0.51])  # one run of three never interpolated
-    assert pairs_report.trend_table(found).count("| Fashion-MNIST |") == 6
+    assert pairs.trend_table(found).count("| Fashion-MNIST |") == 6
     pytest.importorskip("matplotlib")
-    pairs_report.draw(found, str(tmp_path))
+    pairs.draw(found, str(tmp_path))
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
 
 
@@ -98,13 +102,13 @@ def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do():
 def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        pairs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
+        sweep_runs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
     )
     monkeypatch.setattr(results, "row_of", lambda directory: None)
-    where = pairs.Place(str(tmp_path), tmp_path, {}, 1)
-    runs = [pairs.point(where, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
+    settings = pairs.Settings(str(tmp_path), tmp_path, {}, 1)
+    runs = [pairs.pair_run(settings, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
     results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
-    pairs.train(where, [runs])
+    pairs.train(settings, [runs])
     assert [run.config.seed for run in asked] == [0]
 
 
@@ -127,7 +131,7 @@ def test_the_protocol_takes_the_best_rate_of_seed_0():
         of("0.01", 0, 0.8),
         of("0.03", 1, 0.1),
     ]
-    best, runs = best_rate(rows, "balanced_accuracy")
+    best, runs = protocol.best_kept_rate(rows, "balanced_accuracy")
     assert best == "0.03" and [run["seed"] for run in runs] == ["0", "1"]
 
 
@@ -142,11 +146,11 @@ def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
     rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
     rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
     results.add("protocol", tmp_path, rows[1:])
-    assert ledger.protocol_table(ledger.ON_IMAGES, tmp_path).startswith(
+    assert protocol.kept_table(protocol.IMAGES, tmp_path).startswith(
         "No part of the protocol"
     )  # cross-entropy lacks a seed
     results.add("protocol", tmp_path, rows)
-    *_, ce, poly = ledger.protocol_table(ledger.ON_IMAGES, tmp_path).splitlines()
+    *_, ce, poly = protocol.kept_table(protocol.IMAGES, tmp_path).splitlines()
     value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
     expected = f"{60 + 100 * noise.mean():.1f} ± {(value[1] - value[0]) / 2:.1f}"
     assert ce == f"| cat against dog, LeNet | 64 | cross-entropy | 0.1 | 10 | 90% | {expected} |  |"
@@ -158,12 +162,12 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
         return {"name": name, "overrides": "", "seed": str(seed), "data": "d", "status": status, "test balanced": str(last),
                 "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200"}  # fmt: skip
 
-    assert findings.paper_table(tmp_path).startswith("No run of these rows")
+    assert paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).startswith("No run of these rows")
     results.add(
         "rows", tmp_path, [of("cifar_poly_exponent15", seed, "done", 0.622 + seed / 100, 0.63) for seed in (0, 1, 2)]
     )
     results.add("rows", tmp_path, [of("cifar_poly_exponent15", 3, "diverged", "", "")])
-    lines = findings.paper_table(tmp_path).splitlines()[2:]
+    lines = paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).splitlines()[2:]
     assert len(lines) == 2
     assert lines[0].startswith(
         "| poly IW-Exp, last epoch | cifar_poly, optim.lr=0.008, optim.momentum=0.0, weights.exponent=1.5 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
@@ -178,10 +182,10 @@ def test_weights_are_judged_at_the_rate_that_a_loss_has_without_them():
         if r["name"] == "fashion_pair_ce" and r["exponent"] == "0" and r["lr"] == "0.001":
             r["interpolation epoch"] = "90"
     tests = {(exponent, pair, seed): round(0.7 + exponent / 10 + rng.uniform(0, 0.02), 3)
-             for exponent in pairs_report.EXPONENTS for pair in ("a+b", "a+c") for seed in range(3)}  # fmt: skip
+             for exponent in pairs.EXPONENTS for pair in ("a+b", "a+c") for seed in range(3)}  # fmt: skip
     rows += [row(("ce", exponent), pair, seed, 0.001, test) for (exponent, pair, seed), test in tests.items()]
     rows.append(row(("ce", 1.5), "a+d", 0, 0.001, 0.1))  # a pair that has not all of its runs
-    table = pairs_report.one_rate_table(pairs.by_method(rows, ["fashion"], one_rate=True))
+    table = pairs.one_rate_table(pairs.by_method(rows, ["fashion"], one_rate=True))
     first, second = [line for line in table.splitlines() if "| cross-entropy |" in line]
     assert first.startswith("| Fashion-MNIST | cross-entropy | 0.001 | IW^1 | 51%, 51% |") and "IW^1.5" in second
     gained = [[tests[1.5, pair, seed] - tests[0.0, pair, seed] for seed in range(3)] for pair in ("a+b", "a+c")]
@@ -215,9 +219,9 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
         row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
     ]  # no part of the table
     results.add("ledger", tmp_path, rows[:3])
-    assert ledger.compared(variants, "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
+    assert compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
     results.add("ledger", tmp_path, rows)
-    heads, _, x, y = ledger.compared(variants, "worst_group_accuracy", tmp_path).splitlines()
+    heads, _, x, y = compare_kept(variants, "worst_group_accuracy", tmp_path).splitlines()
     assert heads.startswith("| test/worst_group_accuracy over 3 groups, % |") and heads.endswith(
         "| difference from x |"
     )
@@ -226,7 +230,7 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
 
 
 def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path):
-    assert ledger.draws_table(tmp_path) == ledger.long_tails_table(tmp_path) == "No run has finished yet.\n"
+    assert image_draws.draws_table(tmp_path) == long_tails.long_tails_table(tmp_path) == "No run has finished yet.\n"
     rng, rows = np.random.default_rng(0), []
     tests = {(draw, loss): rng.normal(0.6, 0.02, 4).round(6) for draw in ("", "data.draw=stratified") for loss in ("ce", "poly")}  # fmt: skip
     for (draw, loss), values in tests.items():
@@ -234,7 +238,7 @@ def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path
             rows.append({"name": f"cifar_{loss}", "overrides": f"{draw},model.name=lenet", "seed": str(seed), "data": draw,
                          "status": "done", "lr": "0.01", "interpolation epoch": "40" * (seed < 2), "test balanced": str(value)})  # fmt: skip
     results.add("draws", tmp_path, rows)
-    table = ledger.draws_table(tmp_path)
+    table = image_draws.draws_table(tmp_path)
     published, own = (tests[draw, "poly"] for draw in ("", "data.draw=stratified"))
     assert f"| the published draw | poly | 0.01 | 4 | 50% | {100 * published.mean():.1f} ±" in table
     assert f"| drawn by each seed | poly | 0.01 | 4 | 50% | {100 * own.mean():.1f} ±" in table
@@ -244,10 +248,12 @@ def test_the_draws_and_long_tails_tables_are_of_the_rows_that_there_are(tmp_path
     rows = [{"name": "cifar10lt_erm", "overrides": "", "seed": str(seed), "data": "", "model": "lenet", "loss": "cross_entropy", "test balanced": str(0.3 + seed / 10),
              "best balanced: test balanced": "0.35", "oracle: test balanced": "0.5"} for seed in range(3)]  # fmt: skip
     results.add("long_tails", tmp_path, rows)
-    assert "| lenet | cross-entropy | 3 | 40.0 ± 24.8 | 35.0 ± 0.0 | 50.0 ± 0.0 |" in ledger.long_tails_table(tmp_path)
+    assert "| lenet | cross-entropy | 3 | 40.0 ± 24.8 | 35.0 ± 0.0 | 50.0 ± 0.0 |" in long_tails.long_tails_table(
+        tmp_path
+    )
 
 
 def test_the_interval_of_a_standard_deviation_is_that_of_the_chi_square_table():
     """Of ten values: √(9 / 19.02) and √(9 / 2.70) times what they have."""
     values = np.array([-1.0] * 5 + [1.0] * 5) * np.sqrt(9 / 10) / 100
-    assert ledger.deviation(values.tolist()) == "1.0 (0.7 to 1.8)"
+    assert image_draws.deviation(values.tolist()) == "1.0 (0.7 to 1.8)"

@@ -134,7 +134,7 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
             "sampler 'balanced': by: 'kind' given; it should be 'class'",
         ),
         (lambda: list(EpochSampler("balanced", TARGETS, by="group")), "by='group' given, and no groups"),
-        (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank 2 of world 2"),
+        (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank=2, world=2 given"),
         (
             lambda: example_weights("importance", TARGETS, by="class"),
             "weights 'importance': takes the values by, exponent",

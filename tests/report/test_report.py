@@ -14,10 +14,9 @@ from conftest import ROOT
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, wilson
-from imbalance.report import build as report
-from imbalance.report import plots
+from imbalance.report import plots, report
 from imbalance.report.collect import collect, columns, write, write_csv, write_parquet
-from imbalance.sweep.runs import configured
+from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
 
 
@@ -83,8 +82,8 @@ def test_a_damaged_run_is_counted_and_ends_no_report(work_dir, capsys):
     rows = collect(work_dir)
     assert len(rows) == 5 and [row["status"] for row in rows].count("damaged") == 2
     said = capsys.readouterr().err
-    assert said.count("left out: ") == 2 and str(configs[2]) in said
-    report.summarise(report.by_config(rows), ["balanced_accuracy"])
+    assert said.count("is left out: ") == 2 and str(configs[2]) in said
+    report.summarise(report.by_setting(rows), ["balanced_accuracy"])
 
 
 def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir, tmp_path):
@@ -105,8 +104,8 @@ def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir,
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("runs.parquet", "writing Parquet needs pyarrow: pip install"),
-        ("runs.xlsx", "must end in one of .csv, .parquet"),
+        ("runs.parquet", "Parquet files need pyarrow, which is not installed; type pip install"),
+        ("runs.xlsx", "has another suffix than .csv or .parquet"),
     ],
 )
 def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
@@ -116,7 +115,7 @@ def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp
 
 
 def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_path):
-    groups = report.by_config(collect(work_dir))
+    groups = report.by_setting(collect(work_dir))
     table = report.as_text(report.summarise(groups, ["balanced_accuracy"]))
     by_rate = {row["optim.lr"]: row for row in table}
     own = str(load(ROOT / "configs" / "digits_ce.py").optim.lr)
@@ -134,7 +133,7 @@ def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_pa
 
 
 def test_groups_have_means_over_seeds_and_intervals_over_test_examples(work_dir, tmp_path):
-    of_groups = report.summarise_groups(report.by_config(collect(work_dir)), work_dir)
+    of_groups = report.summarise_groups(report.by_setting(collect(work_dir)), work_dir)
     own = str(load(ROOT / "configs" / "digits_ce.py").optim.lr)
     found = {(row["optim.lr"], row["test group"]): row for row in report.as_text(of_groups)}
     assert len(found) == 2 * 4  # two groups that there are examples of, the worst of them and their mean
@@ -169,10 +168,10 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
 
 def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
     pytest.importorskip("matplotlib")
-    assert plots.boundaries(work_dir, report.by_config(collect(work_dir))) is None
+    assert plots.boundaries(work_dir, report.by_setting(collect(work_dir))) is None
     few = (10, 10)
     planar = {"data.dim": 2, "data.means": ((5.0,), (0.0, 5.0)), "data.val_per_class": few, "data.test_per_class": few}
-    run = configured("gaussian_poly", planar | {"trainer.epochs": 5}, 0, str(work_dir))
+    run = make_run("gaussian_poly", planar | {"trainer.epochs": 5}, 0, str(work_dir))
     train(*run)
     dataset, x, y, decided = plots.decisions(run.directory)
     state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
@@ -180,7 +179,7 @@ def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_
     expected = w0 * x[None, :] + w1 * y[:, None] + bias > 0
     assert (decided == expected).mean() > 0.999 and 0.2 < expected.mean() < 0.8  # float32 where the model had float64
     assert x[0] < dataset.train.inputs[:, 0].min() < dataset.train.inputs[:, 0].max() < x[-1]
-    figures = plots.draw(work_dir, report.by_config(collect(work_dir)), ["balanced_accuracy"], tmp_path)
+    figures = plots.draw(work_dir, report.by_setting(collect(work_dir)), ["balanced_accuracy"], tmp_path)
     assert "boundaries.png" in [path.name for _, path in figures]
 
 

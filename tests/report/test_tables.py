@@ -60,7 +60,7 @@ def test_a_csv_table_holds_no_formula_and_its_numbers_are_numbers(tmp_path):
 
 def test_figures_show_names_as_they_are(tmp_path):
     pytest.importorskip("matplotlib")
-    from imbalance.report.figures import label, save, subplots
+    from imbalance.report.plot_style import label, save, subplots
 
     figure, axis = subplots(1, 1, 3, 3)
     for name in ("$\\frac{", "_hidden", "a$b$c"):

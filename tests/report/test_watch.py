@@ -14,7 +14,7 @@ from conftest import ROOT
 
 from imbalance.errors import BadInput
 from imbalance.report.watch import HOST, serve
-from imbalance.sweep.runs import configured
+from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
 
 pytest.importorskip("jinja2")
@@ -25,7 +25,7 @@ METRICS = ["balanced_accuracy"]
 def work_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in range(2):
-        train(*configured("digits_erm", {"trainer.epochs": 2, "trainer.eval_every": 1}, seed, str(folder)))
+        train(*make_run("digits_erm", {"trainer.epochs": 2, "trainer.eval_every": 1}, seed, str(folder)))
     return folder
 
 
@@ -56,7 +56,7 @@ def ask(request, work_dir):
 def test_it_serves_the_page_and_its_stamp_and_writes_nothing(ask, work_dir):
     before = {path: path.stat().st_mtime_ns for path in work_dir.rglob("*")}
     status, headers, text = ask()
-    assert status == 200 and "2 runs of 1 settings" in text
+    assert status == 200 and "2 runs of 1 setting<" in text
     stamp = re.search(r'<body data-live="(\w+)">', text)[1]
     assert ask("/stamp")[2] == stamp
     assert headers["Cache-Control"] == "no-store" and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
@@ -124,28 +124,28 @@ def test_the_page_follows_runs_while_they_are_written(ask, work_dir):
     assert status == 200 and "metrics.jsonl is damaged" in text
     for name in ("config.json", "metrics.jsonl"):
         (run / name).unlink()
-    assert "2 runs of 1 settings" in ask()[2]
+    assert "2 runs of 1 setting<" in ask()[2]
 
 
 def test_several_folders_and_none_with_runs(work_dir, tmp_path):
     from pathlib import Path
 
-    from imbalance.report.watch import Followed
+    from imbalance.report.watch import WatchedRuns
 
     inner = next(work_dir.rglob("config.json")).parent
-    followed = Followed([inner, work_dir, tmp_path], METRICS, 0)
-    assert [Path(followed.root, row["run"]) for row in followed.rows()] == [
+    watched = WatchedRuns([inner, work_dir, tmp_path], METRICS, 0)
+    assert [Path(watched.root, row["run"]) for row in watched.rows()] == [
         path.parent.resolve() for path in sorted(work_dir.rglob("config.json"))
     ]
-    assert "2 runs of 1 settings" in followed.page()
-    assert "No runs yet" in Followed([tmp_path], METRICS, 0).page()
+    assert "2 runs of 1 setting<" in watched.page()
+    assert "No runs yet" in WatchedRuns([tmp_path], METRICS, 0).page()
 
 
 def test_a_folder_or_port_that_cannot_be_is_one_line(ask, tmp_path):
-    with pytest.raises(BadInput, match="no folder"):
+    with pytest.raises(BadInput, match="is not a folder"):
         serve([tmp_path / "nowhere"], 0, METRICS, 0)
     for port in (ask.port, 70_000):
-        with pytest.raises(BadInput, match=f"--port={port}: .*; --port=0 takes one that is free"):
+        with pytest.raises(BadInput, match=f"--port={port} cannot be used: .*; type --port=0 for any free port"):
             serve([tmp_path], port, METRICS, 0)
 
 
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_it(work_dir):
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
                            env=os.environ | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
     first = job.stdout.readline()
-    assert re.match(r"http://127\.0\.0\.1:\d+/ follows ", first), first
+    assert re.match(r"http://127\.0\.0\.1:\d+/ shows the runs under ", first), first
     job.send_signal(signal.SIGINT)
     out, err = job.communicate(timeout=60)
-    assert (job.returncode, out, err) == (0, "ended\n", "")
+    assert (job.returncode, out, err) == (0, "stopped\n", "")

@@ -8,7 +8,7 @@ from conftest import ROOT
 from imbalance.cli.main import call
 from imbalance.config.metric_names import check_metric
 from imbalance.errors import BadInput
-from imbalance.sweep import select as selection
+from imbalance.sweep import select_epoch as selection
 
 
 @pytest.fixture

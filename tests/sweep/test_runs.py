@@ -9,13 +9,13 @@ import pytest
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
-from imbalance.sweep.runs import configured, divided, run_all, workers
+from imbalance.sweep.runs import make_batches, make_run, run_all, worker_pool
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
 
 def test_a_configured_run_has_the_directory_that_main_gives_it(tmp_path):
-    config, directory = configured("digits_poly", {"optim.lr": 1, "model.hidden": (8,)}, 3, str(tmp_path))
+    config, directory = make_run("digits_poly", {"optim.lr": 1, "model.hidden": (8,)}, 3, str(tmp_path))
     base = load("configs/digits_poly.py")
     assert directory == run_directory(config, "digits_poly", base=base) and config.optim.lr == 1.0
 
@@ -32,13 +32,13 @@ def test_a_configured_run_has_the_directory_that_main_gives_it(tmp_path):
 )
 def test_a_mistake_in_a_run_is_one_line(path, overrides, words, tmp_path):
     with pytest.raises(BadInput) as error:
-        configured(path, overrides, 0, str(tmp_path))
+        make_run(path, overrides, 0, str(tmp_path))
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path):
     rates = (0.05, 1e30, 0.1)
-    runs = [configured("digits_ce", SHORT | {"optim.lr": lr}, 0, str(tmp_path)) for lr in rates]
+    runs = [make_run("digits_ce", SHORT | {"optim.lr": lr}, 0, str(tmp_path)) for lr in rates]
     summaries = run_all(runs, 1, 16)
     assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
     assert [s["run_directory"] for s in summaries] == [str(run.directory) for run in runs]
@@ -52,18 +52,18 @@ def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_d
 
 def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
     def of(config: str, seeds: int) -> list:
-        return [configured(config, {}, seed, str(tmp_path)) for seed in range(seeds)]
+        return [make_run(config, {}, seed, str(tmp_path)) for seed in range(seeds)]
 
     runs = of("digits_poly", 10) + of("digits_ce", 2) + of("waterbirds_ce", 3)
-    for jobs, at_once, sizes in (
+    for jobs, stacked, sizes in (
         (1, 16, [10, 2, 1, 1, 1]),
         (2, 16, [5, 5, 2, 1, 1, 1]),
         (1, 4, [4, 3, 3, 2, 1, 1, 1]),
     ):
-        batches = divided(runs, jobs, at_once)
+        batches = make_batches(runs, jobs, stacked)
         assert [len(batch) for batch in batches] == sizes
         assert sorted(run.directory for batch in batches for run in batch) == sorted(run.directory for run in runs)
-    assert all(len(batch) == 1 for batch in divided(runs, 2, 1))
+    assert all(len(batch) == 1 for batch in make_batches(runs, 2, 1))
 
 
 def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
@@ -96,7 +96,7 @@ def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_pat
     if most:
         monkeypatch.setenv("OMP_NUM_THREADS", most)
     before = os.environ.get("OMP_NUM_THREADS")
-    with workers(n) as pool:
+    with worker_pool(n) as pool:
         found = [pool.submit(surroundings, tmp_path, n) for _ in range(n)]
         gpus, threads = zip(*(future.result() for future in found))
     assert sorted(gpus) == seen and set(threads) == {each}
@@ -111,7 +111,8 @@ def test_a_metric_of_a_class_that_a_run_has_not_is_named_with_those_that_it_has(
     }
     assert metric(summary, "test/recall/cat") == 0.5 and isnan(metric(summary, "test/recall/dog"))
     with pytest.raises(
-        BadInput, match=r"'test/recall/cow' given, which runs/x has not; it has .*cat, test/recall/dog$"
+        BadInput,
+        match=r"--metric=test/recall/cow: the run runs/x has no such metric; type one of .*cat, test/recall/dog$",
     ):
         metric(summary, "test/recall/cow")
     assert isnan(metric({"status": "diverged"}, "test/recall/cow"))

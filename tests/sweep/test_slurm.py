@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from imbalance.report.saved_runs import summary_of
-from imbalance.sweep.study import Place, open_study
+from imbalance.sweep.study import StudyLocation, open_study
 
 STUDY = f"test_{os.getpid()}"  # the jobs' name too
 
@@ -58,7 +58,7 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and json.loads(output.splitlines()[-1])["trials"] == {"done": 8, "diverged": 4}
 
-    trials = open_study(Place(STUDY, str(work_dir), "")).get_trials()
+    trials = open_study(StudyLocation(STUDY, str(work_dir), "")).get_trials()
     assert len({json.dumps(trial.user_attrs["point"], sort_keys=True) for trial in trials}) == len(trials) == 12
     assert len(done(work_dir)) == 8 and written.items() <= done(work_dir).items()
     for trial in trials:

@@ -60,7 +60,7 @@ def test_images_that_do_not_fit_on_the_device_are_one_line(birds, monkeypatch):
     monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_000)
     birds.trainer.images_on_device = True
     with pytest.raises(
-        BadInput, match=r"images_on_device: 40 images take 0\.0 GB, and cpu has 0\.0 GB free; with False"
+        BadInput, match=r"images_on_device: 40 images need 0\.0 GB, and cpu has 0\.0 GB free; set it to False"
     ):
         train(birds)
     monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_720)

@@ -9,7 +9,7 @@ from imbalance.config.schema import build
 from imbalance.errors import BadInput
 from imbalance.methods.objectives.base import Pair
 from imbalance.models import MODELS, with_head
-from imbalance.training.learner import parameters_of_heads
+from imbalance.training.learner import head_parameters
 from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, set_rate, sgd, step, warm_up
 
 
@@ -155,10 +155,10 @@ def test_a_rate_of_its_own_for_the_last_layer_is_a_parameter_group_of_torch_s(na
 
 def test_the_second_network_s_last_layer_has_that_rate_too():
     pair = Pair(two_layers(), biased=two_layers())
-    heads = parameters_of_heads(pair)
+    heads = head_parameters(pair)
     assert [id(p) for p in heads] == [id(p) for layer in (pair.head, pair.biased.head) for p in layer.parameters()]
     alone = torch.nn.Linear(3, 2)
-    assert parameters_of_heads(alone) == []
+    assert head_parameters(alone) == []
     for model, head, words in (
         (alone, [], "no layer that is called head"),
         (alone, alone.parameters(), "no layer that is not its last one"),

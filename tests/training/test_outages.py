@@ -57,8 +57,8 @@ def test_no_checkpoint_forgets_metrics_that_are_not_written(config, tmp_path):
     with RunLog(tmp_path, config, writes=True) as log:
         log.claim()
         log._unwritten = b"{}\n"
-        log._metrics.close()
-        log._metrics = open("/dev/full", "ab", buffering=0)
+        log._files.metrics.close()
+        log._claimed = log._files._replace(metrics=open("/dev/full", "ab", buffering=0))
         with pytest.raises(OSError, match="No space left"):
             log.position()
 

@@ -150,8 +150,8 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
             )
     if image.mode != recipe.mode:
         raise ValueError(
-            f"an image of mode {image.mode}, where {recipe.mode} is needed; convert it, or set config.data.convert=True if the "
-            "data set has that key"
+            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or set config.data.convert=True if the data set has "
+            "that key"
         )
     for step, size in steps:
         width, height = image.size

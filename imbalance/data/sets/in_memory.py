@@ -47,7 +47,9 @@ def as_dataset(
     if isinstance(data, Dataset):
         return data
     if not isinstance(data, Mapping) or set(data) != set(SPLITS):
-        raise BadInput(f"data: {describe(data)} given; a Dataset, or a mapping with just {', '.join(SPLITS)} is needed")
+        raise BadInput(
+            f"data: {describe(data)} given; a Dataset, or a mapping with just {', '.join(SPLITS)}, is needed"
+        )
     examples = {name: read_split(name, data[name]) for name in SPLITS}
     shapes = {name: (tuple(inputs.shape[1:]), inputs.dtype) for name, (inputs, _, _) in examples.items()}
     for name in SPLITS[1:]:

@@ -40,7 +40,7 @@ class Columns:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:
-            raise BadInput(f"{self.source}: no column {name!r}; the columns are {', '.join(self.values) or 'none'}")
+            raise BadInput(f"{self.source}: no column {name!r}; there are {', '.join(self.values) or 'none'}")
         return self.values[name]
 
     def text(self, name: str) -> np.ndarray:
@@ -143,7 +143,7 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number the combinations of the columns' values.
+    """Assign a number to each combination of the columns' values.
 
     Args:
         columns: one or more columns of N values.

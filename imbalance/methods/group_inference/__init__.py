@@ -1,1 +1,1 @@
-"""Group inference: groups from data without group labels, one file a method."""
+"""Inference of groups for data without group labels, with one file for each method."""

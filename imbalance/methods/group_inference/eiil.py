@@ -1,4 +1,4 @@
-"""Environment inference: groups found in what a first model gets right for the wrong reasons."""
+"""EIIL: environment inference, which finds groups in the predictions of a first model."""
 
 import torch
 from torch import Generator, Tensor
@@ -6,33 +6,39 @@ from torch import Generator, Tensor
 from imbalance.config.schema import Positive, Repeats
 from imbalance.config.tags import INFERRED_GROUP_METRIC, tagged
 from imbalance.data import Dataset
-from imbalance.methods.context import FirstRun, GroupAssignment, plain
+from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
 from imbalance.methods.heads.descent import minimise
 from imbalance.methods.losses import cross_entropy
-from imbalance.methods.objectives.base import slopes
+from imbalance.methods.objectives.base import slopes as loss_slopes
 from imbalance.utils.seeds import generator
 
 
-def violation(shares: Tensor, of_each: Tensor) -> Tensor:
-    """The mean over two environments of (1/N Σ_i q_i(e) s_i)², IRM's penalty of a model whose logits are fixed.
+def violation(shares: Tensor, slopes: Tensor) -> Tensor:
+    """Return the mean over two environments of (1/N Σ_i q_i(e) s_i)², the penalty of IRM for fixed logits.
 
     Args:
-        shares: (N,) q_i(1), how much example i belongs to environment 1; q_i(0) is the rest.
-        of_each: (N,) s_i, the derivative of each example's loss by a factor on its logits, at 1.
+        shares: (N,) q_i(1), the share of example i in environment 1; q_i(0) = 1 − q_i(1).
+        slopes: (N,) s_i, the derivative of each loss by a factor on the logits, at factor 1.
     """
-    return ((shares * of_each).mean() ** 2 + ((1 - shares) * of_each).mean() ** 2) / 2
+    return ((shares * slopes).mean() ** 2 + ((1 - shares) * slopes).mean() ** 2) / 2
 
 
-def infer_environments(of_each: Tensor, steps: int, lr: float, chooser: Generator) -> Tensor:
-    """(N,) 0 or 1: the environments that ascent on `violation` ends in, from random shares, by Adam in float64."""
-    start = torch.randn(len(of_each), generator=chooser, dtype=torch.float64)
-    assignment, of_each = start.requires_grad_(), of_each.double()
+def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator) -> Tensor:
+    """Return (N,) environments, 0 or 1, that maximise `violation`.
+
+    Adam in float64 ascends from random shares, which are rounded at the end.
+    """
+    start = torch.randn(len(slopes), generator=chooser, dtype=torch.float64)
+    assignment, slopes = start.requires_grad_(), slopes.double()
     optimizer = torch.optim.Adam([assignment], lr=lr, maximize=True)
-    minimise((violation(assignment.sigmoid(), of_each) for _ in range(steps)), optimizer)
+    minimise((violation(assignment.sigmoid(), slopes) for _ in range(steps)), optimizer)
     return (assignment.detach() > 0).long()
 
 
-@tagged(first_run=lambda config: plain(config, config.groups.first_epochs), measures=(INFERRED_GROUP_METRIC,))
+@tagged(
+    first_run=lambda config: cross_entropy_baseline(config, config.groups.first_epochs),
+    measures=(INFERRED_GROUP_METRIC,),
+)
 def eiil(
     dataset: Dataset,
     seed: int,
@@ -42,26 +48,31 @@ def eiil(
     ascent_steps: Repeats,
     ascent_lr: Positive,
 ) -> GroupAssignment:
-    """The two environments in which a first model is least invariant, times the classes.
+    """Infer the two environments in which a first model is least invariant, and cross them with the classes.
 
-    Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICML 2021: the environments are the
-    assignment q that maximises IRM's penalty of a reference model, Σ_e ‖∇_{w | w=1.0} 1/N Σ_i q_i(e) ℓ(w·z_i)‖² by gradient
-    ascent on soft assignments that are rounded at the end, here by Adam, as in their code (github.com/ecreager/eiil). ℓ is
-    cross-entropy. With them they train IRM, or group DRO on Waterbirds and CivilComments. The reference model is the
-    same run by plain averages, `first_epochs` long, and must not yet fit the small groups: the maximum is convex in q,
-    and lies where one environment has all s_i > 0 and the other all s_i < 0, which of two classes are those that the
-    model gets wrong and right. Val and test are divided in the same way, each for itself, which is not in the paper: so
-    an epoch can be selected without groups, and a loss by group has a value on test. Uses no groups.
+    Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICML 2021. The environments are the
+    assignment q that maximises the penalty of IRM for a reference model, Σ_e ‖∇_{w | w=1.0} 1/N Σ_i q_i(e) ℓ(w·z_i)‖².
+    ℓ is cross-entropy. Gradient ascent changes soft assignments, which are rounded at the end; here it is Adam, as in
+    the authors' code (github.com/ecreager/eiil). The authors train IRM with these environments, or group DRO on
+    Waterbirds and CivilComments.
+
+    The reference model is a short run of cross-entropy, of `first_epochs` epochs. It must not fit the small groups yet.
+    The maximum is convex in q: one environment has all examples with s_i > 0, the other all with s_i < 0. With two
+    classes these are the examples that the model gets wrong and those that it gets right.
+
+    Val and test are divided in the same way, each by itself, which is not in the paper. So an epoch can be selected
+    without groups, and a loss by group has a value on test. Reads no groups.
 
     Args:
         first_epochs: the number of epochs of the reference model.
         ascent_steps: the number of steps of the ascent; 10,000 in the authors' code.
         ascent_lr: the learning rate of the ascent; 0.001 in the authors' code.
     """
-    found = {}
+    environments = {}
     for name in ("train", "val", "test"):
         targets = getattr(dataset, name).targets
-        of_each = slopes(lambda z, targets=targets: cross_entropy(z, targets), first.logits(name, targets).double())
+        logits = first.logits(name, targets).double()
+        slopes = loss_slopes(lambda z, targets=targets: cross_entropy(z, targets), logits)
         chooser = generator(seed, "environments" if name == "train" else f"environments of {name}")
-        found[name] = infer_environments(of_each, ascent_steps, ascent_lr, chooser)
-    return GroupAssignment(found)
+        environments[name] = infer_environments(slopes, ascent_steps, ascent_lr, chooser)
+    return GroupAssignment(environments)

@@ -1,9 +1,9 @@
-"""Cross-risk minimisation: groups found in what two networks, each trained on half of train, get wrong."""
+"""XRM: cross-risk minimisation, which finds groups in the mistakes of two networks, each trained on half of train."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
@@ -11,8 +11,8 @@ from imbalance.config.schema import Positive, Repeats
 from imbalance.config.tags import INFERRED_GROUP_METRIC, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.data.images.augment import uniforms
-from imbalance.methods.batch import Batch, Loss
-from imbalance.methods.context import FirstRun, GroupAssignment, plain
+from imbalance.methods.batch import Batch, Inputs, Loss
+from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
 from imbalance.methods.objectives.base import Objective, Pair, group_means
 from imbalance.utils.seeds import derived_seed, generator
 
@@ -20,25 +20,31 @@ FLIP_RATE = "train/flip_rate"
 
 
 class CrossRisk(Objective):
-    """Two networks, each trained on half of train, whose labels turn into what the other network is sure of.
+    """Two networks, each trained on half of train, that replace labels by confident predictions of the other network.
 
     Pezeshki, Bouchacourt, Ibrahim, Ballas, Vincent and Lopez-Paz, "Discovering Environments with XRM", ICML 2024,
-    algorithm 1, as in their code (github.com/facebookresearch/XRM): each example is assigned to one of the two at random.
-    A step minimises the sum over classes of the mean of w·ℓ of the network that it is assigned to, over the batch's
-    examples that have the class as their label now. Then a label becomes the class that the other network gives most,
-    p of it, with probability (p − 1/K) · K / (K − 1). `train/flip_rate` is the share of labels that are no longer those
-    of the data: a higher one is their rule to choose settings by. The first network is the one that is evaluated.
-    Uses no groups. It is what the groups "xrm" are found with, and no classifier to use.
+    algorithm 1, as in the authors' code (github.com/facebookresearch/XRM). Each example is assigned to one network at
+    random. A step minimises the sum over classes of the mean of w·ℓ over the examples with that label. The loss of an
+    example is that of the network it is assigned to. Then the label becomes the class that the other network predicts,
+    with probability (p − 1/K) · K / (K − 1), where p is the predicted probability.
+
+    `train/flip_rate` is the share of labels that differ from those of the data. The authors choose settings by a high
+    flip rate. The first network is evaluated. Reads no groups. This objective trains the first run of the groups "xrm";
+    its networks are not meant to be used as classifiers.
     """
 
-    tags = Tags(batched=False, measures=(FLIP_RATE,))  # for its memory of every label
-    columns = ("rows", "of_labels", "held_out")
+    tags = Tags(batched=False, measures=(FLIP_RATE,))  # it has state for every example
+    columns = ("rows", "losses_per_label", "held_out")
+    in_first_half: Tensor
+    targets: Tensor
+    labels: Tensor
+    steps: Tensor
 
     def __init__(self, targets: Tensor, num_classes: int, seed: int):
         super().__init__()
         self.num_classes, self.seed = num_classes, derived_seed(seed, "flips")
-        mine = torch.rand(len(targets), generator=generator(seed, "halves")) < 0.5
-        self.register_buffer("mine", mine, persistent=False)  # whose labels the first network learns
+        in_first_half = torch.rand(len(targets), generator=generator(seed, "halves")) < 0.5
+        self.register_buffer("in_first_half", in_first_half, persistent=False)  # true: the first network trains on it
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("labels", targets.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -48,61 +54,69 @@ class CrossRisk(Objective):
 
     def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
         first, twin = model(batch.inputs)
-        mine = self.mine[batch.rows][:, None]
-        held_in, held_out = first.where(mine, twin), twin.where(mine, first)
+        in_first_half = self.in_first_half[batch.rows][:, None]
+        held_in, held_out = first.where(in_first_half, twin), twin.where(in_first_half, first)
         every_label = torch.arange(self.num_classes, device=batch.targets.device)[:, None].expand(-1, len(batch.rows))
         return {
             "losses": batch.losses(loss, held_in),
             "logits": held_in,
-            # Of all labels: in parts this is computed twice, and between them `forward` changes labels.
-            "of_labels": torch.stack([batch._replace(targets=t).losses(loss, held_in) for t in every_label], dim=1),
+            # Micro-batches compute the columns twice, and `forward` changes labels in between, so take all labels.
+            "losses_per_label": torch.stack(
+                [batch._replace(targets=t).losses(loss, held_in) for t in every_label], dim=1
+            ),
             "held_out": held_out.detach(),
         }
 
     def forward(
-        self, losses: Tensor, weights: Tensor, groups: Tensor, *, rows: Tensor, of_labels: Tensor, held_out: Tensor
+        self,
+        losses: Tensor,
+        weights: Tensor,
+        groups: Tensor,
+        *,
+        rows: Tensor,
+        losses_per_label: Tensor,
+        held_out: Tensor,
     ) -> Tensor:
         labels = self.labels[rows]
-        of_each = weights * of_labels.gather(1, labels[:, None]).squeeze(1)
+        label_losses = weights * losses_per_label.gather(1, labels[:, None]).squeeze(1)
         if self.training:
-            sure, guesses = held_out.double().softmax(1).max(1)
-            chances = (sure - 1 / self.num_classes) * self.num_classes / (self.num_classes - 1)
+            confidence, guesses = held_out.double().softmax(1).max(1)
+            chances = (confidence - 1 / self.num_classes) * self.num_classes / (self.num_classes - 1)
             flips = uniforms(self.seed, rows, self.steps.expand(len(rows)), 1).squeeze(1) < chances
             self.labels[rows] = torch.where(flips, guesses, labels)
             self.steps += 1
-        means, _ = group_means(of_each, labels, self.num_classes)
+        means, _ = group_means(label_losses, labels, self.num_classes)
         return means.sum()
 
     def metrics(self) -> dict[str, float]:
         return {FLIP_RATE: (self.labels != self.targets).double().mean().item()}
 
-    def extra_outputs(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-        return {"twin": model.twin(inputs)}
+    def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+        return {"twin": cast(nn.Module, model.twin)(inputs)}  # a submodule of `Pair`
 
 
-def twins(config: Experiment) -> ConfigDict:
-    """The run of the two networks."""
-    first = plain(config, config.groups.first_epochs)
-    first.objective = ConfigDict({"name": "xrm"})
-    first.optim.lr = config.groups.lr
-    first.score = FLIP_RATE
-    return first
+def xrm_first_run(config: Experiment) -> dict[str, Any]:
+    """Return the values of the first run, which trains the two networks."""
+    values = cross_entropy_baseline(config, config.groups.first_epochs)
+    values["optim"]["lr"] = config.groups.lr
+    return values | {"objective": {"name": "xrm"}, "score": FLIP_RATE}
 
 
 def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
-    """(N,) 1 where at least one of two networks is wrong, else 0."""
+    """Return (N,) environments: 1 if at least one of the two networks is wrong, else 0."""
     return ((logits.argmax(1) != targets) | (twin.argmax(1) != targets)).long()
 
 
-@tagged(first_run=twins, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
+@tagged(first_run=xrm_first_run, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
-    """What at least one of two networks gets wrong, and the rest, times the classes.
+    """Cross the classes with two environments: the mistakes of two networks, and all other examples.
 
-    Pezeshki et al., "Discovering Environments with XRM", ICML 2024: see `CrossRisk`, which a first run trains, with the
-    same model, batches and optimiser but for the learning rate. Every example of train, val and test is put in one of
-    two environments by whether either network is wrong about its label in the data; test's are only measured. With
-    these they train group DRO, or sample by group, and select epochs by the worst inferred group of val. As in their code
-    the flip rate is that of the first run, but 0 where a class of train or val is left in one piece. Uses no groups.
+    Pezeshki et al., "Discovering Environments with XRM", ICML 2024. A first run trains the two networks (`CrossRisk`)
+    with the model, batches and optimiser of this run, and a learning rate of its own. An example of train, val or test
+    is in environment 1 if at least one network predicts another class than its label. The environments of test are only
+    measured. The authors train group DRO with these groups, or sample by group, and select epochs by the worst inferred
+    group of val. As in their code, the flip rate is that of the first run, but 0 if a class of train or val has one
+    environment only. Reads no groups.
 
     Args:
         first_epochs: the number of epochs of the two networks. The paper has 5,001 steps for Waterbirds and 1,001
@@ -115,7 +129,8 @@ def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positiv
         name: cross_mistakes(first.logits(name, targets), first.logits(name, targets, "twin"), targets)
         for name, targets in splits.items()
     }
-    pieces = [len((2 * splits[name] + environments[name]).unique()) for name in ("train", "val")]
-    wholes = [len(splits[name].unique()) for name in ("train", "val")]
-    divided = all(piece == 2 * whole for piece, whole in zip(pieces, wholes))
+    divided = all(
+        len((2 * splits[name] + environments[name]).unique()) == 2 * len(splits[name].unique())
+        for name in ("train", "val")
+    )
     return GroupAssignment(environments, {FLIP_RATE: first.metrics[FLIP_RATE] if divided else 0.0})

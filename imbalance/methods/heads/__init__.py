@@ -1,1 +1,1 @@
-"""Heads: the last layer after training, one file a family."""
+"""Heads: replacements of the last layer after training, with one file for each family."""

@@ -1,4 +1,4 @@
-"""Automatic feature reweighting: the last layer refitted to what the model is not sure of."""
+"""AFR: automatic feature reweighting. The last layer is refitted with more weight on uncertain examples."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ from imbalance.methods.losses import cross_entropy
 
 
 def confidence_weights(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """(N,) β_y · exp(−γ p_y), with p = softmax(z) and β_y = N / n_y, scaled to sum to 1."""
-    sure = logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
-    weights = (-gamma * sure).exp() / torch.bincount(targets)[targets]
+    """Return (N,) weights β_y · exp(−γ p_y), scaled to sum to 1, with p = softmax(z) and β_y = N / n_y."""
+    confidence = logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
+    weights = (-gamma * confidence).exp() / torch.bincount(targets)[targets]
     return weights / weights.sum()
 
 
@@ -32,15 +32,18 @@ def afr(
     steps: Repeats,
     lr: Positive,
 ) -> nn.Module:
-    """The last layer, trained further by gradient descent on a held-out share of train, of Σ_i μ_i ℓ_i + λ ‖w − w_0‖².
+    """Train the last layer further on held-out examples of train, by gradient descent on Σ_i μ_i ℓ_i + λ ‖w − w_0‖².
 
     Qiu, Potapczynski, Izmailov and Wilson, "Simple and Fast Group Robustness by Automatic Feature Reweighting", ICML
-    2023: μ_i ∝ β_y exp(−γ p_y), p_y being what the trained layer w_0 gives the right class, β_y the inverse
-    of the class's count, Σ μ = 1; ℓ is cross-entropy. As in their code (github.com/AndPotap/afr) every step is on all of
-    the share, from w_0, without momentum, and the penalty is on the bias too. Their code evaluates val after every step
-    and keeps the best; here the last step counts. Their commands scale a gradient of a norm above 1 down to 1, which
-    this does not, and their script has the β_y only where it is asked to, their notebooks always. Uses no groups. It
-    needs examples of the small groups in the share: where there are two or none, a γ of 5 follows single examples.
+    2023. The weights are μ_i ∝ β_y exp(−γ p_y) with Σ μ = 1. Here p_y is the probability that the trained layer w_0
+    gives to the right class, and β_y is one over the count of the class. ℓ is cross-entropy. As in the authors' code
+    (github.com/AndPotap/afr), every step uses all held-out examples, starts from w_0 and has no momentum, and the
+    penalty includes the bias.
+
+    There are three differences. The authors' code evaluates val after every step and keeps the best; here the last step
+    counts. Their commands clip the gradient to a norm of 1; here it is not clipped. Their script uses β_y only on
+    request, their notebooks always. Reads no groups. The held-out share needs examples of the small groups: with two or
+    none of them, a γ of 5 follows single examples.
 
     Args:
         fraction: the share of each class of train that is held out from training and fits the layer; 0.2 in the
@@ -52,6 +55,7 @@ def afr(
         steps: the number of steps; 500 for Waterbirds and 1,000 for CelebA in the authors' commands.
         lr: the learning rate; 0.01 for Waterbirds and 0.02 for CelebA in the authors' commands.
     """
+    assert dataset.held_out is not None  # because of the tag `held_out`
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():
         start = [parameter.detach().to(inputs) for parameter in (head.weight, head.bias)]
@@ -59,8 +63,8 @@ def afr(
     layer = [parameter.clone().requires_grad_() for parameter in start]
 
     def loss() -> Tensor:
-        moved = sum((now - then).square().sum() for now, then in zip(layer, start))
-        return (weights * cross_entropy(nn.functional.linear(inputs, *layer), targets)).sum() + penalty * moved
+        distance = sum((now - before).square().sum() for now, before in zip(layer, start))
+        return (weights * cross_entropy(nn.functional.linear(inputs, *layer), targets)).sum() + penalty * distance
 
     minimise((loss() for _ in range(steps)), torch.optim.SGD(layer, lr=lr))
     return linear(*layer)

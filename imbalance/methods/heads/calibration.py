@@ -1,4 +1,4 @@
-"""Heads that fit a few numbers on val: a temperature, thresholds of classes."""
+"""Heads that fit a few numbers on val: a temperature, or thresholds of the classes."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,12 @@ from imbalance.methods.losses import cross_entropy
 
 
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
-    """z / T, T of the smallest negative log-likelihood on val: calibrates, and predicts as before.
+    """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The likelihood is
-    concave in 1 / T, which is sought between 0.01 and 100: a val split that is all right would have it infinite. Reads
-    val's classes, so that val's likelihood and calibration are training metrics: compare runs on test.
+    concave in one over the temperature, which is searched between 0.01 and 100: it would be infinite if every val
+    prediction is right. Reads the classes of val, so the likelihood and calibration of val are training metrics: compare
+    runs on test.
     """
     from scipy.optimize import minimize_scalar
 
@@ -40,14 +41,15 @@ def thresholds(
     metric: Literal["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"],
     rounds: Repeats,
 ) -> nn.Module:
-    """z_j + b_j, with the b_j that are best on val by `metric`: each in turn at its best, the others as they are.
+    """Add b_j to each logit z_j; the b_j are chosen one after another for the best `metric` on val.
 
-    Two classes have one threshold, which one round finds exactly; of more a round can end in a local optimum. Reads
-    val's classes, or its groups for worst_group_accuracy, so that val's metrics are training metrics: compare runs on test.
+    Two classes have one threshold, which one round finds exactly. With more classes a round can end in a local optimum.
+    Reads the classes of val, or its groups for worst_group_accuracy, so the metrics of val are training metrics:
+    compare runs on test.
 
     Args:
-        metric: what val is to have the most of.
-        rounds: over all classes; it ends before where nothing gets better.
+        metric: the metric of val to maximise.
+        rounds: the most rounds over all classes; the search ends earlier if a round improves nothing.
     """
     val, logits = dataset.val, val_logits(head, dataset, features)
     by_group = metric == "worst_group_accuracy"
@@ -68,27 +70,28 @@ def thresholds(
 def best_offset(
     logits: Tensor, k: int, targets: Tensor, labels: Tensor, reduce: Callable[..., Tensor]
 ) -> tuple[float, float]:
-    """What `reduce` makes of the accuracies by label at best, and what to add to the logit of class k for it.
+    """Return the best reduced accuracy of the labels, and the number to add to the logit of class k to get it.
 
-    Example i is predicted as k from d_i = max_{j ≠ k} z_j − z_k on. Between two neighbouring d nothing changes: all
-    intervals are tried, and of the best ones the widest is taken in its middle.
+    Example i is predicted as k if the offset is above d_i = max_{j ≠ k} z_j − z_k. Between two neighbouring d nothing
+    changes. So all intervals are tried, and the result is the middle of the widest one of the best.
     """
     others = logits.clone()
     others[:, k] = -math.inf
     largest, rival = others.max(1)
-    needed, order = (largest - logits[:, k]).sort()
+    thresholds, order = (largest - logits[:, k]).sort()
     onehot = torch.nn.functional.one_hot(labels[order]).double()
     onehot = onehot[:, onehot.sum(0) > 0]
+    # An offset above d_i turns example i into class k: a right prediction is won or lost.
     won, lost = ((targets == k)[order, None] * onehot).cumsum(0), ((rival == targets)[order, None] * onehot).cumsum(0)
-    right = torch.cat([lost[-1:], won + lost[-1] - lost])  # (N + 1, labels): after the offset has passed so many d
+    right = torch.cat([lost[-1:], won + lost[-1] - lost])  # (N + 1, labels): for an offset above the first 0, 1, …, N d
     values = reduce(right / onehot.sum(0), dim=1)
-    ends = torch.cat([needed[:1] - 2, needed, needed[-1:] + 2])
+    ends = torch.cat([thresholds[:1] - 2, thresholds, thresholds[-1:] + 2])
     widths = (ends[1:] - ends[:-1]).where(values >= values[ends[1:] > ends[:-1]].max(), -1.0)
     place = int(widths.argmax())
     return values[place].item(), ((ends[place] + ends[place + 1]) / 2).item()
 
 
 def val_logits(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> Tensor:
-    """(N, K) of val, in float64 on the CPU."""
+    """Return (N, K) logits of val, in float64 on the CPU."""
     with torch.no_grad():
         return (features("val").to(head.weight) @ head.weight.T + head.bias).double().cpu()

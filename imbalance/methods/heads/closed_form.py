@@ -9,12 +9,12 @@ from imbalance.methods.losses import share
 
 
 def none(head: nn.Linear) -> nn.Module:
-    """The layer as it was trained."""
+    """Keep the layer as it was trained."""
     return head
 
 
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> nn.Module:
-    """z_j − τ log π_j, π_j = n_j / n in training (Menon et al., ICLR 2021, equation 9). Uses no labels beyond those.
+    """Subtract τ log π_j from each logit, π_j = n_j / n in training (Menon et al., ICLR 2021, equation 9).
 
     Args:
         tau: τ; 1.0 in theory, 0.0 leaves the layer as it is.
@@ -23,7 +23,7 @@ def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -
 
 
 def tau_normalised(head: nn.Linear, *, tau: NonNegative) -> nn.Module:
-    """w_j / ‖w_j‖^τ without a bias (Kang et al., ICLR 2020, equation 4).
+    """Divide the weights of each class by ‖w_j‖^τ, and drop the bias (Kang et al., ICLR 2020, equation 4).
 
     Args:
         tau: τ; 1.0 makes all rows unit vectors, 0.0 only drops the bias.

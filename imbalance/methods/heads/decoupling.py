@@ -1,7 +1,8 @@
-"""Last layers that are trained anew on balanced draws (Kang et al., ICLR 2020)."""
+"""Last layers trained anew on balanced draws: cRT and LWS (Kang et al., ICLR 2020)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -31,10 +32,10 @@ def crt(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Classifier re-training: a new last layer by cross-entropy on balanced draws of the training set.
+    """Train a new last layer by cross-entropy on balanced draws of the training set (classifier re-training).
 
-    Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1: the
-    features stay as they are, the layer starts afresh, and its learning rate falls as a half cosine.
+    Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1. The
+    features stay as they are, the layer starts at random, and its learning rate falls as a half cosine.
 
     Args:
         by: what is balanced: "class", as in the paper, or "group".
@@ -49,13 +50,13 @@ def crt(
     def fresh() -> nn.Linear:
         layer = nn.Linear(head.in_features, head.out_features, device="cpu")
         with torch.no_grad():
-            bound = 1 / math.sqrt(head.in_features)  # nn.Linear's own initialisation, from this generator
+            bound = 1 / math.sqrt(head.in_features)  # the initialisation of nn.Linear, drawn from `generator`
             for parameter in layer.parameters():
                 parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
         return layer.to(inputs)
 
-    sgd = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
-    return trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, sgd)
+    optimizer = sgd(lr, momentum, weight_decay)
+    return trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, optimizer)
 
 
 def lws(
@@ -71,10 +72,10 @@ def lws(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Learnable weight scaling: f_j · w_j, with one factor a class learnt as `crt` learns its layer.
+    """Scale the weights of each class by a factor that is trained as `crt` trains its layer (learnable weight scaling).
 
-    Kang et al., ICLR 2020, section 4.3 (equation 5 with f_j learnt on the training set): features, w_j and b_j stay as
-    they are; as in their code f_j starts at 1, scales the bias too, and decays with the others' weight decay.
+    Kang et al., ICLR 2020, section 4.3 (equation 5 with f_j learned on the training set). Features, w_j and b_j stay as
+    they are. As in the authors' code, f_j starts at 1, scales the bias too, and has weight decay.
 
     Args:
         by: what is balanced: "class", as in the paper, or "group".
@@ -87,15 +88,23 @@ def lws(
     inputs = features("train")
     with torch.no_grad():
         logits = nn.functional.linear(inputs, head.weight.to(inputs), head.bias.to(inputs))
-    sgd = dict(lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optimizer = sgd(lr, momentum, weight_decay)
     factors = trained_on_balanced(
-        "lws", lambda: Factors(logits), logits, dataset, generator, by, epochs, batch_size, sgd
+        "lws", lambda: Factors(logits), logits, dataset, generator, by, epochs, batch_size, optimizer
     ).factors
     return linear(head.weight * factors[:, None], head.bias * factors)
 
 
+def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.SGD]:
+    """Return a function from parameters to SGD with these settings.
+
+    SGD is fused as in `training.optim.sgd`, because the other variants raise if float32 cannot hold the learning rate.
+    """
+    return partial(torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+
+
 class Factors(nn.Module):
-    """One a class, on its logits, 1 to begin with."""
+    """A factor on the logit of each class, 1 at first."""
 
     def __init__(self, logits: Tensor):
         super().__init__()
@@ -106,6 +115,7 @@ class Factors(nn.Module):
 
 
 def is_finite(layer: nn.Module) -> bool:
+    """Return whether all parameters of `layer` are finite."""
     return bool(torch.cat([parameter.isfinite().flatten() for parameter in layer.parameters()]).all())
 
 
@@ -118,44 +128,43 @@ def trained_on_balanced(
     by: By,
     epochs: int,
     batch_size: int,
-    sgd: Mapping[str, float],
+    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.SGD],
 ) -> T:
-    """`start()`, a module from `inputs` of train to logits, trained by cross-entropy on balanced draws.
+    """Train the module that `start` returns, from `inputs` of train to logits, by cross-entropy on balanced draws.
 
-    Its learning rate falls as a half cosine.
+    The learning rate falls as a half cosine.
 
     Raises:
-        Diverged: it is not finite at the end; then it is trained once more, to tell from which step on.
+        Diverged: the module is not finite at the end. It is then trained once more to find the first bad step.
     """
     random = generator.get_state()
 
-    def made(look: bool) -> T:
-        """The module; if asked to look, after every step at what it has made."""
+    def train(checks_steps: bool) -> T:
+        """Train a new module; on request raise `Diverged` after the first step that makes it non-finite."""
         generator.set_state(random)
         layer = start()
-        # Fused, as `training.optim.sgd`: the others raise where a rate is more than float32 has.
-        optimizer = torch.optim.SGD(layer.parameters(), **sgd, fused=True)
+        optimizer = make_optimizer(layer.parameters())
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
         def losses() -> Iterator[Tensor]:
             for _ in range(epochs):
-                drawn = balanced(lambda by: dataset.labels(dataset.train, by), generator, by=by)
-                for batch in shuffled(drawn, generator).to(inputs.device).split(batch_size):
+                rows = balanced(lambda by: dataset.labels(dataset.train, by), generator, by=by)
+                for batch in shuffled(rows, generator).to(inputs.device).split(batch_size):
                     yield cross_entropy(layer(inputs[batch]), dataset.train.targets[batch]).mean()
                 schedule.step()
 
         def check(step: int, loss: Tensor) -> None:
             if not is_finite(layer):
                 raise Diverged(
-                    f"config.head.name: '{name}' made a last layer that is not finite by its step {step} (epoch "
-                    f"{schedule.last_epoch}), learning rate {optimizer.param_groups[0]['lr']:g}, whose loss is "
-                    f"{loss.item():g}"
+                    f"config.head.name: '{name}' made a last layer that is not finite at its step {step} (epoch "
+                    f"{schedule.last_epoch}, learning rate {optimizer.param_groups[0]['lr']:g}, loss {loss.item():g}); "
+                    "use a smaller config.head.lr or config.head.weight_decay"
                 )
 
-        minimise(losses(), optimizer, check if look else None)
+        minimise(losses(), optimizer, check if checks_steps else None)
         return layer
 
-    layer = made(look=False)
+    layer = train(checks_steps=False)
     if not is_finite(layer):
-        layer = made(look=True)
+        layer = train(checks_steps=True)
     return layer

@@ -1,4 +1,4 @@
-"""The steps of what methods fit for themselves: last layers, factors, assignments. A network's are in the loop."""
+"""Gradient descent for what methods fit besides a network: last layers, factors, assignments."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def minimise(
-    losses: Iterable[Tensor], optimizer: torch.optim.Optimizer, look: Callable[[int, Tensor], None] | None = None
+    losses: Iterable[Tensor], optimizer: torch.optim.Optimizer, check: Callable[[int, Tensor], None] | None = None
 ) -> None:
-    """Step down the gradient of each loss, which is computed when it is its turn.
+    """Take an optimiser step on each loss; `losses` computes each loss when its turn comes.
 
     Args:
-        look: called after every step with its number and loss.
+        check: called after every step with the number of the step and its loss.
     """
     for step, loss in enumerate(losses):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if look:
-            look(step, loss)
+        if check:
+            check(step, loss)

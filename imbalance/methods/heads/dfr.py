@@ -1,4 +1,4 @@
-"""Deep feature reweighting (Kirichenko et al., ICLR 2023)."""
+"""DFR: deep feature reweighting (Kirichenko et al., ICLR 2023)."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from imbalance.config.schema import Positive, Repeats
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.heads.last_layer import linear
-from imbalance.methods.samplers import rows_of_each, shuffled
+from imbalance.methods.samplers import rows_by_label, shuffled
 
 
 def dfr(
@@ -21,32 +21,34 @@ def dfr(
     inverse_penalties: tuple[Positive, ...],
     fits: Repeats,
 ) -> nn.Module:
-    """Deep feature reweighting: L1-penalised logistic regression on group-balanced subsets of val, averaged.
+    """Fit L1-penalised logistic regressions on group-balanced subsets of val, and average them.
 
     Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations",
-    ICLR 2023, DFR on validation data. Features are standardised as on the training set. The penalty is that of the
-    best worst-group accuracy on one half of val after a fit on the other; then come fits on subsets of all of val.
-    So val's groups train the layer, and the val metrics of such a run are training metrics: compare runs on test.
+    ICLR 2023, DFR on validation data. Features are standardised by the mean and deviation of train. A fit on one half
+    of val for each penalty selects the penalty with the best worst-group accuracy on the other half. Then come fits on
+    subsets of all of val. The groups of val train the layer, so the metrics of val are training metrics: compare runs
+    on test.
 
     Args:
-        inverse_penalties: scikit-learn's C, the candidates; the paper's are 1, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01.
-        fits: how many subsets are averaged over; 20 in the paper's code, 10 in its text.
+        inverse_penalties: the candidates for C of scikit-learn; 1, 0.7, 0.3, 0.1, 0.07, 0.03 and 0.01 in the paper.
+        fits: the number of subsets to average over; 20 in the paper's code, 10 in its text.
     """
     val, train = dataset.val, features("train").double()
     mean, std = train.mean(0), train.std(0, correction=0).clamp(min=1e-12)
-    std[std <= 1e-12] = 1  # a feature that is always the same says nothing, and must not blow up on val
+    std[std <= 1e-12] = 1  # a constant feature has no information, and must not become large on val
     inputs = ((features("val").double() - mean) / std).cpu().numpy()
     targets, groups = val.targets.cpu(), val.groups.cpu()
     counts = dataset.group_counts(val).cpu()
 
     def balanced_subset(rows: Tensor) -> Tensor:
-        size = torch.bincount(groups[rows], minlength=len(counts))
-        if (size[counts > 0] == 0).any():
+        sizes = torch.bincount(groups[rows], minlength=len(counts))
+        if (sizes[counts > 0] == 0).any():
             raise BadInput(
-                f"config.head.name: 'dfr' needs each group in both halves of val, which has {counts.tolist()}"
+                f"config.head.name: 'dfr' needs each group of val in both of its random halves; the groups of val have "
+                f"{counts.tolist()} examples; use more val examples, or another head"
             )
-        each = rows_of_each(groups[rows], size)
-        return torch.cat([rows[shuffled(part, generator)[: size[size > 0].min()]] for part in each])
+        rows_per_group = rows_by_label(groups[rows], sizes)
+        return torch.cat([rows[shuffled(part, generator)[: sizes[sizes > 0].min()]] for part in rows_per_group])
 
     def worst_group_accuracy(rows: Tensor, weight: np.ndarray, bias: np.ndarray) -> float:
         right = torch.from_numpy((inputs[rows] @ weight.T + bias).argmax(1)) == targets[rows]
@@ -68,14 +70,19 @@ def dfr(
 def l1_logistic_regression(
     inputs: np.ndarray, targets: Tensor, num_classes: int, inverse_penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (K, D) and bias (K,) of one scikit-learn fit for two classes, of one against the rest for more."""
+    """Fit scikit-learn's logistic regression, one class against the rest if there are more than two.
+
+    Returns:
+        Weights (K, D) and biases (K,).
+    """
     from sklearn.linear_model import LogisticRegression
 
     def fit(is_class: np.ndarray) -> tuple[np.ndarray, float]:
-        # The solver of the published code; its intercept is penalised too, which standardised features need little.
+        # liblinear is the solver of the published code. It penalises the intercept, too, which is small for standardised
+        # features.
         model = LogisticRegression(l1_ratio=1.0, C=inverse_penalty, solver="liblinear", random_state=0, max_iter=1000)
         model.fit(inputs, is_class)
-        return model.coef_[0], model.intercept_[0]
+        return model.coef_[0], np.asarray(model.intercept_)[0]
 
     classes = (1,) if num_classes == 2 else range(num_classes)
     fitted = [fit(targets.numpy() == label) for label in classes]

@@ -1,10 +1,10 @@
-"""SELF: the last layer refitted to the held-out examples on which an early model and the trained one disagree."""
+"""SELF: the last layer is refitted to held-out examples on which an early model and the trained model disagree."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from ml_collections import ConfigDict
 from torch import Generator, Tensor, nn
 
 from imbalance.config.experiment import Experiment
@@ -15,12 +15,12 @@ from imbalance.methods.context import FirstRun, shortened
 from imbalance.methods.heads.descent import minimise
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
-from imbalance.methods.samplers import cycled, rows_of_each
+from imbalance.methods.samplers import cycled, rows_by_label
 
 
 @tagged(held_out=lambda section: section.fraction)
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
-    """The layer as it was trained, on all of train but a `fraction` of each class: the first run of `disagreement`.
+    """Keep the layer as it was trained, on train without a `fraction` of each class; for the first run of `disagreement`.
 
     Args:
         fraction: the share of each class of train that is held out.
@@ -28,20 +28,22 @@ def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
     return head
 
 
-def early_stopped(config: Experiment) -> ConfigDict:
-    """The beginning of `config`'s own run: the same seed, examples and steps, as long as the schedule is constant."""
-    first = shortened(config, config.head.first_epochs)
-    first.head = ConfigDict({"name": "hold_out", "fraction": config.head.fraction})
-    return first
+def self_first_run(config: Experiment) -> dict[str, Any]:
+    """Return the values of the first run: the beginning of `config`'s own run, with the same seed, examples and steps.
+
+    The beginning is the same only if the schedule of the learning rate is constant.
+    """
+    head = {"name": "hold_out", "fraction": config.head.fraction}
+    return shortened(config, config.head.first_epochs) | {"head": head}
 
 
 def divergence(early: Tensor, late: Tensor) -> Tensor:
-    """(N,) KL(softmax(early) ‖ softmax(late))."""
+    """Return (N,) KL(softmax(early) ‖ softmax(late))."""
     early, late = early.log_softmax(1), late.log_softmax(1)
     return (early.exp() * (early - late)).sum(1)
 
 
-@tagged(held_out=lambda section: section.fraction, first_run=early_stopped)
+@tagged(held_out=lambda section: section.fraction, first_run=self_first_run)
 def disagreement(
     head: nn.Linear,
     dataset: Dataset,
@@ -56,34 +58,36 @@ def disagreement(
     batch_size: Count,
     lr: Positive,
 ) -> nn.Module:
-    """The last layer, trained further on class-balanced draws of the held-out examples that two models differ on most.
+    """Train the last layer further on the held-out examples on which two models differ most, balanced by class.
 
     LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS
-    2023, SELF, early-stop disagreement: the model after `first_epochs` epochs has not yet fitted the small groups, and
-    the trained one has. The examples are those with the largest KL(early ‖ trained) of the class probabilities, as in
-    their code (github.com/tmlabonte/last-layer-retraining). From the trained layer, by SGD without momentum and at a
-    constant rate, on cross-entropy; every batch has all classes in turn, where their code draws classes at random. Uses
-    no groups. Their held-out examples are half of val; these are of train, so that val only selects.
+    2023, SELF, early-stop disagreement. The model after `first_epochs` epochs does not fit the small groups yet, and
+    the trained model does. The layer is trained on the examples with the largest KL(early ‖ trained) of the class
+    probabilities, as in the authors' code (github.com/tmlabonte/last-layer-retraining). SGD without momentum, at a
+    constant rate, minimises cross-entropy from the trained layer. Every batch has all classes in turn; the authors'
+    code draws classes at random. Their held-out examples are half of val; here they are a share of train, so val only
+    selects. Reads no groups.
 
     Args:
         fraction: the share of each class of train that is held out.
         first_epochs: the number of epochs of the early model; the paper tries 1, 2 and 5 tenths of training.
         share: the share of the held-out examples that the layer is trained on; the paper tries 20, 100 and 500
             examples.
-        steps: 250 for images in the paper; batch_size: 32; lr: 0.0001, 0.001 and 0.01 tried in the paper.
+        steps: the number of steps; 250 for images in the paper.
         batch_size: the batch size; 32 in the paper.
         lr: the learning rate; the paper tries 0.0001, 0.001 and 0.01.
     """
+    assert dataset.held_out is not None  # because of the tag `held_out`
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():
         late = nn.functional.linear(inputs, head.weight.to(inputs), head.bias.to(inputs))
-    differ = divergence(first.logits("held_out", targets.cpu()).to(late), late)
-    chosen = differ.topk(max(1, round(share * len(differ)))).indices
+    divergences = divergence(first.logits("held_out", targets.cpu()).to(late), late)
+    chosen = divergences.topk(max(1, round(share * len(divergences)))).indices
     inputs, targets = inputs[chosen], targets[chosen].cpu()
     counts = torch.bincount(targets, minlength=dataset.num_classes)
     layer = [parameter.detach().to(inputs).clone().requires_grad_() for parameter in (head.weight, head.bias)]
     size = math.ceil(steps * batch_size / int((counts > 0).sum()))
-    drawn = torch.stack([cycled(rows, size, generator) for rows in rows_of_each(targets, counts)], dim=1).flatten()
+    drawn = torch.stack([cycled(rows, size, generator) for rows in rows_by_label(targets, counts)], dim=1).flatten()
 
     def loss(rows: Tensor) -> Tensor:
         logits = nn.functional.linear(inputs[rows.to(inputs.device)], *layer)

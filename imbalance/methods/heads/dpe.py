@@ -1,4 +1,4 @@
-"""Diverse prototypical ensembles (To et al., ICML 2025)."""
+"""DPE: diverse prototypical ensembles (To et al., ICML 2025)."""
 
 import math
 from collections.abc import Callable
@@ -19,22 +19,23 @@ from imbalance.methods.samplers import shuffled, undersample
 
 
 def directions(features: Tensor) -> Tensor:
-    """(N, D) of length 1, each less its mean over the D features: what an ensemble sees."""
+    """Return (N, D) features, each minus its own mean over D and scaled to length 1."""
     features = at_least_float32(features)
     return F.normalize(features - features.mean(1, keepdim=True), dim=1)
 
 
 def distances(units: Tensor, prototypes: Tensor) -> Tensor:
-    """(N, P) Euclidean, of (N, D) `directions` from (P, D) prototypes made as long as they are."""
+    """Return (N, P) Euclidean distances of (N, D) `directions` from (P, D) prototypes, which are scaled to length 1."""
     prototypes = F.normalize(prototypes, dim=1)
     lengths = units.square().sum(1, keepdim=True) + prototypes.square().sum(1)
     return (lengths - 2 * units @ prototypes.T).clamp(min=1e-12).sqrt()
 
 
 class PrototypeEnsemble(nn.Module):
-    """Logits (N, K) whose softmax is the mean over members m of softmax_k(−|s_m| ‖f − p_mk‖), f and p_mk of length 1.
+    """An ensemble of M members with a prototype for each class, from features to log-probabilities.
 
-    So they are log-probabilities. Computed in at least float32.
+    The probability of class k is the mean over members m of softmax_k(−|s_m| ‖f − p_mk‖), with f and p_mk of length 1.
+    It is computed in at least float32.
 
     Attributes:
         prototypes: (M, K, D).
@@ -72,24 +73,24 @@ def dpe(
     norm_penalty: NonNegative,
     similarity_penalty: NonNegative,
 ) -> nn.Module:
-    """An ensemble of classifiers by distance to a prototype of each class, one after another on balanced subsets of val.
+    """Train an ensemble of classifiers by distance to prototypes, one member after another on balanced subsets of val.
 
     To, Wilson, Nguyen, Harmanani, Cooper, Fooladgar, Abolmaesumi, Mousavi and Krishnan, "Diverse Prototypical Ensembles
-    Improve Robustness to Subpopulation Shift", ICML 2025, as their code has it (github.com/minhto2802/dpe4subpop).
-    Features f are centred, each example by itself, and made of length 1, and so are prototypes p_k to measure from. Member
-    m is trained on a draw of its own from val, by SGD on cross-entropy of the logits −E |s| ‖f − p_k‖, plus
+    Improve Robustness to Subpopulation Shift", ICML 2025, as in the authors' code (github.com/minhto2802/dpe4subpop).
+    Each feature vector f is centred and scaled to length 1; prototypes p_k are scaled to length 1 for distances. Member
+    m is trained by SGD on its own draw from val. Its loss is cross-entropy of the logits −E |s| ‖f − p_k‖, plus
 
-        λ mean_k ‖p_k‖² + γ |mean_k Σ_{j<m} ⟨p_k, p_jk⟩| / (m (D − 1)),
+        λ mean_k ‖p_k‖² + γ |mean_k Σ_{j<m} ⟨p_k, p_jk⟩| / (m (D − 1)).
 
-    with the members j before it as they are, and is kept as it was after the epoch of the best worst-group accuracy on
-    all of val, of equals the last. Predictions are the mean of the members' probabilities, in which E is 1. A batch that
-    would be smaller than the others is left out. So val's groups choose members even where draws are balanced by class;
-    val's metrics are training metrics: compare runs on test. Their package divides γ by 1 + 0.05 (m − 2), which the
-    commands of their experiments do not and this does not. Their scripts can also keep the last epoch, as for ImageNetBG.
+    Earlier members j stay as they are. A member is kept from the epoch with the best worst-group accuracy on all of
+    val, and from the last of several best epochs. Predictions are the mean of the members' probabilities, with E = 1.
+    An incomplete last batch is left out. The groups of val choose members even if draws are balanced by class, so the
+    metrics of val are training metrics: compare runs on test. The authors' package divides γ by 1 + 0.05 (m − 2); the
+    commands of their experiments and this head do not. Their scripts can also keep the last epoch, as for ImageNetBG.
 
     Args:
-        by: what draws are balanced by: "group", or "class" where val's groups may choose but not train.
-        members: M; 15 in their commands.
+        by: what draws are balanced by: "group", or "class" if the groups of val may choose members but not train them.
+        members: the number of members M; 15 in the authors' commands.
         epochs: the number of epochs of each member; 20 in the authors' commands.
         batch_size: the batch size; 256 in the authors' commands.
         lr: the learning rate; 0.001 in the authors' commands (CelebA 0.0005, texts 0.0001).
@@ -101,18 +102,21 @@ def dpe(
     """
     val, units, width = dataset.val, directions(features("val")), head.in_features
     if width < 2:
-        raise BadInput("config.head.name: 'dpe' compares directions; the model's last layer sees one feature")
+        raise BadInput(
+            "config.head.name: 'dpe' compares directions of features; the model has one feature; use another head"
+        )
     ensemble = PrototypeEnsemble(members, head.out_features, width).to(units).requires_grad_(False)
     penalties = dict(norm_penalty=norm_penalty, similarity_penalty=similarity_penalty)
     for m in range(members):
         rows = undersample(lambda by: dataset.labels(val, by), seed, generator, by=by, redraw=True)
         if len(rows) < batch_size:
             raise BadInput(
-                f"config.head.batch_size: {batch_size} given; a balanced subset of val has {len(rows)} examples"
+                f"config.head.batch_size: {batch_size} given; it must be at most {len(rows)}, the size of a balanced "
+                "subset of val"
             )
         prototypes = (0.01 * torch.randn(head.out_features, width, generator=generator)).to(units).requires_grad_()
         scale, best = units.new_ones(()).requires_grad_(), -math.inf
-        # Fused, as `training.optim.sgd`: the others raise where a rate is more than float32 has.
+        # Fused as `training.optim.sgd`, because the other variants raise if float32 cannot hold the learning rate.
         optimizer = torch.optim.SGD([prototypes, scale], lr=lr, momentum=momentum, fused=True)
         for _ in range(epochs):
             drawn = shuffled(rows, generator)[: len(rows) // batch_size * batch_size].to(units.device)
@@ -126,18 +130,25 @@ def dpe(
                 best = accuracy
                 ensemble.prototypes[m], ensemble.scales[m] = prototypes.detach(), scale.detach()
         if not (prototypes.isfinite().all() and scale.isfinite()):
-            raise Diverged(f"config.head.name: 'dpe' made a member that is not finite, {m + 1} of {members}")
+            raise Diverged(
+                f"config.head.name: 'dpe' made a member that is not finite ({m + 1} of {members}); use a smaller config.head.lr"
+            )
     return ensemble
 
 
 def penalty(prototypes: Tensor, before: Tensor, norm_penalty: float, similarity_penalty: float) -> Tensor:
-    """λ mean_k ‖p_k‖² + γ |mean_k Σ_j ⟨p_k, p_jk⟩| / (m (D − 1)) of (K, D) prototypes and the m − 1 `before` them."""
+    """Return λ mean_k ‖p_k‖² + γ |mean_k Σ_j ⟨p_k, p_jk⟩| / (m (D − 1)).
+
+    Args:
+        prototypes: (K, D) of member m.
+        before: (m − 1, K, D) of earlier members.
+    """
     alike = (prototypes * before.sum(0)).sum(1).mean().abs() / ((len(before) + 1) * (prototypes.shape[1] - 1))
     return norm_penalty * prototypes.square().sum(1).mean() + similarity_penalty * alike
 
 
 def worst_group_accuracy(units: Tensor, prototypes: Tensor, split: Split, num_groups: int) -> float:
-    """Of the nearest prototype's class, over the groups that the split has."""
+    """Return the worst accuracy of a group of the split, predicting the class of the nearest prototype."""
     right = (distances(units, prototypes).argmin(1) == split.targets).to(units)
     accuracies, present = group_means(right, split.groups, num_groups)
     return accuracies[present].min().item()

@@ -1,9 +1,9 @@
-"""Heads: what happens to the last layer after training, before it is evaluated.
+"""Heads by name: replacements of the last layer, after training and before evaluation.
 
-A head is a function of the trained linear layer, the data set, the features that its model makes of a split
-(`features(name) -> (N, D)`, in evaluation mode, computed when asked for), a generator and its section's values; it
-returns what takes the layer's place: a module from features (N, D) to logits (N, K). One that is no linear layer is
-made anew when its run is loaded, by the tag `module` of its head.
+A head is a function of the trained linear layer, the data set, the features of a split, a generator, and the values of
+its section. `features(name)` computes (N, D) features in evaluation mode. A head returns the module that replaces the
+last layer, from features (N, D) to logits (N, K). If that module is not linear, the tag `module` of the head builds it
+when a run is loaded.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,6 @@ HEADS = {
 
 
 def in_place_of(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
-    """What the head of `section` leaves where `head` was, of any weights: what a saved state is loaded into."""
+    """Return an untrained module of the kind that the head of `section` returns, to load saved weights into."""
     module = tags_of(look_up(HEADS, section["name"])).module
     return module(head, Section(section)).to(head.weight) if module else head

@@ -1,1 +1,1 @@
-"""Objectives: the scalar that a method minimises, one file a family."""
+"""Objectives: the scalar that training minimises, with one file for each family."""

@@ -1,4 +1,4 @@
-"""Group distributionally robust optimisation."""
+"""Group DRO: group distributionally robust optimisation."""
 
 import torch
 from torch import Tensor
@@ -12,33 +12,35 @@ NO_WEIGHT = -1e30  # a logarithm whose exponential is 0
 
 @checked
 class GroupDRO(Objective):
-    """Σ_g q_g · (mean of w·ℓ over group g), where q follows the groups that fare worst by exponentiated ascent.
+    """The sum Σ_g q_g · (mean of w·ℓ over group g), whose weights q rise for groups with a high loss.
 
-    Sagawa, Koh, Hashimoto and Liang, "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020,
-    algorithm 1 and section 3.3: before each step q_g is multiplied by exp(step_size · (loss_g + C / √n_g)) for the
-    groups of the batch, the others are left as they are, and q is rescaled to sum to 1. It starts uniform over the
-    groups that have training examples.
+    Sagawa, Koh, Hashimoto and Liang, "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020, algorithm 1
+    and section 3.3. Before each step q_g is multiplied by exp(step_size · (loss_g + C / √n_g)) for the groups of the
+    batch. The weights of other groups stay, and q is rescaled to sum to 1. At first q is uniform over the groups that
+    have training examples.
 
     Args:
         group_counts: (G,) training examples of each group.
         step_size: the step size η of the ascent.
-        size_adjustment: C: how much worse a small group is presumed to be on new data than in training.
+        size_adjustment: C, which raises the loss of small groups: their loss on new data is expected to be higher.
     """
 
-    tags = Tags(batched=False)  # for its memory
+    tags = Tags(batched=False)  # it has state
+    adjustment: Tensor
+    log_weights: Tensor
 
     def __init__(self, group_counts: Tensor, *, step_size: Positive, size_adjustment: NonNegative):
         super().__init__()
         self.step_size = step_size
         self.register_buffer("adjustment", size_adjustment / group_counts.double().clamp(min=1).sqrt())
-        # Logarithms, as a loss of some hundreds would overflow the exponential.
-        # Finite where a group has no examples, too: a state that is not finite ends the run.
+        # The exponential of a loss of some hundreds overflows, so keep logarithms.
+        # A non-finite state ends the run, so the logarithm of an empty group is finite, too.
         start = torch.where(group_counts > 0, 0.0, NO_WEIGHT).double()
         self.register_buffer("log_weights", start.log_softmax(0))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
-        means, seen = group_means(weights * losses, groups, len(self.log_weights))
+        means, present = group_means(weights * losses, groups, len(self.log_weights))
         if self.training:
             rise = self.step_size * (means.detach() + self.adjustment)
-            self.log_weights.copy_((self.log_weights + rise * seen).log_softmax(0))
+            self.log_weights.copy_((self.log_weights + rise * present).log_softmax(0))
         return (self.log_weights.exp().to(losses) * means).sum()

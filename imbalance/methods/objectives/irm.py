@@ -1,4 +1,4 @@
-"""Invariant risk minimisation."""
+"""IRM: invariant risk minimisation."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,28 @@ from imbalance.methods.objectives.base import Environments, Objective, count_env
 class InvariantRisk(Objective):
     """The mean of w·ℓ, plus `penalty` times the mean over environments of the squared slope of their risk.
 
-    Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, IRMv1 (their equation (IRMv1)):
-    Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖², where R_e is the mean of w·ℓ over environment e and the logits are
-    multiplied by w. The slope of a mean is the mean of the slopes of its examples. As in the later benchmarks (Gulrajani
-    and Lopez-Paz, ICLR 2021) risks and penalties are averaged, not summed, so that λ does not depend on how many
-    environments there are. Their code squares the product of the slopes of two halves of a batch, which is unbiased;
-    this is the plain square, whose expectation is greater by the slope's variance. As in their code, all of it is divided
-    by λ where that is above 1, so that the same learning rates serve.
+    Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, equation (IRMv1):
+    Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖². R_e is the mean of w·ℓ over environment e, and the factor w multiplies the
+    logits. The slope of a mean is the mean of the slopes of its examples. There are three choices:
+
+    - Risks and penalties are averaged, not summed, so λ does not depend on the number of environments. The later
+      benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).
+    - The slope is squared. The authors' code multiplies the slopes of two halves of a batch, which is unbiased; the
+      expectation of the square is greater by the variance of the slope.
+    - If λ is above 1, all terms are divided by λ, so that the same learning rates work. The authors' code does the
+      same.
 
     Args:
-        environments: "group", or "attribute" where groups are classes times attributes: then an environment has all
+        environments: "group", or "attribute" where groups are classes times attributes. Then every environment has all
             classes, as in the paper.
         penalty: the factor λ of the penalty.
-        warmup_steps: steps with a λ of at most 1, as in the authors' code; the features are found in them.
+        warmup_steps: the number of first steps with a λ of at most 1, as in the authors' code; the model learns its
+            features in these steps.
     """
 
-    tags = Tags(batched=False)  # for its count of steps
+    tags = Tags(batched=False)  # it counts steps
     columns = ("slopes",)
+    steps: Tensor
 
     def __init__(
         self,
@@ -46,12 +51,12 @@ class InvariantRisk(Objective):
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, slopes: Tensor) -> Tensor:
         environments = groups % self.count  # group = class · attributes + attribute; all of `count` groups stay
-        of_each, seen = group_means(weights * slopes, environments, self.count)
-        penalty = (of_each**2).sum() / seen.sum()
+        mean_slopes, present = group_means(weights * slopes, environments, self.count)
+        penalty = (mean_slopes**2).sum() / present.sum()
         risk = (weights * losses).mean()
         warms_up = self.steps < self.warmup_steps
         if self.training:
             self.steps += 1
         if self.penalty <= 1:
             return risk + self.penalty * penalty
-        return torch.where(warms_up, risk, risk / self.penalty) + penalty  # λ itself may be more than float32 has
+        return torch.where(warms_up, risk, risk / self.penalty) + penalty  # λ may overflow float32, so divide by it

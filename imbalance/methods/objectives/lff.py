@@ -1,4 +1,4 @@
-"""Learning from failure: a second, biased network finds out which examples are hard."""
+"""LfF: learning from failure. A second, biased network shows which examples are hard."""
 
 from collections.abc import Callable
 
@@ -14,28 +14,32 @@ from imbalance.methods.objectives.base import Objective, Pair
 
 @checked
 class LearningFromFailure(Objective):
-    """The mean of w·W·ℓ(f_D), plus that of the generalised cross-entropy of a biased network f_B.
+    """The mean of w·W·ℓ(f_D), plus the mean of the generalised cross-entropy of a biased network f_B.
 
     Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS
-    2020, algorithm 1: f_B is trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which leans to what is easy; the
-    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) makes what f_B fails on count more for f_D, which is evaluated.
-    As in their code and section 3.2, ℓ_B and ℓ_D are moving averages of each example's loss, divided by the largest of
-    its class. ℓ is the config's loss, cross-entropy in the paper. Their code multiplies GCE's gradient by q once more.
-    Uses no groups.
+    2020, algorithm 1. f_B is trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which prefers easy examples. The
+    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives the examples that f_B fails on more weight for f_D, the
+    evaluated network. As in the authors' code and section 3.2, ℓ_B and ℓ_D are moving averages of each example's loss,
+    divided by the largest average of its class. ℓ is the loss of the config; the paper uses cross-entropy. The authors'
+    code multiplies the gradient of GCE by q once more. Reads no groups.
 
     Args:
         amplification: q; 0.7 in the paper.
         decay: the decay of the moving averages, which start at 0; 0.7 in the paper.
     """
 
-    tags = Tags(batched=False)  # for its memory of every example
+    tags = Tags(batched=False)  # it has state for every example
     columns = ("rows", "biased_losses", "generalised")
+    targets: Tensor
+    averages: Tensor
 
     def __init__(self, targets: Tensor, num_classes: int, *, amplification: Positive, decay: Fraction):
         super().__init__()
         self.amplification, self.decay, self.num_classes = amplification, decay, num_classes
         self.register_buffer("targets", targets, persistent=False)
-        self.register_buffer("averages", torch.zeros(2, len(targets), dtype=torch.float64))  # of f_B and of f_D
+        self.register_buffer(
+            "averages", torch.zeros(2, len(targets), dtype=torch.float64)
+        )  # of the losses of f_B and f_D
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         return Pair(make(), biased=make())

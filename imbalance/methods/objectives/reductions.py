@@ -1,4 +1,4 @@
-"""Reductions: objectives of the losses, weights and groups of a batch alone."""
+"""Objectives that need only the losses, weights and groups of a batch."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,19 @@ from imbalance.methods.objectives.base import Objective, group_means
 
 
 class Average(Objective):
-    """The mean of w·ℓ over the batch: dividing by B, not by Σw, keeps it unbiased for the weighted risk."""
+    """The mean of w·ℓ over the batch; it divides by B, not by Σw, and so estimates the weighted risk without bias."""
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean()
 
 
 class LogAverage(Objective):
-    """The logarithm of `Average`: the same minimisers, approached along the same path but at a rate that does not decay.
+    """The logarithm of `Average`, whose gradient does not vanish as the loss falls.
 
-    Its gradient is that of the mean divided by the mean, the normalised descent under which a linear model on
-    separable data reaches its limit direction in hundreds of steps (Nacson et al., "Convergence of Gradient Descent
-    on Separable Data", AISTATS 2019). In float32 every cross-entropy is 0 beyond a margin of about 104, and the
-    logarithm −∞: run such experiments with `trainer.dtype="float64"`, where that comes only at 745.
+    The minimisers and the path to them are those of `Average`. The gradient is the gradient of the mean divided by the
+    mean. With this normalised descent a linear model on separable data reaches its limit direction in hundreds of steps
+    (Nacson et al., "Convergence of Gradient Descent on Separable Data", AISTATS 2019). In float32 every cross-entropy
+    is 0 beyond a margin of about 104, and its logarithm −∞. Use `trainer.dtype="float64"`, where the limit is 745.
     """
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -30,10 +30,10 @@ class LogAverage(Objective):
 
 @checked
 class CVaR(Objective):
-    """The mean loss of the worst `level` of the batch, an example's share in it being that of its weight.
+    """The mean loss of the worst `level` of the batch; each example has the share of its weight.
 
     Levy, Carmon, Duchi and Sidford, "Large-Scale Methods for Distributionally Robust Optimization", NeurIPS 2020: the
-    maximum of Σ q_i ℓ_i over distributions q with q_i ≤ p_i / level, p_i = w_i / Σ w. Knows of no groups.
+    maximum of Σ q_i ℓ_i over distributions q with q_i ≤ p_i / level, p_i = w_i / Σ w. Reads no groups.
 
     Args:
         level: the share of the batch that counts; 1.0 for the weighted mean.
@@ -46,26 +46,26 @@ class CVaR(Objective):
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         ordered, order = losses.sort(descending=True)
         shares = (weights / weights.sum())[order].double()
-        # Of the level's share of the batch, filled up from the worst: what the ones before leave, at most one's own.
-        # Summed as integers, which a GPU adds up to the same bits in every order.
-        whole = (shares * FINE).long()
-        before = (whole.cumsum(0) - whole).double() / FINE
+        # The worst examples fill the level first; each takes what the examples before it leave, at most its own share.
+        # A GPU adds floats in any order, so add integers, whose sum has the same bits in every order.
+        units = (shares * UNITS).long()
+        before = (units.cumsum(0) - units).double() / UNITS
         taken = (self.level - before).clamp(min=0).minimum(shares) / self.level
         return (taken.to(ordered) * ordered).sum()
 
 
-FINE = 2.0**60  # parts that a share is counted in; of a batch they add up to no more than int64 has
+UNITS = 2.0**60  # of a share of 1; the shares of a batch add up to 1, so int64 holds their sum
 
 
 class WorstGroup(Objective):
-    """The greatest of the batch's group means of w·ℓ: `GroupDRO` with an infinite step, and its noise."""
+    """The largest group mean of w·ℓ in the batch: `GroupDRO` with an infinite step size, and noisier."""
 
-    tags = Tags(batched=False)  # counting groups is not
+    tags = Tags(batched=False)  # `group_means` cannot be batched
 
     def __init__(self, group_counts: Tensor):
         super().__init__()
         self.num_groups = len(group_counts)
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
-        means, seen = group_means(weights * losses, groups, self.num_groups)
-        return means.where(seen, -torch.inf).max()
+        means, present = group_means(weights * losses, groups, self.num_groups)
+        return means.where(present, -torch.inf).max()

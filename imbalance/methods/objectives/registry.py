@@ -1,10 +1,10 @@
-"""Objectives: from what a method computes of each example to the scalar that is minimised.
+"""Objectives by name: from the columns of all examples of a batch to the scalar to minimise.
 
-`objective(losses (B,), weights (B,), groups (B,)) -> scalar`, over the whole batch: with several processes the loop
-hands every one of them all losses, so nothing here knows of processes. What an objective learns is a buffer, and so
-part of a checkpoint; only `forward` in training mode changes it, and the loop calls that once a step.
+`objective(losses (B,), weights (B,), groups (B,)) -> scalar` gets the whole batch. With several processes the loop
+passes all losses to each of them, so no objective deals with processes. The state of an objective is a buffer, so
+every checkpoint has it. Only `forward` in training mode changes the state; the loop calls `forward` once a step.
 
-Those that need more than the losses have a file of their own: see `imbalance.methods.objectives.base.Objective`.
+An objective that needs more than the losses has a file of its own: see `imbalance.methods.objectives.base.Objective`.
 """
 
 from imbalance.methods.group_inference.xrm import CrossRisk
@@ -13,6 +13,7 @@ from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
+from imbalance.methods.objectives.supcon import SupervisedContrastive
 
 OBJECTIVES = {
     "average": Average,
@@ -24,5 +25,6 @@ OBJECTIVES = {
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
+    "supcon": SupervisedContrastive,
     "xrm": CrossRisk,
 }

@@ -1,7 +1,8 @@
-"""One HTML page about many runs: no file beside it, nothing from the network.
+"""Make one HTML page about many runs, which needs no other file and no network.
 
-`facts` says what the page shows of all runs, `details` what it shows of one, and the files beside this one draw it in
-the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC licence).
+`overview` collects what the page shows of all runs, and `run_details` what it shows of each run. The other files in this
+folder draw that in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
+licence).
 """
 
 import base64
@@ -12,8 +13,8 @@ from typing import Any
 
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row
-from imbalance.report.page.details import details
-from imbalance.report.page.facts import facts
+from imbalance.report.page.overview import overview
+from imbalance.report.page.run_details import run_details
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -29,15 +30,15 @@ def page(
     pictured: int = 20,
     live: str = "",
 ) -> str:
-    """The page's text.
+    """Return the page's HTML.
 
     Args:
-        work_dir: where the run directories are.
-        rows: of every run, as `collect` returns them.
-        metrics: test metrics, the first of which orders the methods until the reader chooses another.
-        figures: title and PNG file of what is drawn elsewhere, such as the paper's figures.
-        pictured: of how many runs the data set is read, to show the examples that they get wrong.
-        live: of a page that `imbalance watch` serves, the stamp of what it shows.
+        work_dir: folder of the run directories.
+        rows: a row for every run, as `collect` returns them.
+        metrics: test metrics. The page ranks the methods by the first until the reader chooses another.
+        figures: title and PNG file of figures that are drawn elsewhere, such as the paper's.
+        pictured: number of runs whose data set is read, to show the examples that they get wrong.
+        live: on a page that `imbalance watch` serves, the stamp of the runs' files; "" on any other page.
 
     Raises:
         BadInput: jinja2 is not installed.
@@ -45,28 +46,30 @@ def page(
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
-        raise BadInput("jinja2 is not installed; pip install -c constraints.txt -e '.[report]'") from None
+        raise BadInput(
+            "the page needs jinja2, which is not installed; type pip install -c constraints.txt -e '.[report]'"
+        ) from None
     templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found = facts(work_dir, rows, metrics)
-    of_runs, pictures = details(work_dir, rows, found, pictured)
+    all_runs = overview(work_dir, rows, metrics)
+    details, examples = run_details(work_dir, rows, all_runs, pictured)
     return templates.get_template("index.html.j2").render(
         style=(HERE / "style.css").read_text(encoding="utf-8"),
         scripts=[_script((HERE / name).read_text(encoding="utf-8")) for name in (*SCRIPTS, *["live.js"] * bool(live))],
-        facts=embedded(found),
-        pictures=embedded(pictures),
-        details=[embedded(of_run) for of_run in of_runs],
+        overview=embedded_json(all_runs),
+        examples=embedded_json(examples),
+        details=[embedded_json(run) for run in details],
         figures=[(title, base64.b64encode(path.read_bytes()).decode()) for title, path in figures],
-        statuses=found["statuses"],
+        statuses=all_runs["statuses"],
         runs=len(rows),
-        settings=len(found["settings"]),
+        settings=len(all_runs["settings"]),
         live=live,
     )
 
 
-def embedded(value: Any) -> str:
-    """JSON that may stand within a <script>: nothing in it can end the element. nan is null."""
+def embedded_json(value: Any) -> str:
+    """Return JSON for use within a <script> element, which nothing in the JSON can end; nan becomes null."""
     return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-// What the reader chooses, and drawing all of it anew.
+// Read the reader's choices, and redraw the page after each of them.
 "use strict";
 const MOST_RUNS = 100;
 const control = name => document.getElementById(name);
@@ -9,22 +9,22 @@ function fill(select, options, value) {
 }
 
 function setUp() {
-  const tasks = d3.groups(FACTS.settings, setting => setting.task);
+  const tasks = d3.groups(OVERVIEW.settings, setting => setting.task);
   chosen.task = d3.greatest(tasks, ([, settings]) => settings.length)[0];
   control("task-field").hidden = tasks.length < 2;
   fill(control("task"), tasks.map(([task]) => [task, task]), chosen.task);
-  fill(control("metric"), FACTS.metrics.map((metric, i) => [i, `test ${metric.label}`]), 0);
-  const known = FACTS.rules.filter(rule => FACTS.runs.some(run => run.values[rule.name]?.some(value => value !== null)));
-  fill(control("rule"), known.map(rule => [rule.name, rule.labels ? `${rule.name} (reads ${rule.labels})` : rule.name]), chosen.rule);
+  fill(control("metric"), OVERVIEW.metrics.map((metric, i) => [i, `test ${metric.label}`]), 0);
+  const known = OVERVIEW.rules.filter(rule => OVERVIEW.runs.some(run => run.values[rule.name]?.some(value => value !== null)));
+  fill(control("rule"), known.map(rule => [rule.name, rule.labels ? `${rule.name} (reads: ${rule.labels})` : rule.name]), chosen.rule);
   fillBaselines();
-  definitions(control("common"), FACTS.common);
-  control("common-summary").textContent = `${Object.keys(FACTS.common).length} values of the config`;
+  definitions(control("common"), OVERVIEW.common);
+  control("common-summary").textContent = `${Object.keys(OVERVIEW.common).length} values`;
   const on = (name, change, event = "change") => control(name).addEventListener(event, () => { change(control(name).value); draw(); });
   on("task", value => { chosen.task = value; fillBaselines(); });
   on("metric", value => chosen.metric = Number(value));
   on("rule", value => chosen.rule = value);
   on("baseline", value => chosen.baseline = Number(value));
-  control("every-field").hidden = !FACTS.settings.some(hasSeveral);
+  control("every-field").hidden = !OVERVIEW.settings.some(hasSeveral);
   on("every", value => chosen.every = value === "all");
   on("filter", value => chosen.words = value.toLowerCase().split(/\s+/).filter(Boolean), "input");
   control("controls").addEventListener("submit", event => event.preventDefault());
@@ -45,91 +45,91 @@ function setTheme(theme) {
   control("theme").textContent = theme === "dark" ? "Light" : "Dark";
 }
 
-// The plain method, where there is one: what the others are compared with until the reader says otherwise.
+// Offer all settings of the task as baselines, and choose ERM or cross-entropy if there is one.
 function fillBaselines() {
-  const here = FACTS.settings.filter(setting => setting.task === chosen.task);
-  const plain = here.filter(setting => /(^|_)(erm|ce)$/.test(setting.name));
-  const erm = plain.filter(setting => setting.name.endsWith("erm"));
-  const first = (erm.length ? erm : plain.length ? plain : here).find(setting => setting.chosen);
+  const here = OVERVIEW.settings.filter(setting => setting.task === chosen.task);
+  const crossEntropy = here.filter(setting => /(^|_)(erm|ce)$/.test(setting.name));
+  const erm = crossEntropy.filter(setting => setting.name.endsWith("erm"));
+  const first = (erm.length ? erm : crossEntropy.length ? crossEntropy : here).find(setting => setting.chosen);
   chosen.baseline = first.i;
   fill(control("baseline"), here.map(setting => [setting.i, setting.label]), chosen.baseline);
 }
 
 function draw() {
-  const found = view();
-  drawAnswer(found);
-  drawForest(found);
-  drawMethods(found);
-  drawAggregates(found);
-  for (const figure of [drawTradeoff, drawGroups, drawCurves, drawRates, drawTuning, drawCalibration]) figure(found);
+  const ranking = rankedMethods();
+  drawAnswer(ranking);
+  drawForest(ranking);
+  drawMethods(ranking);
+  drawAggregates(ranking);
+  for (const figure of [drawTradeoff, drawGroups, drawCurves, drawRates, drawTuning, drawCalibration]) figure(ranking);
   drawRuns();
   drawWarnings();
 }
 
 function drawAnswer({metric, methods, baseline}) {
   const [best, second] = methods.filter(method => method.mean !== null);
-  if (!best) return void (control("answer").textContent = "No run is done that the filter leaves.");
+  if (!best) return void (control("answer").textContent = "No finished run matches the filter.");
   const ahead = best.difference && best.difference.low !== null
-    ? ` It is ${signed(best.difference, metric)} ${metric.percent ? "points " : ""}from ${baseline?.label ?? FACTS.settings[chosen.baseline].label}, paired by seed (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)} after Holm).` : "";
+    ? ` The difference from ${baseline?.label ?? OVERVIEW.settings[chosen.baseline].label} is ${signed(best.difference, metric)}${metric.percent ? " points" : ""}, paired by seed (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)} after Holm's correction).` : "";
   const close = second && best.low !== null && second.low !== null && (metric.lower ? second.low <= best.high : second.high >= best.low)
-    ? ` The interval of ${second.label}, second, overlaps with its own.` : "";
-  control("answer").replaceChildren(element("strong", {}, best.label), ` is best by test ${metric.label}: ${meanText(best, metric)}${metric.percent ? " %" : ""} over ${best.n} seed${best.n === 1 ? "" : "s"}; it reads ${best.reads}.${ahead}${close}`);
+    ? ` The interval overlaps with that of ${second.label}, the second best.` : "";
+  control("answer").replaceChildren(element("strong", {}, best.label), ` has the best test ${metric.label}: ${meanText(best, metric)}${metric.percent ? " %" : ""} over ${best.n} seed${best.n === 1 ? "" : "s"}. Labels that its selection reads: ${best.reads}.${ahead}${close}`);
 }
 
-function signed(found, metric) {
-  const text = meanText(found, metric);
-  return found.mean > 0 ? `+${text}` : text.replace(/^-/, "−");
+function signed(difference, metric) {
+  const text = meanText(difference, metric);
+  return difference.mean > 0 ? `+${text}` : text.replace(/^-/, "−");
 }
 
 function drawMethods({metric, methods}) {
-  const differing = FACTS.columns.filter(key => new Set(methods.map(method => textOf(method.setting.columns[key]))).size > 1);
-  const sure = method => method.adjusted !== null && method.adjusted < 0.05;
-  const better = method => sure(method) ? (method.difference.mean > 0) === !metric.lower ? "better" : "worse" : "";
-  const differs = method => !method.difference ? (method.isBaseline ? "compared with" : "–")
+  const differing = OVERVIEW.columns.filter(key => new Set(methods.map(method => textOf(method.setting.columns[key]))).size > 1);
+  const significant = method => method.adjusted !== null && method.adjusted < 0.05;
+  const better = method => significant(method) ? (method.difference.mean > 0) === !metric.lower ? "better" : "worse" : "";
+  const differenceText = method => !method.difference ? (method.isBaseline ? "baseline" : "–")
     : signed(method.difference, metric) + (method.difference.n < method.n ? ` (n = ${method.difference.n})` : "");
   const columns = [
     {name: "#", number: true, text: method => method.rank},
     {name: "method", head: true, value: method => method.setting.name, render: method => element("span", {}, method.best ? "★ " : method.isBaseline ? "◆ " : "", method.setting.method.replaceAll("_", " "))},
     ...differing.map(key => ({name: key, value: method => method.setting.columns[key] ?? null, text: method => textOf(method.setting.columns[key])})),
     {name: `test ${metric.label}${metric.percent ? ", %" : ""}`, number: true, value: method => method.mean, text: method => meanText(method, metric)},
-    {name: "difference", number: true, value: method => method.difference?.mean ?? null, text: differs,
-     render: method => element("span", {class: better(method)}, differs(method))},
+    {name: "difference", number: true, value: method => method.difference?.mean ?? null, text: differenceText,
+     render: method => element("span", {class: better(method)}, differenceText(method))},
     {name: "p (Holm)", number: true, value: method => method.adjusted, text: method => pText(method.adjusted ?? null)},
-    {name: "labels it reads", text: method => method.reads},
+    {name: "labels that selection reads", text: method => method.reads},
     {name: "n", number: true, text: method => method.n},
     {name: "left out", text: method => method.leftOut},
-    {name: "seconds", number: true, value: method => method.seconds, text: method => method.seconds === null ? "–" : method.seconds.toFixed(1)},
+    {name: "seconds a run", number: true, value: method => method.seconds, text: method => method.seconds === null ? "–" : method.seconds.toFixed(1)},
   ];
-  drawTable(control("methods"), `${methods.length} ${chosen.every ? "settings" : "methods"}; mean over n seeds with its 95 % interval`, columns, methods,
+  drawTable(control("methods"), `${methods.length} ${chosen.every ? "settings" : "methods"}: mean over n seeds with its 95 % interval`, columns, methods,
     method => method.best ? "best" : method.isBaseline ? "baseline" : null);
   const tests = methods.filter(method => method.adjusted !== null && method.adjusted !== undefined).length;
   control("ranking-note").textContent =
-    `★ best, ◆ compared with. Intervals are Student's t over seeds, cut off where the metric cannot go; of fewer than three runs the values are shown. ` +
-    `Differences are paired by seed; their ${tests} p-values are Holm's for that many comparisons, coloured where below 0.05. The best of ${methods.length} looks better than it is: it was chosen for being first.` +
-    (chosen.every ? "" : " Of a method with several settings, the one with the best mean score on val is shown.");
+    `★ best, ◆ baseline. Intervals are Student's t-intervals over seeds, cut off at the metric's bounds. With fewer than three runs, the runs' values are shown instead. ` +
+    `Differences are paired by seed. Their ${tests} p-values are corrected for ${tests} comparison${tests === 1 ? "" : "s"} by Holm's method; differences with p below 0.05 are coloured. The mean of the best of ${methods.length} methods is biased upwards, because the method was selected by it.` +
+    (chosen.every ? "" : " For a method with several settings, the table shows the setting with the best mean score on val.");
 }
 
 function drawAggregates({metric}) {
-  const section = control("aggregates"), of = FACTS.aggregates?.[metric.name];
-  section.hidden = !of;
-  if (!of) return;
-  const text = found => `${(100 * found[0]).toFixed(1)} (${(100 * found[1]).toFixed(1)} to ${(100 * found[2]).toFixed(1)})`;
-  drawTable(section.querySelector("table"), `${of.tasks} data sets, ${of.seeds} seeds each`, [
+  const section = control("aggregates"), aggregates = OVERVIEW.aggregates?.[metric.name];
+  section.hidden = !aggregates;
+  if (!aggregates) return;
+  const text = ([value, low, high]) => `${(100 * value).toFixed(1)} (${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`;
+  drawTable(section.querySelector("table"), `${aggregates.tasks} data sets, ${aggregates.seeds} seeds each`, [
     {name: "method", head: true, text: row => row.method}, {name: "interquartile mean, %", number: true, value: row => row.iqm[0], text: row => text(row.iqm)},
-    {name: `beats ${of.baseline}, %`, number: true, value: row => row.improvement?.[0] ?? null, text: row => row.improvement ? text(row.improvement) : "–"}], of.rows);
+    {name: `better than ${aggregates.baseline}, %`, number: true, value: row => row.improvement?.[0] ?? null, text: row => row.improvement ? text(row.improvement) : "–"}], aggregates.rows);
   show("aggregates", width => ({label: "Share of runs above each score, by method", plot: Plot.plot({
     width: Math.min(width, 760), height: 320, grid: true, style: {fontSize: "12px"}, x: {label: `${axisLabel(metric)} at least`}, y: {label: "runs, %", domain: [0, 100]},
-    color: {domain: of.rows.map(row => row.method), range: SERIES, legend: true},
-    marks: of.rows.slice(0, 8).map((row, n) => Plot.line(row.profile, {x: (_, i) => 100 * of.thresholds[i], y: value => 100 * value, stroke: () => row.method, strokeWidth: 1.8, strokeDasharray: DASHES[n % 4]})),
-  }), note: "Interquartile mean, probability of improvement and performance profile of Agarwal et al. (NeurIPS 2021), with stratified bootstrap intervals, of the weights that each run chose."}));
+    color: {domain: aggregates.rows.map(row => row.method), range: SERIES, legend: true},
+    marks: aggregates.rows.slice(0, 8).map((row, n) => Plot.line(row.profile, {x: (_, i) => 100 * aggregates.thresholds[i], y: value => 100 * value, stroke: () => row.method, strokeWidth: 1.8, strokeDasharray: DASHES[n % 4]})),
+  }), note: "Interquartile mean, probability of improvement and performance profile as in Agarwal et al. (NeurIPS 2021), with stratified bootstrap intervals, for the weights that each run selected itself."}));
 }
 
 function drawRuns() {
-  const runs = FACTS.runs.map((run, i) => ({...run, i, label: FACTS.settings[run.setting].label}))
-    .filter(run => FACTS.settings[run.setting].task === chosen.task && matches(FACTS.settings[run.setting]));
+  const runs = OVERVIEW.runs.map((run, i) => ({...run, i, label: OVERVIEW.settings[run.setting].label}))
+    .filter(run => OVERVIEW.settings[run.setting].task === chosen.task && matches(OVERVIEW.settings[run.setting]));
   const open = run => element("a", {href: `#run=${encodeURIComponent(run.path)}`, onclick: event => openedFrom = event.currentTarget}, run.label);
-  const others = FACTS.metrics.map((metric, i) => ({metric, i})).filter(({i}) => i === chosen.metric || i < 2);
-  drawTable(control("run-table"), `${runs.length} runs; a name opens its run`, [
+  const others = OVERVIEW.metrics.map((metric, i) => ({metric, i})).filter(({i}) => i === chosen.metric || i < 2);
+  drawTable(control("run-table"), `${runs.length} runs; click a name to open its run`, [
     {name: "run", head: true, text: run => run.label, render: open},
     {name: "seed", number: true, text: run => run.seed},
     {name: "status", text: run => run.status, classOf: run => run.status},
@@ -144,10 +144,10 @@ function drawRuns() {
 }
 
 function drawWarnings() {
-  const of = d3.rollups(FACTS.runs.filter(run => FACTS.settings[run.setting].task === chosen.task).flatMap(run => run.warnings.map(text => ({text, run}))),
-    rows => new Set(rows.map(row => FACTS.settings[row.run.setting].label)), row => row.text);
-  control("warnings").hidden = !of.length;
-  control("warnings").querySelector("ul").replaceChildren(...d3.sort(of, ([, labels]) => -labels.size).slice(0, 12).map(([text, labels]) =>
+  const labelsByWarning = d3.rollups(OVERVIEW.runs.filter(run => OVERVIEW.settings[run.setting].task === chosen.task).flatMap(run => run.warnings.map(text => ({text, run}))),
+    rows => new Set(rows.map(row => OVERVIEW.settings[row.run.setting].label)), row => row.text);
+  control("warnings").hidden = !labelsByWarning.length;
+  control("warnings").querySelector("ul").replaceChildren(...d3.sort(labelsByWarning, ([, labels]) => -labels.size).slice(0, 12).map(([text, labels]) =>
     element("li", {}, `${text} (${labels.size === 1 ? [...labels][0] : `${labels.size} settings`})`)));
 }
 

@@ -1,5 +1,5 @@
-// The figures. Two settings have a colour of their own, the best and the one that is compared with; shape tells them
-// apart too. Every figure is drawn anew when the reader chooses or the window changes.
+// Draw the figures. The best setting and the baseline each have a colour and a shape of their own. Every figure is redrawn
+// when the reader makes a choice or the window changes its width.
 "use strict";
 const MOST_ROWS = 25, MOST_FACETS = 9;
 const colourOf = method => method.isBaseline ? "var(--baseline)" : method.best ? "var(--best)" : "var(--other)";
@@ -7,18 +7,18 @@ const symbolOf = method => method.isBaseline ? "diamond" : method.best ? "star" 
 const SERIES = d3.range(8).map(i => `var(--c${i})`), DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 const short = (text, most = 40) => text.length > most ? text.slice(0, most - 1) + "…" : text;
 
-// Replace what a section's figure shows, or hide the section where there is nothing to show.
+// Draw a section's figure, and hide the section if `draw` returns nothing.
 function show(id, draw) {
   const section = document.getElementById(id), figure = section.tagName === "FIGURE" ? section : section.querySelector("figure");
   const width = Math.max(280, Math.min(1240, figure.parentElement.clientWidth));
-  const found = draw(width);
-  if (section !== figure) section.hidden = !found;
-  if (!found) return figure.replaceChildren();
-  figure.replaceChildren(named(found.plot, found.label));
-  if (found.note !== undefined) section.querySelector("p").textContent = found.note;
+  const drawn = draw(width);
+  if (section !== figure) section.hidden = !drawn;
+  if (!drawn) return figure.replaceChildren();
+  figure.replaceChildren(named(drawn.plot, drawn.label));
+  if (drawn.note !== undefined) section.querySelector("p").textContent = drawn.note;
 }
 
-// A plot's outermost picture gets a name and a role; what is inside it is read in the tables.
+// Give a plot a name and a role for screen readers. Its parts get none, because the tables have the same numbers.
 function named(plot, label) {
   const svg = plot.tagName === "svg" ? plot : plot.querySelector(":scope > svg:last-of-type") ?? plot;
   svg.setAttribute("role", "img");
@@ -51,42 +51,42 @@ function drawForest({metric, methods, baseline}) {
                                                          stroke: colourOf, strokeWidth: 2.5}),
         Plot.dot(rows, {x: row => scale * row.mean, y: "id", fill: colourOf, symbol: symbolOf, r: 6, stroke: "var(--page)"}),
         Plot.tip(rows, Plot.pointerY({x: row => scale * row.mean, y: "id", title: row =>
-          `${row.label}\n${meanText(row, metric)} over ${row.n} seeds\nreads ${row.reads}`})),
+          `${row.label}\n${meanText(row, metric)} over ${row.n} seeds\nlabels that selection reads: ${row.reads}`})),
       ],
     });
-    return {plot, label: `${axisLabel(metric)} of ${rows.length} methods, best first, with 95 % intervals; the table below has the numbers`};
+    return {plot, label: `${axisLabel(metric)} of ${rows.length} methods, best first, with 95 % intervals. The table below has the numbers`};
   });
 }
 
 function drawTradeoff({methods}) {
-  const indexOf = name => FACTS.metrics.findIndex(metric => metric.name === name);
+  const indexOf = name => OVERVIEW.metrics.findIndex(metric => metric.name === name);
   const [x, y] = [indexOf("accuracy"), indexOf("worst_group_accuracy")];
   show("tradeoff", width => {
     if (x < 0 || y < 0) return null;
     const rows = methods.map(method => ({...method, x: summarised(method.setting, x), y: summarised(method.setting, y)}))
       .filter(row => row.x.mean !== null && row.y.mean !== null);
     if (rows.length < 2) return null;
-    const percent = found => 100 * found.mean, named = d3.sort(rows, row => -(row.best || row.isBaseline)).slice(0, width < 560 ? 6 : 14);
+    const percent = over => 100 * over.mean, named = d3.sort(rows, row => -(row.best || row.isBaseline)).slice(0, width < 560 ? 6 : 14);
     const points = rows.flatMap(row => [...row.x.bySeed].filter(([seed]) => row.y.bySeed.has(seed))
       .map(([seed, value]) => ({x: 100 * value, y: 100 * row.y.bySeed.get(seed)})));
     const plot = Plot.plot({
       width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 60, marginBottom: 40, style: {fontSize: "12px"},
-      x: {label: "test accuracy, %", nice: true}, y: {label: `test ${FACTS.metrics[y].label}, %`, nice: true},
+      x: {label: "test accuracy, %", nice: true}, y: {label: `test ${OVERVIEW.metrics[y].label}, %`, nice: true},
       marks: [
         Plot.dot(points, {x: "x", y: "y", r: 1.6, fill: "currentColor", fillOpacity: 0.25}),
-        Plot.text(apart(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)}))),
+        Plot.text(withoutOverlap(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)}))),
           {x: "x", y: "y", text: "label", dx: 9, textAnchor: "start", stroke: "var(--page)", strokeWidth: 3, fill: "currentColor"}),
         Plot.dot(rows, {x: row => percent(row.x), y: row => percent(row.y), fill: colourOf, symbol: symbolOf, r: 6, stroke: "var(--page)"}),
         Plot.tip(rows, Plot.pointer({x: row => percent(row.x), y: row => percent(row.y), title: row =>
-          `${row.label}\naverage ${meanText(row.x, FACTS.metrics[x])}\nworst group ${meanText(row.y, FACTS.metrics[y])}`})),
+          `${row.label}\naverage ${meanText(row.x, OVERVIEW.metrics[x])}\nworst group ${meanText(row.y, OVERVIEW.metrics[y])}`})),
       ],
     });
-    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, small ones seeds; labels that would lie on another are left out. ★ best by the chosen metric, ◆ compared with."};
+    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, and small marks are single seeds. Labels that would overlap are left out. ★ best by the chosen metric, ◆ baseline."};
   });
 }
 
-// Labels at least 4 % of the picture's height apart, so that one does not lie on another: of near ones the first stays.
-function apart(labels) {
+// Keep the labels that do not overlap with an earlier one: that are 4.5 % of the height or 40 % of the width away from it.
+function withoutOverlap(labels) {
   const [low, high] = d3.extent(labels, label => label.y), [left, right] = d3.extent(labels, label => label.x), kept = [];
   for (const label of labels)
     if (kept.every(other => Math.abs(other.y - label.y) > 0.045 * (high - low) || Math.abs(other.x - label.x) > 0.4 * (right - left || 1))) kept.push(label);
@@ -96,21 +96,21 @@ function apart(labels) {
 function drawGroups({methods}) {
   show("groups", width => {
     const rows = methods.slice(0, 15), sizes = new Map();
-    const found = rows.flatMap(method => {
+    const points = rows.flatMap(method => {
       const names = new Set(method.runs.flatMap(run => Object.keys(run.groups)));
       return [...names].map(group => {
         sizes.set(group, Math.min(sizes.get(group) ?? Infinity, d3.min(method.runs, run => run.examples[group]) ?? Infinity));
-        const over = meanOf(method.runs.map(run => run.groups[group]), FACTS.t, 0, 1);
+        const over = meanOf(method.runs.map(run => run.groups[group]), OVERVIEW.t, 0, 1);
         return {...method, ...over, group, colour: colourOf(method), symbol: symbolOf(method)};
       });
     }).filter(row => row.mean !== null && row.mean !== undefined);
-    if (!found.length || sizes.size > 24) return null;
+    if (!points.length || sizes.size > 24) return null;
     const labels = new Map(rows.map(row => [row.id, row.label])), margin = leftMargin(rows.map(row => row.label), width);
     const across = Math.max(1, Math.min(sizes.size, Math.floor((width - margin) / (width < 560 ? 150 : 210))));
-    const groups = [...sizes.keys()], place = new Map(groups.map((group, i) => [group, i]));
-    const head = group => `${short(group, 26)}, n = ${sizes.get(group)}${sizes.get(group) < FACTS.few ? " ⚠ few" : ""}`;
+    const groups = [...sizes.keys()], indexOf = new Map(groups.map((group, i) => [group, i]));
+    const head = group => `${short(group, 26)}, n = ${sizes.get(group)}${sizes.get(group) < OVERVIEW.few ? " ⚠" : ""}`;
     const down = Math.ceil(groups.length / across);
-    const at = {fx: row => place.get(row.group) % across, fy: row => Math.floor(place.get(row.group) / across)};
+    const at = {fx: row => indexOf.get(row.group) % across, fy: row => Math.floor(indexOf.get(row.group) / across)};
     const plot = Plot.plot({
       width, height: down * (20 * rows.length + 34) + 50, marginLeft: margin, marginTop: 28, marginBottom: 40, marginRight: 14, style: {fontSize: "12px"},
       x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: [0, 25, 50, 75, 100], tickFormat: value => value % 50 ? "" : String(value)}, y: {domain: rows.map(row => row.id), label: null, tickSize: 0,
@@ -118,19 +118,19 @@ function drawGroups({methods}) {
       fx: {axis: null, padding: 0.12}, fy: {axis: null, padding: 0.16},
       marks: [
         Plot.text(groups.map(group => ({group})), {...at, text: row => head(row.group), frameAnchor: "top-left", dy: -18, fontWeight: 600, fill: "currentColor"}),
-        Plot.link(found.filter(row => row.low !== null), {...at, x1: row => 100 * row.low, x2: row => 100 * row.high, y1: "id", y2: "id", stroke: "colour", strokeWidth: 2}),
-        Plot.dot(found, {...at, x: row => 100 * row.mean, y: "id", fill: "colour", symbol: "symbol", r: 4}),
-        Plot.tip(found, Plot.pointer({...at, x: row => 100 * row.mean, y: "id", title: row => `${row.label}\n${row.group}: ${meanText(row, {percent: true})}`})),
+        Plot.link(points.filter(row => row.low !== null), {...at, x1: row => 100 * row.low, x2: row => 100 * row.high, y1: "id", y2: "id", stroke: "colour", strokeWidth: 2}),
+        Plot.dot(points, {...at, x: row => 100 * row.mean, y: "id", fill: "colour", symbol: "symbol", r: 4}),
+        Plot.tip(points, Plot.pointer({...at, x: row => 100 * row.mean, y: "id", title: row => `${row.label}\n${row.group}: ${meanText(row, {percent: true})}`})),
       ],
       color: {type: "identity"},
     });
-    const few = groups.filter(group => sizes.get(group) < FACTS.few);
+    const few = groups.filter(group => sizes.get(group) < OVERVIEW.few);
     return {plot, label: `Test accuracy of ${groups.length} groups by method`,
-            note: "Mean over seeds with its 95 % interval, of the weights that each run chose." + (few.length ? ` ⚠ Fewer than ${FACTS.few} test examples: ${few.join(", ")}.` : "")};
+            note: "Mean over seeds with its 95 % interval, for the weights that each run selected itself." + (few.length ? ` ⚠ These groups have fewer than ${OVERVIEW.few} test examples: ${few.join(", ")}.` : "")};
   });
 }
 
-// The lines that a learning curve shows, and whether a run or a setting has them.
+// The lines of a learning curve: a column of metrics.jsonl and its label.
 const LINES = [["train/worst_group_accuracy", "train worst group"], ["val/worst_group_accuracy", "val worst group"],
                ["val/balanced_accuracy", "val balanced"], ["test/worst_group_accuracy", "test worst group"]];
 
@@ -163,23 +163,23 @@ function drawCurves({methods}) {
       ({curves: method.setting.curves, title: method.label, selected: [d3.median(method.runs, run => run.selected)].filter(epoch => epoch !== undefined)}));
     const plot = items.length ? curvePlot(items, width, 190) : null;
     return plot && {plot, label: "Accuracy by epoch", note:
-      `The ${items.length} methods ranked first; means over seeds, in %. Thin lines are val's groups; the upright line is the median of the epochs that the runs chose.`};
+      `Means over seeds, in %, of the ${items.length} best methods. Thin lines are the groups of val. The vertical line is the median of the epochs that the runs selected.`};
   });
 }
 
 function drawRates() {
   show("rates", width => {
-    const settings = FACTS.settings.filter(setting => setting.task === chosen.task && matches(setting));
+    const settings = OVERVIEW.settings.filter(setting => setting.task === chosen.task && matches(setting));
     const points = settings.flatMap(setting => (runsOf.get(setting.i) ?? []).map(run => ({
       name: setting.method.replaceAll("_", " "), rate: setting.columns["optim.lr"], score: run.score, status: run.status})))
       .filter(point => typeof point.rate === "number" && point.rate > 0);
-    const shown = d3.groups(points, point => point.name).filter(([, of]) => new Set(of.map(point => point.rate)).size > 1).slice(0, 8);
+    const shown = d3.groups(points, point => point.name).filter(([, group]) => new Set(group.map(point => point.rate)).size > 1).slice(0, 8);
     if (!shown.length) return null;
-    const done = shown.flatMap(([, of]) => of.filter(point => point.score !== null)), names = shown.map(([name]) => name);
-    const means = d3.rollups(done, of => d3.mean(of, point => point.score), point => point.name, point => point.rate)
-      .flatMap(([name, of]) => of.map(([rate, score]) => ({name, rate, score}))).sort((a, b) => a.rate - b.rate);
-    const best = d3.groups(means, point => point.name).map(([, of]) => d3.greatest(of, point => point.score));
-    const lost = shown.flatMap(([, of]) => of.filter(point => point.status === "diverged"));
+    const done = shown.flatMap(([, group]) => group.filter(point => point.score !== null)), names = shown.map(([name]) => name);
+    const means = d3.rollups(done, group => d3.mean(group, point => point.score), point => point.name, point => point.rate)
+      .flatMap(([name, rates]) => rates.map(([rate, score]) => ({name, rate, score}))).sort((a, b) => a.rate - b.rate);
+    const best = d3.groups(means, point => point.name).map(([, group]) => d3.greatest(group, point => point.score));
+    const lost = shown.flatMap(([, group]) => group.filter(point => point.status === "diverged"));
     const plot = Plot.plot({
       width: Math.min(width, 760), height: 340, grid: true, marginBottom: 40, style: {fontSize: "12px"}, x: {type: "log", label: "learning rate", tickFormat: "~g"},
       y: {label: "score on val, %", nice: true}, color: {domain: names, range: SERIES, legend: true}, symbol: {domain: names},
@@ -192,13 +192,13 @@ function drawRates() {
         Plot.tip(means, Plot.pointer({x: "rate", y: row => 100 * row.score, title: row => `${row.name}, ${row.rate}\n${(100 * row.score).toFixed(1)} %`})),
       ],
     });
-    return {plot, label: "Score on val against learning rate", note: "Lines join means over seeds; the ring is the rate that val chooses by the mean. ✕ diverged."};
+    return {plot, label: "Score on val against learning rate", note: "Lines connect the means over seeds. The ring marks the rate with the best mean score on val. ✕ marks a diverged run."};
   });
 }
 
 function drawTuning() {
   show("tuning", width => {
-    const points = FACTS.tuning.filter(point => point.task === chosen.task);
+    const points = OVERVIEW.tuning.filter(point => point.task === chosen.task);
     if (!points.length) return null;
     const names = [...new Set(points.map(point => point.name))].slice(0, 8);
     const plot = Plot.plot({
@@ -211,7 +211,7 @@ function drawTuning() {
       ],
     });
     return {plot, label: "Expected best score by number of settings tried",
-            note: "Of every config file with three settings or more: the mean over all choices of k of them (Dodge et al., 2019, without its bias). A method that was tuned more is further to the right."};
+            note: "For every config file with at least three settings: the mean, over all subsets of k settings, of their best score on val (an unbiased form of Dodge et al., 2019). Compare methods at the same number of settings: a method that was tuned over more settings has a longer line."};
   });
 }
 
@@ -226,7 +226,7 @@ function reliabilityPlot(curves, width) {
       ...curves.map(({name}, n) => Plot.line(points.filter(point => point.name === name), {x: row => 100 * row.confidence, y: row => 100 * row.accuracy, stroke: "name", strokeDasharray: DASHES[n % 4]})),
       Plot.dot(points, {x: row => 100 * row.confidence, y: row => 100 * row.accuracy, r: "count", fill: "name"}),
       Plot.tip(points, Plot.pointer({x: row => 100 * row.confidence, y: row => 100 * row.accuracy, title: row =>
-        `${row.name}\nsaid ${(100 * row.confidence).toFixed(1)} %, right ${(100 * row.accuracy).toFixed(1)} %\n${row.count} examples`})),
+        `${row.name}\nconfidence ${(100 * row.confidence).toFixed(1)} %, accuracy ${(100 * row.accuracy).toFixed(1)} %\n${row.count} examples`})),
     ],
   });
 }
@@ -235,7 +235,7 @@ function drawCalibration({methods}) {
   show("calibration", width => {
     const curves = methods.filter(method => method.setting.reliability.length).slice(0, 6)
       .map(method => ({name: short(method.label), curve: method.setting.reliability}));
-    return curves.length ? {plot: reliabilityPlot(curves, width), label: "How often predictions of a given confidence are right",
-      note: `Test predictions of all seeds, in ten bins; the ${curves.length} methods ranked first. On the dashed line confidence is accuracy. The metrics ECE, Brier score and NLL are in the list above.`} : null;
+    return curves.length ? {plot: reliabilityPlot(curves, width), label: "Accuracy of the predictions by their confidence",
+      note: `Test predictions of all seeds, in ten bins, of the ${curves.length} best methods. On the dashed line, confidence equals accuracy. The list of metrics has ECE, Brier score and NLL too.`} : null;
   });
 }

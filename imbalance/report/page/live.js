@@ -1,8 +1,8 @@
-// Of `imbalance watch` alone: look every few seconds whether the runs have changed, and load the page anew as the reader
-// had set it.
+// For `imbalance watch` only: check every few seconds whether the runs have changed. If so, reload the page and restore the
+// reader's choices.
 "use strict";
 const LISTS = ["task", "metric", "rule", "baseline", "every"], TABLES = ["methods", "run-table"], SECONDS = 5;
-const following = control("follow"), said = control("follow-said");
+const following = control("follow"), statusText = control("follow-status");
 
 function keep() {
   const focused = document.activeElement;
@@ -27,14 +27,14 @@ function restore() {
   if (kept.all) mostRuns = Infinity;
   TABLES.forEach((name, i) => kept.orders[i] && order.set(control(name), kept.orders[i]));
   control("filter").value = kept.filter;
-  control("filter").dispatchEvent(new Event("input")); // which draws everything
+  control("filter").dispatchEvent(new Event("input")); // redraws everything
   document.getElementById(kept.focus)?.focus({preventScroll: true});
   if (kept.caret !== null) control("filter").setSelectionRange(kept.caret, kept.caret);
   scrollTo({left: kept.scroll[0], top: kept.scroll[1], behavior: "instant"});
   dialog.scrollTop = kept.scroll[2];
 }
 
-async function look() {
+async function check() {
   try {
     const answer = await fetch("/stamp");
     const changed = answer.ok && await answer.text() !== document.body.dataset.live;
@@ -42,14 +42,14 @@ async function look() {
       keep();
       return location.reload();
     }
-    said.textContent = changed ? "the runs have changed since" : "";
+    statusText.textContent = changed ? "The runs have changed." : "";
   } catch {
-    said.textContent = "imbalance watch has ended";
+    statusText.textContent = "imbalance watch has stopped.";
   }
-  setTimeout(look, 1000 * SECONDS);
+  setTimeout(check, 1000 * SECONDS);
 }
 
 following.addEventListener("change", () => sessionStorage.setItem("paused", following.checked ? "" : "yes"));
 following.checked = !sessionStorage.getItem("paused");
 restore();
-setTimeout(look, 1000 * SECONDS);
+setTimeout(check, 1000 * SECONDS);

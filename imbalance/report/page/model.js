@@ -1,15 +1,15 @@
-// What the page knows and what the reader has chosen; `view` computes what every table and figure shows.
+// The data of the page, and the reader's choices. `rankedMethods` computes what all tables and figures show.
 "use strict";
-const FACTS = JSON.parse(document.getElementById("facts").textContent);
-const PICTURES = JSON.parse(document.getElementById("pictures").textContent);
-const chosen = {task: null, metric: 0, rule: FACTS.rules[0].name, baseline: null, words: [], every: false};
+const OVERVIEW = JSON.parse(document.getElementById("overview").textContent);
+const EXAMPLES = JSON.parse(document.getElementById("examples").textContent);
+const chosen = {task: null, metric: 0, rule: OVERVIEW.rules[0].name, baseline: null, words: [], every: false};
 
-const runsOf = d3.group(FACTS.runs.map((run, i) => ({...run, i})), run => run.setting);
-FACTS.settings.forEach((setting, i) => { setting.i = i; setting.label = labelOf(setting); });
+const runsOf = d3.group(OVERVIEW.runs.map((run, i) => ({...run, i})), run => run.setting);
+OVERVIEW.settings.forEach((setting, i) => { setting.i = i; setting.label = labelOf(setting); });
 
 function labelOf(setting) {
-  const own = FACTS.columns.filter(key => key in setting.columns && !(key.startsWith("data.") && FACTS.tasks?.length > 1));
-  const differing = own.filter(key => FACTS.settings.some(
+  const own = OVERVIEW.columns.filter(key => key in setting.columns && !(key.startsWith("data.") && OVERVIEW.tasks?.length > 1));
+  const differing = own.filter(key => OVERVIEW.settings.some(
     other => other.name === setting.name && textOf(other.columns[key]) !== textOf(setting.columns[key])));
   return [setting.method.replaceAll("_", " "), ...differing.map(key => `${key.split(".").pop()} ${textOf(setting.columns[key])}`)].join(", ");
 }
@@ -23,13 +23,13 @@ const scaleOf = metric => metric.percent ? 100 : 1;
 const numberText = (value, metric, digits = metric.percent ? 1 : 3) =>
   value === null || value === undefined ? "–" : (scaleOf(metric) * value).toFixed(digits);
 
-// `70.1 ± 2.0`; the ends where a bound cuts the interval off; of one or two runs their values.
-function meanText(found, metric) {
+// A mean and its interval as `70.1 ± 2.0`, or with both ends if the interval is cut off; the values of one or two runs.
+function meanText(over, metric) {
   const text = value => numberText(value, metric);
-  if (!found.n) return "–";
-  if (found.low === null) return found.values.map(text).join(", ");
-  const even = Math.abs(found.low + found.high - 2 * found.mean) < 1e-9;
-  return even ? `${text(found.mean)} ± ${text((found.high - found.low) / 2)}` : `${text(found.mean)} (${text(found.low)} to ${text(found.high)})`;
+  if (!over.n) return "–";
+  if (over.low === null) return over.values.map(text).join(", ");
+  const even = Math.abs(over.low + over.high - 2 * over.mean) < 1e-9;
+  return even ? `${text(over.mean)} ± ${text((over.high - over.low) / 2)}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
 }
 
 const pText = p => p === null ? "" : p < 0.001 ? "< 0.001" : p.toFixed(3);
@@ -41,25 +41,26 @@ function matches(setting, words = chosen.words) {
   return words.every(word => text.includes(word));
 }
 
-const alike = d3.group(FACTS.settings, setting => setting.task, setting => setting.name);
+const alike = d3.group(OVERVIEW.settings, setting => setting.task, setting => setting.name);
 const hasSeveral = setting => alike.get(setting.task).get(setting.name).length > 1;
 
-// Every method of the chosen task that the filter leaves, at the setting that val chooses or at all, best first.
-function view() {
-  const metric = FACTS.metrics[chosen.metric];
-  const methods = FACTS.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || s.chosen))
+// Return the methods of the chosen task that match the filter, best first, each at its setting that val chooses, or at all
+// of its settings.
+function rankedMethods() {
+  const metric = OVERVIEW.metrics[chosen.metric];
+  const methods = OVERVIEW.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || s.chosen))
     .map(setting => summarised(setting, chosen.metric));
   const sign = metric.lower ? 1 : -1;
   methods.sort((a, b) => a.mean === null ? 1 : b.mean === null ? -1 : sign * (a.mean - b.mean));
   methods.forEach((method, i) => { method.rank = i + 1; method.best = i === 0 && method.mean !== null; });
-  const baseline = FACTS.settings[chosen.baseline];
+  const baseline = OVERVIEW.settings[chosen.baseline];
   if (baseline && baseline.task === chosen.task) {
     const reference = summarised(baseline, chosen.metric).bySeed;
     for (const method of methods) {
       method.isBaseline = method.setting.i === chosen.baseline;
       const shared = [...method.bySeed.keys()].filter(seed => reference.has(seed));
       const differences = shared.map(seed => method.bySeed.get(seed) - reference.get(seed));
-      method.difference = method.isBaseline ? null : meanOf(differences, FACTS.t);
+      method.difference = method.isBaseline ? null : meanOf(differences, OVERVIEW.t);
       method.p = method.isBaseline ? null : pairedP(differences);
     }
     holm(methods.map(method => method.p)).forEach((p, i) => methods[i].adjusted = p);
@@ -68,20 +69,20 @@ function view() {
 }
 
 function summarised(setting, index) {
-  const metric = FACTS.metrics[index], all = runsOf.get(setting.i) ?? [];
+  const metric = OVERVIEW.metrics[index], all = runsOf.get(setting.i) ?? [];
   const done = all.filter(run => run.status === "done");
   const bySeed = new Map(done.map(run => [run.seed, valueOf(run, index)]).filter(([, value]) => value !== null));
   const lost = d3.rollups(all.filter(run => run.status !== "done"), runs => runs.length, run => run.status);
   return {
-    ...meanOf([...bySeed.values()], FACTS.t, metric.low ?? -Infinity, metric.high ?? Infinity),
+    ...meanOf([...bySeed.values()], OVERVIEW.t, metric.low ?? -Infinity, metric.high ?? Infinity),
     setting, bySeed, runs: done, id: setting.i, label: setting.label,
     leftOut: lost.map(([status, n]) => `${n} ${status}`).join(", ") || "–",
     seconds: d3.mean(done, run => run.seconds) ?? null, reads: readsOf(setting), difference: null, p: null, adjusted: null,
   };
 }
 
-// What chose the epoch, and the labels that it reads.
+// Return the labels that the chosen selection rule reads.
 function readsOf(setting) {
-  const rule = FACTS.rules.find(rule => rule.name === chosen.rule);
+  const rule = OVERVIEW.rules.find(rule => rule.name === chosen.rule);
   return rule.labels === null ? `${setting.rule.labels} (${setting.rule.name})` : rule.labels;
 }

@@ -1,22 +1,22 @@
-// The view of one run.
+// Show the details of one run in a dialog.
 "use strict";
 const dialog = document.getElementById("run");
 let openedFrom = null;
 
 function openRun(i) {
-  const run = FACTS.runs[i], setting = FACTS.settings[run.setting];
+  const run = OVERVIEW.runs[i], setting = OVERVIEW.settings[run.setting];
   const details = JSON.parse(document.getElementById(`details-${i}`).textContent);
   document.getElementById("run-title").textContent = `${setting.label}, seed ${run.seed}`;
-  if (!dialog.open) dialog.showModal(); // before its figures are drawn: they are as wide as it is
+  if (!dialog.open) dialog.showModal(); // before the figures are drawn, because their width is that of the dialog
   const body = document.getElementById("run-body");
   body.replaceChildren(
     ...summaryOf(run, details),
-    heading("Config: what differs between runs"), listOf(details.config),
-    element("details", {}, element("summary", {}, `${Object.keys(FACTS.common).length} values that all runs share`), listOf(FACTS.common)),
+    heading("Config values that differ between runs"), listOf(details.config),
+    element("details", {}, element("summary", {}, `${Object.keys(OVERVIEW.common).length} config values that all runs share`), listOf(OVERVIEW.common)),
     ...curvesOf(run, details), element("div", {class: "pair"}, confusionOf(details), calibrationOf(details)),
-    ...errorsOf(details), ...numbersOf(details), heading("Counts"), ...countsOf(details),
-    heading("Made with"), listOf({...details.made, ...details.made.versions, versions: undefined}),
-    heading("Log"), element("pre", {tabindex: 0, "aria-label": "log.txt"}, details.log || "no log.txt"),
+    ...errorsOf(details), ...numbersOf(details), heading("Numbers of examples"), ...countsOf(details),
+    heading("Hardware, code and versions"), listOf({...details.made, ...details.made.versions, versions: undefined}),
+    heading("Log"), element("pre", {tabindex: 0, "aria-label": "log.txt"}, details.log || "The run has no log.txt."),
   );
   dialog.scrollTop = 0;
   document.getElementById("run-title").focus();
@@ -32,9 +32,9 @@ function listOf(values) {
 }
 
 function summaryOf(run, details) {
-  const metric = FACTS.metrics[chosen.metric];
+  const metric = OVERVIEW.metrics[chosen.metric];
   const line = element("p", {}, element("span", {class: run.status}, run.status),
-    run.status === "done" ? `: test ${metric.label} ${numberText(valueOf(run, chosen.metric, FACTS.rules[0].name), metric)}, score ${numberText(run.score, {percent: true})}, epoch ${run.selected} selected, ${run.seconds} s` : details.reason ? `: ${details.reason}` : "");
+    run.status === "done" ? `: test ${metric.label} ${numberText(valueOf(run, chosen.metric, OVERVIEW.rules[0].name), metric)}, score ${numberText(run.score, {percent: true})}, epoch ${run.selected} selected, ${run.seconds} s` : details.reason ? `: ${details.reason}` : "");
   const warnings = run.warnings.length ? element("ul", {class: "few"}, ...run.warnings.map(text => element("li", {}, text))) : null;
   const copy = element("button", {type: "button", onclick: () => navigator.clipboard?.writeText(details.command)}, "Copy");
   return [line, warnings, element("p", {}, element("code", {}, details.command), " ", copy)].filter(Boolean);
@@ -43,15 +43,15 @@ function summaryOf(run, details) {
 function curvesOf(run, details) {
   const plot = details.curves.epoch?.length > 1 ? curvePlot([{curves: details.curves, title: "", selected: run.selected ? [run.selected] : []}], Math.min(760, dialog.clientWidth - 40), 260) : null;
   return plot ? [heading("Learning curves"), element("figure", {}, named(plot, "Accuracy of this run by epoch")),
-                 element("p", {class: "faint"}, "In %. Thin lines are val's groups; the upright line is the selected epoch.")] : [];
+                 element("p", {class: "faint"}, "In %. Thin lines are the groups of val. The vertical line is the selected epoch.")] : [];
 }
 
 function confusionOf({confusion}) {
   if (!confusion) return element("div");
   const table = element("table", {class: "confusion"});
   if (confusion.pairs) {
-    drawTable(table, "Classes that are taken for another most often", [
-      {name: "class", head: true, text: pair => pair[0]}, {name: "taken for", text: pair => pair[1]}, {name: "times", number: true, text: pair => pair[2]}], confusion.pairs);
+    drawTable(table, "The most frequent errors", [
+      {name: "class", head: true, text: pair => pair[0]}, {name: "predicted as", text: pair => pair[1]}, {name: "examples", number: true, text: pair => pair[2]}], confusion.pairs);
   } else {
     const rows = confusion.classes.map((name, i) => ({name, counts: confusion.counts[i], sum: d3.sum(confusion.counts[i])}));
     table.append(element("caption", {}, "Test examples by class (rows) and prediction (columns)"),
@@ -65,32 +65,32 @@ function confusionOf({confusion}) {
 function calibrationOf({reliability}) {
   if (!reliability.length) return element("div");
   const plot = reliabilityPlot([{name: "this run", curve: reliability}], Math.min(400, dialog.clientWidth - 40));
-  return element("div", {}, heading("Calibration"), element("figure", {}, named(plot, "How often predictions of a given confidence are right")));
+  return element("div", {}, heading("Calibration"), element("figure", {}, named(plot, "Accuracy of the predictions by their confidence")));
 }
 
 function errorsOf(details) {
   if (!details.errors.some(group => group.wrong)) return [];
-  const parts = [heading("The surest errors of each test group")];
+  const parts = [heading("The most confident errors in each test group")];
   if (details.not_shown) parts.push(element("p", {class: "faint"}, details.not_shown));
   else if (!details.errors.some(group => group.examples.some(example => "shown" in example)))
-    parts.push(element("p", {class: "faint"}, "The examples of this run are not on the page; --pictured=<runs> shows those of more runs."));
+    parts.push(element("p", {class: "faint"}, "The page has no examples of this run. Type imbalance report --pictured=<number> to show those of more runs."));
   for (const group of details.errors.filter(group => group.wrong)) {
-    parts.push(element("p", {}, element("strong", {}, group.group), `: ${group.wrong} of ${group.of} wrong`),
+    parts.push(element("p", {}, element("strong", {}, group.group), `: ${group.wrong} of ${group.of} predictions are wrong`),
       element("ul", {class: "errors"}, ...group.examples.map(exampleOf)));
   }
   return parts;
 }
 
 function exampleOf(example) {
-  const seen = PICTURES[example.shown], said = `${example.target} taken for ${example.predicted}, ${(100 * example.confidence).toFixed(0)} % sure`;
-  const picture = seen?.picture ? element("img", {src: seen.picture, alt: `row ${example.source}: ${said}`}) : null;
-  const words = seen?.text ?? (seen?.row ? JSON.stringify(seen.row) + (seen.columns > 12 ? " …" : "") : null);
-  return element("li", {}, picture, words ? element("code", {}, words) : null, element("div", {}, said), element("div", {class: "faint"}, `row ${example.source}`));
+  const shown = EXAMPLES[example.shown], caption = `${example.target} predicted as ${example.predicted}, confidence ${(100 * example.confidence).toFixed(0)} %`;
+  const picture = shown?.picture ? element("img", {src: shown.picture, alt: `row ${example.source}: ${caption}`}) : null;
+  const values = shown?.row ? JSON.stringify(shown.row) + (shown.columns > 12 ? " …" : "") : null;
+  return element("li", {}, picture, values ? element("code", {}, values) : null, element("div", {}, caption), element("div", {class: "faint"}, `row ${example.source}`));
 }
 
 function numbersOf({metrics}) {
   const rows = d3.groups(Object.entries(metrics), ([key]) => key.slice(key.indexOf("/") + 1))
-    .map(([name, of]) => ({name, ...Object.fromEntries(of.map(([key, value]) => [key.slice(0, key.indexOf("/")), value]))}));
+    .map(([name, entries]) => ({name, ...Object.fromEntries(entries.map(([key, value]) => [key.slice(0, key.indexOf("/")), value]))}));
   if (!rows.length) return [];
   const table = element("table");
   const cell = split => ({name: split, number: true, value: row => row[split], text: row => row[split] === undefined ? "–" : row[split].toFixed(4)});
@@ -102,9 +102,9 @@ function countsOf({counts}) {
   return Object.entries(counts).map(([kind, bySplit]) => {
     const splits = Object.keys(bySplit), names = [...new Set(splits.flatMap(split => Object.keys(bySplit[split])))], table = element("table");
     const column = split => ({name: split, number: true, value: name => bySplit[split][name], text: name => bySplit[split][name]?.toLocaleString("en") ?? "–",
-                              classOf: name => bySplit[split][name] < FACTS.few ? "few" : null});
-    drawTable(table, `Examples of all ${kind}`, [{name: kind, head: true, text: name => name}, ...splits.map(column)], names);
-    return element("div", {class: "scroll", role: "region", tabindex: 0, "aria-label": `Examples of all ${kind}`}, table);
+                              classOf: name => bySplit[split][name] < OVERVIEW.few ? "few" : null});
+    drawTable(table, `Examples by ${kind === "classes" ? "class" : "group"} and split`, [{name: kind === "classes" ? "class" : "group", head: true, text: name => name}, ...splits.map(column)], names);
+    return element("div", {class: "scroll", role: "region", tabindex: 0, "aria-label": `Numbers of examples of the ${kind}`}, table);
   });
 }
 
@@ -117,7 +117,7 @@ dialog.addEventListener("close", () => {
 });
 document.getElementById("close-run").addEventListener("click", closeRun);
 function followHash() {
-  const i = FACTS.runs.findIndex(run => location.hash === `#run=${encodeURIComponent(run.path)}`);
+  const i = OVERVIEW.runs.findIndex(run => location.hash === `#run=${encodeURIComponent(run.path)}`);
   if (i >= 0) openRun(i);
   else closeRun();
 }

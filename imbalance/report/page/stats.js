@@ -1,17 +1,17 @@
-// Means over seeds, paired differences and their tests: the same as experiments/intervals.py, for what a reader chooses.
+// Compute means over seeds, paired differences and their tests, as imbalance/metrics/intervals.py does, after each choice.
 "use strict";
 const FEWEST = 3;
 
-// {mean, low, high, n, values}; low and high are null where values are too few for an interval.
+// Return {mean, low, high, n, values}. With fewer than three values there is no interval, so low and high are null.
 function meanOf(values, t, low = -Infinity, high = Infinity) {
-  const there = values.filter(v => v !== null && v !== undefined);
-  const n = there.length, mean = n ? d3.mean(there) : null;
-  if (n < FEWEST) return {mean, low: null, high: null, n, values: there};
-  const half = d3.deviation(there) / Math.sqrt(n) * t[n - 2];
-  return {mean, low: Math.max(low, mean - half), high: Math.min(high, mean + half), n, values: there};
+  const known = values.filter(v => v !== null && v !== undefined);
+  const n = known.length, mean = n ? d3.mean(known) : null;
+  if (n < FEWEST) return {mean, low: null, high: null, n, values: known};
+  const half = d3.deviation(known) / Math.sqrt(n) * t[n - 2];
+  return {mean, low: Math.max(low, mean - half), high: Math.min(high, mean + half), n, values: known};
 }
 
-// The two-sided p-value of a paired t-test; null where there is none.
+// Return the two-sided p-value of a paired t-test; null for fewer than three differences, or if all are equal.
 function pairedP(differences) {
   const n = differences.length;
   if (n < FEWEST) return null;
@@ -21,16 +21,16 @@ function pairedP(differences) {
   return incompleteBeta(freedom / (freedom + t * t), freedom / 2, 0.5);
 }
 
-// Holm's (1979) p-values for several comparisons at once; null stays null and counts as none.
+// Return p-values corrected for several comparisons by Holm (1979); null stays null and is no comparison.
 function holm(pValues) {
   const tested = d3.range(pValues.length).filter(i => pValues[i] !== null).sort((a, b) => pValues[a] - pValues[b]);
   const adjusted = pValues.map(() => null);
   let most = 0;
-  tested.forEach((place, i) => adjusted[place] = most = Math.min(1, Math.max(most, pValues[place] * (tested.length - i))));
+  tested.forEach((index, i) => adjusted[index] = most = Math.min(1, Math.max(most, pValues[index] * (tested.length - i))));
   return adjusted;
 }
 
-// The regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, 6.4).
+// Return the regularised incomplete beta function I_x(a, b), by its continued fraction (Numerical Recipes, 6.4).
 function incompleteBeta(x, a, b) {
   if (x <= 0 || x >= 1) return x <= 0 ? 0 : 1;
   if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(1 - x, b, a);
@@ -49,7 +49,7 @@ function incompleteBeta(x, a, b) {
   return front * sum;
 }
 
-// Lanczos' approximation, to 15 digits for positive x.
+// Return the logarithm of the gamma function by Lanczos' approximation, to 15 digits for positive x.
 function logGamma(x) {
   const g = [0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
              12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7];

@@ -1,4 +1,4 @@
-// Tables that sort: one function makes all of them.
+// Draw tables that the reader can sort by a column.
 "use strict";
 
 function element(tag, properties = {}, ...children) {
@@ -12,7 +12,7 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// columns: {name, text(row), value(row), number, head, render(row)}; `order` remembers what the reader sorted by.
+// Each column is {name, text(row), value(row), number, head, render(row)}. `order` keeps the column that the reader sorted by.
 const order = new WeakMap();
 function drawTable(table, caption, columns, rows, classOf = () => null, most = Infinity) {
   const sorted = order.get(table);
@@ -35,12 +35,12 @@ function drawTable(table, caption, columns, rows, classOf = () => null, most = I
   table.replaceChildren(element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body));
 }
 
-// What is missing comes last, both ways.
+// Compare two values; missing values come last in both directions.
 function compared(a, b, down) {
-  const [lost, gone] = [a, b].map(v => v === null || v === undefined || v === "");
-  if (lost || gone) return lost - gone;
-  const found = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, {numeric: true});
-  return down ? -found : found;
+  const [missingA, missingB] = [a, b].map(v => v === null || v === undefined || v === "");
+  if (missingA || missingB) return missingA - missingB;
+  const result = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, {numeric: true});
+  return down ? -result : result;
 }
 
 function definitions(list, values) {

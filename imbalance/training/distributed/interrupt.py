@@ -1,33 +1,34 @@
-"""Signals that ask a run to stop: noted at once, acted on by the loop between two steps."""
+"""Signals that ask a run to stop: note them at once, and let the loop act on them between two steps."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from imbalance.errors import Interrupted
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # SIGUSR1: Slurm's warning
 
 
-def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, object]:
-    """Let `handler` act on every signal of STOPS; returns the handlers before it.
+def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Let `handler` handle every signal of STOPS, and return the handlers before it.
 
-    A SIGHUP that is ignored stays so: that is what nohup is for. Outside the main thread, where Python allows no
-    handlers, nothing is changed.
+    An ignored SIGHUP stays ignored, because that is the purpose of nohup. Outside the main thread, where Python allows no
+    handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    heard = (s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN)
-    return {signum: signal.signal(signum, handler) for signum in heard}
+    handled = (s for s in STOPS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN)
+    return {signum: signal.signal(signum, handler) for signum in handled}
 
 
 class Interrupt:
-    """While entered, a signal that asks to stop sets `signum` instead of ending the process.
+    """Context in which a signal that asks to stop sets `signum`, and does not end the process.
 
-    Until `defer` is called there is nothing to save, and it raises `Interrupted` on the spot. A second SIGINT ends
-    the process at once, by the system's hand.
+    Before `defer` is called there is nothing to save, so a signal raises `Interrupted` on the spot. A second SIGINT ends
+    the process at once, by the system's default.
     """
 
     def __init__(self):
@@ -43,12 +44,15 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """From now on leave it to the loop to look at `signum`, to save and to stop."""
+        """From now on only set `signum`. The loop looks at it, saves and stops."""
         self._deferred = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Around what takes long and can be done again: a signal, also one that came before, raises `Interrupted`."""
+        """Raise `Interrupted` inside this context at a signal, and for one that came before.
+
+        Use it for work that takes long, and that a resumed run can repeat.
+        """
         before, self._deferred = self._deferred, False
         try:
             if self.signum:
@@ -58,6 +62,7 @@ class Interrupt:
             self._deferred = before
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal of STOPS."""
         self.signum = signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

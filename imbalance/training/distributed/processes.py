@@ -1,10 +1,10 @@
-"""One run in many processes, by accelerate: what makes them give the answer that one would."""
+"""One run in many processes, by accelerate: give the same result as one process."""
 
 import functools
 import os
 from collections.abc import Callable
 from math import ceil, isfinite
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -18,24 +18,30 @@ from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training.distributed import heartbeat
 from imbalance.training.distributed.heartbeat import exchange
 
+T = TypeVar("T")
+
 
 def start_accelerator(config: Experiment) -> Accelerator:
-    """The accelerator for `config.trainer`, with the number of processes that the launcher asked for."""
+    """Return the accelerator for `config.trainer`.
+
+    Raises:
+        BadInput: the precision is not for this device, or the launcher's number of processes has not started.
+    """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given, which a CPU computes in float32; use 'bf16' or 'no'"
         )
     set_arithmetic(config)
-    # `accelerate launch --cpu --num_processes 2` starts one process, and leaves no other trace of having been asked.
+    # `accelerate launch --cpu --num_processes 2` starts one process, and these variables are its only trace.
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    asked = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
-    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
+    expected = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
+    AcceleratorState._reset_state()  # an earlier run in the same process may have had another precision
     patience = InitProcessGroupKwargs(timeout=heartbeat.WAIT)
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
-    if accelerator.num_processes != asked:
+    if accelerator.num_processes != expected:
         raise BadInput(
-            f"launch: {asked or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
+            f"launch: {expected or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
             "see each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
         )
     heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
@@ -43,23 +49,27 @@ def start_accelerator(config: Experiment) -> Accelerator:
 
 
 def set_arithmetic(config: Experiment) -> None:
-    """How a GPU computes, for this process, as `config.trainer` has it.
+    """Set how this process computes on a GPU, by `config.trainer`.
 
-    TF32 is float32 that tensor cores multiply with 10 bits of mantissa. torch's own setting is "convolutions".
+    TF32 is float32 that tensor cores multiply with 10 bits of mantissa. torch's own default is "convolutions".
     """
-    # For whichever run of this process is deterministic: it must be there before the first matrix product on a GPU.
+    # A later run in this process may be deterministic, and the variable must be set before the first matrix product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
-        # Only then, as the call imports torch's compiler.
+        # The call imports torch's compiler, so make it only for a change.
         torch.use_deterministic_algorithms(config.trainer.deterministic)
-    # What is allocated is written before it is read, so nothing has to be filled.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # All memory is written before it is read, so nothing has to be filled.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32 == "all"
     torch.backends.cudnn.allow_tf32 = config.trainer.tf32 != "none"
 
 
 def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """`model` with batch normalisation over the batches of all processes, as if there were one."""
+    """Return `model` with batch normalisation over the batches of all processes, as in one process.
+
+    Raises:
+        BadInput: there are several processes on a CPU, and the model has batch normalisation.
+    """
     if accelerator.num_processes == 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return model
     if accelerator.device.type == "cpu":
@@ -70,9 +80,9 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What `function` returns on the main process, on every process; an error that it raises there, too."""
-    answer = [None, None]
+def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call `function` on the main process, and return its result, or raise its error, on every process."""
+    answer: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
             answer[0] = function()
@@ -86,8 +96,8 @@ def from_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
     return answer[0]
 
 
-def of_all_processes(value: Any) -> list[Any]:
-    """What each process gives, in the order of their numbers, on every process."""
+def of_all_processes(value: T) -> list[T]:
+    """Return the values of all processes, in the order of their ranks, on every process."""
     with exchange("what each process has"):
         return gather_object([value])
 
@@ -95,51 +105,55 @@ def of_all_processes(value: Any) -> list[Any]:
 def across_processes(
     accelerator: Accelerator, terms: dict[str, Tensor], request: int, size: int
 ) -> tuple[dict[str, Tensor], int | Tensor]:
-    """The terms of the whole batch of `size`, in its order, and the greatest request of all processes.
+    """Return the terms of the global batch, in its order, and the greatest request of all processes.
 
-    Gradients flow through this process's own rows only. With them every objective, however it mixes examples, is the
-    one that a single process would compute; that processes average their gradients is made up for in the step.
+    Gradients flow through this process's own rows only. With these rows, every objective, however it mixes examples, is
+    the one that a single process would compute. Processes average their gradients; the step multiplies to make up for it.
+
+    Args:
+        terms: of this process's share of the batch.
+        size: of the global batch.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if world == 1:
         return terms, request
-    kind = terms["losses"].dtype
+    dtype = terms["losses"].dtype
     columns = {name: column[:, None] if column.dim() == 1 else column.flatten(1) for name, column in terms.items()}
     widths = [column.shape[1] for column in columns.values()]
     sent = terms["losses"].new_full((ceil(size / world) + 1, sum(widths)), request)
-    sent[: len(terms["losses"])] = torch.cat([column.detach().to(kind) for column in columns.values()], dim=1)
-    gathered = accelerator.gather(sent).view(world, *sent.shape)
-    everyone = gathered[:, :-1].transpose(0, 1).flatten(0, 1)[:size]
-    whole = {}
-    for (name, column), of_all in zip(terms.items(), everyone.split(widths, dim=1)):
-        whole[name] = of_all.reshape(size, *column.shape[1:]).clone()
-        whole[name][rank::world] = column.to(kind)
-    return whole, gathered[:, -1].max()
+    sent[: len(terms["losses"])] = torch.cat([column.detach().to(dtype) for column in columns.values()], dim=1)
+    gathered = cast(Tensor, accelerator.gather(sent)).view(world, *sent.shape)
+    all_rows = gathered[:, :-1].transpose(0, 1).flatten(0, 1)[:size]
+    global_terms = {}
+    for (name, column), values in zip(terms.items(), all_rows.split(widths, dim=1)):
+        global_terms[name] = values.reshape(size, *column.shape[1:]).clone()
+        global_terms[name][rank::world] = column.to(dtype)
+    return global_terms, gathered[:, -1].max()
 
 
 def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU: `sums` added up over all processes, and the greatest of `maxima`; in one exchange and one copy.
+    """Add up `sums`, and take the greatest of `maxima`, over all processes. Return both by name, on the CPU.
 
-    They travel as float64, which has every count below 2^53.
+    One exchange and one copy carry all tensors, as float64, in which every count below 2^53 is exact.
     """
-    parts = sums | maxima
-    sent = torch.cat([part.double().flatten() for part in parts.values()])
+    tensors = sums | maxima
+    sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
     with exchange("counts and sums"):
-        of_all = accelerator.gather(sent[None]).cpu()
-    places = sum(part.numel() for part in sums.values())
-    whole = torch.cat([of_all[:, :places].sum(0), of_all[:, places:].amax(0)])
-    found = whole.split([part.numel() for part in parts.values()])
-    return {name: values.to(part.dtype).view(part.shape) for (name, part), values in zip(parts.items(), found)}
+        gathered = cast(Tensor, accelerator.gather(sent[None])).cpu()
+    end_of_sums = sum(tensor.numel() for tensor in sums.values())
+    reduced = torch.cat([gathered[:, :end_of_sums].sum(0), gathered[:, end_of_sums:].amax(0)])
+    values = reduced.split([tensor.numel() for tensor in tensors.values()])
+    return {name: value.to(tensor.dtype).view(tensor.shape) for (name, tensor), value in zip(tensors.items(), values)}
 
 
 def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:
-    """Start to copy what the host must know of a step, and return how to read it: is it finite, what is requested.
+    """Start to copy a step's value and request to the host. Return a function that reads whether the value is finite, and the request.
 
-    On a GPU, reading after the backward pass is queued waits for the forward pass only, and the device stays busy. To be
-    read before the next step's is sent: there is one place to send it to.
+    On a GPU, a read after the backward pass is queued waits for the forward pass only, so the device stays busy. Read
+    before the next call, because all calls share one pinned buffer.
 
     Args:
-        request: on the device where it was gathered from several processes, which alone has to be copied.
+        request: a tensor on the device if it was gathered from several processes; only then it must be copied.
     """
     if value.device.type == "cpu":
         return lambda: (isfinite(value.item()), int(request))
@@ -157,5 +171,5 @@ def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool,
 
 @functools.cache
 def pinned_buffer(dtype: torch.dtype) -> tuple[Tensor, torch.cuda.Event]:
-    """Memory that a GPU writes to by itself, and what says when it has: they take long to make, and so are made once."""
+    """Return a pinned buffer, and the event that marks the end of a copy to it. Both take long to make, so are made once."""
     return torch.empty(2, dtype=dtype, pin_memory=True), torch.cuda.Event()

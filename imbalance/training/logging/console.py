@@ -1,9 +1,9 @@
-"""A run in words: what is printed before, during and after training."""
+"""Console output: the text that a run prints before, during and after training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 
-from torch import device, nn
+from torch import Tensor, device, nn
 
 from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups
 from imbalance.data import Dataset
@@ -12,40 +12,40 @@ from imbalance.training.state.progress import Clock
 
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
-    """How many examples each split has of each class (and group), and how large the model is."""
+    """Return lines with the examples of each split by class (and group), and with the size of the model."""
     lines = list(dataset.notes)
-    for name, of in (("train", dataset), ("val", dataset.eval_dataset), ("test", dataset.eval_dataset)):
-        split = getattr(of, name)
-        lines.append(f"{name:5} {len(split):7,}  {_counts(of.class_names, of.class_counts(split))}")
-        if of.group_names != of.class_names:
-            lines.append(f"{'':13}  {_counts(of.group_names, of.group_counts(split))}")
-        if of.evaluation_names:
-            lines.append(f"{'':13}  evaluated: {_counts(of.evaluation_names, of.eval_group_counts(split))}")
+    for name, source in (("train", dataset), ("val", dataset.eval_dataset), ("test", dataset.eval_dataset)):
+        split = getattr(source, name)
+        lines.append(f"{name:5} {len(split):7,}  {_counts(source.class_names, source.class_counts(split))}")
+        if source.group_names != source.class_names:
+            lines.append(f"{'':13}  {_counts(source.group_names, source.group_counts(split))}")
+        if source.evaluation_names:
+            lines.append(f"{'':13}  evaluated: {_counts(source.evaluation_names, source.eval_group_counts(split))}")
     parameters = sum(p.numel() for p in model.parameters())
     return "\n".join([*lines, f"model {parameters:,} parameters on {device}"])
 
 
 def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
-    """One line: where the run is, how well it does, how long it will take."""
+    """Return one line on an evaluation: the position of the run, its metrics, its speed and the time left."""
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
             shown = {"balanced": "balanced", f"worst of {describe_groups(values, split)}": "worst_group"}
-            found = (f"{words} {_percent(values[f'{split}/{name}_accuracy'])}" for words, name in shown.items())
-            parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(found)}")
+            accuracies = (f"{words} {_percent(values[f'{split}/{name}_accuracy'])}" for words, name in shown.items())
+            parts.append(f"{split} loss {values[f'{split}/loss']:.4g} {' '.join(accuracies)}")
     rate = clock.steps_per_second()
     left = clock.seconds_left(values["epoch"], epochs)
     return " | ".join([*parts, f"{rate:,.1f} steps/s, {duration(left)} left"])
 
 
 def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) -> str:
-    """The terminal's line between evaluations."""
+    """Return the line that a terminal shows between evaluations."""
     left = clock.seconds_left(epoch + batch / batches, epochs)
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 
 
 def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
-    """The tables of every class (and group) on val and test, and the score."""
+    """Return tables of every class (and group) on val and test, and the score."""
     tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
     if dataset.evaluation_names:
         tables = {
@@ -71,9 +71,11 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
 
 
-def _counts(names, counts) -> str:
+def _counts(names: Sequence[str], counts: Tensor) -> str:
+    """Return each name with its count."""
     return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.tolist(), strict=True))
 
 
 def _percent(value: float) -> str:
+    """Return a fraction in percent; "-" for nan."""
     return "-" if isnan(value) else f"{100 * value:.1f}"

@@ -1,19 +1,17 @@
-"""What a run leaves behind and what it prints: its directory, metrics.jsonl, trackers and the console."""
+"""Log of a run: its directory, metrics.jsonl, trackers and the console."""
 
-import functools
 import io
 import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from torch import Tensor
@@ -27,20 +25,17 @@ from imbalance.training.logging.trackers import Tracker
 from imbalance.utils.files import write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
-from imbalance.utils.package import ROOT
-
-PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
 
 class RunLog:
-    """The files of one run. Only the main process writes; on the others every method does nothing."""
+    """Files and console of one run. Only the main process writes; on other processes every method does nothing."""
 
     def __init__(self, directory: Path, config: Experiment, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
         self.trackers: list[Tracker] = []
-        self.wandb_id: str | None = None  # by which a resumed run goes on with its wandb run
-        self._lock = self._text = self._metrics = None
-        self._unwritten = b""  # the end of metrics.jsonl, while the disk is full
+        self.wandb_id: str | None = None  # with which a resumed run continues its wandb run
+        self._claimed: ClaimedFiles | None = None
+        self._unwritten = b""  # lines of metrics.jsonl that a full disk did not take yet
         self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
         self._last_line = self._last_bar = -math.inf
 
@@ -50,44 +45,55 @@ class RunLog:
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self._tell_trackers("finish", bool(error))
         self.clear_bar()
-        for file in filter(None, (self._text, self._metrics, self._lock)):
-            with suppress(OSError):  # log.txt on a full disk; see `line`
+        for file in self._claimed or ():
+            with suppress(OSError):  # closing log.txt fails on a full disk
                 file.close()
 
+    @property
+    def _files(self) -> "ClaimedFiles":
+        """Return the open files of the run directory; `claim` must have opened them."""
+        assert self._claimed
+        return self._claimed
+
     def claim(self) -> dict[str, Any] | None:
-        """Take the directory for this process alone; returns the summary of a run that is done there.
+        """Lock the directory for this process, and open its files. Return the summary of a finished run there, if any.
 
         Raises:
-            Busy: another process has it.
-            BadInput: it cannot be written to, is damaged, or holds another experiment.
+            Busy: another process has locked the directory.
+            BadInput: the directory cannot be written to, is damaged, or holds another experiment.
         """
-        trackers.check(self.config)  # a mistake there shows before anything is loaded
+        trackers.check(self.config)  # before data are loaded, which may take long
+        lock = None
         try:
-            self._lock = FolderLock(self.directory)
+            lock = FolderLock(self.directory)
             check_directory_config(self.config, self.directory)
             self._keep_config()
             self._keep_modules()
-            self._text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
-            self._metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
+            metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            self._claimed, lock = ClaimedFiles(text, metrics, lock), None
         except BlockingIOError:
             raise Busy(str(self.directory)) from None
         except OSError as error:
             raise BadInput(
                 f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}"
             ) from None
-        summary = self._summary_before()
+        finally:
+            if lock:
+                lock.close()
+        summary = self._saved_summary()
         return summary if summary["status"] == "done" and not self.config.debug else None
 
     def _keep_config(self) -> None:
-        """config.json; one that says the same is left as it is, also in the words of an older version."""
+        """Write config.json, unless the file there has the same values, perhaps in the form of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
-        with suppress(OSError, ValueError, AttributeError):  # none yet, or of a run that was never trained
+        with suppress(OSError, ValueError, AttributeError):  # no file yet, or a damaged one of a run that never trained
             if upgrade_saved_config(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
                 return
         write_atomic(path, text.encode() + b"\n")
 
     def _keep_modules(self) -> None:
-        """A copy of each module of one's own, with which the run can be loaded and run again."""
+        """Copy each module of the user's own that the config names, with which the run can be loaded and repeated."""
         for file in user_module_files(self.config.to_dict()):
             copy, code = self.directory / "modules" / file.name, file.read_bytes()
             if not copy.exists():
@@ -98,8 +104,11 @@ class RunLog:
                     "config.work_dir"
                 )
 
-    def _summary_before(self) -> dict[str, Any]:
-        """What summary.json says; a damaged one is made again from the last checkpoint."""
+    def _saved_summary(self) -> dict[str, Any]:
+        """Return the content of summary.json, with the status None if there is no file.
+
+        A damaged file counts as none, because the last checkpoint makes it again.
+        """
         path, nothing = self.directory / "summary.json", {"status": None}
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
@@ -118,17 +127,18 @@ class RunLog:
         return nothing
 
     def _write(self, path: Path, data: bytes | memoryview) -> None:
-        """A whole file, in the directory that is this run's.
+        """Write a whole file in the run directory.
 
         Raises:
-            BadInput: it is so no longer. What would be written elsewhere than the metrics is no run.
+            BadInput: the directory was removed or replaced. The file would no longer be with the run's metrics.
         """
         self.check_directory()
         write_atomic(path, data)
 
     def check_directory(self) -> None:
-        """Raise `BadInput` if the directory or its metrics.jsonl has been removed or replaced since `claim`."""
-        if not (self._lock.holds() and is_same_file(self.directory / "metrics.jsonl", self._metrics.fileno())):
+        """Raise `BadInput` if the directory or its metrics.jsonl was removed or replaced since `claim`."""
+        metrics = self._files.metrics.fileno()
+        if not (self._files.lock.holds() and is_same_file(self.directory / "metrics.jsonl", metrics)):
             raise BadInput(
                 f"{self.directory}: removed or replaced while this run was training in it; the same command starts anew"
             )
@@ -136,39 +146,40 @@ class RunLog:
     # metrics.jsonl and checkpoints
 
     def position(self) -> int:
-        """How many bytes metrics.jsonl has on the disk; a checkpoint says so, that a resume can `rewind` to it.
+        """Write all lines of metrics.jsonl to the disk, and return its length, to which a resume can `rewind`.
 
         Raises:
-            OSError: it has not all of its lines, and a checkpoint would lose the rest.
-            BadInput: it is no longer there.
+            OSError: the disk did not take all lines, so a checkpoint would lose the rest.
+            BadInput: the file was removed or replaced.
         """
         self._write_metrics()
-        os.fsync(self._metrics.fileno())
+        os.fsync(self._files.metrics.fileno())
         self.check_directory()
-        return self._metrics.tell()
+        return self._files.metrics.tell()
 
     def rewind(self, position: int) -> None:
-        """Drop the lines that were written after a checkpoint: the resumed run writes them again."""
-        if os.fstat(self._metrics.fileno()).st_size < position:
-            raise BadInput(
-                f"{self._metrics.name}: shorter than the checkpoint says; remove {self.directory} to start anew"
-            )
-        self._metrics.truncate(position)
-        self._metrics.seek(position)
+        """Remove the lines of metrics.jsonl that came after a checkpoint, because the resumed run writes them again."""
+        metrics = self._files.metrics
+        if os.fstat(metrics.fileno()).st_size < position:
+            raise BadInput(f"{metrics.name}: shorter than the checkpoint says; remove {self.directory} to start anew")
+        metrics.truncate(position)
+        metrics.seek(position)
 
     def _write_metrics(self) -> None:
+        """Write the lines that metrics.jsonl does not have yet."""
         while self._unwritten:
-            self._unwritten = self._unwritten[self._metrics.write(self._unwritten) :]
+            self._unwritten = self._unwritten[self._files.metrics.write(self._unwritten) :]
 
     # trackers
 
     def start_trackers(self, wandb_id: str | None) -> None:
-        """Start those that the config or WANDB_MODE asks for, or go on with them after the last line of metrics.jsonl."""
+        """Start the trackers that the config or WANDB_MODE asks for, or continue theirs from the last line of metrics.jsonl."""
         if not self.writes:
             return
         if settings := trackers.wandb_settings(self.config):
-            self.trackers.append(trackers.Wandb(settings, self.config, self.directory, wandb_id, self.line))
-            self.wandb_id = self.trackers[-1].id
+            wandb = trackers.Wandb(settings, self.config, self.directory, wandb_id, self.line)
+            self.trackers.append(wandb)
+            self.wandb_id = wandb.id
         if self.config.logger.mode == "tensorboard":
             after = max((line["step"] for line in self.evaluations()), default=0)
             try:
@@ -177,6 +188,7 @@ class RunLog:
                 self._go_on_without("tensorboard", error)
 
     def _tell_trackers(self, method: str, *values: Any) -> None:
+        """Call `method` of every tracker, and remove a tracker that raises an error."""
         for tracker in list(self.trackers):
             try:
                 getattr(tracker, method)(*values)
@@ -185,13 +197,13 @@ class RunLog:
                 self._go_on_without(tracker.name, error)
 
     def _go_on_without(self, tracker: str, error: Exception) -> None:
-        """Whatever happens to a tracker must not happen to the run."""
+        """Log that a tracker has failed; the run goes on."""
         self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
 
-    # What the run reports
+    # reports
 
     def metrics(self, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, and the same to the trackers. nan, which JSON lacks, becomes null."""
+        """Write one line to metrics.jsonl, and send it to the trackers. JSON has no nan, so nan becomes null."""
         if self.writes:
             self._unwritten += json.dumps(without_nan(values), allow_nan=False).encode() + b"\n"
             with self.attempt(self.directory / "metrics.jsonl", "the next line tries again"):
@@ -199,14 +211,14 @@ class RunLog:
             self._tell_trackers("log", values)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of this process and of those before it; none on processes that do not write."""
+        """Return all lines of metrics.jsonl; an empty list on processes that do not write."""
         if not self.writes:
             return []
         text = (self.directory / "metrics.jsonl").read_bytes() + self._unwritten
         return [json.loads(line) for line in text.splitlines()]
 
     def summary(self, values: dict[str, Any]) -> None:
-        """summary.json, whole or not at all, and only where metrics.jsonl has all of its lines."""
+        """Write summary.json, whole or not at all, and only after metrics.jsonl has all of its lines."""
         if self.writes:
             self.position()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
@@ -215,17 +227,18 @@ class RunLog:
             self._tell_trackers("summary", flat)
 
     def model(self, values: dict[str, Any]) -> None:
-        """model.json: what `imbalance.load` must know beside the weights."""
+        """Write model.json, which `imbalance.load` reads with the weights."""
         write_atomic(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
-        """predictions/<split>.npz: the selected weights' logits beside targets, groups and source rows."""
+        """Write predictions/<split>.npz: logits of the selected weights, targets, groups and source rows."""
         file = io.BytesIO()
-        np.savez_compressed(file, **{name: array.cpu().numpy() for name, array in arrays.items()})
+        columns: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+        np.savez_compressed(file, **columns)
         self._write(self.directory / "predictions" / f"{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
-        """evaluations/<split>-<epoch>.npy; a resumed run that evaluates an epoch again writes the same again."""
+        """Write evaluations/<split>-<epoch>.npy. A resumed run that evaluates an epoch again writes the same file."""
         if self.writes:
             file = io.BytesIO()
             np.save(file, logits.cpu().numpy())
@@ -235,44 +248,57 @@ class RunLog:
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
-        """Around the writing of what a run can do without for now: a full disk is reported, and does not end it."""
+        """Log an OSError inside this context, such as a full disk, and go on, because the run can do without the file for now.
+
+        Args:
+            otherwise: the consequence, for the message.
+        """
         try:
             yield
         except OSError as error:
             self.line(f"WARNING: cannot write {path}: {error.strerror}; {otherwise}")
 
     def line(self, text: str) -> None:
-        """A line to the console and to log.txt."""
+        """Write a line to the console and to log.txt."""
         if self.writes:
             self.clear_bar()
             print_safely(text, sys.stdout)
-            print_safely(text, self._text)
+            print_safely(text, self._claimed and self._claimed.text)
 
     def progress(self, text: str, last: bool) -> None:
-        """A line on an evaluation: all of them to log.txt, and to the console at most one a second, and the last."""
+        """Write a line on an evaluation to log.txt, and to the console if it is the last, or the first within a second."""
         now = time.monotonic()
         if self.writes and (last or now - self._last_line >= 1):
             self._last_line = now
             self.line(text)
         elif self.writes:
-            print_safely(text, self._text)
+            print_safely(text, self._claimed and self._claimed.text)
 
     def bar(self, text: Callable[[], str]) -> None:
-        """The line that a terminal shows between evaluations, made anew five times a second."""
+        """Show a line on a terminal between evaluations, at most five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
             print_safely("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
+        """Remove the line that `bar` shows."""
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
             print_safely("\r\x1b[K", sys.stdout, end="")
 
 
-def check_directory_config(config: Experiment, directory: Path) -> None:
-    """Raise `BadInput` if what has been trained in `directory` had another config, or one that cannot be read.
+class ClaimedFiles(NamedTuple):
+    """Open files of a run directory: log.txt, metrics.jsonl, and the lock of the directory."""
 
-    Trained, and not only begun: a run that was refused or killed on the way stands in nobody's way.
+    text: TextIO
+    metrics: FileIO
+    lock: FolderLock
+
+
+def check_directory_config(config: Experiment, directory: Path) -> None:
+    """Raise `BadInput` if a run with another config, or with one that cannot be read, was trained in `directory`.
+
+    A run that was refused or killed before its first checkpoint does not count.
     """
     path, metrics = directory / "config.json", directory / "metrics.jsonl"
     trained = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
@@ -299,33 +325,14 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
 
 
 def without_nan(value: Any) -> Any:
-    """`value` with None for every float that JSON cannot express."""
+    """Return `value` with None for every float that JSON cannot express."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:
-    """`3h07m`, `4m12s` or `9s`."""
+    """Return a duration as text: `3h07m`, `4m12s` or `9s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """Package versions, and the commit of this code ("+" after it: with changes) where it runs from a checkout."""
-    commit = None
-    if (ROOT / ".git").exists():
-
-        def git(*args: str) -> str:
-            return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True).stdout.strip()
-
-        commit = git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    return {"commit": commit, "versions": versions()}
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a run computes."""
-    return {package: version(package) for package in PACKAGES}

@@ -1,6 +1,6 @@
-"""Where a run reports beside its own files: Weights & Biases, TensorBoard. Both are copies, and neither is needed.
+"""Trackers: copy a run's metrics to Weights & Biases or TensorBoard. The run's own files have everything without them.
 
-accelerate's trackers are not used: they cannot go on with a run, and what they raise ends it.
+accelerate's trackers are not used, because they cannot continue a run, and their errors would end it.
 """
 
 import json
@@ -8,36 +8,44 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
 
-WANDB_MODES = {"disabled": "disabled", "offline": "offline", "online": "online", "dryrun": "offline", "run": "online"}
-MOST_CHARACTERS = 128  # of a group's name at wandb's server
+Mode = Literal["disabled", "offline", "online"]
+WANDB_MODES: dict[str, Mode] = {
+    "disabled": "disabled",
+    "offline": "offline",
+    "online": "online",
+    "dryrun": "offline",
+    "run": "online",
+}
+MOST_CHARACTERS = 128  # of a group's name on wandb's server
 
 
 class Tracker(Protocol):
-    """What gets a run's metrics. Whatever its methods raise ends the tracker, not the run."""
+    """Receiver of a run's metrics. An error in a method ends the tracker, and not the run."""
 
     name: str
 
     def log(self, values: dict[str, Any]) -> None:
-        """A line of metrics.jsonl, with its "step"."""
+        """Receive a line of metrics.jsonl, which has a "step"."""
 
     def summary(self, values: dict[str, Any]) -> None:
-        """What summary.json says, of it numbers and texts."""
+        """Receive the numbers and texts of summary.json."""
 
-    def finish(self, failed: bool) -> None: ...
+    def finish(self, failed: bool) -> None:
+        """End the tracker's run."""
 
 
 def uses_wandb(config: Experiment) -> bool:
-    """Whether a run of `config` reports to wandb, which has one run a process."""
+    """Return whether a run of `config` reports to wandb, which has one run a process."""
     return _wandb_mode(config) != "disabled"
 
 
 def check(config: Experiment) -> None:
-    """Raise `BadInput` where a tracker that is asked for cannot be had as it is asked for."""
+    """Raise `BadInput` if a tracker that the config or the environment asks for cannot be started."""
     wandb_settings(config)
     if config.logger.mode == "tensorboard" and not find_spec("tensorboard"):
         raise BadInput(
@@ -47,10 +55,10 @@ def check(config: Experiment) -> None:
 
 
 class Wandb:
-    """A wandb run, gone on with if it has an id already.
+    """Weights & Biases run, new or continued by its id. The seeds of a setting are a wandb group.
 
-    No account, key or network is needed: online becomes offline, with a line that says so, rather than prompt, hang or
-    fail. Nothing but config and metrics is sent. The seeds of a setting are a group.
+    Needs no account, key or network: without them, "online" becomes "offline" with a line in the log, and nothing
+    prompts, hangs or fails. Only config and metrics are sent.
     """
 
     name = "wandb"
@@ -60,10 +68,10 @@ class Wandb:
     ):
         import wandb
 
-        first = directory.name == "first"  # the first of two stages, in the run directory of the second
+        first = directory.name == "first"  # the first stage of a two-stage method is in the directory of the second
         setting = (directory.parent if first else directory).parts[-3:-1]
 
-        def init(mode: str):
+        def init(mode: Mode):
             return wandb.init(
                 project=config.logger.project, dir=str(directory), mode=mode, id=run_id, resume="allow",
                 name="/".join(directory.parts[-3:]), group="/".join(setting)[:MOST_CHARACTERS],
@@ -83,22 +91,25 @@ class Wandb:
         self.id = self.run.id
 
     def log(self, values: dict[str, Any]) -> None:
+        """Send a line of metrics.jsonl."""
         self.run.log(values, step=values["step"])
 
     def summary(self, values: dict[str, Any]) -> None:
+        """Send the summary."""
         self.run.summary.update(values)
 
     def finish(self, failed: bool) -> None:
+        """End the wandb run."""
         self.run.finish(exit_code=int(failed))
 
 
 class TensorBoard:
     """Event files in <run directory>/tensorboard; `tensorboard --logdir=<work_dir>` shows all runs.
 
-    What was written past the checkpoint that a run goes on from is hidden: the run writes it again.
+    A resumed run hides the events after its checkpoint, because it writes them again.
 
     Args:
-        after: the last step that stays.
+        after: the last step whose events stay.
     """
 
     name = "tensorboard"
@@ -108,25 +119,27 @@ class TensorBoard:
 
         self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=after + 1, flush_secs=10)
         if not after:
-            # As Markdown, in which four spaces before a line mean code.
+            # TensorBoard shows Markdown, in which four spaces before a line mean code.
             text = json.dumps(config.to_dict(), indent=2).replace("\n", "\n    ")
             self.writer.add_text("config", f"    {text}", global_step=0)
 
     def log(self, values: dict[str, Any]) -> None:
+        """Write the numbers of a line of metrics.jsonl."""
         for key, value in values.items():
             if isinstance(value, int | float) and key != "step":
                 self.writer.add_scalar(key, value, values["step"])
-        self.writer.flush()  # what a kill must not take; and here a disk that is full raises
+        self.writer.flush()  # so that a kill loses nothing, and so that a full disk raises its error here
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Nothing: its numbers are those of an evaluation."""
+        """Do nothing, because an evaluation has logged the same numbers."""
 
     def finish(self, failed: bool) -> None:
+        """Close the event file."""
         self.writer.close()
 
 
-def _wandb_mode(config: Experiment) -> str:
-    """WANDB_MODE, or else what the config says; "disabled" where that is about another tracker."""
+def _wandb_mode(config: Experiment) -> Mode:
+    """Return the mode that WANDB_MODE asks for, or else the config; "disabled" if the config names another tracker."""
     given = os.environ.get("WANDB_MODE") or config.logger.mode
     if given == "tensorboard" and not os.environ.get("WANDB_MODE"):
         return "disabled"
@@ -136,10 +149,10 @@ def _wandb_mode(config: Experiment) -> str:
 
 
 def wandb_settings(config: Experiment) -> Any:
-    """What wandb is started with, None where it is disabled: nothing but config and metrics is sent, and it is quiet.
+    """Return the settings to start wandb with: only config and metrics are sent, and it prints nothing. None if disabled.
 
     Raises:
-        BadInput: an environment variable of wandb's has a value that it does not take.
+        BadInput: an environment variable of wandb's has a value that wandb does not take.
     """
     mode = _wandb_mode(config)
     if mode == "disabled":
@@ -149,7 +162,9 @@ def wandb_settings(config: Experiment) -> Any:
     try:
         import wandb
 
-        wandb.Settings().update_from_env_vars(os.environ)  # as wandb.init does, in the middle of all else
+        wandb.Settings().update_from_env_vars(
+            dict(os.environ)
+        )  # wandb.init does so too, but too late for a good message
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(map(str, first["loc"])).upper()

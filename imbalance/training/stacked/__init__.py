@@ -1,1 +1,1 @@
-"""Stacked runs: many small models trained as one batched model."""
+"""Stacked runs: train many small models as one batched model."""

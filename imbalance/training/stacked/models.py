@@ -1,10 +1,11 @@
-"""The models of many runs as one learner, whose step is a step of each of them."""
+"""Stack the models of many runs into one learner, whose step is a step of each run."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,152 +16,176 @@ from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import hard_margins
 from imbalance.training.learner import Learner
 from imbalance.training.optim import StackedSGD, set_rate
-from imbalance.training.run import Run
 from imbalance.training.stacked.vectorised import transposed
+from imbalance.training.state.run_state import Run
 from imbalance.training.step import Epoch, Images, StepOutput, draw_epoch
 
 
 class Stack:
-    """What `take_step` takes as a learner and as its objective: the sum of the members' own.
+    """Stacked runs, which stand in for one learner's model and objective; the objective is the sum of the runs' own.
 
-    The members' parameters and momenta are stacked along two new dimensions, and from then on are views of the stack's:
-    what it learns they have learned, and only their progress is handed over. The first dimension is that of seeds, the
-    second of runs with one seed, which share the inputs of a batch; where there are not as many at every seed, all are in
-    the first.
+    Parameters and momenta of the members are stacked along two new dimensions, and then are views of the stack's. So
+    what the stack learns, the members have learned; only their progress is updated by `hand_over`. The first dimension
+    is the seed. The second is the runs with that seed, which share the inputs of a batch. If seeds have different
+    numbers of runs, all runs are in the first dimension.
 
-    members: ordered by seed.
-    learner: of all of them, with a rate for each.
-    recorded: the steps that no member knows of yet.
+    members: the runs, ordered by seed.
+    learner: the learner of all members, with a rate for each.
+    recorded: the steps that are not handed over yet.
     """
 
     columns = ("values",)
 
     def __init__(self, members: Sequence[Run]):
         self.members = list(members)
-        of_seeds = Counter(member.config.seed for member in self.members)
-        even = len(set(of_seeds.values())) == 1
-        self.shape = (len(of_seeds), len(members) // len(of_seeds)) if even else (len(members), 1)
+        runs_of_seed = Counter(member.config.seed for member in self.members)
+        even = len(set(runs_of_seed.values())) == 1
+        self.shape = (len(runs_of_seed), len(members) // len(runs_of_seed)) if even else (len(members), 1)
         self.recorded: list[StepOutput] = []
 
         learners = [member.learner for member in self.members]
         first = learners[0]
         parameters = [nn.Parameter(self.stacked(each)) for each in zip(*(one.model.parameters() for one in learners))]
         momenta = [self.stacked(each) for each in zip(*map(momenta_of, learners))]
-        like = dict(dtype=parameters[0].dtype, device=parameters[0].device)
-        rates = torch.tensor([one.rate for one in learners], **like).view(self.shape)
+        dtype, device = parameters[0].dtype, parameters[0].device
+        rates = torch.tensor([one.rate for one in learners], dtype=dtype, device=device).view(self.shape)
         decays = {p: group["weight_decay"] for group in first.optimizer.param_groups for p in group["params"]}
         momentum = first.optimizer.param_groups[0]["momentum"]
         optimizer = StackedSGD(parameters, momenta, [decays[p] for p in first.model.parameters()], momentum)
         self.parameters = dict(zip((name for name, _ in first.model.named_parameters()), parameters))
-        self.of_losses = {
+        self.loss_buffers = {
             name: buffer.unflatten(0, self.shape)
             for name, buffer in stack_module_state([one.loss for one in learners])[1].items()
         }
-        self.learner = replace(first, model=self, objective=self, optimizer=optimizer, rate=rates)
+        # A step uses of a learner's model, objective and optimizer only what these stand-ins have.
+        stand_ins: dict[str, Any] = dict(model=self, objective=self, optimizer=optimizer)
+        self.learner = replace(first, rate=rates, **stand_ins)
 
         model, loss, objective = transposed(first.model).train(), first.loss, first.objective
 
-        def step(parameters, of_loss, *batch):
-            batch = Batch(*batch)
-            of_batch = partial(functional_call, model, parameters)
-            terms = objective.terms(of_batch, lambda *given: functional_call(loss, of_loss, given), batch)
+        def step(parameters, loss_buffers, *columns):
+            batch = Batch(*columns)
+            call_model = cast(nn.Module, partial(functional_call, model, parameters))
+            terms = objective.terms(call_model, lambda *labels: functional_call(loss, loss_buffers, labels), batch)
             return terms["logits"], objective.value(terms, batch)
 
-        of_seed = vmap(step, in_dims=(0, 0, None, None, None, 1, None))  # weights apart, a batch is that of the seed
-        self.step = vmap(of_seed, in_dims=(0, 0, 0, 1, 1, 1, 1))
+        # Runs of one seed differ in their weights alone, and share the other columns of the batch.
+        runs_step = vmap(step, in_dims=(0, 0, None, None, None, 1, None))
+        self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """As one, of which they become views."""
+        """Return the tensors of all members as one, and make them views of it."""
         whole = torch.stack([tensor.detach() for tensor in tensors])
         for tensor, part in zip(tensors, whole):
             tensor.data = part
         return whole.unflatten(0, self.shape)
 
-    def members_of(self, chosen: Tensor) -> list[Run]:
-        """Those where `chosen`, a mask of the stack's shape, is true."""
-        return [member for member, is_one in zip(self.members, chosen.flatten().tolist()) if is_one]
+    def members_where(self, mask: Tensor) -> list[Run]:
+        """Return the members at which `mask`, of the stack's shape, is true."""
+        return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
-        """Epoch `number` of all: rows, targets and groups (N, seeds), weights (N, seeds, runs), inputs (seeds, B, …)."""
+        """Draw epoch `number` of all members.
+
+        Rows, targets and groups are (N, seeds), weights are (N, seeds, runs), and inputs are (seeds, B, …).
+        """
         epochs: dict[int, Epoch] = {}
         for member in self.members:
             if member.config.seed not in epochs:
                 epochs[member.config.seed] = draw_epoch(member.learner, number)
-        of_seeds = [epochs[member.config.seed] for member in self.members[:: self.shape[1]]]
-        of_all = [
-            torch.stack([getattr(epoch, name) for epoch in of_seeds], 1) for name in ("rows", "targets", "groups")
-        ]
+        seed_epochs = [epochs[member.config.seed] for member in self.members[:: self.shape[1]]]
+        rows, targets, groups = (
+            torch.stack([getattr(epoch, name) for epoch in seed_epochs], 1) for name in ("rows", "targets", "groups")
+        )
         weights = [member.learner.weights(number)[epochs[member.config.seed].rows] for member in self.members]
-        images = of_each([epoch.images for epoch in of_seeds])
-        return Epoch(number, *of_all, torch.stack(weights, 1).unflatten(1, self.shape), images)
+        images = stacked_images(cast(list[Images], [epoch.images for epoch in seed_epochs]))
+        return Epoch(number, rows, targets, groups, torch.stack(weights, 1).unflatten(1, self.shape), images)
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
-        """Logits (seeds, runs, B, K) and each member's own value (seeds, runs)."""
-        logits, values = self.step(self.parameters, self.of_losses, *batch[:-1])
+        """Return logits (seeds, runs, B, K), and each member's own value (seeds, runs)."""
+        logits, values = self.step(self.parameters, self.loss_buffers, *batch[:-1])
         return {"logits": logits, "values": values}
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Of no value the gradient depends on another model; in float64 only one that is not finite makes the sum so."""
+        """Return the sum of the members' values, so that the gradient of each member is its own.
+
+        The sum is in float64, in which only a value that is not finite makes it non-finite.
+        """
         return terms["values"].sum(dtype=torch.float64)
 
     @torch.no_grad()
     def hand_over(self, epoch: Epoch, batches: int) -> None:
-        """Bring every member's progress to where the stack is: what was recorded of the epoch."""
+        """Update the progress of every member by the recorded steps.
+
+        Args:
+            epoch: the epoch of these steps.
+            batches: the number of batches in it.
+        """
         if not self.recorded:
             return
         values = torch.stack([done.terms["values"].detach() for done in self.recorded], -1).flatten(0, 1)
         logits = torch.cat([done.logits.detach() for done in self.recorded], -2)
-        drawn = slice(self.recorded[0].places.start, self.recorded[-1].places.stop)
+        drawn = slice(self.recorded[0].batch_slice.start, self.recorded[-1].batch_slice.stop)
         predictions, shape = logits.argmax(-1), logits.shape[:-1]
         targets = epoch.targets[drawn].T[:, None].expand(shape)
         margins = hard_margins(logits.flatten(0, -2), targets.flatten()).view(shape).flatten(0, 1)
         rows = epoch.rows[drawn].T[:, None].expand(shape).flatten(0, 1)
-        for member, *of_member in zip(self.members, values, rows, predictions.flatten(0, 1), margins):
+        records = zip(values, rows, predictions.flatten(0, 1), margins)
+        for member, (own_values, own_rows, own_predictions, own_margins) in zip(self.members, records):
             progress, learner = member.progress, member.learner
-            for kept, found in zip((progress.drawn, progress.predictions, progress.margins), of_member[1:]):
-                kept.append(found)
-            progress.values += of_member[0].unbind()
+            progress.drawn.append(own_rows)
+            progress.predictions.append(own_predictions)
+            progress.margins.append(own_margins)
+            progress.values += own_values.unbind()
             progress.batch += len(self.recorded)
             progress.step += len(self.recorded)
             set_rate(learner.optimizer, learner.rate * learner.schedule(epoch.number + (progress.batch - 1) / batches))
         self.recorded = []
 
 
-def of_each(images: Sequence[Images]) -> Callable[[slice], Inputs]:
-    """What S `images` make of places, (S, B, …). Those of the same data, which follow one another, are gathered at once."""
-    of_data = [list(alike) for _, alike in groupby(images, lambda of_one: id(of_one.inputs))]
-    at_once = [
+def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
+    """Return a function from a slice of S epochs' orders to the inputs of the models, (S, B, …) for each view.
+
+    Epochs of the same data must follow one another; their inputs are gathered together.
+    """
+    same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
+    together = [
         replace(
             alike[0],
-            rows=torch.stack([of_one.rows for of_one in alike]),
-            drawn=[torch.stack(uniforms) for uniforms in zip(*(of_one.drawn for of_one in alike))],
+            rows=torch.stack([one.rows for one in alike]),
+            drawn=[[torch.stack(uniforms) for uniforms in zip(*view)] for view in zip(*(one.drawn for one in alike))],
         )
-        for alike in of_data
+        for alike in same_data
     ]
-    return lambda places: padded_alike([apart(of_some(places), len(of_some.rows)) for of_some in at_once])
+
+    def views(batch_slice: slice) -> tuple[Inputs, ...]:
+        parts = [[unstacked(view, len(images.rows)) for view in images(batch_slice)] for images in together]
+        return tuple(padded_alike(view) for view in zip(*parts))
+
+    return views
 
 
-def apart(inputs: Inputs, models: int) -> Inputs:
-    """(S, B, …) of (S·B, …)."""
+def unstacked(inputs: Inputs, models: int) -> Inputs:
+    """Return (S·B, …) inputs as (S, B, …)."""
     if isinstance(inputs, Tensor):
         return inputs.unflatten(0, (models, -1))
-    return {name: of_name.unflatten(0, (models, -1)) for name, of_name in inputs.items()}
+    return {name: tensor.unflatten(0, (models, -1)) for name, tensor in inputs.items()}
 
 
 def padded_alike(inputs: Sequence[Inputs]) -> Inputs:
-    """(S, B, …) of parts of it; texts are padded (with masked zeros) to the longest."""
+    """Concatenate inputs (S, B, …) along the first dimension. Texts are padded, with masked zeros, to the longest."""
     if len(inputs) == 1:
         return inputs[0]
     if isinstance(inputs[0], Tensor):
-        return torch.cat(inputs)
-    longest = max(of_some["attention_mask"].shape[2] for of_some in inputs)
+        return torch.cat(cast(list[Tensor], inputs))
+    texts = cast(Sequence[dict[str, Tensor]], inputs)
+    longest = max(part["attention_mask"].shape[2] for part in texts)
     return {
-        name: torch.cat([pad(of_some[name], (0, longest - of_some[name].shape[2])) for of_some in inputs])
-        for name in inputs[0]
+        name: torch.cat([pad(part[name], (0, longest - part[name].shape[2])) for part in texts]) for name in texts[0]
     }
 
 
 def momenta_of(learner: Learner) -> list[Tensor]:
-    """The momentum of each parameter; none where `config.optim.momentum` is 0."""
-    states = learner.optimizer.state  # which makes an entry for what is asked for by []
+    """Return the momentum of each parameter; an empty list if `config.optim.momentum` is 0."""
+    states = learner.optimizer.state  # indexing creates an entry for a parameter without one, so test with `in`
     return [states[p]["momentum_buffer"] for p in learner.model.parameters() if p in states]

@@ -1,10 +1,10 @@
-"""Many runs at once: learning rates, weights and seeds of one experiment, trained in one process as one batched model.
+"""Stacked training: train many runs of one experiment, of several seeds, rates and weights, as one batched model.
 
-A small model's step takes its time to start its operations, not to do them. Here the parameters of M models, stacked
-along new first dimensions, go through each operation together (`torch.func.vmap`, in `imbalance.training.stacked.models`), and
-so do the examples that they are evaluated on. The step is that of the loop, of all models as one; every run has its own
-learner, progress and log, and what begins, saves and ends it is the code of `train`. So each leaves the run directory
-that main.py would make, equal up to rounding, and either can go on with what the other left.
+A small model's step spends its time on starting operations, not on computing. Here the parameters of M models, stacked
+along new first dimensions, go through each operation together (`torch.func.vmap`, in
+`imbalance.training.stacked.models`). So do the examples on which they are evaluated. The step is that of the loop.
+Every run has its own learner, progress and log, and begins, saves and ends by the code of `train`. So each run leaves
+the run directory that main.py would make, equal up to rounding, and either can resume what the other left.
 """
 
 import json
@@ -28,33 +28,34 @@ from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
-from imbalance.training.evaluate import Outcome, evaluate, interpolating
-from imbalance.training.finish import conclude, put_selected, record_end, record_split, splits_of
+from imbalance.training.evaluate import Outcome, evaluate, newly_interpolating
+from imbalance.training.finish import load_selected, record_split, split_names, write_early_summary, write_results
 from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog
-from imbalance.training.loop import SAVE, begin, check, close_epoch, evaluate_epoch, is_due, save
-from imbalance.training.run import Run
+from imbalance.training.loop import SAVE, begin, check_finite, close_epoch, evaluate_epoch, evaluation_is_due, save
 from imbalance.training.stacked.models import Stack
 from imbalance.training.state import forensics
 from imbalance.training.state.provenance import check_done
-from imbalance.training.step import batches_of, take_step
+from imbalance.training.state.run_state import Run
+from imbalance.training.step import count_batches, take_step
 
-BATCHED = ("sampler", "model", "objective", "optim", "mix")  # the sections whose tags say whether they can be
+BATCHED = ("sampler", "model", "objective", "optim", "mix")  # sections whose tags say whether they can be stacked
 SECONDS_BETWEEN_LINES = 10
-WRITERS = 8  # threads: every file is waited for until it is on the disk, which many can do at once
+WRITERS = 8  # threads that write files; every file takes a wait for the disk, and many can wait at once
 
 
 def in_common(config: Experiment) -> str | None:
-    """What runs that are trained at once must agree in: all but seed, learning rate and weights, as text.
+    """Return, as text, the values in which runs must agree to be stacked: all but seed, learning rate and weights.
 
-    None for a config that can only be trained by itself.
+    Return None for a config that cannot be stacked, which is trained alone.
     """
-    plain = config.trainer.accumulation == 1 and config.trainer.mixed_precision == "no"
-    plain &= not (config.debug or config.trainer.compile != "no" or config.trainer.channels_last)
-    plain &= first_run(config) is None
-    plain &= not trackers.uses_wandb(config)  # which has one run a process
-    if not plain or not all(
+    trainer = config.trainer
+    can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
+    can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
+    can_stack &= first_run(config) is None
+    can_stack &= not trackers.uses_wandb(config)  # wandb has one run a process
+    if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
     ):
         return None
@@ -64,33 +65,33 @@ def in_common(config: Experiment) -> str | None:
 
 
 def gains_from_batching(config: Experiment) -> bool:
-    """Whether models of `config` are known to be trained faster at once.
+    """Return whether models of `config` are known to train faster when stacked.
 
-    One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU it has not been measured yet: that is
-    what `imbalance bench --only=gpu` does there.
+    One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU nobody has measured it yet; `imbalance
+    bench --only=gpu` does.
     """
     return config.model.name in ("linear", "mlp")
 
 
 def draws_data(config: Experiment) -> bool:
-    """Whether its data are others at another seed."""
+    """Return whether another seed gives `config` other data."""
     data = look_up(registries()["data"], config.data.name)
     seeded = tags_of(data).seeded
     return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
-    """Train runs whose `in_common` is the same, and return all of their summaries, in order.
+    """Train runs whose `in_common` is the same, and return their summaries, in order.
 
-    A run whose loss becomes non-finite ends as it would by itself, with a summary that says "diverged", and the others
-    go on.
+    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary. The others go
+    on.
 
     Args:
-        runs: the config and the run directory of each.
+        runs: the config and the run directory of each run.
 
     Raises:
         BadInput: the config or the data is wrong.
-        Interrupted: a signal came; all have a checkpoint, and the same call goes on from there.
+        Interrupted: a signal came; all runs have a checkpoint, and the same call resumes them.
     """
     configs = [validate(config) for config, _ in runs]
     accelerator = start_accelerator(configs[0])
@@ -102,38 +103,39 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
         ]
         with ThreadPoolExecutor(WRITERS) as threads:
             claimed = list(threads.map(RunLog.claim, opened))
-        for config, log, done in zip(configs, opened, claimed):
-            if done:
-                check_done(config, done, log.directory / "summary.json", log.line)
+        for config, log, summary in zip(configs, opened, claimed):
+            if summary:
+                check_done(config, summary, log.directory / "summary.json", log.line)
                 continue
-            drawn = config.seed if draws_data(config) else None
-            if drawn not in datasets:
-                datasets[drawn] = load_dataset(config)
+            data_seed = config.seed if draws_data(config) else None
+            if data_seed not in datasets:
+                datasets[data_seed] = load_dataset(config)
             if config.seed not in sources:
-                sources[config.seed] = make_source(config, accelerator, log.directory, datasets[drawn])
+                sources[config.seed] = make_source(config, accelerator, log.directory, datasets[data_seed])
             learner = learner_on(sources[config.seed], config, accelerator)
-            # Another `Interrupt`, that nobody hears: so all of them stay at the same step.
+            # Each member gets an `Interrupt` of its own, which hears no signal; so all members stop at the same step.
             members.append(begin(config, learner, log, Interrupt()))
         for member in members:
             member.progress.together = len(members)
         interrupt.defer()
 
-        # Those that stand at the same step, more than one only where a crash came in between two saves, and whose inputs
-        # have the same shape: a seed's draw of train decides how many categories there are to encode.
+        # Members train together if they are at the same step, and if their inputs have the same shape. Steps differ only
+        # after a crash between two saves. Shapes differ if a seed's draw of train decides how many categories to encode.
         def alike(member: Run) -> tuple:
-            return place(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
+            return position(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
     return [json.loads((Path(directory) / "summary.json").read_text()) for _, directory in runs]
 
 
-def place(member: Run) -> tuple[int, int]:
+def position(member: Run) -> tuple[int, int]:
+    """Return the epoch and the batch at which a member stands."""
     return member.progress.epoch, member.progress.batch
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train members that stand at the same step, each to its end, and evaluate it there."""
+    """Train members that stand at the same step, each to its end, and write the results of each."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
@@ -153,19 +155,20 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
                 raise Interrupted(interrupt.signum)
             if members and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
                 printed = time.monotonic()
-                print(f"{len(members)} runs at once: {how_far(members[0])}", file=sys.stderr, flush=True)
+                print(f"{len(members)} runs at once: {progress_line(members[0])}", file=sys.stderr, flush=True)
     except Interrupted as error:
         save_all(members)
         for member in [*members, *ending]:
-            record_end(member, error)
+            write_early_summary(member, error)
         raise
 
 
-def each(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
-    """Do it for every member. Those that diverge in it end, and leave the list; whether none has.
+def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
+    """Call `action` on every member, and return whether none diverged. A member that diverges ends, and leaves the list.
 
     Args:
-        threads: several for what only writes files; what draws random numbers or hears signals is done here, in order.
+        threads: more than one only for actions that write files. Actions that draw random numbers or react to signals
+            run in this thread, in order.
     """
 
     def attempt(member: Run) -> Diverged | None:
@@ -174,58 +177,60 @@ def each(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> 
         except Diverged as error:
             return error
 
-    whole = True
+    none_diverged = True
     with ThreadPoolExecutor(threads) as pool:
         errors = map(attempt, list(members)) if threads == 1 else pool.map(attempt, list(members))
         for member, error in zip(list(members), errors):
             if error:
                 member.progress.seconds = member.clock.seconds()
-                record_end(member, error)
+                write_early_summary(member, error)
                 members.remove(member)
-                whole = False
-    return whole
+                none_diverged = False
+    return none_diverged
 
 
 def save_all(members: list[Run]) -> bool:
-    """`save` of all. Those that diverge leave the list; whether none has."""
-    whole = each(members, check)
-    return each(members, save, WRITERS) and whole
+    """Save every member, and return whether none diverged. A member that diverges leaves the list."""
+    all_finite = apply_to_all(members, check_finite)
+    return apply_to_all(members, save, WRITERS) and all_finite
 
 
 def end_epochs(members: list[Run]) -> None:
-    """`end_epoch` of all, evaluated together. Those that diverge leave the list."""
-    interpolated = dict(zip(members, interpolating(members)))
-    due = [member for member in members if is_due(member, interpolated[member])]
-    each(members, lambda member: check(member) if member in due else None)
+    """Evaluate members together, where that is due, and go on to the next epoch. A member that diverges leaves the list."""
+    interpolated = dict(zip(members, newly_interpolating(members)))
+    due = [member for member in members if evaluation_is_due(member, interpolated[member])]
+    apply_to_all(members, lambda member: check_finite(member) if member in due else None)
     due = [member for member in due if member in members]
-    evaluated = dict(zip(due, evaluate_epoch(due)))
-    each(members, lambda member: close_epoch(member, interpolated[member], evaluated.get(member)))
+    evaluations = dict(zip(due, evaluate_epoch(due)))
+    apply_to_all(members, lambda member: close_epoch(member, interpolated[member], evaluations.get(member)))
 
 
 def finish_all(members: list[Run]) -> None:
-    """`finish` of all, evaluated together. Those that diverge leave the list."""
-    each(members, put_selected)
-    values = {member: member.learner.group_metrics | member.learner.objective.metrics() for member in members}
+    """Evaluate members together on every split, and write their results. A member that diverges leaves the list."""
+    apply_to_all(members, load_selected)
+    values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
-        each(members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS)
+        apply_to_all(
+            members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS
+        )
 
-    for name in splits_of(members[0]) if members else ():
+    for name in split_names(members[0]) if members else ():
         if members:  # all may have diverged on the split before
             record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
-    each(members, lambda member: conclude(member, values[member]), WRITERS)
+    apply_to_all(members, lambda member: write_results(member, values[member]), WRITERS)
 
 
-def how_far(member: Run) -> str:
-    """Between two epochs, a line on the epochs done."""
+def progress_line(member: Run) -> str:
+    """Return a line on the epochs that are done, between two epochs."""
     return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
 def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
-    """The steps of one epoch, from where the members stand. Those that become non-finite leave the list, and the stack."""
+    """Take the steps that are left of the current epoch. Members that become non-finite leave the list and the stack."""
     first = members[0]
     epoch = stack.draw(first.progress.epoch)
-    batches = batches_of(first.config, epoch)
+    batches = count_batches(first.config, epoch)
 
     def request() -> int:
         if interrupt.signum:
@@ -237,11 +242,11 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
         stack.learner.optimizer.zero_grad()
         if not done.finite:
             stack.hand_over(epoch, batches)
-            # In a sum that is not finite one is not, or in float64 is so large that the sum need not be.
-            values, most = done.terms["values"].double().abs(), torch.finfo(torch.float64).max / len(members)
-            bad = stack.members_of(~(values < most))
+            # If the sum is not finite, one value is not, or in float64 is so large that the sum may not be.
+            values, largest = done.terms["values"].double().abs(), torch.finfo(torch.float64).max / len(members)
+            bad = stack.members_where(~(values < largest))
             members[:] = [member for member in members if member not in bad]
-            each(bad, diverged)
+            apply_to_all(bad, raise_diverged)
             break
         stack.recorded.append(done)
         if done.request:
@@ -254,10 +259,10 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
         stack.hand_over(epoch, batches)
         return
     if members:
-        train_epoch(Stack(members), members, interrupt)  # the rest of the epoch, without those that are not finite
+        train_epoch(Stack(members), members, interrupt)  # the rest of the epoch, with the finite members
 
 
-def diverged(member: Run) -> None:
+def raise_diverged(member: Run) -> None:
     """End a run whose loss is not finite as it would end alone.
 
     Raises:

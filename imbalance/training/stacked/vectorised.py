@@ -1,4 +1,4 @@
-"""Modules of one kind that differ in their weights, as one function that computes all of them."""
+"""Vectorise modules of one kind, which differ in their weights, into one function."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,15 +9,18 @@ from torch.func import functional_call, stack_module_state, vmap
 
 
 class TransposedLinear(nn.Linear):
-    """A linear layer as (W xᵀ)ᵀ: batched, with few outputs, a product of that form and its gradients take a CPU a
-    fifth of the time that those of x Wᵀ take (torch 2.13)."""
+    """Linear layer computed as (W xᵀ)ᵀ.
+
+    Batched, and with few outputs, this form and its gradients take a CPU a fifth of the time of x Wᵀ (torch 2.13).
+    """
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return (W xᵀ + b)ᵀ."""
         return torch.addmm(self.bias[:, None], self.weight, inputs.T).T
 
 
 def transposed(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose linear layers are computed in that form."""
+    """Return a copy of `model` whose linear layers are `TransposedLinear`."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if type(module) is nn.Linear:
@@ -26,14 +29,19 @@ def transposed(model: nn.Module) -> nn.Module:
 
 
 def vectorised(modules: Sequence[nn.Module], in_dims: int | None) -> Callable[..., Tensor]:
-    """What `modules` make of arguments of their own, along the first dimension (`in_dims=0`), or of the same ones (None)."""
+    """Return a function that calls all `modules` at once, and stacks their outputs.
+
+    Args:
+        in_dims: 0 if each module has its own slice of every argument, along the first dimension; None if all modules
+            share the arguments.
+    """
     state = stack_module_state(list(modules))
     module = transposed(modules[0])
 
     def call(state, *arguments):
         return functional_call(module, state, arguments)
 
-    def of_all(*arguments: Tensor) -> Tensor:
+    def call_all(*arguments: Tensor) -> Tensor:
         return vmap(call, in_dims=(0, *[in_dims] * len(arguments)))(state, *arguments)
 
-    return of_all
+    return call_all

@@ -1,50 +1,50 @@
-"""Whether all that a run has learned is finite: weights, buffers, the optimiser's state and that of the method.
+"""Finite check: find NaN and infinity in the weights, the buffers, and the state of the optimiser and the method.
 
-To look at all of it after every step would cost a small model a tenth of its time. So a step only looks at its loss,
-and the state is looked at before it is used: saved, evaluated, or called done. Where it is good it is remembered; where
-it is not, or a loss is not, `forensics.find` does the steps since then again, and looks after each of them.
+Checking all of the state after every step would cost a small model a tenth of its time. So a step only checks its loss.
+The whole state is checked before it is saved, evaluated or called done. If it is finite, it is remembered. If it or a
+loss is not, `forensics.find` repeats the steps since the remembered state, and checks after each of them.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imbalance.training.distributed.processes import totals
 from imbalance.training.learner import Learner
-from imbalance.training.run import Run
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.training.state.registry import tensors_in
+from imbalance.training.state.run_state import Run
 
-LEAST_SCALE = 2.0**-14  # of fp16's gradients: with it they are smaller than those that float16 has as normal numbers
+LEAST_SCALE = 2.0**-14  # of fp16 gradients; below it, gradients are smaller than float16's normal numbers
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values are; by the largest magnitude of each tensor, which unlike a sum cannot overflow."""
+    """Return whether all values are finite, judged by each tensor's largest magnitude; a sum could overflow."""
     tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True
-    largest = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]
-    return torch.stack(largest).isfinite().all().item()
+    magnitudes = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]  # pyright: ignore[reportPrivateImportUsage]
+    return bool(torch.stack(magnitudes).isfinite().all())
 
 
-def state_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor that a step may change, with what it is called in a message."""
-    names = {parameter: name for name, parameter in learner.network.named_parameters()}
-    for parameter, name in names.items():
-        yield f"parameter {name}", parameter.detach()
-    for name, buffer in learner.network.named_buffers():
-        yield f"buffer {name}", buffer
-    for parameter, state in learner.optimizer.state.items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                yield f"the optimiser's {key} of {names[parameter]}", value
-    for name, buffer in learner.objective.named_buffers():
-        yield f"the objective's {name}", buffer
+def named_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor that a step may change, from every part of the registry, with its name in messages."""
+    parameter_names: dict[Tensor, str] = {parameter: name for name, parameter in learner.network.named_parameters()}
+    for key, part in learner.parts.items():
+        if isinstance(part, nn.Module):
+            parameter, buffer = ("parameter", "buffer") if key == "model" else [f"the {key}'s"] * 2
+            yield from ((f"{parameter} {name}", tensor.detach()) for name, tensor in part.named_parameters())
+            yield from ((f"{buffer} {name}", tensor) for name, tensor in part.named_buffers())
+        elif isinstance(part, torch.optim.Optimizer):
+            for parameter, state in part.state.items():
+                for name, tensor in tensors_in(state):
+                    yield f"the optimiser's {name} of {parameter_names[parameter]}", tensor
+        else:
+            yield from ((f"the {key}'s {name}", tensor) for name, tensor in tensors_in(part.state_dict()))
 
 
-def everywhere(learner: Learner, good: bool) -> bool:
-    """Whether all processes say so."""
+def all_processes_agree(learner: Learner, good: bool) -> bool:
+    """Return whether `good` is true on every process."""
     if learner.accelerator.num_processes == 1:
         return good
     bad = torch.tensor(float(not good), device=learner.accelerator.device)
@@ -52,91 +52,26 @@ def everywhere(learner: Learner, good: bool) -> bool:
 
 
 def is_finite(learner: Learner) -> bool:
-    """Whether the state is, on every process."""
+    """Return whether the state of the learner is finite on every process."""
     scaler = learner.accelerator.scaler
-    good = finite(tensor for _, tensor in state_tensors(learner)) and not (scaler and scaler.get_scale() < LEAST_SCALE)
-    return everywhere(learner, good)
+    good = finite(tensor for _, tensor in named_tensors(learner)) and not (scaler and scaler.get_scale() < LEAST_SCALE)
+    return all_processes_agree(learner, good)
 
 
-def all_skipped(run: Run) -> bool:
-    """Whether fp16's scaler has halved its scale in every step of the run, and so has applied none."""
+def all_steps_skipped(run: Run) -> bool:
+    """Return whether the fp16 scaler has halved its scale in every step of the run, and so has skipped all of them."""
     scaler, step = run.learner.accelerator.scaler, run.progress.step
     return bool(scaler and step and scaler.get_scale() == run.first_scale * scaler.get_backoff_factor() ** step)
 
 
-def first_not_finite(learner: Learner) -> str | None:
-    """What of the state is not, as a message says it: that which comes first."""
+def first_non_finite(learner: Learner) -> str | None:
+    """Return the name of the first tensor that is not finite, for a message; None if all are finite."""
     scaler = learner.accelerator.scaler
     if scaler and scaler.get_scale() < LEAST_SCALE:
         return f"float16 gradients, down to a scale of {scaler.get_scale():g}"
-    return next((name for name, tensor in state_tensors(learner) if not finite([tensor])), None)
-
-
-def learned(learner: Learner) -> dict[str, Any]:
-    """All that training changes, as a checkpoint has it; no copy."""
-    scaler = learner.accelerator.scaler
-    return {
-        "model": learner.network.state_dict(),
-        "optimizer": learner.optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler else {},
-        "objective": learner.objective.state_dict(),
-    }
-
-
-def put_back(learner: Learner, state: dict[str, Any]) -> None:
-    """Undo training since `state`, which `learned` returned."""
-    learner.network.load_state_dict(state["model"])
-    learner.optimizer.load_state_dict(copied(state["optimizer"]))  # which keeps the tensors that it is given
-    learner.objective.load_state_dict(state["objective"])
-    if learner.accelerator.scaler:
-        learner.accelerator.scaler.load_state_dict(state["scaler"])
-
-
-def remember(run: Run) -> None:
-    """Keep the state, which is finite, to go back to from one that is not; what has not changed since is not copied."""
-    place = {key: list(value) if isinstance(value, list) else value for key, value in vars(run.progress).items()}
-    state = run.good["state"] if is_known(run) else copied(learned(run.learner))
-    run.good = {"state": state, "progress": place, "random": random_state()}
-
-
-def is_known(run: Run) -> bool:
-    """Whether the state is the one that is remembered: no step has been done since."""
-    return run.good is not None and run.good["progress"]["step"] == run.progress.step
-
-
-def go_back(run: Run) -> None:
-    """Take up the run where it was when it was remembered."""
-    put_back(run.learner, run.good["state"])
-    run.learner.optimizer.zero_grad()
-    set_random_state(run.good["random"])
-    place = {key: list(value) if isinstance(value, list) else value for key, value in run.good["progress"].items()}
-    vars(run.progress).update(place | {"together": run.progress.together})
-
-
-def copied(value: Any, device: str | torch.device = "cpu") -> Any:
-    """Of nested dictionaries and lists, with copies of their tensors on the CPU: a GPU has no room to waste.
-
-    From a GPU all are under way before they are waited for, once; what has been copied so goes back without a wait.
-    """
-    from_device = []
-
-    def copy(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: copy(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [copy(item) for item in value]
-        if not isinstance(value, Tensor):
-            return value
-        if value.device.type != "cpu":
-            from_device.append(value)
-        return value.detach().to(device, non_blocking=True, copy=True)
-
-    copies = copy(value)
-    if from_device and torch.device(device).type == "cpu":
-        torch.cuda.synchronize()
-    return copies
+    return next((name for name, tensor in named_tensors(learner) if not finite([tensor])), None)
 
 
 def shortened(rows: list[int]) -> str:
-    """The first 20 of them."""
+    """Return the first 20 rows as text, and the number of the others."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

@@ -1,6 +1,6 @@
-"""Which step made something non-finite, what it leaves behind, and how to look into it.
+"""Forensics: find the step that made a value non-finite, record it, and replay it.
 
-`imbalance forensics RUN_DIRECTORY` does that step again.
+`imbalance forensics RUN_DIRECTORY` replays that step.
 """
 
 from pathlib import Path
@@ -16,47 +16,49 @@ from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
 from imbalance.training.distributed.processes import of_all_processes, start_accelerator
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.optim import clip, gradients, set_rate
-from imbalance.training.run import Run
+from imbalance.training.optim import set_rate
 from imbalance.training.state import checkpoint
-from imbalance.training.state.finite import (
-    copied,
-    finite,
-    first_not_finite,
-    go_back,
-    is_finite,
-    learned,
-    put_back,
-    shortened,
-    state_tensors,
+from imbalance.training.state.finite import finite, first_non_finite, is_finite, named_tensors, shortened
+from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
+from imbalance.training.state.run_state import Run, go_back
+from imbalance.training.step import (
+    Epoch,
+    StepOutput,
+    batch_slices,
+    count_batches,
+    draw_epoch,
+    forward,
+    objective_columns,
+    optimizer_step,
+    take_step,
 )
-from imbalance.training.step import Epoch, StepOutput, batch_places, batches_of, draw_epoch, forward, shared, take_step
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.utils.seeds import set_random_state
 
 FILE = "divergence.pt"
 
 
 def find(run: Run, end: int) -> Diverged:
-    """Go back to the latest state known to be finite, and do the steps since then again, looking after each of them.
+    """Repeat the steps since the remembered state, and check the state after each, until one is not finite.
 
-    Writes what there is to know of the first that makes something non-finite, and returns the error that says so. The
-    same on all processes, which do their steps together.
+    Writes FILE about that step, and returns the error to raise. Every process must call this function, since all
+    processes take their steps together.
 
     Args:
-        end: the step before which it has happened.
+        end: a step before which a value became non-finite.
     """
-    learner, progress, begun = run.learner, run.progress, run.good["progress"]["step"]
+    learner, progress, begun = run.learner, run.progress, run.remembered["progress"]["step"]
     go_back(run)
     if end - progress.step > 1:
         run.log.line(
-            f"non-finite by step {end - 1}: doing {end - progress.step} steps again, to find the one that did it"
+            f"non-finite by step {end - 1}: repeating {end - progress.step} steps, to find the one that did it"
         )
+    parts = stateful_parts(learner)
     while progress.step < end:
         epoch = draw_epoch(learner, progress.epoch)
-        batches = batches_of(run.config, epoch)
+        batches = count_batches(run.config, epoch)
         learner.model.train()
         for batch in range(progress.batch, batches):
-            before = copied(learned(learner)) | {"random": random_state()}
+            before = snapshot(parts)
             done = take_step(run.config, learner, epoch, batch, batches, lambda: 0)
             if not (done.finite and is_finite(learner)):
                 return report(run, epoch, done, before)
@@ -66,25 +68,34 @@ def find(run: Run, end: int) -> Diverged:
                 break
         else:
             progress.next_epoch()
-    return Diverged(f"non-finite between steps {begun} and {end}; doing them again did not show it again")
+    return Diverged(f"non-finite between steps {begun} and {end}; repeating these steps did not show it again")
+
+
+def stateful_parts(learner: Learner) -> dict[str, Stateful]:
+    """Return every part that a step may change, by its name in FILE."""
+    return {**learner.parts, "random": RandomState()}
 
 
 def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> Diverged:
-    """Write what there is to know of a step that made something non-finite, and return the error that says so.
+    """Write FILE about a step that made a value non-finite, and return the error to raise.
 
     Args:
-        epoch: what it drew.
-        before: a copy of what `learned` returned before it, and the random state.
+        epoch: the epoch of the step.
+        before: a snapshot of `stateful_parts` before the step.
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, mine = batch_places(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
+    whole, own = batch_slices(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
     rows, losses = epoch.rows[whole], done.terms["losses"].detach()
-    after = None if not done.finite else first_not_finite_after(learner)
-    put_back(learner, before)
-    set_random_state(before["random"])
-    trace = trace_forward(learner, epoch.batch(mine).inputs)
-    share = {"logits": done.logits.detach().cpu(), "random": before["random"], "first": culprit(trace), "after": after}
+    after = None if not done.finite else first_non_finite_after(learner)
+    restore(stateful_parts(learner), before)
+    trace = trace_forward(learner, epoch.batch(own).inputs)
+    share = {
+        "logits": done.logits.detach().cpu(),
+        "random": before["random"],
+        "first": first_non_finite_entry(trace),
+        "after": after,
+    }
     shares = of_all_processes(share)
     every_logit = done.logits.new_empty(len(rows), done.logits.shape[1], device="cpu")
     for rank, share in enumerate(shares):
@@ -117,9 +128,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "losses": losses,
         "terms": {name: column.detach() for name, column in done.terms.items()},
         "value": done.value.detach(),
-        "model": before["model"],
-        "optimizer": before["optimizer"],
-        "objective": before["objective"],
+        **before,
         "random": [share["random"] for share in shares],
     }
     if log.writes:
@@ -133,28 +142,28 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     )
 
 
-def first_not_finite_after(learner: Learner) -> str | None:
-    """What a step with a finite loss made that is not: a gradient, or else what came of finite ones."""
+def first_non_finite_after(learner: Learner) -> str | None:
+    """Return the name of the first gradient that is not finite, or if all are finite, of the first such tensor of the state."""
     gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
     bad = next((name for name, gradient in gradients if not finite([gradient])), None)
-    return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_not_finite(learner)
+    return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_non_finite(learner)
 
 
 @torch.no_grad()
 def trace_forward(learner: Learner, inputs: Inputs) -> dict[str, float]:
-    """The largest magnitude (nan, inf if there are any) of each parameter, of `inputs` and of each module's output.
+    """Run a forward pass, and return the largest magnitude of each parameter, of `inputs` and of each module's output.
 
-    In the order in which they enter a forward pass in training mode.
+    The order is that of the computation, in training mode. A magnitude is nan or inf if the tensor has such a value.
     """
     model = learner.network
-    found = {f"parameter {name}": _magnitude(parameter) for name, parameter in model.named_parameters()}
+    magnitudes = {f"parameter {name}": _magnitude(parameter) for name, parameter in model.named_parameters()}
     named = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
-    found |= {name: _magnitude(tensor) for name, tensor in named.items()}
+    magnitudes |= {name: _magnitude(tensor) for name, tensor in named.items()}
 
     def note(name: str):
         def hook(module: nn.Module, _, output: Any) -> None:
             if isinstance(output, Tensor):
-                found[f"output of {name} ({type(module).__name__})"] = _magnitude(output)
+                magnitudes[f"output of {name} ({type(module).__name__})"] = _magnitude(output)
 
         return hook
 
@@ -164,45 +173,47 @@ def trace_forward(learner: Learner, inputs: Inputs) -> dict[str, float]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return magnitudes
 
 
-def culprit(trace: dict[str, float]) -> str | None:
-    """The first entry of a trace that is not finite."""
+def first_non_finite_entry(trace: dict[str, float]) -> str | None:
+    """Return the name of the first entry of a trace that is not finite; None if all are finite."""
     return next((name for name, value in trace.items() if not abs(value) < float("inf")), None)
 
 
 def replay(directory: Path) -> str:
-    """Do the step that diverged again, from the state and the random numbers before it; the report of what happened.
+    """Replay the step that diverged, from the state and the random numbers before it, and return a report.
 
-    The steps of several processes are done one after the other. With the same machine, device and packages the losses
-    are the same to the bit, and the report says whether they are.
+    The steps of several processes are replayed one after the other. On the same machine, device and packages the losses
+    are the same to the bit; the report says whether they are.
 
     Raises:
-        BadInput: `directory` holds no divergence, or not of this config.
+        BadInput: the run in `directory` did not diverge, or FILE is of another config.
     """
     if not (directory / FILE).is_file():
         raise BadInput(f"{directory}: holds no {FILE}: no run diverged there")
     config = validate(load(directory / "config.json"))
     saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)
     learner = make_learner(config, start_accelerator(config), directory)
+    # Files of older versions have no scaler.
+    parts = {name: part for name, part in learner.parts.items() if name in saved}
     epoch, world, size = draw_epoch(learner, saved["epoch"]), len(saved["random"]), config.trainer.batch_size
-    whole, _ = batch_places(saved["batch"], size, 0, world)
-    losses, trace = torch.empty_like(saved["losses"]), {}
+    labels = epoch.labels(batch_slices(saved["batch"], size, 0, world)[0])
+    losses, trace, value = torch.empty_like(saved["losses"]), {}, saved["value"]
     for rank, random in enumerate(saved["random"]):
-        _, share = batch_places(saved["batch"], size, rank, world)
-        put_back(learner, saved | {"scaler": {}})
+        _, share = batch_slices(saved["batch"], size, rank, world)
+        restore(parts, saved)
         learner.model.train()
         set_random_state(random)
-        trace = trace if culprit(trace) else trace_forward(learner, epoch.batch(share).inputs)
-        put_back(learner, saved | {"scaler": {}})
+        trace = trace if first_non_finite_entry(trace) else trace_forward(learner, epoch.batch(share).inputs)
+        restore(parts, saved)
         set_random_state(random)
-        of_share, backward = forward(learner, epoch, share, learner.micro_batches)
-        losses[rank::world] = of_share["losses"].detach().cpu()
+        own_terms, backward = forward(learner, epoch, share, learner.micro_batches)
+        losses[rank::world] = own_terms["losses"].detach().cpu()
         terms = {name: column.to(learner.accelerator.device, copy=True) for name, column in saved["terms"].items()}
-        for name, column in shared(learner, of_share).items():
+        for name, column in objective_columns(learner, own_terms).items():
             terms[name][rank::world] = column.to(terms[name])
-        value = learner.objective.value(terms, epoch.labels(whole))
+        value = learner.objective.value(terms, labels)
         if saved["value"].isfinite():
             backward(value)  # the gradients of all shares add up
     if saved["value"].isfinite():
@@ -212,10 +223,8 @@ def replay(directory: Path) -> str:
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }
-        if config.trainer.clip_norm:
-            clip(gradients(learner.optimizer), config.trainer.clip_norm)
-        learner.optimizer.step()
-        trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in state_tensors(learner)}
+        optimizer_step(learner, config.trainer.clip_norm)
+        trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in named_tensors(learner)}
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))
     lines = [
         f"step {saved['step']} (epoch {saved['epoch']}, batch {saved['batch']}), learning rate {saved['learning_rate']:g}",
@@ -227,12 +236,13 @@ def replay(directory: Path) -> str:
         "",
         f"{'source row':>12}{'target':>8}{'group':>7}{'weight':>12}{'margin':>12}{'loss':>12}",
     ]
-    # The non-finite ones first, then by size.
+    # Examples with a non-finite loss come first, then the others by the size of their loss.
     for i in saved["losses"].nan_to_num(nan=float("inf")).argsort(descending=True)[:20].tolist():
-        whole = f"{saved['indices'][i]:12}{saved['targets'][i]:8}{saved['groups'][i]:7}"
-        lines.append(whole + "".join(f"{saved[key][i].item():12.5g}" for key in ("weights", "margins", "losses")))
+        labels_text = f"{saved['indices'][i]:12}{saved['targets'][i]:8}{saved['groups'][i]:7}"
+        lines.append(labels_text + "".join(f"{saved[key][i].item():12.5g}" for key in ("weights", "margins", "losses")))
     return "\n".join(lines)
 
 
 def _magnitude(tensor: Tensor) -> float:
+    """Return the largest magnitude in a tensor; 0 for an empty one."""
     return tensor.abs().max().double().item() if tensor.numel() else 0.0

@@ -1,7 +1,9 @@
-"""What a run is made of beside its config: the form of its files, its data and the packages; and what to do where these
-are no longer what they were."""
+"""Provenance of a run: the format of its files, its data, and the versions of the code that computed it."""
 
+import functools
+import subprocess
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +12,77 @@ from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
 from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
-from imbalance.training.logging.run_log import versions
+from imbalance.utils.package import ROOT
 
-FORMAT = 2  # of the run directory and its checkpoints; a number more whenever an older program could misread them
+FORMAT = 2  # of the run directory and its checkpoints; raise it whenever an older program could misread them
+PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
 
-def origin(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What checkpoints and summary.json say of it; `data` is the digest of the run's data set."""
+def provenance(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what checkpoints and summary.json say of a run's provenance.
+
+    Args:
+        data: the digest of the run's data set.
+    """
     return {"format": FORMAT, "data": dict(data), "versions": versions()}
 
 
-def check_format(found: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
-    """Raise `BadInput` if another version of this program wrote what `path` holds in a format that this one cannot read.
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide what a run computes."""
+    return {package: version(package) for package in PACKAGES}
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the commit of this code, with "+" if files differ from it; None if the code is no git checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def check_format(saved: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
+    """Raise `BadInput` if the file at `path` has a format that this version of the program cannot read.
 
     Args:
-        oldest: the oldest format that can be read; 0 is what does not say.
+        saved: the content of the file.
+        oldest: the oldest format that can be read; a file that names no format has format 0.
     """
-    version = found.get("format", 0)
-    if not isinstance(version, int) or not oldest <= version <= FORMAT:
-        age = "another" if not isinstance(version, int) else "a newer" if version > FORMAT else "an older"
+    number = saved.get("format", 0)
+    if not isinstance(number, int) or not oldest <= number <= FORMAT:
+        age = "another" if not isinstance(number, int) else "a newer" if number > FORMAT else "an older"
         raise BadInput(
-            f"{path}: written by {age} version of imbalance (format {version}, this one reads {FORMAT}); "
+            f"{path}: written by {age} version of imbalance (format {number}, this one reads {FORMAT}); "
             "go on with that version, or use another config.work_dir to start anew"
         )
 
 
-def check_origin(found: Mapping[str, Any], data: Mapping[str, Any], path: Path, warn: Callable[[str], None]) -> None:
-    """Compare what `path` says with the data and packages of now. Other packages are a warning.
+def check_provenance(
+    saved: Mapping[str, Any], data: Mapping[str, Any], path: Path, warn: Callable[[str], None]
+) -> None:
+    """Compare the provenance in the file at `path` with the data and packages of now. Warn about other packages.
+
+    Args:
+        saved: the content of the file.
+        data: the digest of the data set of now.
 
     Raises:
         BadInput: the data are others.
     """
-    if "data" not in found:
+    if "data" not in saved:
         warn(f"{path} does not say which data it is of: these may be others")
     else:
-        other = differences(found["data"], data)
+        other = differences(saved["data"], data)
         if other:
             raise BadInput(
                 f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); use another "
                 f"config.work_dir, or remove the run directory"
             )
-    before, now = found.get("versions", {}), versions()
+    before, now = saved.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     if changed:
         warn(f"{path} was written with {'; '.join(changed)}")
@@ -63,13 +95,14 @@ def check_done(
     warn: Callable[[str], None],
     dataset: Dataset | None = None,
 ) -> None:
-    """`check_origin` of a run that is done. Where its data are not there any more, it stays done, and a line says so.
+    """Check the provenance of a finished run. If its data cannot be read any more, only warn.
 
     Args:
-        dataset: what a program gave; without one, what the config names.
+        summary: the content of summary.json, at `path`.
+        dataset: the data set that the caller of `run` passed; None for the one that the config names.
 
     Raises:
-        BadInput: there are other data in their place.
+        BadInput: the data are others.
     """
     check_format(summary, path)
     try:
@@ -77,4 +110,4 @@ def check_done(
     except (BadInput, OSError) as error:
         warn(f"WARNING: cannot compare the data with those of {path}: {error}")
         return
-    check_origin(summary, data, path, warn)
+    check_provenance(summary, data, path, warn)

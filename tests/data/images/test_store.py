@@ -24,7 +24,7 @@ import torch
 from helpers.data_files import save_image
 from PIL import Image, ImageOps
 
-from imbalance.data.images import store
+from imbalance.data.images import decode_pool, store
 from imbalance.data.images.decode import Recipe, decode, decode_chunk, image_pixels, open_image
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import damage, open_store
@@ -147,7 +147,9 @@ def test_the_store_goes_where_the_environment_says(tmp_path, images, monkeypatch
     opened(tmp_path, images[:3])
     (tmp_path / "decoded").rename(tmp_path / "before")
     (tmp_path / "decoded").write_text("as good as read-only")
-    with pytest.raises(BadInput, match=r"^config.data_dir: cannot write .*decoded.*; IMBALANCE_STORE=<folder> in the"):
+    with pytest.raises(
+        BadInput, match=r"^config.data_dir: cannot write .*decoded.*; set IMBALANCE_STORE=<folder> in the"
+    ):
         opened(tmp_path, images)
     monkeypatch.setenv("IMBALANCE_STORE", str(tmp_path / "scratch" / "stores"))
     opened(tmp_path, images)
@@ -156,7 +158,7 @@ def test_the_store_goes_where_the_environment_says(tmp_path, images, monkeypatch
 
 
 def test_workers_make_the_same_store(tmp_path, images, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK", 2)
+    monkeypatch.setattr(decode_pool, "CHUNK", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     pixels = opened(tmp_path, images)
     assert (pixels == np.stack([decode(tmp_path / "images" / name, RECIPE) for name in images])).all()
@@ -168,11 +170,13 @@ def die(**_):
 
 
 def test_a_worker_that_dies_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "CHUNK", 1)
+    monkeypatch.setattr(decode_pool, "CHUNK", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(store, "get_context", lambda _: multiprocessing.get_context("fork"))  # quicker than "spawn"
+    monkeypatch.setattr(
+        decode_pool, "get_context", lambda _: multiprocessing.get_context("fork")
+    )  # quicker than "spawn"
     with pytest.raises(BadInput, match="^decoding: a worker process died: out of memory"):
-        store.run_chunks(die, tmp_path, ["image.png"] * 5, RECIPE, "decoding")
+        decode_pool.run_chunks(die, tmp_path, ["image.png"] * 5, RECIPE, "decoding")
 
 
 def test_the_map_is_read_only(tmp_path, images):
@@ -219,7 +223,7 @@ def test_every_row_is_compared_when_asked(tmp_path, images):
     checksums[4] += 1
     np.save(folder / "checksums.npy", checksums)
     (problem,) = damage(folder, (10, 3, 16, 16), sampled=2)
-    assert str(problem).endswith("store.json: checksums is not that of its files")
+    assert str(problem).endswith("store.json: checksums does not match the files of the store")
 
 
 def test_a_missing_and_a_truncated_image_are_named_with_their_line(tmp_path, images):
@@ -292,7 +296,9 @@ def test_a_file_of_many_gigabytes_is_not_read(tmp_path, images):
 
 
 def test_images_of_a_size_that_no_memory_holds_are_refused(tmp_path, images):
-    with pytest.raises(BadInput, match="^config.data.size: 1000000000000 given; images have at most 89,478,485 pixels"):
+    with pytest.raises(
+        BadInput, match="^config.data.size: 1000000000000 given; an image must have at most 89,478,485 pixels"
+    ):
         opened(tmp_path, images, Recipe("RGB", (("square", 10**12),)))
 
 
@@ -303,7 +309,7 @@ def test_images_of_a_size_that_no_memory_holds_are_refused(tmp_path, images):
         (lambda path: path.symlink_to("/dev/zero"), "a pipe, a socket or a device, not a file"),
         (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
         (lambda path: path.symlink_to("nowhere"), "no such file"),
-        (lambda path: path.symlink_to("0.png"), r"the same file as 0.png \(list line 2\)"),
+        (lambda path: path.symlink_to("0.png"), r"the same file as 0.png \(list line 2\); list each file once"),
     ],
 )
 def test_what_is_no_file_of_its_own_is_named_and_never_waited_for(tmp_path, images, make, reason):
@@ -320,11 +326,11 @@ def test_what_is_no_file_of_its_own_is_named_and_never_waited_for(tmp_path, imag
     [
         ("a\0.png", "'a\\\\x00.png': embedded null byte in the name"),
         ("x" * 300, "x+: File name too long"),
-        ("./0.png", r"./0.png: the same file as 0.png \(list line 2\)"),
+        ("./0.png", r"./0.png: the same file as 0.png \(list line 2\); list each file once"),
         ("", ": a directory, not a file"),
         (
             "Vo\u0308gel.png",
-            "Vögel.png: no such file, but one whose accents are written in another way .NFC of Unicode.",
+            "Vögel.png: no such file, but one whose accents are written in another way .NFC of Unicode.; write the name in that form",
         ),
     ],
 )
@@ -442,7 +448,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, images, monkeypatc
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(
             BadInput,
-            match=r"the decoded images take 0.0 MB, and the disk of .* free; IMBALANCE_STORE=<folder> in the environment puts",
+            match=r"the decoded images need 0.0 MB, and the disk of .* free; set IMBALANCE_STORE=<folder> in the environment",
         ):
             opened(tmp_path, images)
     usage = shutil.disk_usage(tmp_path)

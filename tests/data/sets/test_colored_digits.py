@@ -37,7 +37,7 @@ def test_the_seed_decides():
 
 
 @pytest.mark.parametrize("change, said", [
-    (dict(train_per_group=(440, 40, 7, 127)), "config.data.train_per_group: (440, 40) even digits asked for; val"),
+    (dict(train_per_group=(440, 40, 7, 127)), "config.data.train_per_group: (440, 40) even digits given, but val"),
     (dict(val_fraction=0.0), "config.data.val_fraction"),
 ])  # fmt: skip
 def test_too_many_or_no_examples_are_refused(change, said):

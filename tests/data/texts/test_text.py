@@ -24,11 +24,11 @@ from imbalance.data.texts.tokens import bucketed
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.metrics.selection import KEPT
 from imbalance.models import MODELS
-from imbalance.report.build import summarise, summarise_groups
 from imbalance.report.collect import collect
-from imbalance.report.page.details import details
-from imbalance.report.page.facts import facts
-from imbalance.sweep.runs import configured
+from imbalance.report.page.overview import overview
+from imbalance.report.page.run_details import run_details
+from imbalance.report.report import summarise, summarise_groups
+from imbalance.sweep.runs import make_run
 from imbalance.training import loop
 from imbalance.training.stacked.train import in_common, train_stacked
 from imbalance.training.state import forensics
@@ -121,8 +121,8 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
     for key, value, message in (
         ("text", ("txt",), "no column 'txt'"),
         ("vocabulary", 3, "'words' needs 5 or more"),
-        ("max_tokens", 1, "takes 4 or more"),
-        ("train_per_group", (1, 2), "2 numbers given, for 4 groups"),
+        ("max_tokens", 1, "must be 4 or more"),
+        ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
         ("train_per_group", (1, 2, 3, 4000), "4,000 of group 'yes, shop' given; train has"),
         ("tokenizer", str(tmp_path), "config.data."),
         ("evaluated_by", ("place",), "does not hold numbers"),
@@ -150,7 +150,7 @@ def test_verify_lists_all_that_is_wrong_with_texts_or_with_their_store(config, t
     ids.write_bytes(content)
     assert call(verify) == 2
     out, err = capsys.readouterr()
-    assert err == f"{ids.parent / 'store.json'}: ids is not that of its files; remove {ids.parent}\n"
+    assert err == f"{ids.parent / 'store.json'}: ids does not match the files of the store; remove {ids.parent}\n"
     assert out == "text: 240 examples, 1 problems\n"
     file.write_text(file.read_text() + "a shop!,maybe,shop,0,0\n  ,yes,film,0,0\ntall,no,,0,0\n")
     assert call(verify) == 2
@@ -195,20 +195,20 @@ def test_tables_and_the_page_say_over_which_groups(config, tmp_path, capsys):
     path = tmp_path / "own.json"
     path.write_text(json.dumps(validate(config).to_dict()))
     runs = [f"--config={path}", "--seeds=1", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
-    loop.train(*configured(path, KEPT, 0, str(tmp_path / "runs")))
+    loop.train(*make_run(path, KEPT, 0, str(tmp_path / "runs")))
     assert call(["select", runs[-1]]) == 0
-    assert "Groups are 6 evaluation groups.\n" in capsys.readouterr().out
+    assert "The groups are 6 evaluation groups.\n" in capsys.readouterr().out
     kept = ["--config.callbacks.keep_logits=True", "--config.trainer.eval_splits=val,test"]
     assert call(["compare", *runs, *kept, "--metric=test/worst_group_accuracy"]) == 0
     assert "| test/worst_group_accuracy over 6 evaluation groups, % |" in capsys.readouterr().out
     rows = collect(tmp_path / "runs")
     (row,) = summarise({("own", ""): rows}, ["worst_group_accuracy"])
     assert row["groups"] == "6 evaluation groups"
-    found = facts(tmp_path / "runs", rows, ["worst_group_accuracy"])
+    found = overview(tmp_path / "runs", rows, ["worst_group_accuracy"])
     labels = {metric["name"]: metric["label"] for metric in found["metrics"]}
     assert labels["worst_group_accuracy"] == "worst group accuracy over 6 evaluation groups"
     assert labels["balanced_accuracy"] == "balanced accuracy"
-    (of_run,), _ = details(tmp_path / "runs", rows, found, 0)
+    (of_run,), _ = run_details(tmp_path / "runs", rows, found, 0)
     predictions = tmp_path / "runs" / rows[0]["run"] / "predictions" / "test.npz"
     with np.load(predictions) as saved:
         wrong, members = saved["logits"].argmax(1) != saved["targets"], saved["members"]
@@ -260,6 +260,7 @@ METHODS = {
     "irm": dict(objective=dict(name="irm", environments="group", penalty=2.0, warmup_steps=4)),
     "coral": dict(objective=dict(name="coral", environments="group", penalty=2.0)),
     "lff": dict(objective=dict(name="lff", amplification=0.7, decay=0.5)),
+    "supcon": dict(objective=dict(name="supcon", penalty=1.0, temperature=0.2, width=4, detached=False)),
     "dfr": dict(head=dict(name="dfr", inverse_penalties=(0.3, 1.0), fits=2)),
     "transformer": dict(model=dict(name="transformer", width=8, depth=2, heads=2, dropout=0.0)),
 }

@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT
 from torch.nn import functional as F
 
-from imbalance.config.experiment import first_run
+from imbalance.config.experiment import first_run, validate
 from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.methods.context import FirstRun
@@ -129,13 +129,15 @@ def test_the_first_run_reads_no_groups_whatever_the_second_does():
     config = load(ROOT / "configs" / "colored_digits_dro.py")
     config.groups = dict(name="eiil", first_epochs=3, ascent_steps=9, ascent_lr=0.1)
     config.update(sampler=dict(name="balanced", by="group"), loss=dict(name="vs_group", gamma=0.2, tau=1.0))
-    first = first_run(config)
+    first = first_run(validate(config))
     assert first.trainer.epochs == 3 and first.callbacks.select == "last"
     names = {
-        section: first[section].name for section in ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
+        section: first.section(section).name
+        for section in ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     }
     assert names == dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                          objective="average", head="none")  # fmt: skip
     assert first.score == first.callbacks.monitor == "val/worst_class_recall"
     same = ("seed", "data", "model", "optim")
-    assert all(first[key] == config[key] for key in same)
+    values, theirs = first.to_dict(), config.to_dict()
+    assert all(values[key] == theirs[key] for key in same)

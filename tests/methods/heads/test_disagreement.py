@@ -10,7 +10,7 @@ from scipy.stats import entropy
 from test_heads import dataset
 from torch import nn
 
-from imbalance.config.experiment import first_run
+from imbalance.config.experiment import first_run, validate
 from imbalance.config.resolve import load
 from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.disagreement import disagreement, divergence
@@ -80,7 +80,7 @@ def test_the_first_run_is_the_beginning_of_the_second(tmp_path):
     config = load(ROOT / "configs" / "colored_digits_self.py")
     config.trainer.update(epochs=4, eval_every=1)
     config.callbacks.keep_logits = True
-    first = first_run(config)
+    first = first_run(validate(config))
     assert first.head.to_dict() == dict(name="hold_out", fraction=config.head.fraction)
     config.head.first_epochs = 2
     summary = train(config, tmp_path)

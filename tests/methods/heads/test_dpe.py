@@ -157,9 +157,9 @@ def test_it_mends_the_worst_group():
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(BadInput, match=r"batch_size: 200 given; a balanced subset of val has 160 examples"):
+    with pytest.raises(BadInput, match=r"batch_size: 200 given; it must be at most 160, the size of a balanced"):
         fitted(doubles(val=(60, 60, 40, 40)))
     data = doubles()
-    with pytest.raises(BadInput, match="'dpe' compares directions; the model's last layer sees one feature"):
+    with pytest.raises(BadInput, match="'dpe' compares directions of features; the model has one feature"):
         one = torch.nn.Linear(1, 2)
         dpe(one, data, lambda name: data.val.inputs[:, :1], 0, torch.Generator(), **SETTINGS)

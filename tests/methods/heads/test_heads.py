@@ -134,7 +134,7 @@ def test_dfr_takes_more_than_two_classes():
 
 
 def test_dfr_needs_every_group_in_both_halves_of_val():
-    with pytest.raises(BadInput, match="config.head.name: 'dfr' needs each group in both halves of val"):
+    with pytest.raises(BadInput, match="config.head.name: 'dfr' needs each group of val in both of its random halves"):
         make(DFR, dataset(val=(60, 60, 60, 1)))
 
 

@@ -17,7 +17,7 @@ def batch(classes: int, groups: int, partners: bool = False) -> Batch:
     inputs = torch.randn(12, 5, dtype=torch.float64, generator=generator)
     weights = torch.rand(12, dtype=torch.float64, generator=generator)
     mixed = Partners(draw(classes), draw(groups), torch.rand(12, dtype=torch.float64, generator=generator))
-    return Batch(inputs, draw(classes), draw(groups), weights, torch.arange(12), mixed if partners else None)
+    return Batch((inputs,), draw(classes), draw(groups), weights, torch.arange(12), mixed if partners else None)
 
 
 def model(classes: int) -> nn.Module:
@@ -78,7 +78,7 @@ def test_a_predictor_that_is_best_in_every_environment_has_no_penalty():
     """Where the logits are the log-odds of each environment's labels, no factor on them is better than 1."""
     targets, groups = torch.tensor([0, 0, 0, 1, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     logits = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log().expand(8, 2)
-    examples = Batch(logits, targets, groups, torch.ones(8, dtype=torch.float64), torch.arange(8))
+    examples = Batch((logits,), targets, groups, torch.ones(8, dtype=torch.float64), torch.arange(8))
     method = InvariantRisk(2, 2, environments="group", penalty=1e6, warmup_steps=0)
     terms = method.terms(nn.Identity(), CrossEntropy(), examples)
     assert 1e6 * method.value(terms, examples).item() == pytest.approx(terms["losses"].mean().item(), abs=1e-9)

@@ -26,7 +26,7 @@ def examples(rows: list[int]) -> Batch:
     inputs = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     rows = torch.tensor(rows)
     weights = torch.linspace(0.5, 1.5, 8, dtype=torch.float64)[rows]
-    return Batch(inputs[rows], TARGETS[rows], torch.zeros_like(rows), weights, rows)
+    return Batch((inputs[rows],), TARGETS[rows], torch.zeros_like(rows), weights, rows)
 
 
 def test_it_is_the_published_algorithm():
@@ -60,7 +60,7 @@ def test_generalised_cross_entropy_leans_to_what_is_easy(logit):
     """Its gradient is that of cross-entropy times p_y^q (equation 2), also where p_y is 0 or 1 in float32."""
     method = LearningFromFailure(TARGETS, 3, amplification=0.7, decay=0.6)
     logits = torch.tensor([[logit, 0.0, 0.0]], requires_grad=True)
-    batch = Batch(None, torch.tensor([0]), torch.tensor([0]), torch.ones(1), torch.tensor([0]))
+    batch = Batch((logits,), torch.tensor([0]), torch.tensor([0]), torch.ones(1), torch.tensor([0]))
     terms = method.terms(lambda _: (logits, logits), CrossEntropy(), batch)
     (found,) = torch.autograd.grad(terms["generalised"], logits, retain_graph=True)
     (of_cross_entropy,) = torch.autograd.grad(terms["biased_losses"], logits)

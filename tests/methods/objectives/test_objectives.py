@@ -20,9 +20,13 @@ COLUMNS = {
     "losses": LOSSES,
     "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
+    "projections": torch.tensor(
+        [[[0.6, 0.8], [0.8, 0.6]], [[-1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.8, -0.6], [-0.6, 0.8]]],
+        dtype=torch.float64,
+    ),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
-    "of_labels": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
+    "losses_per_label": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
     "held_out": torch.tensor([[3.0, -1.0], [0.4, 0.1], [2.0, -5.0], [0.6, 0.7]], dtype=torch.float64),
 }
 
@@ -38,7 +42,7 @@ def gradients(objective, steps=3):
     """The gradient of the objective in each row of each column, at the last of some steps with the same batch."""
     for _ in range(steps):
         columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
-        value = objective.value(columns, Batch(None, TARGETS, GROUPS, WEIGHTS, ROWS))
+        value = objective.value(columns, Batch((), TARGETS, GROUPS, WEIGHTS, ROWS))
         found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
     return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
@@ -59,7 +63,7 @@ def test_the_order_of_a_batch_does_not_matter(name):
     order = torch.tensor([2, 3, 1, 0])
     values = [
         make(name, **settings("objective", name)).value(
-            {key: column[o] for key, column in COLUMNS.items()}, Batch(None, TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
+            {key: column[o] for key, column in COLUMNS.items()}, Batch((), TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
         )
         for o in (torch.arange(4), order)
     ]

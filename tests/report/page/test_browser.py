@@ -14,7 +14,7 @@ from scipy import stats
 
 from imbalance.report.collect import collect
 from imbalance.report.page import page
-from imbalance.sweep.runs import configured
+from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
 
 pytest.importorskip("jinja2")
@@ -28,7 +28,7 @@ def work_dir(tmp_path_factory):
     short = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test")}
     for name in ("colored_digits_erm", "colored_digits_dro", "colored_digits_lisa"):
         for seed in range(4):
-            train(*configured(name, short, seed, str(folder)))
+            train(*make_run(name, short, seed, str(folder)))
     return folder
 
 
@@ -101,10 +101,12 @@ def test_differences_and_p_values_are_scipys(browser, work_dir):
         assert p == pytest.approx(float(stats.ttest_1samp(values, 0).pvalue), rel=1e-7)
     adjusted = browser.execute_script("return holm([0.01, null, 0.04, 0.03])")
     assert adjusted == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
-    low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], FACTS.t, 0, 1); return [m.low, m.high]")
+    low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], OVERVIEW.t, 0, 1); return [m.low, m.high]")
     ends = stats.t.interval(0.95, 2, 0.3, stats.sem([0, 0, 0.9]))
     assert low == 0 and high == pytest.approx(min(1, ends[1]), rel=1e-4)
-    assert browser.execute_script("return meanText(meanOf([0.2, 0.4], FACTS.t, 0, 1), {percent: true})") == "20.0, 40.0"
+    assert (
+        browser.execute_script("return meanText(meanOf([0.2, 0.4], OVERVIEW.t, 0, 1), {percent: true})") == "20.0, 40.0"
+    )
 
 
 def test_the_reader_switches_metric_rule_and_baseline(browser):
@@ -112,7 +114,7 @@ def test_the_reader_switches_metric_rule_and_baseline(browser):
     choose(browser, "rule", "last epoch")
     assert "none" in texts(browser, "#methods tbody td") and texts(browser, "#methods tbody td") != before
     choose(browser, "metric", "AUROC")
-    choose(browser, "rule", "as each run chose")
+    choose(browser, "rule", "each run's own rule")
     assert "test AUROC, %" in texts(browser, "#methods thead th")
     choose(browser, "baseline", "lisa")
     assert texts(browser, "#methods tr.baseline th")[0].endswith("lisa")
@@ -198,7 +200,9 @@ def test_the_page_has_asked_nothing_of_the_network_and_said_nothing(browser):
     assert browser.get_log("browser") == []
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert [url for url in urls if not url.startswith(("data:", "chrome:"))] == [browser.current_url.partition("#")[0]]
+    assert [url for url in urls if not url.startswith(("data:", "chrome:", "chrome-untrusted:"))] == [
+        browser.current_url.partition("#")[0]
+    ]
 
 
 def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):

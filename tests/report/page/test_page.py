@@ -6,17 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from scipy import stats
 
+from imbalance.data import Split
+from imbalance.data.texts.tokens import Tokens
 from imbalance.metrics.intervals import expected_best
 from imbalance.report.collect import collect
-from imbalance.report.page import embedded, page
-from imbalance.report.page.details import details, surest_errors
-from imbalance.report.page.facts import OWN_RULE, chosen_by_val, facts, method_names, thinned
-from imbalance.report.page.pictures import picture
-from imbalance.report.settings import common, varying
-from imbalance.sweep.runs import configured
+from imbalance.report.page import embedded_json, page
+from imbalance.report.page.examples import picture, render_example
+from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
+from imbalance.report.page.run_details import run_details, surest_errors
+from imbalance.report.settings import common_values, varying_keys
+from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
 
 pytest.importorskip("jinja2")
@@ -30,21 +33,21 @@ def work_dir(tmp_path_factory):
     for name, rates in (("colored_digits_erm", (0.03, 0.1)), ("colored_digits_dro", (0.1,))):
         for rate in rates:
             for seed in range(2):
-                train(*configured(name, SHORT | {"optim.lr": rate}, seed, str(folder)))
+                train(*make_run(name, SHORT | {"optim.lr": rate}, seed, str(folder)))
     return folder
 
 
 def test_columns_are_what_differs_between_settings_of_one_file(work_dir):
     rows = collect(work_dir)
-    assert varying(rows) == ["optim.lr"]
-    shared = common(rows, ["optim.lr"])
+    assert varying_keys(rows) == ["optim.lr"]
+    shared = common_values(rows, ["optim.lr"])
     assert shared["trainer.epochs"] == 4 and "optim.lr" not in shared and "seed" not in shared
     assert "objective.name" not in shared  # the two files differ in it, which their names say
 
 
 def test_every_rule_gives_the_test_metrics_of_the_epoch_that_it_chooses(work_dir):
     rows = collect(work_dir)
-    found = facts(work_dir, rows, ["worst_group_accuracy"])
+    found = overview(work_dir, rows, ["worst_group_accuracy"])
     names = [metric["name"] for metric in found["metrics"]]
     assert names[0] == "worst_group_accuracy" and {"auroc", "ece", "balanced_accuracy"} <= set(names)
     for row, run in zip(rows, found["runs"]):
@@ -63,10 +66,10 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
     for saturation in (0.4, 0.6):
         for name in ("colored_digits_erm", "colored_digits_dro"):
             for seed in range(3):
-                run = configured(name, {"trainer.epochs": 1, "data.saturation": saturation}, seed, str(tmp_path))
+                run = make_run(name, {"trainer.epochs": 1, "data.saturation": saturation}, seed, str(tmp_path))
                 train(*run)
     rows = collect(tmp_path)
-    found = facts(tmp_path, rows, ["balanced_accuracy"])
+    found = overview(tmp_path, rows, ["balanced_accuracy"])
     assert found["tasks"] == ["colored_digits saturation=0.4", "colored_digits saturation=0.6"]
     over = found["aggregates"]["balanced_accuracy"]
     assert (over["tasks"], over["seeds"], over["baseline"]) == (2, 3, "erm")
@@ -79,8 +82,8 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
 
 def test_a_run_has_its_surest_errors_as_pictures(work_dir):
     rows = collect(work_dir)
-    found = facts(work_dir, rows, ["worst_group_accuracy"])
-    of_runs, pictures = details(work_dir, rows, found, pictured=3)
+    found = overview(work_dir, rows, ["worst_group_accuracy"])
+    of_runs, pictures = run_details(work_dir, rows, found, pictured=3)
     assert sum(any("shown" in e for g in run["errors"] for e in g["examples"]) for run in of_runs) == 3
     assert all(shown["picture"].startswith("data:image/webp;base64,") for shown in pictures)
     run = next(run for run in of_runs if any("shown" in e for g in run["errors"] for e in g["examples"]))
@@ -120,7 +123,7 @@ def test_the_page_stands_alone_and_nothing_in_it_can_end_a_script(work_dir):
     markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"|@import|https?://', markup)
     assert "default-src 'none'" in text and len(text) < 2_000_000
-    assert json.loads(embedded({"a": float("nan"), "b": ["<", float("inf")]})) == {"a": None, "b": ["<", None]}
+    assert json.loads(embedded_json({"a": float("nan"), "b": ["<", float("inf")]})) == {"a": None, "b": ["<", None]}
 
 
 DAMAGE = {
@@ -146,7 +149,7 @@ DAMAGE = {
 
 
 def test_run_directories_that_are_half_written_or_damaged_do_not_take_the_report_with_them(work_dir, tmp_path, capsys):
-    from imbalance.report.build import report
+    from imbalance.report.report import report
 
     source = next(work_dir.rglob("seed=0"))
     for name, damage in DAMAGE.items():
@@ -156,14 +159,14 @@ def test_run_directories_that_are_half_written_or_damaged_do_not_take_the_report
     shutil.copytree(source, tmp_path / "runs" / "colored_digits_erm" / "whole" / "seed=0")
     report(work_dir=str(tmp_path / "runs"), folder=str(tmp_path), metrics=["worst_group_accuracy"], pictured=3)
     said = capsys.readouterr()
-    assert said.err.count("config.json: left out: ") == 2 and said.err.count("\n") == 2
+    assert said.err.count("config.json is left out: ") == 2 and said.err.count("\n") == 2
     rows = {row["overrides"]: row for row in collect(tmp_path / "runs")}
     assert len(rows) == len(DAMAGE) - 1 and rows["whole"]["status"] == "done"
     assert {name for name, row in rows.items() if row["status"] == "damaged"} == {
         name for name in DAMAGE if "summary" in name
     }
     assert rows["begun"]["status"] == "incomplete" and rows["metrics binary"]["status"] == "done"
-    assert "metrics.jsonl is damaged, so that there are no curves" in (tmp_path / "index.html").read_text()
+    assert "metrics.jsonl is damaged, so the run has no learning curves" in (tmp_path / "index.html").read_text()
 
 
 @pytest.mark.parametrize("status", ["diverged", "incomplete", "no metrics"])
@@ -180,7 +183,7 @@ def test_a_page_of_runs_of_which_none_is_to_be_ranked(work_dir, tmp_path, status
         else:
             path.write_text(json.dumps(summary | {"score": None, "metrics": dict.fromkeys(summary["metrics"])}))
     text = page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=1)
-    assert "3 runs of 1 settings" in text and len(text) < 2_000_000
+    assert "3 runs of 1 setting<" in text and len(text) < 2_000_000
 
 
 def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_that_they_share():
@@ -197,6 +200,16 @@ def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_
     ]
     assert method_names([{"name": "a_poly", "config.data.name": "a"}, {"name": "a_poly_dro", "config.data.name": "a"}]) == [
         "poly", "poly_dro"]  # fmt: skip
+
+
+def test_a_text_is_shown_as_the_numbers_of_its_tokens():
+    tokens = Tokens(
+        np.arange(20, dtype=np.int32), np.zeros(0, np.uint8), np.array([0, 3, 20]), np.zeros(2, np.uint32),
+        torch.arange(2), vocabulary=30, padding=0, target=torch.device("cpu"),
+    )  # fmt: skip
+    labels = torch.zeros(2, dtype=torch.int64)
+    shown = render_example(Split(tokens, labels, labels, torch.arange(2)), 1)
+    assert shown["row"]["input_ids"] == list(range(3, 15)) and shown["row"]["attention_mask"] == [1] * 12
 
 
 def test_a_picture_keeps_its_pixels():

@@ -1,0 +1,62 @@
+"""Measure the speed of the project against bare PyTorch loops and other baselines.
+
+    imbalance bench --only=step --repeats=5 --output=bench.json
+
+Every number is a ratio of two measurements that take turns, in one process or in a pair of processes. The table has the
+median of the ratios and their range. All parts take about ten minutes on two cores. If other programs run on the machine, the
+range is wide and the median says little.
+"""
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
+from imbalance.bench.timing import Row
+from imbalance.errors import BadInput
+
+PARTS: dict[str, Callable[[int], list[Row]]] = {
+    "step": steps.rows,
+    "paper": paper_loop.rows,
+    "images": image_loading.rows,
+    "evaluation": evaluation.rows,
+    "start": startup.rows,
+    "growth": scaling.rows,
+    "sweep": stacked.rows,
+    "features": features.rows,
+    "gpu": gpu_speed.rows,
+}
+
+HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
+
+
+def table_row(row: Row) -> str:
+    """Return a row of the Markdown table."""
+    if not row.ratios:
+        return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
+    return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
+
+
+def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
+    """Measure the parts, and print each row of the table as soon as it is measured.
+
+    Args:
+        only: names in PARTS.
+        repeats: number of ratios for each row; half as many where each ratio starts processes.
+        output: a JSON file for all ratios.
+    """
+    if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work
+        raise BadInput(f"--output={output} is a folder, or its folder does not exist; type the name of a .json file")
+    machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
+    table = []
+    for name in only:
+        for row in PARTS[name](repeats):
+            table.append(asdict(row) | {"median": row.median})
+            print(table_row(row), flush=True)
+    if output:
+        Path(output).write_text(json.dumps(machine | {"rows": table}, indent=2) + "\n")

@@ -1,0 +1,160 @@
+"""Work through a queue of jobs that need a GPU, for some minutes at a time and without network.
+
+    imbalance pack --config.data_dir=data --minutes=9 --jobs=8     # repeat until no job is left
+
+The jobs are, in this order:
+
+1. gpu: the tests that need a GPU (synchronisation, determinism, precision, compilation, stacked runs); the checks of
+   `imbalance.bench.gpu_checks`; the GPU part of the benchmark; and a trace of twenty steps.
+2. tests: the test files that use a GPU if there is one.
+3. bench: the other parts of the benchmark.
+4. rows: the rows of the paper's figures 3 to 5 on CIFAR-10, over --seeds, with several processes on the GPU.
+
+After --minutes the running job is stopped. A stopped training run saves a checkpoint and is resumed the next time; a test
+file or a part of the benchmark starts again. <work_dir>/pack/ has the output of every job, and a mark for every finished job.
+Finished runs are added to results/rows.csv.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imbalance.report import kept_results
+from imbalance.utils.package import ROOT
+
+KINDS = ("gpu", "tests", "bench", "rows")
+TESTS = (
+    "training/test_step", "training/test_loop", "training/stacked/test_stacked", "training/state/test_finite",
+    "training/state/test_resume", "data/images/test_store",
+)  # fmt: skip
+# By job, the tests in tests/test_gpu.py; the cheapest come first, and each takes a few minutes.
+GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
+             "stacked": "at_once or gpus"}  # fmt: skip
+CHECKS = ("waits", "bits", "precision", "trace")  # of `gpu_checks`
+BENCH = ("step", "evaluation", "sweep", "paper")
+FIGURES = ("figure3", "figure5")  # figure 4 has the runs of figure 3
+GRACE = 60  # seconds that a stopped run has to save a checkpoint
+
+
+class Job(NamedTuple):
+    kind: str  # one of KINDS
+    name: str
+    arguments: tuple[str, ...]  # of python -m
+
+
+def make_jobs(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Job]:
+    """Return all jobs, in the order in which they are done.
+
+    Args:
+        overrides: config values by key, for the rows of the figures.
+        jobs: number of processes that train runs.
+    """
+    gpu_tests = [
+        Job("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
+        for name, chosen in GPU_TESTS.items()
+    ]
+    folder = Path(work_dir).absolute() / "pack"
+    checks = [Job("gpu", name, ("imbalance.bench.gpu_checks", name, f"--folder={folder}")) for name in CHECKS]
+    gpu_bench = Job("gpu", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
+    tests = [Job("tests", name.rpartition("/")[2], ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
+    bench = [Job("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
+    shared = (
+        "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",
+        f"--folder={folder}", *(f"--config.{key}={value}" for key, value in overrides.items()),
+    )  # fmt: skip
+    rows = [Job("rows", f"{name}-{seeds}-seeds", ("imbalance", "reproduce", name, *shared)) for name in FIGURES]
+    *other_checks, trace = checks
+    return [*gpu_tests, *other_checks, gpu_bench, trace, *tests, *bench, *rows]
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def run_job(job: Job, folder: Path, seconds: float) -> int | None:
+    """Run a job for at most `seconds`; return its exit status, or None if it was stopped."""
+    log = open(folder / f"{job.name}.txt", "w")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *job.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    with log, process:
+        try:
+            return process.wait(timeout=seconds)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            os.killpg(process.pid, signal.SIGTERM)
+            wait_for_group(process)
+            return None
+
+
+def wait_for_group(process: subprocess.Popen) -> None:
+    """Wait until the process and all that it started have ended, and kill them after GRACE seconds."""
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until:
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def pack(
+    *,
+    minutes: float,
+    only: Sequence[str],
+    overrides: Mapping[str, Any],
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    results: str,
+) -> int:
+    """Run the jobs that are left for some minutes.
+
+    Args:
+        only: names in KINDS.
+        overrides: config values by key, for the rows of the figures, such as `data_dir`.
+        jobs: number of processes that train runs.
+        results: the folder of kept results.
+
+    Returns:
+        1 if a job failed, else 0.
+    """
+    folder, until, failed = Path(work_dir).absolute() / "pack", time.monotonic() + 60 * minutes, []
+    folder.mkdir(parents=True, exist_ok=True)
+    every = make_jobs(overrides=overrides, seeds=seeds, work_dir=work_dir, jobs=jobs)
+    wanted = [job for job in every if job.kind in only]
+    left = [job for job in wanted if not (folder / f"{job.name}.done").exists()]
+    waiting = [job for job in left if job.kind == "gpu"] if not has_gpu() else []
+    if waiting:
+        print(f"this machine has no GPU: {len(waiting)} jobs wait for one")
+        left = [job for job in left if job not in waiting]
+    while left and time.monotonic() < until:
+        job = left[0]
+        status = run_job(job, folder, until - time.monotonic())
+        outcome = "stopped for now" if status is None else "done" if status == 0 else f"exit status {status}"
+        print(f"{job.kind} {job.name}: {outcome}; output in {folder / job.name}.txt", flush=True)
+        if status is None:
+            break
+        if status == 0:
+            (folder / f"{job.name}.done").touch()
+        else:
+            failed.append(job)
+        left.remove(job)
+    if "rows" in only:
+        print(
+            f"{kept_results.add('rows', Path(results), kept_results.finished(Path(work_dir)))} runs added to {results}/rows.csv"
+        )
+    remaining = len(left) + len(failed) + len(waiting)
+    print(
+        f"{remaining} of {len(wanted)} jobs left" + ("; type the same command again to continue" if remaining else "")
+    )
+    return int(bool(failed))

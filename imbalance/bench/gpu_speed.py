@@ -1,0 +1,80 @@
+"""Measure the parts of the benchmark that have a bar on a GPU only; without a GPU they are "not measured".
+
+- A step of a compiled model in the project's loop, over one in a bare PyTorch loop.
+- Ten ConvNets trained one after another, over trained as one stacked model.
+- Batches of 224×224 images from pinned memory, over batches of images on the GPU.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor
+
+from imbalance.bench import stacked
+from imbalance.bench.cases import Config, make, on_images, our_epoch
+from imbalance.bench.steps import bare_epoch, bare_optimizer, digits_mlp
+from imbalance.bench.timing import Row, timed_in_turns
+from imbalance.config.experiment import validate
+from imbalance.config.resolve import override
+from imbalance.data.images.stored_images import StoredImages
+
+STEP, STACKED, IMAGES = (
+    "gpu: step, ours / bare, both compiled",
+    "gpu: one by one / stacked",
+    "gpu: from pinned memory / from the device",
+)
+STEPS: dict[str, Callable[[], ConfigDict]] = {
+    "ConvNet, 32×32 images, batch 64": lambda: on_images("convnet", size=4096, batch_size=64),
+    "ConvNet, 32×32 images, batch 512": lambda: on_images("convnet", size=8192, batch_size=512),
+    "MLP, digits, batch 64": digits_mlp,
+}
+RATES, SEEDS = 5, 2  # of the ConvNets
+SHAPE, BATCH = (2048, 3, 224, 224), 64  # of the images
+
+
+def step_ratios(config: Config, repeats: int) -> list[float]:
+    """Return the ratios of the seconds that an epoch takes."""
+    theirs = make(config)
+    optimizer = bare_optimizer(config, theirs)
+    theirs.model.compile()
+    size, device = len(theirs.dataset.train), theirs.accelerator.device
+    compiled = validate(override(config, {"trainer.compile": "default"}))
+
+    def bare() -> None:
+        bare_epoch(theirs, optimizer, torch.randperm(size, device=device), compiled.trainer.batch_size)
+
+    return timed_in_turns(our_epoch(compiled, make(compiled)), bare, repeats)
+
+
+def image_ratios(repeats: int) -> list[float]:
+    """Return the ratios of the seconds that an epoch's batches take, with `trainer.images_on_device` False over True."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
+    on_device = stored.as_tensor()
+
+    def epoch(inputs: StoredImages | Tensor) -> None:
+        for rows in torch.randperm(len(images)).to(inputs.device).split(BATCH):
+            inputs.index_select(0, rows).float()
+
+    return timed_in_turns(lambda: epoch(stored), lambda: epoch(on_device), repeats)
+
+
+def rows(repeats: int) -> list[Row]:
+    """Return the rows of this part of the benchmark."""
+
+    def convnet() -> ConfigDict:
+        return on_images("convnet", size=512, batch_size=64)
+
+    measurements: list[tuple[str, str, Callable[[], list[float]], str]] = [
+        (STEP, case, lambda config=config: step_ratios(config(), repeats), "≤ 1.05") for case, config in STEPS.items()
+    ]
+    convnets = f"epochs of {RATES * SEEDS} ConvNets, 32×32 images"
+    measurements += [
+        (STACKED, convnets, lambda: stacked.epoch_ratios(convnet, 1, repeats, RATES, SEEDS), "≥ 4"),
+        (IMAGES, f"{SHAPE[0]:,} images of 224×224, uint8", lambda: image_ratios(repeats), "≥ 5"),
+    ]
+    has_gpu = torch.cuda.is_available()
+    return [Row(part, case, ratios() if has_gpu else [], bar) for part, case, ratios, bar in measurements]

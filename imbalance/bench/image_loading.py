@@ -1,0 +1,106 @@
+"""Measure an epoch of 224×224 images decoded from JPEGs, over an epoch from the store of decoded images.
+
+The JPEGs have CelebA's size of 178×218 and are loaded in batches of 64. They are decoded by torchvision's transforms in a
+DataLoader, with no workers or with two, which start before the measurement and stay. The batches are uint8, or normalised
+float32 on the CPU.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from imbalance.bench.timing import Row, timed_in_turns
+from imbalance.data.images.decode import Recipe
+from imbalance.data.images.listing import MEAN, STD
+from imbalance.data.images.normalise import normaliser
+from imbalance.data.images.store import open_store
+from imbalance.data.images.stored_images import StoredImages
+from imbalance.data.splits import Dataset, Split
+from imbalance.utils.malloc import keep_freed_memory
+from imbalance.utils.torchvision_import import import_torchvision
+
+BATCH = 64
+CPU = torch.device("cpu")
+BARS = {("uint8", 0): "≥ 20", ("uint8", 2): "≥ 10", ("float32", 0): "≥ 5", ("float32", 2): "≥ 3"}
+
+
+class Files(torch.utils.data.Dataset):
+    """Image files, decoded at every access."""
+
+    def __init__(self, folder: Path, names: list[str], transform):
+        self.folder, self.names, self.transform = folder, names, transform
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Tensor:
+        with Image.open(self.folder / self.names[row]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def make_images(folder: Path, count: int) -> list[str]:
+    """Write JPEGs of smooth noise, which compresses about as well as a photograph, and return their names."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        noise = rng.integers(0, 256, (27, 22, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((178, 218), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=90)
+    return [f"{i}.jpg" for i in range(count)]
+
+
+@dataclass(frozen=True)
+class StoreLoader:
+    """Yield batches of a store's images in random order, converted by a function."""
+
+    stored: StoredImages
+    convert: Callable[[Tensor], Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.convert(self.stored[rows]) for rows in torch.randperm(len(self.stored)).split(BATCH))
+
+
+def go_through(batches: Iterable[Tensor]) -> None:
+    for _ in batches:
+        pass
+
+
+def rows(repeats: int, count: int = 640) -> list[Row]:
+    """Return the rows of this part of the benchmark.
+
+    Args:
+        count: number of images.
+    """
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as directory:
+        return loader_rows(Path(directory), count, repeats)
+
+
+def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
+    """Return a row for every kind of batch and number of workers."""
+    names = make_images(directory / "images", count)
+    transforms = import_torchvision().transforms
+    pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]
+    normalised = [transforms.ConvertImageDtype(torch.float32), transforms.Normalize(MEAN["RGB"], STD["RGB"])]
+    recipe = Recipe("RGB", (("crop", 178), ("square", 224)))
+    stored = open_store(str(directory), "bench", directory / "images", names, recipe, str)
+    labels = torch.zeros(count, dtype=torch.int64)
+    split = Split(stored, labels, labels, torch.arange(count))
+    normalise = normaliser(Dataset(split, split, split, ("0",), ("0",), MEAN["RGB"], STD["RGB"]), CPU, torch.float32)
+    kinds = {"uint8": (pixels, lambda batch: batch), "float32": (pixels + normalised, normalise)}
+    table = []
+    for (kind, workers), bar in BARS.items():
+        steps, convert = kinds[kind]
+        files = Files(directory / "images", names, transforms.Compose(steps))
+        loader = DataLoader(files, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+
+        ratios = timed_in_turns(partial(go_through, loader), partial(go_through, StoreLoader(stored, convert)), repeats)
+        table.append(Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar))
+    return table

@@ -1,0 +1,60 @@
+"""Render test examples for the page: as pictures, text, or rows of numbers."""
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imbalance.config.experiment import validate
+from imbalance.config.resolve import load
+from imbalance.errors import BadInput
+
+if TYPE_CHECKING:
+    from imbalance.data import Split
+
+SIDE = 64  # largest height and width of a picture, in pixels
+NUMBERS = 12  # most numbers that are shown of a row
+Example = dict[str, Any]
+
+
+def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
+    """Read the test split that a run was evaluated on; return it and None, or None and the reason why not."""
+    from imbalance.config.schema import build
+    from imbalance.data import DATASETS
+
+    try:
+        config = validate(load(directory / "config.json"))
+        dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+    except (BadInput, OSError) as error:
+        return None, f"The data set cannot be read: {error}"
+    return dataset.eval_dataset.test, None
+
+
+def render_example(split: "Split", row: int) -> Example:
+    """Return an example as {"picture": data URL} or {"row": numbers}; a text is shown as the numbers of its tokens."""
+    batch = split.inputs[row : row + 1]
+    if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
+        return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
+    example = np.asarray(batch.cpu())[0]
+    if example.ndim == 3 and example.shape[0] in (1, 3):
+        return {"picture": picture(example)}
+    values = example.reshape(-1)
+    return {"row": [round(float(value), 4) for value in values[:NUMBERS]], "columns": len(values)}
+
+
+def picture(example: np.ndarray) -> str:
+    """Return a (C, H, W) image as a data URL. Bytes are taken as they are, floats are scaled from smallest to largest."""
+    from PIL import Image
+
+    if example.dtype != np.uint8:
+        low, high = float(example.min()), float(example.max())
+        example = ((example - low) / ((high - low) or 1) * 255).round().astype(np.uint8)
+    pixels = example.transpose(1, 2, 0)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+    if max(image.size) > SIDE:
+        image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=85, lossless=max(image.size) <= 32)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,326 @@
+"""Collect what the page shows of all runs: the settings, their varying config values, and metrics by selection rule."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
+from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
+from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
+from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
+from imbalance.report.collect import Row
+from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readable_evaluations
+from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
+
+Overview = dict[str, Any]
+# The name of each rule, the labels that it reads, and the key of metrics.jsonl whose largest value selects the epoch.
+RULES: tuple[tuple[str, str, str], ...] = (
+    ("last epoch", "none", "epoch"),
+    ("best average accuracy", "val classes", "val/accuracy"),
+    ("best balanced accuracy", "val classes", "val/balanced_accuracy"),
+    ("best worst class", "val classes", "val/worst_class_recall"),
+    ("best group average", "val groups", "val/group_balanced_accuracy"),
+    ("best worst group", "val groups", "val/worst_group_accuracy"),
+    ("oracle", "test groups", "test/worst_group_accuracy"),
+)
+OWN_RULE = "each run's own rule"
+LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
+NOT_PERCENT = {"loss", "nll", "brier", "mcc"}
+
+CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
+CURVE_POINTS = 80
+
+
+def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overview:
+    """Return all that index.html.j2 embeds, except the details of single runs.
+
+    The runs of one setting differ in their seeds. Settings that differ only in the data section of their configs are one
+    method on several tasks.
+    """
+    keys: dict[tuple[str, str], int] = {}
+    for row in rows:
+        keys.setdefault((row["name"], row["overrides"]), len(keys))
+    setting_of_run = [keys[row["name"], row["overrides"]] for row in rows]
+    first = {setting: row for row, setting in zip(reversed(rows), reversed(setting_of_run))}
+    firsts = [first[i] for i in range(len(keys))]
+    columns, tasks, methods = varying_keys(firsts), task_labels(firsts), method_names(firsts)
+    runs = [run_overview(work_dir / row["run"], row, setting) for row, setting in zip(rows, setting_of_run)]
+    chosen = chosen_by_val(rows, setting_of_run, [(name, task) for (name, _), task in zip(keys, tasks)])
+    settings = []
+    for (name, overrides), i in keys.items():
+        row = first[i]
+        columns_here = {key: row[f"config.{key}"] for key in columns if f"config.{key}" in row}
+        settings.append(
+            {
+                "name": name,
+                "method": methods[i],
+                "chosen": i in chosen,  # val chooses it among the settings of its method on this task
+                "overrides": overrides,
+                "columns": columns_here,
+                "task": tasks[i],
+                "rule": selection_rule(row),
+                "curves": mean_curves([run["curves"] for run in runs if run["setting"] == i]),
+                "reliability": pooled_reliability([run["reliability"] for run in runs if run["setting"] == i]),
+            }
+        )
+    shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
+    order = [*metrics, *SUMMARY_METRICS, *SCORE_METRICS]
+    names = [name for name in dict.fromkeys(order) if name in shown]
+    over_tasks = aggregates(settings, runs, metrics)
+    for run in runs:
+        run["values"] = {
+            rule: [_short(values.get(f"test/{name}")) for name in names] for rule, values in run.pop("metrics").items()
+        }
+        del run["curves"], run["reliability"]
+    return {
+        "statuses": dict(Counter(row["status"] for row in rows).most_common()),
+        "settings": settings,
+        "columns": columns,
+        "tasks": list(dict.fromkeys(tasks)),
+        "common": common_values(rows, columns),
+        "runs": runs,
+        "metrics": [describe_metric(name, evaluation_groups(rows, "test")) for name in names],
+        "rules": [{"name": OWN_RULE, "labels": None}, *({"name": n, "labels": labels} for n, labels, _ in RULES)],
+        "t": [round(float(t), 4) for t in quantiles(max(Counter(setting_of_run).values()))],
+        "aggregates": over_tasks,
+        "tuning": tuning(rows, setting_of_run, settings),
+        "few": SMALL,
+    }
+
+
+def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
+    """Return what the page shows of one run among the others. `metrics` has the test metrics by selection rule."""
+    done = row["status"] == "done"
+    lines, damage = readable_evaluations(directory)
+    own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
+    curve, extra = None, {}
+    if done and (saved := read_predictions(directory)):
+        logits, targets = saved["logits"], saved["targets"]
+        curve = reliability(probabilities(logits), targets)
+        names = [str(label) for label in range(logits.shape[1])]
+        extra = {f"test/{k}": v for k, v in score_metrics(logits, targets, names).items() if k in SCORE_METRICS}
+    by_rule = {OWN_RULE: extra | own}
+    if done and row.get("config.head.name", "none") == "none" and any("test/accuracy" in line for line in lines):
+        by_rule |= {name: line for name, _, key in RULES if (line := best_evaluation(lines, key))}
+    prefix = "test/group_accuracy/"
+    return {
+        "setting": setting,
+        "seed": row["seed"],
+        "status": row["status"],
+        "path": row["run"],
+        "score": _short(row["score"]),
+        "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
+        "selected": row["selected_epoch"],
+        "warnings": [*(row.get("warnings") or []), *damage],
+        "groups": {key.removeprefix(prefix): _short(value) for key, value in own.items() if key.startswith(prefix)},
+        "examples": {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")},
+        "metrics": by_rule,
+        "curves": thinned(lines),
+        "reliability": curve,
+    }
+
+
+def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
+    """Read the arrays of a run's predictions/test.npz; return None if it is missing, damaged or without examples."""
+    try:
+        with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
+            arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
+            members = saved.get("members")
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        return None
+    logits, *labels = arrays.values()
+    if logits.ndim != 2 or not logits.size or any(array.shape != logits.shape[:1] for array in labels):
+        return None
+    valid = arrays["targets"].min() >= 0 and arrays["targets"].max() < logits.shape[1]
+    if members is not None:  # the run has evaluation groups apart from its training groups
+        valid &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
+        arrays["members"] = members
+    return arrays if valid and np.isfinite(logits).all() else None
+
+
+def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
+    """Return the first evaluation with the largest `key`, or None if no evaluation has both `key` and test metrics."""
+    lines = [line for line in lines if line.get(key) is not None and line.get("test/accuracy") is not None]
+    return max(lines, key=lambda line: line[key]) if lines else None
+
+
+def thinned(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str, list[Any]]:
+    """Return the columns of metrics.jsonl that are drawn, at no more than `points` evenly spaced evaluations.
+
+    The last evaluation is always included.
+    """
+    if not lines:
+        return {}
+    at = sorted({round(i) for i in np.linspace(0, len(lines) - 1, min(points, len(lines)))})
+    keys = [f"{split}/{metric}" for split in ("train", "val", "test") for metric in CURVES]
+    keys += [key for key in lines[0] if key.startswith("val/group_accuracy/")]
+    return {"epoch": [lines[i]["epoch"] for i in at]} | {
+        key: [_short(lines[i].get(key)) for i in at] for key in keys if key in lines[0]
+    }
+
+
+def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Return the mean of every column at every epoch, over the runs that have such a value."""
+    keys = dict.fromkeys(key for curve in curves for key in curve if key != "epoch")
+    epochs = sorted({epoch for curve in curves for epoch in curve.get("epoch", [])})
+    index = {epoch: i for i, epoch in enumerate(epochs)}
+    means: dict[str, list[Any]] = {"epoch": epochs}
+    for key in keys:
+        values = np.full((len(curves), len(epochs)), np.nan)
+        for i, curve in enumerate(curves):
+            for epoch, value in zip(curve.get("epoch", []), curve.get(key, [])):
+                values[i, index[epoch]] = np.nan if value is None else value
+        valid = ~np.isnan(values)
+        sums, counts = np.where(valid, values, 0).sum(0), valid.sum(0)
+        means[key] = [_short(total / n) if n else None for total, n in zip(sums, counts)]
+    return means
+
+
+def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float | None]]:
+    """Pool the examples of all seeds in ten bins of equal width; return each bin's confidence, accuracy and count."""
+    known = [curve for curve in curves if curve]
+    if not known:
+        return []
+    confidence, accuracy, count = (np.concatenate(parts) for parts in zip(*known))
+    bin_of = np.minimum((confidence * 10).astype(int), 9)
+    return [
+        {
+            "confidence": _short(np.average(confidence[inside], weights=count[inside])),
+            "accuracy": _short(np.average(accuracy[inside], weights=count[inside])),
+            "count": int(count[inside].sum()),
+        }
+        for inside in (bin_of == b for b in range(10))
+        if inside.any()
+    ]
+
+
+def method_names(firsts: list[Row]) -> list[str]:
+    """Return the config files' names without the data set's name and without the words that all of them begin with.
+
+    Args:
+        firsts: the row of one run of every setting.
+    """
+    names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
+    shared = 0
+    while all(len(words) > shared + 1 and words[shared] == names[0][shared] for words in names) and len(firsts) > 1:
+        shared += 1
+    return ["_".join(words[shared:]) for words in names]
+
+
+def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
+    """Choose, for every config file and task, the setting with the best mean score on val.
+
+    The mean is over the seeds that all settings of the file and task share. If they share none, it is over all seeds of each.
+    Of equally good settings, the one with more seeds is chosen, because it was probably chosen once before.
+
+    Args:
+        setting_of_run: index of the setting of each row.
+        name_and_task: config file and task of each setting.
+    """
+    scores: dict[int, dict[int, float]] = {setting: {} for setting in setting_of_run}
+    for row, setting in zip(rows, setting_of_run):
+        if row["score"] is not None:
+            scores[setting][row["seed"]] = row["score"]
+    rivals: dict[tuple[str, str], list[int]] = {}
+    for setting in scores:
+        rivals.setdefault(name_and_task[setting], []).append(setting)
+    chosen = set()
+    for settings in rivals.values():
+        done = [setting for setting in settings if scores[setting]] or settings[:1]
+        shared = set.intersection(*(set(scores[setting]) for setting in done))
+
+        def merit(setting: int, shared: set[int] = shared) -> tuple[float, int]:
+            compared = [score for seed, score in scores[setting].items() if seed in shared or not shared]
+            return (round(sum(compared) / len(compared), 9) if compared else 0.0), len(scores[setting])
+
+        chosen.add(max(done, key=merit))
+    return chosen
+
+
+def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the expected best score of k settings, for every config file and task with at least three settings."""
+    scores: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row, setting in zip(rows, setting_of_run):
+        if row["score"] is not None:
+            key = (row["name"], settings[setting]["task"])
+            scores.setdefault(key, {}).setdefault(setting, []).append(row["score"])
+    methods = {setting["name"]: setting["method"] for setting in settings}
+    return [
+        {"name": methods[name].replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
+        for (name, task), by_setting in scores.items()
+        if len(by_setting) >= 3
+        for k, value in enumerate(expected_best([float(np.mean(values)) for values in by_setting.values()]))
+    ]
+
+
+def aggregates(
+    settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return, by metric, the aggregates of Agarwal et al. (2021) for the methods that have the same seeds on all tasks.
+
+    On each task, a method has the scores of its setting that val chooses. The result is empty for a single task.
+    """
+    tasks = list(dict.fromkeys(setting["task"] for setting in settings))
+    by_metric = {}
+    for metric in metrics if len(tasks) > 1 else ():
+        by_method: dict[str, dict[str, dict[int, float]]] = {}
+        for run in runs:
+            value = run["metrics"][OWN_RULE].get(f"test/{metric}")
+            setting = settings[run["setting"]]
+            if value is not None and setting["chosen"]:
+                method = setting["method"].replace("_", " ")
+                by_method.setdefault(method, {}).setdefault(setting["task"], {})[run["seed"]] = value
+        complete = {method: by_task for method, by_task in by_method.items() if len(by_task) == len(tasks)}
+        seeds = [set(by_seed) for by_task in complete.values() for by_seed in by_task.values()]
+        shared = sorted(set.intersection(*seeds)) if seeds else []
+        if len(shared) < FEWEST or metric in LOWER_IS_BETTER:
+            continue
+        scores = {m: np.array([[by_task[t][s] for s in shared] for t in tasks]) for m, by_task in complete.items()}
+        baseline = next((m for name in ("erm", "ce") for m in scores if m == name), next(iter(scores)))
+        low = min(float(values.min()) for values in scores.values())
+        thresholds = np.linspace(low, 1, 41)
+        rows: list[dict[str, Any]] = [
+            {
+                "method": method,
+                "iqm": bootstrap(interquartile_mean, values, paired=False),
+                "improvement": None
+                if method == baseline
+                else bootstrap(improvement, values, scores[baseline], paired=True),
+                "profile": [_short(share) for share in profile(values, thresholds)],
+            }
+            for method, values in scores.items()
+        ]
+        rows.sort(key=lambda row: -row["iqm"].value)
+        by_metric[metric] = {
+            "tasks": len(tasks), "seeds": len(shared), "baseline": baseline, "rows": rows,
+            "thresholds": [_short(t) for t in thresholds],
+        }  # fmt: skip
+    return by_metric
+
+
+def describe_metric(name: str, groups: str) -> dict[str, Any]:
+    """Return a metric's label, its bounds, whether lower is better, and whether the page shows it in %.
+
+    Args:
+        groups: the groups that group metrics are computed over, in words; "" to leave them out of the label.
+    """
+    low, high = bounds(name)
+    label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",
+             "mcc": "MCC", "brier": "Brier score", "g_mean": "G-mean"}.get(name, name.replace("_", " "))  # fmt: skip
+    return {
+        "name": name,
+        "label": f"{label} over {groups}" if groups and name in GROUP_METRICS else label,
+        "lower": name in LOWER_IS_BETTER,
+        "percent": name not in NOT_PERCENT,
+        "low": low,
+        "high": None if high == np.inf else high,
+    }
+
+
+def _short(value: Any) -> float | None:
+    """Round to five digits, to keep the page small; return None for nan."""
+    return None if value is None or value != value else float(f"{float(value):.5g}")

@@ -1,0 +1,190 @@
+"""Collect what the page shows of one run: config, curves, confusion matrix, calibration, confident errors and log."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
+from imbalance.report.collect import Row
+from imbalance.report.page.examples import Example, read_test_split, render_example
+from imbalance.report.page.overview import Overview, read_predictions, thinned
+from imbalance.report.saved_runs import readable_evaluations, summary_of
+from imbalance.report.settings import NOT_COMPARED
+
+# Most characters that all runs together may use of each, so that a page of a thousand runs stays small.
+CURVES, LOGS, NUMBERS, EXAMPLES = 3_000_000, 1_500_000, 1_500_000, 1_500_000
+LOG_LINES = 120
+MOST_CLASSES = 30  # most classes of a confusion matrix that is shown as a matrix
+ERRORS = 6  # most errors that are shown of a group
+Details = dict[str, Any]
+
+
+def run_details(
+    work_dir: Path, rows: list[Row], overview: Overview, pictured: int
+) -> tuple[list[Details], list[Example]]:
+    """Return the details of every run, and the examples that they refer to by index.
+
+    An example that several runs get wrong is listed once. Reading a large data set may take minutes, so only the data sets
+    of `pictured` runs are read.
+    """
+    index_by_task: dict[
+        tuple[str, int], dict[int, int]
+    ] = {}  # by data section and seed: row of test → index in examples
+    examples: list[Example] = []
+    details = [details_of_run(work_dir, row, overview, len(rows)) for row in rows]
+    for i in choose_pictured(overview, pictured):
+        wanted = sorted({error["row"] for group in details[i]["errors"] for error in group["examples"]})
+        if not wanted:
+            continue
+        index_of = index_by_task.setdefault(_task_key(rows[i]), {})
+        new = [row for row in wanted if row not in index_of]
+        if new:
+            split, why_not = read_test_split(work_dir / rows[i]["run"])
+            if split is None:
+                details[i]["not_shown"] = why_not
+                continue
+            for row in new:
+                index_of[row] = len(examples)
+                examples.append(render_example(split, row))
+        for group in details[i]["errors"]:
+            for error in group["examples"]:
+                error["shown"] = index_of[error["row"]]
+    return details, examples
+
+
+def choose_pictured(overview: Overview, pictured: int) -> list[int]:
+    """Choose the runs whose errors are shown: the first finished run of every setting, then the second, and so on."""
+    by_setting: dict[int, list[int]] = {}
+    for i, run in enumerate(overview["runs"]):
+        if run["status"] == "done":
+            by_setting.setdefault(run["setting"], []).append(i)
+    turns = max(map(len, by_setting.values()), default=0)
+    order = [runs[turn] for turn in range(turns) for runs in by_setting.values() if turn < len(runs)]
+    return order[:pictured]
+
+
+def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> Details:
+    """Return the details of one run.
+
+    Args:
+        runs: number of runs on the page. A page of many runs shows less of each.
+    """
+    directory = work_dir / row["run"]
+    summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
+    lines, _ = readable_evaluations(directory)
+    saved = read_predictions(directory) if row["status"] == "done" else None
+    if saved and not has_all_names(saved, summary):
+        saved = None
+    common = overview["common"]
+    config = {key.removeprefix("config."): value for key, value in row.items() if key.startswith("config.")}
+    return {
+        "command": f"python main.py --config={shlex.quote(str(directory / 'config.json'))}",
+        "config": {
+            key: value for key, value in config.items() if key not in common and f"config.{key}" not in NOT_COMPARED
+        },
+        "metrics": val_and_test_metrics(row, NUMBERS // (runs * 25)),
+        "curves": thinned(lines, points=max(8, min(60, CURVES // (runs * 18 * 6)))),
+        "counts": example_counts(summary),
+        "made": {key: summary[key] for key in ("device", "commit", "versions", "data", "seconds") if summary.get(key)},
+        "reason": summary.get("reason"),
+        "log": shortened_log(directory, LOGS // runs),
+        "confusion": confusion(saved, summary) if saved else None,
+        "reliability": reliability_curve(saved) if saved else [],
+        "errors": surest_errors(saved, summary, EXAMPLES // (runs * 110)) if saved else [],
+    }
+
+
+def has_all_names(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> bool:
+    """Return True if a run's summary names every class and group of its predictions."""
+    classes, groups = (len(summary.get(kind, {}).get("test", ())) for kind in ("classes", "groups"))
+    num_groups = saved["members"].shape[1] if "members" in saved else saved["groups"].max() + 1
+    return saved["logits"].shape[1] == classes and num_groups <= groups
+
+
+def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts by target and prediction, or with many classes the pairs of classes confused most often."""
+    names, classes = list(summary["classes"]["test"]), saved["logits"].shape[1]
+    counts = np.bincount(saved["targets"] * classes + saved["logits"].argmax(1), minlength=classes**2)
+    counts = counts.reshape(classes, classes)
+    if classes <= MOST_CLASSES:
+        return {"classes": names, "counts": counts.tolist()}
+    off = counts - np.diag(counts.diagonal())
+    worst = np.argsort(-off, axis=None)[:20]
+    return {"pairs": [[names[i // classes], names[i % classes], int(off.flat[i])] for i in worst if off.flat[i]]}
+
+
+def reliability_curve(saved: dict[str, np.ndarray]) -> list[dict[str, float]]:
+    """Return the confidence, accuracy and number of test examples in each of ten bins."""
+    bins = zip(*reliability(probabilities(saved["logits"]), saved["targets"], bins=10))
+    return [{"confidence": round(float(c), 4), "accuracy": round(float(a), 4), "count": int(n)} for c, a, n in bins]
+
+
+def example_counts(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the number of examples of each class and group; leave out classes or groups if there are too many."""
+    counts = {kind: summary[kind] for kind in ("classes", "groups") if kind in summary}
+    return {kind: by_split for kind, by_split in counts.items() if len(by_split.get("test", ())) <= MOST_CLASSES}
+
+
+def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
+    """Return a run's metrics on val and test; leave out those of single classes if there are more than `most`."""
+    metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
+    if len(metrics) <= most:
+        return metrics
+    return {k: v for k, v in metrics.items() if k.count("/") == 1 or "/group_accuracy/" in k}
+
+
+def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """Return each test group's number of wrong predictions, and those with the highest confidence.
+
+    The worst groups come first. At most `most` examples are returned: one for each of the first `most` groups if the groups
+    are many.
+    """
+    names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
+    probability = probabilities(saved["logits"])
+    predicted, confidence = probability.argmax(1), probability.max(1)
+    wrong = predicted != saved["targets"]
+    members = np.zeros((len(wrong), len(groups)), dtype=bool)
+    saved_members = saved_group_mask(saved)
+    members[:, : saved_members.shape[1]] = saved_members
+    totals, errors = members.sum(0), members[wrong].sum(0)
+    worst_first = [g for g in np.argsort(-errors / np.maximum(totals, 1), kind="stable") if errors[g]]
+    each = max(1, min(ERRORS, most // max(1, len(worst_first))))
+    by_group = []
+    for g in worst_first[: max(1, most)]:
+        rows = np.flatnonzero(members[:, g] & wrong)
+        surest = rows[np.argsort(-confidence[rows], kind="stable")][:each]
+        examples = [
+            {
+                "row": int(i),
+                "source": int(saved["indices"][i]),
+                "target": names[saved["targets"][i]],
+                "predicted": names[predicted[i]],
+                "confidence": round(float(confidence[i]), 4),
+            }
+            for i in surest
+        ]
+        by_group.append({"group": groups[g], "wrong": int(errors[g]), "of": int(totals[g]), "examples": examples})
+    return by_group
+
+
+def shortened_log(directory: Path, most: int) -> str:
+    """Return a run's log.txt in at most about `most` characters: if it is longer, its beginning and its end."""
+    path = directory / "log.txt"
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    half = LOG_LINES // 2
+    while len(lines) > 2 * half or sum(map(len, lines)) + len(lines) > most:
+        if half < 2:
+            break
+        lines = [*lines[:half], "…", *lines[-half:]] if len(lines) > 2 * half else lines
+        half = half * 2 // 3
+    return "\n".join(lines)
+
+
+def _task_key(row: Row) -> tuple[str, int]:
+    """Return a key that is equal for runs with the same test examples."""
+    data = sorted((key, str(value)) for key, value in row.items() if key.startswith("config.data."))
+    return str(data), row["seed"]

@@ -1,0 +1,64 @@
+"""Set the style of all figures, and save them as PNG and PDF."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imbalance.errors import BadInput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which most colour-blind readers can tell apart.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+NEUTRAL = "#999999"
+
+
+def subplots(rows: int, columns: int, width: float, height: float, **options) -> tuple["Figure", Any]:
+    """Return matplotlib's figure and axes in this project's style, drawn without a screen.
+
+    Args:
+        width: in inches, as is `height`.
+        options: keyword arguments of `matplotlib.pyplot.subplots`.
+
+    Raises:
+        BadInput: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise BadInput(
+            "figures need matplotlib, which is not installed; type pip install -c constraints.txt -e '.[report]'"
+        ) from None
+    matplotlib.use("Agg")
+    for name in ("matplotlib", "fontTools"):  # absl prints every message that reaches the root logger
+        logging.getLogger(name).setLevel(logging.WARNING)
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "legend.frameon": False,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
+            "axes.axisbelow": True, "pdf.fonttype": 42,  # keep text as text in a PDF
+        }
+    )  # fmt: skip
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+
+
+def label(text: str) -> str:
+    """Escape a name for matplotlib, which reads `$` as a formula and hides labels that begin with an underscore."""
+    text = text.replace("$", r"\$")
+    return "\N{ZERO WIDTH SPACE}" + text if text.startswith("_") else text
+
+
+def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
+    """Write <folder>/<name>.png and .pdf, print their paths, and return the paths."""
+    import matplotlib.pyplot as plt
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf")]
+    for path in paths:
+        figure.savefig(path, dpi=160)
+    plt.close(figure)
+    print("\n" + ", ".join(map(str, paths)))
+    return paths

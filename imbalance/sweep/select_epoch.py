@@ -1,0 +1,88 @@
+"""Select the epoch of saved runs by other rules, from their saved logits and without training again.
+
+    imbalance select --config=colored_digits_erm,colored_digits_poly --seeds=10
+
+The command trains the runs of these configs that are missing, and saves their logits. Without --config it reads all runs
+under --work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
+accuracies at the epoch that the rule selects, as means over seeds. The accuracies are those of the worst group, of the groups
+on average, of the classes on average, and over all examples. All rules are applied to the same runs, so their differences are paired. The
+oracle reads test, so it shows how much the other rules leave to gain.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imbalance.errors import BadInput
+from imbalance.metrics.intervals import mean
+from imbalance.metrics.selection import KEPT, METRICS, RULES, evaluations
+from imbalance.report.collect import collect
+from imbalance.report.saved_runs import evaluation_groups
+from imbalance.report.tables import markdown
+from imbalance.sweep.runs import check_common_overrides, make_run, run_all
+
+
+def select(
+    *,
+    config: Sequence[str],
+    overrides: Mapping[str, Any],
+    share: float,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    stacked: int,
+) -> None:
+    """Train the missing runs of the configs, if any are named, and print a row for every rule.
+
+    Args:
+        config: config files or names; if none, all runs under `work_dir` are read.
+        overrides: values by key, for all runs of the configs.
+        share: fraction of val whose group labels the rule for few labels reads.
+        stacked: most runs that one process trains as one stacked model.
+    """
+    folder, wanted = Path(work_dir), None
+    if config:
+        common = {**check_common_overrides(overrides), **KEPT}
+        runs = [make_run(c, common, s, work_dir) for c in config for s in range(seeds)]
+        run_all(runs, jobs, stacked)
+        wanted = {str(run.directory.relative_to(folder)) for run in runs}
+    elif overrides:
+        raise BadInput(
+            f"--config.{next(iter(overrides))}: overrides apply to the runs that --config trains; add --config=<names>, "
+            "or leave the override out"
+        )
+    values_of, read = {}, []
+    for row in collect(folder):
+        directory = folder / row["run"]
+        if (wanted is not None and row["run"] not in wanted) or row["status"] != "done":
+            continue
+        if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
+            (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
+            read.append(row)
+            metrics = [metric(test) for metric in METRICS.values()]
+            for name, _, rule in RULES:
+                if "inferred" in name and val.inferred is None:
+                    continue
+                chosen = rule(val, test, share, row["seed"])
+                values = (epochs[chosen], *(metric[chosen] for metric in metrics))
+                values_of.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
+    if not values_of:
+        raise BadInput(
+            f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train some"
+        )
+    print(f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads {share:.0%} of val.")
+    if groups := evaluation_groups(read, "test"):
+        print(f"The groups are {groups}.")
+    print()
+    rows = []
+    for (name, overrides_text), by_rule in values_of.items():
+        others = [part for part in overrides_text.split(",") if part.partition("=")[0] not in KEPT]
+        for rule, labels, _ in RULES:
+            if rule not in by_rule:
+                continue
+            epochs, *metrics = zip(*by_rule[rule])
+            cells = [",".join([name, *others]), rule, labels, f"{np.mean(epochs):.0f}"]
+            rows.append([*cells, *(mean(m, 0, 1).percent() for m in metrics), len(epochs)])
+    print(markdown(["config", "rule", "labels it reads", "epoch", *METRICS, "n"], rows), end="")

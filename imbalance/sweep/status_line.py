@@ -1,0 +1,77 @@
+"""Show how many runs are done: one line that is rewritten on a terminal, and new lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import isnan
+
+from imbalance.training.logging.run_log import duration
+from imbalance.utils.output import one_line
+
+INTERVAL = 2.0  # seconds between two lines
+
+
+def status_text(
+    total: int, done: int, done_before: int, running: int, scores: Mapping[str, Sequence[float]], seconds: float
+) -> str:
+    """Return the progress in words.
+
+    For example: `12 of 40 runs done (3 before this command), 4 running; best so far lr=0.1: 0.812 over 3 runs; 2.3 runs
+    a minute, 12m left`.
+
+    Args:
+        done_before: runs that were done before this command began; `done` counts them too.
+        scores: by setting, the score of each run that is done. The best setting has the highest mean score.
+        seconds: time since this command began.
+    """
+    parts = [f"{done} of {total} runs done" + (f" ({done_before} before this command)" if done_before else "")]
+    if running:
+        parts[0] += f", {running} running"
+    valid = {setting: [score for score in values if not isnan(score)] for setting, values in scores.items()}
+    means = {setting: sum(values) / len(values) for setting, values in valid.items() if values}
+    if len(means) > 1:
+        best = max(means, key=means.__getitem__)
+        n = len(valid[best])
+        parts.append(f"best so far {best}: {means[best]:.3f} over {n} run{'s' * (n > 1)}")
+    if done > done_before and seconds > 0:
+        rate = (done - done_before) / seconds
+        pace = f"{60 * rate:.1f} runs a minute"
+        parts.append(pace + (f", {duration((total - done) / rate)} left" if done < total else ""))
+    return "; ".join(parts)
+
+
+class StatusLine:
+    """Write the status to stderr: rewritten in place by rich on a terminal, else a new line every two seconds."""
+
+    def __init__(self) -> None:
+        self.status, self.shown_at, self.started, self.latest = None, 0.0, time.monotonic(), ""
+        if sys.stderr.isatty():
+            with suppress(ImportError):
+                from rich.console import Console
+
+                self.status = Console(stderr=True).status("")
+
+    def __enter__(self) -> "StatusLine":
+        if self.status:
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status:
+            self.status.stop()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def show(self, text: str, last: bool = False) -> None:
+        """Show the text, at once on a terminal or if it is the `last`, else only if two seconds have passed."""
+        text = one_line(text)
+        if self.status:
+            from rich.text import Text
+
+            self.status.update(Text(text))
+        if (last or (not self.status and time.monotonic() - self.shown_at >= INTERVAL)) and text != self.latest:
+            self.shown_at, self.latest = time.monotonic(), text
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,212 @@
+"""Train a config over a grid, or by random or TPE search, and print the score of every setting.
+
+    imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
+    imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
+
+After a kill, type the same command again: it trains no finished run again, and resumes the others from their
+checkpoints. Typed on several machines that share their files, the command runs one sweep on all of them. With
+--launcher=slurm the workers are an array of Slurm jobs. A larger grid adds trials to the study. Optuna's dashboard shows
+the study:
+
+    pip install optuna-dashboard && optuna-dashboard sqlite:///runs/sweeps/digits_poly/study.db
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from imbalance.config.experiment import validate
+from imbalance.config.overrides import OverrideText, value_at
+from imbalance.config.resolve import config_file, load, override
+from imbalance.config.schema import flatten
+from imbalance.errors import BadInput
+from imbalance.metrics.intervals import bounds, mean
+from imbalance.report.tables import markdown
+from imbalance.sweep import study as studies
+from imbalance.sweep.launch import launch
+from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.study import Point, Search, StudyLocation
+
+
+def sweep(
+    *,
+    config: Sequence[str],
+    overrides: Mapping[str, Any],
+    grid: Sequence[str],
+    search: Sequence[str],
+    sampler: str,
+    trials: int,
+    seeds: int,
+    work_dir: str,
+    jobs: int,
+    stacked: int,
+    study: str | None,
+    storage: str,
+    launcher: str,
+    slurm: Sequence[str],
+) -> int:
+    """Train the trials of the study until none is left, and print the score of every setting.
+
+    Args:
+        config: config files or names; with several, the grid is trained for each.
+        overrides: values by key, for all trials.
+        grid: axes, as `parse_axis` reads them.
+        search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
+        stacked: most trials that one worker trains as one stacked model.
+
+    Returns:
+        1 if trials are unfinished or crashed, else 0.
+    """
+    if bool(grid) == bool(search):
+        raise BadInput("a sweep needs either --grid or --search; type one of them, such as --grid=optim.lr=0.01,0.1")
+    keys = [text.partition("=")[0] for text in (*grid, *search)]
+    if repeated := next((key for key in keys if keys.count(key) > 1), ""):
+        raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
+    location = StudyLocation(study or Path(config[0]).stem, work_dir, storage)
+    common = dict(check_common_overrides(overrides))
+    if grid:
+        axes = dict(parse_axis(config[0], text) for text in grid)
+        points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
+        studies.add(location, [parse_values(point) for point in points])
+        search_space = None
+    else:
+        search_space = make_search(location, config, common, search, sampler, trials)
+    crashed = launch(location, search_space, jobs, stacked, launcher, slurm)
+    return report(location, crashed)
+
+
+def make_search(
+    location: StudyLocation,
+    config: Sequence[str],
+    common: Mapping[str, Any],
+    search: Sequence[str],
+    sampler: str,
+    trials: int,
+) -> Search:
+    """Return the search space of the command line, and check that the ends of every range are valid.
+
+    Args:
+        config: one config file or name.
+        common: overrides of all trials.
+        search: axes or ranges, as `parse_axis` reads them.
+    """
+    if len(config) > 1:
+        raise BadInput(f"--search takes one config, and --config has {len(config)}; start a sweep for each")
+    axes = dict(parse_axis(config[0], text) for text in search)
+    point = {}
+    for end in ("low", "high"):  # check both ends before anything is trained
+        point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
+        point = parse_values({"config": config[0], **common, **point})
+        studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, location.work_dir)
+    # A key of a section that the config file does not have is parsed by the section's signature, so parse it here.
+    for key, axis in axes.items():
+        if isinstance(axis, list):
+            axes[key] = [parse_values({**point, **common, key: value})[key] for value in axis]
+        elif isinstance(parse_values({**point, **common, key: OverrideText(axis["low"])})[key], float):
+            axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
+    space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
+    failed = studies.open_study(location).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
+    return Search(sampler, trials + len(failed), space)
+
+
+def parse_values(point: Mapping[str, Any]) -> Point:
+    """Return the point with every `OverrideText` value parsed, to the type that the point's config has for its key."""
+    changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
+    if not any(isinstance(value, OverrideText) for value in changes.values()):
+        return dict(point)
+    config = override(load(config_file(point["config"])), changes)
+
+    def value(key: str) -> Any:
+        parsed = value_at(config, key)
+        return parsed.to_dict() if hasattr(parsed, "to_dict") else parsed
+
+    return {key: value(key) if key in changes else old for key, old in point.items()}
+
+
+def parse_axis(path: str, text: str) -> tuple[str, Any]:
+    """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
+
+    Values for a key that the config at `path` does not have stay `OverrideText`, to be parsed later.
+    """
+    key, _, axis = text.partition("=")
+    low, *rest = axis.split(":")
+    is_range = bool(rest) and rest[1:] in ([], ["log"])
+    ends, values = {}, []
+    try:
+        if is_range:
+            ends = {"low": ast.literal_eval(low), "high": ast.literal_eval(rest[0])}
+            valid = ends["low"] < ends["high"]
+        else:
+            values = split_values(axis)
+            valid = "" not in values
+    except (ValueError, SyntaxError, TypeError):
+        valid = False
+    if not valid:
+        raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
+    base = load(config_file(path))
+    known = flatten(base)
+    if is_range:
+        # A range of floats can be typed with integers, as 0:1, so read the type in the config file.
+        whole = not isinstance(known.get(key), float) and all(isinstance(end, int) for end in ends.values())
+        numbers = ends if whole else {name: float(end) for name, end in ends.items()}
+        return key, numbers | {"log": rest[1:] == ["log"]}
+    if key in known:
+        return key, [value_at(override(base, {key: OverrideText(value)}), key) for value in values]
+    return key, [OverrideText(value) for value in values]
+
+
+def split_values(text: str) -> list[str]:
+    """Split a text at its commas, except at commas within brackets: `(4,),(4,4)` has two values."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
+    """Return the setting with the best mean score over seeds, its mean score, and the directory of its best run.
+
+    Args:
+        by_point: the trials of every setting.
+    """
+    complete = {point: [trial for trial in trials if trial.value is not None] for point, trials in by_point.items()}
+    means = {point: sum(t.value for t in trials) / len(trials) for point, trials in complete.items() if trials}
+    if not means:
+        return {"setting": None, "score": None, "seeds": 0, "best": None}
+    point = max(means, key=means.__getitem__)
+    best = max(complete[point], key=lambda trial: trial.value)
+    return {
+        "setting": dict(point),
+        "score": means[point],
+        "seeds": len(complete[point]),
+        "best": best.user_attrs["run_directory"],
+    }
+
+
+def report(location: StudyLocation, crashed: int) -> int:
+    """Print the mean score over seeds of every setting, and one line of JSON; return the exit status."""
+    by_point, counts = {}, {}
+    for point, trial in studies.points_of(studies.open_study(location)):
+        by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)
+        counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
+    keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
+    rows = []
+    for point, trials in by_point.items():
+        score = dict(point).get("score") or validate(load(config_file(dict(point)["config"]))).score
+        over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
+        diverged = sum(studies.status(t) == "diverged" for t in trials)
+        rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
+    print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
+    best = best_setting(by_point)
+    print(json.dumps({"study": location.url, "trials": counts, **best}))
+    left = counts.get("unfinished", 0)
+    if left:
+        print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
+    return 1 if left or crashed else 0

@@ -1,0 +1,119 @@
+"""What is kept of runs: complete, once each, and whatever the order."""
+
+import gzip
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from imbalance.errors import BadInput
+from imbalance.metrics.selection import RULES, balanced, evaluations
+from imbalance.report import kept_results as results
+from imbalance.sweep.runs import make_run, run_all
+
+SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
+         "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("runs")
+    of = [
+        make_run("digits_poly", SHORT | {"optim.lr": lr}, seed, str(work_dir))
+        for lr, seed in ((0.3, 0), (0.3, 1), (1e30, 0))
+    ]
+    run_all(of, 1, 1)
+    return of
+
+
+def test_a_row_says_what_was_run_and_what_came_out(runs):
+    directory = runs[0].directory
+    row, summary = results.row_of(directory), json.loads((directory / "summary.json").read_text())
+    assert (row["name"], row["seed"], row["status"]) == ("digits_poly", "0", "done")
+    assert (row["loss"], row["lr"], row["exponent"], row["precision"]) == ("poly", "0.3", "1.5", "float32")
+    assert float(row["test balanced"]) == pytest.approx(summary["metrics"]["test/balanced_accuracy"], abs=1e-6)
+    found = [float(value) for value in row["test of groups"].split("|")]
+    of_groups = [summary["metrics"][f"test/group_accuracy/{name}"] for name in row["groups"].split("|")]
+    np.testing.assert_allclose(found, of_groups, atol=1e-6)
+    assert sum(map(int, row["train counts"].split("|"))) == sum(summary["groups"]["train"].values())
+    assert summary["commit"] is None or summary["commit"].startswith(row["commit"].rstrip("+"))
+
+
+def test_other_rules_choose_as_they_do_from_logits(runs):
+    (epochs, val), (_, test) = (evaluations(runs[1].directory, split) for split in ("val", "test"))
+    row, chosen = results.row_of(runs[1].directory), {name: rule for name, _, rule in RULES}
+    for name in ("best average", "best balanced", "best worst group"):
+        at = chosen[name](val, test, 0.1, 0)
+        assert int(row[f"{name}: epoch"]) == epochs[at]
+        assert float(row[f"{name}: test balanced"]) == pytest.approx(balanced(test)[at], abs=1e-6)
+
+
+def test_a_rule_passes_over_an_epoch_whose_metric_is_0_over_0():
+    lines = [
+        {"epoch": epoch, "test/balanced_accuracy": test, "test/accuracy": test, "test/group_accuracy/a": test,
+         "val/accuracy": val, "val/balanced_accuracy": val, "val/worst_group_accuracy": val}
+        for epoch, val, test in ((1, None, 0.9), (2, 0.8, 0.6), (3, 0.8, 0.7))
+    ]  # fmt: skip
+    found = results.selected_by_rules(lines)
+    assert (found["best balanced: epoch"], found["best balanced: test of groups"], found["oracle: epoch"]) == (
+        2,
+        "0.6",
+        1,
+    )
+    assert results.selected_by_rules([{"epoch": 1, "val/accuracy": 1.0}]) == {}
+
+
+def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
+    row = results.row_of(runs[2].directory)
+    assert (
+        row["status"] == "diverged"
+        and not row.get("test balanced")
+        and np.isnan(results.numbers([row], "test balanced"))
+    )
+    (tmp_path / "seed=0").mkdir()
+    assert results.row_of(tmp_path / "seed=0") is None
+
+
+def test_the_digest_distinguishes_splits(runs):
+    first, second = (results.row_of(run.directory)["data"] for run in runs[:2])
+    assert first != second and len(first) == 10
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_nothing_is_kept_twice_and_the_order_leaves_no_trace(runs, tmp_path, packed):
+    rows = [results.row_of(run.directory) for run in runs]
+    assert results.add("study", tmp_path, rows, packed) == 3 and results.add("study", tmp_path, rows, packed) == 0
+    path = results.file_of("study", tmp_path)
+    assert path.name == ("study.csv.gz" if packed else "study.csv")
+    before = path.read_bytes()
+    path.unlink()
+    for row in reversed(rows):
+        assert results.add("study", tmp_path, [row], packed) == 1
+    after = results.file_of("study", tmp_path).read_bytes()
+    content, other = (gzip.decompress(c) if packed else c for c in (before, after))
+    assert content == other and len(results.read("study", tmp_path)) == 3
+
+
+def test_the_command_adds_what_is_new(runs, tmp_path):
+    work_dir = str(runs[0].directory.parents[2])
+    (runs[0].directory / "wandb").mkdir()
+    (runs[0].directory / "wandb" / "config.json").write_text("{}")
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
+        "3 of 3 runs added; it now has 3 runs"
+    )
+    assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
+        "0 of 3 runs added; it now has 3 runs"
+    )
+    with pytest.raises(BadInput, match="has no finished run"):
+        results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
+
+
+def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path, monkeypatch):
+    read = results.read
+    monkeypatch.setattr(results, "read", lambda *where: (read(*where), time.sleep(0.02))[0])  # others come in between
+    rows = [{"name": "a", "overrides": "", "seed": str(seed), "data": ""} for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda row: results.add("rows", tmp_path, [row]), rows)) == [1] * 8
+    assert read("rows", tmp_path) == rows
