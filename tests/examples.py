@@ -88,7 +88,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "civilcomments": Example(TOKENS | dict(evaluation="fine"), elsewhere=IN_SETS.format("civilcomments")),
         "multinli": Example(TOKENS, elsewhere=IN_SETS.format("multinli")),
-        "given": Example(elsewhere=IN_SETS.format("in_memory")),
+        "in_memory": Example(elsewhere=IN_SETS.format("in_memory")),
         "class_map": Example(
             dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("4", "even"), ("5", "odd")))
         ),
