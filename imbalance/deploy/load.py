@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -255,7 +255,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
     if "head" in about:  # an older version had heads that are no linear layers
-        network.head = in_place_of(network.head, about["head"])
+        network.head = in_place_of(cast("nn.Linear", network.head), about["head"])
     try:
         # The checkpoint may have more weights, because a method may train a second network that it does not evaluate.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
