@@ -1,8 +1,8 @@
 """The tests that tests/mutate.py runs for a module follow the folders of tests/."""
 
+import mutate
 import pytest
 from conftest import ROOT
-from mutate import tests_of
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ from mutate import tests_of
     ],
 )
 def test_a_module_has_the_tests_of_its_name_or_that_import_it(module, file):
-    assert file in tests_of(ROOT / "imbalance" / module)
+    assert file in mutate.tests_of(ROOT / "imbalance" / module)
 
 
 def test_every_module_has_tests_that_are_there():
     for path in (ROOT / "imbalance").rglob("*.py"):
-        assert all((ROOT / file.partition("::")[0]).is_file() for file in tests_of(path)), path
+        assert all((ROOT / file.partition("::")[0]).is_file() for file in mutate.tests_of(path)), path
