@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.data.sets.folder import images_in
+from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import read_columns
 from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
