@@ -38,7 +38,7 @@ from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, is_out_of_memory
 from imbalance.models import MODELS
-from imbalance.models.artifact import description, ending
+from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
@@ -64,7 +64,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     if not Path(output).name:
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
-        raise BadInput(f"--run: {run}: {ending(Path(run))}")
+        raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput("launch: several processes given, but one process extracts features; start it without torchrun")
     file = config_file(config or Path(run or "") / "config.json")

@@ -34,7 +34,7 @@ def test_civilcomments_has_four_groups_to_train_with_and_sixteen_to_evaluate_by(
     weights = str(save_bert(tmp_path / "bert", positions=400))
     config.data.tokenizer = config.model.pretrained = weights
     with pytest.raises(
-        BadInput, match=r"not the published data: train, val and test have \(40, 20, 20\), not \(269038"
+        BadInput, match=r"not the published data: train, val and test have \(40, 20, 20\) comments, not \(269038"
     ):
         load_data(validate(config).data, config.data_dir, 0)
     monkeypatch.setattr(civilcomments, "PUBLISHED", (40, 20, 20))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from imbalance.data import LISTINGS
 from imbalance.data.images.decode import Recipe, decode
-from imbalance.data.sets.folder import folder
+from imbalance.data.sets.image_folder import folder
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imbalance.config.resolve import load
 from imbalance.data import LISTINGS
-from imbalance.data.sets.table import table
+from imbalance.data.sets.image_table import table
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
 
