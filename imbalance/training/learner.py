@@ -82,6 +82,16 @@ class Learner:
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
     @property
+    def evaluated_part(self) -> str:
+        """Return the name of the part whose weights are evaluated, selected and saved as the result."""
+        return "model"
+
+    @property
+    def evaluated_network(self) -> nn.Module:
+        """Return the network of `evaluated_part`."""
+        return cast(nn.Module, self.parts[self.evaluated_part])
+
+    @property
     def parts(self) -> dict[str, Stateful]:
         """Return every part that a step changes, by its name in a checkpoint; see `imbalance.training.state.registry`."""
         parts = {
