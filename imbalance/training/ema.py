@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> nn.Module:
@@ -13,7 +13,8 @@ def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay:
     average starts at the initial weights. Buffers, such as the running means of batch normalisation, are copied.
     """
     averaged = copy.deepcopy(network)
-    averages, weights = list(averaged.parameters()), list(network.parameters())
+    averages: list[Tensor] = list(averaged.parameters())
+    weights: list[Tensor] = list(network.parameters())
     buffers = list(zip(averaged.buffers(), network.buffers(), strict=True))
 
     @torch.no_grad()

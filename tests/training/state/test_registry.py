@@ -43,6 +43,7 @@ def run(config: ConfigDict, monkeypatch) -> Run:
     """A run without files, with every kind of stateful part, stopped in the middle of its first epoch."""
     monkeypatch.setitem(OBJECTIVES, "remembering", Remembering)
     config.objective = create(name="remembering")
+    config.trainer.ema_decay = 0.9
     experiment = validate(config)
     learner = make_learner(experiment, start_accelerator(experiment), Path())
     learner.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
@@ -81,7 +82,7 @@ def live_tensors(run: Run) -> list[Tensor]:
 
 def test_what_is_changed_in_place_does_not_survive_going_back(run):
     """The lists of an epoch's records used to be copied shallowly, and shared their tensors with the live ones."""
-    assert run.parts.keys() == {"model", "optimizer", "scaler", "objective", "progress", "random"}
+    assert run.parts.keys() == {"model", "optimizer", "scaler", "objective", "ema", "progress", "random"}
     remember(run)
     before = snapshot(run.parts)
     assert before["progress"]["step"] == 3 and before["objective"]["steps"] == 3
