@@ -15,6 +15,7 @@ A part stands between two comments, which no reader sees: `<!-- generated: KIND 
     docstring module:name    a docstring
     api module: name, name   these functions and classes of a module with their docstrings; all without names
     calls loss               the functions and classes that a section of a config can name, with a line each
+    modules                  every room of the package, with a line for each of its files
 """
 
 import argparse
@@ -304,6 +305,27 @@ def calls(argument: str, page: Path) -> str:
     return table("| name in a config | call | meaning |", rows)
 
 
+def modules(argument: str, page: Path) -> str:
+    """List the folders of the package and of experiments/, with the first line of each file's docstring."""
+
+    def first_line(file: Path) -> str:
+        return escaped((ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0])
+
+    parts, root = [], HERE.parent
+    package = [
+        file.parent for file in sorted((root / "imbalance").rglob("__init__.py")) if file.parent.name != "imbalance"
+    ]
+    for folder in [*(folder for folder in package if not folder.is_symlink()), root / "experiments"]:
+        rows = [
+            f"| `{file.name}` | {first_line(file)} |"
+            for file in sorted(folder.glob("*.py"))
+            if file.name != "__init__.py"
+        ]
+        title = f"## {folder.relative_to(root)}/\n\n{first_line(folder / '__init__.py')}\n"
+        parts += [title, table("| file | purpose |", rows)]
+    return "\n".join(filter(None, parts))
+
+
 def described(thing: Any, path: str) -> str:
     """Describe a function or class: its call, its docstring, and the public methods of a class."""
     text = f"### {path.rpartition('.')[2]}\n\n```python\n{signature(thing, path)}\n```\n\n{markdown(thing.__doc__)}"
@@ -341,6 +363,7 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "docstring": docstring,
     "api": api,
     "calls": calls,
+    "modules": modules,
 }
 BEGIN = re.compile(r"^<!-- generated: (\w+) ?(.*) -->\n", re.M)
 PART = re.compile(BEGIN.pattern + r"(?:(?!<!-- generated:)(?:.*\n))*?<!-- end -->$", re.M)

@@ -30,7 +30,7 @@ def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
 
 
 def one_rate_table(folder: Path) -> str:
-    """Return the table of the pairs at the rates of no weights."""
+    """Return the table of the pairs in which every loss has its learning rate without weights."""
     rows = kept_results.read(pairs.STUDY, folder)
     return pairs.one_rate_table(pairs.by_method(rows, pairs.TITLES, one_rate=True))
 

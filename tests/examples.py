@@ -88,7 +88,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "civilcomments": Example(TOKENS | dict(evaluation="fine"), elsewhere=IN_SETS.format("civilcomments")),
         "multinli": Example(TOKENS, elsewhere=IN_SETS.format("multinli")),
-        "given": Example(elsewhere=IN_SETS.format("in_memory")),
+        "in_memory": Example(elsewhere=IN_SETS.format("in_memory")),
         "class_map": Example(
             dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("4", "even"), ("5", "odd")))
         ),
@@ -186,7 +186,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     },
     "model": {
         "linear": Example(dict(init="default")),
-        "linear_cosine": Example(dict(init="default"), inert=("init",)),  # it has one value
+        "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no rate makes it diverge
         "mlp": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
         "mlp_cosine": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
         # Larger images.

@@ -40,12 +40,13 @@ SWAPS = {
 CONTRACT = ("three_parts_make_the_step_of_one", "stopped_and_gone_on_with_it_ends_in_the_same_bits")
 SLOW = {
     "test_contract",
+    "test_device",
     "test_faults",
     "test_power",
     "test_fuzz",
     "test_browser",
     "test_golden",
-    "test_experiments_bench",
+    "test_gpu",
 }
 
 
@@ -107,17 +108,24 @@ def mutants_of(path: Path) -> list[tuple[Path, int, str, str]]:
 
 
 def tests_of(path: Path) -> list[str]:
-    """The test files called after the module or importing it, of configs and the loop, and what every method must keep."""
+    """Return the tests to run for a module: files of its name or that import it, of its room, of configs and the loop.
+
+    For methods and training, two tests of the contract are run too. Slow files are left out.
+    """
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     package, _, name = module.rpartition(".")
-    texts = {file: file.read_text() for file in (ROOT / "tests").glob("test_*.py") if file.stem not in SLOW}
-    named = [file for file in texts if file.stem in (f"test_{name}", f"test_{package.rpartition('.')[2]}_{name}")]
+    texts = {file: file.read_text() for file in sorted((ROOT / "tests").rglob("test_*.py")) if file.stem not in SLOW}
     imports = (f"{module} import", f"import {module}\n", f"from {package} import {name}\n")
-    named += [file for file, text in texts.items() if file not in named and any(line in text for line in imports)]
-    files = [str(file.relative_to(ROOT)) for file in named]
+    chosen = [
+        file for file, text in texts.items() if file.stem == f"test_{name}" or any(line in text for line in imports)
+    ]
+    if not chosen:  # no test names the module, so those of its folder are the nearest
+        folder = ROOT / "tests" / path.relative_to(ROOT / "imbalance").parent
+        chosen = [file for file in texts if file.parent == folder]
+    files = [str(file.relative_to(ROOT)) for file in chosen]
     files += [file for file in ("tests/config/test_config.py", "tests/training/test_loop.py") if file not in files]
-    of_methods = "methods" in path.parts or "training" in path.parts
-    return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if of_methods]
+    is_method = "methods" in path.parts or "training" in path.parts
+    return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if is_method]
 
 
 def fails(copy: Path, tests: list[str], path: Path, mutant: str, seconds: float) -> bool:

@@ -44,7 +44,7 @@ def time_ratios(config: Experiment, repeats: int) -> list[float]:
 
 
 def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     keep_freed_memory()
     table = []
     for model, size, classes, groups, bar in cases:

@@ -168,7 +168,7 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     keep_freed_memory()
     table = [Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")]
     with tempfile.TemporaryDirectory() as parent:

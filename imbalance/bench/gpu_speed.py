@@ -63,7 +63,7 @@ def image_ratios(repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
 
     def convnet() -> ConfigDict:
         return on_images("convnet", size=512, batch_size=64)

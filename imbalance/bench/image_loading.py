@@ -73,7 +73,7 @@ def go_through(batches: Iterable[Tensor]) -> None:
 
 
 def rows(repeats: int, count: int = 640) -> list[Row]:
-    """Return the rows of this part of the benchmark.
+    """Measure this part of the benchmark, and return its rows.
 
     Args:
         count: number of images.

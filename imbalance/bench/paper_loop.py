@@ -103,7 +103,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 
 
 def rows(repeats: int, batches: int = BATCHES) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
 
     def ratios(**ours: bool) -> list[float]:
         def turn(whose: str, **options: bool) -> float:

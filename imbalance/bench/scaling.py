@@ -64,7 +64,7 @@ def resident(field: str) -> int:
 
 
 def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     table, per_byte = [], []
     for scaled in cases:
         times, memories = [], []

@@ -109,7 +109,7 @@ def run_ratios(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     keep_freed_memory()
     table = [
         Row(PART, name, epoch_ratios(case, epochs, repeats, RATES, SEEDS), bar)

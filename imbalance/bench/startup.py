@@ -31,7 +31,7 @@ def train_one_step(config: str) -> None:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     table = []
     for config in CONFIGS:
         # The warm-up calls bring the files into the system's cache.

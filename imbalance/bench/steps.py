@@ -72,7 +72,7 @@ def time_ratios(config: Experiment, turns: int, repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Return the rows of this part of the benchmark."""
+    """Measure this part of the benchmark, and return its rows."""
     keep_freed_memory()
     return [
         Row("step: ours / bare", case, time_ratios(validate(config()), n, repeats), bar)

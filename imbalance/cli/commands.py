@@ -154,7 +154,7 @@ STACKED = flag(
     "--stacked", "train up to N runs that differ only in seed, learning rate and weights as one stacked model",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
-RENAMED_FLAGS = {"--at_once": "--stacked"}
+RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
 TRAINING = (WORK_DIR, JOBS, STACKED)
 STUDY = (
     flag("--study", "name of the study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
@@ -292,7 +292,7 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a trained model as .pt2 (torch.export), .onnx or .safetensors.",
-        "imbalance.deploy.export:export_file",
+        "imbalance.deploy.predict:export_file",
         (RUN, Flag(("file",), {"metavar": "FILE", "help": "file to write; its name ends in .pt2, .onnx or .safetensors"})),
         documented=False,
     ),

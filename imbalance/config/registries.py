@@ -33,4 +33,4 @@ def registries() -> dict[str, Table]:
 
 def available_arguments() -> Mapping[str, set[str]]:
     """Return, for every section, the names of the arguments that the program passes to its functions."""
-    return resolve_name("imbalance.methods.context:PROVIDED")
+    return resolve_name("imbalance.methods.context:AVAILABLE_ARGUMENTS")

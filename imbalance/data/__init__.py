@@ -20,13 +20,13 @@ from imbalance.data.sets.colored_digits import colored_digits
 from imbalance.data.sets.digits import digits
 from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
-from imbalance.data.sets.folder import folder, list_folder
 from imbalance.data.sets.gaussian import gaussian
+from imbalance.data.sets.image_folder import folder, list_folder
+from imbalance.data.sets.image_table import list_table, table
 from imbalance.data.sets.in_memory import as_dataset, in_memory
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.medmnist import medmnist
 from imbalance.data.sets.multinli import list_multinli, multinli
-from imbalance.data.sets.table import list_table, table
 from imbalance.data.sets.text import list_text, text
 from imbalance.data.sets.waterbirds import list_waterbirds, waterbirds
 from imbalance.data.splits import Dataset, Labels, Split

@@ -34,7 +34,11 @@ def population_problems(
         class_counts = np.bincount(targets[splits == split], minlength=len(class_names))
         group_counts = np.bincount(groups[splits == split], minlength=len(group_names))
         problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
-    return problems
+    rule = "; each split needs examples of each class and group"
+    return [
+        problem._replace(cause=problem.cause + rule) if "no example of" in problem.cause else problem
+        for problem in problems
+    ]
 
 
 def gaps_in_counts(
@@ -91,7 +95,13 @@ def check_population(dataset: Dataset) -> Dataset:
         for problem in split_gaps(source, name)
         if "needs two classes" in problem.cause or (name == "train" and "example of class" in problem.cause)
     ]
-    raise_first(problems)
+    rule = "; each class needs a training example"
+    raise_first(
+        [
+            problem._replace(cause=problem.cause + rule) if "no example of" in problem.cause else problem
+            for problem in problems
+        ]
+    )
     return dataset
 
 

@@ -204,10 +204,12 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.class_names)
 
     @property
     def num_groups(self) -> int:
+        """The number of groups."""
         return len(self.group_names)
 
     @property

@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
+
+if TYPE_CHECKING:
+    from imbalance.deploy.load import TrainedModel  # whose method `export` imports this module
 
 TOLERANCE = 1e-4  # of the largest logit; another order of summation may change the logits by as much
 
@@ -23,7 +26,7 @@ class Exported(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: TrainedModel):
+    def __init__(self, model: "TrainedModel"):
         super().__init__()
         self.network, self.dtype, self.pixels = model.network, model.dtype, model.about["uint8"]
         if self.pixels:
@@ -37,7 +40,7 @@ class Exported(nn.Module):
         return self.network((inputs - self.mean) / self.std if self.pixels else inputs)
 
 
-def export(model: TrainedModel, path: Path) -> None:
+def export(model: "TrainedModel", path: Path) -> None:
     """Write `model` to `path`, in the format of the end of the name.
 
     `.pt2` and `.onnx` take a batch of any size of inputs before normalisation (uint8 images or floats) and return
@@ -75,7 +78,7 @@ def export(model: TrainedModel, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def random_inputs(model: TrainedModel, number: int) -> Inputs:
+def random_inputs(model: "TrainedModel", number: int) -> Inputs:
     """Return random inputs before normalisation, (number, *input_shape), or (number, 7) tokens for a model of texts."""
     if vocabulary := model.about.get("vocabulary"):
         tokens = torch.randint(vocabulary, (number, 7), generator=torch.Generator().manual_seed(number))
@@ -86,21 +89,21 @@ def random_inputs(model: TrainedModel, number: int) -> Inputs:
     return torch.randn(shape, generator=random).to(model.dtype)
 
 
-def write_torch(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
     """Write with `torch.export`, for `torch.export.load(path).module()`, and return the loaded function."""
     torch.export.save(exported_program(model), path, extra_files={"model.json": about})
     loaded = torch.export.load(path).module()
     return lambda batch: loaded(batch)
 
 
-def exported_program(model: TrainedModel) -> torch.export.ExportedProgram:
+def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
     """Return the graph of the model on the CPU, for batches of any size."""
     module = copy.deepcopy(Exported(model)).to("cpu").eval()
     # The example batch has five examples, because torch.export would take a size of one as a constant.
     return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
-def write_onnx(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
     """Write ONNX with the input `inputs` and the output `logits`, and return the loaded function."""
     try:
         import onnx
@@ -122,7 +125,7 @@ def write_onnx(model: TrainedModel, path: Path, about: str) -> Callable[..., Ten
     return lambda batch: torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
 
 
-def write_safetensors(model: TrainedModel, path: Path, about: str) -> Callable[..., Tensor]:
+def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
     """Write the weights as safetensors, and return the function of a model with the loaded weights."""
     from safetensors.torch import load_file, save_file
 
@@ -134,9 +137,3 @@ def write_safetensors(model: TrainedModel, path: Path, about: str) -> Callable[.
 
 
 WRITERS = {".pt2": write_torch, ".onnx": write_onnx, ".safetensors": write_safetensors}
-
-
-def export_file(*, run: str, file: str) -> str:
-    """Run `imbalance export RUN FILE`: export the model of a run, and return the message for the user."""
-    load(run, "cpu").export(file)
-    return f"{file}: {Path(file).stat().st_size:,} bytes, with the outputs of {run}"

@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import config_file, override
-from imbalance.config.resolve import load as load_config
+from imbalance.config.experiment import Experiment
+from imbalance.config.resolve import config_file, resolve
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
@@ -38,7 +37,7 @@ from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, is_out_of_memory
 from imbalance.models import MODELS
-from imbalance.models.artifact import description, ending
+from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
@@ -64,11 +63,11 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     if not Path(output).name:
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
-        raise BadInput(f"--run: {run}: {ending(Path(run))}")
+        raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput("launch: several processes given, but one process extracts features; start it without torchrun")
     file = config_file(config or Path(run or "") / "config.json")
-    resolved = validate(override(load_config(file), overrides))
+    resolved, _ = resolve(file, overrides)
     if resolved.debug:
         raise BadInput("config.debug: True given; it must be False, because features are extracted from all examples")
     if resolved.trainer.mixed_precision == "fp16" and not torch.cuda.is_available():

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
-from imbalance.methods.heads.registry import in_place_of
+from imbalance.methods.heads.registry import untrained_head
 from imbalance.models import MODELS
 from imbalance.models.artifact import read
 
@@ -254,8 +254,8 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
     shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
-    if "head" in about:  # an older version had heads that are no linear layers
-        network.head = in_place_of(network.head, about["head"])
+    if "head" in about:  # missing in model.json of old versions, whose heads were all linear
+        network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
     try:
         # The checkpoint may have more weights, because a method may train a second network that it does not evaluate.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})

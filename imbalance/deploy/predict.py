@@ -1,4 +1,4 @@
-"""Predict image files and tables with a trained model: `imbalance predict`."""
+"""Predict image files and tables with a trained model, or export it: `imbalance predict` and `imbalance export`."""
 
 import csv
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.data.sets.folder import images_in
+from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import read_columns
 from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
@@ -39,6 +39,12 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {count:,} predictions"
+
+
+def export_file(*, run: str, file: str) -> str:
+    """Run `imbalance export RUN FILE`: export the model of a run, and return the message for the user."""
+    load(run, "cpu").export(file)
+    return f"{file}: {Path(file).stat().st_size:,} bytes, with the outputs of {run}"
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:

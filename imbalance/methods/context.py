@@ -123,7 +123,7 @@ class RunContext:
 
 _CONTEXT = {field.name for field in fields(RunContext)}
 # For each section of a config, the arguments that its functions can ask for.
-PROVIDED = {
+AVAILABLE_ARGUMENTS = {
     "data": {"data_dir", "seed"},
     "groups": {"dataset", "seed", "first"},
     "sampler": _CONTEXT | {"epoch", "generator"},

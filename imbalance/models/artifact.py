@@ -50,7 +50,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(
-            f"{directory}: no trained model: {Path(error.filename).name} is missing; {ending(directory)}"
+            f"{directory}: no trained model: {Path(error.filename).name} is missing; {describe_run(directory)}"
         ) from None
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(f"{directory}: damaged ({' '.join(str(error).split())[:200]})") from None
@@ -66,7 +66,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, state
 
 
-def ending(directory: Path) -> str:
+def describe_run(directory: Path) -> str:
     """Describe the status of the run in a directory, for messages."""
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"

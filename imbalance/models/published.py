@@ -156,7 +156,7 @@ def transformers_vision(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """Build an image encoder of transformers with a new last layer: ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin, …
+    """Build an image encoder of transformers with a new last layer: ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin and others.
 
     The features are the pooled output. For CLIP and DINOv2 that is the normalised class token, for CLIP before the
     projection, as Radford et al. (ICML 2021) take it for linear probes. For networks without a class token it is a mean

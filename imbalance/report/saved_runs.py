@@ -28,7 +28,7 @@ def summary_of(directory: Path) -> Summary:
             return summary
     except ValueError:
         pass
-    raise BadInput(f"{path} is damaged; remove it, and type `imbalance train` with the run's config to write it again")
+    raise BadInput(f"{path} is damaged; type `imbalance train` with the run's config to write it again")
 
 
 def evaluations_of(directory: Path) -> list[dict[str, Any]]:

@@ -94,7 +94,10 @@ def open_storage(location: StudyLocation):
         try:
             return optuna.storages.RDBStorage(location.url, engine_kwargs=wait)
         except Exception as error:  # SQLAlchemy and each database's package raise errors of many kinds
-            raise BadInput(f"--storage={location.url} cannot be opened: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            raise BadInput(
+                f"--storage={location.url} cannot be opened: {reason}; type the URL of a database, or leave it out"
+            ) from None
 
 
 def open_study(location: StudyLocation, sampler: str = "random", storage=None):

@@ -18,7 +18,7 @@ from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.margins import at_least_float32, hard_margins
 from imbalance.methods.objectives.base import Objective
 from imbalance.metrics import scores
-from imbalance.metrics.counts import Counts, compute, count, count_right
+from imbalance.metrics.class_and_group import Counts, compute, count, count_right
 from imbalance.training.distributed.processes import of_all_processes, totals
 from imbalance.training.learner import Learner
 from imbalance.training.stacked.vectorised import vectorised

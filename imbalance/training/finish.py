@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from imbalance.config.schema import build
 from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.methods.heads.registry import HEADS, in_place_of
+from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import description
@@ -38,7 +38,7 @@ def load_selected(run: Run) -> None:
         model.load_state_dict(copied(run.progress.best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
-        model.head = in_place_of(cast(nn.Linear, model.head), config.head)
+        model.head = untrained_head(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
 
 
@@ -117,7 +117,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns {type(head).__name__}; a head returns a module from features to logits"
         )
-    state, expected = head.state_dict(), in_place_of(old_head, config.head).state_dict()
+    state, expected = head.state_dict(), untrained_head(old_head, config.head).state_dict()
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "

@@ -136,7 +136,8 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """
+        """Keep the stacked tensors.
+
         Args:
             parameters, momenta: stacked along two first dimensions, and changed in place. Without momentum, `momenta` is
                 empty.

@@ -96,7 +96,7 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
         "the test split has no example of group 'land, sea'",
         "the test split has no example of group 'water, sea'",
         "line 5: train-land-sea-1.png: no such file",
-        "line 12: val-land-sea-0.png: damaged, or not whole",
+        "line 12: val-land-sea-0.png: damaged, or incomplete",
         "line 25: test-water-sea-1.png: an image of mode L, not RGB; convert it",
         "images.u8 row 5: fails its checksum; remove",
     ]

@@ -16,8 +16,7 @@ import imbalance
 from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.deploy import export
-from imbalance.deploy.export import export_file
-from imbalance.deploy.predict import predict_files
+from imbalance.deploy.predict import export_file, predict_files
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.training.loop import train

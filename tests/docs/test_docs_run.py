@@ -37,7 +37,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"^imbalance reproduce (figure[3-5]|gaussian_limit|colored_digits_methods)": "minutes to hours",
     r"^imbalance (findings|keep)": "writes to the repository; tests/experiments/test_findings.py",
     r"^imbalance protocol": "tests/experiments/test_protocol.py runs it",
-    r"data\.file=people\.csv": "tests/data/sets/test_own.py runs it",
+    r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/config/test_overrides.py runs it",
     r"^import torch\nfrom (torch\.utils|accelerate)": "tests/methods/test_standalone.py runs the loops, and looks at what they learn",
 }  # fmt: skip

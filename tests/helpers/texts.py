@@ -13,6 +13,7 @@ from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.data import Dataset
 from imbalance.data import load as load_data
+from imbalance.utils.torchvision_import import import_torchvision
 
 civilcomments = import_module("imbalance.data.sets.civilcomments")
 PLACES, GOOD, BAD = ("shop", "film"), ("good", "fine", "lovely"), ("bad", "awful", "dull")
@@ -80,6 +81,7 @@ def assert_close(ours: Path, theirs: Path, tolerance: float) -> None:
 
 def save_bert(folder: Path, positions: int = 40, kind: str = "bert") -> Path:
     """A tiny random BERT and its tokenizer, as a download would be."""
+    import_torchvision()  # transformers imports torchvision, whose plain import fails beside a CPU-only torch
     import transformers
     from tokenizers import BertWordPieceTokenizer
 

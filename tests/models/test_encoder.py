@@ -1,33 +1,30 @@
-"""Pretrained encoders, made here in their real formats; what trained models of texts predict; the published sets' files."""
+"""Pretrained encoders, made here in their real formats, and what models trained from them predict."""
 
 import csv
 import json
 import os
 import signal
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from helpers.jobs import Job, at_call
-from helpers.texts import assert_close, dataset_of, save_bert, text_config, write_civilcomments
+from helpers.texts import assert_close, save_bert, text_config
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.resolve import load
-from imbalance.data import load as load_data
 from imbalance.deploy.predict import predict_files
 from imbalance.errors import BadInput, Interrupted
 from imbalance.training import loop
 from imbalance.utils.torchvision_import import import_torchvision
 
 import_torchvision()  # which transformers imports
-civilcomments, multinli = (import_module(f"imbalance.data.sets.{name}") for name in ("civilcomments", "multinli"))
+
+
 transformers = pytest.importorskip("transformers")
 
 
@@ -152,89 +149,3 @@ def test_trained_models_predict_texts_as_their_runs_did(tuned, tmp_path):
     model.export(tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match="takes tokens, not texts, in other programs"):
         model.export(tmp_path / "model.onnx")
-
-
-# The published sets, in their layouts
-
-
-@pytest.mark.parametrize("evaluation", ["fine", "coarse"])
-def test_civilcomments_has_four_groups_to_train_with_and_sixteen_to_evaluate_by(tmp_path, monkeypatch, evaluation):
-    rows = write_civilcomments(tmp_path / "civilcomments_v1.0")
-    config = load(ROOT / "configs" / "civilcomments_dro.py")
-    config.data_dir, config.debug, config.data.evaluation = str(tmp_path), True, evaluation
-    weights = str(save_bert(tmp_path / "bert", positions=400))
-    config.data.tokenizer = config.model.pretrained = weights
-    with pytest.raises(
-        BadInput, match=r"not the published data: train, val and test have \(40, 20, 20\), not \(269038"
-    ):
-        load_data(validate(config).data, config.data_dir, 0)
-    monkeypatch.setattr(civilcomments, "PUBLISHED", (40, 20, 20))
-    dataset = dataset_of(config)
-    test = dataset.test
-    for i, row in enumerate(test.indices.tolist()):
-        toxic, identities = rows[row]["toxicity"] >= 0.5, [rows[row][name] >= 0.5 for name in civilcomments.IDENTITIES]
-        assert dataset.class_names[test.targets[i]] == ("toxic" if toxic else "not toxic")
-        assert test.groups[i] == 2 * toxic + any(identities)
-        if evaluation == "fine":
-            expected = {
-                f"{n}, {('not toxic', 'toxic')[toxic]}"
-                for n, there in zip(civilcomments.IDENTITIES, identities)
-                if there
-            }
-            assert {dataset.eval_group_names[e] for e in test.eval_group_mask[i].nonzero().flatten()} == expected
-    assert len(dataset.eval_group_names) == (16 if evaluation == "fine" else 4)
-    assert loop.train(config, tmp_path / "run")["status"] == "done"
-
-
-def write_multinli(folder: Path, texts_too: bool = False) -> list[dict]:
-    """Three files of pairs, and metadata of those that have a label."""
-    pairs, labels = [], ("contradiction", "entailment", "neutral")
-    (folder / "multinli_1.0").mkdir(parents=True)
-    for part, n in zip(multinli.PARTS, (60, 12, 12)):
-        with open(folder / "multinli_1.0" / f"multinli_1.0_{part}.jsonl", "w") as file:
-            for i in range(n):
-                label = "-" if part != "train" and i == 3 else labels[i % 3]
-                pair = dict(gold_label=label, sentence1=f"the film {i}", sentence2="never good" if i % 2 else "so bad")
-                pairs.append(pair)
-                file.write(json.dumps(pair) + "\n")
-    with open(folder / "metadata_random.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["", "gold_label", "sentence2_has_negation", "split"])
-        kept = [i for i, pair in enumerate(pairs) if pair["gold_label"] != "-"]
-        for place in kept:
-            pair = pairs[place]
-            writer.writerow([place, labels.index(pair["gold_label"]), "never" in pair["sentence2"], place // 6 % 3])
-    return pairs
-
-
-@pytest.mark.parametrize("layout", ["multinli/data", "multinli", "multinli_v1.0", "."])
-def test_multinli_pairs_its_metadata_with_its_sentences(tmp_path, monkeypatch, layout):
-    folder = tmp_path / "data" / layout
-    pairs = write_multinli(folder)
-    config = load(ROOT / "configs" / "multinli_erm.py")
-    config.data_dir, config.debug = str(tmp_path / "data"), True
-    weights = str(save_bert(tmp_path / "bert"))
-    config.data.tokenizer = config.model.pretrained = weights
-    with pytest.raises(BadInput, match="not the published data"):
-        dataset_of(config)
-    monkeypatch.setattr(multinli, "PUBLISHED", (29, 29, 24))  # of 30, 30 and 24, two have no label
-    dataset = dataset_of(config)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(weights)
-    kept = [pair for pair in pairs if pair["gold_label"] != "-"]
-    for i in range(5):
-        pair = kept[dataset.test.indices[i]]
-        assert dataset.class_names[dataset.test.targets[i]] == pair["gold_label"]
-        assert dataset.test.groups[i] == 2 * dataset.test.targets[i] + ("never" in pair["sentence2"])
-        theirs = tokenizer(pair["sentence1"], pair["sentence2"], return_tensors="pt", return_token_type_ids=True)
-        ours = dataset.test.inputs[i : i + 1]
-        assert all(ours[name].equal(theirs[name]) for name in ("input_ids", "token_type_ids", "attention_mask"))
-    if layout == "multinli":
-        assert loop.train(config, tmp_path / "run")["status"] == "done"
-        model = imbalance.load(tmp_path / "run", device="cpu")
-        assert len(model.predict([("the film", "so bad"), ("a shop", "never good")]).classes) == 2
-    metadata = folder / "metadata_random.csv"
-    metadata.write_text(metadata.read_text().replace("\n0,0,", "\n0,1,", 1))
-    with pytest.raises(
-        BadInput, match=r"line 2: gold_label is 1 \(entailment\), but pair 0 of MultiNLI is 'contradiction'"
-    ):
-        dataset_of(config)

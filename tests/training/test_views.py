@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from imbalance.training import loop
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.stacked.train import train_stacked
+from imbalance.training.state.forensics import trace_forward
 from imbalance.training.step import draw_epoch
 
 EVERY = slice(0, 90)
@@ -131,3 +133,13 @@ def test_stacked_runs_see_the_views_that_each_would_alone(config, tmp_path):
         alone = json.loads((tmp_path / f"alone {i}" / "summary.json").read_text())
         ours, theirs = ({k: v for k, v in one["metrics"].items() if v is not None} for one in (stacked[i], alone))
         assert ours == pytest.approx(theirs, rel=1e-8)
+
+
+@pytest.mark.parametrize("values", [(1.0, float("nan")), (float("nan"), 1.0), (2.0, 3.0)])
+def test_the_trace_of_a_divergence_covers_every_view(config, tmp_path, values):
+    learner = learner_of(config, tmp_path)
+    views = [torch.full((2, 3, 12, 12), value, dtype=torch.float64) for value in values]
+    trace, ones = trace_forward(learner, views), [trace_forward(learner, [view]) for view in views]
+    assert list(trace) == list(ones[0])
+    for name, magnitude in trace.items():
+        assert magnitude == pytest.approx(np.max([one[name] for one in ones]), nan_ok=True)

@@ -24,7 +24,7 @@ def flip(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Pad four black pixels on every side, and crop a random square of the old size (He et al., CVPR 2016)."""
+    """Pad four black pixels on every side, and crop to the old size at a random place (He et al., CVPR 2016)."""
     count, _, height, width = images.shape
     top, left = (uniform[:, :2] * 9).long().unbind(1)
     rows = (top[:, None] + torch.arange(height, device=images.device))[:, :, None]

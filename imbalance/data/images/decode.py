@@ -122,12 +122,12 @@ def open_image(content: bytes) -> "PIL.Image.Image":
     except UnacceptableImage:
         raise
     except UnidentifiedImageError:
-        raise ValueError("not an image, or not whole") from None
+        raise ValueError("not an image, or incomplete") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"an image of more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except Exception as error:  # a codec may raise any exception on damaged data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ValueError(f"damaged, or not whole ({' '.join(reason.split())})") from None
+        raise ValueError(f"damaged, or incomplete ({' '.join(reason.split())})") from None
     return image.transpose(Image.Transpose[turned]) if turned else image
 
 

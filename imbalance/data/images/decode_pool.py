@@ -39,7 +39,7 @@ def run_chunks(
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise BadInput(
-                f"{title}: a worker process died: out of memory, or a script that starts a run outside of "
+                f"{title}: a worker process died; free some memory, or, in a script, start the run inside of "
                 "`if __name__ == '__main__'`"
             ) from None
         finally:

@@ -32,15 +32,18 @@ class StoredImages:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape (N, C, H, W)."""
         return (len(self.rows), *self.images.shape[1:])
 
     def dim(self) -> int:
+        """Return the number of dimensions, like a tensor."""
         return 4
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def is_floating_point(self) -> bool:
+        """Return False, because pixels are uint8."""
         return False
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "StoredImages":
@@ -52,6 +55,7 @@ class StoredImages:
 
     @property
     def nbytes(self) -> int:
+        """The size of all images in bytes."""
         return int(np.prod(self.shape))
 
     def as_tensor(self) -> Tensor:

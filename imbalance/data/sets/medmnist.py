@@ -78,14 +78,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise BadInput(f"config.data_dir: no file {path.absolute()}; {hint}") from None
     except KeyError as error:
-        raise BadInput(f"{path}: {error.args[0]}") from None
+        raise BadInput(f"{path}: {error.args[0]}; {hint}") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         pickled = "pickle" in reason
         what = (
             "it holds Python objects, which are never loaded"
             if pickled
-            else f"not an .npz file, or not whole ({reason})"
+            else f"not an .npz file, or incomplete ({reason})"
         )
         raise BadInput(f"{path}: {what}; {hint}") from None
     for split in SPLITS:

@@ -102,7 +102,7 @@ def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-        raise BadInput(f"{path}: the columns have different lengths, and need one: {listed}")
+        raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same")
     return Columns(str(path), values, np.empty(0, dtype=np.int64))
 
 

@@ -25,7 +25,7 @@ def import_tokenizers() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise BadInput("config.data.name: texts need tokenizers: pip install 'imbalance[text]'") from None
+        raise BadInput("config.data.name: texts need the package tokenizers: pip install 'imbalance[text]'") from None
     return tokenizers
 
 

@@ -70,15 +70,18 @@ class Tokens:
 
     @property
     def shape(self) -> tuple[int]:
+        """The shape (N,), because texts differ in length."""
         return (len(self.rows),)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def dim(self) -> int:
+        """Return the number of dimensions, like a tensor."""
         return 1
 
     def is_floating_point(self) -> bool:
+        """Return False, because tokens are integers."""
         return False
 
     @property

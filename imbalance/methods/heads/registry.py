@@ -37,7 +37,7 @@ HEADS = {
 }
 
 
-def in_place_of(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
+def untrained_head(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
     """Return an untrained module of the kind that the head of `section` returns, to load saved weights into."""
     module = tags_of(look_up(HEADS, section["name"])).module
     return module(head, Section(section)).to(head.weight) if module else head

@@ -3,6 +3,8 @@
 `imbalance forensics RUN_DIRECTORY` replays that step.
 """
 
+from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     rows, losses = epoch.rows[whole], done.terms["losses"].detach()
     after = None if not done.finite else first_non_finite_after(learner)
     restore(stateful_parts(learner), before)
-    trace = trace_forward(learner, epoch.batch(own).inputs)
+    trace = trace_forward(learner, epoch.batch(own).views)
     share = {
         "logits": done.logits.detach().cpu(),
         "random": before["random"],
@@ -150,26 +152,34 @@ def first_non_finite_after(learner: Learner) -> str | None:
 
 
 @torch.no_grad()
-def trace_forward(learner: Learner, inputs: Inputs) -> dict[str, float]:
-    """Run a forward pass, and return the largest magnitude of each parameter, of `inputs` and of each module's output.
+def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]:
+    """Run a forward pass, and return the largest magnitude of each parameter, of the inputs and of each module's output.
 
-    The order is that of the computation, in training mode. A magnitude is nan or inf if the tensor has such a value.
+    The order is that of the computation, in training mode. A magnitude is nan or inf if the tensor has such a value, in
+    any of the views.
     """
-    model = learner.network
-    magnitudes = {f"parameter {name}": _magnitude(parameter) for name, parameter in model.named_parameters()}
-    named = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
-    magnitudes |= {name: _magnitude(tensor) for name, tensor in named.items()}
+    model, magnitudes = learner.network, {}
+
+    def record(name: str, tensor: Tensor) -> None:
+        before, now = magnitudes.get(name, 0.0), _magnitude(tensor)
+        magnitudes[name] = before if isnan(before) or now <= before else now
+
+    for name, parameter in model.named_parameters():
+        record(f"parameter {name}", parameter)
 
     def note(name: str):
         def hook(module: nn.Module, _, output: Any) -> None:
             if isinstance(output, Tensor):
-                magnitudes[f"output of {name} ({type(module).__name__})"] = _magnitude(output)
+                record(f"output of {name} ({type(module).__name__})", output)
 
         return hook
 
     hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
     try:
-        model.forward(inputs)  # not the compiled call, which would not run the hooks
+        for inputs in views:
+            for name, tensor in ({"inputs": inputs} if isinstance(inputs, Tensor) else inputs).items():
+                record(name, tensor)
+            model.forward(inputs)  # not the compiled call, which would not run the hooks
     finally:
         for hook in hooks:
             hook.remove()
@@ -205,7 +215,7 @@ def replay(directory: Path) -> str:
         restore(parts, saved)
         learner.model.train()
         set_random_state(random)
-        trace = trace if first_non_finite_entry(trace) else trace_forward(learner, epoch.batch(share).inputs)
+        trace = trace if first_non_finite_entry(trace) else trace_forward(learner, epoch.batch(share).views)
         restore(parts, saved)
         set_random_state(random)
         own_terms, backward = forward(learner, epoch, share, learner.micro_batches)

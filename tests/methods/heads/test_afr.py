@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers.features import dataset, worst_group
 from scipy.optimize import minimize
-from test_heads import dataset, worst_group
 from torch import nn
 
 from imbalance.data import Dataset

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import torch
 from conftest import ROOT
+from helpers.features import dataset
 from scipy.special import softmax
 from scipy.stats import entropy
-from test_heads import dataset
 from torch import nn
 
 from imbalance.config.experiment import first_run, validate

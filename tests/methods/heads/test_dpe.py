@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.features import dataset, worst_group
 from sklearn.linear_model import LogisticRegression
-from test_heads import dataset, worst_group
 
 from imbalance.data import Dataset
 from imbalance.errors import BadInput

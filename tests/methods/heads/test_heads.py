@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.features import dataset, worst_group
 from sklearn.linear_model import LogisticRegression
 
 from imbalance.config.schema import build
-from imbalance.data import Dataset, Split
+from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.heads.dfr import l1_logistic_regression
 from imbalance.methods.heads.registry import HEADS
@@ -14,21 +15,6 @@ from imbalance.methods.heads.registry import HEADS
 DFR = dict(name="dfr", inverse_penalties=(1.0, 0.1), fits=5)
 CRT = dict(name="crt", by="class", epochs=30, batch_size=32, lr=0.5, momentum=0.9, weight_decay=0.0)
 LWS = CRT | dict(name="lws", weight_decay=0.001)
-
-
-def split(counts, seed, shift=0.0):
-    """Feature 0 is the class, noisy; feature 1 the attribute, sharp; the others are noise. Groups are 2 · class + it."""
-    random = torch.Generator().manual_seed(seed)
-    groups = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    inputs = torch.randn(len(groups), 6, generator=random)
-    inputs[:, 0] += 4.0 * (groups // 2)
-    inputs[:, 1] = 0.3 * inputs[:, 1] + 3.0 * (groups % 2) + shift
-    return Split(inputs, groups // 2, groups, torch.arange(len(groups)))
-
-
-def dataset(train=(300, 15, 15, 100), val=(60, 60, 40, 40), num_classes=2):
-    names = tuple("abcdef"[: len(train)])
-    return Dataset(split(train, 0), split(val, 1), split((200,) * len(train), 2), names[:num_classes], names)
 
 
 def make(section, data, head=None):
@@ -47,12 +33,6 @@ def trained() -> torch.nn.Linear:
         head.weight.copy_(torch.tensor([[-1.0, 0.1, 0.2, -0.1, 0.3, 0.1], [0.5, 0.2, -0.3, 0.1, 0.1, -0.2]]))
         head.bias.copy_(torch.tensor([1.5, -0.7]))
     return head
-
-
-def worst_group(layer, part):
-    weight, bias = (tensor.detach().double() for tensor in layer)
-    right = (part.inputs.double() @ weight.T + bias).argmax(1) == part.targets
-    return min(right[part.groups == group].double().mean().item() for group in part.groups.unique())
 
 
 def test_none_is_the_trained_layer():

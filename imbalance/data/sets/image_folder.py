@@ -9,7 +9,7 @@ from imbalance.config.schema import Count, Fraction, Natural
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
-from imbalance.data.sets.table import image_recipe
+from imbalance.data.sets.image_table import image_recipe
 from imbalance.data.tables.columns import assign_splits
 from imbalance.errors import BadInput
 

@@ -1,250 +1,24 @@
-"""Waterbirds, CelebA and tables: every layout, the published counts, and one line for whatever is wrong with a file."""
+"""Tables of images: splits, groups, encodings, and one line for whatever is wrong with a file."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from helpers.data_files import link_images, make_celeba, make_table, make_waterbirds, rows_of_table, save_image
+from conftest import ROOT
+from helpers.data_files import make_table, rows_of_table, save_image
+from PIL import Image
 
+from imbalance.config.resolve import load
 from imbalance.data import LISTINGS
-from imbalance.data.sets.celeba import FINGERPRINT, PAPERS_TRAIN, celeba, draw_train, list_celeba
-from imbalance.data.sets.table import table
-from imbalance.data.sets.waterbirds import GROUPS, PUBLISHED, REGENERATED_TRAIN, list_waterbirds, waterbirds
+from imbalance.data.sets.image_table import table
 from imbalance.errors import BadInput
+from imbalance.training.loop import train
 
 
 def counts(listing) -> list[list[int]]:
     groups = len(listing.group_names)
     return [np.bincount(listing.groups[listing.splits == split], minlength=groups).tolist() for split in range(3)]
 
-
-# Waterbirds
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        "cub/data/waterbird_complete95_forest2water2",
-        "waterbirds_v1.0",
-        "waterbirds",
-        "waterbird_complete95_forest2water2",
-    ],
-)
-def test_waterbirds_has_the_published_counts_in_every_layout(tmp_path, layout):
-    make_waterbirds(tmp_path, layout)
-    listing = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
-    assert listing.problems == listing.split_problems() == []
-    assert counts(listing) == [list(of_split) for of_split in PUBLISHED]
-    assert listing.group_names == GROUPS
-    assert (listing.groups // 2 == listing.targets).all()
-    assert listing.where(0) == f"{tmp_path / layout / 'metadata.csv'} line 2"
-
-
-def test_waterbirds_trains_from_its_store(tmp_path):
-    make_waterbirds(tmp_path, counts=((4, 2, 2, 4), (2, 2, 2, 2), (2, 2, 2, 2)), images=True)
-    dataset = waterbirds(str(tmp_path), size=16, regenerated=True, augment=("flip",))
-    assert dataset.group_counts(dataset.train).tolist() == [4, 2, 2, 4]
-    assert dataset.input_shape == (3, 16, 16) and len(dataset.test) == 8
-    assert dataset.train.inputs[torch.tensor([0, 11])].shape == (2, 3, 16, 16)
-    assert dataset.augmentations == ("flip",)
-    assert dataset.test.indices.tolist() == list(range(20, 28))
-
-
-def test_a_regenerated_waterbirds_is_named_and_taken_only_if_the_config_says_so(tmp_path):
-    make_waterbirds(tmp_path, counts=(REGENERATED_TRAIN, *PUBLISHED[1:]))
-    (problem,) = map(str, list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems)
-    assert "regenerated with another seed" in problem and "config.data.regenerated=True" in problem
-    assert list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems == []
-
-
-def test_the_published_waterbirds_is_not_called_regenerated(tmp_path):
-    make_waterbirds(tmp_path)
-    (problem,) = map(str, list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems)
-    assert "set config.data.regenerated=False" in problem
-
-
-@pytest.mark.parametrize("split", range(3))
-def test_waterbirds_with_any_group_exchanged_is_refused(tmp_path, split):
-    file = make_waterbirds(tmp_path)
-    text = file.read_text()
-    file.write_text(text.replace(f",0,{split},0,", f",0,{split},1,", 1))
-    with pytest.raises(BadInput, match="not the published Waterbirds"):
-        waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
-
-
-def test_waterbirds_names_every_bad_line(tmp_path):
-    file = make_waterbirds(tmp_path)
-    lines = file.read_text().splitlines()
-    lines[3], lines[5], lines[8] = lines[3] + ",x", lines[5].replace(",0,0,0,", ",2,0,0,"), "9,cut"
-    file.write_text("\n".join(lines))
-    problems = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems
-    assert list(map(str, problems)) == [
-        f"{file} line 4: 7 fields, the heading has 6",
-        f"{file} line 9: 2 fields, the heading has 6",
-        f"{file} line 6: y is '2', not one of 0, 1",
-    ]
-
-
-def test_no_waterbirds_says_where_it_should_be(tmp_path):
-    with pytest.raises(
-        BadInput, match=r"^config.data_dir: Waterbirds is not in .*waterbirds_v1.0/metadata.csv.*download"
-    ):
-        list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
-
-
-# CelebA
-
-PAPER = dict(
-    target="Blond_Hair",
-    confounders=("Male",),
-    train_fraction=0.02,
-    val_fraction=1.0,
-    test="balanced",
-    subset_seed=0,
-    size=8,
-    augment=(),
-)
-
-
-@pytest.fixture(scope="module")
-def celeba_dir(tmp_path_factory) -> str:
-    root = tmp_path_factory.mktemp("celeba")
-    make_celeba(root, "txt", line_end="\r\n", mark="\ufeff")
-    return str(root)
-
-
-@pytest.mark.parametrize("kind", ["txt", "csv"])
-def test_celeba_has_the_published_counts_and_the_papers_subset_in_both_layouts(tmp_path, celeba_dir, kind):
-    if kind == "csv":
-        make_celeba(tmp_path, "csv", mark="\ufeff")
-        celeba_dir = str(tmp_path)
-    listing = list_celeba(celeba_dir, **PAPER)
-    assert listing.problems == []
-    assert counts(listing) == [list(PAPERS_TRAIN), list(FINGERPRINT[1]), [180] * 4]
-    whole = list_celeba(celeba_dir, **PAPER | dict(train_fraction=1.0, test="full"))
-    assert counts(whole) == [list(of_split) for of_split in FINGERPRINT]
-    assert listing.group_names[1] == "not blond hair, male" and listing.class_names == ("not blond hair", "blond hair")
-
-
-def test_celebas_subset_is_that_of_the_paper(celeba_dir):
-    split = np.repeat([0, 1, 2], [162770, 19867, 19962])
-    paper = np.random.default_rng(0).choice(np.where(split == 0)[0], 3255, replace=False)
-    listing = list_celeba(celeba_dir, **PAPER)
-    assert set(listing.indices[listing.splits == 0]) == set(paper)
-    assert listing.paths[0] == f"{listing.indices[0] + 1:06}.jpg"
-    other = list_celeba(celeba_dir, **PAPER | dict(subset_seed=1))
-    assert set(other.indices[other.splits == 0]) != set(paper)
-
-
-@pytest.mark.parametrize(("fraction", "size"), [(0.01, 1628), (0.02, 3255), (1.0, 162770)])
-def test_a_fraction_of_celeba_is_rounded_as_by_the_paper_s_code(fraction, size):
-    """A hundredth of 162,770 images is 1,627.7: 1,628 images, and not the same ones as 1,627 would be."""
-    split = np.repeat([0, 1, 2], [162770, 19867, 19962])
-    paper = np.random.default_rng(0).choice(np.where(split == 0)[0], size, replace=False)
-    assert draw_train(split, fraction, 0).tolist() == sorted(paper)
-
-
-def test_celebas_val_fraction_is_that_of_every_group(celeba_dir):
-    listing = list_celeba(celeba_dir, **PAPER | dict(val_fraction=0.1))
-    assert counts(listing)[1] == [854, 828, 287, 18]
-
-
-def test_celeba_takes_any_attributes(celeba_dir):
-    listing = list_celeba(
-        celeba_dir, **PAPER | dict(target="Male", confounders=("Blond_Hair", "Attribute_3"), test="full")
-    )
-    assert len(listing.group_names) == 8 and listing.group_names[6] == "male, blond hair, not attribute 3"
-    assert counts(listing)[2] == [9767, 0, 2480, 0, 7535, 0, 180, 0]
-    assert "has no example of group 'not male, not blond hair, attribute 3'" in str(listing.split_problems()[0])
-    alone = list_celeba(celeba_dir, **PAPER | dict(confounders=()))
-    assert alone.group_names == alone.class_names and (alone.groups == alone.targets).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (dict(target="Blonde"), r"no attribute 'Blonde' in .*Blond_Hair"),
-        (dict(confounders=("Male", "Blond_Hair")), "all must differ"),
-    ],
-)
-def test_celeba_refuses_attributes_that_are_not_there(celeba_dir, change, reason):
-    with pytest.raises(BadInput, match=reason):
-        list_celeba(celeba_dir, **PAPER | change)
-
-
-@pytest.mark.parametrize("name", ["list_attr_celeba.csv", "list_eval_partition.csv"])
-def test_celeba_with_pandas_index_is_one_line(tmp_path, name):
-    """Not one for each of 202,599 images."""
-    file = make_celeba(tmp_path, "csv").with_name(name)
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join(f"{i or ''},{line}" for i, line in enumerate(lines)))
-    with pytest.raises(
-        BadInput, match=rf"{name} line 1: the first column has no name, most likely because pandas wrote"
-    ):
-        list_celeba(str(tmp_path), **PAPER)
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"\0\0", b"5\n", b"\xff\xfe,"])
-@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "list_eval_partition.txt"])
-def test_celeba_of_next_to_nothing_is_one_line(tmp_path, celeba_dir, name, content):
-    (tmp_path / "celeba" / "img_align_celeba").mkdir(parents=True)
-    for file in ("list_attr_celeba.txt", "list_eval_partition.txt"):
-        lines = (Path(celeba_dir) / "celeba" / file).read_bytes().splitlines(True)[:30]
-        (tmp_path / "celeba" / file).write_bytes(content if file == name else b"".join(lines))
-    with pytest.raises(BadInput) as error:
-        celeba(str(tmp_path), **PAPER)
-    assert "\n" not in str(error.value)
-
-
-def test_celebas_bad_lines_are_all_named(tmp_path):
-    attributes = make_celeba(tmp_path, "txt")
-    partition = attributes.with_name("list_eval_partition.txt")
-    lines = attributes.read_text().splitlines()
-    lines[10], lines[20], lines[30] = lines[10][:-2], lines[20].replace("-1", "7"), lines[30] + " 1"
-    attributes.write_text("\n".join(lines))
-    splits = partition.read_text().splitlines()
-    splits[40], splits[50] = splits[40][:-1] + "3", splits[50][:-2]
-    partition.write_text("\n".join(splits))
-    problems = list(map(str, list_celeba(str(tmp_path), **PAPER).problems))
-    assert any(f"{attributes} line 21: Male is not 1 or -1" in problem for problem in problems)
-    assert any(f"{attributes} line 31: 42 fields, not 41" in problem for problem in problems)
-    assert any(f"{partition} line 41: the split is not 0, 1 or 2" in problem for problem in problems)
-    assert any(f"{partition} line 51: 1 fields, not 2" in problem for problem in problems)
-    assert sum("is not listed" in problem for problem in problems) == 1
-
-
-def test_half_of_celeba_is_not_celeba(tmp_path):
-    attributes = make_celeba(tmp_path, "txt")
-    content = attributes.read_bytes()
-    attributes.write_bytes(content[: len(content) // 2])
-    problems = list(map(str, list_celeba(str(tmp_path), **PAPER).problems))
-    assert any("line 1: says '202599' images, 101" in problem for problem in problems)
-
-
-def test_celeba_in_another_order_is_refused(tmp_path):
-    attributes = make_celeba(tmp_path, "csv")
-    lines = attributes.read_text().splitlines()
-    values = [line.split(",", 1)[1] for line in lines[1:162771]]
-    lines[1:162771] = [f"{i:06}.jpg,{value}" for i, value in enumerate(reversed(values), 1)]
-    attributes.write_text("\n".join(lines))
-    (problem,) = map(str, list_celeba(str(tmp_path), **PAPER).problems)
-    assert "not the published CelebA" in problem
-
-
-def test_celeba_trains_from_its_store(celeba_dir):
-    small = PAPER | dict(train_fraction=0.003, val_fraction=0.005)
-    listing = list_celeba(celeba_dir, **small)
-    with pytest.raises(BadInput, match=r"list_attr_celeba.* line \d+: \d+.jpg: no such file .* more: "):
-        celeba(celeba_dir, **small)
-    link_images(listing.folder, listing.paths, (178, 218))
-    dataset = celeba(celeba_dir, **small)
-    assert dataset.input_shape == (3, 8, 8) and len(dataset.train) == 488
-    assert dataset.group_counts(dataset.test).tolist() == [180] * 4
-
-
-# Tables
 
 TABLE = dict(
     file="birds.csv", delimiter=",", folder="images", path="path", target="target", classes=("land", "water"),
@@ -428,3 +202,33 @@ def test_parquet_is_read_like_csv_or_names_what_is_missing(tmp_path, monkeypatch
     os.truncate(tmp_path / "birds.parquet", 100)
     with pytest.raises(BadInput, match=r"birds.parquet: "):
         table(str(tmp_path), 0, **values)
+
+
+def test_a_table_says_which_columns_it_means_and_needs_no_groups(tmp_path):
+    lines = ["file;kind;part"]
+    for part in ("train", "val", "test"):
+        for label in ("b", "a"):
+            save_image(tmp_path / f"{part}{label}.png")
+            lines.append(f"{part}{label}.png;{label};{part}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    values = dict(file="list.csv", delimiter=";", folder="", path="file", target="kind", classes=("a", "b"), groups=(),
+                  split="part", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16,
+                  augment=())  # fmt: skip
+    dataset = table(str(tmp_path), 0, **values)
+    assert dataset.class_names == dataset.group_names == ("a", "b")
+    assert dataset.train.targets.tolist() == dataset.train.groups.tolist() == [1, 0]
+
+
+def test_table_small_learns_in_a_moment_from_scratch(tmp_path):
+    """Light against dark noise, grey and with transparency too."""
+    lines, rng = ["path,target"], np.random.default_rng(0)
+    for i in range(80):
+        pixels = rng.integers(0, 128, (32, 32, 3), dtype=np.uint8) + np.uint8(127 * (i % 2))
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).convert(("RGB", "L", "RGBA")[i % 3]).save(tmp_path / "images" / f"{i}.png")
+        lines.append(f"{i}.png,{('negative', 'positive')[i % 2]}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    config = load(ROOT / "configs" / "table_small.py")
+    config.update(data_dir=str(tmp_path), work_dir=str(tmp_path / "runs"))
+    config.trainer.update(epochs=6, batch_size=16)
+    assert train(config)["metrics"]["test/balanced_accuracy"] > 0.9

@@ -1,15 +1,73 @@
-"""The images that Wang et al. drew of CIFAR-10, worked out anew from made-up files in the published layout."""
+"""CIFAR-10: the paper's counts of cats and dogs, and the images that Wang et al. drew, from made-up files in the published layout."""
 
 import hashlib
 import pickle
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from imbalance.data.images.normalise import normaliser
 from imbalance.data.sets.cifar10 import CLASSES, cifar10
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
+
+
+class FakeCIFAR10:
+    """Labels as the real one has them, 5000/1000 of each class; an image's first pixel says which row it is."""
+
+    base_folder, url, classes = "cifar-10-batches-py", "https://example.org", list(CLASSES)
+
+    def __init__(self, root, train, download):
+        if root == "empty":
+            raise RuntimeError("Dataset not found or corrupted.\nYou can use download=True")
+        n = 50000 if train else 10000
+        self.targets = (np.arange(n) % 10).tolist()
+        self.data = np.zeros((n, 32, 32, 3), dtype=np.uint8)
+        self.data[:, 0, 0, :] = np.stack([np.arange(n) >> 8 & 255, np.arange(n) & 255, np.full(n, 7)], 1)
+
+
+@pytest.fixture
+def fake_cifar10(monkeypatch):
+    fake = SimpleNamespace(datasets=SimpleNamespace(CIFAR10=FakeCIFAR10))
+    monkeypatch.setattr(sys.modules[cifar10.__module__], "import_torchvision", lambda: fake)
+    return cifar10
+
+
+CATS_AND_DOGS = dict(
+    classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2, draw="stratified",
+    download=False,
+)  # fmt: skip
+
+
+def test_cats_and_dogs_have_the_papers_counts(fake_cifar10):
+    data = fake_cifar10("anywhere", 0, **CATS_AND_DOGS)
+    counts = [data.class_counts(split).tolist() for split in (data.train, data.val, data.test)]
+    assert counts == [[4000, 400], [1000, 100], [1000, 1000]]
+    assert not set(data.train.indices.tolist()) & set(data.val.indices.tolist())
+    row = data.train.indices[123].item()
+    assert row % 10 == [3, 5][data.train.targets[123]]
+    assert data.train.inputs[123, :, 0, 0].tolist() == [row >> 8, row & 255, 7]
+    assert data.input_shape == (3, 32, 32) and data.train.inputs.dtype == torch.uint8
+
+
+def test_images_are_normalised_per_channel(fake_cifar10):
+    data = fake_cifar10("anywhere", 0, **CATS_AND_DOGS)
+    batch = data.train.inputs[:4]
+    found = normaliser(data, torch.device("cpu"), torch.float32)(batch)
+    mean, std = (np.reshape(value, (3, 1, 1)) for value in (data.mean, data.std))
+    np.testing.assert_allclose(found, (batch.numpy() / 255 - mean) / std, atol=1e-5)
+
+
+def test_missing_files_and_unknown_classes_are_one_line(fake_cifar10):
+    with pytest.raises(BadInput, match=r"empty/cifar-10-batches-py.*download=True") as raised:
+        fake_cifar10("empty", 0, **CATS_AND_DOGS)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(BadInput, match="airplane"):
+        fake_cifar10("anywhere", 0, **CATS_AND_DOGS | dict(classes=("cat", "dgo")))
+
 
 PAPERS = dict(classes=("cat", "dog"), imbalance="step", imbalance_ratio=10.0, total=0, val_fraction=0.2, download=False)
 

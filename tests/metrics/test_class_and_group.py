@@ -19,7 +19,7 @@ from imbalance.config.metric_names import (
     describe_groups,
 )
 from imbalance.errors import BadInput
-from imbalance.metrics.counts import Counts, compute, count
+from imbalance.metrics.class_and_group import Counts, compute, count
 
 
 def measured(predictions, targets, groups, num_classes, num_groups, train_group_counts, train_class_counts=None):

@@ -1,0 +1,106 @@
+"""Folders of images of one's own: with or without splits, in every image mode."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.data_files import make_folder, save_image
+from PIL import Image
+
+from imbalance.data import LISTINGS
+from imbalance.data.images.decode import Recipe, decode
+from imbalance.data.sets.image_folder import folder
+from imbalance.errors import BadInput
+from imbalance.utils.torchvision_import import import_torchvision
+
+FOLDER = dict(
+    folder="birds", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=()
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "fractions", "sizes"),
+    [
+        (("train", "val", "test"), dict(), [8, 8, 8]),
+        (("train", "val"), dict(test_fraction=0.25), [6, 8, 2]),
+        (("training", "test"), dict(val_fraction=0.5), [4, 4, 8]),
+        ((".",), dict(val_fraction=0.25, test_fraction=0.5), [2, 2, 4]),
+    ],
+)
+def test_a_folder_of_classes_is_a_data_set_with_or_without_folders_of_splits(tmp_path, parts, fractions, sizes):
+    make_folder(tmp_path, parts)
+    (tmp_path / "birds" / parts[0] / "land" / "notes.txt").write_text("no image")
+    (tmp_path / "birds" / ".thumbnails").mkdir()
+    dataset = folder(str(tmp_path), 0, **FOLDER | fractions)
+    assert dataset.class_names == dataset.group_names == ("land", "water")
+    for name, size in zip(("train", "val", "test"), sizes):
+        assert dataset.class_counts(getattr(dataset, name)).tolist() == [size // 2] * 2
+    (tmp_path / "birds" / ".thumbnails").rmdir()
+    theirs = import_torchvision().datasets.ImageFolder(tmp_path / "birds" / parts[0])
+    listing = LISTINGS["folder"](str(tmp_path), 0, **FOLDER | fractions)
+    ours = {str(listing.folder / path): target for path, target in zip(listing.paths, listing.targets)}
+    assert tuple(theirs.classes) == dataset.class_names
+    assert theirs.samples == [(path, ours[path]) for path, _ in theirs.samples]
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "reason"),
+    [
+        (dict(classes=("land",)), dict(), r"config.data.folder: only the folder land in .*birds"),
+        (dict(), dict(folder="cats"), r"config.data.folder: .*cats: No such file"),
+        (dict(parts=("train", "val")), dict(), r"config.data.test_fraction: 0.0 given; it must be above 0"),
+        (dict(), dict(val_fraction=0.1), r"config.data.val_fraction: 0.1 given; it must be 0.0, because .* has val examples"),
+        (dict(parts=("train", "val", "test", "more")), dict(), r"folders of splits \(test, train, val\) beside another folder, more"),
+        (dict(), dict(mode="L"), r"birds: test/land/0.png: an image of mode RGB, not L; convert it"),
+        (dict(), dict(size=21), r"config.data.size: 21 given"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, make, change, reason):
+    make_folder(tmp_path, **make)
+    with pytest.raises(BadInput, match=reason) as error:
+        folder(str(tmp_path), 0, **FOLDER | change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_without_images_is_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "birds" / "val" / "sea").mkdir()
+    (problem,) = LISTINGS["folder"](str(tmp_path), 0, **FOLDER).problems
+    assert "val/sea: no image" in str(problem)
+
+
+# Modes
+
+CONVERT = (("convert", 0), ("shorter", 20), ("crop", 16))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "RGB"])
+@pytest.mark.parametrize("wanted", ["RGB", "L"])
+def test_images_of_other_modes_are_converted_on_request_only(tmp_path, mode, wanted):
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    save_image(path, mode=mode)
+    with Image.open(path) as image:
+        expected = save_as(image.convert(wanted), tmp_path / "converted.png")
+    assert (decode(path, Recipe(wanted, CONVERT)) == decode(expected, Recipe(wanted, CONVERT[1:]))).all()
+    if mode != wanted:
+        with pytest.raises(ValueError, match=f"an image of mode {mode}, not {wanted}; convert it"):
+            decode(path, Recipe(wanted, CONVERT[1:]))
+
+
+def save_as(image, path):
+    image.save(path)
+    return path
+
+
+def test_sixteen_bits_are_not_cut_to_eight_unseen(tmp_path):
+    Image.fromarray(np.full((32, 32), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="an image of mode I;16, not L"):
+        decode(tmp_path / "deep.png", Recipe("L", CONVERT))
+
+
+def parts(n=12, groups=False, dtype=torch.float32):
+    def one(seed):
+        inputs = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        targets = torch.arange(n) % 3
+        return (inputs, targets, targets // 2) if groups else (inputs, targets)
+
+    return {name: one(seed) for seed, name in enumerate(("train", "val", "test"))}

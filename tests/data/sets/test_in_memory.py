@@ -1,0 +1,98 @@
+"""Data that a program passes: tensors, arrays and torch data sets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import imbalance
+from imbalance.config.resolve import load
+from imbalance.data import as_dataset
+from imbalance.errors import BadInput
+
+
+def parts(n=12, groups=False, dtype=torch.float32):
+    def one(seed):
+        inputs = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        targets = torch.arange(n) % 3
+        return (inputs, targets, targets // 2) if groups else (inputs, targets)
+
+    return {name: one(seed) for seed, name in enumerate(("train", "val", "test"))}
+
+
+def test_tensors_arrays_and_torch_data_sets_are_the_same_data():
+    data = parts(groups=True)
+    ours = as_dataset(data, group_names=("a", "b"))
+    arrays = as_dataset({name: tuple(np.asarray(v) for v in values) for name, values in data.items()})
+    of_torch = as_dataset({name: torch.utils.data.TensorDataset(*values) for name, values in data.items()})
+    for other in (arrays, of_torch):
+        for name in ("train", "val", "test"):
+            one, two = getattr(ours, name), getattr(other, name)
+            assert torch.equal(one.inputs, two.inputs) and torch.equal(one.groups, two.groups)
+    assert ours.class_names == ("0", "1", "2") and ours.group_names == ("a", "b")
+    assert as_dataset(parts()).group_names == ("0", "1", "2")
+    assert as_dataset(ours) is ours
+
+
+def changed(change):
+    data = parts()
+    change(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([1, 2], "list given; a Dataset, or a mapping with just train, val, test, is needed"),
+        (changed(lambda d: d.pop("val")), "a mapping with train, test given"),
+        (
+            changed(lambda d: d.update(val=(torch.zeros(12, 4), torch.arange(12) % 3))),
+            r"data\['val'\]: inputs have shape and type \(\(4,\)",
+        ),
+        (changed(lambda d: d.update(val=(torch.zeros(12, 5), torch.rand(12)))), "targets must be 12 whole numbers"),
+        (changed(lambda d: d.update(val=(torch.zeros(12, 5), torch.arange(11)))), "targets must be 12 whole numbers"),
+        (changed(lambda d: d.update(val=(torch.zeros(12, 5).long(), torch.arange(12)))), "int64 of shape"),
+        (changed(lambda d: d.update(val=(torch.full((12, 5), torch.nan), torch.arange(12)))), "not finite"),
+        (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),
+        (changed(lambda d: d.update(test=3)), r"data\['test'\]: int given; a tuple or a map-style torch data set"),
+    ],
+)
+def test_what_is_wrong_with_given_data_is_one_line(data, reason):
+    with pytest.raises(BadInput, match=reason):
+        as_dataset(data)
+
+
+def test_a_run_takes_the_data_of_a_program_and_says_so(config):
+    """It is trained, evaluated and loaded like any other, and cannot be run from its config alone."""
+    data, directory = parts(n=30), Path(config.work_dir) / "given"
+    config.model = dict(name="linear", init="default")
+    result = imbalance.run(config, directory=directory, data=data)
+    assert result.directory == directory
+    assert load(directory / "config.json").data.to_dict() == {"name": "in_memory"} and config.data.name == "digits"
+    with np.load(directory / "predictions" / "test.npz") as saved:
+        expected = torch.from_numpy(saved["logits"]).softmax(1).numpy()
+    found = imbalance.load(directory).predict(data["test"][0])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert imbalance.run(config, directory=directory, data=data).score == result.score
+    with pytest.raises(
+        BadInput, match="config.data.name: 'in_memory' means data that a program passed to imbalance.run"
+    ):
+        imbalance.run(directory / "config.json", directory=directory.with_name("again"))
+
+
+def test_the_first_run_of_two_has_the_data_of_the_program_too(config):
+    config.model = dict(name="linear", init="default")
+    config.weights = dict(name="just_train_twice", first_epochs=1, upweight=5.0)
+    directory = Path(config.work_dir) / "given"
+    imbalance.run(config, directory=directory, data=parts(n=30))
+    assert (directory / "first" / "summary.json").is_file()
+
+
+def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
+    config.model = dict(name="linear", init="default")
+    directory, data = Path(config.work_dir) / "given", parts(n=30)
+    imbalance.run(config, directory=directory, data=data)
+    data["val"] = (data["val"][0] + 1, data["val"][1])
+    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
+        imbalance.run(config, directory=directory, data=data)
