@@ -16,7 +16,7 @@ class Busy(BadInput):
         super().__init__(directory)
 
     def __str__(self) -> str:
-        return f"config.work_dir: another process is training in {self.args[0]}"
+        return f"config.work_dir: another process is training in {self.args[0]}; wait for its end, or choose another work_dir"
 
 
 class Diverged(ArithmeticError):
@@ -28,13 +28,13 @@ class Diverged(ArithmeticError):
 class Interrupted(BaseException):
     """A signal stopped the run, after a checkpoint was written or before there was a state to save.
 
-    The base is BaseException, as for KeyboardInterrupt, so that `except Exception` does not catch it.
+    The base class is BaseException, as for KeyboardInterrupt, so that `except Exception` does not catch it.
     """
 
     status = "interrupted"
 
     def __init__(self, signum: int):
-        super().__init__(signum)  # no text among the arguments: pickle makes the error anew from them
+        super().__init__(signum)  # pickle calls the class with these arguments, so give the number and not the text
         self.exit_status = 130 if signum == signal.SIGINT else 143
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Interrupted(BaseException):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether `error` is about memory: a MemoryError, or torch's RuntimeError, which only its text marks."""
+    """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch with such a text."""
     phrases = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

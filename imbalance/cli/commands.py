@@ -1,4 +1,4 @@
-"""Every command of the command line: its purpose, its flags, and the function that they are the arguments of."""
+"""Table of all commands: the purpose of each, its flags, and the function that is called with their values."""
 
 import argparse
 import math
@@ -18,10 +18,11 @@ class Command(NamedTuple):
     """Command of the command line.
 
     about: one line that says what the command does.
-    function: module:name of a function with one keyword-only argument for each flag, and `overrides` if it takes them.
+    function: function to call, as module:name. It has one keyword-only argument for each flag, and the argument
+        `overrides` if the command takes overrides.
     flags: flags in the order of the help.
-    overrides: whether the command takes --config.<key>=<value>.
-    documented: whether the docstring of the function's module describes the command.
+    overrides: whether the command takes flags --config.<key>=<value>.
+    documented: whether the help shows the docstring of the function's module.
     hidden: whether the list of commands leaves the command out.
     """
 
@@ -34,7 +35,11 @@ class Command(NamedTuple):
 
 
 def flag(name: str, about: str, **options: Any) -> Flag:
-    """Return a flag whose help is `about` and the default, if it has one to show."""
+    """Return a flag whose help is `about`, followed by the default value unless that is empty.
+
+    Args:
+        options: options of `ArgumentParser.add_argument`.
+    """
     default = options.get("default")
     if default in (None, [], "") or options.get("action"):
         return Flag((name,), {"help": about} | options)
@@ -42,11 +47,11 @@ def flag(name: str, about: str, **options: Any) -> Flag:
     return Flag((name,), {"help": f"{about} (default: {shown})"} | options)
 
 
-# Types of values: each returns the value of a text, or raises the error that says what to type instead.
+# Types of flags: each function returns the value that a text stands for, or raises an error that says what to type.
 
 
 def integer(text: str) -> int:
-    """Return the integer of `text`."""
+    """Return `text` as an integer."""
     try:
         return int(text)
     except ValueError:
@@ -54,7 +59,7 @@ def integer(text: str) -> int:
 
 
 def real_number(text: str) -> float:
-    """Return the number of `text`."""
+    """Return `text` as a number."""
     try:
         return float(text)
     except ValueError:
@@ -62,14 +67,14 @@ def real_number(text: str) -> float:
 
 
 def file_name(text: str) -> str:
-    """Return `text` if it is the plain name of a file or folder."""
+    """Return `text` if it can be the name of a file or folder: not empty, no slash, no leading dot."""
     if not text.strip() or text.startswith(".") or {"/", "\\", "\0"} & set(text):
-        raise argparse.ArgumentTypeError(f"{text!r} given; type a name that is not empty, without / and a leading dot")
+        raise argparse.ArgumentTypeError(f"{text!r} given; type a name that is not empty, has no slash and starts with no dot")
     return text
 
 
 def positive_integer(text: str) -> int:
-    """Return the integer of `text`, at least 1."""
+    """Return `text` as an integer, which must be at least 1."""
     value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} given; it must be at least 1")
@@ -77,7 +82,7 @@ def positive_integer(text: str) -> int:
 
 
 def non_negative_integer(text: str) -> int:
-    """Return the integer of `text`, at least 0."""
+    """Return `text` as an integer, which must be at least 0."""
     value = integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} given; it must be at least 0")
@@ -85,7 +90,7 @@ def non_negative_integer(text: str) -> int:
 
 
 def fraction(text: str) -> float:
-    """Return the number of `text`, above 0 and at most 1."""
+    """Return `text` as a number, which must be above 0 and at most 1."""
     value = real_number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} given; it must be above 0 and at most 1")
@@ -93,7 +98,7 @@ def fraction(text: str) -> float:
 
 
 def positive_number(text: str) -> float:
-    """Return the number of `text`, above 0 and finite."""
+    """Return `text` as a number, which must be above 0 and finite."""
     value = real_number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} given; it must be a number above 0")
@@ -101,9 +106,10 @@ def positive_number(text: str) -> float:
 
 
 def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) -> Callable[[str], list]:
-    """Return a function that reads values of type `kind` with commas between them.
+    """Return a function that reads a list of values with commas between them.
 
     Args:
+        kind: function that reads one value.
         valid: allowed values; all if empty.
     """
 
@@ -120,9 +126,9 @@ def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) ->
 
 
 def config_list(text: str) -> list[str]:
-    """Return the names and files of configs in `text`, which has commas between them.
+    """Split `text` at its commas into names and files of configs.
 
-    The path of a file can have commas too, as that of a run directory does; the longest existing path is taken.
+    A path can itself have commas, as the path of a run directory can, so the longest existing path is taken.
     """
     parts, names = text.split(","), []
     while parts:
@@ -151,15 +157,15 @@ JOBS = Flag(
      "type": positive_integer, "default": os.cpu_count() or 1, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
-    "--stacked", "train up to N runs that differ only in seed, learning rate and weights as one stacked model",
+    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate and importance weights",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
 TRAINING = (WORK_DIR, JOBS, STACKED)
 STUDY = (
-    flag("--study", "name of the study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
+    flag("--study", "name of the Optuna study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
     flag("--storage", "URL of Optuna's storage (default: SQLite in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
-    flag("--launcher", "machines that the workers run on", choices=["local", "slurm"], default="local"),
+    flag("--launcher", "where the workers run: on this machine, or as Slurm jobs", choices=["local", "slurm"], default="local"),
     flag("--slurm", "parameter of submitit, such as timeout_min=60 or slurm_partition=gpu; may be repeated",
          action="append", default=[], metavar="NAME=VALUE"),
 )  # fmt: skip
@@ -170,7 +176,7 @@ DATA = (
 )  # fmt: skip
 BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
 PACK = ("gpu", "tests", "bench", "rows")
-RESULTS = flag("--results", "folder that keeps one row for every run", default="results", metavar="FOLDER")
+RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
     "--train", "train missing runs; --no-train shows existing runs only", action=argparse.BooleanOptionalAction, default=True
 )  # fmt: skip
@@ -197,7 +203,7 @@ COMMANDS = {
     "data verify": Command(
         "List every problem of a config's data, opening every image.",
         "imbalance.cli.data:verify",
-        (CONFIG, Flag(("--all",), {"action": "store_true", "dest": "every", "help": "print every problem, not one of each kind"})),
+        (CONFIG, Flag(("--all",), {"action": "store_true", "dest": "every", "help": "print every problem (default: one of each kind)"})),
         overrides=True, documented=False,
     ),
     "data build": Command(
@@ -213,10 +219,10 @@ COMMANDS = {
         overrides=True, documented=False,
     ),
     "features": Command(
-        "Write a network's features of a data set; heads on them train in seconds.",
+        "Write the features that a network computes from a data set, to train heads on them in seconds.",
         "imbalance.deploy.extract_features:features",
-        (flag("--config", "config of the data, and of the network without --run (default: config of --run)", metavar="CONFIG"),
-         flag("--run", "directory of a finished run whose network to use", metavar="RUN"),
+        (flag("--config", "config that names the data set, and without --run the network too (default: config of --run)", metavar="CONFIG"),
+         flag("--run", "run directory of a finished run, whose network computes the features", metavar="RUN"),
          flag("--output", "folder to write the features to", required=True, metavar="FOLDER")),
         overrides=True,
     ),
@@ -232,7 +238,7 @@ COMMANDS = {
         overrides=True,
     ),
     "compare": Command(
-        "Train configs over shared seeds, and compare their means.",
+        "Train configs with the same seeds, and compare their means of a metric.",
         "imbalance.sweep.compare:compare",
         (CONFIGS, Flag(("--metric",), {"help": "metric of summary.json to compare (default: test/balanced_accuracy)", "dest": "metric_name",
                                        "default": "test/balanced_accuracy", "metavar": "METRIC"}),
@@ -240,7 +246,7 @@ COMMANDS = {
         overrides=True,
     ),
     "protocol": Command(
-        "Tune cross-entropy and poly on val, and compare them over seeds.",
+        "Tune cross-entropy and the polynomially tailed loss on val, and compare them over seeds.",
         "imbalance.experiments.protocol:protocol",
         (flag("--data", f"data sets, out of {', '.join(DATA)}", type=comma_list(valid=DATA), required=True, metavar="NAME,…"),
          flag("--batch_sizes", "batch sizes to train with", type=comma_list(positive_integer), default=[64, 512], metavar="N,…"),
@@ -306,44 +312,44 @@ COMMANDS = {
     "list methods": Command("List every sampler, weighting, mixing, loss, objective and head.", "imbalance.cli.listing:methods", (), documented=False),
     "list data": Command("List every data set.", "imbalance.cli.listing:data", (), documented=False),
     "list models": Command("List every network.", "imbalance.cli.listing:models", (), documented=False),
-    "reproduce figure1": Command("Draw the paper's figure 1.", "imbalance.experiments.figure1:figure1", (FOLDER,)),
-    "reproduce figure2": Command("Draw the paper's figure 2.", "imbalance.experiments.figure2:figure2", (FOLDER,)),
-    "reproduce figure3": Command("Train and draw the paper's figure 3.", "imbalance.experiments.figure3:figure3", FIGURE, overrides=True),
-    "reproduce figure4": Command("Train and draw the paper's figure 4.", "imbalance.experiments.figure4:figure4", FIGURE, overrides=True),
-    "reproduce figure5": Command("Train and draw the paper's figure 5.", "imbalance.experiments.figure5:figure5", FIGURE, overrides=True),
+    "reproduce figure1": Command("Draw figure 1 of Wang et al. (ICLR 2022).", "imbalance.experiments.figure1:figure1", (FOLDER,)),
+    "reproduce figure2": Command("Draw figure 2 of Wang et al. (ICLR 2022).", "imbalance.experiments.figure2:figure2", (FOLDER,)),
+    "reproduce figure3": Command("Train the runs of figure 3 of Wang et al. (ICLR 2022), and draw it.", "imbalance.experiments.figure3:figure3", FIGURE, overrides=True),
+    "reproduce figure4": Command("Train the runs of figure 4 of Wang et al. (ICLR 2022), and draw it.", "imbalance.experiments.figure4:figure4", FIGURE, overrides=True),
+    "reproduce figure5": Command("Train the runs of figure 5 of Wang et al. (ICLR 2022), and draw it.", "imbalance.experiments.figure5:figure5", FIGURE, overrides=True),
     "reproduce gaussian_limit": Command(
-        "Show whether weights change what a linear classifier converges to.",
+        "Show whether importance weights change what a linear classifier converges to.",
         "imbalance.experiments.gaussian_limit:gaussian_limit",
         TRAINING,
     ),
     "reproduce colored_digits_methods": Command(
         "Compare 21 methods by the accuracy of their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
-        (flag("--tune", "show the search that chose the configs' learning rates instead", action="store_true"),
-         flag("--untuned", "compare other methods instead, which were not tuned", action="store_true"), *TRAINING),
+        (flag("--tune", "show instead the search that chose the learning rates in the configs", action="store_true"),
+         flag("--untuned", "compare instead other methods, none of which was tuned", action="store_true"), *TRAINING),
     ),
     "reproduce ten_data_sets": Command(
-        "Compare four methods over ten small data sets, each at its best rate, in one report.",
+        "Compare four methods over ten small data sets, each at its best learning rate, in one report.",
         "imbalance.experiments.ten_data_sets:ten_data_sets",
         (FOLDER, *TRAINING),
         overrides=True,
     ),
     "reproduce pairs": Command(
-        "Compare poly with cross-entropy on all pairs of two data sets' classes.",
+        "Compare the polynomially tailed loss with cross-entropy on every pair of classes of a data set.",
         "imbalance.experiments.pairs:pairs",
         (flag("--data", "data sets, out of fashion and cifar (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "keep": Command(
-        "Add finished runs to results/.",
+        "Add finished runs to a table in results/.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", required=True, type=file_name, metavar="NAME"), WORK_DIR, RESULTS),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",
         "imbalance.experiments.findings:findings",
-        (flag("--check", "compare only; exit status 1 if a table differs", action="store_true"), RESULTS),
+        (flag("--check", "write nothing; exit with status 1 if a table in docs/findings.md or docs/results.md is not as results/ gives it", action="store_true"), RESULTS),
     ),
     "pack": Command(
         "Run the work that needs a GPU, in short pieces.",
@@ -357,7 +363,7 @@ COMMANDS = {
         "Measure the speed of training, and compare it with reference code.",
         "imbalance.bench.bench:bench",
         (flag("--only", "parts to measure", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
-         flag("--repeats", "number of ratios for each figure; half as many where each needs new processes", type=positive_integer, default=5, metavar="N"),
+         flag("--repeats", "number of measurements of each ratio; half as many if a measurement starts new processes", type=positive_integer, default=5, metavar="N"),
          flag("--output", "JSON file to write all ratios to", metavar="FILE")),
     ),
     "completion": Command(
@@ -366,7 +372,7 @@ COMMANDS = {
         (Flag(("shell",), {"choices": ["bash", "zsh", "fish"], "help": "name of the shell; for bash, type: source <(imbalance completion bash)"}),),
     ),
     "complete": Command(
-        "Print the words that may follow a line, for shells.",
+        "Print the words that can complete a command line, for shells.",
         "imbalance.cli.completion:candidates",
         (Flag(("line",), {}), flag("--whole", "print whole words, not the part after their last =", action="store_true")),
         hidden=True,

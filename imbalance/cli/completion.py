@@ -17,15 +17,16 @@ compdef _imbalance imbalance""",
 
 
 def script(*, shell: str) -> str:
-    """Return the script that a shell must run."""
+    """Return the script that the shell named `shell` must run to complete commands."""
     return SCRIPTS[shell]
 
 
 def candidates(*, line: str, whole: bool) -> str:
-    """Return the words that the last word of `line` can become, one on each line.
+    """Return the words that can complete the last word of a command line, as text with one word a line.
 
     Args:
-        whole: return whole words; otherwise only the part after their last =, at which bash breaks words.
+        line: the command line as typed so far.
+        whole: return whole words; otherwise only the part after the last =, because bash breaks words there.
     """
     *before, word = line.split(" ")[1:] or [""]
     before = [part for part in before if part]
@@ -34,7 +35,12 @@ def candidates(*, line: str, whole: bool) -> str:
 
 
 def next_words(before: list[str], word: str) -> list[str]:
-    """Return every word that may follow the words `before`; `word` is the start of it."""
+    """Return the words that can stand after the words `before`, of which some start with `word`.
+
+    Args:
+        before: the whole words after `imbalance`.
+        word: the next word as typed so far.
+    """
     from imbalance.cli.commands import COMMANDS
     from imbalance.cli.main import command_of, parser_of
     from imbalance.errors import BadInput
@@ -62,7 +68,7 @@ def next_words(before: list[str], word: str) -> list[str]:
 
 
 def config_keys(before: list[str]) -> list[str]:
-    """Return the keys of the config that the line names."""
+    """Return the keys of the config that a word `--config=…` among `before` names; an empty list if there is none."""
     from imbalance.config.resolve import config_file, load
     from imbalance.config.schema import flatten
 

@@ -38,7 +38,7 @@ def download(*, name: str, data_dir: str) -> None:
     from imbalance.cli.main import did_you_mean
 
     if name not in SOURCES:
-        raise BadInput(f"{name}: nothing to download; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}")
+        raise BadInput(f"{name}: no data set to download has this name; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}")
     fetch(name, data_dir)
 
 
@@ -53,7 +53,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
-    """Print the number of examples of every split, class and group; draw samples in `sheet` if they are images."""
+    """Print the number of examples of every split, class and group; if the inputs are images, draw samples in the file `sheet`."""
     dataset = load_dataset(resolve(config, overrides)[0])
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
@@ -64,7 +64,7 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print the problems of a config's data and stores, opening every image and every text.
+    """Print the problems of a config's data and stores, opening every image and every text. Return 2 if there are any.
 
     Args:
         every: print every problem; otherwise print one of each of the first `KINDS_SHOWN` kinds.
@@ -104,7 +104,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
     directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
     if directory:
         different = np.flatnonzero((stored != checksums) & (checksums != 0)).tolist()
-        cause = f"not the pixels that its store has; remove {directory} and the next run decodes it anew"
+        cause = f"its pixels differ from those in its store; remove {directory}, and the next run decodes all images again"
         problems += [Problem(f"{listing.where(row)}: {listing.paths[row]}", cause) for row in different]
 
     readable: list[int] = np.flatnonzero(checksums).tolist()  # an image that cannot be read has checksum 0
@@ -122,7 +122,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:
     """Return the problems of texts, labels and splits, and the number of texts.
 
-    If there are none, return the problems of the store of their tokens.
+    The store of the tokens is checked only if the texts, labels and splits have no problem.
     """
     token_settings = {key: section[key] for key in KEYS}
     corpus_section = {key: value for key, value in section.items() if key not in KEYS}
@@ -131,7 +131,7 @@ def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tup
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:
-    """Return the problems of every store of a data set, comparing every checksum."""
+    """Return the problems of every store in `folder` that belongs to the data set `name`, comparing every checksum."""
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:
@@ -166,7 +166,13 @@ def _count_lines(
     names_and_counts: Callable[[Dataset, Split], tuple[tuple[str, ...], Tensor]],
     total: bool = True,
 ) -> list[str]:
-    """Return one line for each class or group, with its number of examples in every split."""
+    """Return one line for each class or group, with its number of examples in every split.
+
+    Args:
+        kind: word for the head of the table: class, group or evaluation group.
+        names_and_counts: returns the names and the counts of a split.
+        total: add a line with the sum over all names.
+    """
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         source = dataset if split == "train" else dataset.eval_dataset

@@ -1,4 +1,4 @@
-"""List configs, methods, data sets and models, with one line each."""
+"""List configs, methods, data sets and models, with one line for each."""
 
 import ast
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from imbalance.utils.output import one_line
 
 
 def configs() -> str:
-    """Return every file of configs/ by name, with the first line of its docstring; none of them is run."""
+    """Return a line for every file of configs/: its name and the first line of its docstring. The files are not run."""
     return _lines({path.stem: _docstring(path) for path in sorted(CONFIGS.rglob("*.py"))})
 
 
 def _docstring(path: Path) -> str | None:
-    """Return the docstring of a Python file, or a note on why the file is none: a user may put any file there."""
+    """Return the docstring of a Python file, or why it cannot be parsed, since a user may put any file in configs/."""
     try:
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError) as error:
@@ -25,18 +25,18 @@ def _docstring(path: Path) -> str | None:
 
 
 def methods() -> str:
-    """Return the entries of every section that is a method."""
+    """Return a line for every function that a section for a method can name."""
     sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     return _lines({f"{section}.name={name}": about for section in sections for name, about in _about(section).items()})
 
 
 def data() -> str:
-    """Return every data set."""
+    """Return a line for every data set."""
     return _lines(_about("data"))
 
 
 def models() -> str:
-    """Return every network."""
+    """Return a line for every network."""
     return _lines(_about("model"))
 
 
@@ -52,7 +52,7 @@ def _about(section: str) -> dict[str, str | None]:
 
 
 def _documented(entry: Any) -> Any:
-    """Return the function that has the docstring: that of a partial, or of a partial of one, is the wrapped function."""
+    """Return the function inside a partial, or inside partials of partials, because that function has the docstring."""
     while isinstance(entry, partial):
         entry = entry.func
     return entry

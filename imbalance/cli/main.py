@@ -1,8 +1,7 @@
 """Run the command line: `imbalance <command> --help`, or `python -m imbalance <command> --help`.
 
-A command is a function in the module that does its work, with one flag for each of its keyword-only arguments. The
-module is imported when the command runs, so that help and mistakes answer at once. `imbalance.cli.commands` lists all
-commands.
+A command is a function with one flag for each of its keyword-only arguments. The module of the function is imported
+only when the command runs, so that help and error messages appear at once. `imbalance.cli.commands` lists all commands.
 """
 
 import argparse
@@ -23,10 +22,10 @@ from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.output import guard_streams, one_line, print_safely
 
-RANK = int(os.environ.get("RANK", 0))  # rank of this process, where a launcher started several
+RANK = int(os.environ.get("RANK", 0))  # rank of this process, if a launcher started several
 OVERRIDES = (
-    "  --config.<key>=<value>  override a value of the config; may be repeated. Where a name changes, as in\n"
-    "                          --config.loss.name=vs, type every key of that section"
+    "  --config.<key>=<value>  override a value of the config; may be repeated. If the name of a section\n"
+    "                          changes, as in --config.loss.name=vs, type every key of that section"
 )
 GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
@@ -58,7 +57,9 @@ def call(argv: Sequence[str]) -> int:
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the command, of one word or two, and the words after it; None where help on a group or on all is asked for.
+    """Return the command at the start of `argv`, which has one word or two, and the words after it.
+
+    Return None as the command if `argv` is empty, or asks for help without a whole command: `--help`, `data --help`.
 
     Raises:
         BadInput: no command has this name.
@@ -71,12 +72,15 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
         return None, []
     group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")] if words and words[0] in GROUPS else []
     unknown = " ".join(words[: 2 if group else 1]) or argv[0]
-    hint = f"say {' or '.join(group)}" if group and len(words) == 1 else did_you_mean(unknown, group or COMMANDS)
+    hint = f"type {' or '.join(group)}" if group and len(words) == 1 else did_you_mean(unknown, group or COMMANDS)
     raise BadInput(f"{unknown}: no such command; {hint or 'imbalance --help lists them'}")
 
 
 def did_you_mean(word: str, valid: Collection[str]) -> str:
-    """Return `did you mean …?` with the three nearest words, or all if none is near and few are valid; else ""."""
+    """Return "did you mean …?" with up to three words of `valid` that are spelt like `word`.
+
+    If no word is, return all words of `valid` if they are at most eight, and otherwise "".
+    """
     near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
@@ -99,7 +103,7 @@ def parser_of(name: str) -> Parser:
 
 
 def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
-    """Return the arguments to call the command's function with.
+    """Return the arguments with which to call the function of the command `name`.
 
     Raises:
         BadInput: a flag is unknown, missing, given twice, or lacks a value that it takes.
@@ -124,9 +128,9 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
 def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     """Return what to type instead of an argument that command `name` does not know."""
     if word.startswith(prefix):
-        return f"imbalance {name} reads no config"
+        return f"imbalance {name} takes no overrides of a config, so leave it out"
     if not word.startswith("-") and COMMANDS[name].overrides:
-        return f"an override reads {prefix}<key>=<value>"
+        return f"type an override as {prefix}<key>=<value>"
     flags = [flag for action in parser._actions for flag in action.option_strings]
     old, equals, value = word.partition("=")
     if (new := RENAMED_FLAGS.get(old, "")) in flags:
@@ -158,7 +162,11 @@ def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
 
 
 def overview(group: str) -> str:
-    """Return the list of commands, or of a group of them, with one line each."""
+    """Return the list of commands, with one line for each.
+
+    Args:
+        group: first word of the commands to list, such as "data"; "" lists all commands.
+    """
     names = [name for name in COMMANDS if name.startswith(group) and not COMMANDS[name].hidden]
     width = max(map(len, names)) + 2
     lines = [f"usage: imbalance {group or '<command>'} … [--help]", ""]
@@ -167,7 +175,7 @@ def overview(group: str) -> str:
 
 
 def help_of(name: str) -> str:
-    """Return the help of a command: what it does, and its flags. The command's module is not imported."""
+    """Return the help of a command: its purpose and its flags. The command's module is not imported."""
     command, parser = COMMANDS[name], parser_of(name)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = module_docstring(command) or command.about
@@ -208,7 +216,7 @@ def run(config: Any, directory: Path) -> int:
 
     try:
         result = train(config, directory)
-    except (Diverged, Interrupted) as error:  # all processes raise it
+    except (Diverged, Interrupted) as error:  # every rank raises it, so only rank 0 prints it
         wait_for_main_process()
         if not RANK:
             print(one_line(str(error)), file=sys.stderr, flush=True)
@@ -229,7 +237,7 @@ def run(config: Any, directory: Path) -> int:
 
 
 def print_result(run_directory: str | None, status: str, score: float | None) -> None:
-    """Print the last line of stdout, one JSON object. A score that is not finite is null."""
+    """Print the last line of stdout, one JSON object, on rank 0. A score that is not finite becomes null."""
     if not RANK:
         score = score if score is not None and abs(score) < float("inf") else None
         print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
@@ -239,25 +247,29 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 
 def refuse(message: str) -> int:
-    """Print `message` as one line on stderr, and return exit status 2. Other ranks put their number before it."""
+    """Print `message` as one line on stderr, and return exit status 2. On ranks other than 0 the line starts with the rank."""
     wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2
 
 
 def wait_for_main_process() -> None:
-    """Wait on all ranks but 0, so that rank 0 prints its message first.
+    """Wait 3 seconds on every rank but 0, so that rank 0 prints its message first.
 
-    Usually all ranks have the same message, and the launcher ends the others once rank 0 has ended. A message that only
-    another rank has is printed after the wait. If that rank ended first, the launcher might end rank 0 before its
-    message.
+    Usually all ranks have the same message. Rank 0 prints it and ends, and the launcher then ends the waiting ranks. A
+    rank that alone has a message prints it after the wait. Without the wait that rank could end first, and the launcher
+    would end rank 0 before rank 0 has printed its message.
     """
     if RANK:
         time.sleep(3)
 
 
 def exit_on_signal(signum: int, trains: bool) -> NoReturn:
-    """End the process on a signal before or after a run, while there is nothing to save."""
+    """End the process on a signal that comes before or after training, when there is nothing to save.
+
+    Args:
+        trains: whether the command is `train`, whose last line on stdout is a JSON object.
+    """
     wait_for_main_process()
     error = Interrupted(signum)
     if not RANK:

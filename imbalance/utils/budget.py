@@ -10,14 +10,15 @@ from imbalance.errors import BadInput
 
 
 class MemoryBudget(TorchFunctionMode):
-    """Context manager that adds up the weights of every layer built in it, and refuses those beyond the budget.
+    """Context manager that adds up the memory of all layers built inside it, and refuses a model that needs too much.
 
-    Layers allocate their weights by `torch.empty`, and fill them afterwards. Building the model on the meta device
-    first would fill them there as well, for which torch imports its compiler: three seconds.
+    Layers allocate their weights by `torch.empty` and fill them afterwards, so every call of `torch.empty` is counted
+    before it allocates. Building the model on the meta device first would show its size too, but torch would import
+    its compiler, which takes three seconds.
 
     Args:
-        what: name of what is too large, for the message.
-        available: bytes. Weights, and gradients of the same size, must fit.
+        what: config key of the model, with which the message starts.
+        available: bytes into which the network weights, and gradients of the same size, must fit.
 
     Raises:
         BadInput: the weights and gradients need more bytes than `available`.
@@ -35,11 +36,11 @@ class MemoryBudget(TorchFunctionMode):
             try:
                 planned = func(*args, **kwargs | {"device": "meta"})
             except (RuntimeError, TypeError) as error:  # 64 bits cannot count the elements
-                raise BadInput(f"{self.what}: too large ({str(error).splitlines()[0]})") from None
+                raise BadInput(f"{self.what}: too large ({str(error).splitlines()[0]}); choose a smaller model") from None
             self.needed += 2 * planned.numel() * planned.element_size()
             if self.needed > self.available:
                 raise BadInput(
                     f"{self.what}: weights and gradients take {self.needed / 1e9:,.1f} GB or more, and "
-                    f"{self.available / 1e9:,.1f} GB are free"
+                    f"{self.available / 1e9:,.1f} GB are free; choose a smaller model"
                 )
         return func(*args, **kwargs)

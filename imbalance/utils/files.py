@@ -13,10 +13,10 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     Once this function has returned, the new file also survives a power loss.
 
     Args:
-        previous: path that keeps the old file. Until this function returns, the old file may be there only.
+        previous: path to which the old file is moved. After a crash the old file may exist at that path alone.
 
     Raises:
-        OSError: the file cannot be written; the old file is still there.
+        OSError: the file cannot be written; the old file is kept.
     """
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
@@ -44,9 +44,9 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in `folder` to the disk, since a synced file in a folder that is not synced can still get lost.
+    """Write the file names in `folder` to the disk, since a power loss can remove a file whose folder was not synced.
 
-    Do nothing where the file system cannot sync a folder (EINVAL), or the folder is writable but not readable (EACCES).
+    Do nothing if the file system cannot sync a folder (EINVAL), or the folder is writable but not readable (EACCES).
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)

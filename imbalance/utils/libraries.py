@@ -13,7 +13,7 @@ from imbalance.utils.torchvision_import import import_torchvision
 def import_library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
     """Import package `name`, after torchvision.
 
-    All of these packages import torchvision where it is installed, and it may need help beside this torch.
+    Packages of published networks import torchvision if it is installed, and may need `import_torchvision` for that.
 
     Args:
         extra: extra of imbalance that installs the package.
@@ -49,6 +49,8 @@ def load_from_transformers(kind: str, name: str, key: str) -> Any:
     """Return `transformers.<kind>.from_pretrained(name)`, without running code that comes with the weights.
 
     Args:
+        kind: class of transformers, such as "AutoModel".
+        name: name of a model on the Hugging Face hub, or a folder.
         key: key of the config that names the model, for the message.
 
     Raises:

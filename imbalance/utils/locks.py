@@ -12,7 +12,7 @@ class FolderLock:
 
     The folder itself is locked, since removing a lock file would let a second process in. The file `.lock` in the
     folder is locked too, for file systems (NFS) that can lock files only, and for programs that look for a lock file.
-    filelock locks files alone, and cannot tell whether the locked file is still in place, as `holds` does.
+    The package filelock is not used: it locks files only, and cannot tell whether a locked file was replaced.
 
     Raises:
         BlockingIOError: another process holds the lock.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def available_memory() -> int:
-    """Return the bytes that this process can still get: the machine's free memory, or its control group's if less."""
+    """Return the bytes that this process can still allocate: the free memory of the machine, or of its cgroup if less."""
     limits = [1 << 62]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -24,7 +24,7 @@ def available_memory() -> int:
 
 
 def free_memory(device: "torch.device") -> int:
-    """Return the bytes that this process can still get on `device`."""
+    """Return the bytes that this process can still allocate on `device`."""
     if device.type != "cuda":
         return available_memory()
     import torch
@@ -33,7 +33,11 @@ def free_memory(device: "torch.device") -> int:
 
 
 def check_fits(needed: int, what: str) -> None:
-    """Raise `BadInput`, which starts with `what`, if fewer than `needed` bytes are free."""
+    """Raise `BadInput` if fewer than `needed` bytes are free.
+
+    Args:
+        what: config key or file that needs them, with which the message starts.
+    """
     available = available_memory()
     if needed > available:
-        raise BadInput(f"{what}: {needed / 1e9:,.1f} GB are needed, and {available / 1e9:,.1f} GB are free")
+        raise BadInput(f"{what}: {needed / 1e9:,.1f} GB are needed, and {available / 1e9:,.1f} GB are free; use a machine with more memory")

@@ -8,11 +8,11 @@ from typing import TextIO
 
 
 def guard_streams() -> None:
-    """Make writing to stdout and stderr never fail: not on a closed pipe, a full disk, a closed descriptor or ASCII.
+    """Make printing to stdout and stderr never raise an error, whether a pipe is closed or a disk is full.
 
-    Text that cannot be written is lost; a character that the encoding lacks is written as `\\xdf`. Call this function
-    once, before any file is opened: a file opened while descriptor 1 or 2 is closed would get that number, and be sent
-    what is printed.
+    Text that cannot be written is lost. A character that the stream's encoding lacks is written as an escape: `ß` becomes
+    `\\xdf` in ASCII. Call this function once, before any file is opened. A file opened while descriptor 1 or 2 is closed
+    would get that number, and printed text would go to the file.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -31,7 +31,7 @@ class _GuardedStream(io.TextIOWrapper):
             return stream
         if isinstance(stream, io.TextIOWrapper):
             encoding, line_buffering, binary = stream.encoding, stream.line_buffering, stream.detach()
-        else:  # Python leaves a stream None whose descriptor was closed
+        else:  # the stream is None, since its descriptor was closed when Python started
             encoding, line_buffering, binary = "utf-8", True, open(descriptor, "wb", closefd=False)
         return cls(binary, encoding=encoding, errors="backslashreplace", line_buffering=line_buffering)
 
@@ -55,12 +55,12 @@ class _GuardedStream(io.TextIOWrapper):
 
 
 def one_line(text: str) -> str:
-    """Return `text` with control characters and line breaks written as escapes: messages quote names and paths."""
+    """Return `text` with control characters and line breaks as escapes; names and paths in a message can have some."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], text)
 
 
 def print_safely(text: str, stream: TextIO | None, end: str = "\n") -> None:
-    """Print and flush, on a stream that need not be guarded, and ignore failures: progress must not end a run."""
+    """Print `text` to any stream, and ignore a failure to write, because a line of progress must not end a run."""
     if stream is None:
         return
     try:

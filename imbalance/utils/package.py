@@ -3,4 +3,4 @@
 from pathlib import Path
 
 __version__ = "0.1.0"
-ROOT = Path(__file__).parent.parent.parent  # a clone, or the site-packages of an installation
+ROOT = Path(__file__).parent.parent.parent  # the top folder of a clone, or site-packages

@@ -8,13 +8,16 @@ from torch import Tensor
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """Return a seed for `purpose` and `numbers`, such as the epoch. Other purposes or numbers give independent seeds."""
+    """Return a seed made from the run's seed, a purpose and numbers such as the epoch.
+
+    Seeds for which any of these differs give independent random streams.
+    """
     entropy = [seed, zlib.crc32(purpose.encode()), *numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
-    """Return a CPU generator seeded with `derived_seed`."""
+    """Return a CPU generator, seeded with the `derived_seed` of the same arguments."""
     return torch.Generator().manual_seed(derived_seed(seed, purpose, *numbers))
 
 

@@ -1,4 +1,4 @@
-"""Import torchvision, also where its compiled extension does not match torch."""
+"""Import torchvision, even if its compiled extension does not match torch."""
 
 from types import ModuleType
 
@@ -10,8 +10,8 @@ _declared: list[torch.library.Library] = []  # torch drops the declarations with
 def import_torchvision() -> ModuleType:
     """Import torchvision beside a CPU-only torch even if torchvision is a CUDA build, as PyPI's is on Linux.
 
-    Its extension then fails to load without a message, and the import fails on registering the shapes of two operators
-    that the extension would have declared. Declaring them here suffices for data sets, transforms and models. Functions
+    The extension of torchvision then fails to load without a message. The import fails when it registers the shapes of
+    two operators that the extension would have declared. Declaring these operators here suffices for data sets, transforms and models. Functions
     that need the extension (`ops.nms`, detection, `io.decode_image`) raise when they are called.
     """
     try:

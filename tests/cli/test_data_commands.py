@@ -139,7 +139,7 @@ def test_verify_compares_the_pixels_with_the_store_s(main, birds, tmp_path, caps
     assert main(["verify", f"--config={birds}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        f"{tmp_path / 'birds.csv'} line {row + 2}: {path.name}: not the pixels that its store has; remove"
+        f"{tmp_path / 'birds.csv'} line {row + 2}: {path.name}: its pixels differ from those in its store; remove"
     )
 
 
@@ -179,7 +179,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
             "config.data.imbalance_ratio: 0.5 given",
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
-        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; an override reads --config.<key>=<value>"),
+        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; type an override as --config.<key>=<value>"),
         (["download", "celeba"], "celeba: no working download"),
     ],
 )
