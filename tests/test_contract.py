@@ -258,7 +258,8 @@ def test_trained_at_once_is_trained_alone_or_is_refused(entry, whole, tmp_path):
 def test_a_method_that_asks_for_what_no_run_has_is_refused(monkeypatch):
     monkeypatch.setitem(registries()["objective"], "average", lambda env_counts: None)
     with pytest.raises(
-        BadInput, match="config.objective.name: 'average' asks for 'env_counts'; a run passes class_counts"
+        BadInput,
+        match="config.objective.name: 'average' requires the argument 'env_counts', which no run passes; use only class_counts",
     ):
         validate(config_of(("objective", "average")))
 

@@ -69,7 +69,9 @@ def real_number(text: str) -> float:
 def file_name(text: str) -> str:
     """Return `text` if it can be the name of a file or folder: not empty, no slash, no leading dot."""
     if not text.strip() or text.startswith(".") or {"/", "\\", "\0"} & set(text):
-        raise argparse.ArgumentTypeError(f"{text!r} given; type a name that is not empty, has no slash and starts with no dot")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} given; type a name that is not empty, has no slash and starts with no dot"
+        )
     return text
 
 

@@ -38,7 +38,9 @@ def download(*, name: str, data_dir: str) -> None:
     from imbalance.cli.main import did_you_mean
 
     if name not in SOURCES:
-        raise BadInput(f"{name}: no data set to download has this name; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}")
+        raise BadInput(
+            f"{name}: no data set to download has this name; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}"
+        )
     fetch(name, data_dir)
 
 
@@ -104,7 +106,9 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
     directory, stored = stored_checksums(data_dir, listing.name, listing.paths, listing.recipe, stamps)
     if directory:
         different = np.flatnonzero((stored != checksums) & (checksums != 0)).tolist()
-        cause = f"its pixels differ from those in its store; remove {directory}, and the next run decodes all images again"
+        cause = (
+            f"its pixels differ from those in its store; remove {directory}, and the next run decodes all images again"
+        )
         problems += [Problem(f"{listing.where(row)}: {listing.paths[row]}", cause) for row in different]
 
     readable: list[int] = np.flatnonzero(checksums).tolist()  # an image that cannot be read has checksum 0

@@ -39,18 +39,19 @@ class Trainer:
         batch_size: examples of a batch, over all processes together.
         accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: none.
         clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
-        ema_decay: decay of a moving average of the weights, which is evaluated and selected in their place; 0: no average.
+        ema_decay: decay of a moving average of the network weights, which is evaluated and selected instead of the
+            weights; 0: no average.
         eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
-        eval_splits: splits that these evaluations read; test is also read once at the end.
+        eval_splits: splits that these evaluations read; at the end every split is evaluated.
         dtype: type of the parameters and of all computation.
-        mixed_precision: computes the forward and backward pass in this type; "no": in dtype.
+        mixed_precision: type of the forward and backward pass; "no": the type of dtype.
         tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: none, convolutions, or also
             matrix products ("all").
         channels_last: stores images with channels last, which GPUs compute faster.
-        images_on_device: keeps all images of a store on the device; data that are not image files always are.
+        images_on_device: keeps all images of a store on the device; data other than image files are always kept there.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
-        deterministic: the same bits in every run on a GPU too, at some cost in speed.
+        deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
     """
 
     epochs: Repeats
@@ -79,8 +80,8 @@ class Callbacks:
         monitor: val metric by which "best" selects; higher is better.
         patience: evaluations without a better monitored metric after which training ends; 0: never.
         stop_at_interpolation: ends training after an epoch in which every prediction was correct.
-        keep_logits: saves the logits of every evaluation in evaluations/, so that another rule can select
-            afterwards.
+        keep_logits: saves the logits of every evaluation in evaluations/, so that `imbalance select` can apply
+            other selection rules afterwards.
         checkpoint_minutes: minutes between checkpoints; at most so much work is lost if the process is killed.
     """
 
@@ -96,8 +97,8 @@ class Callbacks:
 class Logger:
     """Copies of the metrics for other programs (`config.logger`).
 
-    Every run writes metrics.jsonl in any case. The environment variable WANDB_MODE overrides what `mode` says of
-    Weights & Biases, also beside "tensorboard".
+    Every run writes metrics.jsonl in any case. If the environment variable WANDB_MODE is set, it replaces `mode`
+    for Weights & Biases; with the mode "tensorboard" TensorBoard is written all the same.
 
     Args:
         mode: "offline" and "online" log to Weights & Biases, "tensorboard" to TensorBoard.
@@ -112,21 +113,21 @@ class Logger:
 class Experiment:
     """A whole config, validated and frozen.
 
-    A `Section` is a call: its `name` is an entry of the table of that section, see `imbalance.config.registries`.
+    A `Section` names a function and gives its arguments. `imbalance.config.registries` has the functions of each section.
 
     Args:
         seed: seed of all random numbers: splits, initial weights, sampling, augmentation.
-        debug: runs one batch of train, val and test through everything, to check a config.
+        debug: trains on one batch and evaluates one batch of each split, to check a config.
         work_dir: folder of the run directories.
         data_dir: folder of the data sets.
-        score: val metric of the selected epoch that `run` returns and a sweep reads.
+        score: val metric whose value at the selected epoch is the result of the run, for `imbalance.run` and for sweeps.
         trainer: length, batches and arithmetic of training.
         callbacks: end of training, and the checkpoint that is tested.
         logger: copies of the metrics for other programs.
         data: data set and its splits.
         groups: groups that the methods use.
         sampler: examples that an epoch draws.
-        weights: weight of each example.
+        weights: importance weight of each example.
         loss: loss of one example.
         mix: mixing of examples.
         objective: reduction of the losses of a batch to one scalar.
@@ -197,7 +198,7 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
 
 
 def check_sections(values: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless every section has just its keys, each with a value of the right type and range."""
+    """Raise `BadInput` unless every section has exactly its keys, each with a value of the right type and range."""
     hints = get_type_hints(Experiment, include_extras=True)
     sections = {
         key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *GROUPS_OF_VALUES.values())
@@ -216,7 +217,7 @@ def check_sections(values: Mapping[str, Any]) -> None:
 
 
 def check_together(config: Experiment) -> None:
-    """Raise `BadInput` for values that are valid alone, but not together."""
+    """Raise `BadInput` if two values, each of them valid, do not go together."""
     trainer, callbacks = config.trainer, config.callbacks
     if trainer.accumulation > trainer.batch_size:
         raise BadInput(
@@ -244,33 +245,33 @@ def check_together(config: Experiment) -> None:
 
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
-    """Return, for every section that is a call, the function that its name means."""
+    """Return, by the path of every section with a name, the function that the name means."""
     return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
 def check_methods(config: Experiment) -> None:
-    """Raise `BadInput` for a method that asks for an argument that no run passes, or for two first runs.
+    """Raise `BadInput` if a method requires an argument that no run passes, or if two methods each need a first run.
 
-    What a method needs is written on the method itself: see `imbalance.config.tags`.
+    The tags of a method say whether it needs a first run; see `imbalance.config.tags`.
     """
     functions, available = methods(config), available_arguments()
     for path, function in functions.items():
         if unknown := sorted(required_arguments(function) - available[path]):
             raise BadInput(
-                f"config.{path}.name: {config.section(path).name!r} asks for {unknown[0]!r}; a run passes "
-                + ", ".join(sorted(available[path]))
+                f"config.{path}.name: {config.section(path).name!r} requires the argument {unknown[0]!r}, which no run passes; "
+                f"use only {', '.join(sorted(available[path]))}, or make it a key of the config by a * before it"
             )
     staged = [path for path, function in functions.items() if tags_of(function).first_run]
     if len(staged) > 1:
         first, second = staged[:2]
         raise BadInput(
-            f"config.{second}.name: {config.section(second).name!r} given, which needs a first run, as "
-            f"config.{first}.name={config.section(first).name!r} does; a run can have one, so change one of the two"
+            f"config.{second}.name: {config.section(second).name!r} given, which needs a run before this one, as "
+            f"config.{first}.name={config.section(first).name!r} does; only one method may need one, so change one of the two"
         )
 
 
 def measured_by(config: Experiment) -> tuple[str, ...]:
-    """Return the names of the metrics that only runs with these methods have."""
+    """Return the names of the metrics that the methods of this config add, such as "train/flip_rate"."""
     return tuple(dict.fromkeys(name for function in methods(config).values() for name in tags_of(function).measures))
 
 
@@ -291,7 +292,7 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 
 
 def first_run(config: Experiment) -> Experiment | None:
-    """Return the config of the run that must be made before that of `config`; None for methods of one stage."""
+    """Return the config of the first run of a two-stage method; None if no method of `config` has two stages."""
     for function in methods(config).values():
         if derive := tags_of(function).first_run:
             return validate(derive(config))

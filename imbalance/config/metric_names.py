@@ -12,11 +12,11 @@ SUMMARY_METRICS = (
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
     "g_mean", "mcc", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
-# Only data sets with evaluation groups have these. Their `group` metrics count evaluation groups, and these count the
-# groups that the run trains with.
+# On a data set with evaluation groups, metrics called `group` count evaluation groups. These metrics, which no other data
+# set has, count the groups that the run trains with.
 TRAINING_GROUP_METRICS = ("worst_training_group_accuracy", "training_group_balanced_accuracy")
-GROUP_METRICS = ("group_accuracy", "training_group_accuracy")  # one value a group
-CLASS_METRICS = ("recall", "precision", "f1", "accuracy", "predicted")  # one value a class
+GROUP_METRICS = ("group_accuracy", "training_group_accuracy")  # one value for each group
+CLASS_METRICS = ("recall", "precision", "f1", "accuracy", "predicted")  # one value for each class
 RANKING_METRICS = ("auroc", "auprc")  # computed from scores; higher is better
 SCORE_METRICS = (*RANKING_METRICS, "nll", "brier", "ece", "ece_equal_mass")
 
@@ -24,10 +24,12 @@ SCORE_METRICS = (*RANKING_METRICS, "nll", "brier", "ece", "ece_equal_mass")
 def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
     """Raise `BadInput` unless `config.<key>` names a val metric.
 
-    The data decide which classes and groups exist, so `check_labels` checks these once the data are loaded.
+    The class or group in the name is not checked. `check_labels` checks it once the data are loaded.
 
     Args:
-        own: full names of metrics that only runs with this config's methods have.
+        key: key of the config that has the name, such as "score".
+        name: full name of the metric, such as "val/accuracy".
+        own: full names of metrics that the methods of this config add.
     """
     if name in own:
         return
@@ -36,14 +38,14 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
     has_label = label and kind in (*CLASS_METRICS, *GROUP_METRICS, *RANKING_METRICS)
     if split != "val" or not (metric in (*SUMMARY_METRICS, *RANKING_METRICS, *TRAINING_GROUP_METRICS) or has_label):
         raise BadInput(
-            f"config.{key}: {name!r} given; valid: val/ and one of {', '.join((*SUMMARY_METRICS, *RANKING_METRICS))}, "
+            f"config.{key}: {name!r} given; it must be val/ followed by {', '.join((*SUMMARY_METRICS, *RANKING_METRICS))}, "
             f"{', '.join(f'{kind}/<class>' for kind in (*CLASS_METRICS, *RANKING_METRICS))}, group_accuracy/<group>"
-            + "".join(f"; {metric}" for metric in own)
+            + "".join(f"; or {metric}" for metric in own)
         )
 
 
 def needs_scores(name: str) -> bool:
-    """Return whether the metric `val/…` needs the scores of every example; counts of predictions are too little."""
+    """Return whether the metric `name` is computed from the scores of all examples, not from counts of predictions."""
     return name.partition("/")[2].partition("/")[0] in RANKING_METRICS
 
 
@@ -53,28 +55,33 @@ def check_labels(
     """Raise `BadInput` unless the data set has the class or group in a metric's name.
 
     Args:
-        eval_groups: the evaluation groups of a data set that has others than `groups`.
+        key: key of the config that has the name, such as "score".
+        name: full name of the metric, such as "val/recall/cat".
+        groups: groups that the run trains with.
+        eval_groups: evaluation groups of a data set that has them apart from `groups`.
     """
     kind, _, label = name.partition("/")[2].partition("/")
     if not eval_groups and kind in (*TRAINING_GROUP_METRICS, "training_group_accuracy"):
         instead = name.replace("worst_training_", "worst_").replace("training_group", "group")
-        raise BadInput(f"config.{key}: {name!r} given; this data set has no evaluation groups: use {instead!r}")
+        raise BadInput(f"config.{key}: {name!r} given; this data set has no evaluation groups, so use {instead!r}")
     names = {"group_accuracy": eval_groups or groups, "training_group_accuracy": groups}.get(kind, classes)
     if label and label not in names:
-        raise BadInput(f"config.{key}: {name!r} given; this data set has {', '.join(names)}")
+        raise BadInput(
+            f"config.{key}: {name!r} given; {label!r} must be one of {', '.join(names)}, which this data set has"
+        )
 
 
 def describe_groups(metrics: Mapping[str, float], split: str) -> str:
-    """Return the number and kind of the groups that a split's metrics count: `8 groups`, `16 evaluation groups`."""
+    """Return in words the number of groups that the metrics of a split count: `8 groups`, or `16 evaluation groups`."""
     number = sum(key.startswith(f"{split}/group_accuracy/") for key in metrics)
     return f"{number} {'evaluation ' if f'{split}/{TRAINING_GROUP_METRICS[0]}' in metrics else ''}groups"
 
 
 def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
-    """Raise `BadInput` unless the summary of some run has a metric of this name, for some class or group.
+    """Raise `BadInput` unless `name` is a metric that a summary.json can have. Any class or group in it is accepted.
 
     Args:
-        flag: flag that gave the name, for the message.
+        flag: flag of the command line that gave the name, with which the message starts.
         split: split of the metric, if `name` does not start with one.
     """
     metric_split, _, metric = (f"{split}/{name}" if split else name).partition("/")
@@ -85,18 +92,18 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
     valid = kind in with_label if label else metric in (*always, *TRAINING_GROUP_METRICS, *method_metrics())
     if metric_split not in ("train", "val", "test") or not valid:
         raise BadInput(
-            f"{flag}: {name!r} given; valid: {'' if split else 'train/, val/ or test/ and '}one of {', '.join(always)}, "
+            f"{flag}: {name!r} given; it must be {'' if split else 'train/, val/ or test/ followed by '}one of {', '.join(always)}, "
             f"{', '.join(f'{kind}/<class>' for kind in CLASS_METRICS)}, group_accuracy/<group>"
         )
 
 
 def method_metrics() -> set[str]:
-    """Return the names, without a split, of the metrics that only runs with some method have."""
+    """Return the names, without the split, of all metrics that some method adds, such as "flip_rate"."""
     entries = itertools.chain.from_iterable(table.values() for table in registries().values())
     return {name.partition("/")[2] for function in entries for name in tags_of(function).measures}
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise `BadInput` unless every name is a metric of test."""
+    """Raise `BadInput` unless every name is a metric of the test split, without the prefix `test/`."""
     for name in metrics:
         check_metric(name, "--metrics", split="test")

@@ -1,7 +1,8 @@
 """Read the overrides of a command line: `--config.optim.lr=0.05 --config.loss.name=poly …`.
 
-absl and ml_collections read a value as the type of the file's value: a number, a name, `8,8` or `cat,dog` for a tuple.
-A section whose name changes has no such value yet, so pydantic reads the value as the new function's annotation.
+A value is read as the type of the value in the config file, by absl and ml_collections: a number, a name, or `8,8` or
+`cat,dog` for a tuple. If an override changes the name of a section, the file has no value for the keys of the new function.
+Such a value is read by the annotation of the function's argument, by pydantic.
 """
 
 import ast
@@ -25,7 +26,11 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments. The last value of a key counts."""
+    """Return the overrides of a command line by key, and its other arguments. The last of several values of a key counts.
+
+    Raises:
+        BadInput: an override lacks a value.
+    """
     overrides, others, rest = {}, [], list(argv)
     while rest:
         argument = rest.pop(0)
@@ -86,9 +91,10 @@ def _is_literal(text: str) -> bool:
 
 
 def read_by_annotation(text: Any, annotation: Any) -> Any:
-    """Return the value of `text` that fits `annotation`; the Python literal, or else the text, if nothing fits.
+    """Return the value that `text` stands for, read so that it fits `annotation`.
 
-    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is a name where the annotation is a name.
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If no
+    reading fits, return the Python literal, or else the text.
     """
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
@@ -108,22 +114,23 @@ def read_by_annotation(text: Any, annotation: Any) -> Any:
 
 
 def section_given_value(key: str, section: ConfigDict) -> BadInput:
-    """Return the error for a plain value where the config has a section."""
+    """Return the error for an override that gives a plain value to `key`, which is a section."""
     first = "name" if "name" in section else next(iter(section), "<key>")
-    return BadInput(f"config.{key}: a section, not a value; say {PREFIX}{key}.{first}=…, and so on")
+    return BadInput(f"config.{key}: a section, not a value; type {PREFIX}{key}.{first}=…, and so on")
 
 
 def key_suggestion(key: str, config: ConfigDict) -> str:
     """Return the end of a message on an unknown key: what to type instead, or "".
 
-    A function of the same section may take the key; otherwise keys that end or are spelt alike are suggested.
+    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part, or
+    with a similar spelling.
     """
     path, _, last = key.rpartition(".")
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]
     if names:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
-        return f"; {', '.join(names)} {have} it: say {PREFIX}{path}.name={name} too"
+        return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
     keys = list(flatten(config))
     alike = [other for other in keys if other.rpartition(".")[2].lower() == last.lower()]
     alike = alike or difflib.get_close_matches(key, keys, n=3)

@@ -1,7 +1,7 @@
-"""Registries: one table for each config section that is a call, from names to functions.
+"""Registries: for each config section that names a function, a table from names to functions.
 
-A table lies in the room of its entries, above this one. So `ENTRY_POINTS` names the table, and `registries` imports it
-when it is first needed; no import runs up.
+The tables are defined beside their functions, in packages that import this one. So `ENTRY_POINTS` has only the name of
+each table, and `registries` imports the table at its first use, which avoids a circular import.
 """
 
 import functools
@@ -27,10 +27,10 @@ ENTRY_POINTS = {
 
 @functools.cache
 def registries() -> dict[str, Table]:
-    """Return the table of every section: which functions the `name` of the section can mean."""
+    """Return, for every section, the table of the functions that its `name` can mean."""
     return {section: resolve_name(name) for section, name in ENTRY_POINTS.items()}
 
 
 def available_arguments() -> Mapping[str, set[str]]:
-    """Return, for every section, the names of the arguments that the program passes to its functions."""
+    """Return, for every section, the names of the arguments that the program can pass to the section's functions."""
     return resolve_name("imbalance.methods.context:AVAILABLE_ARGUMENTS")

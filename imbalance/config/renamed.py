@@ -1,10 +1,11 @@
 """Names of configs that older versions had as files, and what to type instead.
 
-Each such file differed from one that stays in a few values, which are overrides now. `config_file` answers an old name
-with the command to type. Rows of results/ may have old names: `current_name` of `imbalance.report.kept_results` reads them.
+Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old name
+`config_file` raises an error with the flags to type. The tables in results/ may have old names, which `current_name` of
+`imbalance.report.kept_results` translates.
 """
 
-# By old name: the config, and its overrides as a command line has them.
+# By old name: the config of now, and the overrides to type after `--config.`.
 RENAMED = {
     "celeba_ce_early_stopped": "celeba_ce callbacks.select=best",
     "celeba_ce_exponent2": "celeba_ce trainer.epochs=100 weights.exponent=2",
@@ -72,6 +73,6 @@ RENAMED = {
 
 
 def replacement_flags(name: str) -> str:
-    """Return the flags that replace `--config=<name>`, or "" if no version had a config of this name."""
+    """Return the flags that replace `--config=<name>`, or "" if no older version had a config of this name."""
     config, *overrides = RENAMED.get(name, "").split() or [""]
     return " ".join([f"--config={config}", *(f"--config.{override}" for override in overrides)]) if config else ""

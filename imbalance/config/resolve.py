@@ -1,7 +1,7 @@
-"""From a config file and flags to a checked config and its run directory.
+"""Resolve a config file and flags into a validated config and its run directory.
 
-The steps stand in the order in which they happen: find the file, load it, apply the overrides, validate, name the run
-directory. `resolve` calls all of them; the command line, sweeps and Python all go through it.
+The functions stand in the order in which they are called: find the file, load it, apply the overrides, validate, name the run
+directory. `resolve` calls all of them; the command line, sweeps and `imbalance.run` call `resolve`.
 """
 
 import ast
@@ -32,7 +32,7 @@ from imbalance.config.schema import flatten, keyword_annotations, look_up
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput
 
-# A link to the folder at the top of the repository, so that a wheel has the files too.
+# imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
 CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
 
 # These sections say where a run reads and writes, which does not change the results.
@@ -44,7 +44,7 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
 
     Args:
         config: a config file, or the name of one in configs/; or a config itself.
-        changes: overrides by key, see `override`.
+        changes: values by key, such as "optim.lr"; see `override`.
 
     Raises:
         BadInput: the file or a key does not exist, or a value is missing, of the wrong type or out of range.
@@ -129,7 +129,7 @@ def _saved_config(values: Any, modules: Path) -> ConfigDict:
 
     Args:
         values: content of the file.
-        modules: folder in which the run keeps copies of the user's modules; they replace modules that are gone.
+        modules: folder in which the run keeps copies of the user's modules; a copy is used if its original is gone.
     """
     if not isinstance(values, dict):
         raise ValueError("the file holds no JSON object")
@@ -148,10 +148,10 @@ def _saved_config(values: Any, modules: Path) -> ConfigDict:
 
 
 def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return a config.json of an older version in this version's keys.
+    """Return the values of a config.json, translated from the keys of older versions to those of this version.
 
-    A key that the older version lacked gets the value that it computed with. `trainer.compile` was true or false,
-    and data in memory had the name "given".
+    A key that an older version lacked gets the value with which that version computed. In older versions `trainer.compile`
+    was true or false, and the name of data in memory was "given".
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -165,7 +165,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a top-level statement visibly defines."""
+    """Return the names that a top-level statement defines, without running it."""
     if isinstance(statement, ast.FunctionDef):
         return {statement.name}
     if isinstance(statement, ast.ImportFrom):
@@ -182,19 +182,21 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     A section whose name changes is emptied first, since its keys are the arguments of another function.
 
     Args:
-        changes: values by key, such as "optim.lr". A value of type `OverrideText` is read as the file's value, or as
-            the new function's annotation.
+        changes: values by key, such as "optim.lr". An `OverrideText` is read as the type of the value in `config`,
+            or, in a section whose name changes, by the annotation of the new function.
 
     Raises:
         BadInput: the config has no such key, or the value does not fit it.
     """
     try:
         values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        changed = ConfigDict(cast(Mapping[str, Any], values))  # its stub leaves out that it takes a ConfigDict
+        changed = ConfigDict(
+            cast(Mapping[str, Any], values)
+        )  # the stub of ConfigDict does not say that it takes a ConfigDict
     except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
     emptied = set()
-    for key, value in changes.items():  # in a loop of its own: an argument may stand before the name
+    for key, value in changes.items():  # names first, because an argument may come before the name of its section
         path, _, last = key.rpartition(".")
         section = value_at(changed, path)
         if last == "name" and isinstance(section, ConfigDict) and "name" in section and value != section.name:
@@ -213,13 +215,21 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
 
 
 def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> None:
-    """Add a key that the emptied section lacks."""
+    """Add a key to a section that was emptied because its name changed.
+
+    Args:
+        annotation: annotation of the argument `key` of the new function.
+    """
     with section.ignore_type():
         section[key] = read_by_annotation(value, annotation) if isinstance(value, OverrideText) else value
 
 
 def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
-    """Set a key that the config has, or replace a whole section."""
+    """Set a key that the config has, or replace a whole section.
+
+    Args:
+        section: the section that should have the key; None if the config has no such section.
+    """
     last, current = key.rpartition(".")[2], value_at(config, key)
     is_section = key in registries() or isinstance(current, ConfigDict)
     if is_section and isinstance(value, Mapping) and isinstance(section, ConfigDict):
@@ -246,10 +256,13 @@ def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any]) -
 
 
 def _annotation(path: str, name: str, key: str) -> Any:
-    """Return the annotation of argument `key` of the function `name`; None if there is no such function or argument."""
+    """Return the annotation of the argument `key`, by which the text of an override is read.
+
+    Return None if the section at `path` has no function called `name`, or that function has no such argument.
+    """
     try:
         return keyword_annotations(look_up(registries().get(path, {}), name)).get(key)
-    except BadInput:  # `validate` reports it
+    except BadInput:  # `validate` raises the error for an unknown name
         return None
 
 
@@ -260,9 +273,10 @@ def _annotation(path: str, name: str, key: str) -> Any:
 
 
 def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the config name and the overrides that a config file stands for.
+    """Return the config name and the overrides from which the run directory of a config file is named.
 
-    A config.json in a run directory stands for the config and the overrides of that run, any other file for its stem.
+    For a config.json in a run directory these are the config name and the overrides of that run. For any other file they
+    are the stem of the file, and no overrides.
     """
     parts = path.resolve().parts
     if path.name != "config.json" or len(parts) < 4 or not parts[-2].startswith("seed="):
@@ -281,7 +295,7 @@ def run_directory(
     Args:
         config: the config to run.
         name: name of the config file.
-        base: the config as its file has it. Without `base`, as for a config made in Python, the names of data and loss
+        base: the config before its overrides. Without `base`, as for a config made in Python, the names of data and loss
             replace the file's name, and a hash of the config replaces the overrides.
         earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
     """
@@ -316,15 +330,15 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
 
 
 def as_file_name(value: Any) -> str:
-    """Return `value` as text without characters that a shell or a file system minds: `0.1`, or `cat+dog` for a list.
+    """Return `value` as text without characters that are special to a shell or a file system: `0.1`, or `cat+dog` for a list.
 
-    A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` is `a_b.csv-` and eight digits.
+    A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` becomes `a_b.csv-` and eight hexadecimal digits.
     """
     text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
     text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))
     is_exact = _has_only(value, r"[\w.+-]*")
     if isinstance(value, list):
-        # A + joins the items. In a list of lists it shows where each ends only if all have one item.
+        # A + joins the items. In a list of lists the + shows where each list ends only if every list has one item.
         items = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in value]
         is_exact = all(_has_only(item, r"[\w.-]+") for item in items)
         is_exact &= len({isinstance(item, list) for item in value}) <= 1

@@ -1,8 +1,8 @@
 """Config sections as calls: a function's keyword-only parameters are the schema of its section.
 
 `config.loss = dict(name="poly", alpha=1.0, left="logistic")` means `Poly(alpha=1.0, left="logistic")`. The program
-passes the parameters before the `*` of a signature (`class_counts`, `input_shape`, …). The config must say every
-parameter after it; none has a default. Annotations carry type and range, and pydantic checks them strictly.
+passes the parameters before the `*` of a signature (`class_counts`, `input_shape`, …). The config must give
+every parameter after the `*`; none has a default. Annotations carry type and range, and pydantic checks them strictly.
 """
 
 import difflib
@@ -36,7 +36,7 @@ Table = Mapping[str, Callable[..., T]]
 
 
 class Section(Mapping[str, Any]):
-    """Config section that is a call: the `name` of a function, and its keyword-only arguments; frozen."""
+    """Frozen config section that means a call: the `name` of a function, and its keyword-only arguments."""
 
     def __init__(self, values: Mapping[str, Any]):
         values = {key: Section(value) if isinstance(value, Mapping) else value for key, value in values.items()}
@@ -96,7 +96,7 @@ def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callab
     """Return the function that `section` names, with its arguments filled in.
 
     Args:
-        provided: arguments that the program offers. Those that the signature lacks are left out.
+        provided: arguments from the program; those that the function does not take are left out.
     """
     function = look_up(table, section["name"])
     values = {key: section[key] for key in section if key != "name"}
@@ -124,7 +124,7 @@ def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def required_arguments(function: Callable[..., Any]) -> set[str]:
-    """Return the parameters before the `*` without a default, which the program must pass."""
+    """Return the names of the parameters before the `*` that have no default, which the program must pass."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
 
@@ -133,7 +133,7 @@ def required_arguments(function: Callable[..., Any]) -> set[str]:
 
 
 def check_call(path: str, section: Any, table: Table[Any]) -> None:
-    """Raise `BadInput` unless `section` names an entry of `table` and has just the keys of that function."""
+    """Raise `BadInput` unless `section` names a function of `table`, and has exactly its keyword-only parameters as keys."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
     try:
@@ -145,7 +145,11 @@ def check_call(path: str, section: Any, table: Table[Any]) -> None:
 
 
 def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless `section` has just the keys of `annotations`, each with a value that fits."""
+    """Raise `BadInput` unless `section` has exactly the keys of `annotations`, each with a value that fits.
+
+    Args:
+        path: path of the section, such as "optim.schedule"; "" for the whole config.
+    """
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())
     if unknown:
@@ -169,7 +173,7 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
 
 
 def checked(cls: type[T]) -> type[T]:
-    """Make the constructor of `cls` check its keyword-only arguments, for a caller without a config."""
+    """Make the constructor of `cls` check its keyword-only arguments, for code that calls it without a config."""
     init, annotations = cls.__init__, keyword_annotations(cls)
 
     @functools.wraps(init)
@@ -181,14 +185,14 @@ def checked(cls: type[T]) -> type[T]:
     return cls
 
 
-adapter = functools.cache(TypeAdapter)  # making one takes ten times as long as one check
+adapter = functools.cache(TypeAdapter)  # making a TypeAdapter takes ten times as long as one check
 
 
 # Messages
 
 
 def describe_annotation(annotation: Any) -> str:
-    """Return in words which values fit: `number, greater than 0`, or `'class' or 'group'`."""
+    """Return in words the values that fit an annotation: `number, greater than 0`, or `'class' or 'group'`."""
     return _describe_schema(adapter(annotation).json_schema())
 
 
@@ -211,7 +215,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
 
 
 def suggestion(word: Any, valid: Iterable[str]) -> str:
-    """Return the end of a message on an unknown word: the valid word most like it, if any, and all valid words."""
+    """Return the end of a message on an unknown word: the valid word with the most similar spelling, and all valid words."""
     near = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" valid: {', '.join(valid)}"
 

@@ -1,6 +1,6 @@
-"""Tags: properties that an entry of a registry states about itself, as scikit-learn's estimator tags do.
+"""Tags: properties that a function in a registry declares about itself, as scikit-learn's estimators do.
 
-Other code reads the tags of a data set, sampler, objective or head instead of testing for its name.
+Other code reads the tags of a data set, sampler, objective or head, and need not know the names in the registry.
 """
 
 from collections.abc import Callable
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # every split of a run with inferred groups has it
+INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # of every split, in a run with inferred groups
 
 
 @dataclass(frozen=True)
 class Tags:
     """Properties of an entry of a registry.
 
-    balances: the entry evens out classes or groups. A sampler and weights that both balance would do so twice.
-    batched: runs that differ in seed, learning rate and weights can train as one stacked model. Such an entry draws as
-        often at every seed, has no random numbers or statistics in the model, and no memory in the objective.
+    balances: the entry evens out classes or groups. A sampler and weights that both do so would correct the imbalance
+        twice, so the config is refused.
+    batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A sampler
+        must then draw equally many examples at every seed. A model must have no dropout and no running statistics, and an
+        objective no state.
     chance: function of a sampler that keeps each example with a probability:
         `chance(labels, epoch, epochs, **section) -> (N,)`.
-    measures: names of metrics that only runs with this entry have, such as "train/flip_rate".
-    first_run: function from the config to the config of a run to be made first. Its predictions are passed to the entry
-        as `first`.
+    measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
+    first_run: function from the config to the config of a run that is trained first. The predictions of that run are
+        passed to the entry as the argument `first`.
     held_out: function of a head, from its section to the fraction of each class of train that no step trains on. Then
         `features("held_out")` are the features of these examples, and `dataset.held_out` has their labels.
-    seeded: function of a data set, from its section to whether another seed gives other data. None where every data set
-        that takes the seed does so.
-    preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` that its weights
-        were trained with; None where the weights say nothing about images.
-    module: function of a head that returns no linear layer: `module(head, section)`, from the trained layer and the
-        section to a module of the same form with any weights, which a saved state is loaded into.
+    seeded: function of a data set, from its section to whether another seed gives other data. None means that another
+        seed gives other data exactly if the data set takes the argument `seed`.
+    preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` of the images on
+        which its pretrained weights were trained; None if the model has no such weights.
+    module: function of a head whose new last layer is not linear. `module(head, section)` takes the trained last layer and
+        the section, and returns a module like the new layer, with any weights. A saved state is loaded into that module.
     """
 
     balances: bool = False
@@ -55,5 +57,5 @@ def tagged(**tags: Any) -> Callable[[T], T]:
 
 
 def tags_of(entry: Any) -> Tags:
-    """Return the tags of an entry of a registry; the defaults if it has none."""
+    """Return the tags of an entry of a registry; if it has none, the defaults of `Tags`."""
     return getattr(entry, "tags", Tags())

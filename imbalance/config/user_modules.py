@@ -1,4 +1,4 @@
-"""Modules that a user writes, named in a config as `my_module.py:MyLoss`."""
+"""Load modules that a user writes, and names in a config as `my_module.py:MyLoss`."""
 
 import functools
 import importlib.util
@@ -13,7 +13,7 @@ from imbalance.errors import BadInput
 
 
 def user_module_file(name: str) -> str:
-    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for a name of this package."""
+    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for the name of a function of this package."""
     file, _, function = name.rpartition(":")
     return file if file.endswith(".py") and function else ""
 
@@ -34,7 +34,7 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
         raise BadInput(f"no file {file}")
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None  # as for every name that ends in .py
+    assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # annotations are looked up in sys.modules
     try:
         spec.loader.exec_module(module)
@@ -44,7 +44,7 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
 
 
 def user_code_error(file: str | Path, error: Exception) -> BadInput:
-    """Return the error that names the line of a user's file which raised `error`."""
+    """Return an error whose message names the line of the user's file at which `error` was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     place = f"{file}, line {line}" if line else str(file)
@@ -53,7 +53,7 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
 
 
 def new_module_name(name: str) -> str:
-    """Return the end of a message for a module of this package that older versions had elsewhere; "" if there is none."""
+    """Return the end of a message that says where the module `name` of an older version is now; "" if nothing has its name."""
     package = Path(__file__).parent.parent
     files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []
     modules = [".".join(("imbalance", *file.relative_to(package).with_suffix("").parts)) for file in files]
@@ -70,12 +70,14 @@ def user_module_files(config: Mapping[str, Any]) -> list[Path]:
     for file in sorted({Path(file) for value in _texts(config) if (file := user_module_file(value))}):
         other = files_by_name.setdefault(file.name, file)
         if other.resolve() != file.resolve():
-            raise BadInput(f"config: {other} and {file} are two modules of one name; rename one of them")
+            raise BadInput(
+                f"config: {other} and {file} are two modules with the same file name, of which a run keeps a copy; rename one of them"
+            )
     return list(files_by_name.values())
 
 
 def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts among the values of all sections."""
+    """Yield every value of every section that is a text."""
     for value in config.values():
         if isinstance(value, Mapping):
             yield from _texts(value)

@@ -36,7 +36,9 @@ class MemoryBudget(TorchFunctionMode):
             try:
                 planned = func(*args, **kwargs | {"device": "meta"})
             except (RuntimeError, TypeError) as error:  # 64 bits cannot count the elements
-                raise BadInput(f"{self.what}: too large ({str(error).splitlines()[0]}); choose a smaller model") from None
+                raise BadInput(
+                    f"{self.what}: too large ({str(error).splitlines()[0]}); choose a smaller model"
+                ) from None
             self.needed += 2 * planned.numel() * planned.element_size()
             if self.needed > self.available:
                 raise BadInput(

@@ -40,4 +40,6 @@ def check_fits(needed: int, what: str) -> None:
     """
     available = available_memory()
     if needed > available:
-        raise BadInput(f"{what}: {needed / 1e9:,.1f} GB are needed, and {available / 1e9:,.1f} GB are free; use a machine with more memory")
+        raise BadInput(
+            f"{what}: {needed / 1e9:,.1f} GB are needed, and {available / 1e9:,.1f} GB are free; use a machine with more memory"
+        )

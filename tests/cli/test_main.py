@@ -24,7 +24,7 @@ CONFIG = "--config=configs/digits_poly.py"
         ([CONFIG, "--config.optim={'lr': 3}"], "config.optim.schedule: must be a section"),
         ([CONFIG, "--config.loss={'name': 'poly', 'alpha': 1.0}"], "add --config.loss.left=<'logistic', 'exponential'"),
         ([CONFIG, "--config.loss.name=vs"], "add --config.loss.gamma=<number, at least 0> --config.loss.tau=<number"),
-        ([CONFIG, "--config.loss=poly"], "config.loss: a section, not a value; say --config.loss.name=…"),
+        ([CONFIG, "--config.loss=poly"], "config.loss: a section, not a value; type --config.loss.name=…"),
         ([CONFIG, "--config.seed=18446744073709551616"], "config.seed: 18446744073709551616 given"),
         ([CONFIG, "--config.trainer.accumulation=1000000000"], "config.trainer.accumulation: 1000000000 given"),
         ([CONFIG, "--config.model.hidden=1000000000000"], "config.model: weights and gradients take 512,000.0 GB"),
@@ -35,7 +35,7 @@ CONFIG = "--config=configs/digits_poly.py"
         (["--config=configs"], "--config: configs is no config"),
         (["--config=" + "x" * 300], "--config: no config xxx"),
         ([CONFIG, "--config.trainer.epochs=0"], "config.trainer.epochs: 0 given"),
-        ([CONFIG, "--config.score=val/recall/cat"], "this data set has 0, 1, 2"),
+        ([CONFIG, "--config.score=val/recall/cat"], "'cat' must be one of 0, 1, 2"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(main, args, words):

@@ -96,7 +96,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("debug", 1, "boolean"),
         ("seed", -1, "greater than or equal to 0"),
         ("logger.mode", "on", "'disabled', 'offline', 'online' or 'tensorboard'"),
-        ("score", "test/accuracy", "valid: val/ and one of accuracy"),
+        ("score", "test/accuracy", "it must be val/ followed by accuracy"),
         ("score", "val/recal/0", "recall/<class>"),
         ("callbacks.monitor", "val/", "config.callbacks.monitor: 'val/' given"),
         ("sampler", KeyError, "config.sampler: missing"),

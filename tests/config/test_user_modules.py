@@ -183,7 +183,7 @@ def test_two_modules_of_one_name_are_refused(own):
     Path("other").mkdir()
     shutil.copy("my_module.py", "other")
     own.loss.name = "other/my_module.py:Power"
-    with pytest.raises(BadInput, match="two modules of one name"):
+    with pytest.raises(BadInput, match="two modules with the same file name"):
         train(own)
 
 

@@ -119,7 +119,7 @@ def test_a_metric_of_an_unknown_class_or_group_is_refused():
     check_labels("score", "val/recall/cat", ["cat"], ["cat on sofa"])
     check_labels("score", "val/group_accuracy/cat on sofa", ["cat"], ["cat on sofa"])
     for name in ("val/recall/cat on sofa", "val/group_accuracy/cat"):
-        with pytest.raises(BadInput, match="this data set has cat"):
+        with pytest.raises(BadInput, match="must be one of cat"):
             check_labels("score", name, ["cat"], ["cat on sofa"])
 
 
@@ -157,7 +157,7 @@ def test_a_metric_of_training_groups_is_for_data_that_have_others():
     check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"], ["e"])
     check_labels("score", "val/training_group_accuracy/g", "ab", ["g"], ["e"])
     check_labels("score", "val/group_accuracy/e", "ab", ["g"], ["e"])
-    with pytest.raises(BadInput, match="no evaluation groups: use 'val/worst_group_accuracy'"):
+    with pytest.raises(BadInput, match="no evaluation groups, so use 'val/worst_group_accuracy'"):
         check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"])
-    with pytest.raises(BadInput, match="this data set has e"):
+    with pytest.raises(BadInput, match="must be one of e"):
         check_labels("score", "val/group_accuracy/g", "ab", ["g"], ["e"])

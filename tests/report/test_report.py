@@ -56,7 +56,7 @@ def work_dir(tmp_path):
 
 
 def test_metrics_that_no_run_has_are_refused():
-    with pytest.raises(BadInput, match="^--metrics: 'foo' given; valid: one of loss, accuracy"):
+    with pytest.raises(BadInput, match="^--metrics: 'foo' given; it must be one of loss, accuracy"):
         report.report(work_dir=".", folder=".", metrics=["balanced_accuracy", "recall/cat", "foo"], pictured=0)
 
 

@@ -135,7 +135,7 @@ def test_only_what_measures_flip_rate_can_be_selected_and_scored_by_it():
     twins.trainer.eval_splits = ("test",)  # flip rate reads no val
     validate(twins)
     config.groups = dict(name="data")
-    with pytest.raises(BadInput, match="^config.score: 'train/flip_rate' given; valid: val/"):
+    with pytest.raises(BadInput, match="^config.score: 'train/flip_rate' given; it must be val/"):
         validate(config)
     config = load(ROOT / "configs" / "colored_digits_erm.py")
     config.callbacks.monitor = "val/worst_inferred_group_accuracy"
