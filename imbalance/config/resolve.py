@@ -190,9 +190,8 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     """
     try:
         values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        changed = ConfigDict(
-            cast(Mapping[str, Any], values)
-        )  # the stub of ConfigDict does not say that it takes a ConfigDict
+        # The stub of ConfigDict does not say that it takes a ConfigDict.
+        changed = ConfigDict(cast(Mapping[str, Any], values))
     except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
     emptied = set()

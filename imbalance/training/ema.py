@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, evaluated and selected in place of the weights themselves."""
+"""Exponential moving average of the network weights, which is evaluated and selected instead of the weights."""
 
 import copy
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> nn.Module:
-    """Return a copy of `network` whose weights follow a moving average, which every step of `optimizer` updates.
+    """Return a copy of `network` whose weights are the moving average of the weights of `network`.
 
-    The rule is that of timm's ModelEmaV3 with `exclude_buffers`: average ← decay · average + (1 − decay) · weights. The
-    average starts at the initial weights. Buffers, such as the running means of batch normalisation, are copied.
+    Every step of `optimizer` updates the average, by the rule of timm's ModelEmaV3 with `exclude_buffers`: average ←
+    decay · average + (1 − decay) · weights. The average starts at the initial weights. Buffers, such as the
+    running means of batch normalisation, are copied.
     """
     averaged = copy.deepcopy(network)
     averages: list[Tensor] = list(averaged.parameters())

@@ -1,4 +1,4 @@
-"""Evaluation: run a trained network over a split, and turn its outputs, or those of the training steps, into metrics."""
+"""Evaluation: compute the metrics of a network on a split, or of the predictions that its training steps made."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from imbalance.training.state.finite import finite, shortened
 from imbalance.training.state.progress import joined
 from imbalance.training.state.run_state import Run
 
-MOST_MODELS = 32  # evaluated together on shared inputs; more would save little time, and need memory for activations
+MOST_MODELS = 32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
 KEPT_BATCHES = 100  # batches whose logits stay on the device before they are copied to the CPU
 
 
@@ -34,9 +34,9 @@ KEPT_BATCHES = 100  # batches whose logits stay on the device before they are co
 class Outcome:
     """Result of evaluating one model on a split, over all processes.
 
-    loss: the mean over the examples.
-    largest: the largest magnitude of a logit, in float32, in which logits are kept; nan if a logit is nan.
-    metrics: by their names without the split's name.
+    loss: mean loss over the examples.
+    largest: largest magnitude of a logit, in float32, because logits are saved in float32; nan if a logit is nan.
+    metrics: values by metric name, without the prefix of the split.
     logits: (N, K) on the CPU; None unless the caller asked for them.
     """
 
@@ -49,8 +49,8 @@ class Outcome:
 class Evaluation(NamedTuple):
     """Evaluation of one run after an epoch.
 
-    train_metrics: metrics of the training steps.
-    outcomes: by split.
+    train_metrics: metrics of the predictions that the training steps of the epoch made.
+    outcomes: outcome of each evaluated split, by its name.
     """
 
     train_metrics: dict[str, float]
@@ -59,10 +59,10 @@ class Evaluation(NamedTuple):
 
 @torch.inference_mode()
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
-    """Evaluate the model of each run on the split `name`; several runs go through it together.
+    """Evaluate the model of each run on the split `name`, with several models at a time.
 
-    Processes take batches in turn and sum their counts, so no example is padded or counted twice. The host waits for the
-    device only after all batches are queued, except to copy many logits.
+    Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the device
+    only after all batches are queued, except to copy many logits.
 
     Raises:
         Interrupted: a signal came to any process.
@@ -106,10 +106,12 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
 class Outputs(NamedTuple):
     """Outputs of M models on this process's examples of a split, on the device of the models.
 
-    loss, largest: (M,) the sum of the losses, the largest magnitude of a logit.
-    rows: (N,) of the split.
-    predictions, margins: (M, N); margins are empty unless the caller asked for them.
-    logits: tensors (M, …, K) on the CPU; none unless the caller asked for them.
+    loss: (M,) sum of the losses.
+    largest: (M,) largest magnitude of a logit.
+    rows: (N,) rows of the split.
+    predictions: (M, N) predicted classes.
+    margins: (M, N) margins; empty unless the caller asked for them.
+    logits: tensors (M, …, K) on the CPU, to be concatenated along the examples; none unless the caller asked for them.
     """
 
     loss: Tensor
@@ -121,7 +123,7 @@ class Outputs(NamedTuple):
 
 
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Run each model over this process's batches of its split, until a signal comes.
+    """Run the model of each run over this process's batches of its split, and stop early if a signal comes.
 
     Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the device.
     """
@@ -162,7 +164,7 @@ def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
 
     Args:
         size: the number of examples in the split.
-        logits: of this process's batches.
+        logits: logits of this process's batches, in their order.
     """
     starts = [batch.start for batch in local_batches(run, size)]
     own = dict(zip(starts, torch.cat(list(logits), 1).split(run.config.trainer.eval_batch_size, 1))) if logits else {}
@@ -176,10 +178,10 @@ def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
 
 
 def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
-    """Return a function from a slice of rows to logits (M, B, K) and losses (M, B).
+    """Return a function from a slice of the rows to the logits (M, B, K) and the losses (M, B) of all models.
 
     Args:
-        splits: one for each run.
+        splits: the split of each run.
     """
     models = [run.learner.evaluated_network.eval() for run in runs]
     losses = [run.learner.loss for run in runs]
@@ -197,7 +199,7 @@ def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slic
 
         return forward
 
-    # Runs with the same split follow one another.
+    # Runs with the same split follow one another, so `groupby` finds them.
     same = [list(places) for _, places in groupby(range(len(runs)), lambda i: id(splits[i].inputs))]
     chunks = [places[start : start + MOST_MODELS] for places in same for start in range(0, len(places), MOST_MODELS)]
     chunk_models = [vectorised([models[i] for i in chunk], in_dims=None) for chunk in chunks]
@@ -215,20 +217,20 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """Return the metrics of the split `name`, under keys `<name>/…`.
 
     Raises:
-        Diverged: a logit or a loss is not finite; such logits have an argmax too, and would count as predictions.
+        Diverged: a logit or a loss is not finite. Such logits have an argmax too, which would count as a prediction.
     """
     if not isfinite(outcome.loss + outcome.largest):
         what = "loss" if isfinite(outcome.largest) else "logits"
         bad = shortened(non_finite_rows(run, name))
         raise Diverged(
-            f"non-finite {what} on {name} after step {run.progress.step}, of finite weights; examples (source rows): {bad}"
+            f"non-finite {what} on {name} after step {run.progress.step}, although the weights are finite; examples (source rows): {bad}"
         )
     return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
 
 @torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
-    """Return the source rows of a split's examples whose logits or loss are not finite, from all processes."""
+    """Return the source rows of all examples in the split `name` whose logits or loss are not finite."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
@@ -238,13 +240,13 @@ def non_finite_rows(run: Run, name: str) -> list[int]:
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
-    """Return metrics of the epoch just trained, under keys `train/…`, from the predictions of its steps."""
+    """Return the metrics of each run in the epoch just trained, under keys `train/…`, from the predictions of its steps."""
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset
     predictions, targets, groups, masks = step_predictions(runs)
     empty = torch.empty(0, device=predictions.device)
     margins = torch.stack([joined(run.progress.margins, empty).double() for run in runs])
     sums, maxima = reduce_margins(dataset, groups, margins)
-    # Loss and norm are the same on every process, so each is its own maximum.
+    # Every process has the same loss and the same norm, so their maximum over the processes changes nothing.
     loss = torch.stack([torch.stack(run.progress.values).double().mean() for run in runs])
     norm = torch.stack([weight_norm(run.learner.network) for run in runs])
     maxima |= {"loss": loss, "norm": norm}
@@ -261,14 +263,14 @@ def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
 
 @torch.no_grad()
 def weight_norm(network: nn.Module) -> Tensor:
-    """Return the length of all parameters as one vector, in float64."""
+    """Return the Euclidean norm of all parameters together, in float64."""
     return torch.stack([p.double().square().sum() for p in network.parameters()]).sum().sqrt()
 
 
 def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the (M, N) predictions of the epoch's steps on this process, and the examples' targets, groups and masks.
+    """Return the (M, N) predictions that the epoch's steps made on this process, with targets, groups and group masks.
 
-    The masks are those of `stacked_group_masks`.
+    The group masks say in which evaluation groups the examples are; see `stacked_group_masks`.
     """
     trains = [run.learner.dataset.train for run in runs]
     rows = [joined(run.progress.drawn, train.indices) for run, train in zip(runs, trains)]
@@ -288,9 +290,9 @@ def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tens
 
 
 def newly_interpolating(runs: Sequence[Run]) -> list[bool]:
-    """Return for each run whether all predictions of the epoch's steps were right, for the first time in training.
+    """Return for each run whether this is the first epoch whose training predictions were all right.
 
-    The answer is the same on every process.
+    The result is the same on every process.
     """
     if all(run.progress.interpolation_epoch for run in runs):
         return [False] * len(runs)
@@ -305,10 +307,12 @@ def stacked_margins(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def reduce_margins(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Reduce margins to (M, G) sums over each group's examples on this process, and to the maxima of their negatives.
+    """Return the (M, G) sums of each group's margins on this process, and the (M, G) negated smallest margins.
+
+    The smallest margins are negated because `totals` takes maxima over the processes.
 
     Args:
-        groups, margins: (M, N) of this process's examples, for each of M models.
+        groups, margins: (M, N) groups and margins of this process's examples, for each of M models.
     """
     models, size = len(groups), dataset.num_groups
     margins = margins.double().flatten()
@@ -322,7 +326,7 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
     """Return the mean and the smallest margin of each group's examples, for each model.
 
     Args:
-        reduced: the tables of `count_tables` and `reduce_margins`, over all processes.
+        reduced: tables of `count_tables` and `reduce_margins`, reduced over all processes.
     """
     counts = reduced["grouped"].sum(2)
     means = (reduced["margins"] / counts).tolist()
@@ -337,28 +341,32 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the tables of `Counts`, by name, of each model's (M, N) predictions on this process."""
+    """Count the (M, N) predictions of M models on this process, and return the tables of `Counts` by name."""
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
-    """Return the `Counts` among reduced tables, which `count_tables` named."""
+    """Return the tables of `count_tables` again as `Counts`, after they were reduced over all processes."""
     return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
 def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
-    """Return every metric of the counts of M models, each on its data set; all data sets have the same names."""
+    """Return all metrics of M models that follow from their counts.
+
+    Args:
+        datasets: data set of each model; all have the same classes and groups.
+    """
     first, train_counts = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
     class_counts, group_counts = (torch.stack(columns).numpy() for columns in train_counts)
     return compute(counts, first.class_names, first.group_names, class_counts, group_counts, first.evaluation_names)
 
 
 def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
-    """Return the metrics that counts cannot give, under keys `<name>/…`: ranking, calibration, likelihood.
+    """Return the metrics that need scores, under keys `<name>/…`: of ranking, calibration and likelihood.
 
     Args:
-        logits: (N, K) of the first N examples of the split `name`.
+        logits: (N, K) logits of the first N examples of the split `name`.
     """
     targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
     values = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
@@ -375,19 +383,19 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
     model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
     body = cast(nn.Module, model.features)
     batches = (slice(start, start + size) for start in range(0, len(split), size))
-    with learner.accelerator.autocast():  # accelerate autocasts the model as a whole, and not its parts
+    with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
         outputs = torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
     outputs = at_least_float32(outputs)
     if not finite([outputs]):
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
-        raise Diverged(f"non-finite features, of finite weights; examples (source rows): {shortened(bad)}")
+        raise Diverged(f"non-finite features, although the weights are finite; examples (source rows): {shortened(bad)}")
     return outputs
 
 
 @torch.no_grad()
 def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
-    """Return the (N, K) outputs that the objective saves for a later run; in a debug run, of one batch."""
-    if type(learner.objective).extra_outputs is Objective.extra_outputs:  # none; so do not read the images
+    """Return, by name, the (N, K) outputs that the objective saves for a later run; in a debug run, only for one batch."""
+    if type(learner.objective).extra_outputs is Objective.extra_outputs:  # the objective saves none, so do not read the inputs
         return {}
     model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
     starts = range(0, len(split), size)
@@ -400,7 +408,10 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 
 def probed(config: Experiment, learner: Learner) -> nn.Module:
-    """Return the model's features under a new head, fitted to classes that training had not; see `Dataset.probe`."""
+    """Return the trained body of the model with a new head, fitted to classes that were not trained on.
+
+    `Dataset.probe` has the examples of these classes.
+    """
     probe, model = learner.dataset.probe, learner.evaluated_network
     assert probe is not None  # the caller has checked
     inputs = features(config, learner, probe.train)

@@ -1,4 +1,4 @@
-"""End of a run: evaluate the selected weights and a new head on every split, and write all results."""
+"""End of a run: evaluate the selected weights, perhaps with a new head, on every split, and write all results."""
 
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from imbalance.utils.seeds import generator
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Evaluate the selected weights on every split, write weights, predictions and summary, and return the summary."""
+    """Evaluate the selected weights on every split, write all results, and return the content of summary.json."""
     load_selected(run)
     values = {**run.learner.group_metrics, **run.learner.objective.metrics()}
     for name in split_names(run):
@@ -32,7 +32,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def load_selected(run: Run) -> None:
-    """Load the selected weights into the model, and replace its head by the one that `config.head` makes."""
+    """Load the selected weights into the model, and replace its last layer if `config.head` asks for that."""
     config, model, device = run.config, run.learner.evaluated_network, run.learner.accelerator.device
     if config.callbacks.select == "best" and run.progress.best_weights:
         model.load_state_dict(copied(run.progress.best_weights, device))
@@ -43,15 +43,15 @@ def load_selected(run: Run) -> None:
 
 
 def split_names(run: Run) -> list[str]:
-    """Return the names of the splits to evaluate at the end."""
+    """Return the names of the splits that are evaluated at the end of a run."""
     return ["train", "val", "test", *(["held_out"] if run.learner.dataset.eval_dataset.held_out else [])]
 
 
 def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
-    """Write the predictions on a split, and return its metrics.
+    """Write the predictions on the split `name`, and return its metrics.
 
     Args:
-        outcome: of the split, with logits.
+        outcome: result of evaluating the split, with logits.
 
     Raises:
         Diverged: an output of the model is not finite.
@@ -68,10 +68,10 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 
 
 def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
-    """Write the evaluated weights and the summary, and return the summary.
+    """Write the selected weights and summary.json, and return the content of summary.json.
 
     Args:
-        values: the metrics of all splits.
+        values: metrics of all splits, by name.
     """
     config, learner, log = run.config, run.learner, run.log
     if log.writes:
@@ -88,8 +88,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
 
 
 def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
-    """Write the summary of a run that an error ends before it is done."""
-    with run.log.attempt(run.log.directory / "summary.json", "the one before it stays"):
+    """Write summary.json of a run that `error` ends early."""
+    with run.log.attempt(run.log.directory / "summary.json", "the earlier summary.json stays"):
         run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
 
 
@@ -97,7 +97,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """Make the last layer that `config.head` asks for, and return its state.
 
     Raises:
-        BadInput: the layer is of another kind than a run is loaded with.
+        BadInput: the layer is not of the kind into which a finished run loads its state.
         Diverged: the layer is not finite.
         Interrupted: a signal came; a resumed run makes the layer again.
     """
@@ -115,13 +115,13 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
         )
     if not isinstance(head, nn.Module):
         raise BadInput(
-            f"config.head.name: {config.head.name!r} returns {type(head).__name__}; a head returns a module from features to logits"
+            f"config.head.name: {config.head.name!r} returns {type(head).__name__}; it must return an nn.Module from features to logits"
         )
     state, expected = head.state_dict(), untrained_head(old_head, config.head).state_dict()
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
-            "classes; tag it with what makes such a module anew: @tagged(module=…), see imbalance.config.tags"
+            "classes; tag it with a function that makes such a module: @tagged(module=…), see imbalance.config.tags"
         )
     if not finite(state.values()):
         raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
@@ -129,7 +129,11 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
 
 
 def summarise(run: Run, **values: Any) -> dict[str, Any]:
-    """Return the content of summary.json, which includes `values`."""
+    """Return the content of summary.json.
+
+    Args:
+        values: entries that the end of the run decides, such as status and score.
+    """
     config, learner, progress = run.config, run.learner, run.progress
     dataset = learner.dataset
 

@@ -1,4 +1,4 @@
-"""Learner: build every section of a config, in the order in which data flows."""
+"""Learner: build the data set, the methods and the model that a config names."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -42,19 +42,20 @@ from imbalance.utils.seeds import derived_seed, generator
 
 @dataclass
 class Learner:
-    """Everything that learns or is learned from, on the device of the run.
+    """Data set, methods, model and optimiser of a run, on its device.
 
     Epoch-dependent parts (sampler, weights, mixing, schedule) are stateless functions of the epoch.
 
-    data: the digest of the data set; empty on processes other than the main one.
-    sampler: returns the rows of train that an epoch draws, in order, on the CPU.
-    weights: returns the (N,) weights of all of train in an epoch.
-    mixing: see `make_mixing`.
-    rate: `config.optim.lr`; for stacked models, one rate each.
-    normalise: turns a batch of the data set into the model's input.
-    group_metrics: metrics of the group inference; empty without one.
-    ema: the network with averaged weights; None if `config.trainer.ema_decay` is 0.
-    micro_batches: the number of parts that a batch is computed in, one after the other.
+    data: digest of the data set; empty on processes other than the main one.
+    sampler: function from an epoch to the rows of train that it draws, in order, on the CPU.
+    weights: function from an epoch to the (N,) importance weights of all examples of train.
+    mixing: function from an epoch and its rows to the mixing of its examples; see `make_mixing`.
+    rate: learning rate, `config.optim.lr`; for stacked models, a tensor with the learning rate of each.
+    schedule: function from a fractional epoch to the factor on the learning rate.
+    normalise: function from a batch of the data set to the input of the model.
+    group_metrics: metrics of the group inference, by name; empty without group inference.
+    ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
+    micro_batches: number of micro-batches into which a batch is split.
     """
 
     accelerator: Accelerator
@@ -78,15 +79,15 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """Return the model without the wrapper that exchanges its gradients; both share their weights.
+        """Return the model without the DistributedDataParallel around it, if there is one; both share their weights.
 
-        `accelerator.unwrap_model` would import torch's compiler to see whether the model is compiled.
+        `accelerator.unwrap_model` is not used, because it imports torch's compiler.
         """
         return unwrap(self.model)
 
     @property
     def evaluated_part(self) -> str:
-        """Return the name of the part whose weights are evaluated, selected and saved as the result."""
+        """Return the name, in `parts`, of the network that is evaluated, selected and saved as the result."""
         return "ema" if self.ema else "model"
 
     @property
@@ -100,7 +101,7 @@ class Learner:
         parts = {
             "model": self.network,
             "optimizer": self.optimizer,
-            "scaler": self.accelerator.scaler,  # of fp16 gradients
+            "scaler": self.accelerator.scaler,  # scales fp16 gradients
             "objective": self.objective,
             "ema": self.ema,
         }
@@ -108,24 +109,24 @@ class Learner:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside the wrapper that exchanges its gradients, if there is a wrapper."""
+    """Return the network inside DistributedDataParallel, or `model` itself if it is not wrapped."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def load_dataset(config: Experiment) -> Dataset:
-    """Return the data set that `config.data` and the seed name, on the CPU."""
+    """Load the data set of `config.data` with the seed of the config, on the CPU."""
     return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
 
 
 @dataclass(frozen=True)
 class Source:
-    """Data of the runs with one seed, which stacked runs share.
+    """Loaded data set with the groups that a method inferred, which stacked runs with one seed share.
 
-    dataset: on the CPU, with the groups that a method has inferred, and without held-out examples.
+    dataset: data set on the CPU, with the inferred groups as groups, and without held-out examples.
     on_device: the same data set on the device of the run.
-    identity: the digest of the data set as it was loaded.
-    assignment: the inferred groups; None without group inference.
-    first: the first run of a two-stage method; None without one.
+    identity: digest of the data set as it was loaded.
+    assignment: inferred groups; None without group inference.
+    first: results of the first run of a two-stage method; None without such a method.
     """
 
     dataset: Dataset
@@ -138,7 +139,7 @@ class Source:
 def make_source(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Source:
-    """Load the data set, infer groups and hold out examples, as the config says. See `make_learner` for the arguments."""
+    """Load the data set, infer groups and hold out examples, if the config asks for that; arguments as of `make_learner`."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
@@ -156,17 +157,17 @@ def make_source(
 def make_learner(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Learner:
-    """Load the data, and build every section of the config.
+    """Load the data set, and build everything else that the config names.
 
     Args:
-        directory: the run directory, which holds the first run of a two-stage method.
-        dataset: the data set, if the caller has loaded it already.
+        directory: run directory, which holds the first run of a two-stage method.
+        dataset: data set, if the caller has loaded it already.
     """
     return learner_on(make_source(config, accelerator, directory, dataset), config, accelerator)
 
 
 def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> Learner:
-    """Build the learner for a loaded data set."""
+    """Build the learner of a config for a loaded data set."""
     device, dtype, dataset = accelerator.device, getattr(torch, config.trainer.dtype), source.dataset
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     methods_dataset = dataset.for_methods
@@ -188,7 +189,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     sampler = make_sampler(config, context, dataset)
     weights = make_weights(config, context, device, dtype)
     loss: nn.Module = build(LOSSES, config.loss, **available)
-    loss = loss.to(device, dtype)  # moves the buffers once, rather than in every step
+    loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
     objective = as_objective(build(OBJECTIVES, config.objective, **available)).to(device)
 
     check_inputs(config, dataset)
@@ -211,10 +212,10 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
-    # the model only if there is something to prepare, because it imports half of torch to find that out.
+    # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
         model = accelerator.prepare(model)
-    # From here on random numbers (dropout) differ between processes.
+    # From here on the random numbers of dropout must differ between processes, which have different examples.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(
         accelerator,
@@ -258,7 +259,10 @@ def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> C
 def make_weights(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int], Tensor]:
-    """Return a function from an epoch to the (N,) weights of all of train; constant weights are computed once."""
+    """Return a function from an epoch to the (N,) importance weights of all examples of train.
+
+    Weights that do not depend on the epoch are computed once.
+    """
     weigh: Callable[..., Tensor] = bind(WEIGHTS, config.weights, **vars(context))
     if "epoch" in inspect.signature(weigh).parameters:
         return lambda epoch: weigh(epoch=epoch).to(device, dtype)
@@ -267,15 +271,15 @@ def make_weights(
 
 
 def make_schedule(config: Experiment) -> Callable[[float], float]:
-    """Return a function from a (fractional) epoch to the factor on the learning rate."""
+    """Return a function from a fractional epoch to the factor on the learning rate."""
     schedule: Callable[..., float] = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
     return schedule
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the last layers: of the model's, and of a second network's, which some methods train.
+    """Return the parameters of the last layer of the model, and of a second network that some methods train inside it.
 
-    A last layer is called `head`; without such a layer the list is empty.
+    The attribute `head` is the last layer; if no network has one, the list is empty.
     """
     features = getattr(model, "features", None)
     networks = [model, *(part for part in model.children() if part is not features)]
@@ -284,34 +288,32 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_data(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` if the config asks for metrics or micro-batches that the data set cannot have."""
+    """Raise `BadInput` if a metric names a class or group that the data set lacks, or train is smaller than accumulation."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
-            f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
-            "and no part of a batch less than one"
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, the number of "
+            "examples in train, because every micro-batch needs an example"
         )
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` if the config asks for CUDA graphs, and the data or the processes do not allow them."""
+    """Raise `BadInput` if the config asks for CUDA graphs, and the data are texts or there are several processes."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
-        why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
-        raise BadInput(
-            f"config.trainer.compile: 'reduce-overhead' given; {why}, which CUDA graphs cannot; use 'default'"
-        )
+        case = "texts, whose batches have many lengths" if dataset.vocabulary else "several processes"
+        raise BadInput(f"config.trainer.compile: 'reduce-overhead' given; it cannot be used with {case}; use 'default'")
 
 
 def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
-    """Let torch compile a step: the terms, which include model and loss, as one graph, and the value as another.
+    """Let torch compile the two parts of a step: `objective.terms`, which calls model and loss, and `objective.value`.
 
-    The model is compiled alone, too, for evaluation. Every graph is compiled a second time at the first batch of another
-    size, and then serves all sizes.
+    The model is also compiled alone, for evaluation. Each graph is compiled again at the first batch of another size, and
+    this second graph takes batches of all sizes.
 
     In the mode "reduce-overhead" a GPU receives all kernels of a step at once, recorded as CUDA graphs, which speeds up
-    small models. A recording has one size, so each of the two sizes in an epoch is compiled. CUDA graphs reuse their
+    small models. A recording takes one batch size, so each of the two batch sizes in an epoch is compiled. CUDA graphs reuse their
     output buffers in the next step, so the loop clones what it keeps. Evaluation uses no CUDA graphs, because it keeps
     its outputs.
     """
@@ -324,15 +326,15 @@ def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
 def check_inputs(config: Experiment, dataset: Dataset) -> None:
     """Raise `BadInput` if the model or the mixing cannot take the inputs of the data set."""
     for_texts, texts = "vocabulary" in required_arguments(look_up(MODELS, config.model.name)), dataset.vocabulary > 0
-    if for_texts != texts and config.model.name != "pretrained":  # a pretrained model is of either kind
+    if for_texts != texts and config.model.name != "pretrained":  # a pretrained model may take images or texts
         others = [
             name
             for name, model in MODELS.items()
             if ("vocabulary" in required_arguments(model)) == texts and name != "pretrained"
         ]
         raise BadInput(
-            f"config.model.name: {config.model.name!r} takes {'texts' if for_texts else 'no texts'}, and this data set has "
-            f"{'texts' if texts else 'none'}; for it there are {', '.join(others)}"
+            f"config.model.name: {config.model.name!r} takes {'texts' if for_texts else 'no texts'}, but this data set has "
+            f"{'texts' if texts else 'none'}; use one of {', '.join(others)}"
         )
     if texts and config.mix.name != "none":
         raise BadInput(f"config.mix.name: {config.mix.name!r} given; texts cannot be mixed, use 'none'")
@@ -345,16 +347,16 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
         if longest > min(positions):
             raise BadInput(
-                f"config.data.max_tokens: texts have up to {longest} tokens; config.model.pretrained has {min(positions)} places"
+                f"config.data.max_tokens: texts have up to {longest} tokens, more than the model takes; use at most {min(positions)}"
             )
 
 
 def make_mixing(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """Return a function from an epoch and its order to the partner and the shares of every example; None without mixing.
+    """Return a function from an epoch and the rows that it draws to the mixing of these examples; None for no mixing.
 
-    Partners are positions in the order, on the CPU, and come from the same batch.
+    A partner is a position among the drawn rows, and comes from the same batch. Partners are on the CPU.
     """
 
     def mixing(epoch: int, order: Tensor) -> Mix | None:

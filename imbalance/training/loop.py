@@ -1,11 +1,11 @@
-"""Training loop: from a config to a score.
+"""Training loop: train and evaluate a config.
 
 Read this file from top to bottom. `run` resolves a config, `train` builds its learner, `train_epoch` takes the steps,
 evaluates and saves, and `imbalance.training.finish` tests the selected weights.
 
-The loop goes through a config in the order in which data flows. The sampler draws an epoch's examples, the weights say
-how much each counts, the examples are mixed, the method computes its terms of each (always a loss), and its objective
-makes them one scalar. One step is in `imbalance.training.step`; it is the same for micro-batches and for several
+The sampler draws the examples of an epoch, the importance weights say how much each counts, and the examples may be
+mixed. The method then computes terms for each example, one of which is a loss, and its objective reduces the terms of a
+batch to one scalar. One step is in `imbalance.training.step`; it is the same for micro-batches and for several
 processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
@@ -50,16 +50,16 @@ from imbalance.training.state.run_state import Run, go_back, is_remembered, reme
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 
-REDUCED_STEPS = 100  # steps after which their logits are reduced to predictions and margins
-SAVE = 1  # the request to save and go on; SAVE plus a signal's number is the request to save and stop
+REDUCED_STEPS = 100  # steps whose logits are kept before they are reduced to predictions and margins
+SAVE = 1  # request to save and go on; SAVE plus the number of a signal requests to save and stop
 
 
 class Result(NamedTuple):
-    """A finished run.
+    """Result of a finished run.
 
-    score: `config.score` of the selected weights; nan if it is 0/0.
-    summary: the content of summary.json: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
-    directory: the run directory, for `imbalance.load`.
+    score: metric `config.score` of the selected weights; nan if it is 0/0.
+    summary: content of summary.json: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
+    directory: run directory, which `imbalance.load` takes.
     """
 
     score: float
@@ -74,22 +74,22 @@ def run(
     directory: str | Path | None = None,
     data: Dataset | Mapping[str, Any] | None = None,
 ) -> Result:
-    """Train, select and test a config, or return the result of a finished run: `imbalance train`, from Python.
+    """Train and evaluate a config, as `imbalance train` does; if its run is finished already, return the saved result.
 
         result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
 
     Args:
-        config: a config file, or the name of one in configs/, or a config itself; see
+        config: path of a config file, name of a config in configs/, or a config itself; see
             `imbalance.config.experiment.Experiment`.
         overrides: values by key, as after `--config.` on the command line.
-        directory: the run directory. The default is that of the same command line, and for a config made in Python
+        directory: run directory. The default is the one that the command line uses, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
-        data: tensors, arrays, torch data sets or a Dataset, in place of the data that `config.data` names. The run's
-            config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
+        data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names. The
+            saved config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
 
     Raises:
         BadInput: the config or the data is wrong.
-        Diverged: a loss, a weight or an output became non-finite; the last checkpoint is from before that.
+        Diverged: a loss, a weight or an output became non-finite; the last checkpoint is older and finite.
         Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
@@ -106,10 +106,11 @@ def train(
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train, select and test a config that is already resolved, and return the content of summary.json.
+    """Train and evaluate a config that needs no more overrides, and return the content of summary.json.
 
     Args:
-        dataset: the data, if `config.data.name` is "in_memory".
+        directory: run directory; by default `run_directory(config)`.
+        dataset: data set, if `config.data.name` is "in_memory".
     """
     config = validate(config)
     directory = Path(directory or run_directory(config))
@@ -122,7 +123,7 @@ def train(
             path = directory / "summary.json"
             from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
-            log.line(f"{directory}: done before; {config.score} {score}")
+            log.line(f"{directory}: done before this command; {config.score} {score}")
             return summary
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
@@ -135,7 +136,7 @@ def train(
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
-    """Check the config against the data, log what will be trained, and resume the run or start it."""
+    """Check the config against the data, log the data and the model, and resume the run or start it."""
     check_data(config, learner.dataset)
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in data_warnings(config, learner.dataset):
@@ -154,7 +155,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
 
 
 def fit(run: Run) -> None:
-    """Train every epoch that is left, and save at the end.
+    """Train the remaining epochs, and save a checkpoint at the end.
 
     Raises:
         Diverged: a step made a value non-finite.
@@ -167,14 +168,14 @@ def fit(run: Run) -> None:
         save(run)
         raise
     if all_steps_skipped(run):
-        raise Diverged(f"non-finite gradients in float16 in all of {run.progress.step} steps: none has been applied")
+        raise Diverged(f"non-finite float16 gradients in all {run.progress.step} steps, so the weights never changed; use bf16 or no mixed precision")
     save(run)
 
 
 def train_epoch(run: Run) -> None:
-    """Train the steps that are left of the current epoch, save and evaluate when due, and go on to the next epoch.
+    """Take the remaining steps of the current epoch, save and evaluate when due, and go on to the next epoch.
 
-    After an out-of-memory error the run goes back to the remembered state, and this function returns early.
+    After an out-of-memory error, restore the remembered state and return early.
 
     Raises:
         Diverged: the state, or an output of the model, is not finite.
@@ -224,21 +225,21 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return what this process wants after the step in progress: to save, to save and stop, or nothing (0)."""
+    """Return the request of this process for the end of the current step: save, save and stop, or 0 for nothing."""
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
 
 
 def oom_retry(run: Run) -> None:
-    """Go back to the remembered state after an out-of-memory error, and halve the micro-batches from there on.
+    """Restore the remembered state after an out-of-memory error, and from then on use micro-batches of half the size.
 
-    The step that ran out of memory may have changed running means, the state of the method or some of the weights. From
-    the remembered state, the same steps lead to the same numbers; see `step.forward`. The caller must not hold the
-    exception, because it holds the memory of the step.
+    The failed step may have changed running means, the state of the method or some weights. From the remembered state,
+    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because it
+    keeps the memory of the step.
 
     Raises:
-        BadInput: a micro-batch is already one example, or there are other processes, which are in the middle of the step.
+        BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.
     """
     learner, size = run.learner, run.config.trainer.batch_size
     if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
@@ -246,7 +247,7 @@ def oom_retry(run: Run) -> None:
         where = "for one example" if learner.micro_batches >= size else f"on process {rank}"
         raise BadInput(
             f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; use a smaller "
-            "model, or a greater accumulation"
+            "model, or a larger accumulation"
         )
     learner.micro_batches = min(2 * learner.micro_batches, size)
     if learner.accelerator.device.type == "cuda":
@@ -254,14 +255,14 @@ def oom_retry(run: Run) -> None:
     go_back(run)
     normalised = any(isinstance(module, _BatchNorm) for module in learner.network.modules())
     run.log.line(
-        f"out of memory: back to step {run.progress.step}, and on with batches in {learner.micro_batches} parts, "
-        + ("over each of which batch normalisation takes its means" if normalised else "which changes no result")
-        + f"; config.trainer.accumulation={learner.micro_batches} begins so"
+        f"out of memory: going back to step {run.progress.step}, and on with {learner.micro_batches} micro-batches a batch, "
+        + ("each of which batch normalisation normalises alone" if normalised else "which changes no result")
+        + f"; set config.trainer.accumulation={learner.micro_batches} to start this way"
     )
 
 
 def check_finite(run: Run) -> None:
-    """Check that the state is finite, before it is used.
+    """Check that the state of the run is finite, before it is saved or evaluated.
 
     Raises:
         Diverged: the state is not finite; the error names the step that made it so.
@@ -271,7 +272,7 @@ def check_finite(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """Check that the state is finite, and write a checkpoint of it."""
+    """Check that the state of the run is finite, and write a checkpoint."""
     check_finite(run)
     run.progress.reduce_logits(run.learner.dataset.train.targets)
     remember(run)
@@ -279,17 +280,21 @@ def save(run: Run) -> None:
 
 
 def is_last_epoch(run: Run, interpolated: bool) -> bool:
-    """Return whether the current epoch is the last, unless the monitored metric ends training before."""
+    """Return whether the current epoch is the last. The monitored metric, which can end training too, is not considered.
+
+    Args:
+        interpolated: whether all training predictions of the epoch were right, for the first time.
+    """
     return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
 
 
 def evaluation_is_due(run: Run, interpolated: bool) -> bool:
-    """Return whether to evaluate the current epoch."""
+    """Return whether the current epoch ends with an evaluation; `interpolated` as for `is_last_epoch`."""
     return is_last_epoch(run, interpolated) or (run.progress.epoch + 1) % run.config.trainer.eval_every == 0
 
 
 def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
-    """Measure each run after an epoch. All runs must have the same trainer and callbacks.
+    """Evaluate each run after an epoch. All runs must have the same `config.trainer` and `config.callbacks`.
 
     Raises:
         Interrupted: a signal came; a resumed run evaluates the epoch again.
@@ -301,7 +306,7 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
     train_metrics = training_metrics(runs)
     outcomes = {name: evaluate(runs, name, keep_logits) for name in config.trainer.eval_splits}
     return [
-        Evaluation(metrics, {name: of_split[i] for name, of_split in outcomes.items()})
+        Evaluation(metrics, {name: split_outcomes[i] for name, split_outcomes in outcomes.items()})
         for i, metrics in enumerate(train_metrics)
     ]
 
@@ -338,9 +343,9 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 
 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
-    """Note whether the monitored `value` is the best so far; of equal values the first stays.
+    """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
 
-    If it is, keep the weights for `select="best"`. If there was no better value for `patience` evaluations, end training.
+    With `select="best"`, keep the weights too. If no value was greater in `patience` evaluations, end training.
     """
     progress = run.progress
     if not value > progress.best:
@@ -354,11 +359,11 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
 
 
 def dry_run(config: Experiment, directory: Path) -> None:
-    """Raise any error that a run of `config` in `directory` would raise before its first step. Write nothing there."""
+    """Raise any error that a run of `config` in `directory` would raise before its first step, and write no file."""
     accelerator = start_accelerator(config)
     trackers.check(config)
     check_directory_config(config, directory)
-    # A run of two stages is checked in its first one, because the second needs the results of the first.
+    # Of a two-stage method only the first run is checked, because the second needs the results of the first.
     first = first_run(config)
     learner = make_learner(validate(first) if first else config, accelerator, directory)
     check_data(config, learner.dataset)

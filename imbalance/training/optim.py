@@ -14,14 +14,15 @@ from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
 
 Parameters = Iterable[nn.Parameter]
-Decayed = Literal["all", "weights"]  # what weight decay acts on; "weights": not on biases and normalisations
+Decayed = Literal["all", "weights"]  # parameters with weight decay; "weights": all but biases and normalisation layers
 Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 
 
 def uncompiled(optimizer: Kind) -> Kind:
-    """Return a subclass of `optimizer` without the wrappers that torch puts around methods for torch.compile.
+    """Return a subclass of `optimizer` without the wrappers that torch.compile needs around its methods.
 
-    The wrappers import the compiler, which takes as long as all else before a first step. Here only models are compiled.
+    The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are not
+    compiled here, so they need no wrappers.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in wrapped}
@@ -30,10 +31,10 @@ def uncompiled(optimizer: Kind) -> Kind:
 
 
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
-    """Return parameter groups: parameters with weight decay, and parameters without.
+    """Split parameters into optimiser parameter groups, one with weight decay and one without.
 
-    Parameters of one dimension are biases, and the gains and shifts of normalisations. Weights of layers, embeddings
-    included, have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
+    Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
+    embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
     """
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
@@ -45,40 +46,49 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 def by_part(
     parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
 ) -> list[dict[str, Any]]:
-    """Return the groups of `by_decay` for all layers but the last, then for the last layer, with a factor on the rate."""
+    """Return the groups of `by_decay` for all layers but the last, and for the last layer, whose learning rate has a factor.
+
+    Args:
+        head_parameters: parameters of the last layer.
+        head_factor: factor on the learning rate of the last layer.
+
+    Raises:
+        BadInput: the model has no last layer called `head`, or no other layer.
+    """
     head = list(head_parameters)
     head_ids = set(map(id, head))
     body = [parameter for parameter in parameters if id(parameter) not in head_ids]
     if not (head and body):
-        missing = "that is called head" if body else "that is not its last one"
+        missing = "called head" if body else "before its last one"
         raise BadInput(
-            f"config.optim.head_factor: the model has no layer {missing}; use an optimiser without the factor"
+            f"config.optim.head_factor: the factor is for the layer called head, after other layers, but the model has no layer "
+            f"{missing}; use optim.name='sgd' or 'adamw', which have no head_factor"
         )
     head_groups = by_decay(head, weight_decay, decayed)
     return [*by_decay(body, weight_decay, decayed), *(group | {"factor": head_factor} for group in head_groups)]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
-    """Set the learning rate of every group: `rate`, times the factor of a group that has one."""
+    """Set the learning rate of every parameter group to `rate`, times the factor of the group if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"] if "factor" in group else rate
 
 
 def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the gradients of all parameters that have one."""
+    """Return the gradients of all parameters of an optimiser that have a gradient."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 @torch.no_grad()
 def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
-    """Scale the gradients down, so that the norm of all of them together is at most `limit` (Pascanu et al., ICML 2013).
+    """Scale the gradients down in place, so that their joint norm is at most `limit` (Pascanu et al., ICML 2013).
 
-    Squares are summed in float64, because an overflow would make the scale zero, and the step nothing. A norm that is
-    not finite makes the gradients nan, which the finite check finds.
+    Squares are summed in float64, because an overflow would make the scale, and so the step, zero. A norm that is not
+    finite makes the gradients nan, which the finite check finds.
 
     Args:
-        stacked: the number of first dimensions that count models; the gradients of each model are clipped alone.
+        stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one model.
     """
     if not stacked:
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
@@ -92,11 +102,11 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
 
 
 def per_model(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return one number a model in a shape that broadcasts against `like`, which is stacked over models."""
+    """Return `numbers`, one for each stacked model, in a shape that broadcasts against the stacked tensor `like`."""
     return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
-# All optimisers are fused: one kernel a step for all parameters. On a CPU, too, a small model's step is mostly overhead.
+# All optimisers are fused, so one kernel updates all parameters: a step of a small model is mostly overhead, on a CPU too.
 
 
 @tagged(batched=True)
@@ -109,7 +119,7 @@ def sgd(
         lr: the learning rate.
         momentum: the momentum; 0 for none.
         weight_decay: the factor of weight decay; 0 for none.
-        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
     return sgd_from_groups(by_decay(parameters, weight_decay, decayed), lr, momentum)
 
@@ -126,9 +136,9 @@ def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) ->
 
 
 class StackedSGD:
-    """One optimiser for many models, each of which is updated as by its own `sgd`, at its own rate.
+    """Optimiser for stacked models that updates each model as `sgd` would, with a learning rate for each.
 
-    param_groups: a single group, whose "lr" has a rate for each model.
+    param_groups: a single group, whose "lr" is a tensor with the learning rate of each model.
     """
 
     stacked = 2
@@ -136,12 +146,12 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """Keep the stacked tensors.
+        """Keep the stacked tensors, which steps change in place.
 
         Args:
-            parameters, momenta: stacked along two first dimensions, and changed in place. Without momentum, `momenta` is
-                empty.
-            decays: the weight decay of each parameter.
+            parameters: parameters, stacked along two leading dimensions.
+            momenta: momentum of each parameter, stacked in the same way; empty without momentum.
+            decays: weight decay of each parameter.
         """
         self.param_groups: list[dict[str, Any]] = [{"params": parameters, "lr": None}]
         self.momenta, self.decays, self.momentum = momenta, decays, momentum
@@ -176,7 +186,7 @@ def adam(
         lr: the learning rate.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
-        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
     groups = by_decay(parameters, weight_decay, decayed)
     return uncompiled(torch.optim.Adam)(groups, lr=lr, betas=betas, fused=True)
@@ -196,14 +206,14 @@ def adamw(
         lr: the learning rate.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
-        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
     groups = by_decay(parameters, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
-# The same optimisers with a learning rate of its own for the last layer, which is new if the layers before it come from a
-# pretrained network. Their runs cannot be stacked, because a stack has one rate a model.
+# These optimisers have another learning rate for the last layer, which is new if all other layers are pretrained. Runs with
+# them cannot be stacked, because a stack has one learning rate for each model.
 
 
 def sgd_apart(
@@ -216,15 +226,15 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
+    """Build `sgd` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
 
     Args:
         lr: the learning rate before the last layer.
-        head_factor: 10 is usual for a pretrained network (Long et al., "Deep Adaptation Networks", ICML 2015); at 1
-            it is `sgd`.
+        head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al., "Deep
+            Adaptation Networks", ICML 2015); 1 gives `sgd`.
         momentum: the momentum; 0 for none.
         weight_decay: the factor of weight decay; 0 for none.
-        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
     return sgd_from_groups(by_part(parameters, head_parameters, head_factor, weight_decay, decayed), lr, momentum)
 
@@ -239,45 +249,48 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with the rate lr before the last layer and head_factor · lr in it; a schedule multiplies both.
+    """Build `adamw` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
 
-    AdamW multiplies weight decay by the rate, and so by the factor too.
+    AdamW multiplies weight decay by the learning rate, so the factor also multiplies the decay of the last layer.
 
     Args:
         lr: the learning rate before the last layer.
-        head_factor: at 1 it is `adamw`.
+        head_factor: factor on the learning rate of the last layer; 1 gives `adamw`.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
-        decayed: "all": weight decay acts on all parameters; "weights": not on biases and normalisation layers.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
     groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
-# A schedule returns the factor on the learning rate at a (fractional) epoch. It has no state, so a resume restores none.
+# A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has nothing to
+# restore.
 
 
 def warm_up(epoch: float, warmup_epochs: float) -> float:
-    """Return a factor that rises linearly from 0 to 1 over the first `warmup_epochs`, and then is 1."""
+    """Return a factor that rises linearly from 0 to 1 over the first `warmup_epochs` epochs, and then stays 1."""
     return min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
 
 
 def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return 1 after warm-up.
+    """Return a factor on the learning rate that is 1 after warm-up.
 
     Args:
-        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
-            no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
+            value; 0 for no warm-up.
     """
     return warm_up(epoch, warmup_epochs)
 
 
 def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return half a cosine, from 1 at the end of warm-up to 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
+    """Return a factor on the learning rate that falls from 1 to 0 along half a cosine after warm-up.
+
+    It is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
 
     Args:
-        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
-            no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
+            value; 0 for no warm-up.
     """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
@@ -285,11 +298,13 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 
 
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return a straight line, from 1 at the end of warm-up to 0 at the end of training, as BERT is fine-tuned.
+    """Return a factor on the learning rate that falls linearly from 1 to 0 after warm-up, as in fine-tuning BERT.
+
+    It is 0 at the end of training.
 
     Args:
-        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
-            no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
+            value; 0 for no warm-up.
     """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
@@ -299,13 +314,13 @@ def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def step(
     epoch: float, epochs: int, *, warmup_epochs: NonNegative, milestones: tuple[Natural, ...], factor: Fraction
 ) -> float:
-    """Return 1 after warm-up, multiplied by `factor` at each epoch in `milestones`.
+    """Return a factor on the learning rate that is 1 after warm-up, and is multiplied by `factor` at each milestone.
 
     Args:
-        warmup_epochs: the number of epochs, or fractions of one, in which the rate rises to its full value; 0 for
-            no warm-up.
-        milestones: the epochs at which the rate is multiplied, in ascending order.
-        factor: the number by which the rate is multiplied at each milestone.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
+            value; 0 for no warm-up.
+        milestones: the epochs at which the learning rate is multiplied, in ascending order.
+        factor: the number by which the learning rate is multiplied at each milestone.
     """
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 

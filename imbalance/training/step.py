@@ -1,4 +1,4 @@
-"""One training step: draw an epoch's examples, and go forward and backward over this process's share of a batch."""
+"""One training step: the draw of an epoch's examples, the forward and backward pass, and the update of the weights."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -25,15 +25,17 @@ from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 @dataclass(frozen=True)
 class Images:
-    """Function from a slice of an epoch's order to the inputs of the model (B, …), one for each view.
+    """Function from a slice of the examples that an epoch draws to the inputs of the model (B, …), one for each view.
 
-    For S stacked epochs of the same data the inputs are (S·B, …). Indices are moved to the device, and random numbers
-    of augmentations are drawn, once an epoch. In every step, each copy from the CPU would wait for the device to finish
-    its work, and the draws would be a hundred small operations.
+    For S stacked epochs of the same data the inputs are (S·B, …). Once an epoch, rows are moved to the device, and the
+    random numbers of augmentations are drawn. If every step did so, each copy would wait for the device to finish its
+    work, and the draws would be a hundred small operations.
 
-    inputs: of the training split.
-    rows: (M,) or (S, M) rows of the training split, on the device of `inputs`: the CPU for images on disk and for texts.
-    drawn: for each view and each of `augmentations`, (M, count) or (S, M, count) random numbers.
+    inputs: inputs of all examples of the training split.
+    rows: (M,) or (S, M) drawn rows of the training split, on the device of `inputs`: the CPU for images on disk and for
+        texts.
+    drawn: random numbers (M, count) or (S, M, count) for each view and each of `augmentations`.
+    normalise: function from a batch of `inputs` to the input of the model.
     """
 
     inputs: Tensor | StoredImages | Tokens
@@ -54,14 +56,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Examples that an epoch draws, in order. A step takes a slice of that order.
+    """Examples that an epoch draws, in order. A step takes a slice of them.
 
-    number: from 0.
-    rows: (M,) of the training split.
-    targets, groups, weights: (M,).
-    images: from a slice of this order to the model's inputs.
-    mixed: the partners of the examples, each field (M,); their images; and (M,) the shares of the examples' own inputs.
-        None without mixing.
+    number: number of the epoch, counted from 0.
+    rows: (M,) rows of the training split.
+    targets, groups, weights: (M,) labels and importance weights of the examples.
+    images: function from a slice of the examples to the inputs of the model.
+    mixed: partners of the examples, with fields (M,); function from a slice to the inputs of the partners; and (M,)
+        shares of the examples' own inputs. None without mixing.
     """
 
     number: int
@@ -73,15 +75,15 @@ class Epoch:
     mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor] | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
-        """Return the batch of a slice without its views."""
+        """Return the batch of the examples in a slice, without their inputs."""
         rows, weights = self.rows[batch_slice], self.weights[batch_slice]
         return Batch((), self.targets[batch_slice], self.groups[batch_slice], weights, rows)
 
     def batch(self, batch_slice: slice, labels: Batch | None = None) -> Batch:
-        """Return the batch of a slice.
+        """Return the batch of the examples in a slice.
 
         Args:
-            labels: what `labels` returned for the same slice, if the caller has it.
+            labels: result of the method `labels` for the same slice, if the caller has it.
         """
         labels = labels or self.labels(batch_slice)
         views = self.images(batch_slice)
@@ -97,7 +99,7 @@ class Epoch:
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
-    """Draw epoch `number`, which depends on the config and the seed alone."""
+    """Draw the examples of epoch `number`, which depend on nothing else but the config and the seed."""
     train, device = learner.dataset.train, learner.accelerator.device
     order = learner.sampler(number)
     mix = learner.mixing(number, order)
@@ -111,7 +113,8 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         partners = mix.partners.to(device)
         others = rows[partners]
         other_images = draw_images(learner, order[mix.partners], others, ids[partners])
-        # Each loss counts with its own example's weight: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j is w·(s·ℓ_i + (1 − s)·ℓ_j) with
+        # Each loss counts with the weight of its own example: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j = w·(s·ℓ_i + (1 − s)·ℓ_j), where
+        # w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
         mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
@@ -119,12 +122,13 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
 
 
 def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> Images:
-    """Draw the random numbers of an epoch's augmentations.
+    """Draw the random numbers of an epoch's augmentations, and return the function from a slice to its inputs.
 
-    The first view draws with the run's seed, each further view with a seed derived from it.
+    The first view uses the seed of the run, and each further view a seed derived from that one.
 
     Args:
-        order, rows: (M,) rows of the training split, on the CPU and on the device.
+        order: (M,) rows of the training split that the epoch draws, on the CPU.
+        rows: the same rows on the device.
         ids: (M,) `draw_ids` of the rows.
     """
     train, names = learner.dataset.train, learner.dataset.augmentations
@@ -138,12 +142,12 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> I
 class StepOutput:
     """Output of one step.
 
-    batch_slice: this process's share of the batch, in the epoch's order.
-    logits: (B/processes, K) of that share.
-    terms: of the global batch, the columns that the objective reads.
-    value: the objective's value, which the step minimises.
-    finite: whether `value` is finite; if not, no optimizer step was taken.
-    request: the greatest request of all processes.
+    batch_slice: slice of the epoch's examples that is this process's share of the batch.
+    logits: (B/processes, K) logits of that share.
+    terms: columns of the global batch that the objective reads, by name.
+    value: value of the objective, which the step minimises.
+    finite: whether `value` is finite; if not, the weights were not updated.
+    request: greatest request of all processes, see `imbalance.training.loop.current_request`.
     """
 
     batch_slice: slice
@@ -157,10 +161,13 @@ class StepOutput:
 def take_step(
     config: Experiment, learner: Learner, epoch: Epoch, batch: int, batches: int, request: Callable[[], int]
 ) -> StepOutput:
-    """Take a step on one of the epoch's `batches`. The gradients stay until the caller sets them to zero.
+    """Take a step on one batch of an epoch. The gradients stay until the caller sets them to zero.
 
     Args:
-        request: returns what this process wants after the step; called when the forward pass is queued.
+        batch: number of the batch in the epoch, counted from 0.
+        batches: number of batches in the epoch.
+        request: function that returns the request of this process for the end of the step. It is called once the forward
+            pass is queued.
     """
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
@@ -186,7 +193,7 @@ def take_step(
 
 
 def optimizer_step(learner: Learner, clip_norm: float) -> None:
-    """Update the parameters by their gradients, which are first clipped to `clip_norm`; 0 does not clip."""
+    """Clip the gradients to the norm `clip_norm` if it is not 0, and update the parameters."""
     optimizer, scaler = learner.optimizer, learner.accelerator.scaler
     if clip_norm:
         if scaler:
@@ -205,7 +212,12 @@ def count_batches(config: Experiment, epoch: Epoch) -> int:
 
 
 def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:
-    """Return the slices of an epoch's order that are a global batch and a process's share: every world-th example."""
+    """Return two slices of an epoch's examples: the global batch, and the share of a process, every world-th example of it.
+
+    Args:
+        batch: number of the batch in the epoch, counted from 0.
+        size: number of examples in a global batch.
+    """
     start, stop = batch * size, (batch + 1) * size
     return slice(start, stop), slice(start + rank, stop, world)
 
@@ -218,16 +230,16 @@ def objective_columns(learner: Learner, terms: dict[str, Tensor]) -> dict[str, T
 def forward(
     learner: Learner, epoch: Epoch, batch_slice: slice, micro_batches: int, labels: Batch | None = None
 ) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
-    """Return the terms of a slice's examples, and a function that goes backward from an objective of these terms.
+    """Return the terms of a slice's examples, and a function for the backward pass from the objective of these terms.
 
-    With several micro-batches, which save memory, the terms are first computed without a graph. By the chain rule, the
-    derivative of the objective by each row of the terms is the coefficient of that row. Every micro-batch is then
-    computed again, and goes backward from its rows times their coefficients. The result is the step of the whole batch
-    for every objective, even one that mixes examples, and takes about a third more time. Only batch normalisation
-    differs, because it sees one micro-batch.
+    With several micro-batches, which save memory, all terms are first computed without a graph. The derivative of the
+    objective by each row of the terms becomes the coefficient of that row. Then each micro-batch is computed again, and the
+    backward pass starts from the sum of its rows times their coefficients. By the chain rule the gradients are those of the
+    whole batch, for every objective, even one that combines examples. Only batch normalisation differs, because it
+    normalises each micro-batch alone. A step takes about a third more time.
 
     Args:
-        labels: the batch of the slice without its views, if the caller has it.
+        labels: batch of the slice without its inputs, if the caller has it.
     """
     accelerator, objective = learner.accelerator, learner.objective
     world = accelerator.num_processes  # processes average their gradients, but the step needs the sum
@@ -235,7 +247,7 @@ def forward(
         terms = objective.terms(learner.model, learner.loss, epoch.batch(batch_slice, labels))
         return terms, lambda value: go_backward(accelerator, value * world if world > 1 else value)
 
-    # Every process has the same number of micro-batches, some perhaps empty, because the processes wait for one another.
+    # Processes wait for one another, so each must have the same number of micro-batches, even if some are empty.
     share = range(len(epoch.rows))[batch_slice]
     cuts = [len(share) * i // micro_batches for i in range(micro_batches + 1)]
     ranges = (share[start:stop] for start, stop in pairwise(cuts))
@@ -249,7 +261,7 @@ def forward(
     def backward(value: Tensor) -> None:
         derivatives = torch.autograd.grad(value * world, tuple(leaves.values()), allow_unused=True)
         coefficients = cloned({name: rows for name, rows in zip(leaves, derivatives) if rows is not None})
-        # The second pass starts where the first did, for the same dropout, and to move running means only once.
+        # Restore the state before the first pass, so that dropout is the same and running means move only once.
         set_random_state(random)
         with torch.no_grad():
             for buffer, before in zip(learner.model.buffers(), buffers):
@@ -270,17 +282,17 @@ def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
-    """Go backward from `value`, as `accelerator.backward` does without its division by one.
+    """Run the backward pass from `value`, as `accelerator.backward` does, but without its division by one.
 
-    That division takes a twentieth of a small model's step.
+    That division takes a twentieth of the time of a small model's step.
     """
     value = accelerator.scaler.scale(value) if accelerator.scaler else value
-    # Given a gradient, torch imports SymPy to compare its shape. That takes half a second, but saves a GPU one kernel a
-    # step; so a CPU gives none.
+    # If torch is passed a gradient, it imports SymPy to compare shapes, which takes half a second. On a GPU the passed
+    # gradient saves one kernel in each step; on a CPU it saves nothing, so pass none.
     value.backward(None if value.device.type == "cpu" else one(value.dtype, value.device))
 
 
 @functools.cache
 def one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the gradient with which a backward pass begins; torch would otherwise allocate it in every step."""
+    """Return a scalar one, from which a backward pass starts; without it torch would allocate one in every step."""
     return torch.ones((), dtype=dtype, device=device)

@@ -143,7 +143,7 @@ def test_a_head_of_ones_own_that_is_no_linear_layer(own, tmp_path, monkeypatch):
     ("head", "words"),
     [
         (dict(name="heads.py:untagged", power=2.0), "returns another module than a linear layer .*; tag it with"),
-        (dict(name="heads.py:weights"), "returns tuple; a head returns a module from features to logits"),
+        (dict(name="heads.py:weights"), "returns tuple; it must return an nn.Module from features to logits"),
     ],
 )
 def test_a_head_that_could_not_be_loaded_is_refused(own, head, words):

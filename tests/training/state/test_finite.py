@@ -195,7 +195,7 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
     config = load(CONFIGS / f"colored_digits_{head}.py")
     config.model = create(name="late")
     config.trainer.epochs = 1
-    ends_with_3(config, tmp_path, r"non-finite features, of finite weights; examples \(source rows\): \d+, ")
+    ends_with_3(config, tmp_path, r"non-finite features, although the weights are finite; examples \(source rows\): \d+, ")
 
 
 def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkeypatch):
@@ -212,7 +212,7 @@ def test_float16_gradients_that_are_never_finite(config, tmp_path, spoil, monkey
 
     monkeypatch.setattr(loop, "make_learner", with_scaler)
     monkeypatch.setattr(OBJECTIVES["average"], "forward", never)
-    ends_with_3(config, tmp_path / "short", "non-finite gradients in float16 in all of 15 steps")
+    ends_with_3(config, tmp_path / "short", "non-finite float16 gradients in all 15 steps")
     config.trainer.epochs = 8
     ends_with_3(config, tmp_path / "long", "by step 28, .*first non-finite: float16 gradients, down to a scale of 3.05")
 
@@ -284,4 +284,4 @@ def test_logits_beyond_float32_in_which_they_are_kept(config, tmp_path, monkeypa
     monkeypatch.setitem(MODELS, "loud", loud)
     config.model = create(name="loud")
     config.trainer.update(dtype="float64", epochs=1)
-    ends_with_3(config, tmp_path, "non-finite logits on val after step 5, of finite weights")
+    ends_with_3(config, tmp_path, "non-finite logits on val after step 5, although the weights are finite")
