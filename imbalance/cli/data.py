@@ -55,7 +55,7 @@ def load_dataset(experiment: Experiment) -> Dataset:
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
-    """Print the number of examples of every split, class and group; if the inputs are images, draw samples in the file `sheet`."""
+    """Print the number of examples of every split, class and group, and draw samples of images in the file `sheet`."""
     dataset = load_dataset(resolve(config, overrides)[0])
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):

@@ -247,7 +247,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 
 def refuse(message: str) -> int:
-    """Print `message` as one line on stderr, and return exit status 2. On ranks other than 0 the line starts with the rank."""
+    """Print `message` as one line on stderr, after the rank if it is not 0, and return exit status 2."""
     wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2

@@ -113,14 +113,16 @@ class Logger:
 class Experiment:
     """A whole config, validated and frozen.
 
-    A `Section` names a function and gives its arguments. `imbalance.config.registries` has the functions of each section.
+    A `Section` names a function and gives its arguments. `imbalance.config.registries` has the functions of each
+    section.
 
     Args:
         seed: seed of all random numbers: splits, initial weights, sampling, augmentation.
         debug: trains on one batch and evaluates one batch of each split, to check a config.
         work_dir: folder of the run directories.
         data_dir: folder of the data sets.
-        score: val metric whose value at the selected epoch is the result of the run, for `imbalance.run` and for sweeps.
+        score: val metric whose value at the selected epoch is the result of the run, for `imbalance.run` and for
+            sweeps.
         trainer: length, batches and arithmetic of training.
         callbacks: end of training, and the checkpoint that is tested.
         logger: copies of the metrics for other programs.

@@ -12,8 +12,8 @@ SUMMARY_METRICS = (
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
     "g_mean", "mcc", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
-# On a data set with evaluation groups, metrics called `group` count evaluation groups. These metrics, which no other data
-# set has, count the groups that the run trains with.
+# On a data set with evaluation groups, metrics called `group` count evaluation groups. These metrics, which no other
+# data set has, count the groups that the run trains with.
 TRAINING_GROUP_METRICS = ("worst_training_group_accuracy", "training_group_balanced_accuracy")
 GROUP_METRICS = ("group_accuracy", "training_group_accuracy")  # one value for each group
 CLASS_METRICS = ("recall", "precision", "f1", "accuracy", "predicted")  # one value for each class

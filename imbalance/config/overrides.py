@@ -1,8 +1,8 @@
 """Read the overrides of a command line: `--config.optim.lr=0.05 --config.loss.name=poly …`.
 
 A value is read as the type of the value in the config file, by absl and ml_collections: a number, a name, or `8,8` or
-`cat,dog` for a tuple. If an override changes the name of a section, the file has no value for the keys of the new function.
-Such a value is read by the annotation of the function's argument, by pydantic.
+`cat,dog` for a tuple. If an override changes the name of a section, the file has no value for the keys of the new
+function. Such a value is read by the annotation of the function's argument, by pydantic.
 """
 
 import ast
@@ -26,7 +26,9 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments. The last of several values of a key counts.
+    """Return the overrides of a command line by key, and its other arguments.
+
+    If a key is given several times, its last value counts.
 
     Raises:
         BadInput: an override lacks a value.
@@ -93,8 +95,8 @@ def _is_literal(text: str) -> bool:
 def read_by_annotation(text: Any, annotation: Any) -> Any:
     """Return the value that `text` stands for, read so that it fits `annotation`.
 
-    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If no
-    reading fits, return the Python literal, or else the text.
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If
+    no reading fits, return the Python literal, or else the text.
     """
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
@@ -122,8 +124,8 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 def key_suggestion(key: str, config: ConfigDict) -> str:
     """Return the end of a message on an unknown key: what to type instead, or "".
 
-    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part, or
-    with a similar spelling.
+    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
+    or with a similar spelling.
     """
     path, _, last = key.rpartition(".")
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]

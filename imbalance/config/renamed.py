@@ -1,8 +1,8 @@
 """Names of configs that older versions had as files, and what to type instead.
 
-Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old name
-`config_file` raises an error with the flags to type. The tables in results/ may have old names, which `current_name` of
-`imbalance.report.kept_results` translates.
+Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old
+name `config_file` raises an error with the flags to type. The tables in results/ may have old names, which
+`current_name` of `imbalance.report.kept_results` translates.
 """
 
 # By old name: the config of now, and the overrides to type after `--config.`.

@@ -1,7 +1,7 @@
 """Resolve a config file and flags into a validated config and its run directory.
 
-The functions stand in the order in which they are called: find the file, load it, apply the overrides, validate, name the run
-directory. `resolve` calls all of them; the command line, sweeps and `imbalance.run` call `resolve`.
+The functions stand in the order in which they are called: find the file, load it, apply the overrides, validate, name
+the run directory. `resolve` calls all of them; the command line, sweeps and `imbalance.run` call `resolve`.
 """
 
 import ast
@@ -150,8 +150,8 @@ def _saved_config(values: Any, modules: Path) -> ConfigDict:
 def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a config.json, translated from the keys of older versions to those of this version.
 
-    A key that an older version lacked gets the value with which that version computed. In older versions `trainer.compile`
-    was true or false, and the name of data in memory was "given".
+    A key that an older version lacked gets the value with which that version computed. In older versions
+    `trainer.compile` was true or false, and the name of data in memory was "given".
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -274,8 +274,8 @@ def _annotation(path: str, name: str, key: str) -> Any:
 def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the config name and the overrides from which the run directory of a config file is named.
 
-    For a config.json in a run directory these are the config name and the overrides of that run. For any other file they
-    are the stem of the file, and no overrides.
+    For a config.json in a run directory these are the config name and the overrides of that run. For any other file
+    they are the stem of the file, and no overrides.
     """
     parts = path.resolve().parts
     if path.name != "config.json" or len(parts) < 4 or not parts[-2].startswith("seed="):
@@ -294,8 +294,8 @@ def run_directory(
     Args:
         config: the config to run.
         name: name of the config file.
-        base: the config before its overrides. Without `base`, as for a config made in Python, the names of data and loss
-            replace the file's name, and a hash of the config replaces the overrides.
+        base: the config before its overrides. Without `base`, as for a config made in Python, the names of data and
+            loss replace the file's name, and a hash of the config replaces the overrides.
         earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
     """
     if base is None:
@@ -329,9 +329,10 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
 
 
 def as_file_name(value: Any) -> str:
-    """Return `value` as text without characters that are special to a shell or a file system: `0.1`, or `cat+dog` for a list.
+    """Return `value` as text without characters that are special to a shell or a file system: `0.1`, or `cat+dog`.
 
-    A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` becomes `a_b.csv-` and eight hexadecimal digits.
+    A hash distinguishes values that lose characters: `a_b.csv` stays, and `a b.csv` becomes `a_b.csv-` and eight
+    hexadecimal digits.
     """
     text = str(value).replace(", ", "+") if isinstance(value, list) else str(value)
     text = re.sub(r"[^\w.+-]+", "_", re.sub(r"[][()'\"]", "", text))

@@ -133,7 +133,10 @@ def required_arguments(function: Callable[..., Any]) -> set[str]:
 
 
 def check_call(path: str, section: Any, table: Table[Any]) -> None:
-    """Raise `BadInput` unless `section` names a function of `table`, and has exactly its keyword-only parameters as keys."""
+    """Raise `BadInput` unless `section` names a function of `table`, and its keys are exactly the function's arguments.
+
+    The keys must be the keyword-only parameters.
+    """
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
     try:
@@ -215,7 +218,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
 
 
 def suggestion(word: Any, valid: Iterable[str]) -> str:
-    """Return the end of a message on an unknown word: the valid word with the most similar spelling, and all valid words."""
+    """Return the end of a message on an unknown word: the valid word that is spelt most like it, and all valid words."""
     near = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" valid: {', '.join(valid)}"
 

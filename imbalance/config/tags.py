@@ -17,9 +17,9 @@ class Tags:
 
     balances: the entry evens out classes or groups. A sampler and weights that both do so would correct the imbalance
         twice, so the config is refused.
-    batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A sampler
-        must then draw equally many examples at every seed. A model must have no dropout and no running statistics, and an
-        objective no state.
+    batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A
+        sampler must then draw equally many examples at every seed. A model must have no dropout and no running
+        statistics, and an objective no state.
     chance: function of a sampler that keeps each example with a probability:
         `chance(labels, epoch, epochs, **section) -> (N,)`.
     measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
@@ -29,10 +29,11 @@ class Tags:
         `features("held_out")` are the features of these examples, and `dataset.held_out` has their labels.
     seeded: function of a data set, from its section to whether another seed gives other data. None means that another
         seed gives other data exactly if the data set takes the argument `seed`.
-    preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` of the images on
-        which its pretrained weights were trained; None if the model has no such weights.
-    module: function of a head whose new last layer is not linear. `module(head, section)` takes the trained last layer and
-        the section, and returns a module like the new layer, with any weights. A saved state is loaded into that module.
+    preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` of the images
+        on which its pretrained weights were trained; None if the model has no such weights.
+    module: function of a head whose new last layer is not linear. `module(head, section)` takes the trained last layer
+        and the section, and returns a module like the new layer, with any weights. A saved state is loaded into that
+        module.
     """
 
     balances: bool = False

@@ -13,7 +13,7 @@ from imbalance.errors import BadInput
 
 
 def user_module_file(name: str) -> str:
-    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for the name of a function of this package."""
+    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for a function of this package."""
     file, _, function = name.rpartition(":")
     return file if file.endswith(".py") and function else ""
 
@@ -53,7 +53,7 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
 
 
 def new_module_name(name: str) -> str:
-    """Return the end of a message that says where the module `name` of an older version is now; "" if nothing has its name."""
+    """Return the end of a message that says where the module `name` of this package is now; "" if there is none."""
     package = Path(__file__).parent.parent
     files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []
     modules = [".".join(("imbalance", *file.relative_to(package).with_suffix("").parts)) for file in files]

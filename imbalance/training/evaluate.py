@@ -26,7 +26,9 @@ from imbalance.training.state.finite import finite, shortened
 from imbalance.training.state.progress import joined
 from imbalance.training.state.run_state import Run
 
-MOST_MODELS = 32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
+MOST_MODELS = (
+    32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
+)
 KEPT_BATCHES = 100  # batches whose logits stay on the device before they are copied to the CPU
 
 
@@ -61,8 +63,8 @@ class Evaluation(NamedTuple):
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
     """Evaluate the model of each run on the split `name`, with several models at a time.
 
-    Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the device
-    only after all batches are queued, except to copy many logits.
+    Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the
+    device only after all batches are queued, except to copy many logits.
 
     Raises:
         Interrupted: a signal came to any process.
@@ -240,7 +242,7 @@ def non_finite_rows(run: Run, name: str) -> list[int]:
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
-    """Return the metrics of each run in the epoch just trained, under keys `train/…`, from the predictions of its steps."""
+    """Return the metrics `train/…` of each run in the epoch just trained, from the predictions of its steps."""
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset
     predictions, targets, groups, masks = step_predictions(runs)
     empty = torch.empty(0, device=predictions.device)
@@ -388,14 +390,18 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
     outputs = at_least_float32(outputs)
     if not finite([outputs]):
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
-        raise Diverged(f"non-finite features, although the weights are finite; examples (source rows): {shortened(bad)}")
+        raise Diverged(
+            f"non-finite features, although the weights are finite; examples (source rows): {shortened(bad)}"
+        )
     return outputs
 
 
 @torch.no_grad()
 def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
-    """Return, by name, the (N, K) outputs that the objective saves for a later run; in a debug run, only for one batch."""
-    if type(learner.objective).extra_outputs is Objective.extra_outputs:  # the objective saves none, so do not read the inputs
+    """Return, by name, the (N, K) outputs that the objective saves for a later run; in a debug run, of one batch only."""
+    if (
+        type(learner.objective).extra_outputs is Objective.extra_outputs
+    ):  # the objective saves none, so do not read the inputs
         return {}
     model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
     starts = range(0, len(split), size)

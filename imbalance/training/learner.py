@@ -97,7 +97,7 @@ class Learner:
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """Return every part that a step changes, by its name in a checkpoint; see `imbalance.training.state.registry`."""
+        """Return every part that a step changes, by its name in a checkpoint; see `training.state.registry`."""
         parts = {
             "model": self.network,
             "optimizer": self.optimizer,
@@ -139,7 +139,7 @@ class Source:
 def make_source(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Source:
-    """Load the data set, infer groups and hold out examples, if the config asks for that; arguments as of `make_learner`."""
+    """Load the data set, infer groups and hold out examples if the config asks for that; arguments of `make_learner`."""
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
@@ -288,7 +288,7 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_data(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` if a metric names a class or group that the data set lacks, or train is smaller than accumulation."""
+    """Raise `BadInput` if the data set lacks the class or group of a metric, or has fewer examples than micro-batches."""
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
@@ -309,13 +309,13 @@ def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator)
 def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
     """Let torch compile the two parts of a step: `objective.terms`, which calls model and loss, and `objective.value`.
 
-    The model is also compiled alone, for evaluation. Each graph is compiled again at the first batch of another size, and
-    this second graph takes batches of all sizes.
+    The model is also compiled alone, for evaluation. Each graph is compiled again at the first batch of another size,
+    and this second graph takes batches of all sizes.
 
     In the mode "reduce-overhead" a GPU receives all kernels of a step at once, recorded as CUDA graphs, which speeds up
-    small models. A recording takes one batch size, so each of the two batch sizes in an epoch is compiled. CUDA graphs reuse their
-    output buffers in the next step, so the loop clones what it keeps. Evaluation uses no CUDA graphs, because it keeps
-    its outputs.
+    small models. A recording takes one batch size, so each of the two batch sizes in an epoch is compiled. CUDA graphs
+    reuse their output buffers in the next step, so the loop clones what it keeps. Evaluation uses no CUDA graphs,
+    because it keeps its outputs.
     """
     model.compile()
     dynamic = False if mode == "reduce-overhead" else None

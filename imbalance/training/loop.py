@@ -168,7 +168,9 @@ def fit(run: Run) -> None:
         save(run)
         raise
     if all_steps_skipped(run):
-        raise Diverged(f"non-finite float16 gradients in all {run.progress.step} steps, so the weights never changed; use bf16 or no mixed precision")
+        raise Diverged(
+            f"non-finite float16 gradients in all {run.progress.step} steps, so the weights never changed; use bf16 or no mixed precision"
+        )
     save(run)
 
 
@@ -235,8 +237,8 @@ def oom_retry(run: Run) -> None:
     """Restore the remembered state after an out-of-memory error, and from then on use micro-batches of half the size.
 
     The failed step may have changed running means, the state of the method or some weights. From the remembered state,
-    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because it
-    keeps the memory of the step.
+    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because
+    it keeps the memory of the step.
 
     Raises:
         BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.
@@ -280,7 +282,7 @@ def save(run: Run) -> None:
 
 
 def is_last_epoch(run: Run, interpolated: bool) -> bool:
-    """Return whether the current epoch is the last. The monitored metric, which can end training too, is not considered.
+    """Return whether the current epoch is the last, without regard to `config.callbacks.patience`.
 
     Args:
         interpolated: whether all training predictions of the epoch were right, for the first time.

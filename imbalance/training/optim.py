@@ -21,8 +21,8 @@ Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 def uncompiled(optimizer: Kind) -> Kind:
     """Return a subclass of `optimizer` without the wrappers that torch.compile needs around its methods.
 
-    The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are not
-    compiled here, so they need no wrappers.
+    The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are
+    not compiled here, so they need no wrappers.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in wrapped}
@@ -46,7 +46,7 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 def by_part(
     parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
 ) -> list[dict[str, Any]]:
-    """Return the groups of `by_decay` for all layers but the last, and for the last layer, whose learning rate has a factor.
+    """Return the groups of `by_decay` for all layers but the last, and for the last layer, with another learning rate.
 
     Args:
         head_parameters: parameters of the last layer.
@@ -88,7 +88,8 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     finite makes the gradients nan, which the finite check finds.
 
     Args:
-        stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one model.
+        stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one
+            model.
     """
     if not stacked:
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
@@ -106,7 +107,8 @@ def per_model(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
-# All optimisers are fused, so one kernel updates all parameters: a step of a small model is mostly overhead, on a CPU too.
+# All optimisers are fused, so one kernel updates all parameters: a step of a small model is mostly overhead, on a CPU
+# too.
 
 
 @tagged(batched=True)
@@ -212,8 +214,8 @@ def adamw(
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
-# These optimisers have another learning rate for the last layer, which is new if all other layers are pretrained. Runs with
-# them cannot be stacked, because a stack has one learning rate for each model.
+# These optimisers have another learning rate for the last layer, which is new if all other layers are pretrained. Runs
+# with them cannot be stacked, because a stack has one learning rate for each model.
 
 
 def sgd_apart(
@@ -230,8 +232,8 @@ def sgd_apart(
 
     Args:
         lr: the learning rate before the last layer.
-        head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al., "Deep
-            Adaptation Networks", ICML 2015); 1 gives `sgd`.
+        head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
+            "Deep Adaptation Networks", ICML 2015); 1 gives `sgd`.
         momentum: the momentum; 0 for none.
         weight_decay: the factor of weight decay; 0 for none.
         decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
@@ -264,8 +266,8 @@ def adamw_apart(
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
-# A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has nothing to
-# restore.
+# A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
+# nothing to restore.
 
 
 def warm_up(epoch: float, warmup_epochs: float) -> float:
@@ -277,8 +279,8 @@ def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that is 1 after warm-up.
 
     Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
-            value; 0 for no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
+            full value; 0 for no warm-up.
     """
     return warm_up(epoch, warmup_epochs)
 
@@ -289,8 +291,8 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     It is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
 
     Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
-            value; 0 for no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
+            full value; 0 for no warm-up.
     """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
@@ -303,8 +305,8 @@ def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     It is 0 at the end of training.
 
     Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
-            value; 0 for no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
+            full value; 0 for no warm-up.
     """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
@@ -317,8 +319,8 @@ def step(
     """Return a factor on the learning rate that is 1 after warm-up, and is multiplied by `factor` at each milestone.
 
     Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its full
-            value; 0 for no warm-up.
+        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
+            full value; 0 for no warm-up.
         milestones: the epochs at which the learning rate is multiplied, in ascending order.
         factor: the number by which the learning rate is multiplied at each milestone.
     """

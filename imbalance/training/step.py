@@ -113,8 +113,8 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         partners = mix.partners.to(device)
         others = rows[partners]
         other_images = draw_images(learner, order[mix.partners], others, ids[partners])
-        # Each loss counts with the weight of its own example: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j = w·(s·ℓ_i + (1 − s)·ℓ_j), where
-        # w is `weights` and s is `shares` below.
+        # Each loss counts with the weight of its own example: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j = w·(s·ℓ_i + (1 − s)·ℓ_j),
+        # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
         mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
@@ -166,8 +166,8 @@ def take_step(
     Args:
         batch: number of the batch in the epoch, counted from 0.
         batches: number of batches in the epoch.
-        request: function that returns the request of this process for the end of the step. It is called once the forward
-            pass is queued.
+        request: function that returns the request of this process for the end of the step. It is called once the
+            forward pass is queued.
     """
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
@@ -212,7 +212,9 @@ def count_batches(config: Experiment, epoch: Epoch) -> int:
 
 
 def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:
-    """Return two slices of an epoch's examples: the global batch, and the share of a process, every world-th example of it.
+    """Return two slices of an epoch's examples: the global batch, and the share of a process.
+
+    The share is every world-th example of the global batch.
 
     Args:
         batch: number of the batch in the epoch, counted from 0.
@@ -233,10 +235,10 @@ def forward(
     """Return the terms of a slice's examples, and a function for the backward pass from the objective of these terms.
 
     With several micro-batches, which save memory, all terms are first computed without a graph. The derivative of the
-    objective by each row of the terms becomes the coefficient of that row. Then each micro-batch is computed again, and the
-    backward pass starts from the sum of its rows times their coefficients. By the chain rule the gradients are those of the
-    whole batch, for every objective, even one that combines examples. Only batch normalisation differs, because it
-    normalises each micro-batch alone. A step takes about a third more time.
+    objective by each row of the terms becomes the coefficient of that row. Then each micro-batch is computed again, and
+    the backward pass starts from the sum of its rows times their coefficients. By the chain rule the gradients are
+    those of the whole batch, for every objective, even one that combines examples. Only batch normalisation differs,
+    because it normalises each micro-batch alone. A step takes about a third more time.
 
     Args:
         labels: batch of the slice without its inputs, if the caller has it.

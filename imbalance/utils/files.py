@@ -60,7 +60,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise `OSError` unless `path` is a regular file or a link to one: opening a pipe or a device may wait for ever."""
+    """Raise `OSError` unless `path` is a regular file or a link to one, since opening a pipe or device may never end."""
     try:
         mode = Path(path).stat().st_mode
     except ValueError as error:  # the name has a NUL

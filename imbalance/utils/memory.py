@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def available_memory() -> int:
-    """Return the bytes that this process can still allocate: the free memory of the machine, or of its cgroup if less."""
+    """Return the bytes that this process can still allocate: the free memory of the machine, or less in a cgroup."""
     limits = [1 << 62]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

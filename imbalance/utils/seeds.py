@@ -22,7 +22,7 @@ def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
 
 
 def random_state() -> dict[str, Tensor]:
-    """Return the state of torch's global generators, which dropout draws from: the CPU's, and a GPU's if one is in use."""
+    """Return the state of torch's global generators, from which dropout draws, on the CPU and, if in use, the GPU."""
     state = {"cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 

@@ -11,8 +11,9 @@ def import_torchvision() -> ModuleType:
     """Import torchvision beside a CPU-only torch even if torchvision is a CUDA build, as PyPI's is on Linux.
 
     The extension of torchvision then fails to load without a message. The import fails when it registers the shapes of
-    two operators that the extension would have declared. Declaring these operators here suffices for data sets, transforms and models. Functions
-    that need the extension (`ops.nms`, detection, `io.decode_image`) raise when they are called.
+    two operators that the extension would have declared. Declaring these operators here suffices for data sets,
+    transforms and models. Functions that need the extension (`ops.nms`, detection, `io.decode_image`) raise when they
+    are called.
     """
     try:
         import torchvision

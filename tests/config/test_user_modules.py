@@ -91,7 +91,9 @@ def test_a_run_of_ones_own_module_keeps_it_and_can_be_run_again_without_it(own, 
 def test_other_code_does_not_go_on_in_the_directory(own):
     directory = Path(train(own, "run")["run_directory"])
     Path("my_module.py").write_text(MODULE.replace("(self.gamma", "(2 * self.gamma"))
-    with pytest.raises(BadInput, match=r"^my_module.py: not the code that this run began with, which is run/modules/"):
+    with pytest.raises(
+        BadInput, match=r"^my_module.py: not the code that this run began with, which is in run/modules/"
+    ):
         train(own, directory)
 
 

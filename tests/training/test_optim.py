@@ -160,8 +160,8 @@ def test_the_second_network_s_last_layer_has_that_rate_too():
     alone = torch.nn.Linear(3, 2)
     assert head_parameters(alone) == []
     for model, head, words in (
-        (alone, [], "no layer that is called head"),
-        (alone, alone.parameters(), "no layer that is not its last one"),
+        (alone, [], "no layer called head"),
+        (alone, alone.parameters(), "no layer before its last one"),
     ):
         with pytest.raises(BadInput, match=f"config.optim.head_factor: .* the model has {words}"):
             OPTIMIZERS["sgd_apart"](model.parameters(), head, head_factor=2.0, **APART["sgd"])

@@ -22,7 +22,7 @@ def test_a_damaged_summary_is_made_again(config, tmp_path, text, capsys):
     path.write_text(text, encoding="latin-1")
     loop.train(config, tmp_path)
     assert json.loads(path.read_text()) == before | {"seconds": json.loads(path.read_text())["seconds"]}
-    assert "summary.json is damaged; it is made again from the last checkpoint" in capsys.readouterr().out
+    assert "summary.json is damaged; it is written again from the last checkpoint" in capsys.readouterr().out
 
 
 def test_without_a_checkpoint_a_damaged_summary_is_not_trained_over(config, tmp_path):

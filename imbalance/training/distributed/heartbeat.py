@@ -1,7 +1,7 @@
-"""Heartbeat of many processes: name the one that does not answer, since a stopped process closes no connection.
+"""Heartbeat of many processes: name a process that is silent, because a stopped process closes no connection.
 
-An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, work that the main
-process does for all. A process that waits is in an exchange that the others have not reached.
+An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, or work that the
+main process does for all. A process waits in an exchange until all other processes have reached it.
 """
 
 import sys
@@ -14,27 +14,31 @@ from typing import Any
 
 from imbalance.utils.output import print_safely
 
-# How long a process waits for another. The main process alone fits heads, reads first runs and makes data sets, for which
-# torch's ten minutes on a GPU can be too short. A process that is stopped or gone is named long before.
+# Time for which a process waits for another. While the main process alone fits heads, reads first runs and makes data
+# sets, the others wait, for which torch's ten minutes on a GPU can be too short. A stopped process is named long
+# before.
 WAIT = timedelta(hours=6)
-MARGIN = timedelta(minutes=1)  # before NCCL ends a process that has waited for WAIT, without a word of ours
+# Time before the end of WAIT at which a message is printed, because at its end NCCL kills the process without one.
+MARGIN = timedelta(minutes=1)
 INTERVAL = 5.0  # seconds between two beats
 SILENCE = 60.0  # seconds without a beat after which a process is named
 _watch: "Heartbeat | None" = None
 
 
 class Heartbeat:
-    """Thread that tells the other processes that this one lives, and names on stderr each that is silent for long.
+    """Thread that tells the other processes that this one is alive, and names silent processes on stderr.
 
-    A process that computes goes on beating. One that is stopped, or whose machine is gone, does not, and is named once in
-    each silence. The run goes on if that process does (SIGCONT). If not, torch gives up waiting.
+    A beat is an increment of a counter in torch's store. A process that computes goes on beating. A process that is
+    stopped, or whose machine is gone, does not beat; each of its silences is reported once. If the process continues
+    (SIGCONT), so does the run. If not, torch stops waiting after WAIT.
 
-    number, what: the number of exchanges that this process has reached, and a description of the last one.
-    since: the time at which this process reached it; None between exchanges.
+    number: number of exchanges that this process has reached.
+    what: description of the last of these exchanges.
+    since: time at which this process reached that exchange; None between exchanges.
 
     Args:
-        store: torch.distributed's store, which all processes share.
-        aborts: whether torch ends a process that has waited for WAIT, rather than raise an error in it.
+        store: key-value store of torch.distributed, which all processes share.
+        aborts: whether torch kills a process that has waited for WAIT; otherwise torch raises an error in it.
     """
 
     def __init__(self, store: Any, rank: int, world: int, aborts: bool):
@@ -47,15 +51,15 @@ class Heartbeat:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        """Beat until the store closes."""
+        """Beat every INTERVAL seconds until the store closes."""
         while True:
-            # A process keeps the store, and a call to the store waits for that process.
+            # One process serves the store, and a call to the store waits for that process. So use a timer to report it.
             unanswered = threading.Timer(SILENCE, self._name, [None])
             unanswered.daemon = True
             unanswered.start()
             try:
                 self._exchange()
-            except Exception:  # the store has closed, because a process has ended; torch says so
+            except Exception:  # the store has closed because a process has ended, which torch reports
                 return
             finally:
                 unanswered.cancel()
@@ -63,13 +67,13 @@ class Heartbeat:
             time.sleep(INTERVAL)
 
     def _exchange(self) -> None:
-        """Write this process's beat and exchange to the store, and read those of the others."""
+        """Write this process's beat and its last exchange to the store, and read those of the other processes."""
         self.store.add(f"imbalance/beat/{self.rank}", 1)
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         since = self.since
         if self.aborts and since and time.monotonic() - since > (WAIT - MARGIN).total_seconds():
             print_safely(f"process {self.rank} of {self.world}: {self.timeout_message()}", sys.stderr)
-            self.aborts = False  # so that the message comes once
+            self.aborts = False  # print the message once
         for other, (before, last_beat) in self._beats.items():
             count, now = self.store.add(f"imbalance/beat/{other}", 0), time.monotonic()
             if count != before:
@@ -77,27 +81,35 @@ class Heartbeat:
                 self._named.discard(other)
             elif now - last_beat > SILENCE:
                 self._name(other)
-            if count:  # before its first beat a process has set no exchange, and reading one would wait for it
+            if count:  # reading the exchange of a process that has not beaten yet would wait for that process
                 number, what = self.store.get(f"imbalance/at/{other}").decode().split(" ", 1)
                 self._others[other] = int(number), what
 
     def timeout_message(self) -> str:
-        """Return the message of a process that has waited for WAIT: in which exchange, for whom, and what to do."""
+        """Return the message of a process that has waited for WAIT: its exchange, the late processes, what to do."""
         late = {other: what for other, (number, what) in self._others.items() if number < self.number}
         whom = " and ".join(f"process {other}, last in {what!r}" for other, what in late.items()) or "another process"
-        return f"waited {WAIT} in {self.what!r}, in vain for {whom}; see what that one says on stderr, and start all of them again"
+        return (
+            f"waited {WAIT} in {self.what!r} for {whom}; read the stderr of that process, and start all processes again"
+        )
 
     def _name(self, other: int | None) -> None:
-        """Name a silent process on stderr, once in a silence; None is the process that keeps the store."""
+        """Name a silent process on stderr, once for each silence.
+
+        Args:
+            other: rank of the process; None for the process that serves the store, whose rank is unknown.
+        """
         if other in self._named:
             return
         self._named.add(other)
         who = (
-            "the process that keeps torch's store (process 0, or the launcher)" if other is None else f"process {other}"
+            "the process that serves torch's store (process 0, or the launcher)"
+            if other is None
+            else f"process {other}"
         )
         print_safely(
-            f"process {self.rank} of {self.world}: {who} has not answered for {SILENCE:.0f} s; is it stopped, or its "
-            "machine gone?",
+            f"process {self.rank} of {self.world}: {who} has not answered for {SILENCE:.0f} s; check whether it is "
+            "stopped (kill -CONT continues it), or its machine is gone",
             sys.stderr,
         )
 
@@ -114,17 +126,17 @@ def watch_processes(rank: int, world: int) -> None:
 
 
 def exchange(what: str) -> AbstractContextManager[None]:
-    """Return the context of an exchange, for the messages of the heartbeat; `what` describes the exchange.
+    """Return the context manager for an exchange, which `what` describes in the messages of the heartbeat.
 
     Raises:
-        TimeoutError: torch has given up waiting, inside the context.
+        TimeoutError: inside the context, torch has stopped waiting for another process.
     """
     return watched_exchange(_watch, what) if _watch else nullcontext()
 
 
 @contextmanager
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
-    """Note in the heartbeat that this process is in an exchange."""
+    """Tell the heartbeat that this process is in an exchange, and turn torch's timeout into a TimeoutError."""
     watch.number, watch.what, watch.since = watch.number + 1, what, time.monotonic()
     try:
         yield

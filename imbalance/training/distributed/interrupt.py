@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: note them at once, and let the loop act on them between two steps."""
+"""Signals that ask a run to stop: record them at once, and let the loop act on them between two steps."""
 
 import signal
 import threading
@@ -9,14 +9,14 @@ from typing import Any
 
 from imbalance.errors import Interrupted
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # SIGUSR1: Slurm's warning
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # SIGUSR1: what Slurm sends before it ends a job
 
 
 def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Let `handler` handle every signal of STOPS, and return the handlers before it.
+    """Let `handler` handle every signal of STOPS, and return the handlers that it replaces, by signal.
 
-    An ignored SIGHUP stays ignored, because that is the purpose of nohup. Outside the main thread, where Python allows no
-    handlers, nothing changes.
+    An ignored SIGHUP stays ignored, because nohup ignores it on purpose. Outside the main thread, where Python allows
+    no handlers, do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -25,10 +25,10 @@ def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
 
 
 class Interrupt:
-    """Context in which a signal that asks to stop sets `signum`, and does not end the process.
+    """Context manager that records a signal that asks to stop in `signum`, instead of ending the process.
 
-    Before `defer` is called there is nothing to save, so a signal raises `Interrupted` on the spot. A second SIGINT ends
-    the process at once, by the system's default.
+    Until `defer` is called there is nothing to save, so a signal also raises `Interrupted` immediately. A second SIGINT
+    ends the process, by the default of the system.
     """
 
     def __init__(self):
@@ -44,14 +44,14 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """From now on only set `signum`. The loop looks at it, saves and stops."""
+        """From now on only record signals in `signum`; the loop reads it, saves and stops."""
         self._deferred = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise `Interrupted` inside this context at a signal, and for one that came before.
+        """Return a context manager inside which a signal, even an earlier one, raises `Interrupted` immediately.
 
-        Use it for work that takes long, and that a resumed run can repeat.
+        Use it for long work that a resumed run can repeat.
         """
         before, self._deferred = self._deferred, False
         try:
@@ -62,7 +62,7 @@ class Interrupt:
             self._deferred = before
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        """Handle a signal of STOPS."""
+        """Record a signal of STOPS, and raise `Interrupted` unless signals are deferred."""
         self.signum = signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""One run in many processes, by accelerate: give the same result as one process."""
+"""Several processes for one run, by accelerate, with the same result as one process."""
 
 import functools
 import os
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 def start_accelerator(config: Experiment) -> Accelerator:
-    """Return the accelerator for `config.trainer`.
+    """Start accelerate by `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the precision is not for this device, or the launcher's number of processes has not started.
+        BadInput: this device has no such precision, or fewer processes started than the launcher was asked for.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
@@ -33,7 +33,7 @@ def start_accelerator(config: Experiment) -> Accelerator:
             "config.trainer.mixed_precision: 'fp16' given, which a CPU computes in float32; use 'bf16' or 'no'"
         )
     set_arithmetic(config)
-    # `accelerate launch --cpu --num_processes 2` starts one process, and these variables are its only trace.
+    # `accelerate launch --cpu --num_processes 2` starts only one process, which only these variables show.
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     expected = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
     AcceleratorState._reset_state()  # an earlier run in the same process may have had another precision
@@ -49,23 +49,23 @@ def start_accelerator(config: Experiment) -> Accelerator:
 
 
 def set_arithmetic(config: Experiment) -> None:
-    """Set how this process computes on a GPU, by `config.trainer`.
+    """Set for this process whether a GPU computes deterministically and in TF32, by `config.trainer`.
 
-    TF32 is float32 that tensor cores multiply with 10 bits of mantissa. torch's own default is "convolutions".
+    In TF32, tensor cores multiply float32 numbers with 10 bits of mantissa. The default of torch is "convolutions".
     """
     # A later run in this process may be deterministic, and the variable must be set before the first matrix product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != config.trainer.deterministic:
-        # The call imports torch's compiler, so make it only for a change.
+        # This call imports torch's compiler, so call it only if the value changes.
         torch.use_deterministic_algorithms(config.trainer.deterministic)
-    # All memory is written before it is read, so nothing has to be filled.
+    # All code here writes memory before it reads it, so filling the memory first would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32 == "all"
     torch.backends.cudnn.allow_tf32 = config.trainer.tf32 != "none"
 
 
 def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """Return `model` with batch normalisation over the batches of all processes, as in one process.
+    """Return `model` with its batch normalisation computed over the global batch, as one process would.
 
     Raises:
         BadInput: there are several processes on a CPU, and the model has batch normalisation.
@@ -74,7 +74,7 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
         return model
     if accelerator.device.type == "cpu":
         raise BadInput(
-            "config.model.name: has batch normalisation, which torch shares between processes on GPUs only; "
+            "config.model.name: has batch normalisation, which torch can compute over several processes on GPUs only; "
             "on a CPU start one process"
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -89,7 +89,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
         except (BadInput, Diverged, Interrupted, OSError) as error:
             answer[1] = error
     if accelerator.num_processes > 1:
-        with exchange("what process 0 does for all"):
+        with exchange("work that process 0 does for all"):
             broadcast_object_list(answer)
     if answer[1]:
         raise answer[1]
@@ -98,21 +98,23 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 def of_all_processes(value: T) -> list[T]:
     """Return the values of all processes, in the order of their ranks, on every process."""
-    with exchange("what each process has"):
+    with exchange("collecting values"):
         return gather_object([value])
 
 
 def across_processes(
     accelerator: Accelerator, terms: dict[str, Tensor], request: int, size: int
 ) -> tuple[dict[str, Tensor], int | Tensor]:
-    """Return the terms of the global batch, in its order, and the greatest request of all processes.
+    """Return the terms of the global batch, in the order of its examples, and the greatest request of all processes.
 
-    Gradients flow through this process's own rows only. With these rows, every objective, however it mixes examples, is
-    the one that a single process would compute. Processes average their gradients; the step multiplies to make up for it.
+    From these terms every process computes the same objective as a single process, even if the objective combines
+    examples. Gradients flow through the rows of this process only. Processes average their gradients, but their sum is
+    needed, so the step multiplies the objective by the number of processes.
 
     Args:
-        terms: of this process's share of the batch.
-        size: of the global batch.
+        terms: terms of this process's share of the batch.
+        request: request of this process, see `imbalance.training.loop.current_request`.
+        size: number of examples in the global batch.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if world == 1:
@@ -132,9 +134,9 @@ def across_processes(
 
 
 def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add up `sums`, and take the greatest of `maxima`, over all processes. Return both by name, on the CPU.
+    """Return the sums of `sums` and the maxima of `maxima` over all processes, by name, on the CPU.
 
-    One exchange and one copy carry all tensors, as float64, in which every count below 2^53 is exact.
+    All tensors are exchanged at once and copied at once, as float64, in which every count below 2^53 is exact.
     """
     tensors = sums | maxima
     sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
@@ -147,13 +149,16 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
 
 
 def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:
-    """Start to copy a step's value and request to the host. Return a function that reads whether the value is finite, and the request.
+    """Start to copy a step's value and request to the host, and return a function that waits for both.
 
-    On a GPU, a read after the backward pass is queued waits for the forward pass only, so the device stays busy. Read
-    before the next call, because all calls share one pinned buffer.
+    The returned function returns whether the value is finite, and the request. On a GPU, call it once the backward pass
+    is
+    queued: it then waits for the forward pass only, so the device stays busy. Call it before the next `async_item`,
+        because
+    all copies share one pinned buffer.
 
     Args:
-        request: a tensor on the device if it was gathered from several processes; only then it must be copied.
+        request: tensor on the device if it was gathered from several processes; only then it is copied.
     """
     if value.device.type == "cpu":
         return lambda: (isfinite(value.item()), int(request))
@@ -171,5 +176,5 @@ def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool,
 
 @functools.cache
 def pinned_buffer(dtype: torch.dtype) -> tuple[Tensor, torch.cuda.Event]:
-    """Return a pinned buffer, and the event that marks the end of a copy to it. Both take long to make, so are made once."""
+    """Return a pinned buffer, and an event for the end of a copy to it; both are slow to make, so are made once."""
     return torch.empty(2, dtype=dtype, pin_memory=True), torch.cuda.Event()

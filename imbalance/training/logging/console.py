@@ -12,7 +12,7 @@ from imbalance.training.state.progress import Clock
 
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
-    """Return lines with the examples of each split by class (and group), and with the size of the model."""
+    """Return lines with the number of examples of each class and group in each split, and the size of the model."""
     lines = list(dataset.notes)
     for name, source in (("train", dataset), ("val", dataset.eval_dataset), ("test", dataset.eval_dataset)):
         split = getattr(source, name)
@@ -26,7 +26,12 @@ def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
 
 
 def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
-    """Return one line on an evaluation: the position of the run, its metrics, its speed and the time left."""
+    """Return the line for an evaluation: epoch and step, metrics, speed and remaining time.
+
+    Args:
+        values: line of metrics.jsonl.
+        epochs: number of epochs of the run.
+    """
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
     for split in ("train", "val", "test"):
         if f"{split}/loss" in values:
@@ -39,13 +44,18 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
 
 
 def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) -> str:
-    """Return the line that a terminal shows between evaluations."""
+    """Return the line that a terminal shows between evaluations: epoch and batch, speed and remaining time."""
     left = clock.seconds_left(epoch + batch / batches, epochs)
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 
 
 def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
-    """Return tables of every class (and group) on val and test, and the score."""
+    """Return tables of the metrics of every class and group on val and test, and the score.
+
+    Args:
+        values: metrics of summary.json, by name.
+        score: name of the metric that is the score.
+    """
     tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
     if dataset.evaluation_names:
         tables = {
@@ -72,10 +82,10 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
 
 
 def _counts(names: Sequence[str], counts: Tensor) -> str:
-    """Return each name with its count."""
+    """Return each name followed by its count, with commas between them."""
     return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.tolist(), strict=True))
 
 
 def _percent(value: float) -> str:
-    """Return a fraction in percent; "-" for nan."""
+    """Return a fraction as text in percent; "-" for nan."""
     return "-" if isnan(value) else f"{100 * value:.1f}"

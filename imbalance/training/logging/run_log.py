@@ -1,4 +1,4 @@
-"""Log of a run: its directory, metrics.jsonl, trackers and the console."""
+"""Log of a run: the files of its directory, trackers and the console."""
 
 import io
 import json
@@ -28,14 +28,14 @@ from imbalance.utils.output import print_safely
 
 
 class RunLog:
-    """Files and console of one run. Only the main process writes; on other processes every method does nothing."""
+    """Files and console output of one run. Only the main process writes; on other processes nothing is written."""
 
     def __init__(self, directory: Path, config: Experiment, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
         self.trackers: list[Tracker] = []
-        self.wandb_id: str | None = None  # with which a resumed run continues its wandb run
+        self.wandb_id: str | None = None  # id of the wandb run, which a resumed run continues
         self._claimed: ClaimedFiles | None = None
-        self._unwritten = b""  # lines of metrics.jsonl that a full disk did not take yet
+        self._unwritten = b""  # lines of metrics.jsonl that could not be written yet, as on a full disk
         self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
         self._last_line = self._last_bar = -math.inf
 
@@ -51,18 +51,20 @@ class RunLog:
 
     @property
     def _files(self) -> "ClaimedFiles":
-        """Return the open files of the run directory; `claim` must have opened them."""
+        """Return the open files of the run directory, which `claim` must have opened before."""
         assert self._claimed
         return self._claimed
 
     def claim(self) -> dict[str, Any] | None:
-        """Lock the directory for this process, and open its files. Return the summary of a finished run there, if any.
+        """Lock the run directory for this process, and open its files.
+
+        Return the summary if the run is finished, and None otherwise.
 
         Raises:
             Busy: another process has locked the directory.
-            BadInput: the directory cannot be written to, is damaged, or holds another experiment.
+            BadInput: the directory cannot be written to, has a damaged file, or holds a run of another config.
         """
-        trackers.check(self.config)  # before data are loaded, which may take long
+        trackers.check(self.config)  # first, because loading data may take long
         lock = None
         try:
             lock = FolderLock(self.directory)
@@ -85,29 +87,34 @@ class RunLog:
         return summary if summary["status"] == "done" and not self.config.debug else None
 
     def _keep_config(self) -> None:
-        """Write config.json, unless the file there has the same values, perhaps in the form of an older version."""
+        """Write config.json, unless it exists with the same values, perhaps with the keys of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
-        with suppress(OSError, ValueError, AttributeError):  # no file yet, or a damaged one of a run that never trained
+        with suppress(
+            OSError, ValueError, AttributeError
+        ):  # no file yet, or the damaged file of a run that never trained
             if upgrade_saved_config(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
                 return
         write_atomic(path, text.encode() + b"\n")
 
     def _keep_modules(self) -> None:
-        """Copy each module of the user's own that the config names, with which the run can be loaded and repeated."""
+        """Copy the user's modules that the config names to the run directory, so that the run can be repeated."""
         for file in user_module_files(self.config.to_dict()):
             copy, code = self.directory / "modules" / file.name, file.read_bytes()
             if not copy.exists():
                 write_atomic(copy, code)
             elif copy.read_bytes() != code:
                 raise BadInput(
-                    f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
-                    "config.work_dir"
+                    f"{file}: not the code that this run began with, which is in {copy}; copy that file back, or use "
+                    "another config.work_dir"
                 )
 
     def _saved_summary(self) -> dict[str, Any]:
-        """Return the content of summary.json, with the status None if there is no file.
+        """Return the content of summary.json; if there is no file, only the status None.
 
-        A damaged file counts as none, because the last checkpoint makes it again.
+        A damaged file counts as no file, because the run resumes from its last checkpoint and writes it again.
+
+        Raises:
+            BadInput: the file is damaged, and there is no checkpoint.
         """
         path, nothing = self.directory / "summary.json", {"status": None}
         try:
@@ -121,22 +128,22 @@ class RunLog:
             pass
         if not (self.directory / "checkpoints" / "last.pt").exists():
             raise BadInput(
-                f"{path}: damaged, with no checkpoint to make it from; remove {self.directory} to start anew"
+                f"{path}: damaged, with no checkpoint to write it again from; remove {self.directory} to start anew"
             )
-        self.line(f"WARNING: {path} is damaged; it is made again from the last checkpoint")
+        self.line(f"WARNING: {path} is damaged; it is written again from the last checkpoint")
         return nothing
 
     def _write(self, path: Path, data: bytes | memoryview) -> None:
-        """Write a whole file in the run directory.
+        """Write a file of the run directory, whole or not at all.
 
         Raises:
-            BadInput: the directory was removed or replaced. The file would no longer be with the run's metrics.
+            BadInput: the run directory was removed or replaced, so the file would be apart from the run's metrics.
         """
         self.check_directory()
         write_atomic(path, data)
 
     def check_directory(self) -> None:
-        """Raise `BadInput` if the directory or its metrics.jsonl was removed or replaced since `claim`."""
+        """Raise `BadInput` if the run directory or its metrics.jsonl was removed or replaced since `claim`."""
         metrics = self._files.metrics.fileno()
         if not (self._files.lock.holds() and is_same_file(self.directory / "metrics.jsonl", metrics)):
             raise BadInput(
@@ -146,11 +153,11 @@ class RunLog:
     # metrics.jsonl and checkpoints
 
     def position(self) -> int:
-        """Write all lines of metrics.jsonl to the disk, and return its length, to which a resume can `rewind`.
+        """Write all lines of metrics.jsonl to the disk, and return its length in bytes, for `rewind` in a resumed run.
 
         Raises:
-            OSError: the disk did not take all lines, so a checkpoint would lose the rest.
-            BadInput: the file was removed or replaced.
+            OSError: not all lines could be written, so a checkpoint with this length would lose the rest.
+            BadInput: the run directory or metrics.jsonl was removed or replaced.
         """
         self._write_metrics()
         os.fsync(self._files.metrics.fileno())
@@ -158,7 +165,11 @@ class RunLog:
         return self._files.metrics.tell()
 
     def rewind(self, position: int) -> None:
-        """Remove the lines of metrics.jsonl that came after a checkpoint, because the resumed run writes them again."""
+        """Cut metrics.jsonl to the length `position`, because the resumed run writes all later lines again.
+
+        Raises:
+            BadInput: the file is shorter.
+        """
         metrics = self._files.metrics
         if os.fstat(metrics.fileno()).st_size < position:
             raise BadInput(f"{metrics.name}: shorter than the checkpoint says; remove {self.directory} to start anew")
@@ -166,14 +177,18 @@ class RunLog:
         metrics.seek(position)
 
     def _write_metrics(self) -> None:
-        """Write the lines that metrics.jsonl does not have yet."""
+        """Append the lines that are not written yet to metrics.jsonl."""
         while self._unwritten:
             self._unwritten = self._unwritten[self._files.metrics.write(self._unwritten) :]
 
     # trackers
 
     def start_trackers(self, wandb_id: str | None) -> None:
-        """Start the trackers that the config or WANDB_MODE asks for, or continue theirs from the last line of metrics.jsonl."""
+        """Start the trackers that the config or WANDB_MODE asks for.
+
+        Args:
+            wandb_id: id of the wandb run to continue; None for a new one.
+        """
         if not self.writes:
             return
         if settings := trackers.wandb_settings(self.config):
@@ -188,7 +203,7 @@ class RunLog:
                 self._go_on_without("tensorboard", error)
 
     def _tell_trackers(self, method: str, *values: Any) -> None:
-        """Call `method` of every tracker, and remove a tracker that raises an error."""
+        """Call the method of that name on every tracker, and remove a tracker that raises an error."""
         for tracker in list(self.trackers):
             try:
                 getattr(tracker, method)(*values)
@@ -197,28 +212,28 @@ class RunLog:
                 self._go_on_without(tracker.name, error)
 
     def _go_on_without(self, tracker: str, error: Exception) -> None:
-        """Log that a tracker has failed; the run goes on."""
+        """Log that a tracker has failed, and that the run goes on without it."""
         self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
 
-    # reports
+    # metrics, results and lines
 
     def metrics(self, values: dict[str, Any]) -> None:
-        """Write one line to metrics.jsonl, and send it to the trackers. JSON has no nan, so nan becomes null."""
+        """Write `values` as a line to metrics.jsonl, with null for nan, and send them to the trackers."""
         if self.writes:
             self._unwritten += json.dumps(without_nan(values), allow_nan=False).encode() + b"\n"
-            with self.attempt(self.directory / "metrics.jsonl", "the next line tries again"):
+            with self.attempt(self.directory / "metrics.jsonl", "the next evaluation tries again"):
                 self._write_metrics()
             self._tell_trackers("log", values)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Return all lines of metrics.jsonl; an empty list on processes that do not write."""
+        """Return all lines of metrics.jsonl; on processes that do not write, an empty list."""
         if not self.writes:
             return []
         text = (self.directory / "metrics.jsonl").read_bytes() + self._unwritten
         return [json.loads(line) for line in text.splitlines()]
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Write summary.json, whole or not at all, and only after metrics.jsonl has all of its lines."""
+        """Write all remaining lines of metrics.jsonl, and then summary.json, whole or not at all."""
         if self.writes:
             self.position()
             text = json.dumps(without_nan(values), indent=2, allow_nan=False)
@@ -227,31 +242,36 @@ class RunLog:
             self._tell_trackers("summary", flat)
 
     def model(self, values: dict[str, Any]) -> None:
-        """Write model.json, which `imbalance.load` reads with the weights."""
+        """Write model.json, the description of the model that `imbalance.load` reads beside the weights."""
         write_atomic(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
-        """Write predictions/<split>.npz: logits of the selected weights, targets, groups and source rows."""
+        """Write predictions/<split>.npz.
+
+        Args:
+            arrays: columns of the file, such as logits and targets, with one row for each example.
+        """
         file = io.BytesIO()
         columns: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
         np.savez_compressed(file, **columns)
         self._write(self.directory / "predictions" / f"{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
-        """Write evaluations/<split>-<epoch>.npy. A resumed run that evaluates an epoch again writes the same file."""
+        """Write evaluations/<split>-<epoch>.npy. If a resumed run evaluates the epoch again, it overwrites the file."""
         if self.writes:
             file = io.BytesIO()
             np.save(file, logits.cpu().numpy())
             path = self.directory / "evaluations" / f"{split}-{epoch}.npy"
-            with self.attempt(path, "selecting afterwards will lack it"):
+            with self.attempt(path, "`imbalance select` will lack it"):
                 self._write(path, file.getbuffer())
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
-        """Log an OSError inside this context, such as a full disk, and go on, because the run can do without the file for now.
+        """Return a context manager that logs an OSError inside it, such as a full disk, and lets the run go on.
 
         Args:
-            otherwise: the consequence, for the message.
+            path: file that is written inside the context.
+            otherwise: consequence of a failure, for the message.
         """
         try:
             yield
@@ -266,7 +286,11 @@ class RunLog:
             print_safely(text, self._claimed and self._claimed.text)
 
     def progress(self, text: str, last: bool) -> None:
-        """Write a line on an evaluation to log.txt, and to the console if it is the last, or the first within a second."""
+        """Write the line for an evaluation to log.txt, and to the console at most once a second.
+
+        Args:
+            last: whether it is the last evaluation, whose line is always written to the console.
+        """
         now = time.monotonic()
         if self.writes and (last or now - self._last_line >= 1):
             self._last_line = now
@@ -275,20 +299,24 @@ class RunLog:
             print_safely(text, self._claimed and self._claimed.text)
 
     def bar(self, text: Callable[[], str]) -> None:
-        """Show a line on a terminal between evaluations, at most five times a second."""
+        """Show the line that `text` returns on a terminal, in place of the line before, at most five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
             print_safely("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
-        """Remove the line that `bar` shows."""
+        """Remove the line that `bar` shows from the terminal."""
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
             print_safely("\r\x1b[K", sys.stdout, end="")
 
 
 class ClaimedFiles(NamedTuple):
-    """Open files of a run directory: log.txt, metrics.jsonl, and the lock of the directory."""
+    """Open files of a run directory, and its lock.
+
+    text: log.txt.
+    metrics: metrics.jsonl.
+    """
 
     text: TextIO
     metrics: FileIO
@@ -296,7 +324,7 @@ class ClaimedFiles(NamedTuple):
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
-    """Raise `BadInput` if a run with another config, or with one that cannot be read, was trained in `directory`.
+    """Raise `BadInput` if a run with another or an unreadable config was trained in `directory`.
 
     A run that was refused or killed before its first checkpoint does not count.
     """
@@ -310,8 +338,7 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
             raise ValueError("not an object")
     except FileNotFoundError:
         raise BadInput(
-            f"{path}: missing, and without it nobody knows what was trained here; put it back, or remove {directory} to "
-            "start anew"
+            f"{path}: missing, although a run was trained here; put it back, or remove {directory} to start anew"
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
@@ -319,20 +346,20 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(
-            f"config.{changed[0]}: {path} was written by a run with {before.get(changed[0])!r}, this one has "
-            f"{ours[changed[0]]!r}; use another config.work_dir, or remove the directory"
+            f"config.{changed[0]}: {ours[changed[0]]!r} given, but {path} was written by a run with {before.get(changed[0])!r}; "
+            f"use another config.work_dir, or remove {directory}"
         )
 
 
 def without_nan(value: Any) -> Any:
-    """Return `value` with None for every float that JSON cannot express."""
+    """Return `value`, in which None replaces every nan and infinity, because JSON has neither."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as text: `3h07m`, `4m12s` or `9s`."""
+    """Return a number of seconds as text: `3h07m`, `4m12s` or `9s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

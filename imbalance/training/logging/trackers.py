@@ -1,6 +1,6 @@
-"""Trackers: copy a run's metrics to Weights & Biases or TensorBoard. The run's own files have everything without them.
+"""Trackers: copy the metrics of a run to Weights & Biases or TensorBoard. The run directory has all metrics anyway.
 
-accelerate's trackers are not used, because they cannot continue a run, and their errors would end it.
+The trackers of accelerate are not used, because they cannot continue a run, and an error in them would end the run.
 """
 
 import json
@@ -21,26 +21,26 @@ WANDB_MODES: dict[str, Mode] = {
     "dryrun": "offline",
     "run": "online",
 }
-MOST_CHARACTERS = 128  # of a group's name on wandb's server
+MOST_CHARACTERS = 128  # longest name of a group that the server of Weights & Biases takes
 
 
 class Tracker(Protocol):
-    """Receiver of a run's metrics. An error in a method ends the tracker, and not the run."""
+    """Receiver of the metrics of a run. An error in a method ends the tracker, but not the run."""
 
     name: str
 
     def log(self, values: dict[str, Any]) -> None:
-        """Receive a line of metrics.jsonl, which has a "step"."""
+        """Receive the values of a line of metrics.jsonl, one of which is "step"."""
 
     def summary(self, values: dict[str, Any]) -> None:
         """Receive the numbers and texts of summary.json."""
 
     def finish(self, failed: bool) -> None:
-        """End the tracker's run."""
+        """End the record of the run."""
 
 
 def uses_wandb(config: Experiment) -> bool:
-    """Return whether a run of `config` reports to wandb, which has one run a process."""
+    """Return whether a run of `config` logs to wandb, which allows one run in a process."""
     return _wandb_mode(config) != "disabled"
 
 
@@ -49,16 +49,21 @@ def check(config: Experiment) -> None:
     wandb_settings(config)
     if config.logger.mode == "tensorboard" and not find_spec("tensorboard"):
         raise BadInput(
-            "config.logger.mode: 'tensorboard' given, which is not installed; "
+            "config.logger.mode: 'tensorboard' given, which is not installed; type "
             "pip install -c constraints.txt -e '.[tensorboard]'"
         )
 
 
 class Wandb:
-    """Weights & Biases run, new or continued by its id. The seeds of a setting are a wandb group.
+    """Weights & Biases run, new or continued by its id. Runs that differ only in the seed are one wandb group.
 
-    Needs no account, key or network: without them, "online" becomes "offline" with a line in the log, and nothing
+    Without an account, a key or a network, the mode "online" becomes "offline", with a line in the log; nothing
     prompts, hangs or fails. Only config and metrics are sent.
+
+    Args:
+        settings: result of `wandb_settings`.
+        run_id: id of the wandb run to continue; None for a new one.
+        say: function that writes a line to the log.
     """
 
     name = "wandb"
@@ -68,7 +73,7 @@ class Wandb:
     ):
         import wandb
 
-        first = directory.name == "first"  # the first stage of a two-stage method is in the directory of the second
+        first = directory.name == "first"  # the run directory of a first stage is inside that of the second
         setting = (directory.parent if first else directory).parts[-3:-1]
 
         def init(mode: Mode):
@@ -91,11 +96,11 @@ class Wandb:
         self.id = self.run.id
 
     def log(self, values: dict[str, Any]) -> None:
-        """Send a line of metrics.jsonl."""
+        """Send the values of a line of metrics.jsonl."""
         self.run.log(values, step=values["step"])
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Send the summary."""
+        """Send the numbers and texts of summary.json."""
         self.run.summary.update(values)
 
     def finish(self, failed: bool) -> None:
@@ -104,12 +109,12 @@ class Wandb:
 
 
 class TensorBoard:
-    """Event files in <run directory>/tensorboard; `tensorboard --logdir=<work_dir>` shows all runs.
+    """Writer of event files to <run directory>/tensorboard; `tensorboard --logdir=<work_dir>` shows all runs.
 
     A resumed run hides the events after its checkpoint, because it writes them again.
 
     Args:
-        after: the last step whose events stay.
+        after: last step whose events stay; 0 for a new run.
     """
 
     name = "tensorboard"
@@ -128,10 +133,10 @@ class TensorBoard:
         for key, value in values.items():
             if isinstance(value, int | float) and key != "step":
                 self.writer.add_scalar(key, value, values["step"])
-        self.writer.flush()  # so that a kill loses nothing, and so that a full disk raises its error here
+        self.writer.flush()  # a kill then loses nothing, and a full disk raises its error here
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Do nothing, because an evaluation has logged the same numbers."""
+        """Do nothing, because `log` has received the same numbers after the last evaluation."""
 
     def finish(self, failed: bool) -> None:
         """Close the event file."""
@@ -139,7 +144,7 @@ class TensorBoard:
 
 
 def _wandb_mode(config: Experiment) -> Mode:
-    """Return the mode that WANDB_MODE asks for, or else the config; "disabled" if the config names another tracker."""
+    """Return the mode of wandb: WANDB_MODE if it is set, else that of the config; "disabled" for TensorBoard."""
     given = os.environ.get("WANDB_MODE") or config.logger.mode
     if given == "tensorboard" and not os.environ.get("WANDB_MODE"):
         return "disabled"
@@ -149,10 +154,10 @@ def _wandb_mode(config: Experiment) -> Mode:
 
 
 def wandb_settings(config: Experiment) -> Any:
-    """Return the settings to start wandb with: only config and metrics are sent, and it prints nothing. None if disabled.
+    """Return the settings with which wandb sends only config and metrics, and prints nothing; None if it is disabled.
 
     Raises:
-        BadInput: an environment variable of wandb's has a value that wandb does not take.
+        BadInput: an environment variable WANDB_… has a value that wandb refuses.
     """
     mode = _wandb_mode(config)
     if mode == "disabled":

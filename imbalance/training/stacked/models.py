@@ -1,4 +1,4 @@
-"""Stack the models of many runs into one learner, whose step is a step of each run."""
+"""Stack the models of many runs into one learner, so that one step trains all of them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,16 +22,18 @@ from imbalance.training.step import Epoch, Images, StepOutput, draw_epoch
 
 
 class Stack:
-    """Stacked runs, which stand in for one learner's model and objective; the objective is the sum of the runs' own.
+    """Stack of the models of many runs, used as the model and the objective of a learner.
 
-    Parameters and momenta of the members are stacked along two new dimensions, and then are views of the stack's. So
-    what the stack learns, the members have learned; only their progress is updated by `hand_over`. The first dimension
-    is the seed. The second is the runs with that seed, which share the inputs of a batch. If seeds have different
-    numbers of runs, all runs are in the first dimension.
+    The objective is the sum of the objectives of all runs. Their parameters and momenta are stacked along two new
+    leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place. Only
+    the progress of the runs is updated apart, by `hand_over`. The first new dimension is the seed, and the second is
+    the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all runs are in
+    the first dimension.
 
-    members: the runs, ordered by seed.
-    learner: the learner of all members, with a rate for each.
-    recorded: the steps that are not handed over yet.
+    members: runs, ordered by seed.
+    shape: numbers of seeds and of runs for each seed.
+    learner: learner of all members, with a learning rate for each.
+    recorded: outputs of the steps that are not handed over yet.
     """
 
     columns = ("values",)
@@ -57,7 +59,7 @@ class Stack:
             name: buffer.unflatten(0, self.shape)
             for name, buffer in stack_module_state([one.loss for one in learners])[1].items()
         }
-        # A step uses of a learner's model, objective and optimizer only what these stand-ins have.
+        # A step uses only those attributes of a learner's model, objective and optimizer that these stand-ins have.
         stand_ins: dict[str, Any] = dict(model=self, objective=self, optimizer=optimizer)
         self.learner = replace(first, rate=rates, **stand_ins)
 
@@ -69,19 +71,19 @@ class Stack:
             terms = objective.terms(call_model, lambda *labels: functional_call(loss, loss_buffers, labels), batch)
             return terms["logits"], objective.value(terms, batch)
 
-        # Runs of one seed differ in their weights alone, and share the other columns of the batch.
+        # Runs with one seed have their own importance weights, and share all other columns of the batch.
         runs_step = vmap(step, in_dims=(0, 0, None, None, None, 1, None))
         self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensors of all members as one, and make them views of it."""
+        """Stack one tensor of each member, return the stacked tensor, and make the given tensors views of it."""
         whole = torch.stack([tensor.detach() for tensor in tensors])
         for tensor, part in zip(tensors, whole):
             tensor.data = part
         return whole.unflatten(0, self.shape)
 
     def members_where(self, mask: Tensor) -> list[Run]:
-        """Return the members at which `mask`, of the stack's shape, is true."""
+        """Return the members for which `mask`, a tensor of the shape of the stack, is true."""
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
@@ -102,24 +104,24 @@ class Stack:
         return Epoch(number, rows, targets, groups, torch.stack(weights, 1).unflatten(1, self.shape), images)
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
-        """Return logits (seeds, runs, B, K), and each member's own value (seeds, runs)."""
+        """Return the logits (seeds, runs, B, K), and the value of each member's objective (seeds, runs)."""
         logits, values = self.step(self.parameters, self.loss_buffers, *batch[:-1])
         return {"logits": logits, "values": values}
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
         """Return the sum of the members' values, so that the gradient of each member is its own.
 
-        The sum is in float64, in which only a value that is not finite makes it non-finite.
+        The sum is in float64, so that finite values do not overflow in it.
         """
         return terms["values"].sum(dtype=torch.float64)
 
     @torch.no_grad()
     def hand_over(self, epoch: Epoch, batches: int) -> None:
-        """Update the progress of every member by the recorded steps.
+        """Add the recorded steps to the progress of every member.
 
         Args:
-            epoch: the epoch of these steps.
-            batches: the number of batches in it.
+            epoch: epoch of these steps.
+            batches: number of batches in the epoch.
         """
         if not self.recorded:
             return
@@ -144,9 +146,10 @@ class Stack:
 
 
 def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
-    """Return a function from a slice of S epochs' orders to the inputs of the models, (S, B, …) for each view.
+    """Return a function from a slice of the examples of S epochs to the inputs (S, B, …) of the models, for each view.
 
-    Epochs of the same data must follow one another; their inputs are gathered together.
+    Args:
+        images: images of the epoch of each seed; epochs of the same data must follow one another.
     """
     same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
     together = [
@@ -166,7 +169,7 @@ def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, 
 
 
 def unstacked(inputs: Inputs, models: int) -> Inputs:
-    """Return (S·B, …) inputs as (S, B, …)."""
+    """Return (S·B, …) inputs as (S, B, …), where `models` is S."""
     if isinstance(inputs, Tensor):
         return inputs.unflatten(0, (models, -1))
     return {name: tensor.unflatten(0, (models, -1)) for name, tensor in inputs.items()}

@@ -1,10 +1,10 @@
-"""Stacked training: train many runs of one experiment, of several seeds, rates and weights, as one batched model.
+"""Stacked training: train runs that differ only in seed, learning rate and importance weights as one batched model.
 
-A small model's step spends its time on starting operations, not on computing. Here the parameters of M models, stacked
-along new first dimensions, go through each operation together (`torch.func.vmap`, in
-`imbalance.training.stacked.models`). So do the examples on which they are evaluated. The step is that of the loop.
-Every run has its own learner, progress and log, and begins, saves and ends by the code of `train`. So each run leaves
-the run directory that main.py would make, equal up to rounding, and either can resume what the other left.
+A step of a small model spends its time on starting operations, not on computing. So the parameters of M models are
+stacked along new leading dimensions, and one operation computes all models (`torch.func.vmap`, in
+`imbalance.training.stacked.models`). Evaluation does the same. The step is that of the loop. Every run has its own
+learner, progress and log, and begins, saves and ends by the code of `imbalance.training.loop`. So each run directory
+equals, up to rounding, that of `imbalance train`, and each of the two can resume runs of the other.
 """
 
 import json
@@ -40,21 +40,22 @@ from imbalance.training.state.provenance import check_done
 from imbalance.training.state.run_state import Run
 from imbalance.training.step import count_batches, take_step
 
-BATCHED = ("sampler", "model", "objective", "optim", "mix")  # sections whose tags say whether they can be stacked
+# Sections whose functions can be stacked if they have the tag `batched`.
+BATCHED = ("sampler", "model", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
-WRITERS = 8  # threads that write files; every file takes a wait for the disk, and many can wait at once
+WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
 
 
 def in_common(config: Experiment) -> str | None:
-    """Return, as text, the values in which runs must agree to be stacked: all but seed, learning rate and weights.
+    """Return, as text, the values of a config that must be equal for runs to be stacked.
 
-    Return None for a config that cannot be stacked, which is trained alone.
+    These are all values but seed, learning rate and importance weights. Return None if the config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
     can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
     can_stack &= first_run(config) is None and not trainer.ema_decay
-    can_stack &= not trackers.uses_wandb(config)  # wandb has one run a process
+    can_stack &= not trackers.uses_wandb(config)  # wandb allows one run in a process
     if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
     ):
@@ -67,27 +68,27 @@ def in_common(config: Experiment) -> str | None:
 def gains_from_batching(config: Experiment) -> bool:
     """Return whether models of `config` are known to train faster when stacked.
 
-    One ConvNet keeps a CPU busy, and several at once are slower there. On a GPU nobody has measured it yet; `imbalance
-    bench --only=gpu` does.
+    A single ConvNet keeps a CPU busy, and stacked ConvNets are slower there. On a GPU this is not measured yet;
+    `imbalance bench --only=gpu` measures it.
     """
     return config.model.name in ("linear", "mlp")
 
 
 def draws_data(config: Experiment) -> bool:
-    """Return whether another seed gives `config` other data."""
+    """Return whether the data set of `config` depends on the seed."""
     data = look_up(registries()["data"], config.data.name)
     seeded = tags_of(data).seeded
     return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
-    """Train runs whose `in_common` is the same, and return their summaries, in order.
+    """Train runs for which `in_common` is the same, and return their summaries, in order.
 
-    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary. The others go
-    on.
+    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary. The other
+    runs go on.
 
     Args:
-        runs: the config and the run directory of each run.
+        runs: config and run directory of each run.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -113,14 +114,16 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
             if config.seed not in sources:
                 sources[config.seed] = make_source(config, accelerator, log.directory, datasets[data_seed])
             learner = learner_on(sources[config.seed], config, accelerator)
-            # Each member gets an `Interrupt` of its own, which hears no signal; so all members stop at the same step.
+            # Each member gets its own `Interrupt`, which receives no signal. Only the shared one does, so that all
+            # members stop at the same step.
             members.append(begin(config, learner, log, Interrupt()))
         for member in members:
             member.progress.together = len(members)
         interrupt.defer()
 
-        # Members train together if they are at the same step, and if their inputs have the same shape. Steps differ only
-        # after a crash between two saves. Shapes differ if a seed's draw of train decides how many categories to encode.
+        # Members train together if they are at the same step, and their inputs have the same shape. Steps can differ
+        # after a crash between the saves of two members. Shapes can differ, because the examples in train, which the
+        # seed draws, decide how many categories are encoded.
         def alike(member: Run) -> tuple:
             return position(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
 
@@ -130,12 +133,12 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
 
 def position(member: Run) -> tuple[int, int]:
-    """Return the epoch and the batch at which a member stands."""
+    """Return the current epoch of a member, and the number of its batches that are done."""
     return member.progress.epoch, member.progress.batch
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train members that stand at the same step, each to its end, and write the results of each."""
+    """Train members that are at the same step until each has ended, and write the results of each."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
@@ -155,7 +158,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
                 raise Interrupted(interrupt.signum)
             if members and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
                 printed = time.monotonic()
-                print(f"{len(members)} runs at once: {progress_line(members[0])}", file=sys.stderr, flush=True)
+                print(f"{len(members)} stacked runs: {progress_line(members[0])}", file=sys.stderr, flush=True)
     except Interrupted as error:
         save_all(members)
         for member in [*members, *ending]:
@@ -164,11 +167,11 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
 
 
 def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
-    """Call `action` on every member, and return whether none diverged. A member that diverges ends, and leaves the list.
+    """Call `action` on every member, and return whether none diverged. A member that diverges is removed from the list.
 
     Args:
-        threads: more than one only for actions that write files. Actions that draw random numbers or react to signals
-            run in this thread, in order.
+        threads: number of threads; more than one only if the action just writes files. Actions that draw random numbers
+            or react to signals must run in this thread, in order.
     """
 
     def attempt(member: Run) -> Diverged | None:
@@ -190,13 +193,16 @@ def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int 
 
 
 def save_all(members: list[Run]) -> bool:
-    """Save every member, and return whether none diverged. A member that diverges leaves the list."""
+    """Save every member, and return whether none diverged. A member that diverged is removed from the list."""
     all_finite = apply_to_all(members, check_finite)
     return apply_to_all(members, save, WRITERS) and all_finite
 
 
 def end_epochs(members: list[Run]) -> None:
-    """Evaluate members together, where that is due, and go on to the next epoch. A member that diverges leaves the list."""
+    """Evaluate the members for which that is due, together, and go on to the next epoch.
+
+    A member that diverges is removed from the list.
+    """
     interpolated = dict(zip(members, newly_interpolating(members)))
     due = [member for member in members if evaluation_is_due(member, interpolated[member])]
     apply_to_all(members, lambda member: check_finite(member) if member in due else None)
@@ -206,7 +212,10 @@ def end_epochs(members: list[Run]) -> None:
 
 
 def finish_all(members: list[Run]) -> None:
-    """Evaluate members together on every split, and write their results. A member that diverges leaves the list."""
+    """Evaluate members together on every split, and write their results.
+
+    A member that diverges is removed from the list.
+    """
     apply_to_all(members, load_selected)
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
 
@@ -222,12 +231,12 @@ def finish_all(members: list[Run]) -> None:
 
 
 def progress_line(member: Run) -> str:
-    """Return a line on the epochs that are done, between two epochs."""
+    """Return the line of progress of a member that is between two epochs."""
     return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
 def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
-    """Take the steps that are left of the current epoch. Members that become non-finite leave the list and the stack."""
+    """Take the remaining steps of the current epoch. Members that become non-finite are removed from `members`."""
     first = members[0]
     epoch = stack.draw(first.progress.epoch)
     batches = count_batches(first.config, epoch)
@@ -242,7 +251,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
         stack.learner.optimizer.zero_grad()
         if not done.finite:
             stack.hand_over(epoch, batches)
-            # If the sum is not finite, one value is not, or in float64 is so large that the sum may not be.
+            # If the sum is not finite, some value is not finite, or so large that the sum overflows in float64.
             values, largest = done.terms["values"].double().abs(), torch.finfo(torch.float64).max / len(members)
             bad = stack.members_where(~(values < largest))
             members[:] = [member for member in members if member not in bad]
@@ -263,7 +272,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
 
 
 def raise_diverged(member: Run) -> None:
-    """End a run whose loss is not finite as it would end alone.
+    """Find the step at which the loss of a run became non-finite, as for a run alone, and raise the error.
 
     Raises:
         Diverged: always.

@@ -1,4 +1,4 @@
-"""Vectorise modules of one kind, which differ in their weights, into one function."""
+"""Vectorise modules that differ only in their weights into one function."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from torch.func import functional_call, stack_module_state, vmap
 class TransposedLinear(nn.Linear):
     """Linear layer computed as (W xᵀ)ᵀ.
 
-    Batched, and with few outputs, this form and its gradients take a CPU a fifth of the time of x Wᵀ (torch 2.13).
+    With few outputs and under `vmap`, a CPU computes this form and its gradients in a fifth of the time of x Wᵀ (torch
+    2.13).
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def transposed(model: nn.Module) -> nn.Module:
 
 
 def vectorised(modules: Sequence[nn.Module], in_dims: int | None) -> Callable[..., Tensor]:
-    """Return a function that calls all `modules` at once, and stacks their outputs.
+    """Return a function that computes all `modules` in one call, and returns their stacked outputs.
 
     Args:
         in_dims: 0 if each module has its own slice of every argument, along the first dimension; None if all modules

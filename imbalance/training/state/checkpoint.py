@@ -1,4 +1,4 @@
-"""Checkpoints: write them whole or not at all, and check them before they are trusted."""
+"""Checkpoints: write each whole or not at all, and check it before a run resumes from it."""
 
 import io
 import zipfile
@@ -23,13 +23,13 @@ from imbalance.utils.files import write_atomic
 
 
 def save_run(run: Run) -> None:
-    """Write the remembered state of every part of the run, for `resume`. Every process must call this function.
+    """Write a checkpoint of the remembered state of the run. Every process must call this function.
 
-    If writing fails, as on a full disk, the checkpoint before stays, a line in the log says so, and training goes on.
+    If writing fails, as on a full disk, the previous checkpoint stays, the log has a warning, and training goes on.
     """
     log = run.log
     with run.clock.saving():
-        # Records of an epoch's steps are only counted, over all processes; so the main process can keep all of them.
+        # Metrics only count the records of an epoch's steps over all processes, so one process can restore all of them.
         progress = run.remembered["progress"]
         local = {"random": run.remembered["random"], **{key: progress[key] for key in LOCAL_RECORDS}}
         shares = of_all_processes(local)
@@ -44,18 +44,18 @@ def save_run(run: Run) -> None:
             **provenance(run.learner.data),
         }
         path = log.directory / "checkpoints" / "last.pt"
-        with log.attempt(path, "the checkpoint before it stays"):
+        with log.attempt(path, "the previous checkpoint stays"):
             save(path, state | {"metrics_position": log.position()})
 
 
 def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
-    """Restore the last whole checkpoint of the run directory, and return its progress; without one, start the run.
+    """Restore the last undamaged checkpoint in the run directory, and return its progress.
 
-    The number of processes may differ from that of the run before. Processes beyond that number then have a new random
-    state, from which dropout draws.
+    Without a checkpoint, return the progress of a new run. The number of processes may differ from that which wrote the
+    checkpoint. Additional processes then start with a new random state, from which dropout draws.
 
     Raises:
-        BadInput: no checkpoint is whole, or the last one is of other data or of another version of this program.
+        BadInput: all checkpoints are damaged, or the last one is of other data or of another version of this program.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
@@ -69,7 +69,9 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
         return progress
     restore(learner.parts, state)
     if name := first_non_finite(learner):
-        raise BadInput(f"{path}: not finite: {name}; remove {log.directory} to start anew")
+        raise BadInput(
+            f"{path}: {name} is not finite, so no run can resume from it; remove {log.directory} to start anew"
+        )
     local = state_of_process(state, accelerator)
     parts: dict[str, Stateful] = {"progress": progress, "random": RandomState()}
     restore({name: part for name, part in parts.items() if name in local}, local)
@@ -80,7 +82,11 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Return the progress and the random state that this process restores from a checkpoint.
 
-    The main process takes the records of all processes. A process that the checkpoint does not know has no random state.
+    The main process restores the records of all processes. For a process that did not exist when the checkpoint was
+    written, there is no random state.
+
+    Args:
+        state: content of the checkpoint.
     """
     progress, random = state["progress"], state["random"]
     if not accelerator.is_main_process:
@@ -90,28 +96,29 @@ def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` to `path`. A crash at any moment leaves either the old file or the new one.
+    """Write a checkpoint to `path`, and keep the one before it as `<stem>.previous.pt`.
 
-    The old file is kept as `<stem>.previous.pt`, because a disk may lose what it has reported as written.
+    A crash at any moment leaves one of the two whole. Both are kept because a disk may lose data that it has reported
+    as written.
     """
     write(path, {"format": FORMAT, **state}, previous(path))
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write `state` in torch's format, by `write_atomic`."""
+    """Write `state` to `path` by `torch.save`, whole or not at all; see `write_atomic`."""
     data = io.BytesIO()
     torch.save(state, data)
     write_atomic(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`, or None without one. If it is damaged, warn, and return the one before it.
+    """Return the checkpoint at `path`; if it is damaged, warn and return the previous one; None if there is none.
 
-    torch's files are zip archives, whose checksums show damage. No pickled code is ever run.
+    Files of torch are zip archives, whose checksums show damage. No pickled code is run.
 
     Raises:
-        BadInput: there is a checkpoint, but none is whole, or another version of this program wrote it.
-        OSError: there is a checkpoint, but none can be read.
+        BadInput: all checkpoints are damaged, or another version of this program wrote the last.
+        OSError: there are checkpoints, but none can be read.
     """
     candidates = [candidate for candidate in (path, previous(path)) if candidate.exists()]
     read_error = None
@@ -129,14 +136,14 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
             raise
         except Exception as error:  # a damaged file can fail in any way
             read_error = error if isinstance(error, OSError) else read_error
-            log.line(f"WARNING: {candidate} is damaged ({error}); trying the checkpoint before it")
+            log.line(f"WARNING: {candidate} is damaged ({error}); trying the previous checkpoint")
     if read_error:
         raise read_error
     if candidates:
-        raise BadInput(f"{path}: damaged, and so is the checkpoint before it; remove both to start anew")
+        raise BadInput(f"{path}: damaged, as is the previous checkpoint; remove {path.parent} to start anew")
     return None
 
 
 def previous(path: Path) -> Path:
-    """Return the path at which `save` keeps the file before the last."""
+    """Return the path at which `save` keeps the previous file of `path`."""
     return path.with_suffix(f".previous{path.suffix}")

@@ -1,8 +1,8 @@
 """Finite check: find NaN and infinity in the weights, the buffers, and the state of the optimiser and the method.
 
-Checking all of the state after every step would cost a small model a tenth of its time. So a step only checks its loss.
-The whole state is checked before it is saved, evaluated or called done. If it is finite, it is remembered. If it or a
-loss is not, `forensics.find` repeats the steps since the remembered state, and checks after each of them.
+A step checks only its loss, because checking the whole state would take a tenth of the time of a small model. The whole
+state is checked before the run saves, evaluates or ends. A finite state is then remembered. If the state or a loss is
+not finite, `forensics.find` repeats the steps since the remembered state, and checks the whole state after each.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,11 @@ from imbalance.training.learner import Learner
 from imbalance.training.state.registry import tensors_in
 from imbalance.training.state.run_state import Run
 
-LEAST_SCALE = 2.0**-14  # of fp16 gradients; below it, gradients are smaller than float16's normal numbers
+LEAST_SCALE = 2.0**-14  # least scale of fp16 gradients; below it, gradients are smaller than float16's normal numbers
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether all values are finite, judged by each tensor's largest magnitude; a sum could overflow."""
+    """Return whether all values are finite, by the largest magnitude of each tensor, because a sum could overflow."""
     tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True
@@ -28,7 +28,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def named_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor that a step may change, from every part of the registry, with its name in messages."""
+    """Yield every tensor that a step may change, from every part of the registry, after its name for messages."""
     parameter_names: dict[Tensor, str] = {parameter: name for name, parameter in learner.network.named_parameters()}
     for key, part in learner.parts.items():
         if isinstance(part, nn.Module):
@@ -59,13 +59,13 @@ def is_finite(learner: Learner) -> bool:
 
 
 def all_steps_skipped(run: Run) -> bool:
-    """Return whether the fp16 scaler has halved its scale in every step of the run, and so has skipped all of them."""
+    """Return whether the fp16 scaler has skipped every step of the run, which shows in a scale halved as many times."""
     scaler, step = run.learner.accelerator.scaler, run.progress.step
     return bool(scaler and step and scaler.get_scale() == run.first_scale * scaler.get_backoff_factor() ** step)
 
 
 def first_non_finite(learner: Learner) -> str | None:
-    """Return the name of the first tensor that is not finite, for a message; None if all are finite."""
+    """Return the name, for a message, of the first tensor of the state that is not finite; None if all are finite."""
     scaler = learner.accelerator.scaler
     if scaler and scaler.get_scale() < LEAST_SCALE:
         return f"float16 gradients, down to a scale of {scaler.get_scale():g}"
@@ -73,5 +73,5 @@ def first_non_finite(learner: Learner) -> str | None:
 
 
 def shortened(rows: list[int]) -> str:
-    """Return the first 20 rows as text, and the number of the others."""
+    """Return the first 20 rows as text, followed by the number of further rows."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

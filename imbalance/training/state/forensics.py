@@ -1,6 +1,6 @@
-"""Forensics: find the step that made a value non-finite, record it, and replay it.
+"""Forensics: find the step that made a value non-finite, write it to a file, and replay it.
 
-`imbalance forensics RUN_DIRECTORY` replays that step.
+`imbalance forensics <run directory>` replays that step.
 """
 
 from collections.abc import Sequence
@@ -36,23 +36,23 @@ from imbalance.training.step import (
 )
 from imbalance.utils.seeds import set_random_state
 
-FILE = "divergence.pt"
+FILE = "divergence.pt"  # in the run directory
 
 
 def find(run: Run, end: int) -> Diverged:
-    """Repeat the steps since the remembered state, and check the state after each, until one is not finite.
+    """Find the step that made a value non-finite, write FILE about it, and return the error to raise.
 
-    Writes FILE about that step, and returns the error to raise. Every process must call this function, since all
-    processes take their steps together.
+    Repeat the steps since the remembered state, and check the state after each. Every process must call this function,
+    since all processes take their steps together.
 
     Args:
-        end: a step before which a value became non-finite.
+        end: number of steps after which a value is known to be non-finite.
     """
     learner, progress, begun = run.learner, run.progress, run.remembered["progress"]["step"]
     go_back(run)
     if end - progress.step > 1:
         run.log.line(
-            f"non-finite by step {end - 1}: repeating {end - progress.step} steps, to find the one that did it"
+            f"non-finite by step {end - 1}: repeating {end - progress.step} steps, to find the step that made it so"
         )
     parts = stateful_parts(learner)
     while progress.step < end:
@@ -74,7 +74,7 @@ def find(run: Run, end: int) -> Diverged:
 
 
 def stateful_parts(learner: Learner) -> dict[str, Stateful]:
-    """Return every part that a step may change, by its name in FILE."""
+    """Return every stateful part that a step may change, by its name in FILE."""
     return {**learner.parts, "random": RandomState()}
 
 
@@ -82,8 +82,9 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     """Write FILE about a step that made a value non-finite, and return the error to raise.
 
     Args:
-        epoch: the epoch of the step.
-        before: a snapshot of `stateful_parts` before the step.
+        epoch: epoch of the step.
+        done: output of the step.
+        before: snapshot of `stateful_parts` before the step.
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
@@ -107,9 +108,9 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         what = f"non-finite update by step {progress.step}, whose loss is {done.value.item():g}"
     else:
         fallback = (
-            "the objective: every example's loss is finite"
+            "the objective (the loss of every example is finite)"
             if losses.isfinite().all()
-            else "the loss: every logit is finite"
+            else "the loss (every logit is finite)"
         )
         first = next((share["first"] for share in shares if share["first"]), fallback)
         what = f"non-finite loss {done.value.item()} at step {progress.step}"
@@ -120,8 +121,8 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "batch": progress.batch,
         "learning_rate": rate,
         "first_nonfinite": first,
-        "rows": rows,  # of the training split
-        "indices": train.indices[rows],  # of the source
+        "rows": rows,  # in the training split
+        "indices": train.indices[rows],  # in the source of the data set
         "targets": targets,
         "groups": train.groups[rows],
         "weights": epoch.weights[whole],
@@ -145,7 +146,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
 
 
 def first_non_finite_after(learner: Learner) -> str | None:
-    """Return the name of the first gradient that is not finite, or if all are finite, of the first such tensor of the state."""
+    """Return the name of the first gradient that is not finite, or else of the first such tensor of the state."""
     gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
     bad = next((name for name, gradient in gradients if not finite([gradient])), None)
     return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_non_finite(learner)
@@ -153,10 +154,9 @@ def first_non_finite_after(learner: Learner) -> str | None:
 
 @torch.no_grad()
 def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]:
-    """Run a forward pass, and return the largest magnitude of each parameter, of the inputs and of each module's output.
+    """Run a forward pass, and return the largest magnitudes of the parameters, the inputs and every module's output.
 
-    The order is that of the computation, in training mode. A magnitude is nan or inf if the tensor has such a value, in
-    any of the views.
+    They stand in the order of the computation. A magnitude is nan or inf if the tensor has such a value in any view.
     """
     model, magnitudes = learner.network, {}
 
@@ -179,7 +179,7 @@ def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]
         for inputs in views:
             for name, tensor in ({"inputs": inputs} if isinstance(inputs, Tensor) else inputs).items():
                 record(name, tensor)
-            model.forward(inputs)  # not the compiled call, which would not run the hooks
+            model.forward(inputs)  # a compiled call would not run the hooks
     finally:
         for hook in hooks:
             hook.remove()
@@ -187,21 +187,24 @@ def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]
 
 
 def first_non_finite_entry(trace: dict[str, float]) -> str | None:
-    """Return the name of the first entry of a trace that is not finite; None if all are finite."""
+    """Return the name of the first entry of `trace_forward` that is not finite; None if all are finite."""
     return next((name for name, value in trace.items() if not abs(value) < float("inf")), None)
 
 
 def replay(directory: Path) -> str:
-    """Replay the step that diverged, from the state and the random numbers before it, and return a report.
+    """Replay the step at which the run in `directory` diverged, and return a report.
 
-    The steps of several processes are replayed one after the other. On the same machine, device and packages the losses
-    are the same to the bit; the report says whether they are.
+    The replay starts from the state and the random numbers before the step. The shares of several processes are
+    replayed one after the other. On the same machine, device and packages the losses are the same, bit for bit; the
+    report says whether they are.
 
     Raises:
-        BadInput: the run in `directory` did not diverge, or FILE is of another config.
+        BadInput: the run did not diverge.
     """
     if not (directory / FILE).is_file():
-        raise BadInput(f"{directory}: holds no {FILE}: no run diverged there")
+        raise BadInput(
+            f"{directory}: holds no {FILE}, so no run diverged there; name the run directory of a run that did"
+        )
     config = validate(load(directory / "config.json"))
     saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)
     learner = make_learner(config, start_accelerator(config), directory)
@@ -225,7 +228,7 @@ def replay(directory: Path) -> str:
             terms[name][rank::world] = column.to(terms[name])
         value = learner.objective.value(terms, labels)
         if saved["value"].isfinite():
-            backward(value)  # the gradients of all shares add up
+            backward(value)  # adds to the gradients of the shares before
     if saved["value"].isfinite():
         set_rate(learner.optimizer, saved["learning_rate"])
         trace |= {
@@ -238,7 +241,7 @@ def replay(directory: Path) -> str:
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))
     lines = [
         f"step {saved['step']} (epoch {saved['epoch']}, batch {saved['batch']}), learning rate {saved['learning_rate']:g}",
-        f"then: {saved['value'].item()}; replayed: {value.item()}; the losses are {'the same, bit for bit' if same else 'NOT the same'}",
+        f"objective in the run: {saved['value'].item()}; replayed: {value.item()}; the losses are {'the same, bit for bit' if same else 'NOT the same'}",
         f"first non-finite: {saved['first_nonfinite']}",
         "",
         "largest magnitudes, in the order of computation:",
@@ -246,7 +249,7 @@ def replay(directory: Path) -> str:
         "",
         f"{'source row':>12}{'target':>8}{'group':>7}{'weight':>12}{'margin':>12}{'loss':>12}",
     ]
-    # Examples with a non-finite loss come first, then the others by the size of their loss.
+    # Examples with a non-finite loss come first, then all others, greatest loss first.
     for i in saved["losses"].nan_to_num(nan=float("inf")).argsort(descending=True)[:20].tolist():
         labels_text = f"{saved['indices'][i]:12}{saved['targets'][i]:8}{saved['groups'][i]:7}"
         lines.append(labels_text + "".join(f"{saved[key][i].item():12.5g}" for key in ("weights", "margins", "losses")))
@@ -254,5 +257,5 @@ def replay(directory: Path) -> str:
 
 
 def _magnitude(tensor: Tensor) -> float:
-    """Return the largest magnitude in a tensor; 0 for an empty one."""
+    """Return the largest magnitude in a tensor; 0 if the tensor is empty."""
     return tensor.abs().max().double().item() if tensor.numel() else 0.0

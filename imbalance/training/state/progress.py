@@ -1,4 +1,4 @@
-"""Progress of a run, and its speed."""
+"""Progress of a run, and its clock."""
 
 import time
 from collections.abc import Iterator
@@ -18,23 +18,22 @@ LOCAL_RECORDS = {"drawn": torch.int64, "predictions": torch.int64, "margins": to
 
 @dataclass
 class Progress:
-    """Position of a run in its training, and what the steps of the current epoch recorded.
+    """Position of a run in its training, and the records of the steps of the current epoch.
 
-    The fields `together` and `device` are about this process alone, so they are not restored.
+    The fields `together` and `device` belong to this process alone, so they are not restored from a checkpoint.
     """
 
     epoch: int = 0  # the current epoch, counted from 0
-    batch: int = 0  # batches of the current epoch that are done
-    step: int = 0  # steps since the start of training
-    seconds: float = 0.0
-    interpolation_epoch: int = (
-        0  # the first epoch, counted from 1, whose training predictions were all right; 0: none yet
-    )
+    batch: int = 0  # number of batches of the current epoch that are done
+    step: int = 0  # number of steps since the start of training
+    seconds: float = 0.0  # training time up to the last save; see `Clock.seconds`
+    # First epoch, counted from 1, whose training predictions were all right; 0 if there was none yet.
+    interpolation_epoch: int = 0
     best: float = -inf  # the best value of config.callbacks.monitor
-    best_epoch: int = 0
-    stale: int = 0  # evaluations since the best one
+    best_epoch: int = 0  # the epoch of that value, counted from 1
+    stale: int = 0  # number of evaluations since that value
     ended: bool = False  # whether config.callbacks ended training before the last epoch
-    together: int = 1  # runs that this process trains at once; see `imbalance.training.stacked.train`
+    together: int = 1  # number of runs that this process trains as one; see `imbalance.training.stacked.train`
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # empty unless config.callbacks.select is "best"
     # Records of the current epoch: the scalar that each step minimised, and the rows that this process drew, with its
     # predictions and their margins.
@@ -42,11 +41,11 @@ class Progress:
     drawn: list[Tensor] = field(default_factory=list)
     predictions: list[Tensor] = field(default_factory=list)
     margins: list[Tensor] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)  # of the latest steps; `reduce_logits` empties the list
-    device: torch.device | str = "cpu"  # where the records are
+    logits: list[Tensor] = field(default_factory=list)  # logits of the latest steps, which `reduce_logits` removes
+    device: torch.device | str = "cpu"  # device of the records
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the progress, with the records of all steps joined. Logits must have been reduced before."""
+        """Return the progress, with the records of all steps joined. Call `reduce_logits` before."""
         assert not self.logits, "reduce_logits must come before state_dict"
         state = {key: value for key, value in vars(self).items() if key not in ("logits", "device")}
         state["values"] = torch.stack(self.values) if self.values else torch.empty(0)
@@ -63,10 +62,10 @@ class Progress:
         vars(self).update(state | {"logits": []})
 
     def reduce_logits(self, targets: Tensor) -> None:
-        """Turn the logits of the latest steps into predictions and margins; once for many steps costs less.
+        """Turn the logits of the latest steps into predictions and margins; doing so for many steps at once costs less.
 
         Args:
-            targets: of the whole training split.
+            targets: targets of the whole training split.
         """
         if self.logits:
             logits, rows = torch.cat(self.logits), torch.cat(self.drawn[-len(self.logits) :])
@@ -75,41 +74,52 @@ class Progress:
             self.logits = []
 
     def next_epoch(self) -> None:
-        """Go on to the next epoch, and forget the records of the current one."""
+        """Go on to the next epoch, and remove the records of the current epoch."""
         self.epoch, self.batch = self.epoch + 1, 0
         self.values, self.drawn, self.predictions, self.margins = [], [], [], []
 
 
 class Clock:
-    """Time that a run has taken and will take, its steps a second, and when the next checkpoint is due."""
+    """Clock of a run: its training time, its speed, its remaining time, and the time of the next checkpoint."""
 
     def __init__(self, progress: Progress, checkpoint_minutes: float):
         self.progress, self.interval = progress, 60 * checkpoint_minutes
         self.steps_before, self.epochs_before, self.seconds_before = progress.step, progress.epoch, progress.seconds
         self.started = self.saved_at = time.monotonic()
-        self.cost = 0.0  # seconds that the last save took
+        self.cost = 0.0  # duration of the last save in seconds
 
     def seconds(self) -> float:
-        """Return the seconds that the run has taken, in all processes that trained it so far."""
+        """Return the training time of the run in seconds, including the time before every resume.
+
+        Runs that train as one stacked model share the time equally.
+        """
         return self.seconds_before + (time.monotonic() - self.started) / self.progress.together
 
     def steps_per_second(self) -> float:
-        """Return the steps a second since this process began."""
+        """Return the number of steps a second since this process started the run or resumed it."""
         return (self.progress.step - self.steps_before) / (time.monotonic() - self.started)
 
     def seconds_left(self, epochs_done: float, epochs: int) -> float:
-        """Return the seconds until the last epoch ends, at the speed since this process began, evaluations included."""
+        """Return the seconds until the last epoch ends, at the speed since this process started, evaluations included.
+
+        Args:
+            epochs_done: number of epochs done, which may be a fraction.
+            epochs: number of epochs of the run.
+        """
         done = epochs_done - self.epochs_before
         return (epochs - epochs_done) * (time.monotonic() - self.started) / done
 
     def save_is_due(self, epoch_ends: bool) -> bool:
-        """Return whether to save: after every interval, and at the end of an epoch if saving takes at most 2 % of the time."""
+        """Return whether a checkpoint is due.
+
+        One is due after every interval, and at the end of an epoch if saving then takes at most 2 % of the time.
+        """
         since = time.monotonic() - self.saved_at
         return since > (min(self.interval, 50 * self.cost) if epoch_ends else self.interval)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Measure how long the code inside takes to save, and note when it saved."""
+        """Return a context manager for a save, which records its duration and its end."""
         begun = time.monotonic()
         yield
         self.saved_at = time.monotonic()
@@ -117,5 +127,5 @@ class Clock:
 
 
 def joined(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """Return the tensors of an epoch's steps as one; without any, an empty tensor of the dtype and device of `like`."""
+    """Concatenate the tensors; without any, return an empty tensor with the dtype and the device of `like`."""
     return torch.cat([like[:0], *tensors])

@@ -1,4 +1,4 @@
-"""Provenance of a run: the format of its files, its data, and the versions of the code that computed it."""
+"""Provenance of a run: the format of its files, the digest of its data, and the versions of the packages it used."""
 
 import functools
 import subprocess
@@ -14,15 +14,15 @@ from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
 from imbalance.utils.package import ROOT
 
-FORMAT = 2  # of the run directory and its checkpoints; raise it whenever an older program could misread them
+FORMAT = 2  # format of run directories and checkpoints; raise it whenever an older version could misread them
 PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
 
 
 def provenance(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what checkpoints and summary.json say of a run's provenance.
+    """Return the provenance that checkpoints and summary.json of a run hold.
 
     Args:
-        data: the digest of the run's data set.
+        data: digest of the run's data set.
     """
     return {"format": FORMAT, "data": dict(data), "versions": versions()}
 
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the commit of this code, with "+" if files differ from it; None if the code is no git checkout."""
+    """Return the git commit of this code, followed by "+" if files were changed since; None outside a git checkout."""
     if not (ROOT / ".git").exists():
         return None
 
@@ -49,43 +49,44 @@ def check_format(saved: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
     """Raise `BadInput` if the file at `path` has a format that this version of the program cannot read.
 
     Args:
-        saved: the content of the file.
-        oldest: the oldest format that can be read; a file that names no format has format 0.
+        saved: content of the file.
+        oldest: oldest format that can be read; a file without a format has format 0.
     """
     number = saved.get("format", 0)
     if not isinstance(number, int) or not oldest <= number <= FORMAT:
         age = "another" if not isinstance(number, int) else "a newer" if number > FORMAT else "an older"
         raise BadInput(
-            f"{path}: written by {age} version of imbalance (format {number}, this one reads {FORMAT}); "
-            "go on with that version, or use another config.work_dir to start anew"
+            f"{path}: written by {age} version of imbalance (format {number}, this version reads {FORMAT}); "
+            "use that version, or start anew with another config.work_dir"
         )
 
 
 def check_provenance(
     saved: Mapping[str, Any], data: Mapping[str, Any], path: Path, warn: Callable[[str], None]
 ) -> None:
-    """Compare the provenance in the file at `path` with the data and packages of now. Warn about other packages.
+    """Compare the provenance in the file at `path` with the current data and packages. Warn if packages differ.
 
     Args:
-        saved: the content of the file.
-        data: the digest of the data set of now.
+        saved: content of the file.
+        data: digest of the current data set.
+        warn: function that logs a warning.
 
     Raises:
-        BadInput: the data are others.
+        BadInput: the data differ.
     """
     if "data" not in saved:
-        warn(f"{path} does not say which data it is of: these may be others")
+        warn(f"WARNING: {path} does not say which data it is of, so these may be other data")
     else:
         other = differences(saved["data"], data)
         if other:
             raise BadInput(
-                f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); use another "
-                f"config.work_dir, or remove the run directory"
+                f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); give the old "
+                f"data, use another config.work_dir, or remove the run directory"
             )
     before, now = saved.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     if changed:
-        warn(f"{path} was written with {'; '.join(changed)}")
+        warn(f"WARNING: {path} was written with {'; '.join(changed)}; results may differ slightly")
 
 
 def check_done(
@@ -98,11 +99,12 @@ def check_done(
     """Check the provenance of a finished run. If its data cannot be read any more, only warn.
 
     Args:
-        summary: the content of summary.json, at `path`.
-        dataset: the data set that the caller of `run` passed; None for the one that the config names.
+        summary: content of summary.json, the file at `path`.
+        warn: function that logs a warning.
+        dataset: data set that the caller of `run` passed; None for the one that the config names.
 
     Raises:
-        BadInput: the data are others.
+        BadInput: the data differ, or a newer version of this program wrote the file.
     """
     check_format(summary, path)
     try:

@@ -1,8 +1,8 @@
-"""Stateful parts of a run: copy the state of all of them, and restore it.
+"""Registry of the stateful parts of a run: copy the states of all parts, and restore them.
 
 A stateful part is any object with `state_dict` and `load_state_dict`. The registry is `Learner.parts` together with
-`Run.parts`: every part that must be kept, by its name. Checkpoints, the finite check, going back and forensics iterate
-over the registry, so a new stateful part is one entry there.
+`Run.parts`: every part whose state must be kept, by its name. Checkpoints, the finite check, going back and forensics
+iterate over the registry, so a new stateful part needs only an entry there.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ class Stateful(Protocol):
     """Part of a run whose state must be kept.
 
     The two methods are those of `torch.distributed.checkpoint.stateful.Stateful`. Importing that protocol takes two
-    seconds, as long as all other imports before a first step, so the protocol is declared here again.
+    seconds, as long as all other imports before the first step, so it is declared here again.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Stateful(Protocol):
 
 
 class RandomState:
-    """Random state of this process, from which dropout draws, as a stateful part."""
+    """Stateful part for the random state of this process, from which dropout draws."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of torch's global generators."""
@@ -48,14 +48,18 @@ def snapshot(parts: Mapping[str, Stateful]) -> dict[str, Any]:
 
 
 def restore(parts: Mapping[str, Stateful], states: Mapping[str, Any]) -> None:
-    """Load into every part its state in `states`, which stays as it is."""
+    """Load the state of every part from `states`, which is not changed."""
     for name, part in parts.items():
-        # An optimiser keeps the tensors that it loads, and changes them in the next step; so it must load a copy.
+        # An optimiser keeps the tensors that it loads, and changes them in its next step, so load a copy.
         part.load_state_dict(copied(states[name]))
 
 
 def tensors_in(state: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor in nested dictionaries and lists, with its path, such as "layer.weight"."""
+    """Yield every tensor in nested dictionaries and lists, after its path, such as "layer.weight".
+
+    Args:
+        path: path of `state`, with which every path starts.
+    """
     if isinstance(state, Tensor):
         yield path, state
     elif isinstance(state, Mapping | list | tuple):
@@ -66,8 +70,8 @@ def tensors_in(state: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
 def copied(value: Any, device: str | torch.device = "cpu") -> Any:
     """Return a deep copy of nested dictionaries and lists, with their tensors on `device`; tuples become lists.
 
-    The default device is the CPU, because a GPU has no memory to spare. Copies from a GPU run in parallel, and the host
-    waits for them once. Such copies are in pinned memory, and go back to the GPU without a wait.
+    The default device is the CPU, because a GPU may have no memory left. Copies from a GPU run in parallel, and the
+    host waits once for all of them. They are in pinned memory, so copying them back to the GPU needs no wait.
     """
     from_device = []
 

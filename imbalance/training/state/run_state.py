@@ -11,14 +11,12 @@ from imbalance.training.state.progress import Clock, Progress
 from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
 
 
-@dataclass(
-    eq=False
-)  # comparing two runs would compare their tensors; so two runs are equal only if they are one object
+@dataclass(eq=False)  # comparing the fields of two runs would compare their tensors, so compare identity
 class Run:
-    """A run in progress, which every function of the loop takes.
+    """Run in progress, which the functions of the loop take.
 
-    first_scale: the scale of fp16 gradients before the first step; 1 without gradient scaling.
-    remembered: the latest state that is known to be finite, by the names of `parts`; see `remember`.
+    first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
+    remembered: latest state that is known to be finite, by the names of `parts`; see `remember`.
     """
 
     config: Experiment
@@ -42,9 +40,10 @@ class Run:
 
 
 def remember(run: Run) -> None:
-    """Copy the state of the run, so that `go_back` can restore it. The caller has checked that the state is finite.
+    """Copy the state of the run, so that `go_back` can restore it. The caller must have checked that it is finite.
 
-    The learner's parts change only in a step, so they are not copied again if no step was taken since the last copy.
+    The parts of the learner change only in a step, so they are not copied again if there was no step since the last
+    copy.
     """
     run.progress.seconds = run.clock.seconds()
     unchanged = {name: run.remembered[name] for name in run.learner.parts} if is_remembered(run) else {}
@@ -53,11 +52,11 @@ def remember(run: Run) -> None:
 
 
 def is_remembered(run: Run) -> bool:
-    """Return whether no step was taken since the state was last remembered."""
+    """Return whether the remembered state is that of the current step."""
     return bool(run.remembered) and run.remembered["progress"]["step"] == run.progress.step
 
 
 def go_back(run: Run) -> None:
-    """Restore the remembered state."""
+    """Restore the remembered state of the run, and remove the gradients."""
     restore(run.parts, run.remembered)
     run.learner.optimizer.zero_grad()

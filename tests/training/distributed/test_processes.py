@@ -71,7 +71,7 @@ def stand_still(rank: int, place: str) -> None:
 
 @pytest.mark.parametrize(
     ("still", "place", "what", "last"),
-    [(1, "draw_epoch", "a step", "counts and sums"), (0, "close_epoch", "what each process has", "counts and sums")],
+    [(1, "draw_epoch", "a step", "counts and sums"), (0, "close_epoch", "collecting values", "counts and sums")],
 )
 def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, still, place, what, last):
     job, other = Job(config, world=2, target=partial(stand_still, still, place)), 1 - still
@@ -79,8 +79,8 @@ def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, s
     job.processes[still].kill()
     assert job.processes[other].exitcode == 2 and "Traceback" not in job.stderr(other)
     assert job.stderr(other).splitlines()[-1] == (
-        f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}', in vain for process {still}, last in '{last}'; "
-        "see what that one says on stderr, and start all of them again; once mended, the same command goes on from the last "
+        f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}' for process {still}, last in '{last}'; "
+        "read the stderr of that process, and start all processes again; fix that, and the same command resumes from the last "
         "checkpoint"
     )
 
@@ -91,7 +91,7 @@ def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, 
     monkeypatch.setattr(heartbeat.threading.Thread, "start", lambda thread: None)
     store = HashStore()
     store.add("imbalance/beat/1", 3)
-    store.set("imbalance/at/1", "6 what process 0 does for all")
+    store.set("imbalance/at/1", "6 work that process 0 does for all")
     watch = heartbeat.Heartbeat(store, 0, 2, aborts=True)
     watch._exchange()
     monkeypatch.setattr(heartbeat, "_watch", watch)
@@ -102,8 +102,7 @@ def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, 
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert (
-        "process 0 of 2: waited 0:00:00 in 'a step', in vain for process 1, last in 'what process 0 does for all'"
-        in said
+        "process 0 of 2: waited 0:00:00 in 'a step' for process 1, last in 'work that process 0 does for all'" in said
     )
 
 
