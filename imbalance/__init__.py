@@ -1,4 +1,4 @@
-"""Training and evaluating classifiers under class imbalance and sub-population shift."""
+"""Train and evaluate classifiers under class imbalance and sub-population shift."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

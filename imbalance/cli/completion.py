@@ -35,11 +35,11 @@ def candidates(*, line: str, whole: bool) -> str:
 
 
 def next_words(before: list[str], word: str) -> list[str]:
-    """Return the words that can stand after the words `before`, of which some start with `word`.
+    """Return all words that can stand after the words `before`, whether or not they start with `word`.
 
     Args:
-        before: the whole words after `imbalance`.
-        word: the next word as typed so far.
+        before: the whole words between `imbalance` and `word`.
+        word: the last word as typed so far, which tells whether a config or a key of a config comes next.
     """
     from imbalance.cli.commands import COMMANDS
     from imbalance.cli.main import command_of, parser_of

@@ -50,7 +50,7 @@ def build(*, config: str, overrides: Mapping[str, Any]) -> None:
 
 
 def load_dataset(experiment: Experiment) -> Dataset:
-    """Return the data set of a config, with images as the config's model takes them."""
+    """Return the data set of a config, with images prepared for the model of the config."""
     return load(experiment.data, experiment.data_dir, experiment.seed, preparation_of(experiment.model))
 
 
@@ -66,7 +66,9 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print the problems of a config's data and stores, opening every image and every text. Return 2 if there are any.
+    """Print the problems of a config's data and stores, opening every image and every text.
+
+    Return the exit status: 2 if there is a problem, and 0 otherwise.
 
     Args:
         every: print every problem; otherwise print one of each of the first `KINDS_SHOWN` kinds.
@@ -174,7 +176,7 @@ def _count_lines(
 
     Args:
         kind: word for the head of the table: class, group or evaluation group.
-        names_and_counts: returns the names and the counts of a split.
+        names_and_counts: function from a data set and a split of it to the names and their counts.
         total: add a line with the sum over all names.
     """
     counts: dict[str, dict[str, int]] = {}

@@ -25,7 +25,7 @@ def _docstring(path: Path) -> str | None:
 
 
 def methods() -> str:
-    """Return a line for every function that a section for a method can name."""
+    """Return a line for every method, such as a sampler or a loss, that a config can name."""
     sections = ("groups", "sampler", "weights", "mix", "loss", "objective", "head")
     return _lines({f"{section}.name={name}": about for section in sections for name, about in _about(section).items()})
 
@@ -41,7 +41,7 @@ def models() -> str:
 
 
 def forensics(*, run: str) -> str:
-    """Repeat the step at which `run` diverged; see `imbalance.training.state.forensics.replay`."""
+    """Replay the step at which the run in the run directory `run` diverged, and return a report."""
     from imbalance.training.state.forensics import replay
 
     return replay(Path(run))

@@ -37,7 +37,7 @@ class Trainer:
     Args:
         epochs: passes over the examples that the sampler draws.
         batch_size: examples of a batch, over all processes together.
-        accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: none.
+        accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: not split.
         clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
         ema_decay: decay of a moving average of the network weights, which is evaluated and selected instead of the
             weights; 0: no average.
@@ -178,7 +178,7 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 
     Raises:
-        BadInput: a key is missing, unknown or misspelt, or its value is out of range. The message names the first one.
+        BadInput: a key is missing, unknown or misspelt, or a value is out of range. The message names the first such key.
     """
     if isinstance(config, Experiment):
         return config
@@ -236,7 +236,8 @@ def check_together(config: Experiment) -> None:
     if config.head.name != "none" and config.model.name.endswith("_cosine"):
         raise BadInput(
             f"config.head.name: {config.head.name!r} given, but config.model.name={config.model.name!r} ends in a "
-            f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
+            f"normalised layer, which no head can replace; use head.name='none', or "
+            f"model.name={config.model.name.removesuffix('_cosine')!r}"
         )
     if trainer.mixed_precision != "no" and trainer.dtype != "float32":
         raise BadInput(
@@ -247,7 +248,7 @@ def check_together(config: Experiment) -> None:
 
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
-    """Return, by the path of every section with a name, the function that the name means."""
+    """Return the function that each section names, by the path of the section."""
     return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
@@ -278,7 +279,7 @@ def measured_by(config: Experiment) -> tuple[str, ...]:
 
 
 def check_balanced_once(sampler: str, weights: str) -> None:
-    """Raise `BadInput` for a sampler and weights that would both correct the same imbalance."""
+    """Raise `BadInput` if the sampler and the weights of these names would both correct the same imbalance."""
     samplers, weightings = registries()["sampler"], registries()["weights"]
     if tags_of(look_up(samplers, sampler)).balances and tags_of(look_up(weightings, weights)).balances:
         raise BadInput(

@@ -111,9 +111,9 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
 
 
 def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotation of each keyword-only parameter: the keys of a config section for `function`.
+    """Return the annotations of the keyword-only parameters, by name.
 
-    Parameters that a `functools.partial` fills in are left out.
+    The names are the keys of a config section for `function`. Parameters that a `functools.partial` fills in are left out.
     """
     parameters, filled = inspect.signature(function).parameters.values(), set()
     while isinstance(function, functools.partial):  # an entry with tags can be a partial of a partial
@@ -133,9 +133,12 @@ def required_arguments(function: Callable[..., Any]) -> set[str]:
 
 
 def check_call(path: str, section: Any, table: Table[Any]) -> None:
-    """Raise `BadInput` unless `section` names a function of `table`, and its keys are exactly the function's arguments.
+    """Raise `BadInput` unless `section` names a function of `table`, and gives the right arguments.
 
-    The keys must be the keyword-only parameters.
+    The keys must be exactly the keyword-only parameters of the function, and every value must fit its annotation.
+
+    Args:
+        path: path of the section, such as "optim.schedule".
     """
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")

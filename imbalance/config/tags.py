@@ -20,8 +20,8 @@ class Tags:
     batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A
         sampler must then draw equally many examples at every seed. A model must have no dropout and no running
         statistics, and an objective no state.
-    chance: function of a sampler that keeps each example with a probability:
-        `chance(labels, epoch, epochs, **section) -> (N,)`.
+    chance: function of a sampler that draws each example with some probability. `chance(labels, epoch, epochs,
+        **section)` returns the (N,) probabilities.
     measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
     first_run: function from the config to the config of a run that is trained first. The predictions of that run are
         passed to the entry as the argument `first`.

@@ -13,7 +13,7 @@ from imbalance.errors import BadInput
 
 
 def user_module_file(name: str) -> str:
-    """Return the file in the name of a section, such as `my_module.py:MyLoss`; "" for a function of this package."""
+    """Return the file part of a name such as `my_module.py:MyLoss`; "" for the name of a function of this package."""
     file, _, function = name.rpartition(":")
     return file if file.endswith(".py") and function else ""
 
@@ -61,7 +61,7 @@ def new_module_name(name: str) -> str:
 
 
 def user_module_files(config: Mapping[str, Any]) -> list[Path]:
-    """Return the user's modules that sections of `config` name.
+    """Return the files of the user's modules that sections of `config` name.
 
     Raises:
         BadInput: two of the files have the same name, and would be one file in the run directory.

@@ -155,7 +155,7 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
 
 
 def local_batches(run: Run, size: int) -> list[slice]:
-    """Return this process's batches of a split of `size` examples; in a debug run, only one."""
+    """Return this process's batches of a split of `size` examples, as slices; in a debug run, only one batch."""
     accelerator, step = run.learner.accelerator, run.config.trainer.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
@@ -175,7 +175,7 @@ def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
 
 
 def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
-    """Return the (M, N) labels of M splits, one tensor for each of `names`."""
+    """Return the (M, N) labels of M splits, one tensor for each of `names`, such as "targets"."""
     return tuple(torch.stack([getattr(split, name) for split in splits]) for name in names)
 
 
@@ -284,7 +284,7 @@ def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
-    """Return the (M, N, E) evaluation groups of the examples at `rows` of each split; None if there are only groups."""
+    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split; None if there are none."""
     if splits[0].eval_group_mask is None:
         return None
     masks = cast(list[Tensor], [split.eval_group_mask for split in splits])  # splits of one data set are alike in this
@@ -349,7 +349,7 @@ def count_tables(
 
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
-    """Return the tables of `count_tables` again as `Counts`, after they were reduced over all processes."""
+    """Return as `Counts` the tables of `count_tables`, which were reduced over all processes."""
     return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 

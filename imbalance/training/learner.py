@@ -92,7 +92,7 @@ class Learner:
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """Return the network of `evaluated_part`."""
+        """Return the network that `evaluated_part` names."""
         return cast(nn.Module, self.parts[self.evaluated_part])
 
     @property
@@ -139,7 +139,10 @@ class Source:
 def make_source(
     config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
 ) -> Source:
-    """Load the data set, infer groups and hold out examples if the config asks for that; arguments of `make_learner`."""
+    """Load the data set, and infer groups and hold out examples if the config asks for that.
+
+    The arguments are those of `make_learner`.
+    """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}

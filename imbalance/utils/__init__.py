@@ -1,1 +1,1 @@
-"""Files, locks, memory, seeds and output. Of imbalance, these modules import `imbalance.errors` alone."""
+"""Helpers for files, locks, memory, seeds and output. From imbalance they import only `imbalance.errors`."""

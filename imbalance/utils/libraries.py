@@ -16,8 +16,8 @@ def import_library(name: str, extra: str, key: str = "config.model.name") -> Mod
     Packages of published networks import torchvision if it is installed, and may need `import_torchvision` for that.
 
     Args:
-        extra: extra of imbalance that installs the package.
-        key: key of the config that needs the package, for the message.
+        extra: optional extra that installs the package, such as "text" in `pip install 'imbalance[text]'`.
+        key: key of the config that needs the package, with which the message starts.
 
     Raises:
         BadInput: the package is not installed.
@@ -51,7 +51,7 @@ def load_from_transformers(kind: str, name: str, key: str) -> Any:
     Args:
         kind: class of transformers, such as "AutoModel".
         name: name of a model on the Hugging Face hub, or a folder.
-        key: key of the config that names the model, for the message.
+        key: key of the config that names the model, with which the message starts.
 
     Raises:
         BadInput: the package is missing, or neither this machine nor the hub has such a model.

@@ -97,7 +97,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 
 def of_all_processes(value: T) -> list[T]:
-    """Return the values of all processes, in the order of their ranks, on every process."""
+    """Gather `value` from every process, and return all values in the order of the ranks, on every process."""
     with exchange("collecting values"):
         return gather_object([value])
 
@@ -152,10 +152,8 @@ def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool,
     """Start to copy a step's value and request to the host, and return a function that waits for both.
 
     The returned function returns whether the value is finite, and the request. On a GPU, call it once the backward pass
-    is
-    queued: it then waits for the forward pass only, so the device stays busy. Call it before the next `async_item`,
-        because
-    all copies share one pinned buffer.
+    is queued: it then waits for the forward pass only, so the device stays busy. Call it before the next `async_item`,
+    because all copies share one pinned buffer.
 
     Args:
         request: tensor on the device if it was gathered from several processes; only then it is copied.

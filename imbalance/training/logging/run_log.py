@@ -78,7 +78,8 @@ class RunLog:
             raise Busy(str(self.directory)) from None
         except OSError as error:
             raise BadInput(
-                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}"
+                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; make it writable, or "
+                "use another work_dir"
             ) from None
         finally:
             if lock:

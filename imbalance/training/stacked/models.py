@@ -26,12 +26,12 @@ class Stack:
 
     The objective is the sum of the objectives of all runs. Their parameters and momenta are stacked along two new
     leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place. Only
-    the progress of the runs is updated apart, by `hand_over`. The first new dimension is the seed, and the second is
-    the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all runs are in
+    the progress of the runs is updated separately, by `hand_over`. The first new dimension is the seed, and the second
+    is the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all runs are in
     the first dimension.
 
     members: runs, ordered by seed.
-    shape: numbers of seeds and of runs for each seed.
+    shape: the sizes of the two new dimensions.
     learner: learner of all members, with a learning rate for each.
     recorded: outputs of the steps that are not handed over yet.
     """

@@ -28,7 +28,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def named_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor that a step may change, from every part of the registry, after its name for messages."""
+    """Yield a name, for messages, and the tensor, for every tensor of the registry that a step may change."""
     parameter_names: dict[Tensor, str] = {parameter: name for name, parameter in learner.network.named_parameters()}
     for key, part in learner.parts.items():
         if isinstance(part, nn.Module):
@@ -59,7 +59,10 @@ def is_finite(learner: Learner) -> bool:
 
 
 def all_steps_skipped(run: Run) -> bool:
-    """Return whether the fp16 scaler has skipped every step of the run, which shows in a scale halved as many times."""
+    """Return whether the fp16 scaler has skipped every step of the run.
+
+    The scaler halves its scale whenever it skips a step, so the scale shows the number of skipped steps.
+    """
     scaler, step = run.learner.accelerator.scaler, run.progress.step
     return bool(scaler and step and scaler.get_scale() == run.first_scale * scaler.get_backoff_factor() ** step)
 
@@ -73,5 +76,5 @@ def first_non_finite(learner: Learner) -> str | None:
 
 
 def shortened(rows: list[int]) -> str:
-    """Return the first 20 rows as text, followed by the number of further rows."""
+    """Return the first 20 numbers of rows as text, followed by how many more there are."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

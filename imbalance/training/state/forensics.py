@@ -156,7 +156,8 @@ def first_non_finite_after(learner: Learner) -> str | None:
 def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]:
     """Run a forward pass, and return the largest magnitudes of the parameters, the inputs and every module's output.
 
-    They stand in the order of the computation. A magnitude is nan or inf if the tensor has such a value in any view.
+    The magnitudes stand in the order of the computation. A magnitude is nan or inf if the tensor has such a
+    value in any view.
     """
     model, magnitudes = learner.network, {}
 

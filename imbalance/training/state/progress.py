@@ -113,6 +113,9 @@ class Clock:
         """Return whether a checkpoint is due.
 
         One is due after every interval, and at the end of an epoch if saving then takes at most 2 % of the time.
+
+        Args:
+            epoch_ends: whether the current step is the last of its epoch.
         """
         since = time.monotonic() - self.saved_at
         return since > (min(self.interval, 50 * self.cost) if epoch_ends else self.interval)

@@ -55,7 +55,7 @@ def restore(parts: Mapping[str, Stateful], states: Mapping[str, Any]) -> None:
 
 
 def tensors_in(state: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor in nested dictionaries and lists, after its path, such as "layer.weight".
+    """Yield the path, such as "layer.weight", and the tensor, for every tensor in nested dictionaries and lists.
 
     Args:
         path: path of `state`, with which every path starts.
