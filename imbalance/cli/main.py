@@ -188,7 +188,7 @@ def module_docstring(command: Command) -> str:
     if not command.documented:
         return ""
     spec = find_spec(command.function.partition(":")[0])
-    assert spec is not None and spec.origin is not None  # as for every module that is a file
+    assert spec is not None and spec.origin is not None  # never None for a module that is a file
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
 
 

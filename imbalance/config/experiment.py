@@ -178,13 +178,15 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 
     Raises:
-        BadInput: a key is missing, unknown or misspelt, or a value is out of range. The message names the first such key.
+        BadInput: a key is missing, unknown or misspelt, or a value is out of range. The message names the first.
     """
     if isinstance(config, Experiment):
         return config
     try:
-        values = FrozenConfigDict(ConfigDict(cast(Mapping[str, Any], config))).to_dict()  # a ConfigDict is taken too
-    except ValueError as error:  # a section in a tuple
+        values = FrozenConfigDict(
+            ConfigDict(cast(Mapping[str, Any], config))
+        ).to_dict()  # ConfigDict also takes a ConfigDict
+    except ValueError as error:  # ConfigDict refuses a section inside a tuple
         raise BadInput(f"config: {error}") from None
     check_sections(values)
     groups = {path: kind(**values[path]) for path, kind in GROUPS_OF_VALUES.items()}

@@ -110,7 +110,7 @@ def load(path: str | Path) -> ConfigDict:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
     except SyntaxError as error:
         raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
-    except (ValueError, RecursionError, MemoryError) as error:  # the last two come from endless nesting
+    except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
     if not any("get_config" in _defined_names(statement) for statement in statements):

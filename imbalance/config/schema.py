@@ -113,7 +113,8 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
 def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of the keyword-only parameters, by name.
 
-    The names are the keys of a config section for `function`. Parameters that a `functools.partial` fills in are left out.
+    The names are the keys of a config section for `function`. Parameters that a `functools.partial` fills in are left
+    out.
     """
     parameters, filled = inspect.signature(function).parameters.values(), set()
     while isinstance(function, functools.partial):  # an entry with tags can be a partial of a partial

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # of every split, in a run with inferred groups
+INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # exists for every split, in a run with inferred groups
 
 
 @dataclass(frozen=True)

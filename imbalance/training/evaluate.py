@@ -113,7 +113,7 @@ class Outputs(NamedTuple):
     rows: (N,) rows of the split.
     predictions: (M, N) predicted classes.
     margins: (M, N) margins; empty unless the caller asked for them.
-    logits: tensors (M, …, K) on the CPU, to be concatenated along the examples; none unless the caller asked for them.
+    logits: tensors (M, …, K) on the CPU, to be concatenated along the examples; empty unless the caller asked for them.
     """
 
     loss: Tensor
@@ -287,7 +287,9 @@ def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tens
     """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split; None if there are none."""
     if splits[0].eval_group_mask is None:
         return None
-    masks = cast(list[Tensor], [split.eval_group_mask for split in splits])  # splits of one data set are alike in this
+    masks = cast(
+        list[Tensor], [split.eval_group_mask for split in splits]
+    )  # all splits of a data set have masks, or none has
     return torch.stack([mask[own] for mask, own in zip(masks, rows)])
 
 

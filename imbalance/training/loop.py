@@ -200,7 +200,7 @@ def train_epoch(run: Run) -> None:
             raise forensics.find(run, progress.step + 1)
         learner.optimizer.zero_grad()
 
-        # Record it.
+        # Record the step.
         progress.values.append(done.value.detach())
         progress.drawn.append(epoch.rows[done.batch_slice])
         progress.logits.append(done.logits.detach())

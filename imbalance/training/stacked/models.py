@@ -31,7 +31,7 @@ class Stack:
     the first dimension.
 
     members: runs, ordered by seed.
-    shape: the sizes of the two new dimensions.
+    shape: sizes of the two new dimensions.
     learner: learner of all members, with a learning rate for each.
     recorded: outputs of the steps that are not handed over yet.
     """
