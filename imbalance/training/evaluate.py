@@ -287,9 +287,8 @@ def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tens
     """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split; None if there are none."""
     if splits[0].eval_group_mask is None:
         return None
-    masks = cast(
-        list[Tensor], [split.eval_group_mask for split in splits]
-    )  # all splits of a data set have masks, or none has
+    # All splits of a data set have masks, or none has.
+    masks = cast(list[Tensor], [split.eval_group_mask for split in splits])
     return torch.stack([mask[own] for mask, own in zip(masks, rows)])
 
 

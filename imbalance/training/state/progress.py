@@ -34,9 +34,7 @@ class Progress:
     stale: int = 0  # number of evaluations since that value
     ended: bool = False  # whether config.callbacks ended training before the last epoch
     together: int = 1  # number of runs that this process trains as one; see `imbalance.training.stacked.train`
-    best_weights: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # of the best epoch, if config.callbacks.select is "best"
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # of the best epoch; empty for select="last"
     # Records of the current epoch: the scalar that each step minimised, and the rows that this process drew, with its
     # predictions and their margins.
     values: list[Tensor] = field(default_factory=list)
