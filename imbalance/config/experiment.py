@@ -43,7 +43,7 @@ class Trainer:
             weights; 0: no average.
         eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
-        eval_splits: splits that these evaluations read; at the end every split is evaluated.
+        eval_splits: splits that the evaluations during training read; at the end every split is evaluated.
         dtype: type of the parameters and of all computation.
         mixed_precision: type of the forward and backward pass; "no": the type of dtype.
         tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: none, convolutions, or also
