@@ -105,8 +105,8 @@ class RunLog:
                 write_atomic(copy, code)
             elif copy.read_bytes() != code:
                 raise BadInput(
-                    f"{file}: not the code that this run began with, which is in {copy}; copy that file back, or use "
-                    "another config.work_dir"
+                    f"{file}: not the code that this run began with, which is in {copy}; restore that code, or use another "
+                    "config.work_dir"
                 )
 
     def _saved_summary(self) -> dict[str, Any]:
