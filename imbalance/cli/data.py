@@ -39,7 +39,7 @@ def download(*, name: str, data_dir: str) -> None:
 
     if name not in SOURCES:
         raise BadInput(
-            f"{name}: no data set to download has this name; {did_you_mean(name, SOURCES) or ', '.join(sorted(SOURCES))}"
+            f"{name}: no data set to download has this name; {did_you_mean(name, SOURCES) or 'valid: ' + ', '.join(sorted(SOURCES))}"
         )
     fetch(name, data_dir)
 

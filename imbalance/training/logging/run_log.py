@@ -148,7 +148,7 @@ class RunLog:
         metrics = self._files.metrics.fileno()
         if not (self._files.lock.holds() and is_same_file(self.directory / "metrics.jsonl", metrics)):
             raise BadInput(
-                f"{self.directory}: removed or replaced while this run was training in it; the same command starts anew"
+                f"{self.directory}: removed or replaced while this run was training in it; type the same command again to start anew"
             )
 
     # metrics.jsonl and checkpoints

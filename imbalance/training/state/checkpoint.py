@@ -140,7 +140,7 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     if read_error:
         raise read_error
     if candidates:
-        raise BadInput(f"{path}: damaged, as is the previous checkpoint; remove {path.parent} to start anew")
+        raise BadInput(f"{path}: damaged, as is {previous(path).name} beside it; remove both to start anew")
     return None
 
 

@@ -81,7 +81,7 @@ def check_provenance(
         if other:
             raise BadInput(
                 f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); restore those data, use "
-                f"another config.work_dir, or remove the run directory, which has this file"
+                "another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
