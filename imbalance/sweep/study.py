@@ -1,7 +1,7 @@
 """Keep the trials of an Optuna study in Optuna's storage, and let any number of workers train them.
 
 The workers can be on several machines that share their files. A trial is one run: a config, overrides and a seed, which
-together are its "point". It has the same run directory as under `imbalance train`.
+together are its "point". A trial has the same run directory as under `imbalance train`.
 
 Optuna's storage says which trials exist and how they ended. A file lock says which trials a worker is training. The
 operating system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked belonged to a
