@@ -51,7 +51,9 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
         output: a JSON file to write all ratios to.
     """
     if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work
-        raise BadInput(f"--output={output} is a folder, or its folder does not exist; type a file in an existing folder, as --output=bench.json")
+        raise BadInput(
+            f"--output={output} is a folder, or its folder does not exist; type a file in an existing folder, as --output=bench.json"
+        )
     machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
     table = []

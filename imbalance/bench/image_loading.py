@@ -74,7 +74,7 @@ def go_through(batches: Iterable[Tensor]) -> None:
 
 
 def rows(repeats: int, count: int = 640) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows.
+    """Measure the loading of images, and return the rows of the benchmark's table.
 
     Args:
         count: number of images.

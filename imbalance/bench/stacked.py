@@ -1,7 +1,7 @@
 """Measure the ratio of the time of sixteen runs one after another to the time of the same runs as one stacked model.
 
 The runs have four seeds and four learning rates. The first rows time only training epochs, which take most of the time of
-long runs. The last rows time whole runs of `imbalance protocol`. Loading data, evaluations and files cost the same either way,
+long runs. The last rows time whole runs, as `imbalance protocol` trains them. Loading data, evaluations and files cost the same either way,
 so the ratios of whole runs are smaller. ConvNets are not measured: one ConvNet keeps a CPU busy, so a sweep on a CPU does not
 stack ConvNets.
 """
@@ -41,7 +41,7 @@ def small_linear() -> ConfigDict:
 
 
 def protocol(name: str) -> ConfigDict:
-    """Return the config of this name, with batch size 64 and 100 epochs as in `imbalance protocol`."""
+    """Return the config of this name, with batches of 64 and 100 epochs."""
     return override(load(CONFIGS / f"{name}.py"), {"trainer.batch_size": 64, "trainer.epochs": 100})
 
 

@@ -44,7 +44,9 @@ def collect(work_dir: Path) -> list[Row]:
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
         directory = path.parent
-        if directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts:  # belongs to the run in a parent directory
+        if (
+            directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts
+        ):  # belongs to the run in a parent directory
             continue
         config = config_of(path)
         if config is None:
@@ -142,7 +144,9 @@ def write(*, work_dir: str, output: str | None) -> None:
     """
     path = Path(output or Path(work_dir) / "runs.csv")
     if path.suffix not in WRITERS:
-        raise BadInput(f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv")
+        raise BadInput(
+            f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv"
+        )
     rows = collect(Path(work_dir))
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")

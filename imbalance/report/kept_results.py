@@ -228,7 +228,9 @@ def finished(work_dir: Path) -> list[Row]:
     """Return the rows of all runs under `work_dir` that are done or diverged."""
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
-        is_part = path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts  # belongs to the run in a parent directory
+        is_part = (
+            path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts
+        )  # belongs to the run in a parent directory
         if not is_part and config_of(path) and (row := row_of(path.parent)):
             rows.append(row)
     return rows
@@ -270,4 +272,6 @@ def keep(*, study: str, work_dir: str, results: str) -> str:
             f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"
         )
     added = add(study, folder, rows)
-    return f"{file_of(study, folder)}: {added} of {len(rows)} runs added; the file now has {len(read(study, folder))} runs"
+    return (
+        f"{file_of(study, folder)}: {added} of {len(rows)} runs added; the file now has {len(read(study, folder))} runs"
+    )

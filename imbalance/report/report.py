@@ -204,9 +204,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
 
 
-def write(
-    work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int
-) -> list[dict[str, Any]]:
+def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
     """Write the report on the runs in `rows`, and return the table that results.md holds.
 
     Args:

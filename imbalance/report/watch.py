@@ -107,9 +107,13 @@ class Handler(BaseHTTPRequestHandler):
         port = self.server.server_port
         # With DNS rebinding, another site's name leads to this server, and the browser sends that name as the host.
         if self.headers.get_all("Host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
-            return self.answer(HTTPStatus.FORBIDDEN, "text/plain", f"this name is not served; open http://{HOST}:{port}/\n")
+            return self.answer(
+                HTTPStatus.FORBIDDEN, "text/plain", f"this name is not served; open http://{HOST}:{port}/\n"
+            )
         if self.path not in ("/", "/stamp"):
-            return self.answer(HTTPStatus.NOT_FOUND, "text/plain", f"only / and /stamp are served; open http://{HOST}:{port}/\n")
+            return self.answer(
+                HTTPStatus.NOT_FOUND, "text/plain", f"only / and /stamp are served; open http://{HOST}:{port}/\n"
+            )
         try:
             if self.path == "/stamp":
                 return self.answer(HTTPStatus.OK, "text/plain", self.watched.stamp())

@@ -27,7 +27,9 @@ def launch(
 
         return cluster.run(location, search, jobs, stacked, slurm)
     if slurm:
-        raise BadInput(f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out")
+        raise BadInput(
+            f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
+        )
     with worker_pool(jobs) as pool:
         workers = [pool.submit(study.work, location, search, True, jobs, stacked) for _ in range(jobs)]
         show_status(location, workers, jobs)

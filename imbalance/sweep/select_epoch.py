@@ -72,7 +72,9 @@ def select(
         raise BadInput(
             f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train such runs"
         )
-    print(f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads the groups of {share:.0%} of val.")
+    print(
+        f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads the groups of {share:.0%} of val."
+    )
     if groups := evaluation_groups(read, "test"):
         print(f"The groups are {groups}.")
     print()

@@ -166,7 +166,9 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
     """
     storage, crashed = open_storage(location), 0
     study = open_study(location, search.sampler if search else "random", storage)
-    busy: dict[str, float] = {}  # run directories that a process outside the study is using, and the time when this was noticed
+    busy: dict[
+        str, float
+    ] = {}  # run directories that a process outside the study is using, and the time when this was noticed
     with Interrupt():  # handles signals between two runs; each run has an Interrupt of its own
         while True:
             skipped = {directory for directory, noticed in busy.items() if time.monotonic() - noticed < BUSY_SECONDS}

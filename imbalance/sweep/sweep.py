@@ -96,7 +96,9 @@ def make_search(
         search: axes or ranges, as `parse_axis` reads them.
     """
     if len(config) > 1:
-        raise BadInput(f"--search takes one config, and --config has {len(config)}; type one sweep command for each config")
+        raise BadInput(
+            f"--search takes one config, and --config has {len(config)}; type one sweep command for each config"
+        )
     axes = dict(parse_axis(config[0], text) for text in search)
     point = {}
     for end in ("low", "high"):  # check both ends before anything is trained

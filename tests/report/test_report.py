@@ -105,7 +105,7 @@ def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir,
     ("output", "words"),
     [
         ("runs.parquet", "Parquet files need pyarrow, which is not installed; type pip install"),
-        ("runs.xlsx", "has another suffix than .csv or .parquet"),
+        ("runs.xlsx", "does not end in .csv or .parquet"),
     ],
 )
 def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
