@@ -110,7 +110,7 @@ def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: in
 
 def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
     """Print the worst-group test accuracy of every method, at the selected epoch and at the last epoch."""
-    # The table shows test accuracy at the last epoch too, so evaluate test in training. Nothing is selected by it.
+    # The table shows test accuracy at the last epoch too, so evaluate test during training. Nothing is selected by test.
     overrides = {"trainer.eval_splits": ("val", "test")}
     runs = [variant.run(overrides, seed, work_dir) for _, variant, _ in METHODS for seed in SEEDS]
     heads = [run.config.head.name for run in runs[:: len(SEEDS)]]

@@ -11,8 +11,8 @@ methods. Results are shown at two epochs: the last, and the one with the best ba
 training set, and is evaluated every ten epochs. Test has 1,000 images of each class.
 
 Learning rates are tuned first. Each method gets the best of four learning rates on val, over four pairs and two seeds that are
-used for nothing else. A learning rate counts only if at least three of four tuning runs predict their whole training set
-correctly, because the claim is about such runs. Last, each loss with importance weights is also trained at the learning rate
+used for nothing else. A learning rate counts only if at least three quarters of its tuning runs predict their whole training
+set correctly, because the claim is about such runs. Last, each loss with importance weights is also trained at the learning rate
 that it has without them, so that only the importance weights differ.
 
 Runs that have a row in results/pairs.csv.gz are not trained again, and finished runs are added to that file.
@@ -52,7 +52,7 @@ TUNED_ON = {
     "cifar": (("cat", "dog"), ("airplane", "frog"), ("automobile", "truck"), ("bird", "ship")),
 }
 TUNING_SEEDS = (1000, 1001)
-INTERPOLATING = 0.75  # smallest share of tuning runs that must predict their whole training set correctly
+INTERPOLATING = 0.75  # share of tuning runs that must predict their whole training set correctly, at least
 
 Method = tuple[str, float]  # the loss, and the exponent of the importance weights
 EXPONENTS = (0.0, 1.0, 1.5)

@@ -57,7 +57,7 @@ def compare(
     jobs: int,
     stacked: int,
 ) -> None:
-    """Train the runs of a figure that are not done yet, print the table, and draw the figure.
+    """Train the unfinished runs of a figure, print the table, and draw the figure.
 
     Args:
         name: name of the figure, such as "figure3".

@@ -100,7 +100,7 @@ def bits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def train_to(step: int, config: Experiment, directory: Path) -> None:
-    """Train a run until SIGTERM stops it before step number `step`; steps count from 1."""
+    """Train a run, and stop it by a SIGTERM that is sent just before step number `step`; steps count from 1."""
     numbers = itertools.count(1)
 
     def take_step_or_stop(*arguments: Any) -> StepOutput:

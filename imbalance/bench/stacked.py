@@ -1,9 +1,9 @@
 """Measure the ratio of the time of sixteen runs one after another to the time of the same runs as one stacked model.
 
 The runs have four seeds and four learning rates. The first rows time only training epochs, which take most of the time of
-long runs. The last rows time whole runs, as `imbalance protocol` trains them. Loading data, evaluations and files cost the same either way,
-so the ratios of whole runs are smaller. ConvNets are not measured: one ConvNet keeps a CPU busy, so a sweep on a CPU does not
-stack ConvNets.
+long runs. The last rows time whole runs, as `imbalance protocol` trains them. Loading data, evaluations and files cost the
+same either way, so the ratios of whole runs are smaller. ConvNets are not measured: one ConvNet keeps a CPU busy, so a sweep
+on a CPU does not stack ConvNets.
 """
 
 import os

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
 
 
 def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor, batch_size: int) -> None:
-    """Train an epoch on the rows in `order` as in a PyTorch tutorial, by importance-weighted cross-entropy and without metrics."""
+    """Train an epoch on the rows in `order` as in a PyTorch tutorial, by importance-weighted cross-entropy, without metrics."""
     model, train, weights = learner.model, learner.dataset.train, learner.weights(0)
     assert isinstance(train.inputs, Tensor), "the cases have their inputs in memory"
     for rows in order.split(batch_size):

@@ -84,6 +84,6 @@ def python(*arguments: str) -> str:
 
 
 def measure_in_process(module: str, **arguments: Any) -> Any:
-    """Call `measure(**arguments)` of a module in a new process, and return the result, which must be possible in JSON."""
+    """Call `measure(**arguments)` of a module in a new process, and return the result, in which tuples become lists."""
     code = f"import json; from {module} import measure; print(json.dumps(measure(**{arguments!r})))"
     return json.loads(python("-c", code).splitlines()[-1])

@@ -39,7 +39,7 @@ def varying_keys(firsts: list[Row]) -> list[str]:
     """Return the config keys whose values differ between settings of the same config file.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     by_name: dict[str, list[Row]] = {}
     for row in firsts:
@@ -70,7 +70,7 @@ def task_labels(firsts: list[Row]) -> list[str]:
     """Return the task of each setting: the data set's name, with the options in which settings on this data set differ.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts

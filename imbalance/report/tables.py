@@ -26,7 +26,7 @@ def markdown_cell(value: Any) -> str:
 
 
 def latex_cell(value: Any) -> str:
-    """Escape a cell for LaTeX. `[` and `*` are escaped too, because `\\\\` reads them as its argument."""
+    """Escape a cell for LaTeX. `[` and `*` are escaped too, because LaTeX reads them as an argument of the `\\\\` before them."""
     return _escape(value, LATEX)
 
 

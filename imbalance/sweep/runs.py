@@ -1,7 +1,7 @@
 """Train many runs, several at a time, on one machine.
 
-Each run has the same run directory as under `imbalance train`. Only the run directory tells whether a run is done: a finished
-run is read, and a stopped run is resumed, whichever command started it.
+Each run has the same run directory as under `imbalance train`. Only the run directory tells whether a run is done: a
+finished run is read, and a stopped run is resumed, whichever command started it.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
     Args:
         path: a config file, or the name of one in configs/.
-        overrides: config values by key, such as {"optim.lr": 0.1}. A value of type `OverrideText` is parsed as on the command line.
+        overrides: config values by key, such as {"optim.lr": 0.1}. An `OverrideText` is parsed as on the command line.
 
     Raises:
         BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
@@ -92,7 +92,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     if str(error) not in reported:
                         reported.add(str(error))
                         print(f"{error}; this run is tried again later", file=sys.stderr, flush=True)
-                    # Only one run of the batch is busy, so submit the runs one by one: the others need not wait.
+                    # Only one run of the batch is busy, so submit the runs one by one: the other runs need not wait.
                     pending |= {
                         pool.submit(train_later, run, str(run.directory) == error.args[0]): [run] for run in batch
                     }
@@ -183,7 +183,7 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of `n` new processes that share the machine's cores and GPUs and end when this process ends.
 
-    The threads of a process are its equal share of the cores, and at most OMP_NUM_THREADS if that is set. Each process sees
+    Each process gets an equal share of the cores as threads, but at most OMP_NUM_THREADS if that is set. Each process sees
     one GPU, or none if the machine has none. With fewer GPUs than processes, several processes share a GPU. With more GPUs
     than processes, some stay idle; `torchrun main.py` trains one run on several GPUs.
     """

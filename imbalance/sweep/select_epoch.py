@@ -2,8 +2,8 @@
 
     imbalance select --config=colored_digits_erm,colored_digits_poly --seeds=10
 
-The command trains the runs of these configs that are not done yet, and saves their logits. Without --config it reads all runs
-under --work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
+The command trains the unfinished runs of these configs, and saves their logits. Without --config it reads all runs under
+--work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
 accuracies at the epoch that the rule selects, as means over seeds. The accuracies are those of the worst group, of the groups
 on average, of the classes on average, and over all examples. All rules are applied to the same runs, so their differences are
 paired by seed. The oracle selects by test, so it shows how much the usable rules leave to gain.
@@ -34,7 +34,7 @@ def select(
     jobs: int,
     stacked: int,
 ) -> None:
-    """Train the runs of the configs that are not done yet, and print a table with a row for every config and rule.
+    """Train the unfinished runs of the configs, and print a table with a row for every config and rule.
 
     Args:
         config: config files or names; if none, nothing is trained, and all runs under `work_dir` are read.

@@ -1,8 +1,7 @@
 """Run the workers of an Optuna study as an array of Slurm jobs, by submitit.
 
 A job writes a checkpoint when Slurm asks it to stop. A preempted or requeued job resumes its trial from that checkpoint. A
-job whose time is up asks Slurm to requeue it. A cancelled job stays cancelled, and another job
-resumes its trial.
+job whose time is up asks Slurm to requeue it. A cancelled job is not requeued, and another job resumes its trial.
 """
 
 import os

@@ -68,7 +68,7 @@ class StatusLine:
         return time.monotonic() - self.started
 
     def show(self, text: str, last: bool = False) -> None:
-        """Show the text. Elsewhere than on a terminal, skip it within two seconds of the text before, unless it is the `last`."""
+        """Show the text; where each text gets a new line, skip it within two seconds of the one before, unless it is the `last`."""
         text = one_line(text)
         if self.status:
             from rich.text import Text

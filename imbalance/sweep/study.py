@@ -4,8 +4,8 @@ The workers can be on several machines that share their files. A trial is one ru
 together are its "point". A trial has the same run directory as under `imbalance train`.
 
 Optuna's storage says which trials exist and how they ended. A file lock says which trials a worker is training. The
-operating system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked belonged to a
-worker that died, and the next worker resumes it from its checkpoint.
+operating system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked
+belonged to a worker that died, and the next worker resumes the trial from its checkpoint.
 
 Optuna can detect and retry stale trials too, but only within `study.optimize`. `study.optimize` trains one trial at a time, so
 trials could not be stacked. It also retries a trial under a new number, so the retried trial would not resume from its

@@ -136,7 +136,7 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays of a run's predictions/test.npz; return None if it is missing, damaged or without examples."""
+    """Read the arrays of a run's predictions/test.npz; return None if the file is missing, damaged or without examples."""
     try:
         with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
             arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
@@ -224,7 +224,7 @@ def method_names(firsts: list[Row]) -> list[str]:
     The name is that of the config file, without the data set's name and without the words that all names begin with.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
     shared = 0
@@ -334,7 +334,8 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
     """Return a metric's label, its bounds, whether lower is better, and whether the page shows it in %.
 
     Args:
-        groups: the groups that group metrics are computed over, in words such as `4 evaluation groups`; "" to leave them out of the label.
+        groups: the groups that group metrics are computed over, in words such as `4 evaluation groups`; "" if the label
+            need not name them.
     """
     low, high = bounds(name)
     label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",
