@@ -6,13 +6,13 @@ The heads have eight learning rates and twelve seeds. They are trained as one st
 size. Each head is trained for 20 epochs, evaluated after every epoch, and writes the files of a run. Three more ratios compare
 the stacked heads with other ways to train as many heads:
 
-- The time of the same runs in a process each, to the time of the stacked runs. Only some of the processes are timed.
-- The time of as many fits of scikit-learn's logistic regression, to the time of the stacked runs. The fits have eight
-  penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit draws no
-  random numbers, so only one seed is timed.
-- The time of one step of lbfgs in every fit, to the time of one epoch of the stacked heads. Each step and each epoch is one
-  pass over the examples, forward and backward, so this ratio does not depend on the number of steps. A fit has one logit, and
-  a head two.
+- The ratio of the time of the same runs in a process each to the time of the stacked runs. Only some processes are timed.
+- The ratio of the time of as many fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
+  eight penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit
+  draws no random numbers, so only one seed is timed.
+- The ratio of the time of one lbfgs step in every fit to the time of one epoch of the stacked heads. Each step and each epoch
+  is one pass over the examples, forward and backward, so this ratio does not depend on the number of steps. A fit has one
+  logit, and a head two.
 
 The random features are independent of one another, which is the fastest case for lbfgs: it takes seven to seventeen steps.
 """

@@ -1,8 +1,8 @@
 """Measure three ratios of times that have a bar on a GPU only; without a GPU they are "not measured".
 
-- The time of a step of a compiled model in the project's loop, to its time in a bare PyTorch loop.
-- The time of ten ConvNets trained one after another, to their time as one stacked model.
-- The time to load batches of 224×224 images from pinned memory, to the time to take them from GPU memory.
+- The ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop, both compiled.
+- The ratio of the time of ten ConvNets trained one after another to their time as one stacked model.
+- The ratio of the time to load batches of 224×224 images from pinned memory to the time to take them from GPU memory.
 """
 
 from collections.abc import Callable

@@ -163,7 +163,7 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
         path.name for path in folder.iterdir()
     }
     text = (folder / "index.html").read_text()
-    assert "<h2>The paper&#39;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
+    assert "<h2>Figure 1 of Wang et al. (ICLR 2022)</h2>" in text and base64.b64encode(b"boundaries").decode() in text
 
 
 def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
