@@ -78,8 +78,8 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
     except (RuntimeError, NameError, TypeError, FailedJobError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
-            f"--launcher=slurm cannot submit the jobs: {reason}; it needs sbatch on this machine and --slurm=<parameter>=<value> "
-            "with submitit's parameters. Correct these, or type --launcher=local"
+            f"--launcher=slurm cannot submit the jobs: {reason}; jobs are submitted by sbatch with the parameters in --slurm. "
+            "Type the command on a machine with sbatch, correct --slurm, or type --launcher=local"
         ) from None
     array = sent[0].job_id.split("_")[0]
     print(
