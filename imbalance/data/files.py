@@ -62,7 +62,7 @@ def read_csv(
                     rows.append(row)
                     lines.append(reader.line_num)
                 elif row:
-                    wrong = f"{len(row)} fields, but the heading has {len(heading)}; both must be equal"
+                    wrong = f"{len(row)} fields, but the heading has {len(heading)}; each line needs as many"
                     problems.append(Problem(f"{file} line {reader.line_num}", wrong))
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None

@@ -186,7 +186,7 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
     changes = []
     if before["weights"] != made_of["weights"]:
         models = describe_section(before["model"]), describe_section(made_of["model"])
-        changes.append(f"other weights (before of {models[0]}; now of {models[1]})")
+        changes.append(f"other network weights (before: {models[0]}; now: {models[1]})")
     changed = [key for key in made_of["inputs"] if before["inputs"].get(key) != made_of["inputs"][key]]
     changes += [f"another {key}" for key in changed]
     changes += differences(before["data"], made_of["data"])

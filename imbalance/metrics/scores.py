@@ -106,7 +106,8 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
 def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> float:
     """Return the expected calibration error: the mean of |accuracy − confidence| over bins, weighted by bin size.
 
-    See `reliability` for the arguments. Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    The arguments are those of `reliability`. The definition is equation 3 of Guo, Pleiss, Sun and Weinberger, "On
+    Calibration of Modern Neural Networks", ICML 2017.
     """
     if not len(targets):
         return np.nan

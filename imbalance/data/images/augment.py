@@ -1,8 +1,8 @@
 """Augment whole batches on their device, as a function of (seed, epoch, example, draw number) alone.
 
-The random numbers are not drawn from a generator but hashed from these four values. So the random numbers do not depend on how an epoch is
-divided into batches and processes, or on where a run was resumed. The draw number counts how often a sampler has drawn
-the example before in the epoch.
+The random numbers are not drawn from a generator but hashed from these four values. So the random numbers do not depend
+on how an epoch is divided into batches and processes, or on where a run was resumed. The draw number counts how often a
+sampler has drawn the example before in the epoch.
 """
 
 from collections.abc import Callable, Sequence

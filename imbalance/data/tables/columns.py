@@ -41,7 +41,9 @@ class Columns:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:
-            raise BadInput(f"{self.source}: no column {name!r}; name one of {', '.join(self.values) or 'none'}")
+            raise BadInput(
+                f"{self.source}: no column {name!r}, which is needed; the columns are {', '.join(self.values) or 'missing'}"
+            )
         return self.values[name]
 
     def text(self, name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Store tokenised texts: memory-mapped files of token numbers that all runs and processes on a machine share.
 
-A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the tokenizer, the texts
-and `VERSION`. A store has five files:
+A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
+tokenizer, the texts and `VERSION`. A store has five files:
 
 - `ids.npy`: the tokens of all texts, one text after another;
 - `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty without pairs;
