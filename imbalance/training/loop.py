@@ -350,7 +350,7 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
     if run.config.callbacks.select == "best":
         remember(run)
-        progress.best_weights = run.remembered["model"]
+        progress.best_weights = run.remembered[run.learner.evaluated_part]
 
 
 def dry_run(config: Experiment, directory: Path) -> None:
