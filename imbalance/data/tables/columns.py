@@ -146,7 +146,7 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Number the groups, which are the combinations of the columns' values.
+    """Assign a number to each group, which is a combination of the columns' values.
 
     Args:
         columns: one or more columns of N values.
