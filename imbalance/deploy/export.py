@@ -50,7 +50,7 @@ def export(model: "TrainedModel", path: Path) -> None:
     formats include the content of model.json: `.pt2` as the extra file `model.json`, the others as the metadata `model`.
 
     Raises:
-        BadInput: the suffix is another one, a package is missing, or the file cannot be written.
+        BadInput: the suffix is unknown, a package is missing, or the file cannot be written.
         ArithmeticError: the written file computes other logits than the model; then the file is removed.
     """
     if path.suffix not in WRITERS:

@@ -196,7 +196,7 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
     """Write the features of all splits into a partial folder, and rename it to `into` when it is complete.
 
-    If an interrupted extraction from the same sources has left a partial folder, continue there.
+    If an interrupted extraction with the same `made_of` has left a partial folder, continue there.
 
     Args:
         made_of: the model, weights, inputs and data of this extraction, for store.json.
@@ -259,7 +259,7 @@ def feature_batches(
 
 
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
-    """Return `first`, the row of the first example, and `values` as a (B, D) NumPy array of float32 or float64."""
+    """Return `first` unchanged, and `values` as a (B, D) NumPy array of float32 or float64."""
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Predictions(NamedTuple):
     """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. A loss that shifts logits by class, or weights examples, makes
-        these probabilities differ from the frequencies of the classes.
+    probabilities: (N, K) float32, the softmax of the logits. A loss that shifts logits by class, or weights examples,
+        shifts these probabilities away from the class frequencies.
     classes: for each example, the name of the class with the largest probability.
     """
 

@@ -157,8 +157,8 @@ def over_examples(
         totals: (G,) numbers of examples of each group.
         statistic: np.nanmin for the worst group, or np.nanmean for the mean over groups. A group without an example in a
             resample has the accuracy nan.
-        combinations: None, or for groups that overlap the third result of `count_combinations`, (C, G) bool. `right` and
-            `totals` are then the first two results, (C,).
+        combinations: None if no groups overlap. If groups overlap, the (C, G) mask that `count_combinations` returns, and
+            `right` and `totals` are the (C,) numbers that it returns.
     """
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     n = total_counts.sum()

@@ -1,4 +1,4 @@
-"""Compute metrics of scores: ranking, calibration and likelihood, which counts of predictions do not determine.
+"""Compute metrics of ranking, calibration and likelihood from logits; counts of predictions do not suffice for them.
 
 The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,). A metric that scikit-learn has
 is defined as there. An undefined metric, such as the AUROC of a class without examples, is nan.

@@ -13,9 +13,9 @@ FEW = 10  # val examples; with fewer, a single example moves an accuracy by more
 
 
 def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
-    """Return a warning for each class and group without examples, and one for metrics that few val examples decide.
+    """Return a warning for each class and group without examples, and one if few val examples decide a selection.
 
-    These metrics are the monitor, which selects the epoch, and the score of a sweep.
+    A selection is that of the epoch, by config.callbacks.monitor, or that of a sweep, by config.score.
     """
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))

@@ -14,8 +14,7 @@ A store is built in a temporary folder and then renamed, so that an existing sto
 An image file whose stamp equals the saved stamp counts as unchanged. Any other image file is read, and its CRC-32 is
 compared with the saved CRC-32. The ctime reveals a change, because `rsync -t`, `cp -p` and `tar` set the mtime of a file but
 cannot set its ctime. A copied folder or new permissions also change the ctime; then the image files are read once, but
-not decoded again. The inode is not compared, because it
-changes by itself on many network file systems.
+not decoded again. The inode is not compared, because it changes by itself on many network file systems.
 """
 
 import errno
@@ -120,7 +119,7 @@ def existing_stores(base: Path) -> list[Path]:
 
 
 def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
-    """Return the store whose saved stamps equal `stamps`, so that its image files are unchanged; None without one."""
+    """Return the store whose saved stamps equal `stamps`, so that its image files are unchanged; else None."""
     for directory in existing_stores(base):
         if np.array_equal(read_array(directory / "stamps.npy"), stamps):
             return directory

@@ -225,13 +225,13 @@ class Words(NamedTuple):
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
-        """Return the word number `column` of each line, from 0."""
+        """Return the word at position `column` of each of `lines`; positions count from 0."""
         words = self.first[lines] + column
         bounds = zip(self.starts[words].tolist(), self.ends[words].tolist())
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return int64 1 for the word 1 and 0 for any other word of a column, and a mask of the words 1, 0 and −1."""
+        """Read a column of 1 and −1 (or 0): return int64 1 and 0, and a mask of the lines that have such a word."""
         words, digits = self.first[lines] + column, self.digits(lines, column)
         start, end = self.starts[words], self.ends[words]
         minus_one = (end == start + 2) & (self.characters[start] == ord("-")) & (self.characters[end - 1] == ord("1"))

@@ -45,7 +45,7 @@ def cifar10(
     draw: Literal["stratified", "published"],
     download: bool,
 ) -> Dataset:
-    """Return CIFAR-10, with train and val drawn from an imbalanced part of the training set, and the whole test set.
+    """Return all or some classes of CIFAR-10: train and val from the training set, made imbalanced, and the test set.
 
     With cat and dog, a step imbalance of 10 and a val fraction of 0.2, train has 4000 cats and 400 dogs, val 1000 and 100,
     and test 1000 of each, as in Wang et al., ICLR 2022.

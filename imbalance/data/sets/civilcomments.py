@@ -1,4 +1,4 @@
-"""Data set CivilComments of WILDS: the classes are toxic or not, the groups are identities that a comment mentions.
+"""Data set CivilComments of WILDS: is a comment toxic, and does it mention an identity?
 
 Borkan et al., "Nuanced Metrics for Measuring Unintended Bias with Real Data for Text Classification", WWW 2019; Koh et al.,
 "WILDS: A Benchmark of in-the-Wild Distribution Shifts", ICML 2021.
@@ -85,7 +85,7 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a text is a finite number."""
+    """Return True if a text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

@@ -67,7 +67,7 @@ def colored_digits(
 
 
 def tint(images: Tensor, colours: Tensor, saturation: float) -> Tensor:
-    """Return (N, 8, 8) grey images as (N, 3, 8, 8): times 1 − saturation in the channels that are not of their colour.
+    """Tint (N, 8, 8) grey images: return (N, 3, 8, 8), times 1 − saturation in the two channels other than `colours`.
 
     Args:
         colours: (N,) the channel of the colour of each image: 0 for red, 1 for green.

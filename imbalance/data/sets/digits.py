@@ -22,7 +22,7 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return handwritten digits: stratified val and test splits, and a training set with the imbalance.
+    """Return handwritten digits: stratified val and test splits, and an imbalanced training set.
 
     Args:
         classes: the digits to use, the largest class first.

@@ -145,7 +145,7 @@ def damage_message(folder: Path, cause: str) -> str:
 
 
 def partial_folder(folder: Path) -> Path:
-    """Return the folder that holds the features until all are computed and the folder is renamed to `folder`."""
+    """Return the folder that features are written into; it is renamed to `folder` when all features are computed."""
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -155,7 +155,7 @@ def crc(array: np.ndarray) -> int:
 
 
 def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
-    """Complete the folder `partial`, whose features are all computed: write its tables, and store.json last.
+    """Complete the folder `partial`, whose features are all computed: write the tables, and store.json last.
 
     Args:
         dataset: the data that the features were computed from.

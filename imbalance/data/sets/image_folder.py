@@ -30,10 +30,10 @@ def list_folder(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images of a folder with a subfolder for each class, or with `train`, `val` and `test` of such subfolders.
+    """List the images of a folder with a subfolder for each class; `train`, `val` and `test` may each have such subfolders.
 
     The classes are the folders' names, sorted, as ImageFolder numbers them; the groups are the classes. Images in
-    subfolders count, too. Hidden files and files that are not images are left out.
+    deeper subfolders count, too. Hidden files and files that are not images are left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.

@@ -170,7 +170,8 @@ def assign_splits(
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
         groups: (N,) the groups to stratify by.
-        val_fraction, test_fraction: the shares of the examples of train to draw; 0.0 for a split that `splits` has.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 for a split that
+            `splits` has.
         where: the file, for messages.
 
     Returns:

@@ -1,7 +1,7 @@
 """Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
-A numeric column is standardised. If it has missing values in the training set, they become the mean, and a further
-column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
+A numeric column is standardised. If it has missing values in the training set, missing values become the mean,
+and a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
 set. A missing value counts as a value of its own; a value that is not in the training set is 0 in all these columns.
 """
 
@@ -113,7 +113,7 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Tell whether all values of a column are numbers, apart from missing values.
+    """Return True if all values of a column are numbers, apart from missing values.
 
     Raises:
         BadInput: most values are numbers and some are not; the others most likely stand for missing values.

@@ -180,7 +180,7 @@ def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
 
 
 def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
-    """Return the arrays that `PARTS` names, in this order, as `Tokens` on the CPU."""
+    """Return `Tokens` on the CPU, made of the arrays that `PARTS` names, in this order."""
     padding = tokenizer.padding
     assert padding is not None  # both ways to get a tokenizer set the padding
     rows = torch.arange(len(arrays[3]))
@@ -258,7 +258,7 @@ def read(directory: Path, part: str) -> np.ndarray:
 
 
 def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
-    """Return the problems of a store: wrong sizes, a wrong description, and files that fail their checksum.
+    """Return the problems of a store: wrong sizes, a wrong description, or files that fail their checksum.
 
     Args:
         texts: the number of texts that the store must have.
