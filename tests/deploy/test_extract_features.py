@@ -166,7 +166,7 @@ def test_of_a_run_they_are_its_own_network_s(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(run=None, output="a"), "^--config: missing; name a config, or give --run=<run directory> for"),
+        (dict(run=None, output="a"), "^--config: missing; name a config, or give --run=<run directory> to"),
         (dict(run=None, output="", config="digits_erm"), "^--output: '' given; name a folder"),
         (dict(run="nowhere", output="a"), "^--run: nowhere: this is no run directory"),
         (dict(run=None, output="a", config="digits_erm", overrides={"debug": True}), "^config.debug: True given"),

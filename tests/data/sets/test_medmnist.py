@@ -74,5 +74,5 @@ def test_what_is_no_npz_is_one_line(tmp_path, content):
         path.unlink()
     else:
         path.write_bytes({"cut": path.read_bytes()[:-99], "html": b"<html>", "pickle": pickle.dumps(Bomb())}[content])
-    with pytest.raises(BadInput, match=r"pneumoniamnist.npz.*download pneumoniamnist downloads it"):
+    with pytest.raises(BadInput, match=r"pneumoniamnist.npz.*download pneumoniamnist downloads the file"):
         medmnist(str(tmp_path), flag="pneumoniamnist", augment=())
