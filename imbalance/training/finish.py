@@ -121,7 +121,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
-            "classes; tag it with what makes such a module anew: @tagged(module=…), see imbalance.config.tags"
+            "classes; tag it with a function that builds an empty module like it: @tagged(module=…), see imbalance.config.tags"
         )
     if not finite(state.values()):
         raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")

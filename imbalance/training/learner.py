@@ -290,17 +290,21 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
-            f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
-            "and no part of a batch less than one"
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
+            "the number of training examples, as every micro-batch needs an example"
         )
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
     """Raise `BadInput` if the config asks for CUDA graphs, and the data or the processes do not allow them."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
-        why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
+        why = (
+            "batches of many lengths, as texts have"
+            if dataset.vocabulary
+            else "the exchange of gradients by several processes"
+        )
         raise BadInput(
-            f"config.trainer.compile: 'reduce-overhead' given; {why}, which CUDA graphs cannot; use 'default'"
+            f"config.trainer.compile: 'reduce-overhead' given; CUDA graphs cannot record {why}; use 'default'"
         )
 
 
@@ -345,7 +349,8 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
         if longest > min(positions):
             raise BadInput(
-                f"config.data.max_tokens: texts have up to {longest} tokens; config.model.pretrained has {min(positions)} places"
+                f"config.data.max_tokens: texts have up to {longest} tokens, and config.model.pretrained has {min(positions)} "
+                f"positions; use config.data.max_tokens={min(positions)}"
             )
 
 
