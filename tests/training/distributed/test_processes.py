@@ -318,7 +318,7 @@ def test_batch_normalisation_is_not_silently_of_one_process(config):
     config.model = create(name="normalised")
     job = Job(config, world=2, target=add_batch_norm)
     assert job.wait() == [2, 2]
-    assert job.stderr().startswith("config.model.name: has batch normalisation")
+    assert job.stderr().startswith("config.model.name: the model has batch normalisation")
 
 
 def add_batch_norm() -> None:

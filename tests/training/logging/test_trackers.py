@@ -92,7 +92,7 @@ def test_tensorboard_that_is_not_installed_is_said_before_anything_is_loaded(con
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     monkeypatch.setattr(loop, "make_learner", lambda *_: pytest.fail("loaded"))
     config.logger.mode = "tensorboard"
-    with pytest.raises(BadInput, match=r"not installed; pip install -c constraints.txt -e '.\[tensorboard\]'"):
+    with pytest.raises(BadInput, match=r"not installed; type pip install -c constraints.txt -e '.\[tensorboard\]'"):
         loop.train(config, tmp_path)
 
 
