@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         batch_size=32,
         accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
         clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=512,
         eval_every=10,  # evaluate after every so many epochs
         eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case

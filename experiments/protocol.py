@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import config_file, load
+from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput
 from imbalance.experiments.pairs import LOSSES
 from imbalance.metrics.intervals import bounds, mean, paired_difference
@@ -142,7 +141,7 @@ def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float])
     print("\nTest, %: mean ± 95 % t-interval over n seeds; the difference from cross-entropy is paired by seed.\n")
     rows = []
     for cell, summaries in results.items():
-        config = validate(load(config_file(cell.config)))
+        config, _ = resolve(cell.config, {})
         name = config.score.replace("val/", "test/")
         values = {seed: metric(summary, name) for seed, summary in summaries.items()}
         over_seeds, reference = mean(list(values.values()), *bounds(name)), cell._replace(method=METHODS[0])

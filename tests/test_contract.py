@@ -42,7 +42,8 @@ each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
 
 def test_every_entry_has_an_example():
     problems = missing_examples(registries(), EXAMPLES)
-    assert not problems, "\n".join(problems)
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
 
 
 def test_an_entry_without_example_and_an_example_without_entry_are_named():

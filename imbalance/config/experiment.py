@@ -1,4 +1,4 @@
-"""Experiments: the sections and values of a whole config, and the check of it."""
+"""Typed config: the sections and values of an experiment, and their validation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -11,6 +11,7 @@ from imbalance.config.metric_names import check_metric_name
 from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
+    Fraction,
     Name,
     Natural,
     NonNegative,
@@ -38,6 +39,7 @@ class Trainer:
         batch_size: examples of a batch, over all processes together.
         accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: none.
         clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
+        ema_decay: decay of a moving average of the weights, which is evaluated and selected in their place; 0: no average.
         eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         eval_splits: splits that these evaluations read; test is also read once at the end.
@@ -55,6 +57,7 @@ class Trainer:
     batch_size: Count
     accumulation: Count
     clip_norm: NonNegative
+    ema_decay: Fraction
     eval_batch_size: Count
     eval_every: Count
     eval_splits: tuple[EvalSplit, ...]
@@ -209,11 +212,11 @@ def check_sections(values: Mapping[str, Any]) -> None:
         check_call(path, section, table)
     for key, value in flatten(values).items():
         if "\0" in str(value):
-            raise BadInput(f"config.{key}: {value!r} given; no file and no name has a NUL in it")
+            raise BadInput(f"config.{key}: {value!r} given; remove the NUL, which no name of a file can have")
 
 
 def check_together(config: Experiment) -> None:
-    """Raise `BadInput` for values that are valid alone and not together."""
+    """Raise `BadInput` for values that are valid alone, but not together."""
     trainer, callbacks = config.trainer, config.callbacks
     if trainer.accumulation > trainer.batch_size:
         raise BadInput(
@@ -224,7 +227,8 @@ def check_together(config: Experiment) -> None:
     for key, reads in (("select", callbacks.select == "best"), ("patience", callbacks.patience > 0)):
         if reads and reads_val:
             raise BadInput(
-                f"config.trainer.eval_splits: must have 'val' for config.callbacks.{key}={getattr(callbacks, key)!r}"
+                f"config.trainer.eval_splits: {trainer.eval_splits} given; add 'val', which "
+                f"config.callbacks.{key}={getattr(callbacks, key)!r} reads"
             )
     if config.head.name != "none" and config.model.name.endswith("_cosine"):
         raise BadInput(
@@ -232,7 +236,10 @@ def check_together(config: Experiment) -> None:
             f"normalised layer, which it cannot replace; use 'none', or {config.model.name.removesuffix('_cosine')!r}"
         )
     if trainer.mixed_precision != "no" and trainer.dtype != "float32":
-        raise BadInput(f"config.trainer.mixed_precision: must be 'no' for config.trainer.dtype={trainer.dtype!r}")
+        raise BadInput(
+            f"config.trainer.mixed_precision: {trainer.mixed_precision!r} given; it must be 'no' for "
+            f"config.trainer.dtype={trainer.dtype!r}"
+        )
     check_balanced_once(config.sampler.name, config.weights.name)
 
 
@@ -255,7 +262,11 @@ def check_methods(config: Experiment) -> None:
             )
     staged = [path for path, function in functions.items() if tags_of(function).first_run]
     if len(staged) > 1:
-        raise BadInput(f"config.{staged[1]}.name: has a first run, and so has config.{staged[0]}; a run can have one")
+        first, second = staged[:2]
+        raise BadInput(
+            f"config.{second}.name: {config.section(second).name!r} given, which needs a first run, as "
+            f"config.{first}.name={config.section(first).name!r} does; a run can have one, so change one of the two"
+        )
 
 
 def measured_by(config: Experiment) -> tuple[str, ...]:
@@ -274,7 +285,8 @@ def check_balanced_once(sampler: str, weights: str) -> None:
     annealed = [name for name, function in samplers.items() if tags_of(function).chance]
     if weights == "residual" and sampler not in annealed:
         raise BadInput(
-            f"config.weights.name: 'residual' is for config.sampler.name one of {', '.join(annealed)}; {sampler!r} given"
+            f"config.weights.name: 'residual' given, which needs config.sampler.name to be one of {', '.join(annealed)}; "
+            f"it is {sampler!r}"
         )
 
 

@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import config_file, override
-from imbalance.config.resolve import load as load_config
+from imbalance.config.experiment import Experiment
+from imbalance.config.resolve import config_file, resolve
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
@@ -68,7 +67,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput("launch: several processes given, but one process extracts features; start it without torchrun")
     file = config_file(config or Path(run or "") / "config.json")
-    resolved = validate(override(load_config(file), overrides))
+    resolved, _ = resolve(file, overrides)
     if resolved.debug:
         raise BadInput("config.debug: True given; it must be False, because features are extracted from all examples")
     if resolved.trainer.mixed_precision == "fp16" and not torch.cuda.is_available():

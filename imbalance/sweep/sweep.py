@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.experiment import validate
 from imbalance.config.overrides import OverrideText, value_at
-from imbalance.config.resolve import config_file, load, override
+from imbalance.config.resolve import config_file, load, override, resolve
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean
@@ -199,7 +198,7 @@ def report(location: StudyLocation, crashed: int) -> int:
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
     rows = []
     for point, trials in by_point.items():
-        score = dict(point).get("score") or validate(load(config_file(dict(point)["config"]))).score
+        score = dict(point).get("score") or resolve(dict(point)["config"], {})[0].score
         over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
         diverged = sum(studies.status(t) == "diverged" for t in trials)
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])

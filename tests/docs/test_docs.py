@@ -96,7 +96,9 @@ def test_every_method_has_a_page():
         for name in re.findall(r"^<!-- generated: entry (\S+) -->$", text, re.M):
             assert page_by_entry.setdefault(name, path.name) == path.name
         assert path.stem == "index" or f"]({path.name})" in page("methods/index.md"), path.name
-    assert page_by_entry.keys() == entries
+    missing, unknown = sorted(entries - page_by_entry.keys()), sorted(page_by_entry.keys() - entries)
+    assert not missing, f"write a page in docs/methods/ with the line <!-- generated: entry … --> for each of {missing}"
+    assert not unknown, f"delete the line <!-- generated: entry … --> of {unknown} in docs/methods/, which no table has"
 
 
 PARTS = (

@@ -117,8 +117,8 @@ def test_given_values_are_one_for_each_label():
     ("undersample", "importance", "config.weights.name: 'importance' given, but config.sampler.name='undersample'"),
     ("balanced", "deferred", "config.weights.name: 'deferred'"),
     ("annealed_step", "square_root", "config.weights.name: 'square_root'"),
-    ("shuffle", "residual", "config.weights.name: 'residual' is for"),
-    ("undersample", "residual", "config.weights.name: 'residual' is for"),
+    ("shuffle", "residual", "config.weights.name: 'residual' given, which needs config.sampler.name"),
+    ("undersample", "residual", "config.weights.name: 'residual' given, which needs config.sampler.name"),
 ])  # fmt: skip
 def test_an_imbalance_is_not_corrected_twice_by_accident(sampler, weighting, said):
     with pytest.raises(BadInput) as error:
