@@ -91,7 +91,7 @@ NAVIGATION = {
 
 
 def add_navigation(app, page: str, source: list[str]) -> None:
-    """Add tables of contents to index pages, and replace links to example scripts with links to the pages of the gallery.
+    """Add tables of contents to index pages, and make links to example scripts lead to the pages of the gallery.
 
     The Markdown files have neither, because a web host that shows these files has no tables of contents and no gallery.
     """
