@@ -142,7 +142,5 @@ def test_a_weight_may_be_more_than_float32_has_and_no_mean_is_0_or_infinite():
 
     for name, values in (("given", {"values": (1e308, 1e308)}), ("importance", {"exponent": 1e5})):
         counts = labels if name == "given" else lambda by: (torch.tensor([0, 0, 0, 0]), torch.tensor([4, 0]))
-        with pytest.raises(
-            BadInput, match="^config.weights: the mean of the weights is (inf|0), it must be positive and finite"
-        ):
+        with pytest.raises(BadInput, match="^config.weights: the mean of the weights is (inf|0); it must be positive"):
             WEIGHTS[name](counts, by="class", **values)

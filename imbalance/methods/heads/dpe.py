@@ -25,7 +25,7 @@ def directions(features: Tensor) -> Tensor:
 
 
 def distances(units: Tensor, prototypes: Tensor) -> Tensor:
-    """Return the (N, P) Euclidean distances of (N, D) directions from (P, D) prototypes, after scaling these to length 1."""
+    """Return the (N, P) distances of (N, D) directions from (P, D) prototypes, which are first scaled to length 1."""
     prototypes = F.normalize(prototypes, dim=1)
     lengths = units.square().sum(1, keepdim=True) + prototypes.square().sum(1)
     return (lengths - 2 * units @ prototypes.T).clamp(min=1e-12).sqrt()
@@ -84,11 +84,11 @@ def dpe(
         λ mean_k ‖p_k‖² + γ |mean_k Σ_{j<m} ⟨p_k, p_jk⟩| / (m (D − 1)).
 
     p_jk are the prototypes of earlier members j, which do not change. Each member is kept as it is after the epoch with
-    the best worst-group accuracy on all of val, the last such epoch of several. Predictions are the mean of the members'
-    probabilities, with E = 1. An incomplete last batch is left out. The epoch of each member is chosen by the groups of
-    val even for `by="class"`, so the metrics of val are training metrics: compare runs on test. The authors' package
-    divides γ by 1 + 0.05 (m − 2); the commands of their experiments and this head do not. Their scripts can also keep the
-    last epoch, as they do for ImageNetBG.
+    the best worst-group accuracy on all of val, the last such epoch of several. Predictions are the mean of the
+    members' probabilities, with E = 1. An incomplete last batch is left out. The epoch of each member is chosen by the
+    groups of val even for `by="class"`, so the metrics of val are training metrics: compare runs on test. The authors'
+    package divides γ by 1 + 0.05 (m − 2); the commands of their experiments and this head do not. Their scripts can
+    also keep the last epoch, as they do for ImageNetBG.
 
     Args:
         by: "group" for subsets that are balanced by group, "class" for subsets that are balanced by class. With "class"
@@ -106,8 +106,8 @@ def dpe(
     val, units, width = dataset.val, directions(features("val")), head.in_features
     if width < 2:
         raise BadInput(
-            "config.head.name: 'dpe' compares directions of features, so it needs a model with two features or more before "
-            "the last layer; this model has one; use another head"
+            "config.head.name: 'dpe' compares directions of features, so it needs two or more inputs of the last layer; "
+            "this model has one; use another head"
         )
     ensemble = PrototypeEnsemble(members, head.out_features, width).to(units).requires_grad_(False)
     penalties = dict(norm_penalty=norm_penalty, similarity_penalty=similarity_penalty)
