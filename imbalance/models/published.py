@@ -20,10 +20,8 @@ from imbalance.models.weights import Frozen, check_finite, load_weights
 from imbalance.utils.libraries import import_library, quiet_transformers
 from imbalance.utils.torchvision_import import import_torchvision
 
-FILTERS = {
-    "bilinear": "",
-    "bicubic": " bicubic",
-}  # interpolation → suffix of the name of a step, see `images.decode.Recipe`
+# The end of the name of a resizing step for each interpolation, see `images.decode.Recipe`.
+FILTERS = {"bilinear": "", "bicubic": " bicubic"}
 
 
 # torchvision
@@ -121,7 +119,7 @@ def torchvision(
     # SqueezeNet has no linear layer; GoogLeNet and Inception have auxiliary heads.
     if not layers or network in ("googlenet", "inception_v3"):
         raise BadInput(
-            f"config.model.network: {network!r} given; its head must be one linear layer, and is not; use another network"
+            f"config.model.network: {network!r} given; its head must be one linear layer; use another network"
         )
     parent, _, last = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), last, nn.Identity())
