@@ -22,8 +22,9 @@ from imbalance.methods.weights import inverse_effective_number
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return (B,) cross-entropies −log softmax(z)_y, computed as log(1 + (1 − p_y) / p_y) for full precision.
 
-    `F.cross_entropy` subtracts two numbers that are equal in float32 if the margin is above 16, and so returns 0. Such
-    losses decide the direction to which a model converges that fits all training examples, so they must not be 0 here.
+    `F.cross_entropy` subtracts two numbers that are equal in float32 if the margin is above 16, and so returns 0. Once
+    a model fits all training examples, such small losses decide the direction to which it converges, so they must not
+    be 0.
     """
     return softplus(log_odds_against(logits, targets))
 
@@ -47,7 +48,7 @@ class Poly(nn.Module):
         alpha: the exponent α of the tail.
         left: the loss for m ≤ 1. "logistic" is log(1 + e^−m) / log(1 + e^−1), as in the experiments of the paper; the
             whole loss is then convex for α ≤ 0.8585. "exponential" is e^{α(1−m)} and "linear" is 1 − α(m − 1); with
-            both the whole loss is C¹ and convex for every α. If the exponential exceeds e^`STEEPEST`, its tangent
+            either one the whole loss is C¹ and convex for every α. If the exponential exceeds e^`STEEPEST`, its tangent
             replaces it; the loss stays C¹ and convex. Without the tangent the loss would be inf in float32 below
             m = 1 − 89/α, and the square of its gradient would overflow even earlier.
     """
@@ -102,8 +103,8 @@ class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 
     Kini, Paraskevas, Oymak and Thrampoulidis, "Label-Imbalanced and Group-Sensitive Classification under
-    Overparameterization", NeurIPS 2021, equation 2. The factors decide the direction to which a model converges
-    that fits all training examples. The offsets have an effect at the start of its training only.
+    Overparameterization", NeurIPS 2021, equation 2. Once a model fits all training examples, the factors decide the
+    direction to which it converges. The offsets have an effect before that only.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
@@ -213,9 +214,9 @@ class GroupVectorScaling(nn.Module):
 class Focal(nn.Module):
     """The focal loss −(1 − p_y)^γ log p_y, with p = softmax(z).
 
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Both factors are
-    computed from the log-odds of p_y. Computed from p_y, 1 − p_y would be 0 in float32 for a margin above 17, and its
-    power would have no gradient. Example weights multiply the loss and never change p.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Both factors are computed from the
+    log-odds of p_y. Computed from p_y, 1 − p_y would be 0 in float32 for a margin above 17, and its power would have no
+    gradient. Example weights multiply the loss and never change p.
 
     Args:
         gamma: the power γ; 0 gives cross-entropy.
@@ -235,6 +236,7 @@ class ClassBalanced(nn.Module):
     """The focal loss times K · u_y / Σ_j u_j, where u_j = (1 − β) / (1 − β^{n_j}).
 
     (1 − β^{n_j}) / (1 − β) is the effective number of examples of class j.
+
     Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, equations 2
     and 5. At γ = 0 it is their class-balanced softmax loss (equation 6). At γ > 0 it is the focal loss of
     the softmax; the paper's focal loss is of sigmoids, see `ClassBalancedSigmoid`. To combine these factors with

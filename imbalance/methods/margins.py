@@ -1,7 +1,7 @@
 """Margins: the difference between the logit of the target and the logits of the other classes.
 
-`soft_margins` are smooth functions of the logits, and losses are computed from them. `hard_margins` are positive
-exactly if the prediction is right.
+`soft_margins` are smooth functions of the logits, and losses are computed from them. `hard_margins` are positive if and
+only if the prediction is right.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 def at_least_float32(logits: Tensor) -> Tensor:
     """Return half-precision logits as float32.
 
-    bfloat16 has few digits, so close logits are often equal in it. Cast before you subtract logits.
+    Call it before logits are subtracted: bfloat16 has so few digits that different logits often are the same number.
     """
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
@@ -62,6 +62,6 @@ def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def hard_margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the (B,) hard margins z_y − max_{j≠y} z_j, which are positive exactly if the prediction is right."""
+    """Return the (B,) hard margins z_y − max_{j≠y} z_j, which are positive if the prediction is right."""
     own = logits.gather(1, targets[:, None])
     return own.squeeze(1) - logits.scatter(1, targets[:, None], -torch.inf).amax(1)

@@ -102,7 +102,7 @@ def lisa(
     """
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
-            "config.mix.name: 'lisa' needs groups that are classes times attributes, so at least twice as many groups "
+            "config.mix.name: 'lisa' needs groups that are classes times attributes, so 2, 3, … times as many groups "
             f"as classes; this data set has {num_classes} classes and {num_groups} groups; use 'mixup' or 'remix'"
         )
     attributes = groups % (num_groups // num_classes)

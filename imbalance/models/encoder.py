@@ -19,7 +19,7 @@ Pool = Literal["pooler", "first", "mean"]
 class Encoder(nn.Module):
     """A text encoder that returns one vector for each text, which `pool` chooses; see `encoder`.
 
-    section: the section `config.model` that builds this network without loading weights; model.json has it.
+    section: the section `config.model` that builds this network without loading weights, for model.json.
     positions: the largest number of tokens that a text can have.
     """
 

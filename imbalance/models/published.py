@@ -248,8 +248,8 @@ def with_new_head(
         with torch.no_grad():
             features = model.eval()(torch.zeros(1, *input_shape))
     except Exception as error:
-        hint = "set config.data.size=0 for the image size of its weights"
-        hint = hint if len(input_shape) == 3 else "use a data set of images"
+        is_image = len(input_shape) == 3
+        hint = "set config.data.size=0 for the image size of its weights" if is_image else "use a data set of images"
         raise BadInput(
             f"config.model.network: {network} does not take inputs of shape {tuple(input_shape)} "
             f"({' '.join(str(error).split())[:150]}); {hint}"

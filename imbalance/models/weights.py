@@ -38,7 +38,7 @@ def load_weights(
 
     Args:
         pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a finished run that trained
-            the same network; if `published` is not None, a name of weights for messages.
+            the same network; if `published` is not None, only the name of the weights, for messages.
         published: a function that returns the state dict, in place of reading `pretrained`.
         head: the prefix of the keys of the state dict that belong to its head, and are not loaded.
 

@@ -17,10 +17,11 @@ from imbalance.errors import BadInput
 def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True) -> np.ndarray:
     """Return the limit direction under cross-entropy, which is the same for all example weights.
 
-    It is the unit vector u with the largest min_i z_i · u, where z_i = ±[x_i, 1] with the sign of the class.
-    Soudry et al., "The Implicit Bias of Gradient Descent on Separable Data", JMLR 2018. The
-    equivalent problem, min |v| subject to Zv ≥ 1, is solved as a non-negative least-squares problem (Lawson and Hanson,
-    1974, chapter 23: least-distance programming).
+    It is the unit vector u with the largest min_i z_i · u, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in class 0.
+
+    Soudry et al., "The Implicit Bias of Gradient Descent on Separable Data", JMLR 2018. The equivalent problem, min |v|
+    subject to Zv ≥ 1, is solved as a non-negative least-squares problem (Lawson and Hanson, 1974, chapter 23:
+    least-distance programming).
 
     Args:
         inputs: (n, d).
@@ -40,7 +41,9 @@ def poly_direction(
 ) -> np.ndarray:
     """Return the limit direction under a loss with the tail m^−α and example weights w.
 
-    It is the unit vector u with the smallest Σ w_i (z_i · u)^−α, where z_i = ±[x_i, 1] with the sign of the class.
+    It is the unit vector u with the smallest Σ w_i (z_i · u)^−α, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in
+    class 0.
+
     Wang et al., ICLR 2022, section 4; Ji et al., "Gradient Descent Follows the Regularization Path for General
     Losses", COLT 2020. It is computed as the direction of the minimiser of Σ w_i (z_i · v)^−α + |v|²/2, which is
     strictly convex in the region where all margins are positive. Damped Newton steps start at the solution for
@@ -85,7 +88,7 @@ def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the angle between two vectors in degrees; the formula is exact for nearly parallel vectors, too."""
+    """Return the angle between two vectors in degrees; it is accurate for nearly parallel vectors, too."""
     a, b = _unit(a), _unit(b)
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))))
 

@@ -26,7 +26,8 @@ def violation(shares: Tensor, slopes: Tensor) -> Tensor:
 def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator) -> Tensor:
     """Return the (N,) environments, 0 or 1, that maximise `violation`.
 
-    Adam maximises it over the shares in float64, from random shares. At the end the shares are rounded to 0 or 1.
+    Adam starts at random shares and maximises `violation` over the shares in float64. At the end the shares are rounded
+    to 0 or 1.
 
     Args:
         slopes: (N,) as for `violation`.
@@ -53,7 +54,7 @@ def eiil(
     ascent_steps: Repeats,
     ascent_lr: Positive,
 ) -> GroupAssignment:
-    """Infer the two environments between which the risk of a first model differs most, and cross them with the classes.
+    """Infer the two environments that maximise the penalty of IRM for a first model, and cross them with the classes.
 
     Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICML 2021. The environments are the
     assignment q that maximises the penalty of IRM for a reference model, Σ_e ‖∇_{w | w=1.0} 1/N Σ_i q_i(e) ℓ(w·z_i)‖².
@@ -67,7 +68,7 @@ def eiil(
     classes these are the examples that the model predicts wrongly and those that it predicts rightly.
 
     Val and test are divided in the same way, each by itself, which the paper does not do. So an epoch can be selected
-    without groups, and the test loss of a method by group is defined. The inference reads no groups.
+    without groups of the data, and a loss by group can be computed on test. The inference reads no groups.
 
     Args:
         first_epochs: the number of epochs of the reference model.

@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def groups_of_data() -> None:
-    """Use the groups of the data."""
+    """Return None, so that methods use the groups of the data."""
 
 
 def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> Dataset:

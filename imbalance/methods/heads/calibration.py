@@ -17,9 +17,9 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The
-    log-likelihood is concave in one over the temperature. It is maximised for one over the temperature between 0.01 and
-    100: without a limit it would be infinite if every val prediction is right. The head is fitted to the classes of
-    val, so the likelihood and calibration of val are training metrics: compare runs on test.
+    log-likelihood is concave in one over the temperature. The search is limited to values from 0.01 to 100, because the
+    best value is infinite if every val prediction is right. The head is fitted to the classes of val, so the likelihood
+    and calibration of val are training metrics: compare runs on test.
     """
     from scipy.optimize import minimize_scalar
 
@@ -81,7 +81,7 @@ def best_offset(
         k: the class.
         targets: (N,) classes of val.
         labels: (N,) the classes or groups over whose accuracies the metric reduces.
-        reduce: `torch.mean` or `torch.amin`, from accuracies of labels to the metric.
+        reduce: the function from the accuracies to the metric, `torch.mean` or `torch.amin`.
     """
     others = logits.clone()
     others[:, k] = -math.inf

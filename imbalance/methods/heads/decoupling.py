@@ -74,9 +74,9 @@ def lws(
 ) -> nn.Module:
     """Multiply the logit of each class j by a factor f_j that is trained as `crt` trains its layer.
 
-    Kang et al., ICLR 2020, section 4.3, learnable weight scaling (equation 5 with f_j learned on the training set). The
-    features and the trained layer do not change. As in the authors' code, f_j starts at 1, multiplies the bias, too,
-    and has weight decay.
+    Kang et al., ICLR 2020, section 4.3, learnable weight scaling (equation 5 with f_j learned on the training set).
+    Training changes neither the features nor the trained layer. As in the authors' code, f_j starts at 1, multiplies
+    the bias, too, and has weight decay.
 
     Args:
         by: "class" to balance classes, as in the paper, "group" to balance groups.

@@ -12,7 +12,7 @@ def minimise(
     """Take an optimiser step on each loss.
 
     Args:
-        losses: an iterator that computes each loss when it is asked for it, so after the step on the loss before.
+        losses: an iterator over losses, which computes a loss only after the optimiser step on the previous loss.
         optimizer: the optimiser of the parameters.
         check: called after every step with the number of the step, from 0, and its loss.
     """

@@ -27,9 +27,8 @@ def dfr(
     ICLR 2023, DFR on validation data. Features are standardised by the mean and standard deviation of train. First one
     regression for each penalty is fitted to a random half of val; the penalty with the best worst-group accuracy on the
     other half is selected. Then `fits` regressions with this penalty are fitted to group-balanced subsets of all of
-    val. Their weights and biases are averaged. The head is fitted to the groups of val, so the metrics of val are
-    training
-    metrics: compare runs on test.
+    val. Their weights and biases are averaged. The head is fitted to the groups of val, so the metrics of
+    val are training metrics: compare runs on test.
 
     Args:
         inverse_penalties: the values of C of scikit-learn, one over the penalty, to select from; 1, 0.7, 0.3, 0.1,

@@ -61,7 +61,7 @@ def disagreement(
     batch_size: Count,
     lr: Positive,
 ) -> nn.Module:
-    """Train the last layer further on the held-out examples on which two models differ most, balanced by class.
+    """Train the last layer further, on class-balanced batches of held-out examples on which two models differ most.
 
     LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS
     2023, SELF, early-stop disagreement. The early model, after `first_epochs` epochs, does not fit the small groups

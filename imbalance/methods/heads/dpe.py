@@ -84,11 +84,11 @@ def dpe(
         λ mean_k ‖p_k‖² + γ |mean_k Σ_{j<m} ⟨p_k, p_jk⟩| / (m (D − 1)).
 
     p_jk are the prototypes of earlier members j, which do not change. Each member is kept as it is after the epoch with
-    the best worst-group accuracy on all of val, the last such epoch of several. Predictions are the mean of the
-    members' probabilities, with E = 1. An incomplete last batch is left out. The epoch of each member is chosen by the
-    groups of val even for `by="class"`, so the metrics of val are training metrics: compare runs on test. The authors'
-    package divides γ by 1 + 0.05 (m − 2); the commands of their experiments and this head do not. Their scripts can
-    also keep the last epoch, as they do for ImageNetBG.
+    the best worst-group accuracy on all of val; if several epochs are best, after the last of them. Predictions are the
+    mean of the members' probabilities, with E = 1. An incomplete last batch is left out. The epoch of each member is
+    chosen by the groups of val even for `by="class"`, so the metrics of val are training metrics: compare runs on test.
+    The authors' package divides γ by 1 + 0.05 (m − 2); the commands of their experiments and this head do not. Their
+    scripts can also keep the last epoch, as they do for ImageNetBG.
 
     Args:
         by: "group" for subsets that are balanced by group, "class" for subsets that are balanced by class. With "class"

@@ -10,7 +10,7 @@ from imbalance.methods.objectives.base import Environments, Objective, count_env
 
 @checked
 class InvariantRisk(Objective):
-    """The mean weighted loss, plus `penalty` times the mean over environments of their squared risk slope.
+    """The mean weighted loss, plus `penalty` times the mean squared slope of the risks in the environments.
 
     Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, equation (IRMv1):
     Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖². The risk R_e is the mean weighted loss in environment e. The slope of the
