@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
         batch_size=64,
         accumulation=1,  # micro-batches per batch; more of them need less memory
         clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
         eval_batch_size=512,
         eval_every=2,  # epochs
         eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time

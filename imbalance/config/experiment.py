@@ -11,6 +11,7 @@ from imbalance.config.metric_names import check_metric_name
 from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
+    Fraction,
     Name,
     Natural,
     NonNegative,
@@ -38,6 +39,7 @@ class Trainer:
         batch_size: examples of a batch, over all processes together.
         accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: none.
         clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
+        ema_decay: decay of a moving average of the weights, which is evaluated and selected in their place; 0: no average.
         eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
         eval_every: epochs between evaluations; the last epoch is always evaluated.
         eval_splits: splits that these evaluations read; test is also read once at the end.
@@ -55,6 +57,7 @@ class Trainer:
     batch_size: Count
     accumulation: Count
     clip_norm: NonNegative
+    ema_decay: Fraction
     eval_batch_size: Count
     eval_every: Count
     eval_splits: tuple[EvalSplit, ...]

@@ -48,7 +48,16 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     place = f"{file}, line {line}" if line else str(file)
-    return BadInput(f"{place}: {type(error).__name__}: {getattr(error, 'msg', None) or error}")
+    hint = new_module_name(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    return BadInput(f"{place}: {type(error).__name__}: {getattr(error, 'msg', None) or error}{hint}")
+
+
+def new_module_name(name: str) -> str:
+    """Return the end of a message for a module of this package that older versions had elsewhere; "" if there is none."""
+    package = Path(__file__).parent.parent
+    files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []
+    modules = [".".join(("imbalance", *file.relative_to(package).with_suffix("").parts)) for file in files]
+    return f"; import {' or '.join(modules)} instead" if modules else ""
 
 
 def user_module_files(config: Mapping[str, Any]) -> list[Path]:

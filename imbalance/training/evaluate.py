@@ -181,7 +181,8 @@ def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slic
     Args:
         splits: one for each run.
     """
-    models, losses = [run.learner.network.eval() for run in runs], [run.learner.loss for run in runs]
+    models = [run.learner.evaluated_network.eval() for run in runs]
+    losses = [run.learner.loss for run in runs]
     if runs[0].learner.dataset.probe:
         models, losses = [probed(run.config, run.learner) for run in runs], [CrossEntropy()] * len(runs)
 
@@ -371,7 +372,7 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
     Raises:
         Diverged: a feature is not finite.
     """
-    model, size = learner.network.eval(), config.trainer.eval_batch_size
+    model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
     body = cast(nn.Module, model.features)
     batches = (slice(start, start + size) for start in range(0, len(split), size))
     with learner.accelerator.autocast():  # accelerate autocasts the model as a whole, and not its parts
@@ -388,7 +389,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
     """Return the (N, K) outputs that the objective saves for a later run; in a debug run, of one batch."""
     if type(learner.objective).extra_outputs is Objective.extra_outputs:  # none; so do not read the images
         return {}
-    model, size = learner.network.eval(), config.trainer.eval_batch_size
+    model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
     starts = range(0, len(split), size)
     batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
     outputs = [
@@ -400,7 +401,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 def probed(config: Experiment, learner: Learner) -> nn.Module:
     """Return the model's features under a new head, fitted to classes that training had not; see `Dataset.probe`."""
-    probe, model = learner.dataset.probe, learner.network
+    probe, model = learner.dataset.probe, learner.evaluated_network
     assert probe is not None  # the caller has checked
     inputs = features(config, learner, probe.train)
     head = fit_head(inputs, probe.train.targets, learner.dataset.probe_strength)

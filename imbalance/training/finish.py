@@ -33,7 +33,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 def load_selected(run: Run) -> None:
     """Load the selected weights into the model, and replace its head by the one that `config.head` makes."""
-    config, model, device = run.config, run.learner.network, run.learner.accelerator.device
+    config, model, device = run.config, run.learner.evaluated_network, run.learner.accelerator.device
     if config.callbacks.select == "best" and run.progress.best_weights:
         model.load_state_dict(copied(run.progress.best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
@@ -75,8 +75,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     """
     config, learner, log = run.config, run.learner, run.log
     if log.writes:
-        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.network.state_dict()))
-        log.model(description(config, learner.dataset, learner.network))
+        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.evaluated_network.state_dict()))
+        log.model(description(config, learner.dataset, learner.evaluated_network))
     warnings = run_warnings(config, log.evaluations(), values, learner.dataset)
     all_warnings = [*data_warnings(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
@@ -102,7 +102,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
         Interrupted: a signal came; a resumed run makes the layer again.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
-    old_head = cast(nn.Linear, learner.network.head)
+    old_head = cast(nn.Linear, learner.evaluated_network.head)
     with run.interrupt.at_once():
         head = build(
             HEADS,
@@ -121,7 +121,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in expected.items()}:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
-            "classes; tag it with what makes such a module anew: @tagged(module=…), see imbalance.config.tags"
+            "classes; tag it with a function that builds an empty module like it: @tagged(module=…), see imbalance.config.tags"
         )
     if not finite(state.values()):
         raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")

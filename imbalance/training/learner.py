@@ -32,6 +32,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 from imbalance.training.state.registry import Stateful
 from imbalance.utils.budget import MemoryBudget
@@ -52,6 +53,7 @@ class Learner:
     rate: `config.optim.lr`; for stacked models, one rate each.
     normalise: turns a batch of the data set into the model's input.
     group_metrics: metrics of the group inference; empty without one.
+    ema: the network with averaged weights; None if `config.trainer.ema_decay` is 0.
     micro_batches: the number of parts that a batch is computed in, one after the other.
     """
 
@@ -72,6 +74,7 @@ class Learner:
     seed: int
     group_metrics: Mapping[str, float]
     micro_batches: int
+    ema: nn.Module | None
 
     @property
     def network(self) -> nn.Module:
@@ -79,7 +82,17 @@ class Learner:
 
         `accelerator.unwrap_model` would import torch's compiler to see whether the model is compiled.
         """
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return unwrap(self.model)
+
+    @property
+    def evaluated_part(self) -> str:
+        """Return the name of the part whose weights are evaluated, selected and saved as the result."""
+        return "ema" if self.ema else "model"
+
+    @property
+    def evaluated_network(self) -> nn.Module:
+        """Return the network of `evaluated_part`."""
+        return cast(nn.Module, self.parts[self.evaluated_part])
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -89,8 +102,14 @@ class Learner:
             "optimizer": self.optimizer,
             "scaler": self.accelerator.scaler,  # of fp16 gradients
             "objective": self.objective,
+            "ema": self.ema,
         }
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside the wrapper that exchanges its gradients, if there is a wrapper."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def load_dataset(config: Experiment) -> Dataset:
@@ -215,6 +234,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         config.seed,
         source.assignment.metrics if source.assignment else {},
         config.trainer.accumulation,
+        average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
 
 
@@ -270,17 +290,21 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
-            f"config.trainer.accumulation: {config.trainer.accumulation} given; train has {len(dataset.train)} examples, "
-            "and no part of a batch less than one"
+            f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
+            "the number of training examples, as every micro-batch needs an example"
         )
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
     """Raise `BadInput` if the config asks for CUDA graphs, and the data or the processes do not allow them."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
-        why = "batches of texts have many lengths" if dataset.vocabulary else "several processes exchange gradients"
+        why = (
+            "batches of many lengths, as texts have"
+            if dataset.vocabulary
+            else "the exchange of gradients by several processes"
+        )
         raise BadInput(
-            f"config.trainer.compile: 'reduce-overhead' given; {why}, which CUDA graphs cannot; use 'default'"
+            f"config.trainer.compile: 'reduce-overhead' given; CUDA graphs cannot record {why}; use 'default'"
         )
 
 
@@ -325,7 +349,8 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
         if longest > min(positions):
             raise BadInput(
-                f"config.data.max_tokens: texts have up to {longest} tokens; config.model.pretrained has {min(positions)} places"
+                f"config.data.max_tokens: texts have up to {longest} tokens, and config.model.pretrained has {min(positions)} "
+                f"positions; use config.data.max_tokens={min(positions)}"
             )
 
 

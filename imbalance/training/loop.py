@@ -242,11 +242,13 @@ def oom_retry(run: Run) -> None:
     """
     learner, size = run.learner, run.config.trainer.batch_size
     if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
-        rank = learner.accelerator.process_index
-        where = "for one example" if learner.micro_batches >= size else f"on process {rank}"
+        if learner.micro_batches >= size:
+            where, remedy = "for one example", "use a smaller config.model"
+        else:
+            where = f"on process {learner.accelerator.process_index}"
+            remedy = "use a greater config.trainer.accumulation, or a smaller config.model"
         raise BadInput(
-            f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; use a smaller "
-            "model, or a greater accumulation"
+            f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; {remedy}"
         )
     learner.micro_batches = min(2 * learner.micro_batches, size)
     if learner.accelerator.device.type == "cuda":
@@ -254,9 +256,13 @@ def oom_retry(run: Run) -> None:
     go_back(run)
     normalised = any(isinstance(module, _BatchNorm) for module in learner.network.modules())
     run.log.line(
-        f"out of memory: back to step {run.progress.step}, and on with batches in {learner.micro_batches} parts, "
-        + ("over each of which batch normalisation takes its means" if normalised else "which changes no result")
-        + f"; config.trainer.accumulation={learner.micro_batches} begins so"
+        f"out of memory: the run went back to step {run.progress.step}, and continues with {learner.micro_batches} micro-batches "
+        + (
+            "a batch, each with its own means in batch normalisation"
+            if normalised
+            else "a batch, which changes no result"
+        )
+        + f"; to start like this, use config.trainer.accumulation={learner.micro_batches}"
     )
 
 
@@ -350,7 +356,7 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
     progress.best, progress.best_epoch, progress.stale = value, epoch, 0
     if run.config.callbacks.select == "best":
         remember(run)
-        progress.best_weights = run.remembered["model"]
+        progress.best_weights = run.remembered[run.learner.evaluated_part]
 
 
 def dry_run(config: Experiment, directory: Path) -> None:

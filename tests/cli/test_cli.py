@@ -136,8 +136,11 @@ def test_a_mistake_is_one_line_that_says_what_to_type(line, capsys, monkeypatch,
     ("line", "words"),
     [
         ("train --config=digits_ce --config.score=val/recall/cat", "this data set has 0, 1, 2"),
-        ("train --config=digits_ce --config.trainer.accumulation=500", "accumulation: 500 given; train has 287"),
-        ("train --config=digits_ce --config.trainer.mixed_precision=fp16", "which a CPU computes in float32"),
+        (
+            "train --config=digits_ce --config.trainer.accumulation=500",
+            "accumulation: 500 given; it must be at most 287",
+        ),
+        ("train --config=digits_ce --config.trainer.mixed_precision=fp16", "a CPU does not compute in float16"),
         ("train --config=table_ce", "table.csv: No such file"),
         ("train --config=colored_digits_jtt --config.data.train_per_group=9999,1,1,1", "train_per_group"),
     ],

@@ -54,9 +54,9 @@ def test_a_key_is_added_to_every_file_by_one_line(tmp_path):
     copy = copy_of(tmp_path, "configs", "tools")
     program = copy / "tools" / "write_configs.py"
     line = "        deterministic=False,"
-    program.write_text(program.read_text().replace(line, f"        ema_decay=0.0,  # of a made-up key\n{line}"))
+    program.write_text(program.read_text().replace(line, f"        made_up=0.0,  # of a made-up key\n{line}"))
     assert write_configs(copy).stdout.count("written: ") == len(ROWS)
-    assert {load(copy / "configs" / f"{name}.py").trainer.ema_decay for name in ROWS} == {0.0}
+    assert {load(copy / "configs" / f"{name}.py").trainer.made_up for name in ROWS} == {0.0}
 
 
 @pytest.mark.parametrize("slot", ["wieghts", "data.sizes"])

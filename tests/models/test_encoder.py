@@ -113,7 +113,10 @@ def test_a_distilled_one_has_no_pooler_and_trains_in_bfloat16(tuned, tmp_path, p
 
 def test_what_does_not_fit_the_weights_is_refused(tuned, tmp_path):
     tuned.model.pretrained = str(save_bert(tmp_path / "short", positions=8))
-    with pytest.raises(BadInput, match=r"config.data.max_tokens: texts have up to \d+ tokens; .* has 8 places"):
+    with pytest.raises(
+        BadInput,
+        match=r"config.data.max_tokens: texts have up to \d+ tokens, and .* has 8 positions; use config.data.max_tokens=8",
+    ):
         loop.train(tuned, tmp_path / "refused")
     tuned.data.update(tokenizer="words", vocabulary=60)
     with pytest.raises(BadInput, match="config.data.tokenizer: it has .* use the tokenizer of the weights"):

@@ -122,7 +122,7 @@ def test_fp16_needs_a_gpu(config):
     if torch.cuda.is_available():
         assert loop.run(config).score > 0
     else:
-        with pytest.raises(BadInput, match="config.trainer.mixed_precision: 'fp16' given, which a CPU"):
+        with pytest.raises(BadInput, match="config.trainer.mixed_precision: 'fp16' given; a CPU"):
             loop.run(config)
 
 
@@ -226,7 +226,7 @@ def test_without_memory_for_a_batch_a_run_goes_on_in_parts_to_the_same_numbers(
         found = loop.train(config, tmp_path / "parts")["metrics"]
     assert found == pytest.approx(whole, rel=1e-9, nan_ok=True)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
-    assert len(said) == 2 and "in 4 parts, which changes no result" in said[1]
+    assert len(said) == 2 and "with 4 micro-batches a batch, which changes no result" in said[1]
     assert max(calls[-20:]) <= 20
 
 

@@ -30,7 +30,7 @@ def start_accelerator(config: Experiment) -> Accelerator:
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise BadInput(
-            "config.trainer.mixed_precision: 'fp16' given, which a CPU computes in float32; use 'bf16' or 'no'"
+            "config.trainer.mixed_precision: 'fp16' given; a CPU does not compute in float16; use 'bf16' or 'no'"
         )
     set_arithmetic(config)
     # `accelerate launch --cpu --num_processes 2` starts one process, and these variables are its only trace.
@@ -41,8 +41,8 @@ def start_accelerator(config: Experiment) -> Accelerator:
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
     if accelerator.num_processes != expected:
         raise BadInput(
-            f"launch: {expected or 'more'} processes were asked for and {accelerator.num_processes} started, or they do not "
-            "see each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
+            f"launch: {expected or 'several'} processes were to start, and {accelerator.num_processes} did, or they cannot "
+            "reach each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
         )
     heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
@@ -74,7 +74,7 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
         return model
     if accelerator.device.type == "cpu":
         raise BadInput(
-            "config.model.name: has batch normalisation, which torch shares between processes on GPUs only; "
+            "config.model.name: the model has batch normalisation, which torch shares between processes on GPUs only; "
             "on a CPU start one process"
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -100,7 +100,7 @@ class RunLog:
                 write_atomic(copy, code)
             elif copy.read_bytes() != code:
                 raise BadInput(
-                    f"{file}: not the code that this run began with, which is {copy}; put that back, or use another "
+                    f"{file}: not the code that this run began with, which is {copy}; restore that code, or use another "
                     "config.work_dir"
                 )
 

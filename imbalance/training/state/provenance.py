@@ -74,13 +74,13 @@ def check_provenance(
         BadInput: the data are others.
     """
     if "data" not in saved:
-        warn(f"{path} does not say which data it is of: these may be others")
+        warn(f"{path} does not say which data it is of; the data of now may be others")
     else:
         other = differences(saved["data"], data)
         if other:
             raise BadInput(
-                f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); use another "
-                f"config.work_dir, or remove the run directory"
+                f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); restore those data, use "
+                f"another config.work_dir, or remove the run directory"
             )
     before, now = saved.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]

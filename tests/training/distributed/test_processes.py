@@ -80,8 +80,7 @@ def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, s
     assert job.processes[other].exitcode == 2 and "Traceback" not in job.stderr(other)
     assert job.stderr(other).splitlines()[-1] == (
         f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}', in vain for process {still}, last in '{last}'; "
-        "see what that one says on stderr, and start all of them again; once mended, the same command goes on from the last "
-        "checkpoint"
+        "see what that one says on stderr, and start all of them again; fix that, and the same command resumes from the last checkpoint"
     )
 
 

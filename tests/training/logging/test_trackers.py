@@ -10,6 +10,7 @@ from helpers.disk import full_at
 from helpers.jobs import Job, at_call
 from ml_collections import ConfigDict
 
+from imbalance.config.experiment import validate
 from imbalance.errors import BadInput, Interrupted
 from imbalance.training import loop
 from imbalance.training.logging import trackers
@@ -51,7 +52,7 @@ def test_tensorboard_has_every_metric_also_of_runs_that_were_trained_at_once(ten
     agree(tmp_path / "alone")
     assert sorted(path.name for path in (tmp_path / "alone").iterdir() if path.is_dir()) == [
         "checkpoints", "predictions", "tensorboard"]  # fmt: skip
-    assert in_common(tensorboard) is not None
+    assert in_common(validate(tensorboard)) is not None
     configs = [ConfigDict(tensorboard.to_dict() | {"seed": seed}) for seed in range(2)]
     train_stacked([(config, tmp_path / str(config.seed)) for config in configs])
     for seed in range(2):

@@ -193,6 +193,10 @@ def test_two_modules_of_one_name_are_refused(own):
         ("def f(:\n", "line 1: SyntaxError: invalid syntax"),
         ("\n1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
         ("import nothing_there\n", "line 1: ModuleNotFoundError: No module named 'nothing_there'"),
+        (
+            "from imbalance.margins import soft_margins\n",  # as in version 0.1.0
+            "line 1: ModuleNotFoundError: No module named 'imbalance.margins'; import imbalance.methods.margins instead",
+        ),
         ("def get_config():\n    return nothing\n", "line 2: NameError: name 'nothing' is not defined"),
     ],
 )

@@ -1,0 +1,27 @@
+"""Exponential moving average of the weights, evaluated and selected in place of the weights themselves."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> nn.Module:
+    """Return a copy of `network` whose weights follow a moving average, which every step of `optimizer` updates.
+
+    The rule is that of timm's ModelEmaV3 with `exclude_buffers`: average ← decay · average + (1 − decay) · weights. The
+    average starts at the initial weights. Buffers, such as the running means of batch normalisation, are copied.
+    """
+    averaged = copy.deepcopy(network)
+    averages: list[Tensor] = list(averaged.parameters())
+    weights: list[Tensor] = list(network.parameters())
+    buffers = list(zip(averaged.buffers(), network.buffers(), strict=True))
+
+    @torch.no_grad()
+    def update(*_: object) -> None:
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        for averaged_buffer, buffer in buffers:
+            averaged_buffer.copy_(buffer)
+
+    optimizer.register_step_post_hook(update)
+    return averaged
