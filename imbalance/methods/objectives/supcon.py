@@ -18,8 +18,7 @@ from imbalance.methods.objectives.base import Objective, features_of, head_of
 def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrastive loss of V views of B examples.
 
-    Each of the V·B projections is an anchor a. Its positives P(a) are all other projections of the same class. The loss
-    is
+    Each of the V·B projections is an anchor a. Its positives P(a) are all other projections of the same class:
 
         mean over a of w_a · mean over p in P(a) of −log(exp⟨z_a, z_p⟩/τ / Σ_{b≠a} exp⟨z_a, z_b⟩/τ).
 
