@@ -31,7 +31,7 @@ class Mix(NamedTuple):
 
 @tagged(batched=True)
 def none() -> None:
-    """Return None, so that batches are not mixed."""
+    """Leave batches as they are, without mixing."""
 
 
 def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:

@@ -63,10 +63,10 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
 
 @tagged(balances=True)
 def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
-    """Keep each example with probability n_min / n, as in the code of Wang et al. (ICLR 2022).
+    """Keep each example with probability n_min / n for the size n of its class or group.
 
-    n is the size of the example's class or group, n_min that of the smallest. So the smallest is kept whole, and all
-    others have n_min examples on average.
+    n_min is the size of the smallest class or group. So the smallest is kept whole, and all others have n_min examples
+    on average, as in the code of Wang et al. (ICLR 2022).
 
     Args:
         by: "class" to balance classes, "group" to balance groups.
@@ -129,9 +129,9 @@ def cycled(rows: Tensor, size: int, generator: Generator) -> Tensor:
 
 @tagged(balances=True, batched=True)
 def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegative) -> Tensor:
-    """Draw examples with replacement, with probability proportional to (1 / n)^exponent.
+    """Draw examples with replacement, with probability ∝ (1 / n)^exponent for the size n of the class or group.
 
-    n is the size of the example's class or group. An epoch has as many draws as there are training examples.
+    An epoch has as many draws as there are training examples.
 
     Args:
         by: "class" to balance classes, "group" to balance groups.

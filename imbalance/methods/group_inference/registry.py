@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def groups_of_data() -> None:
-    """Return None, so that methods use the groups of the data."""
+    """Use the groups of the data, and infer none."""
 
 
 def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> Dataset:

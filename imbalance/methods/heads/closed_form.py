@@ -9,7 +9,7 @@ from imbalance.methods.losses import share
 
 
 def none(head: nn.Linear) -> nn.Module:
-    """Return the trained last layer unchanged."""
+    """Keep the trained last layer unchanged."""
     return head
 
 
