@@ -1,4 +1,4 @@
-"""Experiments of this project: each file has the runs for one claim, and the table or figure of their results.
+"""The experiments of this project: each file defines the runs for one claim, and the table or figure of their results.
 
 The commands are `imbalance reproduce <name>`, `imbalance protocol` and `imbalance findings`.
 """
@@ -7,7 +7,7 @@ import sys
 
 
 def refuse_to_run(module: str) -> None:
-    """Print the command to type instead of `python -m <module>`, which would do nothing silently, and exit with status 2."""
+    """Print the command to type instead of `python -m <module>`, and exit with status 2; the module alone would do nothing."""
     from imbalance.cli.commands import COMMANDS
 
     full_name = f"imbalance.{module.removeprefix('imbalance.')}"
@@ -17,7 +17,7 @@ def refuse_to_run(module: str) -> None:
     raise SystemExit(2)
 
 
-if sys.argv[:1] == ["-m"]:  # the value while Python imports the packages of a module that it is about to run
+if sys.argv[:1] == ["-m"]:  # Python has this value in sys.argv while it imports the packages of a module to run
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1] if "-m" in sys.orig_argv else ""
     if module.removeprefix("imbalance.").partition(".")[0] == "experiments":
         refuse_to_run(module)

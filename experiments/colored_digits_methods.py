@@ -1,13 +1,13 @@
-"""Compare methods by their worst group on colored digits, by the labels that they read in training.
+"""Compare methods on colored digits by worst-group accuracy, and list the group labels that each reads in training.
 
     imbalance reproduce colored_digits_methods             # the table
-    imbalance reproduce colored_digits_methods --tune      # the tuning of the learning rates in the configs
+    imbalance reproduce colored_digits_methods --tune      # the val results by which learning rates were chosen
     imbalance reproduce colored_digits_methods --untuned   # more methods, for which nothing was tuned
 
-Each method is a config without overrides, or one with the overrides of METHODS, over ten seeds. The first seven methods have
-the same tuning budget: their learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch,
-over three seeds that the table does not use. The configs and METHODS say how the others were tuned, at seed 0. All runs take
-minutes.
+Each method is a config with the overrides in METHODS, trained over ten seeds. The first seven methods have the same tuning
+budget: their learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch, over three seeds
+that the table does not use. The later methods were tuned at seed 0, as the configs and the comments in METHODS say. All runs
+together take minutes.
 """
 
 from collections.abc import Mapping
@@ -30,11 +30,12 @@ DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
 
 
 def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
-    """Return the config of ERM with another learning rate and other sections."""
+    """Return ERM's config with another learning rate, and with `sections` in place of its sections of the same names."""
     return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
 
 
-# The title and the config of each method, and the part that reads the groups in training. All select by val's groups.
+# For each method: the title, the config, and the section of the config that reads group labels in training. All methods select
+# the epoch by val's groups.
 METHODS = (
     ("ERM", Variant("colored_digits_erm"), "none"),
     ("importance-weighted cross-entropy", Variant("colored_digits_ce"), "weights"),
@@ -45,7 +46,7 @@ METHODS = (
     ("JTT", Variant("colored_digits_jtt"), "none"),
     ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
     ("IRM", Variant("colored_digits_irm"), "objective"),
-    # These penalties were best by val worst-group accuracy: of 0.1, 1 and 10, and for MMD of 0.01, 0.1, 0.3, 1 and 10.
+    # The penalties are the best by val worst-group accuracy: for CORAL of 0.1, 1 and 10, for MMD of 0.01, 0.1, 0.3, 1 and 10.
     ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
     ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
     ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
@@ -54,16 +55,16 @@ METHODS = (
     ("LfF", Variant("colored_digits_lff"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),
     ("SELF", Variant("colored_digits_self"), "none"),
-    # The head's rates 0.03, 0.1 and 0.3 give the same result.
+    # The learning rates 0.03, 0.1 and 0.3 of the head give the same result.
     ("LWS", erm_with(lr=0.03, head=LWS), "none"),
     ("mixup", Variant("colored_digits_mixup"), "none"),
-    # The rate is the best of 0.01, 0.03 and 0.1; for Remix, one of the two best.
+    # The learning rate is the best of 0.01, 0.03 and 0.1; for Remix, one of the two best.
     ("mixup-DRW", erm_with(mix=dict(name="mixup", alpha=1.0), weights=DEFERRED), "none"),
     ("Remix", erm_with(lr=0.03, mix=dict(name="remix", alpha=1.0, kappa=2.0, tau=0.5)), "none"),
 )
 WORST = "worst_group_accuracy"
 
-# The methods of --untuned, by title. The others are compared with the first.
+# The methods of --untuned, by title. Each later method is compared with ERM.
 VS_GROUP = dict(name="vs_group", gamma=0.4, tau=0.0)
 FOCAL_BY_CLASS = dict(beta=0.999, gamma=0.5)
 UNTUNED = {
@@ -94,14 +95,13 @@ UNTUNED = {
     ),
     "undersampling": Variant("colored_digits_undersampled"),
 }
-WORST = "worst_group_accuracy"
 
 
 def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: int, stacked: int) -> None:
-    """Train the missing runs, and print the table.
+    """Train the runs that are not done yet, and print the table of METHODS.
 
     Args:
-        tune: print the table of the learning rates instead.
+        tune: print the val results at each learning rate instead.
         untuned: print the table of UNTUNED instead.
         stacked: most runs that one process trains as one stacked model.
     """
@@ -109,8 +109,8 @@ def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: in
 
 
 def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
-    """Print the worst-group test accuracy of every method, at the selected epoch and at the last."""
-    # The table shows test accuracy at the last epoch too, so evaluate test in training. Nothing is selected by it.
+    """Print the worst-group test accuracy of every method, at the selected epoch and at the last epoch."""
+    # The table shows test accuracy at the last epoch too, so evaluate test during training. Nothing is selected by test.
     overrides = {"trainer.eval_splits": ("val", "test")}
     runs = [variant.run(overrides, seed, work_dir) for _, variant, _ in METHODS for seed in SEEDS]
     heads = [run.config.head.name for run in runs[:: len(SEEDS)]]
@@ -121,7 +121,7 @@ def print_methods(work_dir: str, jobs: int, stacked: int) -> None:
         worst, average = (
             mean([metric(summary, f"test/{key}") for summary in seeds], 0, 1) for key in (WORST, "adjusted_accuracy")
         )
-        # A head is fitted on the selected weights only, so such a method has no result at the last epoch.
+        # A head is fitted at the selected epoch only, so a method with a head has no result at the last epoch.
         last = "–" if head != "none" else mean([last_test(s) for s in seeds], 0, 1).percent()
         rows.append([title, reads, worst.percent(), last, average.percent(), worst.n])
     columns = [
@@ -151,7 +151,7 @@ def print_tuning(work_dir: str, jobs: int, stacked: int) -> None:
 
 
 def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
-    """Print the worst-group test accuracy of the methods of UNTUNED, and their differences from ERM."""
+    """Print the worst-group test accuracy of each method in UNTUNED, and its difference from that of ERM."""
     runs = [variant.run({}, seed, work_dir) for variant in UNTUNED.values() for seed in SEEDS]
     summaries = iter(run_all(runs, jobs, stacked))
     worst = {title: {seed: metric(next(summaries), f"test/{WORST}") for seed in SEEDS} for title in UNTUNED}
@@ -159,7 +159,7 @@ def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
 
 
 def best_val(summary: Summary) -> float:
-    """Return the best val worst-group accuracy in training, before any head is fitted on val."""
+    """Return the best val worst-group accuracy during training, that is before a head is fitted."""
     return max(row[f"val/{WORST}"] for row in evaluations_of(Path(summary["run_directory"])))
 
 

@@ -1,11 +1,12 @@
-"""Figure 1 of the paper: weights move the linear boundary of the polynomial loss, and not that of cross-entropy.
+"""Reproduce figure 1 of Wang et al.: importance weights move the boundary of the poly loss, but not of cross-entropy.
 
     imbalance reproduce figure1
 
-The setting is that of Wang et al., ICLR 2022: two dimensions, 20 examples around (0, 5) against 200 around (5, 0), drawn as
-in the paper's notebook. The lines are the limits of training, computed by `imbalance.theory.oracle`. The paper has a picture
-and no numbers, so the table compares ours with an independent computation from the notebook's seed. The figure goes to
-<folder>/figure1.png and .pdf. All of it takes seconds.
+The data is that of Wang et al. (ICLR 2022): two dimensions, 20 examples around (0, 5) against 200 around (5, 0), drawn as in
+the paper's notebook. The poly loss (`poly`) is the paper's polynomially tailed loss. The lines are the boundaries to which
+training converges, computed by `imbalance.theory.oracle`. The paper has a picture and no numbers, so the table compares our
+numbers with an independent computation from the notebook's seed. The figure is written to <folder>/figure1.png and .pdf. The
+command takes seconds.
 """
 
 import numpy as np
@@ -23,14 +24,17 @@ EXPONENTS = (0.0, 1.0, 2.0)
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (220, 2) inputs and their targets, 1 for the minority."""
+    """Draw the (220, 2) inputs and their targets, which are 1 for the minority."""
     generator = torch.Generator().manual_seed(seed)
     few, many = (torch.randn(size, 2, generator=generator).numpy() for size in SIZES)
     return np.vstack([few + MINORITY, many + MAJORITY]), np.repeat([1, 0], SIZES)
 
 
 def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the direction [w, b] that training converges to with each loss, by its name in published.csv."""
+    """Return, for each loss and exponent of the importance weights, the direction [w, b] to which training converges.
+
+    The keys are names in published.csv.
+    """
     directions = {"cross-entropy": margin_direction(inputs, targets)}
     for exponent in EXPONENTS:
         weights = np.bincount(targets)[targets] ** -exponent
@@ -39,9 +43,10 @@ def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def measure(direction: np.ndarray) -> tuple[float, float]:
-    """Return the degrees between the boundary and the diagonal between the means, and its offset from their midpoint.
+    """Return the angle of the boundary to the diagonal x = y in degrees, and its offset from the midpoint of the class means.
 
-    The offset is positive if the boundary lies on the minority's side of the midpoint.
+    The diagonal is the best boundary for classes of equal size. The offset is positive if the boundary lies on the minority's
+    side of the midpoint.
     """
     normal, bias = direction[:2], direction[2]
     ideal = (MINORITY - MAJORITY) / np.linalg.norm(MINORITY - MAJORITY)
@@ -73,7 +78,7 @@ def figure1(*, folder: str) -> None:
 
 
 def draw_figure(inputs: np.ndarray, targets: np.ndarray, folder: str) -> None:
-    """Draw the examples and the boundaries of all limits."""
+    """Draw the examples and the boundaries, and write the figure to `folder`."""
     figure, axes = subplots(1, 2, width=7.2, height=3.7)
     directions, across = limits(inputs, targets), np.array([-4.0, 9.0])
     panels = (

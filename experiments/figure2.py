@@ -1,13 +1,14 @@
-"""Figure 2 of the paper: with a polynomial tail, weights move the limit of training in a million dimensions.
+"""Reproduce figure 2 of Wang et al.: importance weights move the limit of the poly loss in a million dimensions.
 
     imbalance reproduce figure2
 
-The setting is that of Wang et al., ICLR 2022: p = 10⁶ dimensions, n = 100 examples, orthogonal means of norm p^0.251, unit
-noise, no bias, and the pure tail 1/m. The weights are 1 for the majority and τ^ρ for the minority, where τ is the ratio of
-the classes. A linear classifier lies in the span of the n examples and the two means. In that span the noise is the Bartlett
-factor of a Wishart matrix, so data in n + 2 dimensions has exactly the same distribution. No p-dimensional vector is drawn.
-Limits come from `imbalance.theory.oracle`, and errors are exact. The table compares them with an independent computation of
-the same setting. The figure goes to <folder>/figure2.png and .pdf.
+The data is that of Wang et al. (ICLR 2022): p = 10⁶ dimensions, n = 100 examples, orthogonal class means of norm p^0.251, unit
+noise, and no bias. The loss is the polynomially tailed loss with the pure tail 1/m, where m is the margin. The importance
+weights are 1 for the majority and τ^ρ for the minority, where τ is the ratio of the class sizes. The classifier to which
+training converges lies in the span of the n examples and the two means. In that span the noise is the Bartlett factor of a
+Wishart matrix, so data in n + 2 dimensions has exactly the same distribution, and no p-dimensional vector is drawn. The
+classifiers come from `imbalance.theory.oracle`, and their errors are exact. The table compares the errors with an independent
+computation. The figure is written to <folder>/figure2.png and .pdf.
 """
 
 import numpy as np
@@ -27,7 +28,13 @@ SEEDS = range(10)
 
 
 def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (n, n + 2) inputs, in the basis of the two means and the noise's span, and targets, 1 for the minority."""
+    """Draw (n, n + 2) inputs, and targets, which are 1 for the minority.
+
+    The coordinates are those along the two means, and those in the span of the noise.
+
+    Args:
+        minority: number of minority examples.
+    """
     rng = np.random.default_rng(seed)
     targets = (np.arange(EXAMPLES) >= EXAMPLES - minority).astype(int)
     means = NORM * np.eye(2)[targets]
@@ -37,14 +44,18 @@ def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def errors(direction: np.ndarray) -> np.ndarray:
-    """Return the exact errors of the majority, of the minority, and their mean, in %."""
+    """Return the exact errors in % of the classifier with this direction: on the majority, on the minority, and their mean."""
     along = NORM * direction[:2] / np.linalg.norm(direction)
     majority, minority = 100 * ndtr(along[0]), 100 * ndtr(-along[1])
     return np.array([majority, minority, (majority + minority) / 2])
 
 
 def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return the errors of the max-margin limit ("margin"), and of the polynomial limit by exponent ρ."""
+    """Return the `errors` of the max-margin classifier, with the key "margin", and of the poly loss's limit for each exponent ρ.
+
+    Args:
+        minority: number of minority examples.
+    """
     inputs, targets = draw(minority, seed)
     inputs = inputs / np.sqrt(DIMENSIONS)  # keeps numbers near 1 and does not change the directions
     ratio = (EXAMPLES - minority) / minority
@@ -75,7 +86,12 @@ def figure2(*, folder: str) -> None:
 
 
 def draw_figure(left: dict[int, list], right: list, folder: str) -> None:
-    """Draw the errors by class ratio in the left panel, and by exponent in the right panel."""
+    """Draw the errors over the class ratio in the left panel, and over the exponent ρ in the right panel.
+
+    Args:
+        left: by number of minority examples, the result of `limit_errors` for each seed.
+        right: the result of `limit_errors` for each seed.
+    """
     figure, (at_left, at_right) = subplots(1, 2, width=7.2, height=3.1)
     ratios = [(EXAMPLES - m) / m for m in MINORITIES]
     labels = {"margin": "maximum margin"} | {str(rho): f"poly, ρ = {rho}" for rho in EXPONENTS_LEFT}

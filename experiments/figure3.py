@@ -1,16 +1,20 @@
-"""Figure 3 of the paper: at the last epoch, weights change the polynomial loss's classifier and not cross-entropy's.
+"""Reproduce figure 3 of Wang et al.: at the last epoch, importance weights change what poly learns, not what cross-entropy learns.
 
     imbalance reproduce figure3 --data=cifar --seeds=10
 
-The runs are CIFAR-10 cat/dog and CelebA, {cross-entropy, poly} × {no weights, weights, weights to a higher power}. A CIFAR
-run takes hours on two cores; CelebA needs a GPU. The same command resumes after a stop. With --no-train it trains nothing
-and shows the runs so far, unfinished ones too.
+The data sets are CIFAR-10 cat/dog and CelebA. On each, cross-entropy and the polynomially tailed loss (`poly`) are trained
+without importance weights, with them, and with importance weights to a higher power. A CIFAR run takes hours on two cores; a
+CelebA run needs a GPU. After a stop, the same command resumes the runs. With --no-train the command trains nothing, and shows
+the runs so far, including unfinished runs.
 """
 
 from imbalance.experiments.paper_rows import compare, last
 from imbalance.sweep.variants import Variant
 
-NO_MOMENTUM = {"optim.lr": 0.008, "optim.momentum": 0.0}  # the paper's optimiser under weights to a higher power
+NO_MOMENTUM = {
+    "optim.lr": 0.008,
+    "optim.momentum": 0.0,
+}  # the paper's optimiser for importance weights to a higher power
 
 ROWS = {
     "cifar": {
@@ -33,5 +37,5 @@ ROWS = {
 
 
 def figure3(**arguments) -> None:
-    """Train, tabulate and draw these rows by `paper_rows.compare`."""
+    """Train the runs of ROWS, print their table and draw the figure, by `paper_rows.compare`."""
     compare("figure3", "Last epoch", ROWS, last, **arguments)

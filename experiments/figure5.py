@@ -1,9 +1,9 @@
-"""Figure 5 of the paper: the polynomial loss against other methods, each tuned.
+"""Reproduce figure 5 of Wang et al.: the polynomially tailed loss (`poly`) against other methods, each tuned.
 
     imbalance reproduce figure5 --data=cifar --seeds=10
 
-The data sets are CIFAR-10 cat/dog and CelebA. A CIFAR run takes hours on two cores; CelebA needs a GPU. With --no-train the
-command trains nothing and shows the runs so far, unfinished ones too.
+The data sets are CIFAR-10 cat/dog and CelebA. A CIFAR run takes hours on two cores; a CelebA run needs a GPU. With --no-train
+the command trains nothing, and shows the runs so far, including unfinished runs.
 """
 
 from typing import Any
@@ -51,5 +51,5 @@ ROWS = {
 
 
 def figure5(**arguments) -> None:
-    """Train, tabulate and draw these rows by `paper_rows.compare`."""
+    """Train the runs of ROWS, print their table and draw the figure, by `paper_rows.compare`."""
     compare("figure5", "Tuned", ROWS, last, **arguments)

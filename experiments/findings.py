@@ -1,7 +1,7 @@
 """Write the tables of docs/findings.md and docs/results.md from results/.
 
     imbalance findings           # rewrites both pages, and draws results/pairs.png
-    imbalance findings --check   # reports the pages that do not agree with results/, and changes nothing
+    imbalance findings --check   # names the pages that differ from results/, and changes nothing
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of NAME -->`; the text around it is written by hand.
 """
@@ -25,18 +25,25 @@ BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.
 
 
 def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
-    """Return the scores of all methods on all pairs, by data set."""
+    """Return the scores of all methods on all pairs of classes, by data set.
+
+    Args:
+        folder: the folder of kept results.
+    """
     return pairs.scores_by_data(pairs.by_method(kept_results.read(pairs.STUDY, folder), pairs.TITLES))
 
 
 def one_rate_table(folder: Path) -> str:
-    """Return the table of the pairs in which every loss has its learning rate without weights."""
+    """Return `pairs.one_rate_table` of the kept results.
+
+    In this table a loss has the same learning rate with and without importance weights.
+    """
     rows = kept_results.read(pairs.STUDY, folder)
     return pairs.one_rate_table(pairs.by_method(rows, pairs.TITLES, one_rate=True))
 
 
 def pairs_table(table: Callable[[dict], str]) -> Callable[[Path], str]:
-    """Return a function that makes a table of the pairs' scores from the folder of results."""
+    """Return a function of the folder of kept results that applies `table` to the scores of all pairs."""
 
     def make(folder: Path) -> str:
         scores = pair_scores(folder)
@@ -50,7 +57,7 @@ def without_overrides(*configs: str) -> dict[str, Variant]:
     return {config: Variant(config) for config in configs}
 
 
-TABLES: dict[str, Callable[[Path], str]] = {  # each makes its table from the folder of results
+TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes the table from the folder of kept results
     "paper": partial(paper_rows.kept_table, figure3.ROWS["cifar"]),
     "digits": partial(compare_kept, without_overrides("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
     "gaussian": partial(
@@ -70,15 +77,15 @@ TABLES: dict[str, Callable[[Path], str]] = {  # each makes its table from the fo
 
 
 def with_new_tables(text: str, folder: Path) -> str:
-    """Return a page's text with every table replaced by that of the folder of results."""
+    """Return a page's text with every table made anew from the folder of kept results."""
     return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](folder)}{block[3]}", text)
 
 
 def findings(*, check: bool, results: str) -> int:
-    """Rewrite the pages and draw the figure of the pairs.
+    """Rewrite PAGES, and draw results/pairs.png.
 
     Args:
-        check: only compare the pages with results/, and change nothing.
+        check: name the pages that differ from the kept results, and change nothing.
         results: the folder of kept results.
 
     Returns:

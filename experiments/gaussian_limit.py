@@ -1,13 +1,14 @@
-"""Claim: weights do not change the linear classifier that cross-entropy converges to, but change that of a polynomial tail.
+"""Show that importance weights change the limit of training with the poly loss, but not with cross-entropy.
 
     imbalance reproduce gaussian_limit
 
-The claim is that of Wang et al., ICLR 2022. The data is the Gaussian mixture, with 200 against 20 examples in 500 dimensions
-and ten seeds. The table has the exact balanced error of the trained classifier, and its angle to the limit that
-`imbalance.theory.oracle` computes without training.
+The claim is that of Wang et al. (ICLR 2022). The poly loss (`poly`) is their polynomially tailed loss. The data is the Gaussian
+mixture with 200 against 20 examples in 500 dimensions, and ten seeds. The table has the exact balanced error of the trained
+linear classifier, and its angle to the classifier to which training converges, which `imbalance.theory.oracle` computes.
 
-The last rows show the limits of the claim. After only 100 plain steps, weights move cross-entropy as far as poly. If the
-means are antipodal instead of orthogonal, weights improve neither. All runs take five minutes on two cores.
+The last rows show where the claim ends. After only 100 steps with the objective `average`, importance weights move the classifier
+of cross-entropy as far as that of the poly loss. If the class means are antipodal instead of orthogonal, importance weights
+improve neither loss. All runs together take five minutes on two cores.
 """
 
 import numpy as np
@@ -30,7 +31,7 @@ POLY_1, POLY_2 = {"loss.alpha": 1.0}, {"loss.alpha": 2.0}
 ANTIPODAL = {"data.means": ((3.0,), (-3.0,))}
 PLAIN = {"objective.name": "average", "trainer.epochs": 100, "trainer.eval_every": 100}
 
-# The title, the config and the overrides of each row. The columns are the exponents of the weights.
+# For each row of the table: the title, the config and the overrides. The columns are the exponents of the importance weights.
 ROWS = (
     ("cross-entropy", "gaussian_ce", LIMIT),
     ("poly α = 1", "gaussian_poly", LIMIT | POLY_1),
@@ -43,7 +44,7 @@ ROWS = (
 
 
 def gaussian_limit(*, work_dir: str, jobs: int, stacked: int) -> None:
-    """Train the missing runs, and print the exact balanced error of every row at every exponent.
+    """Train the runs that are not done yet, and print the exact balanced error for every row of ROWS and exponent.
 
     Args:
         stacked: most runs that one process trains as one stacked model.
@@ -71,7 +72,7 @@ def gaussian_limit(*, work_dir: str, jobs: int, stacked: int) -> None:
 
 
 def measure(run: Run) -> tuple[float, float]:
-    """Return the exact balanced error of a run's classifier, and its angle to the limit in degrees."""
+    """Return the exact balanced error of a run's classifier, and its angle in degrees to the limit of training."""
     config = run.config
     state = torch.load(run.directory / "checkpoints" / "selected.pt", weights_only=True)
     weight, bias = state["head.weight"], state["head.bias"]

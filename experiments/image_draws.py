@@ -1,7 +1,7 @@
-"""Compare the spread over seeds if all seeds have the published images, and if every seed draws its own.
+"""Compare the spread of test accuracy over seeds if all seeds train on the published images, and if each draws its own.
 
-The runs are those of cifar_ce and cifar_poly with `data.draw` "published" and "stratified", kept in results/draws.csv. The
-table is part of docs/results.md.
+The runs are those of cifar_ce and cifar_poly with `data.draw` "published" and "stratified". Their results are kept in
+results/draws.csv, and the table is part of docs/results.md.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,11 @@ from imbalance.report.tables import markdown
 
 
 def draws_table(folder: Path) -> str:
-    """Return a table of both losses on the published images, and on images that each seed draws."""
+    """Return a table of both losses, on the published images and on images that each seed draws.
+
+    Args:
+        folder: the folder of kept results.
+    """
     heads = ["images", "loss", "rate", "n", "interpolate", "test", "standard deviation", "poly minus cross-entropy"]
     every = kept_results.read("draws", folder)
     table = []
@@ -42,12 +46,12 @@ def draws_table(folder: Path) -> str:
 
 
 def draw_of(row: Row) -> str:
-    """Return a run's `data.draw`, from its overrides; the configs have "published"."""
+    """Return the value of `data.draw` in a run: "published", as in the config, unless the run overrides it."""
     return "stratified" if "data.draw=stratified" in row["overrides"] else "published"
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Return the standard deviation of fractions in percent, with its 95 % interval for normal values (chi-square)."""
+    """Format the standard deviation of fractions in percent, with its 95 % interval if the values are normal (chi-square)."""
     from scipy import stats
 
     n, estimate = len(values), 100 * np.std(values, ddof=1)

@@ -1,6 +1,7 @@
 """Compare methods on long-tailed CIFAR-10 at the last epoch, at the best epoch on val, and at the best epoch on test.
 
-The runs are those of the configs below, kept in results/long_tails.csv. The table is part of docs/results.md.
+The runs are those of the configs in LONG_TAILS. Their results are kept in results/long_tails.csv, and the table is part of
+docs/results.md.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from imbalance.report import kept_results
 from imbalance.report.kept_results import numbers
 from imbalance.report.tables import markdown
 
-# By title, the config and the loss of a method's rows, with any network.
+# By title of a method: the config and the loss of its runs. A method has runs with several networks.
 LONG_TAILS = {
     "cross-entropy": ("cifar10lt_erm", "cross_entropy"), "balanced softmax": ("cifar10lt_erm", "balanced_softmax"),
     "LDAM-DRW": ("cifar10lt_ldam_drw", "ldam"), "mixup-DRW": ("cifar10lt_mixup_drw", "cross_entropy"),
@@ -18,7 +19,11 @@ LONG_TAILS = {
 
 
 def long_tails_table(folder: Path) -> str:
-    """Return a table of the same runs at the last epoch, at the best epoch on val, and at the best epoch on test."""
+    """Return a table of every network and method at the last epoch, the best epoch on val, and the best epoch on test.
+
+    Args:
+        folder: the folder of kept results.
+    """
     columns = {
         "last epoch": "test balanced",
         "best epoch on val": "best balanced: test balanced",

@@ -1,21 +1,21 @@
-"""Compare poly with cross-entropy, with and without weights, on all pairs of ten classes.
+"""Compare the poly loss with cross-entropy, with and without importance weights, on all pairs of ten classes.
 
     imbalance reproduce pairs --data=fashion,cifar --seeds=10 --config.data_dir=data
-    imbalance reproduce pairs --no-train       # the tables and the figure from results/ only
+    imbalance reproduce pairs --no-train       # tables and figure from the kept results only
 
-The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10, with ten times as many examples of the
-first class. On every pair a perceptron is trained on 250 images of the first class and 25 of the second.
-The six methods are {cross-entropy, poly} × weights to the power 0, 1 and 1.5 (configs/<data>_pair_ce.py and _poly.py). A seed draws the
-images, the initialisation and the order, the same for all six methods. Two epochs are evaluated: the last, and the one
-with the best balanced accuracy on val. Val is as large as the training set and evaluated every ten epochs; test has 1,000
-images of each class.
+The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10. On every pair a perceptron is trained on 250
+images of the first class and 25 of the second. The poly loss (`poly`) is the polynomially tailed loss of Wang et al. (ICLR
+2022). The six methods are cross-entropy and the poly loss, each with importance weights to the power 0, 1 and 1.5
+(configs/<data>_pair_ce.py and _poly.py). A seed draws the images, the initialisation and the order, the same for all six
+methods. Results are shown at two epochs: the last, and the one with the best balanced accuracy on val. Val is as large as the
+training set, and is evaluated every ten epochs. Test has 1,000 images of each class.
 
-Learning rates come first. Each of the six methods gets the best of four rates on val, over four pairs and two seeds that
-are not used again. Only rates count at which three of four runs predict their whole training set correctly, because the
-claim is about such runs. Last, each loss is trained with weights at the rate that it has without weights, so that only the
-weights differ.
+Learning rates are tuned first. Each method gets the best of four learning rates on val, over four pairs and two seeds that are
+used for nothing else. A learning rate counts only if at least three quarters of its tuning runs predict their whole training
+set correctly, because the claim is about such runs. Last, each loss with importance weights is also trained at the learning rate
+that it has without them, so that only the importance weights differ.
 
-Runs in results/pairs.csv.gz are not trained again, and finished runs are added to that file.
+Runs that have a row in results/pairs.csv.gz are not trained again, and finished runs are added to that file.
 """
 
 import itertools
@@ -52,16 +52,16 @@ TUNED_ON = {
     "cifar": (("cat", "dog"), ("airplane", "frog"), ("automobile", "truck"), ("bird", "ship")),
 }
 TUNING_SEEDS = (1000, 1001)
-INTERPOLATING = 0.75  # smallest share of tuning runs that must predict their whole training set correctly
+INTERPOLATING = 0.75  # share of tuning runs that must predict their whole training set correctly, at least
 
-Method = tuple[str, float]  # the loss and the exponent of the weights
+Method = tuple[str, float]  # the loss, and the exponent of the importance weights
 EXPONENTS = (0.0, 1.0, 1.5)
 LOSSES = {"ce": "cross-entropy", "poly": "poly"}
 METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
 COLUMNS = {"last epoch": "test balanced", "early-stopped": "best balanced: test balanced"}
 CHANCE = 0.5
 
-# The columns of results/ that tell any two runs of this study apart.
+# The columns of results/pairs.csv.gz that together identify a run.
 IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
 
 
@@ -69,7 +69,7 @@ IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
 
 
 class Settings(NamedTuple):
-    """The folders and options of the runs."""
+    """The folders and options that all runs of this experiment share."""
 
     work_dir: str
     folder: Path  # the folder of kept results
@@ -78,7 +78,11 @@ class Settings(NamedTuple):
 
 
 def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str], rate: float, seed: int) -> Run:
-    """Return the run of a method on a pair."""
+    """Return the run of a method on a pair of classes.
+
+    Args:
+        data: a key of CLASSES.
+    """
     loss, exponent = method
     overrides = {"data.classes": tuple(pair), "weights.exponent": exponent, "optim.lr": rate,
                  "trainer.eval_splits": ("val", "test")}  # fmt: skip
@@ -86,12 +90,12 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
 
 
 def train(settings: Settings, batches: Iterable[list[Run]]) -> None:
-    """Train the runs that results/ lacks, each batch as one stacked model, and add them to results/."""
+    """Train the runs without kept results, each batch as one stacked model, and keep their results."""
     run_and_keep(batches, settings.jobs, STUDY, settings.folder, IDENTITY)
 
 
 def tune(settings: Settings, data: str) -> None:
-    """Train every method at every rate on a few pairs."""
+    """Train the tuning runs: every method at every learning rate, on the pairs of TUNED_ON."""
     train(settings, (
         [pair_run(settings, data, (loss, exponent), pair, rate, seed)
          for seed in TUNING_SEEDS for exponent in EXPONENTS for rate in RATES[data]]
@@ -100,7 +104,7 @@ def tune(settings: Settings, data: str) -> None:
 
 
 def train_all_pairs(settings: Settings, data: str, seeds: int) -> None:
-    """Train every method on every pair, at the method's rate."""
+    """Train every method on every pair, at the learning rate that tuning chose for the method."""
     rows = kept_results.read(STUDY, settings.folder)
     rates = {method: tuned_rate(rows, data, method) for method in METHODS}
     train(settings, (
@@ -111,7 +115,7 @@ def train_all_pairs(settings: Settings, data: str, seeds: int) -> None:
 
 
 def train_at_one_rate(settings: Settings, data: str, seeds: int) -> None:
-    """Train each loss with weights at its rate without weights, so that only the weights differ."""
+    """Train every method at the learning rate of its loss without importance weights, so that only these weights differ."""
     rows = kept_results.read(STUDY, settings.folder)
     rates = {loss: tuned_rate(rows, data, (loss, 0.0)) for loss in LOSSES}
     train(settings, (
@@ -125,15 +129,16 @@ def train_at_one_rate(settings: Settings, data: str, seeds: int) -> None:
 
 
 def rows_of(rows: Iterable[Row], data: str, method: Method) -> list[Row]:
-    """Return all rows of a method, tuning runs included."""
+    """Return the rows of a method on a data set, including those of tuning runs."""
     loss, exponent = method
     return [row for row in rows if row["name"] == f"{data}_pair_{loss}" and float(row["exponent"]) == exponent]
 
 
 def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float, tuple[float, float]]:
-    """Return, by rate, the val balanced accuracy at the last epoch and the share of tuning runs that interpolated.
+    """Return the tuning results of a method by learning rate.
 
-    A diverged run counts as chance.
+    A result is the mean val balanced accuracy of the tuning runs at the last epoch, and the share of these runs that predicted
+    their whole training set correctly in some epoch. A diverged run counts with the accuracy of chance.
     """
     results, method_rows = {}, [row for row in rows_of(rows, data, method) if int(row["seed"]) in TUNING_SEEDS]
     for rate in RATES[data]:
@@ -145,9 +150,10 @@ def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float
 
 
 def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
-    """Return the best rate on val among those at which enough runs interpolate; None if there are no tuning runs.
+    """Return the learning rate with the best val result among those at which enough tuning runs interpolate.
 
-    If no rate reaches the share INTERPOLATING, the rates with the largest share count instead.
+    Enough is the share INTERPOLATING, or the largest share that occurs if no learning rate reaches INTERPOLATING. Return None if
+    there are no tuning runs.
     """
     results = tuning_results(rows, data, method)
     enough = min(INTERPOLATING, max((share for _, share in results.values()), default=0))
@@ -156,19 +162,21 @@ def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
 
 
 def tuned_rate(rows: Iterable[Row], data: str, method: Method) -> float:
-    """Return the same, after the tuning runs."""
+    """Return `rate_of`, which is not None once the tuning runs are done."""
     rate = rate_of(rows, data, method)
-    assert rate is not None, f"{data}, {label(method)}: no tuning run in results/; `tune` trains them first"
+    assert rate is not None, (
+        f"{data}, {label(method)}: no tuning run has a row in results/pairs.csv.gz; call `tune` first"
+    )
     return rate
 
 
 def by_method(
     rows: Sequence[Row], data_sets: Iterable[str], one_rate: bool = False
 ) -> dict[str, dict[Method, list[Row]]]:
-    """Return, by data set and method, the rows at the method's rate, without the tuning runs.
+    """Return, by data set and method, the rows at the method's tuned learning rate, without the tuning runs.
 
     Args:
-        one_rate: return the rows at the rate of the method's loss without weights instead.
+        one_rate: return the rows at the learning rate of the method's loss without importance weights instead.
     """
 
     def method_rows(data: str, method: Method) -> list[Row]:
@@ -180,7 +188,7 @@ def by_method(
 
 
 def tuning_table(rows: Sequence[Row], data_sets: Iterable[str]) -> str:
-    """Return a table of the tuning results by rate, with the chosen rate in bold."""
+    """Return a table of the tuning results by learning rate, with the chosen learning rate in bold."""
     cells = []
     for data, method in itertools.product(data_sets, METHODS):
         chosen, texts = rate_of(rows, data, method), []
@@ -197,9 +205,11 @@ def tuning_table(rows: Sequence[Row], data_sets: Iterable[str]) -> str:
 class Scores(NamedTuple):
     """The scores of one method on a data set's pairs; all arrays are (pairs, seeds)."""
 
-    test: Mapping[str, np.ndarray]  # balanced accuracy, by the choice of epoch
+    test: Mapping[str, np.ndarray]  # test balanced accuracy, by choice of epoch (a key of COLUMNS)
     train: np.ndarray  # accuracy over all training examples, at the last epoch
-    after: np.ndarray  # share of the epochs from the first interpolating one on; 0 for a run that never interpolated
+    after: (
+        np.ndarray
+    )  # share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
     rate: float
 
 
@@ -212,9 +222,9 @@ def label(method: Method) -> str:
 
 
 def scores_of(rows_by_method: Mapping[Method, list[Row]]) -> tuple[list[str], dict[Method, Scores]]:
-    """Return the pairs for which all methods have the same seeds, and the scores of every method on these pairs.
+    """Return the pairs for which every method has a run at every seed, and the scores of every method on these pairs.
 
-    A diverged run counts as chance.
+    A diverged run counts with the accuracy of chance.
 
     Args:
         rows_by_method: rows of one data set, without tuning runs.
@@ -247,7 +257,7 @@ def scores_of(rows_by_method: Mapping[Method, list[Row]]) -> tuple[list[str], di
 
 
 def scores_by_data(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> dict[str, dict[Method, Scores]]:
-    """Return the scores of the data sets that have at least one pair with all seeds of all methods."""
+    """Return the scores of each data set that has at least one pair with all seeds of all methods."""
     scores = {data: scores_of(rows)[1] for data, rows in by_data.items() if all(rows.values())}
     return {data: methods for data, methods in scores.items() if methods[METHODS[0]].train.size}
 
@@ -267,7 +277,7 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 
 
 def methods_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of every method: how far it interpolates, and its interquartile mean on test."""
+    """Return a table of every method: how many runs interpolate and for how long, and the interquartile mean on test."""
     heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
         *(f"test, {name}" for name in COLUMNS),
@@ -286,9 +296,9 @@ def methods_table(by_data: Mapping[str, MethodScores]) -> str:
 class Comparison(NamedTuple):
     difference: Estimate  # difference of interquartile means, paired by seed
     chance: Estimate  # probability that a run of the first method beats a run of the second on the same pair
-    ahead: int  # pairs on which the 95 % t-interval of the paired difference lies above zero
-    behind: int  # pairs on which it lies below zero
-    pairs: int
+    ahead: int  # number of pairs on which the 95 % t-interval of the paired difference lies above zero
+    behind: int  # number of pairs on which this interval lies below zero
+    pairs: int  # number of pairs
 
 
 def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
@@ -302,7 +312,8 @@ def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
     )
 
 
-# The comparisons of the claim: the two losses with the same weights, and different weights with the same loss.
+# The comparisons that test the claim: both losses with the same importance weights, and different importance weights with the
+# same loss.
 QUESTIONS: tuple[tuple[Method, Method], ...] = (
     *((("poly", e), ("ce", e)) for e in EXPONENTS),
     *(((loss, e), (loss, 0.0)) for loss in LOSSES for e in EXPONENTS[1:]),
@@ -326,10 +337,12 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
 
 
 def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
-    """Return a table of weights against no weights where a loss has one rate for both, on the pairs with all of its runs.
+    """Return a table that compares importance weights with none, for each loss at one learning rate for both.
+
+    Only pairs with all runs of the loss count.
 
     Args:
-        by_data: by data set, the rows of every method at the rate of its loss without weights.
+        by_data: by data set, the rows of every method at the learning rate of its loss without importance weights.
     """
     heads = [
         "data", "loss", "rate", "weights", "of training after interpolation, without and with",
@@ -351,7 +364,10 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
 
 
 def trend_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return the rank correlation over pairs of poly's gain with the share of training past interpolation."""
+    """Return a table of rank correlations: does the gain of the poly loss grow with the share of training past interpolation?
+
+    A correlation is over the pairs of a data set. The gain is that of `past_and_gain`.
+    """
     from scipy import stats
 
     heads = ["data", "epoch", "weights", "Spearman's rank correlation over pairs", "p"]
@@ -365,16 +381,22 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
 
 
 def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (pairs,) share of training past interpolation, as the mean of both losses, and poly's gain.
+    """Return the (pairs,) share of epochs after interpolation, averaged over both losses, and the gain of the poly loss.
 
-    The gain is the (pairs, seeds) test score of poly minus that of cross-entropy.
+    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with this exponent.
+
+    Args:
+        name: the choice of epoch, a key of COLUMNS.
     """
     poly, ce = (methods[loss, exponent] for loss in ("poly", "ce"))
     return (poly.after.mean(1) + ce.after.mean(1)) / 2, poly.test[name] - ce.test[name]
 
 
 def draw(by_data: Mapping[str, MethodScores], folder: str) -> None:
-    """Draw poly's gain on every pair over the share of training past interpolation, and the profile of all runs."""
+    """Draw the gain of the poly loss against the share of training past interpolation, and performance profiles.
+
+    A point is a pair of classes. The performance profile of a method is the share of its runs above each score.
+    """
     figure, axes = subplots(len(by_data), 3, 11.0, 3.3 * len(by_data), squeeze=False)
     for row, (data, methods) in zip(axes, by_data.items()):
         for axis, name in zip(row, COLUMNS):
@@ -401,7 +423,7 @@ def draw(by_data: Mapping[str, MethodScores], folder: str) -> None:
 
 
 def report(by_data: Mapping[str, Mapping[Method, list[Row]]], folder: str) -> None:
-    """Print the tables, and draw the figure in `folder`."""
+    """Print the tables of scores and comparisons, and draw the figure in `folder`."""
     scores_of_data = scores_by_data(by_data)
     for data, scores in scores_of_data.items():
         pairs, seeds = scores[METHODS[0]].train.shape
@@ -422,11 +444,12 @@ def pairs(
     jobs: int,
     results: str,
 ) -> None:
-    """Train the missing runs unless `train` is False, print the tables, and draw the figure in the folder of results.
+    """Train the runs without kept results, print the tables, and draw the figure in the folder of kept results.
 
     Args:
         data: names in CLASSES; if none, all.
-        overrides: values by key, for all runs.
+        train: False to train nothing, and use only results that are kept already.
+        overrides: config values by key, for all runs.
         results: the folder of kept results.
     """
     unknown = sorted(set(data) - CLASSES.keys())

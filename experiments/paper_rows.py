@@ -1,8 +1,8 @@
-"""Train and tabulate the rows of the paper's figures 3 to 5, with the paper's own values beside ours.
+"""Train and tabulate the runs of figures 3 to 5 of Wang et al. (ICLR 2022), with the paper's values beside ours.
 
 The paper's values are the means and standard deviations of its published runs, in published.csv. All values are
-group-balanced test accuracies: the mean of the groups' accuracies. Every run saves the logits of all its evaluations. So a
-figure about another epoch reads the same runs, and `imbalance select` can apply any other selection rule to them.
+group-balanced test accuracies: the mean of the groups' accuracies. Every run saves the logits of all its evaluations. So
+figure 4 reads the runs of figure 3 at another epoch, and `imbalance select` can apply any other selection rule to them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +23,8 @@ from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
-Rows = Mapping[str, Mapping[str, Variant]]  # by data set, the config and overrides of each of the paper's rows
-Line = Mapping[str, Any]  # a line of metrics.jsonl
+Rows = Mapping[str, Mapping[str, Variant]]  # by data set and row of the paper's figure, our config with overrides
+Line = Mapping[str, Any]  # a line of metrics.jsonl, which is one evaluation
 Choice = Callable[[Sequence[Line]], Line]  # chooses the evaluation of a run that a figure shows
 
 
@@ -57,13 +57,16 @@ def compare(
     jobs: int,
     stacked: int,
 ) -> None:
-    """Train the missing runs unless `train` is False, print the table, and draw the bars of one figure.
+    """Train the unfinished runs of a figure, print the table, and draw the figure.
 
     Args:
+        name: name of the figure, such as "figure3".
+        title: title of the figure.
         rows: the rows of the figure, and their configs.
-        choose: chooses the evaluation of each run that the figure shows.
+        choose: returns the evaluation that the figure shows, from all evaluations of a run.
         data: data sets in `rows`; if none, all.
-        overrides: values by key, for all runs, such as `data_dir`.
+        train: False to train nothing, and show the runs so far.
+        overrides: config values by key, for all runs, such as `data_dir`.
         stacked: most runs that one process trains as one stacked model.
     """
     results = {}
@@ -88,10 +91,10 @@ def last(evaluations: Sequence[Line]) -> Line:
 
 
 def best_group_average(evaluations: Sequence[Line]) -> Line:
-    """Return the first evaluation with the best val accuracy on average over groups ("re-weighted" in the paper).
+    """Return the first evaluation with the best val accuracy, averaged over groups ("re-weighted" in the paper).
 
-    `imbalance select` has a rule of this name, which reads logits. This one reads metrics.jsonl, which unfinished runs have
-    too.
+    `imbalance select` has a rule of this name, which reads saved logits. This function reads metrics.jsonl, which unfinished
+    runs have too.
     """
     return max(evaluations, key=lambda line: group_average(line, "val"))
 
@@ -102,7 +105,7 @@ def group_average(line: Line, split: str) -> float:
 
 
 def result_of(run: Run, choose: Choice) -> Result | None:
-    """Return the result of a run, or None if it has no evaluation yet."""
+    """Return the result of a run, or None if the run has no evaluation yet."""
     if not (run.directory / "metrics.jsonl").exists():
         return None
     evaluations = evaluations_of(run.directory)
@@ -120,7 +123,7 @@ def result_of(run: Run, choose: Choice) -> Result | None:
 
 
 def test_interval(line: Line, counts: Mapping[str, int]) -> Interval:
-    """Return the bootstrap interval over test examples of the mean of the groups' accuracies.
+    """Return the 95 % bootstrap interval over test examples for the mean of the groups' test accuracies.
 
     Args:
         counts: number of test examples of each group.
@@ -139,7 +142,14 @@ def unfinished(results: list[Result]) -> list[Result]:
 
 
 def print_ledger(name: str, rows: Rows, results_of: Mapping[tuple[str, str], list[Result]]) -> None:
-    """Print a table of the paper's values and ours, with device, time and commit, and the progress of unfinished runs."""
+    """Print a table of the paper's values and ours, with the device, time and commit of our runs.
+
+    Unfinished runs are in no mean; the table shows their progress.
+
+    Args:
+        name: name of the figure, such as "figure3".
+        results_of: the results of our runs, by data set and row.
+    """
     heads = [
         "data", "row", "config", "paper: test, mean ± standard deviation", "n",
         "ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples",
@@ -164,7 +174,7 @@ def print_ledger(name: str, rows: Rows, results_of: Mapping[tuple[str, str], lis
 
 
 def progress(result: Result) -> str:
-    """Return the epoch and the accuracies of an unfinished run in words."""
+    """Describe the progress of an unfinished run: its epoch and its accuracies."""
     epoch = f"epoch {result.epoch} of {result.epochs}"
     selected = f", selected {result.chosen}" if result.chosen != result.epoch else ""
     return f"seed {result.seed}, {epoch}{selected}: test {100 * result.test:.1f}, train {100 * result.train:.1f}"
@@ -175,13 +185,13 @@ def device(summary: Mapping[str, Any]) -> str:
 
 
 def commit(summary: Mapping[str, Any]) -> str:
-    """Return the shortened commit, followed by "+" if the code had uncommitted changes."""
+    """Return a run's shortened commit, followed by "+" if the code had uncommitted changes."""
     text = summary["commit"] or "unknown"
     return text[:7] + ("+" if text.endswith("+") else "")
 
 
 def draw(name: str, title: str, results_of: Mapping[tuple[str, str], list[Result]], folder: str) -> None:
-    """Draw bars of the paper's values beside ours, in a panel for each data set."""
+    """Draw bars of the paper's values and ours side by side, in a panel for each data set, and save the figure."""
     data_sets = list(dict.fromkeys(data for data, _ in results_of))
     figure, axes = subplots(1, len(data_sets), 4.4 * len(data_sets), 4.0, squeeze=False)
     for axis, data in zip(axes[0], data_sets):
@@ -195,10 +205,10 @@ def draw(name: str, title: str, results_of: Mapping[tuple[str, str], list[Result
 
 
 def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -> None:
-    """Draw the paper's values with standard deviations, and ours with 95 % intervals.
+    """Draw bars of the paper's values with standard deviations, and of ours with 95 % intervals, in one panel.
 
-    Our intervals are over seeds, or for a single run over test examples. An unfinished run is a point, labelled with its
-    last epoch.
+    Our intervals are over seeds; the interval of a single run is over test examples. An unfinished run is drawn as a point,
+    labelled with its last epoch.
     """
     at = np.arange(len(rows))
     bars = [axis.bar(at - 0.2, [t.value for t in theirs], 0.38, yerr=[t.standard_deviation for t in theirs],
@@ -231,7 +241,7 @@ def draw_rows(axis, rows: Mapping[str, list[Result]], theirs: list[Published]) -
 
 # The table of kept results
 
-KEPT_COLUMNS = {
+KEPT_COLUMNS = {  # for each figure: the choice of epoch, and its column in results/rows.csv
     "figure3": {"last epoch": "test balanced"},
     "figure4": {"early-stopped": "best balanced: test balanced"},
 }
@@ -266,9 +276,9 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
 
 
 def agreement(ours: np.ndarray, value: float, deviation: float, n: int) -> str:
-    """Return "yes" or "no" and the difference of our seeds from a published mean, with Welch's 95 % interval.
+    """Return "yes" if our mean agrees with a published mean, else "no", and their difference with Welch's 95 % interval.
 
-    They agree if the interval contains zero.
+    The means agree if the interval contains zero.
 
     Args:
         ours: our value for each seed.

@@ -1,12 +1,13 @@
-"""Compare importance-weighted cross-entropy with poly, at two batch sizes, each at its best learning rate.
+"""Compare cross-entropy with the poly loss, both importance-weighted, at two batch sizes and the best learning rates.
 
     imbalance protocol --data=gaussian,digits,colored_digits --epochs=100 --seeds=5
     imbalance protocol --data=cifar,celeba,waterbirds --seeds=10 --launcher=slurm --jobs=12
 
-For every data set (configs/<data>_ce.py and _poly.py), method and batch size, one run is trained at each learning rate,
-at seed 0. The rate with the best val score is then trained over all seeds, and the table shows the test metric. All runs
-have SGD with momentum 0.9, no weight decay and the same model. Everything else, such as the weights' exponent, is as the
-config has it.
+The poly loss (`poly`) is the polynomially tailed loss of Wang et al. (ICLR 2022). For every data set (configs/<data>_ce.py and
+_poly.py), loss and batch size, one run is trained at each learning rate, at seed 0. The learning rate with the best val score
+is then trained over all seeds, and the table shows the test metric. All runs have SGD with momentum 0.9 and no weight decay,
+and both losses train the same model. All other values, such as the exponent of the importance weights, are those of the
+config.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,9 @@ from imbalance.sweep.launch import launch
 from imbalance.sweep.runs import check_common_overrides
 from imbalance.sweep.sweep import parse_values
 
-METHODS = ("ce", "poly")
-LENET = "_lenet"  # suffix of a data set in RATES_OF that is trained with LeNet instead of its config's network
-RATES_OF = {
+METHODS = ("ce", "poly")  # names of losses, as at the end of config names
+LENET = "_lenet"  # end of the name of a data set that is trained with LeNet instead of its config's network
+RATES_OF = {  # the learning rates to choose from, by data set
     "digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
     "colored_digits": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "gaussian": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 1e-3),
@@ -44,7 +45,7 @@ RATES_OF = {
 
 
 class Cell(NamedTuple):
-    """A data set, method and batch size, which get one learning rate."""
+    """A data set, loss and batch size, for which one learning rate is chosen."""
 
     data: str
     method: str
@@ -55,7 +56,12 @@ class Cell(NamedTuple):
         return f"{self.data.removesuffix(LENET)}_{self.method}"
 
     def point(self, rate: float, seed: int, epochs: int, common: Mapping[str, Any]) -> studies.Point:
-        """Return the trial of the cell at a rate and a seed."""
+        """Return the trial of this cell at a learning rate and a seed.
+
+        Args:
+            epochs: number of epochs to train.
+            common: config values by key, the same in all trials.
+        """
         return {
             "config": self.config, **({"model.name": "lenet"} if self.data.endswith(LENET) else {}), "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
             "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
@@ -78,13 +84,16 @@ def protocol(
     launcher: str,
     slurm: Sequence[str],
 ) -> None:
-    """Tune the learning rates, train over seeds, and print the tables of both.
+    """Tune the learning rates, train over seeds at the best learning rates, and print a table for each of the two steps.
 
     Args:
-        data: names in RATES_OF.
-        rates: learning rates; if none, RATES_OF each data set.
-        overrides: values by key, for all runs.
+        data: names of data sets, which are keys of RATES_OF.
+        rates: learning rates to choose from; if none, those of RATES_OF.
+        epochs: number of epochs of every run.
+        overrides: config values by key, for all runs.
+        seeds: number of seeds at the best learning rate, from 0 on.
         stacked: most runs that one worker trains as one stacked model.
+        study: name of the Optuna study that holds the runs; "protocol" if None.
     """
     cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
     location = studies.StudyLocation(study or "protocol", work_dir, storage)
@@ -116,13 +125,22 @@ def protocol(
 
 
 def best_rate(summaries: dict[float, dict]) -> float | None:
-    """Return the rate with the best val score, the smallest of equal ones; None if every run diverged."""
+    """Return the learning rate with the best val score, the smallest of several equally good; None if every run diverged.
+
+    Args:
+        summaries: summary.json of each run, by learning rate.
+    """
     scores = {rate: s["score"] for rate, s in sorted(summaries.items()) if s["score"] is not None}
     return max(scores, key=lambda rate: scores[rate], default=None)
 
 
 def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float]) -> None:
-    """Print the val score of every cell by learning rate."""
+    """Print the val score of every cell at each learning rate.
+
+    Args:
+        scores: summary.json of each run, by cell and learning rate.
+        best: the learning rate to print in bold, by cell.
+    """
     print("Val score by learning rate, seed 0, %. The best is in bold.\n")
     rows = []
     for cell, summaries in scores.items():
@@ -137,7 +155,12 @@ def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float])
 
 
 def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float]) -> None:
-    """Print the test metric of every cell over seeds, and the difference between the methods."""
+    """Print the test metric of every cell over seeds, and the difference of poly from cross-entropy.
+
+    Args:
+        results: summary.json of each run, by cell and seed.
+        best: the learning rate of these runs, by cell.
+    """
     print("\nTest, %: mean ± 95 % t-interval over n seeds; the difference from cross-entropy is paired by seed.\n")
     rows = []
     for cell, summaries in results.items():
@@ -152,7 +175,18 @@ def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float])
         exponent, rate = (f"{value:g}" for value in (config.weights.exponent, best[cell]))
         measured = over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference
         rows.append([cell.data, cell.batch_size, cell.method, exponent, rate, name.removeprefix("test/"), *measured])
-    heads = ["data", "batch", "method", "weights' exponent", "rate", "metric", "test", "n", "diverged", "minus ce"]
+    heads = [
+        "data",
+        "batch",
+        "method",
+        "exponent of importance weights",
+        "learning rate",
+        "metric",
+        "test",
+        "n",
+        "diverged",
+        "minus ce",
+    ]
     print(markdown(heads, rows), end="")
 
 
@@ -162,7 +196,7 @@ SEEDS = 10
 
 
 class DataSet(NamedTuple):
-    """The title of a data set of the protocol, and the metric that tunes and compares its runs."""
+    """The title of a data set, and the metric that chooses the learning rate and compares the losses."""
 
     title: str
     metric: str = "balanced_accuracy"
@@ -183,9 +217,10 @@ IMAGES = {
 
 
 def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
-    """Return a table of both losses at their best rates, for the data sets and batch sizes with all seeds done.
+    """Return a table of both losses at their best learning rates, for the data sets and batch sizes with all seeds done.
 
     Args:
+        data_sets: the data sets by name.
         folder: the folder of kept results; the rows are in protocol.csv.
     """
     table, every = [], kept_results.read("protocol", folder)
@@ -211,13 +246,20 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
 
 
 def is_run_of(row: Row, data: str, loss: str) -> bool:
-    """Return True if a row is of this data set of the protocol and of this loss."""
+    """Return True if a row belongs to a run of this loss on this data set.
+
+    Args:
+        data: a key of RATES_OF.
+    """
     name = f"{data.removesuffix(LENET)}_{loss}"
     return row["name"] == name and ("model.name=lenet" in row["overrides"].split(",")) == data.endswith(LENET)
 
 
 def best_kept_rate(rows: Sequence[Row], metric_name: str) -> tuple[str, list[Row]]:
-    """Return the rate with the best val metric at seed 0, the smallest of equal ones, and the runs at that rate."""
+    """Return the learning rate with the best val metric at seed 0, and the rows at that learning rate.
+
+    Of several equally good learning rates, the smallest is returned.
+    """
     at_seed_0 = [row for row in rows if row["seed"] == "0" and row["status"] == "done"]
     scores = {row["lr"]: score(row, "val", metric_name) for row in sorted(at_seed_0, key=lambda row: float(row["lr"]))}
     best = max(scores, key=lambda rate: scores[rate], default="")

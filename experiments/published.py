@@ -1,4 +1,4 @@
-"""Read the published values of papers, which experiments print beside their own results."""
+"""Read published values, which experiments print beside their own results."""
 
 import csv
 from pathlib import Path
@@ -14,13 +14,13 @@ class Published(NamedTuple):
 
 
 def published(source: str, name: str) -> Published:
-    """Return the value of `name` in `source`, from published.csv.
+    """Return the value in the line of published.csv with this source and name, such as "figure3 cifar" and "ce IW".
 
-    For figures 3 to 5 these are the paper's runs. The paper has only pictures of figures 1 and 2, so their values come from
-    an independent computation.
+    The values for figures 3 to 5 are those of Wang et al. (ICLR 2022). Figures 1 and 2 of the paper have no numbers, so the
+    values for them come from an independent computation.
 
     Raises:
-        KeyError: published.csv has no such value.
+        KeyError: published.csv has no such line.
     """
     value = find_published(source, name)
     if value is None:
@@ -29,7 +29,7 @@ def published(source: str, name: str) -> Published:
 
 
 def find_published(source: str, name: str) -> Published | None:
-    """Return the same, or None if published.csv has no such value."""
+    """Return the value that `published` returns, or None if published.csv has no such line."""
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (row["source"], row["name"]) == (source, name):

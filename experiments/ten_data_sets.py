@@ -3,12 +3,13 @@
     imbalance reproduce ten_data_sets --folder=report --config.data_dir=data
 
 The data sets are five pairs of classes of scikit-learn's digits and five of Fashion-MNIST, with ten times as many examples of
-the first class. The model is a perceptron (configs/digits_pair_ce.py and fashion_pair_ce.py, with METHODS). On every data set, each method gets the
-best of five learning rates by mean score on val over seeds 0 to 2. At that rate it is trained over ten seeds. A seed
-draws the images, the initialisation and the order, the same for all methods.
+the first class as of the second. The model is a perceptron (configs/digits_pair_ce.py and fashion_pair_ce.py, with the
+overrides in METHODS). On every data set, each method gets the best of five learning rates by mean val score over seeds 0 to 2.
+At that learning rate the method is trained over ten seeds. A seed draws the images, the initialisation and the order, the
+same for all methods.
 
-The page in the folder shows each data set, and the aggregates of Agarwal et al. (2021) over all of them. Test is evaluated
-in training too, so the reader of the page can change the selection rule. Nothing is selected by test.
+The page <folder>/index.html shows each data set, and the aggregates of Agarwal et al. (2021) over all data sets. Test is
+evaluated during training too, so the reader of the page can change the selection rule. The printed tables select nothing by test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
-# By method, the overrides of <data>_pair_ce; the first method is the baseline.
+# By method, the overrides of the config <data>_pair_ce. The first method is the baseline.
 METHODS = {
     "erm": {"weights.name": "uniform"},
     "ce": {},
@@ -45,14 +46,18 @@ METRIC = "balanced_accuracy"
 
 
 class Cell(NamedTuple):
-    """A method on a data set."""
+    """A method on a pair of classes, which is one of the ten data sets."""
 
     data: str
     pair: tuple
     method: str
 
     def make_run(self, rate: float, seed: int, common: Mapping[str, Any], work_dir: str) -> Run:
-        """Return the run of the cell at a rate and a seed."""
+        """Return the run of this cell at a learning rate and a seed.
+
+        Args:
+            common: config values by key, the same in all runs.
+        """
         overrides = {"data.classes": self.pair, "optim.lr": rate, "trainer.eval_splits": ("val", "test")}
         return Variant(f"{self.data}_pair_ce", METHODS[self.method]).run({**common, **overrides}, seed, work_dir)
 
@@ -61,10 +66,10 @@ CELLS = [Cell(data, pair, method) for data, pairs in PAIRS.items() for pair in p
 
 
 def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, jobs: int, stacked: int) -> None:
-    """Train the missing runs, print the two tables, and write the report of these runs to `folder`.
+    """Train the runs that are not done yet, print the tables of tuning and of results, and write a report to `folder`.
 
     Args:
-        overrides: values by key, for all runs.
+        overrides: config values by key, for all runs.
         stacked: most runs that one process trains as one stacked model.
     """
     common = check_common_overrides(overrides)
@@ -86,13 +91,13 @@ def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, j
 
 
 def tuning_scores(cell: Cell, results: Mapping[tuple[Cell, float, int], tuple[Run, Summary]]) -> dict[float, float]:
-    """Return the mean score on val over the tuning seeds, by rate; a diverged run counts as chance, one half."""
+    """Return the mean val score over the tuning seeds, by learning rate; a diverged run counts as 0.5, the score of chance."""
     scores = {rate: [results[cell, rate, seed][1]["score"] for seed in TUNING_SEEDS] for rate in RATES[cell.data]}
     return {rate: float(np.mean([0.5 if s is None else s for s in values])) for rate, values in scores.items()}
 
 
 def tuning_table(scores: Mapping[Cell, Mapping[float, float]]) -> str:
-    """Return a table of the expected best score on val of k rates, by method, as the mean over the data sets."""
+    """Return a table of the expected best val score after trying k learning rates, by method, averaged over the data sets."""
     rows = []
     for method in METHODS:
         cells = [scores[cell] for cell in CELLS if cell.method == method]
@@ -105,7 +110,7 @@ def tuning_table(scores: Mapping[Cell, Mapping[float, float]]) -> str:
 
 
 def results_table(summaries: Mapping[Cell, Sequence[Summary]]) -> str:
-    """Return a table of the aggregates of Agarwal et al. (2021) of the test metric, by method."""
+    """Return a table of each method's aggregates of Agarwal et al. (2021), computed from the test metric."""
     scores = {
         method: np.array([[metric(s, f"test/{METRIC}") for s in summaries[cell]] for cell in CELLS if cell.method == method])
         for method in METHODS

@@ -1,1 +1,1 @@
-"""Measure the speed of the project against bare PyTorch loops and other baselines."""
+"""Compare the speed of the project with bare PyTorch loops and other baselines."""

@@ -1,10 +1,11 @@
-"""Measure the speed of the project against bare PyTorch loops and other baselines.
+"""Compare the speed of the project with bare PyTorch loops and other baselines.
 
     imbalance bench --only=step --repeats=5 --output=bench.json
 
-Every number is a ratio of two measurements that take turns, in one process or in a pair of processes. The table has the
-median of the ratios and their range. All parts take about ten minutes on two cores. If other programs run on the machine, the
-range is wide and the median says little.
+Every number is the ratio of A's time (or memory) to B's, for the A and B in the first column, "part: A / B". A and B are
+measured in turns, in one process or in a process each. A row of the table has the median of several ratios, their range, and
+the bar: the required median. All parts take about ten minutes on two cores. If other programs run on the machine, the range
+is wide and the median is unreliable.
 """
 
 import json
@@ -31,26 +32,28 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "gpu": gpu_speed.rows,
 }
 
-HEADING = "| part | what over what | ratio | range | bar |\n|---|---|---|---|---|"
+HEADING = "| part: A / B | case | ratio | range | bar |\n|---|---|---|---|---|"
 
 
 def table_row(row: Row) -> str:
-    """Return a row of the Markdown table."""
+    """Format a row of the Markdown table."""
     if not row.ratios:
         return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
 
 
 def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
-    """Measure the parts, and print each row of the table as soon as it is measured.
+    """Measure parts of the benchmark, and print each row of the table as soon as its part is measured.
 
     Args:
         only: names in PARTS.
-        repeats: number of ratios for each row; half as many where each ratio starts processes.
-        output: a JSON file for all ratios.
+        repeats: number of ratios for each row; half as many if every ratio starts processes.
+        output: a JSON file to write all ratios to.
     """
     if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work
-        raise BadInput(f"--output={output} is a folder, or its folder does not exist; type the name of a .json file")
+        raise BadInput(
+            f"--output={output} is a folder, or its folder does not exist; type a file in an existing folder, as --output=bench.json"
+        )
     machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
     table = []

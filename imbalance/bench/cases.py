@@ -1,4 +1,4 @@
-"""Make configs on data that needs no files, and run epochs of the project's training loop on them."""
+"""Make configs whose data needs no files, and train epochs of these configs by the project's training loop."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ Config = ConfigDict | Experiment
 
 
 def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
-    """Return a data set of `size` random uint8 images of CIFAR's shape; all splits have the same images."""
+    """Return a data set of `size` random uint8 images of shape (3, 32, 32); all splits have the same images."""
     images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     rows = torch.arange(size)
     split = Split(images, rows % classes, rows % groups, rows)
@@ -32,7 +32,12 @@ def random_images(seed: int, *, size: Count, classes: Count, groups: Count) -> D
 
 
 def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, groups: int = 2) -> ConfigDict:
-    """Return the config of the paper's ConvNet ("convnet"), or of a linear model ("linear"), on random images."""
+    """Return a config on random images.
+
+    Args:
+        model: "convnet" for the ConvNet of Wang et al. (ICLR 2022), or "linear".
+        size: number of images.
+    """
     DATASETS["random_images"] = random_images
     data = {"name": "random_images", "size": size, "classes": classes, "groups": groups}
     changes = {"data": data, "trainer.batch_size": batch_size}
@@ -42,13 +47,13 @@ def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, group
 
 
 def make(config: Config) -> Learner:
-    """Return the learner of a config, validated as in a run."""
+    """Validate a config, and return its learner."""
     experiment = validate(config)
     return make_learner(experiment, start_accelerator(experiment), Path())
 
 
 def start_run(config: Config, learner: Learner) -> Run:
-    """Return a run that writes no files."""
+    """Return a run of the learner that writes no files."""
     experiment, progress = validate(config), Progress()
     log = RunLog(Path(), experiment, writes=False)
     run = Run(experiment, learner, progress, log, Interrupt(), Clock(progress, 1e9))
@@ -57,7 +62,7 @@ def start_run(config: Config, learner: Learner) -> Run:
 
 
 def our_epoch(config: Config, learner: Learner) -> Callable[[], None]:
-    """Return a function that trains the next epoch by the project's loop, without evaluation and files."""
+    """Return a function that trains the next epoch by the project's loop, but evaluates nothing and writes no files."""
     experiment = validate(config)
     never = replace(experiment.trainer, epochs=10_000_000, eval_every=10_000_000)
     callbacks = replace(experiment.callbacks, stop_at_interpolation=False)

@@ -1,8 +1,8 @@
-"""Measure the evaluation of a split, with every metric of every class and group, over the model's forward pass alone.
+"""Measure the ratio of the time of an evaluation to the time of the model's forward passes alone.
 
-The ConvNet evaluates 512 images, or one for each class. That is few, and the work after the predictions hardly grows with
-the number of images. The forward pass of a linear model takes almost no time, so its ratio shows the cost of the rest, and has
-no bar.
+An evaluation computes every metric of every class and group of a split. The ConvNet evaluates 512 or 1,024 images. With more
+images the ratio would be lower, because the work after the predictions hardly grows with the number of images. The forward
+pass of a linear model takes almost no time, so the ratio of a linear model shows the cost of the metrics, and has no bar.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from imbalance.training.evaluate import evaluate, split_metrics
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 
-# Model, images, classes, groups and the bar.
+# For each row: the model, the numbers of images, classes and groups, and the bar.
 CASES = (
     ("convnet", 512, 2, 2, "≤ 1.05"),
     ("convnet", 512, 10, 100, "≤ 1.05"),
@@ -28,7 +28,7 @@ CASES = (
 
 @torch.inference_mode()
 def forward(config: Experiment, learner: Learner) -> None:
-    """Compute the logits of val, the least that `evaluate` has to do."""
+    """Compute the logits of val, as every evaluation has to do, and discard them."""
     model, inputs = learner.network.eval(), learner.dataset.val.inputs
     assert isinstance(inputs, torch.Tensor), "random images are in memory"
     for batch in inputs.split(config.trainer.eval_batch_size):
@@ -36,7 +36,7 @@ def forward(config: Experiment, learner: Learner) -> None:
 
 
 def time_ratios(config: Experiment, repeats: int) -> list[float]:
-    """Return the ratios of the seconds of an evaluation, all of it over the forward pass."""
+    """Return ratios of the time of a whole evaluation of val to the time of its forward passes."""
     run = start_run(config, make(config))
     return timed_in_turns(
         lambda: split_metrics(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats
@@ -44,7 +44,7 @@ def time_ratios(config: Experiment, repeats: int) -> list[float]:
 
 
 def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure evaluations, and return the rows of the benchmark's table."""
     keep_freed_memory()
     table = []
     for model, size, classes, groups, bar in cases:

@@ -1,15 +1,20 @@
-"""Measure the extraction of features over the network's forward passes alone, and the training of heads on features.
+"""Measure the extraction of features, and the training of linear heads on features.
 
-The heads have eight learning rates and twelve seeds, and are trained as one stacked model on random features of Waterbirds'
-size. Each is trained for 20 epochs, evaluated after every epoch, and writes the files of a run. Three ratios compare them:
+The first ratio is that of the time of an extraction to the time of the network's forward passes alone.
 
-- The same runs in a process each, over the stacked runs. Only some of the processes are timed.
-- As many fits of scikit-learn's logistic regression, over the stacked runs. The fits have eight penalties, stop at their own
-  tolerance, and compute the probabilities on val and test without files. They draw no random numbers, so one seed is timed.
-- A step of lbfgs for every head, over an epoch of all heads. The number of steps differs between fits, and a step or an epoch
-  is one pass over the examples, forward and backward. A fit has one logit, and a head two.
+The heads have eight learning rates and twelve seeds. They are trained as one stacked model, on random features of Waterbirds'
+size. Each head is trained for 20 epochs, evaluated after every epoch, and writes the files of a run. Three more ratios compare
+the stacked heads with other ways to train as many heads:
 
-The features are independent of one another, which is the fastest case for lbfgs: seven to seventeen steps.
+- The ratio of the time of the same runs in a process each to the time of the stacked runs. Only some processes are timed.
+- The ratio of the time of as many fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
+  eight penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit
+  draws no random numbers, so only one seed is timed.
+- The ratio of the time of one lbfgs step in every fit to the time of one epoch of the stacked heads. Each step and each epoch
+  is one pass over the examples, forward and backward, so this ratio does not depend on the number of steps. A fit has one
+  logit, and a head two.
+
+The random features are independent of one another, which is the fastest case for lbfgs: it takes seven to seventeen steps.
 """
 
 import statistics
@@ -38,13 +43,17 @@ from imbalance.training.stacked.train import train_epoch, train_stacked
 from imbalance.utils.malloc import keep_freed_memory
 
 PART = "features"
-RATES, SEEDS = 8, 12
-TIMED = 2  # number of processes that are timed
+RATES, SEEDS = 8, 12  # numbers of learning rates and of seeds
+TIMED = 2  # number of one-run processes that are timed
 EXAMPLES, WIDTH = (4795, 1199, 5794), 2048  # sizes of Waterbirds' splits, and number of features of a ResNet-50
 
 
 def extraction(repeats: int, images: int = 256) -> list[float]:
-    """Return the ratios of the seconds of `imbalance features`, without its start, over the forward passes alone."""
+    """Return ratios of the time of `imbalance features`, without its start-up, to the time of the forward passes.
+
+    Args:
+        images: number of images in each of three splits.
+    """
     images_config = on_images("convnet", size=images, batch_size=64)
     config = validate(override(images_config, {"trainer.eval_batch_size": 64}))
     dataset = load_dataset(config)
@@ -64,7 +73,7 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
 
 
 def make_features(folder: Path) -> None:
-    """Write a folder of random features of two classes and four groups; one feature in ten is informative."""
+    """Write a store of random features with two classes and four groups; about one feature in ten is informative."""
     rng, splits = np.random.default_rng(0), []
     features = np.abs(rng.standard_normal((sum(EXAMPLES), WIDTH), dtype=np.float32))
     for count, first in zip(EXAMPLES, np.cumsum((0, *EXAMPLES))):
@@ -85,7 +94,7 @@ def make_features(folder: Path) -> None:
 
 
 def heads(folder: Path, work_dir: Path) -> list[Experiment]:
-    """Return the configs of all heads."""
+    """Return the configs of the heads, one for each seed and learning rate, on the features in `folder`."""
     data = {"name": "features", "folder": str(folder), "standardise": True}
     base = override(load(CONFIGS / "features_erm.py"), {"data": data, "work_dir": str(work_dir)})
     return [
@@ -101,14 +110,14 @@ def quietly(call: Callable[[], object]) -> None:
 
 
 def stacked_seconds(folder: Path) -> float:
-    """Return the seconds of all heads as one stacked model, with their files."""
+    """Return the seconds to train all heads as one stacked model, including the writing of their files."""
     with tempfile.TemporaryDirectory() as work_dir:
         runs = [(config, Path(work_dir) / str(i)) for i, config in enumerate(heads(folder, Path(work_dir)))]
         return seconds(lambda: quietly(lambda: train_stacked(runs)))
 
 
 def process_seconds(folder: Path) -> float:
-    """Return the estimated seconds of all heads in a process each, from those of the first `TIMED` heads."""
+    """Estimate the seconds to train all heads in a process each, from the seconds of `TIMED` heads."""
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
         timed = (lambda seed=seed: python("main.py", *flags, f"--config.seed={seed}") for seed in range(TIMED))
@@ -116,7 +125,7 @@ def process_seconds(folder: Path) -> float:
 
 
 def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
-    """Return the estimated seconds of all fits, and of one step of every fit, from those of one seed."""
+    """Estimate the seconds of all fits of scikit-learn, and of one step of every fit, from the fits of one seed."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -126,7 +135,7 @@ def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
     inputs, others, targets = scaler.transform(train), scaler.transform(others), stored.tables["targets"][: EXAMPLES[0]]
     models = [LogisticRegression(C=10.0 ** (2 - i)) for i in range(RATES)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about fits that do not converge within the limit of 100 steps
+        warnings.simplefilter("ignore")  # fits that do not converge within the limit of 100 steps warn
         fits = [seconds(lambda model=model: model.fit(inputs, targets)) for model in models]
     predicting = seconds(lambda: [model.predict_proba(others) for model in models])
     steps = sum(taken / model.n_iter_[0] for taken, model in zip(fits, models))
@@ -134,7 +143,7 @@ def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
 
 
 def stacked_epoch(folder: Path) -> Callable[[], None]:
-    """Return a function that trains the next epoch of all heads, without evaluation and files."""
+    """Return a function that trains the next epoch of the stacked heads, but evaluates nothing and writes no files."""
     configs = heads(folder, Path())
     accelerator, dataset = start_accelerator(configs[0]), load_dataset(configs[0])
     sources = {config.seed: make_source(config, accelerator, Path(), dataset) for config in configs[::RATES]}
@@ -151,7 +160,7 @@ def stacked_epoch(folder: Path) -> Callable[[], None]:
 
 
 def head_rows(folder: Path, repeats: int) -> list[Row]:
-    """Return the rows that compare stacked heads with other ways to train them."""
+    """Measure stacked heads and other ways to train as many heads, and return the rows of the benchmark's table."""
     epoch, processes, fits, steps = stacked_epoch(folder), [], [], []
     for _ in range(halved(repeats)):
         ours = stacked_seconds(folder)
@@ -168,7 +177,7 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure the extraction and the heads, and return the rows of the benchmark's table."""
     keep_freed_memory()
     table = [Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")]
     with tempfile.TemporaryDirectory() as parent:

@@ -5,15 +5,15 @@
 The checks are:
 
 - waits: train three epochs of eight configs, and count torch's warnings about operations that synchronise with the GPU.
-- bits: train each config twice, and once stopped in the middle and resumed, with `trainer.deterministic`. Check that the
-  weights and metrics are the same.
-- precision: compare the curves of the training loss in TF32, bf16 and fp16 with that in float32.
-- trace: profile twenty steps, and report the kernels a step and the share of time that the GPU computes. The trace is for
-  chrome://tracing.
+- bits: train each config with `trainer.deterministic` twice without a stop, and once with a stop in the middle and a resume.
+  Check that the three runs have the same weights and metrics.
+- precision: compare the curves of the training loss in TF32, bf16 and fp16 with the curve in float32.
+- trace: profile twenty steps, and report the number of kernels per step and the share of the time in which the GPU computes.
+  Open the trace in chrome://tracing.
 
-Each check writes its result for a config to <folder>/<check>.json as soon as it is known. A result in the file is not
-computed again. All checks run without a GPU too; values that need a GPU are then "not measured". The checks need no network,
-and no data besides that of the installed packages.
+Each check writes the result of a config to <folder>/<check>.json as soon as it is computed. Results that the file already has
+are not computed again. All checks run without a GPU too; values that need a GPU are then "not measured". The checks need no
+network, and no data other than that of the installed packages.
 """
 
 import argparse
@@ -58,7 +58,7 @@ TRACED = ("digits_poly", CONVNET)
 
 
 def make_config(name: str, epochs: int) -> Experiment:
-    """Return a config by name, with batches of 64, evaluated after every epoch."""
+    """Return the config of this name with batches of 64 and an evaluation after every epoch."""
     config = on_images(CONVNET, size=512, batch_size=64) if name == CONVNET else load(CONFIGS / f"{name}.py")
     trainer = {"trainer.epochs": epochs, "trainer.batch_size": 64, "trainer.eval_every": 1}
     return validate(override(config, {**trainer, "logger.mode": "disabled"}))
@@ -83,7 +83,7 @@ def waits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def bits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Return whether a run is bit for bit the same when repeated, and when stopped in the middle and resumed."""
+    """Train a config three times, and report whether repeated and resumed runs are bit for bit the same."""
     config = validate(override(make_config(name, epochs), {"trainer.deterministic": True}))
     with tempfile.TemporaryDirectory() as directory:
         first, again, resumed = (Path(directory) / name for name in ("first", "again", "resumed"))
@@ -100,7 +100,7 @@ def bits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def train_to(step: int, config: Experiment, directory: Path) -> None:
-    """Train a run, and send SIGTERM to this process before step number `step`."""
+    """Train a run, and stop it by a SIGTERM that is sent just before step number `step`; steps count from 1."""
     numbers = itertools.count(1)
 
     def take_step_or_stop(*arguments: Any) -> StepOutput:
@@ -113,16 +113,16 @@ def train_to(step: int, config: Experiment, directory: Path) -> None:
 
 
 def same(one: Path, two: Path) -> bool:
-    """Return True if two runs have the same metrics and weights."""
+    """Return True if two run directories have the same metrics and the same selected checkpoint."""
     a, b = (torch.load(run / "checkpoints" / "selected.pt", weights_only=True) for run in (one, two))
     metrics = (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
     return metrics and a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Return the training loss by epoch in each precision, and its largest relative distance from that in float32.
+    """Return the curve of the training loss in each precision, and its largest distance from the curve in float32.
 
-    The distance is relative to the first loss in float32.
+    Distances are divided by the first loss in float32.
     """
     curves = {}
     for arithmetic, values in PRECISIONS.items():
@@ -146,7 +146,7 @@ def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Profile `steps` steps after five warm-up steps, write the trace, and return its numbers."""
+    """Profile `steps` training steps after five warm-up steps, write the trace to `folder`, and return its numbers."""
     config, on_gpu = make_config(name, 1), torch.cuda.is_available()
     learner = make(config)
     epoch, step = draw_epoch(learner, 0), 0
@@ -179,7 +179,7 @@ def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
     return numbers | {"kernels a step": len(kernels) / steps, "device at work": busy / seconds}
 
 
-# By check: the function for one config, the names of the configs, and the number of epochs (of steps for a trace).
+# For each check: the function for one config, the names of the configs, and the number of epochs (for a trace, of steps).
 CHECKS: dict[str, tuple[Callable[[str, int, Path], dict[str, Any]], Sequence[str], int]] = {
     "waits": (waits, WAITS, 3),
     "bits": (bits, BITS, 10),
@@ -193,15 +193,15 @@ def run_check(check: str, folder: Path, size: int | None = None, names: Sequence
 
     Args:
         check: a name in CHECKS.
-        size: number of epochs, or of steps for a trace; that in CHECKS if None.
-        names: names of configs; those in CHECKS if none.
+        size: number of epochs (for a trace, of steps); the number in CHECKS if None.
+        names: names of configs; the names in CHECKS if empty.
     """
     function, all_names, usual_size = CHECKS[check]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     path = folder / f"{check}.json"
     folder.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
-    if results.get("device") != device:  # results of another device do not count
+    if results.get("device") != device:  # measured on another device, so measure again
         results = {"device": device, "torch": torch.__version__, "configs": {}}
     for name in names or all_names:
         if name not in results["configs"]:

@@ -6,13 +6,13 @@ The jobs are, in this order:
 
 1. gpu: the tests that need a GPU (synchronisation, determinism, precision, compilation, stacked runs); the checks of
    `imbalance.bench.gpu_checks`; the GPU part of the benchmark; and a trace of twenty steps.
-2. tests: the test files that use a GPU if there is one.
+2. tests: the test files that use a GPU if the machine has one.
 3. bench: the other parts of the benchmark.
-4. rows: the rows of the paper's figures 3 to 5 on CIFAR-10, over --seeds, with several processes on the GPU.
+4. rows: the runs of figures 3 to 5 of Wang et al. (ICLR 2022) on CIFAR-10, over --seeds, with several processes on the GPU.
 
-After --minutes the running job is stopped. A stopped training run saves a checkpoint and is resumed the next time; a test
-file or a part of the benchmark starts again. <work_dir>/pack/ has the output of every job, and a mark for every finished job.
-Finished runs are added to results/rows.csv.
+After --minutes the job that is running is stopped. A stopped training run saves a checkpoint, from which the next command
+resumes it. A stopped test file or part of the benchmark starts again with the next command. <work_dir>/pack/ has the output of
+every job, and an empty file <job>.done for every finished job. Finished training runs are added to results/rows.csv.
 """
 
 import os
@@ -32,27 +32,29 @@ TESTS = (
     "training/test_step", "training/test_loop", "training/stacked/test_stacked", "training/state/test_finite",
     "training/state/test_resume", "data/images/test_store",
 )  # fmt: skip
-# By job, the tests in tests/test_gpu.py; the cheapest come first, and each takes a few minutes.
+# For each job, an expression for pytest -k that selects its tests in tests/test_gpu.py. The cheapest come first, and each job
+# takes a few minutes.
 GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
              "stacked": "at_once or gpus"}  # fmt: skip
 CHECKS = ("waits", "bits", "precision", "trace")  # of `gpu_checks`
 BENCH = ("step", "evaluation", "sweep", "paper")
-FIGURES = ("figure3", "figure5")  # figure 4 has the runs of figure 3
+FIGURES = ("figure3", "figure5")  # figure 4 shows runs of figure 3
 GRACE = 60  # seconds that a stopped run has to save a checkpoint
 
 
 class Job(NamedTuple):
     kind: str  # one of KINDS
     name: str
-    arguments: tuple[str, ...]  # of python -m
+    arguments: tuple[str, ...]  # arguments of python -m
 
 
 def make_jobs(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: int) -> list[Job]:
-    """Return all jobs, in the order in which they are done.
+    """Return all jobs, in the order in which they run.
 
     Args:
-        overrides: config values by key, for the rows of the figures.
-        jobs: number of processes that train runs.
+        overrides: config values by key, for the runs of the figures.
+        seeds: number of seeds of the runs of the figures.
+        jobs: number of processes that train runs at the same time.
     """
     gpu_tests = [
         Job("gpu", f"gpu-{name}", ("pytest", "-q", "-m", "gpu", "-k", chosen, "tests/test_gpu.py"))
@@ -79,7 +81,7 @@ def has_gpu() -> bool:
 
 
 def run_job(job: Job, folder: Path, seconds: float) -> int | None:
-    """Run a job for at most `seconds`; return its exit status, or None if it was stopped."""
+    """Run a job for at most `seconds`; return the exit status of the job, or None if the job was stopped."""
     log = open(folder / f"{job.name}.txt", "w")
     process = subprocess.Popen(
         [sys.executable, "-m", *job.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -95,7 +97,7 @@ def run_job(job: Job, folder: Path, seconds: float) -> int | None:
 
 
 def wait_for_group(process: subprocess.Popen) -> None:
-    """Wait until the process and all that it started have ended, and kill them after GRACE seconds."""
+    """Wait until the process and the processes it started have ended; kill them after GRACE seconds."""
     until = time.monotonic() + GRACE
     while time.monotonic() < until:
         process.poll()
@@ -117,12 +119,13 @@ def pack(
     jobs: int,
     results: str,
 ) -> int:
-    """Run the jobs that are left for some minutes.
+    """Run jobs that are not done yet, for `minutes` minutes.
 
     Args:
-        only: names in KINDS.
-        overrides: config values by key, for the rows of the figures, such as `data_dir`.
-        jobs: number of processes that train runs.
+        only: kinds of jobs to run, as in KINDS.
+        overrides: config values by key, such as `data_dir`, for the runs of the figures.
+        seeds: number of seeds of the runs of the figures.
+        jobs: number of processes that train runs at the same time.
         results: the folder of kept results.
 
     Returns:
@@ -135,7 +138,7 @@ def pack(
     left = [job for job in wanted if not (folder / f"{job.name}.done").exists()]
     waiting = [job for job in left if job.kind == "gpu"] if not has_gpu() else []
     if waiting:
-        print(f"this machine has no GPU: {len(waiting)} jobs wait for one")
+        print(f"this machine has no GPU, which {len(waiting)} jobs need; type the same command on a machine with a GPU")
         left = [job for job in left if job not in waiting]
     while left and time.monotonic() < until:
         job = left[0]

@@ -1,8 +1,8 @@
-"""Measure the parts of the benchmark that have a bar on a GPU only; without a GPU they are "not measured".
+"""Measure three ratios of times that have a bar on a GPU only; without a GPU they are "not measured".
 
-- A step of a compiled model in the project's loop, over one in a bare PyTorch loop.
-- Ten ConvNets trained one after another, over trained as one stacked model.
-- Batches of 224×224 images from pinned memory, over batches of images on the GPU.
+- The ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop, both compiled.
+- The ratio of the time of ten ConvNets trained one after another to their time as one stacked model.
+- The ratio of the time to load batches of 224×224 images from pinned memory to the time to take them from GPU memory.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ STEPS: dict[str, Callable[[], ConfigDict]] = {
     "ConvNet, 32×32 images, batch 512": lambda: on_images("convnet", size=8192, batch_size=512),
     "MLP, digits, batch 64": digits_mlp,
 }
-RATES, SEEDS = 5, 2  # of the ConvNets
-SHAPE, BATCH = (2048, 3, 224, 224), 64  # of the images
+RATES, SEEDS = 5, 2  # numbers of learning rates and of seeds of the ConvNets
+SHAPE, BATCH = (2048, 3, 224, 224), 64  # shape of all images, and number of images in a batch
 
 
 def step_ratios(config: Config, repeats: int) -> list[float]:
-    """Return the ratios of the seconds that an epoch takes."""
+    """Return ratios of the time of an epoch in the project's loop to its time in a bare loop, both compiled."""
     theirs = make(config)
     optimizer = bare_optimizer(config, theirs)
     theirs.model.compile()
@@ -49,7 +49,7 @@ def step_ratios(config: Config, repeats: int) -> list[float]:
 
 
 def image_ratios(repeats: int) -> list[float]:
-    """Return the ratios of the seconds that an epoch's batches take, with `trainer.images_on_device` False over True."""
+    """Return ratios of the loading time of an epoch with images in pinned memory to that with images on the GPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)
@@ -63,7 +63,7 @@ def image_ratios(repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure the ratios if there is a GPU, and return the rows of the benchmark's table."""
 
     def convnet() -> ConfigDict:
         return on_images("convnet", size=512, batch_size=64)

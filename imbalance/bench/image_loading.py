@@ -1,8 +1,8 @@
-"""Measure an epoch of 224×224 images decoded from JPEGs, over an epoch from the store of decoded images.
+"""Measure the ratio of the loading time of images decoded from JPEGs to that of images from the store of decoded images.
 
-The JPEGs have CelebA's size of 178×218 and are loaded in batches of 64. They are decoded by torchvision's transforms in a
-DataLoader, with no workers or with two, which start before the measurement and stay. The batches are uint8, or normalised
-float32 on the CPU.
+The loading time is that of an epoch of 224×224 images in batches of 64. The JPEGs have CelebA's size of 178×218. A DataLoader
+decodes and transforms them by torchvision, with no workers or with two, which start before the measurement and stay alive.
+The batches are uint8, or normalised float32 on the CPU.
 """
 
 import tempfile
@@ -27,13 +27,14 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
 
-BATCH = 64
+BATCH = 64  # images in a batch
 CPU = torch.device("cpu")
+# The bar for each type of the batches and number of workers.
 BARS = {("uint8", 0): "≥ 20", ("uint8", 2): "≥ 10", ("float32", 0): "≥ 5", ("float32", 2): "≥ 3"}
 
 
 class Files(torch.utils.data.Dataset):
-    """Image files, decoded at every access."""
+    """Data set of image files, which are decoded and transformed at every access."""
 
     def __init__(self, folder: Path, names: list[str], transform):
         self.folder, self.names, self.transform = folder, names, transform
@@ -47,7 +48,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def make_images(folder: Path, count: int) -> list[str]:
-    """Write JPEGs of smooth noise, which compresses about as well as a photograph, and return their names."""
+    """Write `count` JPEGs of smooth noise, which compresses about as well as photographs, and return the file names."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -58,7 +59,7 @@ def make_images(folder: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class StoreLoader:
-    """Yield batches of a store's images in random order, converted by a function."""
+    """Yield the images of a store in random order, in batches to which `convert` is applied."""
 
     stored: StoredImages
     convert: Callable[[Tensor], Tensor]
@@ -73,7 +74,7 @@ def go_through(batches: Iterable[Tensor]) -> None:
 
 
 def rows(repeats: int, count: int = 640) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows.
+    """Measure the loading of images, and return the rows of the benchmark's table.
 
     Args:
         count: number of images.
@@ -84,7 +85,7 @@ def rows(repeats: int, count: int = 640) -> list[Row]:
 
 
 def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
-    """Return a row for every kind of batch and number of workers."""
+    """Write images to `directory`, and return a row for every type of the batches and number of workers."""
     names = make_images(directory / "images", count)
     transforms = import_torchvision().transforms
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]

@@ -1,12 +1,12 @@
-"""Measure the training loop of the paper's code over the project's: its ConvNet, 32×32 images, batch 64, float32.
+"""Measure the ratio of the time of an epoch in the paper's training loop to its time in this project's loop.
 
-Each loop runs in a process of its own, so that the paper's runs without `imbalance.utils.malloc`. The first epoch is a
-warm-up. The paper's loop is written here from a description. It passes every image through Pillow and torchvision's
-transforms, and collates the images to a batch. After every step it evaluates the model on the batch again, for the training
-metrics.
+The paper is Wang et al., ICLR 2022. Both loops train its ConvNet in float32, on batches of 64 images of 32×32 pixels. Each loop
+runs in a process of its own, so that the paper's loop runs without `imbalance.utils.malloc`. The first epoch is a warm-up. The
+paper's loop is written here from a description. It passes every image through Pillow and torchvision's transforms, and
+collates the images to a batch. After every step it evaluates the model on the same batch again, for the training metrics.
 
-A second row has our loop in bf16 and channels_last, on machines that compute faster in bf16. A CPU without bf16 instructions
-is several times slower in bf16, and has no such row.
+A second row has the project's loop in bf16 and channels_last, if the machine computes faster in bf16 than in float32. A CPU
+without bf16 instructions is several times slower in bf16, so the row is left out.
 """
 
 from functools import partial
@@ -26,12 +26,12 @@ from imbalance.data import Dataset
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.torchvision_import import import_torchvision
 
-BATCH = 64
+BATCH = 64  # images in a batch
 BATCHES = 6  # batches in an epoch
 
 
 class Transformed(torch.utils.data.Dataset):
-    """The training images one by one, converted to Pillow and to a normalised tensor."""
+    """Data set of the training images; every access converts one image to Pillow, and then to a normalised tensor."""
 
     def __init__(self, dataset: Dataset):
         transforms = import_torchvision().transforms
@@ -51,7 +51,10 @@ class Transformed(torch.utils.data.Dataset):
 def papers_epoch(
     model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, class_weights: Tensor
 ) -> list[tuple[float, float]]:
-    """Train an epoch, and return the loss and the accuracy of every batch after its step."""
+    """Train an epoch by the paper's loop.
+
+    Return, for each batch, the loss and the accuracy of the model on the batch after the step on that batch.
+    """
     measured = []
     for images, targets in loader:
         model.train()
@@ -78,12 +81,12 @@ def gains_from_bf16() -> bool:
 
 
 def measure(whose: str, batches: int, bf16: bool = False) -> float:
-    """Return the seconds of one epoch in this process.
+    """Train two epochs, and return the seconds of the second.
 
     Args:
-        whose: "ours", or "theirs" for the paper's loop.
+        whose: "ours" for the project's loop, "theirs" for the paper's.
         batches: number of batches in the epoch.
-        bf16: compute in bf16 and channels_last.
+        bf16: compute in bf16 and channels_last; for the project's loop.
     """
     changes = {"trainer.mixed_precision": "bf16", "trainer.channels_last": True} if bf16 else {}
     config = override(on_images("convnet", size=BATCH * batches, batch_size=BATCH), changes)
@@ -103,7 +106,11 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 
 
 def rows(repeats: int, batches: int = BATCHES) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure both loops, and return the rows of the benchmark's table.
+
+    Args:
+        batches: number of batches in an epoch.
+    """
 
     def ratios(**ours: bool) -> list[float]:
         def turn(whose: str, **options: bool) -> float:

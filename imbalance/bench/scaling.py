@@ -1,8 +1,9 @@
-"""Measure the time and memory of an epoch with its metrics, for ten times as many examples, classes or groups.
+"""Measure by which factor time and memory grow with ten times as many examples, classes or groups.
 
-Each measurement has a process of its own. Its memory is the peak of the process minus the memory before there was any data.
-The model is linear. Time and memory should grow linearly in N examples. With K classes, the logits and the confusion matrix
-have N·K and K² elements. G groups should cost almost nothing, which fails if some tensor has G·K·N or even G·K² elements.
+A measurement is an epoch of training and an evaluation, of a linear model, in a process of its own. The memory is the peak of
+the process minus its memory before the data was made. Time and memory should grow linearly with the number N of examples.
+With K classes, the logits have N·K elements and the confusion matrix K². G groups should cost almost nothing; a tensor with
+G·K·N or even G·K² elements would break that bar.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from imbalance.utils.malloc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Scaled:
-    """The argument of `measure` that is scaled, its small and its large value, and the bars on time and memory."""
+    """A comparison: `measure` with small and with large arguments, and the bars on the growth of time and of memory."""
 
     case: str
     small: dict[str, int]
@@ -36,8 +37,15 @@ BASE = dict(size=5000, classes=100, groups=100)
 
 
 def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
-    """Return the seconds of an epoch with an evaluation, the peak bytes of memory for it, and the bytes of the images."""
-    make(on_images("linear", size=2, batch_size=2))  # imports all modules, so that their memory does not count
+    """Train and evaluate an epoch on random images.
+
+    Args:
+        size: number of images.
+
+    Returns:
+        The seconds, the peak memory in bytes beyond the memory before the data was made, and the bytes of the training images.
+    """
+    make(on_images("linear", size=2, batch_size=2))  # import all modules now, so that their memory does not count
     before = resident("VmRSS")
     config = on_images("linear", size=size, batch_size=64, classes=classes, groups=groups)
     learner = make(config)
@@ -55,16 +63,23 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
 
 def resident(field: str) -> int:
-    """Return the bytes of memory that this process uses ("VmRSS"), or its peak ("VmHWM"), as Linux counts them.
+    """Return the resident memory of this process in bytes, from Linux's /proc.
 
-    The peak of `resource.getrusage` would include that of the parent process.
+    `resource.getrusage` is not used, because its peak would include that of the parent process.
+
+    Args:
+        field: "VmRSS" for the memory now, "VmHWM" for the peak.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[field].split()[0]) * 1024
 
 
 def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure the growth, and return the rows of the benchmark's table.
+
+    Args:
+        base: arguments of `measure` that a case does not change.
+    """
     table, per_byte = [], []
     for scaled in cases:
         times, memories = [], []

@@ -1,8 +1,9 @@
-"""Measure sixteen models of four seeds and four learning rates, trained one after another over trained as one stacked model.
+"""Measure the ratio of the time of sixteen runs one after another to the time of the same runs as one stacked model.
 
-The first rows time only the epochs, which decide the ratio of a long run. The last rows time whole runs of the tuning
-protocol, whose data, evaluations and files cost the same either way. A single ConvNet keeps a CPU busy, so a sweep on a CPU
-does not stack ConvNets.
+The runs have four seeds and four learning rates. The first rows time only training epochs, which take most of the time of
+long runs. The last rows time whole runs, as `imbalance protocol` trains them. Loading data, evaluations and files cost the
+same either way, so the ratios of whole runs are smaller. ConvNets are not measured: one ConvNet keeps a CPU busy, so a sweep
+on a CPU does not stack ConvNets.
 """
 
 import os
@@ -24,27 +25,27 @@ from imbalance.training.stacked import train as stacked_training
 from imbalance.training.stacked.models import Stack
 from imbalance.utils.malloc import keep_freed_memory
 
-RATES, SEEDS = 4, 4
+RATES, SEEDS = 4, 4  # numbers of learning rates and of seeds
 PART = "sweep: one by one / stacked"
 
 
 def small_mlp() -> ConfigDict:
-    """Return the config of an MLP with 64 hidden units on digits."""
+    """Return the config of an MLP with 64 hidden units, on all digits."""
     return override(digits_mlp(), {"model.hidden": (64,)})
 
 
 def small_linear() -> ConfigDict:
-    """Return the config of a linear model on Gaussian data of few examples, which are drawn in a moment."""
+    """Return the config of a linear model on few examples of the Gaussian mixture, which take little time to draw."""
     sizes = {"train_per_class": (1600, 1600), "val_per_class": (50, 50), "test_per_class": (50, 50)}
     return override(gaussian_linear(), {f"data.{key}": value for key, value in sizes.items()})
 
 
 def protocol(name: str) -> ConfigDict:
-    """Return the config of a run of the tuning protocol, at batch 64 and over 100 epochs."""
+    """Return the config of this name, with batches of 64 and 100 epochs."""
     return override(load(CONFIGS / f"{name}.py"), {"trainer.batch_size": 64, "trainer.epochs": 100})
 
 
-# By case: the function that makes the config, the number of epochs for each turn, and the bar.
+# For each case: the function that makes the config, the number of epochs in one measurement, and the bar.
 EPOCHS: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
     "epochs of a linear model, 500 dimensions": (small_linear, 4, "≥ 5"),
     "epochs of an MLP of 64, digits": (small_mlp, 10, "≥ 5"),
@@ -57,7 +58,7 @@ RUNS: dict[str, Callable[[], ConfigDict]] = {
 
 
 def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experiment]:
-    """Return the configs of a case at every learning rate and seed."""
+    """Return the configs of a case at each of `rates` learning rates and `seeds` seeds."""
     base = validate(case())
     return [
         validate(override(base, {"seed": seed, "optim.lr": base.optim.lr * 1.3**rate}))
@@ -67,7 +68,14 @@ def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experi
 
 
 def epoch_ratios(case: Callable[[], ConfigDict], epochs: int, repeats: int, rates: int, seeds: int) -> list[float]:
-    """Return the ratios of the seconds that epochs take, without files."""
+    """Return ratios of the time of epochs trained run by run to their time as one stacked model, without files.
+
+    Args:
+        case: makes the config.
+        epochs: number of epochs in one measurement.
+        rates: number of learning rates.
+        seeds: number of seeds.
+    """
     configs = sweep(case, rates, seeds)
     single_epochs = [our_epoch(config, make(config)) for config in configs]
     runs = [start_run(config, make(config)) for config in configs]
@@ -88,7 +96,7 @@ def epoch_ratios(case: Callable[[], ConfigDict], epochs: int, repeats: int, rate
 
 
 def run_ratios(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
-    """Return the ratios of the seconds that whole runs take."""
+    """Return ratios of the time of whole runs one after another to their time as one stacked model."""
     configs = sweep(case, RATES, SEEDS)
 
     def one_by_one(folder: Path) -> None:
@@ -109,7 +117,7 @@ def run_ratios(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure stacked training, and return the rows of the benchmark's table."""
     keep_freed_memory()
     table = [
         Row(PART, name, epoch_ratios(case, epochs, repeats, RATES, SEEDS), bar)

@@ -1,7 +1,7 @@
-"""Measure a training step of the project's loop over one of a bare PyTorch loop.
+"""Measure the ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop.
 
-Both loops have the same model, data in memory, batches and threads. Both keep the memory that they free (see
-`imbalance.utils.malloc`), which makes both faster by about as much.
+Both loops have the same model, data in memory, batch size and number of threads. In both, the process keeps the memory that it
+frees (see `imbalance.utils.malloc`), which speeds up both by about the same factor.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from imbalance.utils.malloc import keep_freed_memory
 
 
 def digits_mlp() -> ConfigDict:
-    """Return the config of the MLP on all digits, at batch 64."""
+    """Return the config of the MLP on all digits, with batches of 64."""
     changes = {"data.imbalance": "none", "data.imbalance_ratio": 1.0, "trainer.batch_size": 64}
     return override(load(CONFIGS / "digits_ce.py"), changes)
 
 
 def gaussian_linear() -> ConfigDict:
-    """Return the config of a linear model on the Gaussian mixture, with the average objective, at batch 64."""
+    """Return the config of a linear model on the Gaussian mixture, with batches of 64."""
     changes = {"objective.name": "average", "data.train_per_class": (6400, 6400), "trainer.batch_size": 64,
                "trainer.dtype": "float32"}  # fmt: skip
     return override(load(CONFIGS / "gaussian_ce.py"), changes)
 
 
-# By case: the function that makes the config, the number of turns for each ratio, and the bar.
+# For each case: the function that makes the config, the number of measurements for each ratio, and the bar.
 CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
     "ConvNet, 32×32 images, batch 64": (lambda: on_images("convnet", size=256, batch_size=64), 1, "≤ 1.03"),
     "ConvNet, 32×32 images, batch 512": (lambda: on_images("convnet", size=512, batch_size=512), 1, "≤ 1.03"),
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
 
 
 def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor, batch_size: int) -> None:
-    """Train an epoch as in a PyTorch tutorial: weighted cross-entropy, without metrics."""
+    """Train an epoch on the rows in `order` as in a PyTorch tutorial, by importance-weighted cross-entropy, without metrics."""
     model, train, weights = learner.model, learner.dataset.train, learner.weights(0)
     assert isinstance(train.inputs, Tensor), "the cases have their inputs in memory"
     for rows in order.split(batch_size):
@@ -54,13 +54,18 @@ def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor
 
 
 def bare_optimizer(config: Config, learner: Learner) -> torch.optim.Optimizer:
-    """Return PyTorch's SGD with the config's learning rate and momentum."""
+    """Return PyTorch's SGD for the learner's model, with the config's learning rate and momentum."""
     optim = validate(config).optim
     return torch.optim.SGD(learner.model.parameters(), lr=optim.lr, momentum=optim.momentum)
 
 
 def time_ratios(config: Experiment, turns: int, repeats: int) -> list[float]:
-    """Return the ratios of the seconds of an epoch, ours over bare."""
+    """Return ratios of the time of an epoch in the project's loop to its time in a bare loop.
+
+    Args:
+        turns: number of measurements of each loop for one ratio.
+        repeats: number of ratios.
+    """
     ours, theirs = make(config), make(config)
     optimizer = bare_optimizer(config, theirs)
 
@@ -72,7 +77,7 @@ def time_ratios(config: Experiment, turns: int, repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> list[Row]:
-    """Measure this part of the benchmark, and return its rows."""
+    """Measure both loops, and return the rows of the benchmark's table."""
     keep_freed_memory()
     return [
         Row("step: ours / bare", case, time_ratios(validate(config()), n, repeats), bar)

@@ -1,4 +1,4 @@
-"""Measure ratios of times in turns, and start processes for measurements."""
+"""Measure ratios of times, and start processes for measurements."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from imbalance.utils.package import ROOT
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the benchmark's table: the ratios of one measurement.
+    """A row of the benchmark's table: several ratios of A's time (or memory) to B's.
 
-    part: the part of the benchmark and its ratio, such as "step: ours / bare".
-    case: the model, data and batch size.
-    ratios: ratios of all turns, in ascending order; empty if not measured.
+    part: the part of the benchmark, A and B, such as "step: ours / bare".
+    case: the model, data and batch size that are measured.
+    ratios: the ratios in ascending order; empty if not measured.
     bar: required value of the median, such as "≤ 1.03"; "" for none.
     """
 
@@ -36,7 +36,7 @@ class Row:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Return the seconds that `call` takes, including its work on a GPU."""
+    """Return the seconds that `call` takes, including the work that it starts on a GPU."""
     started = time.perf_counter()
     call()
     if torch.cuda.is_available():
@@ -45,13 +45,14 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:
-    """Return the ratios of two measurements, first over second, in ascending order.
+    """Return ratios of the results of `first` to the results of `second`, in ascending order.
 
-    The measurements take turns, and every turn begins with the other one.
+    Both are called in each turn. `first` is called first in every other turn, and `second` in the turns between.
 
     Args:
         repeats: number of ratios.
-        each: number of turns for each ratio, which is then one of medians. Use several for short measurements.
+        each: number of turns for each ratio, which is the ratio of the medians over these turns. Use several turns for short
+            measurements.
     """
     ratios = []
     for repeat in range(repeats):
@@ -64,25 +65,25 @@ def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: i
 
 
 def timed_in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int, each: int = 1) -> list[float]:
-    """Return `in_turns` of the seconds that two calls take, after one warm-up call of each."""
+    """Return ratios of the seconds of `first` to the seconds of `second`, by `in_turns`, after one warm-up call of each."""
     first()
     second()
     return in_turns(lambda: seconds(first), lambda: seconds(second), repeats, each)
 
 
 def halved(repeats: int) -> int:
-    """Return half the repeats, rounded up, for measurements that start processes, which takes seconds."""
+    """Return half of `repeats`, rounded up: the number of repeats for measurements that start processes, which takes long."""
     return (repeats + 1) // 2
 
 
 def python(*arguments: str) -> str:
-    """Run a new Python process that imports this project, and return its output."""
+    """Run Python with these arguments in a new process that can import this project, and return its output."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     call = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return call.stdout
 
 
 def measure_in_process(module: str, **arguments: Any) -> Any:
-    """Return the result of the module's `measure(**arguments)` in a new process, passed on as JSON."""
+    """Call `measure(**arguments)` of a module in a new process, and return the result, in which tuples become lists."""
     code = f"import json; from {module} import measure; print(json.dumps(measure(**{arguments!r})))"
     return json.loads(python("-c", code).splitlines()[-1])

@@ -1,6 +1,7 @@
 """Data sets: load the training, validation and test examples that a config names.
 
-A data set is a function `name(data_dir, seed, *, …) -> Dataset` in a file of `imbalance.data.sets`, entered in `DATASETS`.
+To add a data set, write a function `name(data_dir, seed, *, …) -> Dataset` in `imbalance/data/sets/`, and enter the function
+in `DATASETS`.
 """
 
 from collections.abc import Mapping
@@ -53,17 +54,22 @@ DATASETS = {
     "class_map": class_map,
     "new_classes": new_classes,
 }
-# The data sets of image files; `imbalance data verify` checks their listings, and does not stop at the first problem.
+# The functions that list the image files of a data set without decoding them. `imbalance data verify` checks such a listing
+# and reports every problem, while loading stops at the first problem.
 LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
-# The data sets of texts, for the same purpose.
+# The functions that list the texts of a data set without tokenising them, for the same purpose.
 CORPORA = {"text": list_text, "civilcomments": list_civilcomments, "multinli": list_multinli}
 
 
 def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Preparation | None = None) -> Dataset:
-    """Load the data set that the section `data` of a config names, check it, and return it on the CPU.
+    """Load a data set, check it, and return it on the CPU.
 
     Args:
-        preparation: the preparation of images for the model's pretrained weights, if it has any.
+        section: `config.data`, the name of the data set and its arguments.
+        data_dir: the folder of the data files.
+        seed: the run's seed.
+        preparation: the resizing and normalisation of images that the model's pretrained weights need; None without such
+            weights.
 
     Raises:
         BadInput: the data is missing, damaged, or cannot be trained on; see `imbalance.data.population`.

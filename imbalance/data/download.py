@@ -18,7 +18,7 @@ from imbalance.data.sources import SOURCES, File
 from imbalance.errors import BadInput
 
 BLOCK = 1 << 20
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without a byte after which a download fails
 
 
 def download(name: str, data_dir: str) -> None:
@@ -37,11 +37,16 @@ def download(name: str, data_dir: str) -> None:
             if file.unpacked:
                 unpack(root / file.path, root, file.unpacked)
     except OSError as error:
-        raise BadInput(f"--data_dir: {error.filename or root}: {error.strerror or error}") from None
+        raise BadInput(
+            f"--data_dir: {error.filename or root}: {error.strerror or error}; name a folder that can be written"
+        ) from None
 
 
 def fetch(file: File, root: Path, by_hand: str) -> None:
-    """Download `file` from the first mirror that serves it complete.
+    """Download `file` into the folder `root`, from the first mirror that serves the complete file.
+
+    Args:
+        by_hand: how to get the file by hand, for the error message.
 
     Raises:
         BadInput: no mirror serves the file; the message has the error of each mirror.
@@ -99,16 +104,16 @@ def transfer(url: str, part: Path) -> None:
                 total = f" of {expected / 1e6:,.0f}" if expected else ""
                 print(f"\r\x1b[K{part.name}: {out.tell() / 1e6:,.0f}{total} MB", end="\r", file=sys.stderr, flush=True)
         if expected is not None and out.tell() != expected:
-            raise urllib.error.URLError(f"ended after {out.tell():,} of {expected:,} bytes")
+            raise urllib.error.URLError(f"the connection ended after {out.tell():,} of {expected:,} bytes")
 
 
 def unpack(archive: Path, root: Path, made: str) -> None:
-    """Unpack `archive` into `root`, which then has the folder `made`.
+    """Unpack `archive`, which holds the folder `made`, so that `root` then has this folder.
 
     The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete `made`.
 
     Raises:
-        BadInput: the archive is damaged, or a name in it leads out of the folder.
+        BadInput: the archive is damaged, or a file name in the archive leads out of the temporary folder.
     """
     temporary = root / f".unpacking-{made}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -118,47 +123,52 @@ def unpack(archive: Path, root: Path, made: str) -> None:
         else:
             unpack_tar(archive, temporary)
         if not (temporary / made).exists():
-            raise BadInput(f"{archive}: has no folder {made}; remove the archive and download it again")
+            raise BadInput(f"{archive}: has no folder {made}; remove {archive} and repeat the command")
         (temporary / made).rename(root / made)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
-        raise BadInput(f"{archive}: incomplete or damaged ({reason}); remove it and download it again") from None
+        raise BadInput(f"{archive}: incomplete or damaged ({reason}); remove {archive} and download it again") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive, and refuse names, links and devices that lead out of `folder` (tarfile's "data" filter)."""
+    """Unpack a tar archive into `folder`; refuse devices, and names and links that lead out of `folder`.
+
+    The refusals are those of tarfile's "data" filter.
+    """
     with tarfile.open(archive) as tar:
         for member in tar:
             check_name(archive, member.name)
             try:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
-                raise BadInput(f"{archive}: {error}") from None
+                raise BadInput(f"{archive}: {error}; nothing is unpacked; use another copy of the archive") from None
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive, and refuse links, absolute names and `..`, which zipfile would rewrite silently."""
+    """Unpack a zip archive into `folder`; refuse links, absolute names and `..`, which zipfile would rewrite silently."""
     with zipfile.ZipFile(archive) as content:
         for member in content.infolist():
             check_name(archive, member.filename)
             if (member.external_attr >> 28) == 0o12:
                 raise BadInput(
-                    f"{archive}: {member.filename!r} is a link, and archives must hold files and folders alone"
+                    f"{archive}: {member.filename!r} is a link, but an archive must hold only files and folders; nothing is unpacked"
                 )
             content.extract(member, folder)
 
 
 def check_name(archive: Path, name: str) -> None:
-    """Raise `BadInput` if the name of an archive member leads out of the folder."""
+    """Raise `BadInput` if the name of an archive member leads out of the folder that the archive is unpacked in."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise BadInput(f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is kept")
+        raise BadInput(
+            f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is unpacked"
+        )
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, the checksum published with these data sets; it detects damage, not malice."""
+    """Return the MD5 of a file, the checksum that these data sets publish; MD5 detects damage, but not tampering."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

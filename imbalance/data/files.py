@@ -19,29 +19,34 @@ from imbalance.utils.memory import check_fits
 def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
     """Return the first of the paths `candidates` that exists in `data_dir`.
 
+    Args:
+        name: the name of the data set, for the message.
+        hint: how to get the data set, for the message.
+
     Raises:
-        BadInput: none exists; the message has `name`, the candidates and `hint`.
+        BadInput: no candidate exists; the message lists all of them.
     """
     for candidate in candidates:
         if (Path(data_dir) / candidate).exists():
             return Path(data_dir) / candidate
     raise BadInput(
-        f"config.data_dir: {name} is not in {Path(data_dir).absolute()}; there should be {' or '.join(candidates)}; {hint}"
+        f"config.data_dir: {name} is not in {Path(data_dir).absolute()}; it must be at {' or '.join(candidates)} in this folder; {hint}"
     )
 
 
 def read_csv(
     file: Path, columns: Sequence[str], delimiter: str = ","
 ) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a CSV file with a heading; a name that ends in `.gz` means gzip.
+    """Read a CSV file with a heading; a file whose name ends in `.gz` is unzipped.
 
-    A byte-order mark and either kind of line end are accepted.
+    A byte-order mark and the line ends of Unix and Windows are accepted.
 
     Args:
-        columns: names that the heading must have.
+        columns: names that the heading must have exactly once.
 
     Returns:
-        The heading, the rows, the line number of each row, and a problem for each row of another length.
+        The heading, the rows, the line number of each row, and a problem for each row that has more or fewer fields than
+        the heading.
     """
     rows, lines, problems = [], [], []
     reader = None
@@ -57,12 +62,14 @@ def read_csv(
                     rows.append(row)
                     lines.append(reader.line_num)
                 elif row:
-                    wrong = f"{len(row)} fields, the heading has {len(heading)}"
+                    wrong = f"{len(row)} fields, but the heading has {len(heading)}; each line needs as many"
                     problems.append(Problem(f"{file} line {reader.line_num}", wrong))
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
-        raise BadInput(f"{file} line {reader.line_num if reader else 1}: {error}") from None
+        raise BadInput(
+            f"{file} line {reader.line_num if reader else 1}: not valid CSV ({error}); mend this line"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     return heading, rows, lines, problems
@@ -74,19 +81,19 @@ def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) ->
         if heading.count(column) != 1:
             number = f"{heading.count(column)} columns" if column in heading else "no column"
             raise BadInput(
-                f"{file} line 1: {number} {column!r}, where one is needed; there are {', '.join(heading) or 'none'}"
+                f"{file} line 1: {number} {column!r}, but exactly one is needed; the heading has {', '.join(heading) or 'no column'}"
             )
 
 
 def load_array(path: Path) -> Any:
-    """Return the array of an .npy file, or the arrays of an .npz file by name; never load pickled objects.
+    """Return the array of an .npy file, or a mapping from names to the arrays of an .npz file.
 
     Raises:
-        BadInput: the file is missing, damaged, or larger than the memory.
+        BadInput: the file is missing or damaged, holds pickled objects, or is larger than the free memory.
     """
     try:
         check_regular(path)
-        if zipfile.is_zipfile(path):  # a small archive may unpack to more than the memory
+        if zipfile.is_zipfile(path):  # a small archive may unpack to more than the memory, so check first
             with zipfile.ZipFile(path) as archive:
                 check_fits(sum(member.file_size for member in archive.infolist()), str(path))
         loaded = np.load(path, allow_pickle=False)
@@ -96,7 +103,9 @@ def load_array(path: Path) -> Any:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         if "pickle" in reason:
-            reason = "it holds Python objects, which are never loaded; save text as fixed-width strings, astype(str)"
+            reason = (
+                "it holds Python objects, which are never loaded; save text as fixed-width strings: array.astype(str)"
+            )
         raise BadInput(f"{path}: {reason}") from None
 
 

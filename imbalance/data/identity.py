@@ -1,7 +1,8 @@
 """Identify a data set by a short digest, compare two digests, and find duplicate examples.
 
 A digest depends on content alone, not on file names or dates, so that a folder can be moved, copied or unpacked again.
-Images on disk count by the checksums of their decoded pixels, which their store holds; data in memory by its rows.
+The inputs enter a digest as one checksum for each example. The checksum of an image on disk is that of its decoded pixels,
+which the store of decoded images keeps.
 """
 
 import hashlib
@@ -15,14 +16,14 @@ import torch
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
 
-PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")
+PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arrays of a split that are hashed
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
-    """Return the digest of a data set on the CPU, in types that JSON can hold.
+    """Return the digest of a data set, which must be on the CPU, in types that JSON can hold.
 
-    A digest has the number of examples of each split, a hash each of its inputs, targets, groups and source rows, and a
-    hash of the class and group names.
+    A digest has the number of examples of each split and a hash of each array in `PARTS`, and a hash of the class and
+    group names. "rows" are the positions of the examples in their file or array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [
@@ -37,7 +38,7 @@ def digest(dataset: Dataset) -> dict[str, Any]:
 
 
 def split_digest(split: Split) -> dict[str, Any]:
-    """Return the number of examples of a split and the hashes of its `PARTS`."""
+    """Return the number of examples of a split and a hash of each array in `PARTS`."""
     arrays = [split.checksums, *(tensor.numpy() for tensor in (split.targets, split.groups, split.indices))]
     arrays += [] if split.eval_group_mask is None else [split.eval_group_mask.numpy()]
     return {"examples": len(split)} | {
@@ -51,7 +52,11 @@ def short_hash(content: bytes | memoryview) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each part in which two digests differ."""
+    """Return a line for each split in which two digests differ, and a line if their class or group names differ.
+
+    Args:
+        before, now: results of `digest`.
+    """
     lines = []
     for part in dict.fromkeys([*before, *now]):
         part_now, part_before = now.get(part, {}), before.get(part, {})
@@ -65,7 +70,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def dataset_duplicates(dataset: Dataset) -> list[str]:
-    """Return a line for each kind of duplicate examples in the splits; see `duplicates`."""
+    """Return a line for each kind of duplicate examples in a data set; see `duplicates`."""
     evaluated = dataset.eval_dataset
     splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
@@ -97,15 +102,15 @@ def duplicates(
     equal: Callable[[int, int], bool],
     place: Callable[[int], str],
 ) -> list[str]:
-    """Return a line for duplicates in two splits, and one for duplicates with different classes or groups.
+    """Return a line for each pair of splits that share an example, and a line for copies with another class or group.
 
     Args:
-        checksums: (N,) checksum of each example. In a large data set a few 32-bit checksums are equal by chance, so
+        checksums: (N,) the 32-bit checksum of each example. A few different examples have equal checksums by chance, so
             `equal` compares the examples themselves.
-        splits: (N,) 0, 1 or 2.
-        labels: (N, 2), class and group.
-        equal: tells whether two examples have the same content.
-        place: returns the name of an example for the message.
+        splits: (N,) the split of each example: 0, 1 or 2 for train, val or test.
+        labels: (N, 2) the class and the group of each example.
+        equal: takes the numbers of two examples, and tells whether their contents are equal.
+        place: takes the number of an example, and returns its row and split as text.
     """
     _, inverse, counts = np.unique(checksums, return_inverse=True, return_counts=True)
     first_with_checksum: dict[int, int] = {}

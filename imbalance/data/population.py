@@ -1,8 +1,8 @@
 """Check that a data set can be trained on and evaluated: valid names, and examples of each class and group.
 
-Files are held to the strict rule: each split must have an example of each class and group, because a gap in a split
-that somebody made by hand is a mistake. A config may ask for a gap, such as a group without training examples; then the
-gap is accepted and the log names it. Two gaps are always refused: a class without a training example, because it cannot
+Data files must follow the strict rule: each split has an example of each class and group, because a gap in a split that
+somebody made by hand is a mistake. A config may ask for a gap, such as a group without training examples; then the gap
+is accepted and the log names it. Two gaps are always refused: a class without a training example, because it cannot
 be learnt, and a split with fewer than two classes, because its metrics mean nothing.
 """
 
@@ -25,9 +25,13 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group that a split of the source `where` has no example of.
+    """Return a problem for each class and group that has no example in a split.
 
     A split with fewer than two classes gives a single problem that says so.
+
+    Args:
+        where: the file or argument that the messages name.
+        targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     """
     problems = []
     for split, name in enumerate(SPLITS):
@@ -49,7 +53,12 @@ def gaps_in_counts(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group whose count in the split is 0; see `population_problems`."""
+    """Return a problem for each class and group whose count is 0; see `population_problems`.
+
+    Args:
+        where: the file or argument that the messages name.
+        split: the name of the split that the counts are of.
+    """
     present = np.flatnonzero(class_counts).tolist()
     if len(present) < 2:
         what = f"only class {class_names[present[0]]!r}" if present else "no example"
@@ -64,6 +73,9 @@ def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[
     """Return a problem for each class or group name that is a duplicate, empty, unprintable or padded with spaces.
 
     Metrics under such a name would be lost, or a terminal would show another name.
+
+    Args:
+        where: the file or argument that the messages name.
     """
     problems = []
     for kind, names in (("class", class_names), ("group", group_names)):
@@ -106,7 +118,7 @@ def check_population(dataset: Dataset) -> Dataset:
 
 
 def missing_examples(dataset: Dataset) -> list[str]:
-    """Return a line for each class and group that a split of an accepted data set has no example of."""
+    """Return a line for each class and group that has no example in a split of `dataset`."""
     evaluated = dataset.eval_dataset
     return [
         problem.cause
@@ -116,7 +128,7 @@ def missing_examples(dataset: Dataset) -> list[str]:
 
 
 def split_gaps(dataset: Dataset, name: str) -> list[Problem]:
-    """Return a problem for each class and group that the split `name` of `dataset` has no example of."""
+    """Return a problem for each class and group that has no example in the split `name` of `dataset`."""
     split = getattr(dataset, name)
     counts = (dataset.class_counts(split).numpy(), dataset.group_counts(split).numpy())
     return gaps_in_counts("config.data", name, *counts, dataset.class_names, dataset.group_names)

@@ -17,14 +17,14 @@ class Problem(NamedTuple):
 
 
 def raise_first(problems: Sequence[Problem]) -> None:
-    """Raise `BadInput` with the first problem and the number of the others; return if there are no problems."""
+    """Raise `BadInput` with the first problem and the number of further problems; do nothing without a problem."""
     if problems:
         more = f" (and {len(problems) - 1:,} more: imbalance data verify lists them)" if problems[1:] else ""
         raise BadInput(f"{problems[0]}{more}")
 
 
 def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
-    """Return a line for each of the first `max_causes` causes: its first place, and how many more places have it."""
+    """Return a line for each of the first `max_causes` causes: the first place, and the number of further places."""
     places_by_cause: dict[str, list[str]] = {}
     for problem in problems:
         places_by_cause.setdefault(problem.cause, []).append(problem.place)

@@ -1,4 +1,4 @@
-"""Sources of the data sets: download addresses, licences, and the steps by hand for a dead download."""
+"""Download addresses and licences of the data sets, and how to get them by hand if a download fails."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class File:
     """A file to download.
 
-    path: its place under data_dir.
+    path: the path under data_dir that the file is written to.
     urls: mirrors, tried in order.
-    md5: the published checksum; "" if none is published, and then the data set's counts are checked instead.
+    md5: the published checksum; "" if none is published; then the numbers of examples are checked instead.
     unpacked: the folder under data_dir that unpacking makes; "" for a file that is not unpacked.
     """
 
@@ -21,7 +21,11 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """The files and licence of a data set; `by_hand` tells how to get the data when the download fails or has no files."""
+    """The licence and the files of a data set.
+
+    files: the files to download; () if no download works.
+    by_hand: how to get the data if the download fails or there is none.
+    """
 
     licence: str
     files: tuple[File, ...]
@@ -29,7 +33,7 @@ class Source:
 
 
 def _cifar(kind: str, md5: str, unpacked: str) -> Source:
-    """Return the source of CIFAR-10 or CIFAR-100."""
+    """Return the `Source` of CIFAR-10 or CIFAR-100; `kind` is "10" or "100"."""
     name = f"cifar-{kind}-python.tar.gz"
     return Source(
         "no licence is stated; the authors ask that Krizhevsky, 'Learning Multiple Layers of Features', 2009, be cited",
@@ -39,7 +43,7 @@ def _cifar(kind: str, md5: str, unpacked: str) -> Source:
 
 
 def _fashion(name: str, md5: str) -> File:
-    """Return a file of Fashion-MNIST."""
+    """Return the `File` of Fashion-MNIST with this name."""
     mirrors = (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
@@ -48,7 +52,7 @@ def _fashion(name: str, md5: str) -> File:
 
 
 def _medmnist(flag: str, md5: str) -> Source:
-    """Return the source of the MedMNIST set `flag`."""
+    """Return the `Source` of the MedMNIST data set `flag`, such as "dermamnist"."""
     name = f"{flag}.npz"
     mirrors = tuple(f"https://zenodo.org/records/{number}/files/{name}?download=1" for number in (10519652, 6496656))
     return Source(

@@ -1,4 +1,4 @@
-"""Data sets and their splits; draw stratified splits, and thin classes out to an imbalance."""
+"""Data sets and their splits; draw stratified splits, and subsample classes to an imbalance."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +28,11 @@ class Split:
     inputs: (N, ...) floats that the model takes as they are, or (N, C, H, W) uint8 images to be normalised. They are a
         tensor, or images or texts on disk that are indexed like a tensor.
     targets, groups: (N,) int64.
-    indices: (N,) int64, the row of each example in the source, for messages and saved predictions.
-    known_checksums: (N,) uint32, the `checksums` if they need not be computed.
+    indices: (N,) int64, the row of each example in its file or array, for messages and saved predictions.
+    known_checksums: (N,) uint32, the values of `checksums` if they are known in advance; None to compute them.
     inferred: (N,) int64, the groups that a method has inferred, which methods use in place of `groups`; or None.
-    eval_group_mask: (N, E) bool, the evaluation groups of each example, several or none; None if the evaluation groups
-        are the groups.
+    eval_group_mask: (N, E) bool, the evaluation groups of each example, which may be several or none; None if the
+        evaluation groups are the groups.
     """
 
     inputs: Tensor | StoredImages | Tokens
@@ -48,9 +48,9 @@ class Split:
 
     @cached_property
     def checksums(self) -> np.ndarray:
-        """(N,) uint32, the CRC-32 of each input: of the decoded pixels for stored images, of the rows for a tensor.
+        """The (N,) uint32 CRC-32 of each input: of the decoded pixels of a stored image, or of the bytes of a tensor's row.
 
-        float64 inputs count as float32, because the last bits of computed inputs differ between machines.
+        float64 inputs are rounded to float32 first, because the last bits of computed inputs differ between machines.
         """
         if self.known_checksums is not None:
             return self.known_checksums
@@ -62,25 +62,25 @@ class Split:
 
     @cached_property
     def on_cpu(self) -> dict[str, Tensor]:
-        """The labels on the CPU by name, without those that are None; to count, name or save examples."""
+        """The targets, groups, indices, inferred groups and mask on the CPU, by name; a tensor that is None is left out."""
         labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "eval_group_mask")}
         return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
     def saved_labels(self) -> dict[str, Tensor]:
-        """The labels on the CPU by their names in `predictions/<split>.npz`, which calls the evaluation groups members."""
+        """The tensors of `on_cpu` by their names in `predictions/<split>.npz`, where `eval_group_mask` is `members`."""
         return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
 
     @property
     def method_groups(self) -> Tensor:
-        """(N,) the groups that methods use: the inferred groups if there are any, else the groups of the data."""
+        """The (N,) groups that methods use: the inferred groups if there are any, else the groups of the data."""
         return self.groups if self.inferred is None else self.inferred
 
     def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Split":
-        """Return this split on `device`, with float inputs as `dtype`; equal calls return the same split.
+        """Return this split on `device`, with float inputs as `dtype`; calls with equal arguments return the same split.
 
         Args:
-            images: move all stored images to the device, too, instead of batch by batch.
+            images: move all stored images to the device now, instead of batch by batch later.
 
         Raises:
             BadInput: the device has too little memory for the images.
@@ -105,7 +105,7 @@ class Split:
 
     @cached_property
     def moved_splits(self) -> dict[tuple, "Split"]:
-        """The splits that `to` has returned, so that stacked runs share one copy."""
+        """The splits that `to` has returned, by its arguments, so that stacked runs share one copy."""
         return {}
 
     def subset(self, rows: Tensor) -> "Split":
@@ -132,10 +132,10 @@ class Dataset:
     augmentations: the augmentations of training batches; see `imbalance.data.images.augment`.
     probe: a data set of the classes to evaluate on, if these are not the classes to train on: a new head is fitted on
         its train split and evaluated on its val and test splits.
-    probe_strength: the inverse of the L2 penalty of that head.
+    probe_strength: the inverse of the L2 penalty of the new head of `probe`.
     held_out: training examples that a method keeps for later, and that are not in train; see `hold_out`.
     preprocessing: the steps from a file or table to inputs, in types that JSON has; empty if inputs are arrays. A
-        trained model keeps these steps; see `imbalance.deploy`.
+        trained model saves these steps, to apply them when it predicts; see `imbalance.deploy`.
     inferred_names: names of the groups in `Split.inferred`; empty if no method has inferred groups.
     notes: lines for the log on how the data was read.
     """
@@ -170,7 +170,7 @@ class Dataset:
 
     @property
     def stored_bytes(self) -> int:
-        """The size of the images that stay in a store on disk."""
+        """The bytes of the images of all splits that are read from a store on disk batch by batch."""
         own = sum(split.inputs.nbytes for split in self.splits.values() if isinstance(split.inputs, StoredImages))
         return own + (self.probe.stored_bytes if self.probe else 0)
 
@@ -266,16 +266,18 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
     """Return the number of examples to keep of each class; earlier classes are larger.
 
     Args:
-        available: the number of examples of each class. Without `total`, the largest class keeps min(available).
-        profile: "step": the first half of the classes is `ratio` times as large as the rest; "exp": sizes fall
+        available: the number of examples of each class. With "step" or "exp" and a total of 0, the largest class keeps
+            min(available) examples.
+        profile: "step": the first half of the classes is `ratio` times as large as the rest; "exp": counts fall
             geometrically from the first class to the last (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019);
             "none": all available examples.
-        ratio: largest over smallest class, at least 1.
-        total: 0, or the number of examples to divide in these proportions, so that ratios compare at equal size.
+        ratio: the count of the largest class divided by that of the smallest, at least 1.
+        total: the number of examples of all classes together, so that different ratios can be compared at equal size;
+            0 to keep as many as possible.
 
     Returns:
-        (K,) int64. Without a total `int(max · ratio^(-i/(K-1)))`, the published rounding. With a total, the counts are
-        rounded by largest remainder and sum to the total.
+        (K,) int64. Without a total, "exp" gives `int(max · ratio^(-i/(K-1)))`, rounded like the published data sets. With
+        a total, the counts are rounded by largest remainder and sum to the total.
 
     Raises:
         BadInput: the total needs more examples of a class than are available, or leaves a class empty.
@@ -285,16 +287,14 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
     if available.min() < 1:
         raise BadInput(
             f"config.data.val_fraction, test_fraction: they leave {available.tolist()} training examples of the classes, "
-            "and no class can be empty; make them smaller"
+            "and each class needs one; make the fractions smaller"
         )
     if profile == "exp":
         shares = ratio ** (-np.arange(num_classes) / max(1, num_classes - 1))
     elif profile == "step":
         shares = np.where(np.arange(num_classes) < num_classes / 2, 1.0, 1 / ratio)
     elif ratio != 1:
-        raise BadInput(
-            f"config.data.imbalance_ratio: {ratio} given; it must be 1.0 where config.data.imbalance is 'none'"
-        )
+        raise BadInput(f"config.data.imbalance_ratio: {ratio} given; it must be 1.0 if config.data.imbalance is 'none'")
     else:
         shares = available / available.max()
     if total:
@@ -307,8 +307,8 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
         counts = (largest * shares + 1e-9).astype(np.int64)
     if (counts > available).any() or (counts < 1).any():
         problem = (
-            f"needs {counts.tolist()} examples of classes that have {available.tolist()}; no class can be empty or larger "
-            "than it is"
+            f"needs {counts.tolist()} examples of the classes, but they have {available.tolist()}; each class must keep "
+            "one example or more, and can keep no more than it has"
         )
         raise BadInput(
             f"config.data.{'total' if total else 'imbalance_ratio'}: {total or ratio} given, which {problem}"
@@ -323,7 +323,7 @@ def draw_per_class(targets: np.ndarray, counts: Sequence[int] | np.ndarray, rng:
 
 
 def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the two parts; the second has `fraction` of each label, rounded to the nearest integer."""
+    """Split rows into two parts and return both; the second has `fraction` of the rows of each label, rounded."""
     counts = np.bincount(labels)
     second = draw_per_class(labels, np.floor(counts * fraction + 0.5).astype(np.int64), rng)
     return np.setdiff1d(np.arange(len(labels)), second), second

@@ -16,9 +16,9 @@ def store_root(data_dir: str) -> Path:
 
 @contextmanager
 def build_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the store or file `path` while it is built; a second process waits.
+    """Hold the lock of the store or file `path` inside the `with` block; a second process waits for the lock.
 
-    The operating system frees the lock of a killed process at once.
+    If a process is killed, the operating system frees its lock at once.
     """
     from filelock import FileLock, Timeout
 

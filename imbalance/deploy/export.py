@@ -15,13 +15,15 @@ from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
 
 if TYPE_CHECKING:
-    from imbalance.deploy.load import TrainedModel  # whose method `export` imports this module
+    from imbalance.deploy.load import (
+        TrainedModel,
+    )  # not imported at run time, because `TrainedModel.export` imports this module
 
-TOLERANCE = 1e-4  # of the largest logit; another order of summation may change the logits by as much
+TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest logit; another order of summation causes it
 
 
 class Exported(nn.Module):
-    """A module that takes inputs before normalisation, uint8 images or floats, and returns logits."""
+    """The network of a trained model with its normalisation: takes uint8 images or floats, and returns logits."""
 
     mean: Tensor
     std: Tensor
@@ -41,21 +43,22 @@ class Exported(nn.Module):
 
 
 def export(model: "TrainedModel", path: Path) -> None:
-    """Write `model` to `path`, in the format of the end of the name.
+    """Write `model` to the file `path`, whose suffix chooses the format.
 
-    `.pt2` and `.onnx` take a batch of any size of inputs before normalisation (uint8 images or floats) and return
-    logits. `.safetensors` has the weights alone, under the names of the network's state. All formats include the content
-    of model.json: `.pt2` as the extra file `model.json`, the others as the metadata `model`.
+    A `.pt2` or `.onnx` file is a program that takes a batch of any size, of uint8 images or floats before normalisation,
+    and returns logits. A `.safetensors` file has only the network weights, named as in the network's state_dict. All
+    formats include the content of model.json: `.pt2` as the extra file `model.json`, the others as the metadata `model`.
 
     Raises:
-        BadInput: the name has another end, a package is missing, or the file cannot be written.
-        ArithmeticError: the written file computes other logits than the model; the file is removed.
+        BadInput: the suffix is unknown, a package is missing, or the file cannot be written.
+        ArithmeticError: the written file computes other logits than the model; then the file is removed.
     """
     if path.suffix not in WRITERS:
-        raise BadInput(f"{path}: the end of the name must be one of {', '.join(WRITERS)}, which choose the format")
+        raise BadInput(f"{path}: the name must end in one of {', '.join(WRITERS)}, which chooses the format")
     if model.about.get("vocabulary") and path.suffix != ".safetensors":
         raise BadInput(
-            f"{path}: a model of texts takes tokens, not texts, in other programs; export its weights as .safetensors"
+            f"{path}: a model of texts can only be exported as .safetensors, because {path.suffix} has no tokenizer; name a "
+            "file that ends in .safetensors"
         )
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     if path.is_dir():  # checked first, because the export takes long
@@ -70,7 +73,9 @@ def export(model: "TrainedModel", path: Path) -> None:
             expected, actual = model.logits(batch).cpu(), exported(batch)
             difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1)
             if not difference <= TOLERANCE:
-                raise ArithmeticError(f"{path}: its outputs differ from the model's by {difference:.2g}; not written")
+                raise ArithmeticError(
+                    f"{path}: its outputs differ from the model's by {difference:.2g} of the largest logit, more than {TOLERANCE}; not written"
+                )
         temporary.replace(path)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}") from None
@@ -79,7 +84,7 @@ def export(model: "TrainedModel", path: Path) -> None:
 
 
 def random_inputs(model: "TrainedModel", number: int) -> Inputs:
-    """Return random inputs before normalisation, (number, *input_shape), or (number, 7) tokens for a model of texts."""
+    """Return a batch of `number` random inputs before normalisation; for a model of texts, texts of seven tokens."""
     if vocabulary := model.about.get("vocabulary"):
         tokens = torch.randint(vocabulary, (number, 7), generator=torch.Generator().manual_seed(number))
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
@@ -90,21 +95,21 @@ def random_inputs(model: "TrainedModel", number: int) -> Inputs:
 
 
 def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write with `torch.export`, for `torch.export.load(path).module()`, and return the loaded function."""
+    """Write the model with `torch.export`, and return the function of the written file; see `WRITERS`."""
     torch.export.save(exported_program(model), path, extra_files={"model.json": about})
     loaded = torch.export.load(path).module()
     return lambda batch: loaded(batch)
 
 
 def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
-    """Return the graph of the model on the CPU, for batches of any size."""
+    """Return the graph of the model on the CPU, which takes batches of any size."""
     module = copy.deepcopy(Exported(model)).to("cpu").eval()
-    # The example batch has five examples, because torch.export would take a size of one as a constant.
+    # The example batch has five examples, because torch.export would make a batch size of one a constant of the graph.
     return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write ONNX with the input `inputs` and the output `logits`, and return the loaded function."""
+    """Write the model as ONNX (input `inputs`, output `logits`), and return the function of the file; see `WRITERS`."""
     try:
         import onnx
         import onnxruntime
@@ -126,7 +131,7 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., T
 
 
 def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the weights as safetensors, and return the function of a model with the loaded weights."""
+    """Write the network weights as safetensors, and return the function of a model with these; see `WRITERS`."""
     from safetensors.torch import load_file, save_file
 
     state = {key: value.cpu().contiguous() for key, value in model.network.state_dict().items()}
@@ -136,4 +141,6 @@ def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable
     return lambda batch: replace(model, network=network).logits(batch).cpu()
 
 
+# A writer takes a model, a path and the text of model.json. It writes the file, loads it, and returns a function from a
+# batch to the logits that the loaded file computes.
 WRITERS = {".pt2": write_torch, ".onnx": write_onnx, ".safetensors": write_safetensors}

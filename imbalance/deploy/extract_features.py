@@ -5,8 +5,9 @@
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
 The network is that of config.model, with its pretrained weights if it has any, or the network that a finished run
-trained. It is in evaluation mode, and images are not augmented. The same command resumes an interrupted extraction, and
-reports a finished one. A folder with features of other weights, another preprocessing or other data is refused.
+trained. The network is in evaluation mode, and images are not augmented. The same command resumes an interrupted
+extraction; after a finished extraction it writes nothing and says so. An output folder whose features come from other
+network weights, another preprocessing or other data is refused.
 """
 
 import hashlib
@@ -47,25 +48,32 @@ from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import print_safely
 
-SAVE_SECONDS = 10  # between two saves of the progress; an interrupted extraction loses no more
+SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses
 
 
 def features(*, config: str | None, run: str | None, output: str, overrides: Mapping[str, Any]) -> str:
     """Run `imbalance features`: write the features of a config's data into the folder `output`.
+
+    Args:
+        config: the name or file of a config; None for the config of `run`.
+        run: the directory of a finished run whose network computes the features; None for the network of the config.
+        overrides: new values of config keys.
 
     Returns:
         The message for the user.
     """
     if not config and not run:
         raise BadInput(
-            "--config: missing; name a config, or give --run=<run directory> for the data and network of a run"
+            "--config: missing; name a config, or give --run=<run directory> to use the data and network of a run"
         )
     if not Path(output).name:
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise BadInput("launch: several processes given, but one process extracts features; start it without torchrun")
+        raise BadInput(
+            "launch: several processes given, but features are extracted by one process; start the command without torchrun"
+        )
     file = config_file(config or Path(run or "") / "config.json")
     resolved, _ = resolve(file, overrides)
     if resolved.debug:
@@ -77,7 +85,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     if dataset.probe:
         raise BadInput(
             f"config.data.name: {resolved.data.name!r} given, which evaluates on other classes than it trains on; name the data "
-            "set of these classes"
+            "set of config.data.source instead"
         )
     model = run_model(run, dataset) if run else config_model(resolved, dataset)
     made_of = {
@@ -87,15 +95,15 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")},
         "data": digest(dataset),
     }
-    made_of = json.loads(json.dumps(made_of))  # tuples as lists
+    made_of = json.loads(json.dumps(made_of))  # JSON turns tuples into lists, as in a saved store.json
     into = Path(output)
     try:
         with build_lock(into):
             if (into / "store.json").is_file():
                 check_same(into, made_of)
-                return f"{into}: done before; {training_hint(into)}"
+                return f"{into}: done before, so nothing is written; {training_hint(into)}"
             if into.exists() and (not into.is_dir() or any(into.iterdir())):
-                raise BadInput(f"--output: {into} exists and holds no features; name another folder")
+                raise BadInput(f"--output: {into} exists and holds no features; name a new or empty folder")
             extract(resolved, dataset, model, made_of, into)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -107,12 +115,12 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
 
 
 def training_hint(folder: Path) -> str:
-    """Return the end of the message for the user: the flags that train on the features."""
+    """Return the end of the message for the user: the flags that train on the features in `folder`."""
     return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
 def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
-    """Return the network that a run of `config` starts with."""
+    """Return the initial network of a run with `config`, which may have pretrained weights."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
@@ -121,7 +129,7 @@ def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
 
 
 def run_model(run: str, dataset: Dataset) -> TrainedModel:
-    """Return the network of a finished run, and refuse data of another size, normalisation or preprocessing."""
+    """Return the network of the finished run `run`; refuse it if its training data had another size or preprocessing."""
     model = load_run(run)
     about = {key: tuple(value) if isinstance(value, list) else value for key, value in model.about.items()}
     data: dict[str, Any] = {"images of size": dataset.input_shape, "images normalised by": (dataset.mean, dataset.std)}
@@ -129,7 +137,7 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
         "images of size": about["input_shape"],
         "images normalised by": (about["mean"], about["std"]),
     }
-    # Each table has statistics of its own, so these may differ; the decoding of images and texts must not.
+    # The preprocessing of a table has the statistics of its data, so it may differ; that of images and texts must not.
     if dataset.preprocessing.get("kind") != "columns":
         data["images decoded by"] = json.loads(json.dumps(dict(dataset.preprocessing)))
         trained["images decoded by"] = about["preprocessing"]
@@ -137,25 +145,29 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
         "tokenizer"
     ):
         raise BadInput(
-            f"--run: {run} was trained on texts of another tokenizer than that of config.data; use its tokenizer"
+            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same"
         )
     for kind, value in data.items():
         if json.dumps(value) != json.dumps(trained[kind]):
             raise BadInput(
-                f"--run: {run} was trained on {kind} {trained[kind]}; those of config.data are {value} and must be equal"
+                f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must be equal"
             )
     return on_device(model.network, model.about)
 
 
 def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
-    """Return the network in evaluation mode on a GPU, or on the CPU without one."""
+    """Return the network in evaluation mode, on a GPU if there is one and else on the CPU.
+
+    Args:
+        about: the content of model.json.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, device)
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of the names and bits of all parameters and buffers."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of the names and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
@@ -164,12 +176,16 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless the features in `folder` are undamaged and come from the sources `made_of`."""
+    """Raise `BadInput` if the features in `folder` are damaged, or were computed from anything else than `made_of`.
+
+    Args:
+        made_of: the model, weights, inputs and data of this extraction, as in store.json.
+    """
     before = open_features(folder).description["made_of"]
     changes = []
     if before["weights"] != made_of["weights"]:
         models = describe_section(before["model"]), describe_section(made_of["model"])
-        changes.append(f"other weights (of {models[0]}; now of {models[1]})")
+        changes.append(f"other network weights (before: {models[0]}; now: {models[1]})")
     changed = [key for key in made_of["inputs"] if before["inputs"].get(key) != made_of["inputs"][key]]
     changes += [f"another {key}" for key in changed]
     changes += differences(before["data"], made_of["data"])
@@ -178,7 +194,13 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
 
 
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
-    """Write the features of all splits, resume an interrupted extraction, and rename the complete folder to `into`."""
+    """Write the features of all splits into a partial folder, and rename it to `into` when it is complete.
+
+    If an interrupted extraction with the same `made_of` has left a partial folder, continue there.
+
+    Args:
+        made_of: the model, weights, inputs and data of this extraction, for store.json.
+    """
     if model.device.type == "cpu":
         keep_freed_memory()
     splits: list[Split] = [getattr(dataset, name) for name in SPLITS]
@@ -189,7 +211,7 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
             raise BadInput(
-                f"config.model: its features of source row {indices[first + row]} are not finite; use other weights, or "
+                f"config.model: the features of row {indices[first + row]} of the data are not finite; use other weights, or "
                 "config.trainer.mixed_precision='no'"
             )
         if array is None:
@@ -212,10 +234,10 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the first row and the (B, D) features of each batch of train, val and test, one after another.
+    """Yield the first row and the (B, D) features of each batch; the rows of train, val and test follow one another.
 
     Args:
-        done: the number of rows to skip; a batch ends there.
+        done: the number of rows whose features exist already, which are skipped; a batch ends there.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -231,21 +253,21 @@ def feature_batches(
                 with torch.autocast(device, half) if half else nullcontext():
                     pending.append((first, model.features(split.inputs[start : start + size])))
             first += len(split.targets[start : start + size])
-            if len(pending) == 2:  # the GPU computes the next batch while this one is copied
+            if len(pending) == 2:  # the GPU computes the second batch while the first is copied
                 yield copy_to_cpu(*pending.pop(0))
     yield from (copy_to_cpu(*last) for last in pending)
 
 
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
-    """Return the first row, and the features as a (B, D) array of float32 or float64."""
+    """Return `first` unchanged, and `values` as a (B, D) NumPy array of float32 or float64."""
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
 def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.memmap | None]:
-    """Return the number of rows of an interrupted extraction, and its (N, D) array.
+    """Open the folder `partial` of an interrupted extraction: return the number of finished rows, and the (N, D) array.
 
-    Features of other sources, or damaged ones, are removed, and the result is 0 and None.
+    If the folder is missing or damaged, or has another `made_of`, remove it and return 0 and None.
     """
     try:
         state = json.loads((partial / "done.json").read_text())
@@ -259,15 +281,15 @@ def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.mem
 
 
 def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
-    """Allocate the memory-mapped (N, D) array on the disk.
+    """Allocate the memory-mapped (N, D) array on the disk, in the new folder `partial`.
 
-    The disk space is taken at once, because a full disk would kill a process that writes to a memory map.
+    All disk space is allocated at once, because a full disk would kill a process that writes to a memory map.
     """
     size = shape[0] * shape[1] * dtype.itemsize
     free = shutil.disk_usage(partial.absolute().parent).free
     if size > free:
         raise BadInput(
-            f"--output: the features need {size / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB free; name a folder on "
+            f"--output: the features need {size / 1e6:,.1f} MB, but the disk has {free / 1e6:,.1f} MB free; name a folder on "
             "another disk"
         )
     partial.mkdir()
@@ -279,14 +301,18 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
 
 
 class Progress:
-    """Progress on stderr: a line that is updated on a terminal, and a line every `SAVE_SECONDS` in a log."""
+    """Progress on stderr: one line that is updated on a terminal, or a new line every `SAVE_SECONDS` in a log.
+
+    total: the number of rows.
+    done: the number of rows that were finished before.
+    """
 
     def __init__(self, total: int, done: int):
         self.total, self.begun, self.started = total, done, time.monotonic()
         self.reported, self.bar = self.started, sys.stderr.isatty()
 
     def report(self, done: int) -> bool:
-        """Print the progress if `SAVE_SECONDS` have passed or all is done, and return whether it was printed."""
+        """Print the progress if `SAVE_SECONDS` have passed or all rows are done; return True if it was printed."""
         now = time.monotonic()
         if done < self.total and now - self.reported < SAVE_SECONDS:
             return False

@@ -1,7 +1,7 @@
 """Load the model of a finished run and predict with it: `imbalance.load(run_directory).predict(images)`.
 
-A finished run saves `model.json` beside the selected weights. It has the architecture, the classes, and the
-preprocessing of inputs, so that a model can be used without its training data.
+A finished run saves `model.json` beside the weights of the selected epoch. The file has the architecture, the classes, and
+the preprocessing of inputs, so that a model can be used without its training data.
 """
 
 import functools
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class Predictions(NamedTuple):
-    """Predictions of N examples.
+    """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. Their calibration depends on the loss: a loss that shifts
-        logits by class, or weights examples, shifts the probabilities, too.
-    classes: the N names of the classes with the largest probability.
+    probabilities: (N, K) float32, the softmax of the logits. A loss that shifts logits by class, or weights examples,
+        shifts these probabilities away from the class frequencies.
+    classes: for each example, the name of the class with the largest probability.
     """
 
     probabilities: np.ndarray
@@ -45,7 +45,7 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with its selected weights, in evaluation mode, and the preprocessing of its inputs.
+    """A network with the weights of the selected epoch, in evaluation mode, and the preprocessing of its inputs.
 
     network: the network, which takes normalised inputs and returns logits (N, K).
     about: the content of model.json.
@@ -68,11 +68,11 @@ class TrainedModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """The type of the network weights."""
         return getattr(torch, self.about["dtype"])
 
     def predict(self, examples: Any, batch_size: int = 256) -> Predictions:
-        """Predict probabilities and classes.
+        """Predict the class and the class probabilities of each example.
 
         Args:
             examples: depends on the training data of the model:
@@ -80,10 +80,11 @@ class TrainedModel:
                 - images: paths of image files, Pillow images, or a uint8 array or tensor (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
                 - columns: a data frame, or a mapping from names to columns;
-                - texts: texts, or a table with a column of texts; pairs of texts are tuples of two.
+                - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
+                  texts.
 
                 Instead of several paths, images or texts, or of an array of N examples, you can pass a single one.
-            batch_size: the number of examples on the device at a time; it changes the speed alone.
+            batch_size: the number of examples on the device at a time; it changes only speed and memory.
 
         Raises:
             BadInput: the model cannot take an example.
@@ -93,7 +94,7 @@ class TrainedModel:
         return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
 
     def batched_probabilities(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield the (B, K) probabilities of `predict` for each batch."""
+        """Yield the (B, K) probabilities of each batch of the `examples` that `predict` takes."""
         for batch in self.batches(examples, batch_size):
             yield self.logits(batch).float().softmax(1).cpu()
 
@@ -108,11 +109,11 @@ class TrainedModel:
 
     @torch.inference_mode()
     def features(self, batch: Inputs) -> Tensor:
-        """Return the (B, D) features that the last layer takes; the batch is as in `logits`."""
+        """Return the (B, D) features that the last layer takes; `batch` is as in `logits`."""
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Move a batch to the device, and normalise its images."""
+        """Return a batch on the device of the model, with normalised images."""
         if isinstance(batch, Mapping):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)
@@ -121,7 +122,7 @@ class TrainedModel:
         return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
 
     def batches(self, examples: Any, size: int) -> Iterator[Inputs]:
-        """Yield batches of the examples of `predict` on the CPU, as `logits` takes them."""
+        """Turn the `examples` that `predict` takes into batches of `size` on the CPU, which `logits` takes."""
         if self.about["preprocessing"].get("kind") == "texts":
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
@@ -142,7 +143,7 @@ class TrainedModel:
         return from_json(self.about["preprocessing"]["tokenizer"])
 
     def as_texts(self, examples: Any) -> list[str] | list[tuple[str, str]]:
-        """Return the examples of `predict` as a list of texts, or of pairs of texts."""
+        """Return the `examples` that `predict` takes as a list of texts, or of pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
             columns = examples if isinstance(examples, Columns) else frame_columns(examples)
@@ -157,7 +158,7 @@ class TrainedModel:
         return examples if len(names) == 1 else [(first, second) for first, second in examples]
 
     def encode_columns(self, frame: Any) -> Tensor:
-        """Return the (N, D) inputs of a data frame, of a mapping of columns, or of `Columns`."""
+        """Encode a data frame, a mapping of columns, or `Columns` as (N, D) inputs."""
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")
@@ -165,7 +166,7 @@ class TrainedModel:
         return torch.from_numpy(transform(columns, preprocessing["features"]))
 
     def as_array(self, examples: Any) -> Tensor:
-        """Return an array of examples, or a single example, as a checked tensor (N, …)."""
+        """Check an array of examples, or a single example, and return it as a tensor (N, …)."""
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):
@@ -180,7 +181,7 @@ class TrainedModel:
         bad = ~array.isfinite().flatten(1).all(1) if array.is_floating_point() else array.new_zeros(0)
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise BadInput(f"row {row}: a value is not finite, which a model cannot use; remove or replace it")
+            raise BadInput(f"row {row}: a value is not finite; a model needs finite values, so remove or replace it")
         return array
 
     def pixels(self, example: Any) -> np.ndarray:
@@ -198,14 +199,16 @@ class TrainedModel:
             pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from None
-        if pixels.shape != self.input_shape:  # possible only if the training data was arrays, which have no recipe
+        if (
+            pixels.shape != self.input_shape
+        ):  # possible only after training on arrays, because then there is no recipe to resize by
             raise BadInput(
                 f"{name}: {describe_shape(pixels.shape)}; this model takes images of {describe_shape(self.input_shape)}"
             )
         return pixels
 
     def expected(self) -> str:
-        """Describe the examples that `predict` takes, for messages."""
+        """Return a description of the examples that `predict` takes, for messages."""
         kind = self.about["preprocessing"].get("kind")
         if kind == "texts":
             names = self.about["preprocessing"]["columns"]
@@ -221,26 +224,29 @@ class TrainedModel:
         return f"image files or {arrays}" if self.about["uint8"] else arrays
 
     def export(self, path: str | Path) -> None:
-        """Write the model for other programs, and check the file; see `imbalance.deploy.export`."""
+        """Write the model for other programs to `path` (.pt2, .onnx or .safetensors), and check the written file.
+
+        See `imbalance.deploy.export`.
+        """
         from imbalance.deploy.export import export
 
         export(self, Path(path))
 
 
 def is_table(examples: Any) -> bool:
-    """Tell whether examples are columns: `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
+    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
     return isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names")
 
 
 def describe_shape(shape: Sequence[int]) -> str:
-    """Describe the shape (C, H, W) of an image in words."""
+    """Return the shape (C, H, W) of an image in words."""
     return f"{shape[2]}×{shape[1]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
 
 
 def load(run_directory: str | Path, device: str | torch.device | None = None) -> TrainedModel:
-    """Load the selected model of a finished run from its directory.
+    """Load the trained model of a finished run, with the weights of the selected epoch.
 
-    If the model was defined in a module of your own, the copy of the module in the run directory is executed. So load
+    If the model is defined in a module of your own, this call executes the copy of the module in the run directory. So load
     run directories only from people whose code you would run.
 
     Args:
@@ -248,20 +254,22 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
         device: the device of the model; by default a GPU if there is one.
 
     Raises:
-        BadInput: there is no finished run, or its files are damaged.
+        BadInput: the directory has no finished run, or its files are damaged.
     """
     about, state = read(Path(run_directory))
     section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
     shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
-    if "head" in about:  # missing in model.json of old versions, whose heads were all linear
+    if "head" in about:  # missing in a model.json of older versions, which had only linear heads
         network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
     try:
-        # The checkpoint may have more weights, because a method may train a second network that it does not evaluate.
+        # The checkpoint may have more weights than the network, because a method may train a second network, too.
         network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{run_directory}: the weights do not fit the model of model.json ({reason})") from None
+        raise BadInput(
+            f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); both must be of one run"
+        ) from None
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, target)
@@ -273,5 +281,5 @@ def usable_device(device: str | torch.device) -> torch.device:
         torch.ones(1, device=device).item()
     except Exception as error:  # torch raises many kinds of exceptions here
         reason = str(error).splitlines()[0][:100]
-        raise BadInput(f"device: {str(device)!r} given, which cannot be used here ({reason}); use 'cpu'") from None
+        raise BadInput(f"device: {str(device)!r} given, which this machine cannot use ({reason}); use 'cpu'") from None
     return torch.device(device)

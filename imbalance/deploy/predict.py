@@ -1,4 +1,4 @@
-"""Predict image files and tables with a trained model, or export it: `imbalance predict` and `imbalance export`."""
+"""Run the commands `imbalance predict` and `imbalance export`: predict files with a trained model, or export the model."""
 
 import csv
 import sys
@@ -15,7 +15,14 @@ TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends
 
 
 def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: int, device: str | None) -> str:
-    """Run `imbalance predict RUN FILES… --output=predictions.csv`: write the predictions of the files as CSV.
+    """Run `imbalance predict RUN FILES… --output=predictions.csv`: predict each example in the files, and write CSV.
+
+    Args:
+        run: the directory of a finished run.
+        files: image files, folders of images, or tables.
+        output: the CSV file to write.
+        batch_size: the number of examples on the device at a time.
+        device: the device of the model; None for a GPU if there is one.
 
     Returns:
         The message for the user.
@@ -42,24 +49,26 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
 
 
 def export_file(*, run: str, file: str) -> str:
-    """Run `imbalance export RUN FILE`: export the model of a run, and return the message for the user."""
+    """Run `imbalance export RUN FILE`: export the model of a run to `file`, and return the message for the user."""
     load(run, "cpu").export(file)
-    return f"{file}: {Path(file).stat().st_size:,} bytes, with the outputs of {run}"
+    return f"{file}: {Path(file).stat().st_size:,} bytes; checked: the outputs equal those of {run}"
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
-    """Yield (None, paths) for all image files together, then (file, its columns or array) for each table."""
+    """Yield (None, all image files), if there are any, and then (file, its columns or its array) for each table."""
     images, tables = [], []
     for file in files:
         if not file.exists():
-            raise BadInput(f"{file}: no such file")
+            raise BadInput(f"{file}: no such file; name image files, folders of images, or tables")
         inside = images_in(file) if file.is_dir() else []
         if inside:
             images += inside
         else:
             (tables if file.is_dir() or file.suffix.lower() in TABLES else images).append(file)
     if images and model.about["preprocessing"].get("kind") == "texts":
-        raise BadInput(f"{images[0]}: this model takes {model.expected()}: files that end in {', '.join(TABLES)}")
+        raise BadInput(
+            f"{images[0]}: not a table; this model takes {model.expected()}, in files that end in {', '.join(TABLES)}"
+        )
     if images:
         yield None, images
     for file in tables:
@@ -80,7 +89,12 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
 def write_predictions(
     writer: Any, model: TrainedModel, sources: Sequence[tuple[Path | None, Any]], batch_size: int
 ) -> int:
-    """Write a line for each example, and return the number of examples."""
+    """Write a line of CSV for each example, and return the number of examples.
+
+    Args:
+        writer: a writer of the module `csv`.
+        sources: the results of `read_sources`.
+    """
     writer.writerow(["file", "row", "class", *model.class_names])
     total, done, bar = sum(len(examples) for _, examples in sources), 0, sys.stderr.isatty()
     for file, examples in sources:

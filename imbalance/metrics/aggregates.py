@@ -22,14 +22,14 @@ class Estimate(NamedTuple):
     high: float
 
     def percent(self) -> str:
-        """Return fractions as percentages, such as `60.2 (58.9 to 61.3)`."""
+        """Return the estimate and its interval in percent, such as `60.2 (58.9 to 61.3)`."""
         return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Return the mean of the middle half of all runs, (…, tasks, seeds) → (…).
+    """Return the mean of the middle half of the scores of all runs, (…, tasks, seeds) → (…).
 
-    It is more robust than the mean and less noisy than the median.
+    The interquartile mean is more robust than the mean and less noisy than the median.
     """
     runs = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
     cut = runs.shape[-1] // 4
@@ -37,11 +37,13 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, paired: bool, seed: int = 0) -> Estimate:
-    """Return `statistic` of the scores of one or several methods, with its percentile interval.
+    """Return a statistic of the scores of one or several methods, with its percentile bootstrap interval.
 
     Args:
-        statistic: a function of an array (…, tasks, seeds) for each method, which returns (…).
-        paired: draw the same seeds for all methods, because a seed means the same data and initialisation in each.
+        statistic: takes an array (…, tasks, seeds) for each method, and returns an array (…).
+        scores: (tasks, seeds) for each method.
+        paired: draw the same seeds for all methods, because runs with the same seed share data and initialisation.
+        seed: the seed of the bootstrap.
     """
     rng = np.random.default_rng(seed)
 
@@ -55,16 +57,19 @@ def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, paired:
 
 
 def improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the probability that a run of `scores` beats a run of `others` on the same task, averaged over tasks.
+    """Return the probability that a random run of one method beats a random run of another method, averaged over tasks.
 
     Ties count one half.
+
+    Args:
+        scores, others: the scores of the two methods, (…, tasks, seeds).
     """
     better = np.sign(scores[..., :, None] - others[..., None, :])
     return (0.5 + 0.5 * better).mean((-3, -2, -1))
 
 
 def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return the share of runs whose score is above each threshold, (thresholds,)."""
+    """Return, for each threshold, the share of runs whose score is above the threshold."""
     return (scores.reshape(-1, 1) > thresholds).mean(0)
 
 

@@ -9,17 +9,21 @@ from torch import Tensor
 
 from imbalance.config.metric_names import CLASS_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
 
-SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}  # training images of a class
+SHOTS = {
+    "many": (101, np.inf),
+    "medium": (20, 100),
+    "few": (0, 19),
+}  # the fewest and the most training images of a class
 
 
 class Counts(NamedTuple):
-    """The counts that all metrics of this module are computed from; counts of batches and processes are summed.
+    """Counts of predictions, from which `compute` computes all metrics; the counts of batches and processes are added.
 
     confusion: (K, K), confusion[target, prediction].
-    grouped: (G, 2), the wrong and the right predictions of each group.
-    eval_grouped: (E, 2), the same for evaluation groups; None if the evaluation groups are the groups.
+    grouped: (G, 2), the numbers of wrong and of right predictions in each group.
+    eval_grouped: (E, 2), the same for each evaluation group; None if the evaluation groups are the groups.
 
-    A full table over (group, target, prediction) is not needed, and would take 8 GB for a thousand classes and groups.
+    A table over (group, target, prediction) would take 8 GB for a thousand classes and groups, and is not needed.
     """
 
     confusion: Tensor
@@ -35,11 +39,12 @@ def count(
     num_groups: int,
     eval_group_mask: Tensor | None = None,
 ) -> Counts:
-    """Count (…, B) predicted classes of one or several models as int64, on their device.
+    """Count the predictions of one or several models; the counts are int64, on the device of the predictions.
 
     Args:
-        predictions, targets, groups: (…, B), where … are the dimensions of the models.
-        eval_group_mask: (…, B, E) bool, the evaluation groups of each example; None if these are the groups.
+        predictions, targets, groups: (B,) of one model, or (M, B) of M models: predicted class, class and group.
+        eval_group_mask: (…, B, E) bool, the evaluation groups of each example; None if the evaluation groups are the
+            groups.
     """
     confusion, right = _tabulate(targets * num_classes + predictions, num_classes**2), predictions == targets
     eval_grouped = None
@@ -51,20 +56,20 @@ def count(
 
 
 def count_right(right: Tensor, groups: Tensor, num_groups: int) -> Tensor:
-    """Return the (…, G, 2) numbers of wrong and right predictions of each group.
+    """Return the (…, G, 2) numbers of wrong and of right predictions in each group.
 
     Args:
-        right: (…, B) bool, the right predictions.
+        right: (…, B) bool, True for a right prediction.
         groups: (…, B) group numbers.
     """
     return _tabulate(groups * 2 + right, num_groups * 2).unflatten(-1, (num_groups, 2))
 
 
 def _tabulate(values: Tensor, size: int) -> Tensor:
-    """Return the (…, size) number of times that each integer below `size` occurs in (…, B) values."""
+    """Count how often each integer below `size` occurs in (…, B) values; return the (…, size) counts."""
     flat = values.flatten(0, -2) if values.dim() > 1 else values[None]
     flat = flat + size * torch.arange(len(flat), device=flat.device)[:, None]
-    counts = flat.new_zeros(size * len(flat))  # torch.bincount would make the host wait for the largest value
+    counts = flat.new_zeros(size * len(flat))  # not torch.bincount, which waits for the device
     return counts.index_add_(0, flat.flatten(), torch.ones_like(flat).flatten()).view(*values.shape[:-1], size)
 
 
@@ -76,31 +81,33 @@ def compute(
     train_group_counts: np.ndarray,
     evaluation_names: Sequence[str] = (),
 ) -> list[dict[str, float]]:
-    """Compute all metrics of the counts of M models, as fractions.
+    """Compute all metrics of M models from the counts of their predictions; shares are between 0 and 1.
 
-    - `recall/<class>`, `precision/<class>`, `f1/<class>`; `accuracy/<class>` of the class against the rest;
-      `predicted/<class>`, the share of predictions that are the class; `group_accuracy/<group>`.
-    - `accuracy` over all examples; `balanced_accuracy`, the mean recall; `worst_class_recall`, which needs no groups
-      (Yang et al., "Change is Hard", ICML 2023, select by it); `worst_group_accuracy`; `group_balanced_accuracy`, the
-      mean over groups; `adjusted_accuracy`, group accuracies weighted by the groups' shares of the training set, which
-      the Waterbirds literature reports.
+    - `recall/<class>`, `precision/<class>`, `f1/<class>`; `accuracy/<class>`, the accuracy of telling the class
+      from the rest; `predicted/<class>`, the share of predictions that are the class; `group_accuracy/<group>`.
+    - `accuracy` over all examples; `balanced_accuracy`, the mean recall of the classes; `worst_class_recall`, by which
+      Yang et al., "Change is Hard", ICML 2023, select without groups; `worst_group_accuracy`;
+      `group_balanced_accuracy`, the mean accuracy of the groups; `adjusted_accuracy`, the mean of group accuracies
+      weighted by the groups' shares of the training set, which the Waterbirds literature reports.
     - `g_mean`, the geometric mean of the recalls (Kubat and Matwin, ICML 1997); `mcc`, Matthews' correlation of targets
       and predictions (Gorodkin, 2004, for more than two classes), between −1 and 1.
     - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
 
-    With `evaluation_names`, metrics of groups are over the evaluation groups. Exceptions are `adjusted_accuracy` and the
-    metrics in TRAINING_GROUP_METRICS, which are over the groups of training.
+    If `evaluation_names` is given, the metrics of groups are over the evaluation groups. Exceptions are
+    `adjusted_accuracy` and the metrics in TRAINING_GROUP_METRICS, which are over the groups of the training set.
 
     A metric that is 0/0 (the recall of a class without examples, the precision of a class that is never predicted) is
-    nan. Means and minima leave nan out.
+    nan. A mean or minimum over classes or groups ignores nan.
 
     Args:
-        counts: the counts; each has (M, …) as its shape.
-        train_class_counts, train_group_counts: (M, K) and (M, G), or (K,) and (G,) for all models.
+        counts: the counts of M models: the shape of each tensor begins with M.
+        train_class_counts, train_group_counts: the numbers of training examples of each class and group, (M, K) and
+            (M, G), or (K,) and (G,) if all models have the same.
+        evaluation_names: the names of the evaluation groups; () if the evaluation groups are the groups.
 
     Returns:
-        A dictionary for each model, from the name of a metric to its value.
+        For each model, a dictionary from the name of a metric to its value.
     """
     confusion = counts.confusion.cpu().numpy()
     grouped = counts.grouped.cpu().numpy().astype(np.float64)
@@ -146,16 +153,16 @@ def compute(
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Return the (M,) means of (M, n) values without nan; nan for a row of nan."""
+    """Return the mean of each row of (M, n) values, ignoring nan; nan for a row that is all nan."""
     return np.nansum(values, 1) / (~np.isnan(values)).sum(1)
 
 
 def _least(values: np.ndarray) -> np.ndarray:
-    """Return the (M,) minima of (M, n) values without nan; nan for a row of nan."""
+    """Return the minimum of each row of (M, n) values, ignoring nan; nan for a row that is all nan."""
     return np.fmin.reduce(values, 1)
 
 
 def _geometric_mean(values: np.ndarray) -> np.ndarray:
-    """Return the (M,) geometric means of (M, n) values without nan; nan for a row of nan."""
+    """Return the geometric mean of each row of (M, n) values, ignoring nan; nan for a row that is all nan."""
     present = (~np.isnan(values)).sum(1)
     return np.where(present, np.nanprod(values, 1) ** (1 / present), np.nan)

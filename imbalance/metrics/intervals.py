@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.95
-SMALL = 10  # with fewer examples, the accuracy of a group is unreliable
-FEWEST = 3  # with fewer values there is no interval, because two values say next to nothing about their spread
+SMALL = 10  # examples; the accuracy of a group with fewer examples is unreliable
+FEWEST = 3  # values; there is no interval for fewer values, because two values hardly determine a spread
 BOUNDS = {"loss": (0, np.inf), "nll": (0, np.inf), "brier": (0, 2), "mcc": (-1, 1)}  # all other metrics have (0, 1)
 
 
 class Mean(NamedTuple):
     """The mean of `n` values and its 95 % t-interval, whose ends are nan for fewer than three values.
 
-    The interval of a metric with bounds is cut at the bounds. The part that is cut off cannot hold the true mean, so the
-    coverage stays the same.
+    The interval of a metric with bounds is cut off at the bounds. The true mean cannot be beyond a bound, so the coverage
+    stays the same.
 
-    values: the values themselves if they are too few for an interval, to be shown in its place.
+    values: the values themselves if they are fewer than three, to show them in place of an interval; else ().
     """
 
     value: float
@@ -34,18 +34,18 @@ class Mean(NamedTuple):
 
     @property
     def arms(self) -> tuple[float, float]:
-        """The distances from the mean to the lower and the upper end, as matplotlib's error bars take them."""
+        """The distances from the mean to the lower and to the upper end, for matplotlib's error bars."""
         return self.value - self.low, self.high - self.value
 
     def percent(self) -> str:
-        """Return fractions as percentages, such as `12.3 ± 0.4`."""
+        """Return the mean and interval in percent, such as `12.3 ± 0.4`."""
         return self.text(100, 1)
 
     def text(self, scale: float = 1, digits: int = 3) -> str:
-        """Return the mean and interval, times `scale`, as `12.3 ± 0.4`.
+        """Return the mean and interval as text, such as `12.3 ± 0.4`, after multiplication by `scale`.
 
-        An interval that a bound cuts off is written as `12.3 (0.0 to 24.9)`; one or two values are written out; no value is
-        `–`.
+        If a bound has cut the interval off, the text is `12.3 (0.0 to 24.9)`. For one or two values it is the list of the
+        values, and without a value it is `–`.
         """
 
         def rounded(value: float) -> str:
@@ -65,15 +65,16 @@ class Interval(NamedTuple):
     high: float
 
     def percent(self) -> str:
-        """Return fractions as percentages, such as `60.2 to 64.5`."""
+        """Return the interval in percent, such as `60.2 to 64.5`."""
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
 def mean(values: Sequence[float] | np.ndarray, low: float = -np.inf, high: float = np.inf) -> Mean:
-    """Return the mean over seeds with its 95 % interval from Student's t; nan, a missing value of a run, is left out.
+    """Return the mean over seeds with its 95 % interval from Student's t; nan values are ignored.
 
     Args:
-        low, high: the bounds of the values, such as 0 and 1 for an accuracy; `*bounds(name)` gives those of a metric.
+        values: a value for each seed; nan for a run without the value.
+        low, high: the bounds of the values, such as 0 and 1 for an accuracy; `*bounds(name)` gives the bounds of a metric.
     """
     array = np.asarray(values, dtype=np.float64)
     array = array[~np.isnan(array)]
@@ -85,12 +86,12 @@ def mean(values: Sequence[float] | np.ndarray, low: float = -np.inf, high: float
 
 
 def bounds(name: str) -> tuple[float, float]:
-    """Return the bounds of a metric by its name: `brier`, `test/brier`, `val/recall/<class>`."""
+    """Return the smallest and largest possible value of the metric `name`, such as `brier` or `val/recall/<class>`."""
     return BOUNDS.get(name.removeprefix("train/").removeprefix("val/").removeprefix("test/"), (0, 1))
 
 
 def quantiles(n: int) -> np.ndarray:
-    """Return Student's t quantiles of a two-sided 95 % interval, for 1 to n − 1 degrees of freedom."""
+    """Return (n − 1,) quantiles of Student's t for two-sided 95 % intervals, with 1 to n − 1 degrees of freedom."""
     from scipy import stats
 
     return stats.t.ppf((1 + LEVEL) / 2, np.arange(1, max(2, n)))
@@ -99,9 +100,12 @@ def quantiles(n: int) -> np.ndarray:
 def paired_difference(
     values: Mapping[int, float], reference: Mapping[int, float], low: float = -np.inf, high: float = np.inf
 ) -> Mean:
-    """Return the mean of `values − reference` over the seeds that both have; effects that a seed has on both cancel.
+    """Return the mean of `values − reference` over the seeds that both have, with its 95 % interval.
+
+    The effects that a seed has on both values cancel in their difference.
 
     Args:
+        values, reference: from a seed to the value of its run.
         low, high: the bounds of the values, as in `mean`; the differences are between low − high and high − low.
     """
     differences = [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
@@ -109,10 +113,10 @@ def paired_difference(
 
 
 def expected_best(values: Sequence[float]) -> np.ndarray:
-    """Return the (n,) expected best of k of these n trials, drawn without replacement, for k from 1 to n.
+    """Return, for k from 1 to n, the expected largest of k values drawn without replacement from the n `values`.
 
-    This is the expected validation performance of Dodge et al., "Show Your Work", EMNLP 2019, without its bias (Tang et
-    al., "Showing Your Work Doesn't Always Work", ACL 2020). The i-th smallest value is the best of k in
+    This is the unbiased form (Tang et al., "Showing Your Work Doesn't Always Work", ACL 2020) of the expected validation
+    performance of Dodge et al., "Show Your Work", EMNLP 2019. The i-th smallest value is the largest of k in
     C(i − 1, k − 1) of C(n, k) draws.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
@@ -121,7 +125,12 @@ def expected_best(values: Sequence[float]) -> np.ndarray:
 
 
 def wilson(right: int, n: int) -> Interval:
-    """Return Wilson's 95 % score interval of the accuracy `right` / `n`, which holds its level for small n, too."""
+    """Return Wilson's 95 % score interval of the accuracy `right` / `n`; its coverage is near 95 % also for small n.
+
+    Args:
+        right: the number of right predictions.
+        n: the number of examples.
+    """
     from scipy import stats
 
     interval = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
@@ -138,18 +147,18 @@ def over_examples(
 ) -> Interval:
     """Return the 95 % percentile bootstrap interval of a statistic of one classifier's group accuracies.
 
-    A test example counts by its group and by its prediction, right or wrong. So a resample of the examples with
-    replacement is a draw of these counts from a multinomial distribution. The interval shows the effect of the test
-    examples alone, not of seeds. The minimum of noisy accuracies is below the accuracy of the worst group, more so for
-    smaller groups.
+    The statistic depends only on the numbers of right and wrong predictions of each group. So the bootstrap draws these
+    numbers from a multinomial distribution, which equals drawing test examples with replacement. The interval shows the
+    effect of the choice of test examples alone, not of seeds. For the worst group, the interval is biased downwards, more
+    so for small groups, because a minimum of noisy accuracies is too low on average; this is not corrected.
 
     Args:
         right: (G,) numbers of right predictions of each group.
         totals: (G,) numbers of examples of each group.
-        statistic: np.nanmin for the worst group, or np.nanmean for the mean of groups. A group without an example in a
-            resample has nan as its accuracy.
-        combinations: (C, G) bool, for groups that overlap: `right` and `totals` are then (C,) numbers for each
-            combination of groups, from `count_combinations`.
+        statistic: np.nanmin for the worst group, or np.nanmean for the mean over groups. A group without an example in a
+            resample has the accuracy nan.
+        combinations: None if no groups overlap. If groups overlap, the (C, G) mask that `count_combinations` returns, and
+            `right` and `totals` are the (C,) numbers that it returns.
     """
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     n = total_counts.sum()
@@ -169,11 +178,12 @@ def count_combinations(right: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
     """Count the examples of each combination of overlapping groups.
 
     Args:
-        right: (N,) bool, the right predictions.
+        right: (N,) bool, True for a right prediction.
         mask: (N, G) bool, the groups of each example.
 
     Returns:
-        The (C,) numbers of right predictions and of examples of each combination, and its groups, (C, G) bool.
+        For C combinations, the (C,) numbers of right predictions, the (C,) numbers of examples, and a (C, G) bool mask of
+        the groups of each combination.
     """
     combinations, inverse = np.unique(mask, axis=0, return_inverse=True)
     inverse, size = inverse.reshape(-1), len(combinations)
@@ -183,7 +193,10 @@ def count_combinations(right: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
 def caveat(totals: Sequence[int], interval: Interval) -> str:
     """Return the reason why an interval over test examples is unreliable; "" if there is none.
 
-    If all examples of a group are right, or all are wrong, all resamples agree and the bootstrap shows no uncertainty.
+    If all predictions of a group are right, or all are wrong, all resamples agree, and the interval hides the uncertainty.
+
+    Args:
+        totals: the number of examples of each group.
     """
     if interval.low == interval.high:
         return "degenerate: all resamples agree"

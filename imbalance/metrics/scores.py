@@ -1,7 +1,7 @@
-"""Compute metrics of scores: ranking, calibration and likelihood, which counts of predictions do not determine.
+"""Compute metrics of ranking, calibration and likelihood from logits; counts of predictions do not suffice for them.
 
-The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,). They follow scikit-learn's
-definitions if there are any. An undefined metric, such as the AUROC of a class without examples, is nan.
+The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,). A metric that scikit-learn has
+is defined as there. An undefined metric, such as the AUROC of a class without examples, is nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ def auroc(scores: Array, positive: Array) -> float:
     """Return the probability that a positive example has a higher score than a negative one; ties count one half.
 
     Args:
-        scores: (N,) higher means more positive.
-        positive: (N,) bool.
+        scores: (N,) a higher score means that an example is more likely positive.
+        positive: (N,) bool, True for a positive example.
     """
     count = int(positive.sum())
     others = len(positive) - count
@@ -38,9 +38,9 @@ def auroc(scores: Array, positive: Array) -> float:
 
 
 def auprc(scores: Array, positive: Array) -> float:
-    """Return the average precision: the mean over positive examples of the precision at their score.
+    """Return the average precision: the mean, over positive examples, of the precision at the score of the example.
 
-    The precision is not interpolated.
+    The curve of precision over recall is not interpolated.
 
     Args:
         scores, positive: as in `auroc`.
@@ -55,13 +55,19 @@ def auprc(scores: Array, positive: Array) -> float:
 
 
 def nll(probability: Array, targets: Array) -> float:
-    """Return the mean of −log p_y; p_y is at least the smallest positive float64, so that the mean is finite."""
+    """Return the mean of −log p_y, where p_y is the probability of the target.
+
+    p_y is raised to the smallest normal float64 if it is smaller, so that the mean is finite.
+    """
     own = probability[np.arange(len(targets)), targets]
     return float(-np.log(own.clip(min=np.finfo(np.float64).tiny)).mean()) if len(targets) else np.nan
 
 
 def brier(probability: Array, targets: Array) -> float:
-    """Return the mean of Σ_k (p_k − 1[y = k])², halved for two classes to (p_1 − y)² (Brier, 1950)."""
+    """Return the Brier score (Brier, 1950): the mean of Σ_k (p_k − 1[y = k])², where y is the target.
+
+    For two classes, return half of this mean, which is the mean of (p_1 − y)².
+    """
     if not len(targets):
         return np.nan
     error = probability - np.eye(probability.shape[1])[targets]
@@ -77,11 +83,12 @@ class Reliability(NamedTuple):
 
 
 def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> Reliability:
-    """Return the accuracy of predictions by confidence, which is the largest probability.
+    """Return the reliability curve: accuracy by confidence, which is the largest probability of an example.
 
     Args:
-        equal_mass: use bins of equal numbers of examples, which may separate equal confidences; False uses bins of equal
-            width.
+        bins: the number of bins; empty bins are left out.
+        equal_mass: True for bins with equal numbers of examples, where equal confidences may be in different bins; False
+            for bins of equal width.
     """
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == targets
     if equal_mass:
@@ -97,9 +104,10 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
 
 
 def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> float:
-    """Return the expected calibration error: |accuracy − confidence| of the bins, weighted by their sizes.
+    """Return the expected calibration error: the mean of |accuracy − confidence| over bins, weighted by bin size.
 
-    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    The arguments are those of `reliability`. The definition is equation 3 of Guo, Pleiss, Sun and Weinberger, "On
+    Calibration of Modern Neural Networks", ICML 2017.
     """
     if not len(targets):
         return np.nan
@@ -108,10 +116,10 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
 
 
 def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
-    """Compute all metrics of this module: `SCORE_SUMMARIES`, and `auroc/<class>` and `auprc/<class>`.
+    """Return all metrics of this module by name: those in `SCORE_SUMMARIES`, `auroc/<class>` and `auprc/<class>`.
 
-    The metrics of a class are of the class against the rest. `auroc` and `auprc` are the means over the classes that have
-    the metric; with two classes, both have the same `auroc`.
+    The metric of a class tells the class from the rest. `auroc` and `auprc` are means over the classes whose metric is
+    defined; two classes have the same AUROC.
 
     Args:
         logits: (N, K).
@@ -140,7 +148,11 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
 
 
 def saved_group_mask(saved: Mapping[str, Array]) -> Array:
-    """Return the (N, G) bool mask of the evaluation groups in predictions/<split>.npz, or of the groups without them."""
+    """Return the (N, G) bool mask of the evaluation groups, or of the groups if there are no evaluation groups.
+
+    Args:
+        saved: the content of predictions/<split>.npz.
+    """
     if "members" in saved:
         return saved["members"]
     return saved["groups"][:, None] == np.arange(saved["groups"].max(initial=-1) + 1)
@@ -149,11 +161,14 @@ def saved_group_mask(saved: Mapping[str, Array]) -> Array:
 def by_group(
     metric: Callable[[Array, Array], float], scores: Array, targets: Array, groups: Array, names: Sequence[str]
 ) -> dict[str, float]:
-    """Compute `metric(scores, targets)` on each group alone, like fairlearn's MetricFrame; nan for an empty group.
+    """Return `metric(scores, targets)` of each group's examples by group name, like fairlearn's MetricFrame.
+
+    The metric of an empty group is nan.
 
     Args:
         scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
-        groups: (N,) the group of each example; or an (N, G) bool mask, whose groups may overlap or miss examples.
+        groups: (N,) the group of each example; or an (N, G) bool mask, in which an example has several groups or none.
+        names: the names of the G groups.
     """
     mask = groups[:, None] == np.arange(len(names)) if groups.ndim == 1 else groups
     return {

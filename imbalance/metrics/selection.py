@@ -1,4 +1,4 @@
-"""Select an epoch of a finished run by different rules, from the logits that the run kept of each evaluation."""
+"""Select an epoch of a finished run by different rules, from the logits that the run saved at each evaluation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +8,20 @@ import numpy as np
 
 from imbalance.metrics.scores import saved_group_mask
 
+# The config values that a run must have, so that this module finds its logits.
 KEPT = {
     "callbacks.keep_logits": True,
     "trainer.eval_splits": ("val", "test"),
-}  # settings of a run that can be read here
+}
 
 
 class Evaluations(NamedTuple):
     """The predictions on a split at each evaluated epoch.
 
-    right: (epochs, N) bool, the right predictions.
-    targets: (N,) the classes.
-    group_mask: (N, G) bool, the group of each example, or its evaluation groups.
-    inferred: (N,) the inferred groups, if the run's methods used inferred groups.
+    right: (epochs, N) bool, True for a right prediction.
+    targets: (N,) the class of each example.
+    group_mask: (N, G) bool, the evaluation groups of each example, or its group if there are no evaluation groups.
+    inferred: (N,) the inferred group of each example; None if the run inferred no groups.
     """
 
     right: np.ndarray
@@ -33,18 +34,18 @@ Rule = Callable[[Evaluations, Evaluations, float, int], int]  # (val, test, shar
 
 
 def label_accuracies(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the (epochs, labels present) accuracy on the examples with each label."""
+    """Return, at each epoch, the accuracy on the examples of each label that occurs, as an array (epochs, labels)."""
     return np.stack([right[:, labels == label].mean(1) for label in np.unique(labels)], axis=1)
 
 
 def group_accuracies(split: Evaluations) -> np.ndarray:
-    """Return the (epochs, groups present) accuracy on each group."""
+    """Return, at each epoch, the accuracy on each group that has examples, as an array (epochs, groups)."""
     mask = split.group_mask[:, split.group_mask.any(0)]
     return split.right @ mask.astype(np.float64) / mask.sum(0)
 
 
 def average(split: Evaluations) -> np.ndarray:
-    """Return the accuracy at each epoch."""
+    """Return the accuracy over all examples at each epoch."""
     return split.right.mean(1)
 
 
@@ -54,17 +55,17 @@ def balanced(split: Evaluations) -> np.ndarray:
 
 
 def worst_class(split: Evaluations) -> np.ndarray:
-    """Return the smallest recall of a class at each epoch."""
+    """Return the recall of the worst class at each epoch."""
     return label_accuracies(split.right, split.targets).min(1)
 
 
 def worst(split: Evaluations) -> np.ndarray:
-    """Return the smallest accuracy of a group at each epoch."""
+    """Return the accuracy of the worst group at each epoch."""
     return group_accuracies(split).min(1)
 
 
 def worst_inferred(split: Evaluations) -> np.ndarray:
-    """Return the smallest accuracy of an inferred group at each epoch; the run must have inferred groups."""
+    """Return the accuracy of the worst inferred group at each epoch; the run must have inferred groups."""
     assert split.inferred is not None
     return label_accuracies(split.right, split.inferred).min(1)
 
@@ -84,7 +85,7 @@ def sample(split: Evaluations, share: float, seed: int) -> Evaluations:
     return Evaluations(split.right[:, rows], split.targets[rows], split.group_mask[rows])
 
 
-# The name of a rule, the labels that the rule reads, and the rule.
+# The name of each rule, the labels that it reads, and its function.
 RULES: tuple[tuple[str, str, Rule], ...] = (
     ("last", "none", lambda val, test, share, seed: len(val.right) - 1),
     ("best average", "val classes", lambda val, test, share, seed: int(average(val).argmax())),
@@ -100,7 +101,12 @@ RULES: tuple[tuple[str, str, Rule], ...] = (
 
 
 def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
-    """Read the epochs whose logits of a split a run kept, and the predictions at these epochs."""
+    """Return the epochs at which a run saved the logits of a split, and the predictions at these epochs.
+
+    Args:
+        directory: the run directory.
+        split: "val" or "test".
+    """
     files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
     with np.load(directory / "predictions" / f"{split}.npz") as saved:
         targets, mask, inferred = saved["targets"], saved_group_mask(saved), saved.get("inferred")
@@ -108,5 +114,5 @@ def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
     return sorted(files), Evaluations(right, targets, mask, inferred)
 
 
-# The metrics of the test split that tables of selection rules show.
+# The metrics of the selected epoch on test, which tables of selection rules show.
 METRICS = {"worst group": worst, "group average": group_average, "balanced": balanced, "average": average}

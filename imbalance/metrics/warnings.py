@@ -1,4 +1,4 @@
-"""Warn about unreliable selection or scores, with a line for each warning in the log, the summary and the report."""
+"""Warn about unreliable selection or scores; each warning is a line in the log, in summary.json and in the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,14 @@ from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
 from imbalance.methods.objectives.registry import OBJECTIVES
 
-FEW = 10  # with fewer val examples, a single one moves an accuracy by more than ten points
+FEW = 10  # val examples; with fewer, a single example moves an accuracy by more than ten points
 
 
 def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
-    """Warn about classes and groups without examples, or with too few val examples for the metric that selects."""
+    """Return a warning for each class and group without examples, and one if few val examples decide a selection.
+
+    A selection is that of the epoch, by config.callbacks.monitor, or that of a sweep, by config.score.
+    """
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))
     val_metrics = [name.removeprefix("val/") for name in named if name.startswith("val/")]
@@ -50,11 +53,11 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
 def run_warnings(
     config: Experiment, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
 ) -> list[str]:
-    """Warn if the monitor of a finished run did not decide the selection, or if the model predicts a single class.
+    """Return warnings if the monitor of a finished run did not decide the selection, or all predictions are one class.
 
     Args:
         evaluations: the lines of metrics.jsonl.
-        values: the metrics of the selected weights.
+        values: the metrics of the selected epoch.
     """
     warnings, monitor = [], config.callbacks.monitor
     monitored = [(line["epoch"], line[monitor]) for line in evaluations if line.get(monitor) is not None]

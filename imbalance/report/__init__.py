@@ -1,1 +1,1 @@
-"""Reports: tables, figures and one page about finished runs."""
+"""Make tables, figures and an HTML page about runs, and keep the results of finished runs."""

@@ -1,10 +1,10 @@
-"""Collect all runs under a work_dir in one table, a row for each, and write it as CSV or Parquet.
+"""Collect the runs under a work_dir in a table with one row per run, and write the table as CSV or Parquet.
 
     imbalance collect --work_dir=runs --output=runs.parquet
 
-A row has the flattened config, the run's status, score and seconds, and every metric of the selected weights. No run is
-left out. A run without a summary has the status `incomplete`, and a run whose summary cannot be read `damaged`. Diverged
-and interrupted runs have rows like the others.
+A row has the flattened config, the run's status, score and seconds, and every metric of the selected checkpoint. Diverged
+and interrupted runs have rows too. A run without summary.json has the status `incomplete`. A run whose summary.json cannot
+be read has the status `damaged`.
 """
 
 import json
@@ -20,7 +20,7 @@ from imbalance.report.saved_runs import summary_of
 from imbalance.utils.output import one_line
 
 Row = dict[str, Any]
-INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # stands for the summary of a run without one
+INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # used as the summary of a run that has no summary.json
 SUMMARY_KEYS = (
     "score",
     "epoch",
@@ -35,16 +35,18 @@ SUMMARY_KEYS = (
 
 
 def collect(work_dir: Path) -> list[Row]:
-    """Return a row for every directory that holds a config.json, sorted by directory.
+    """Return a row for every run directory under `work_dir`, sorted by path.
 
-    A row has the keys run, name (of the config file), overrides, seed, status, and SUMMARY_KEYS. It has config.<key> for every
-    value of the config, and test/examples/<group> for the number of a group's test examples. A run that is done also has
-    <split>/<metric> for its metrics.
+    A row has the keys run (its path under `work_dir`), name (of the config file), overrides, seed, status, and SUMMARY_KEYS.
+    It has config.<key> for every value of the config, and test/examples/<group> for the number of test examples of each
+    group. The row of a done run also has <split>/<metric> for every metric.
     """
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
         directory = path.parent
-        if directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts:  # part of the run above
+        if (
+            directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts
+        ):  # belongs to the run in a parent directory
             continue
         config = config_of(path)
         if config is None:
@@ -67,7 +69,10 @@ def collect(work_dir: Path) -> list[Row]:
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:
-    """Return a run's summary, or INCOMPLETE if there is none yet, or INCOMPLETE with the status `damaged`."""
+    """Return a run's summary.
+
+    Return INCOMPLETE if the run has no summary.json, and INCOMPLETE with the status "damaged" if summary.json is invalid.
+    """
     try:
         summary = summary_of(directory)
     except FileNotFoundError:
@@ -82,21 +87,21 @@ def summary_or_status(directory: Path) -> dict[str, Any]:
 
 
 def config_of(path: Path) -> dict[str, Any] | None:
-    """Read a run's config. For a file that is damaged or not a run's config, print a line to stderr and return None."""
+    """Read a run's config.json. If the file is damaged or is no run's config, print a warning and return None."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
         if isinstance(config, dict) and isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
             return config
-        reason = "it is not the config of a run"
+        reason = f"a run's config has an integer seed and the keys {', '.join(sorted(needed))}"
     except (OSError, ValueError) as error:
         reason = str(error)
-    print(one_line(f"{path} is left out: {reason}"), file=sys.stderr)
+    print(one_line(f"{path} is left out: {reason}; move the file elsewhere, or train the run again"), file=sys.stderr)
     return None
 
 
 def columns(rows: list[Row]) -> list[str]:
-    """Return the keys of all rows, in order of their first appearance."""
+    """Return the keys that occur in any row, in order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -139,10 +144,12 @@ def write(*, work_dir: str, output: str | None) -> None:
     """
     path = Path(output or Path(work_dir) / "runs.csv")
     if path.suffix not in WRITERS:
-        raise BadInput(f"--output={path} has another suffix than {' or '.join(WRITERS)}; type a name with one of them")
+        raise BadInput(
+            f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv"
+        )
     rows = collect(Path(work_dir))
     if not rows:
-        raise BadInput(f"--work_dir={work_dir} has no runs; type the folder that holds run directories, such as runs")
+        raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     WRITERS[path.suffix](path, rows)
     counts = Counter(row["status"] for row in rows)
     print(f"{path}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))

@@ -1,13 +1,13 @@
-"""Keep a row in results/ for every finished run, whichever machine trained it.
+"""Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
-    imbalance keep --work_dir=runs --study=rows      # adds the finished runs under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
 
 A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, precision, versions,
-commit), and its results: every group's accuracy on train, val and test with the selected weights. If test was evaluated
-during training, the row also has the epochs that other selection rules would have selected, and their test accuracy. A run
-that has a row already is left as it is, so the command can be repeated.
+commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
+during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
+those epochs. A run that already has a row is skipped, so the command can be repeated.
 
-Each study has a file of its own, results/<study>.csv, or .csv.gz for thousands of runs.
+Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
 
 import csv
@@ -34,9 +34,9 @@ from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
 
 Row = dict[str, str]
-KEY = ("name", "overrides", "seed", "data")
-# By selection rule, the metric that it maximises; of equal epochs the rule selects the first. The oracle reads test, so it is
-# no usable rule, but most papers on long tails report it.
+KEY = ("name", "overrides", "seed", "data")  # the columns that identify a run
+# The selection rules, each with the metric that it maximises. Of several epochs with the same value, a rule selects the first.
+# The oracle reads test, so nobody can use it in practice, but most papers on long tails report it.
 RULES = {
     "best average": "val/accuracy",
     "best balanced": "val/balanced_accuracy",
@@ -51,7 +51,7 @@ CONFIG_COLUMNS = {  # column of a row: key of the config
 
 
 def row_of(directory: Path) -> Row | None:
-    """Return the row of a run directory, or None if the run has not ended."""
+    """Return the row of a run directory, or None if the run is neither done nor diverged."""
     if not (directory / "summary.json").exists():
         return None
     summary = summary_of(directory)
@@ -83,13 +83,18 @@ def row_of(directory: Path) -> Row | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config's values of CONFIG_COLUMNS; None for a key that the config does not have."""
+    """Return the config's value for each column of CONFIG_COLUMNS; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
 
 
 def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, Any]:
-    """Return the cells for a split's balanced accuracy and for the accuracies of its groups."""
+    """Return the cells for a split's balanced accuracy and for the accuracies of its groups.
+
+    Args:
+        prefix: beginning of the two column names.
+        metrics: metrics by key, such as "test/balanced_accuracy".
+    """
     group_accuracies = [value for key, value in metrics.items() if key.startswith(f"{split}/group_accuracy/")]
     return {
         f"{prefix} balanced": metrics[f"{split}/balanced_accuracy"],
@@ -98,7 +103,10 @@ def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, An
 
 
 def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the epoch that each rule selects, and its test accuracies; nothing if test was not evaluated in training."""
+    """Return cells with the epoch that each of RULES selects and the test accuracies at that epoch.
+
+    There are no such cells if test was not evaluated during training.
+    """
     if not evaluations or "test/accuracy" not in evaluations[-1]:
         return {}
     values = {}
@@ -109,7 +117,7 @@ def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def digest(directory: Path) -> str:
-    """Return a digest of the examples in each split and their labels. It does not depend on the examples' pixels."""
+    """Return a hash of the indices, targets and groups of each split's examples, but not of their inputs."""
     sha256 = hashlib.sha256()
     for split in ("train", "val", "test"):
         with np.load(directory / "predictions" / f"{split}.npz") as saved:
@@ -119,7 +127,7 @@ def digest(directory: Path) -> str:
 
 
 def text(value: Any) -> str:
-    """Return a value as a cell's text. Six decimals tell accuracies on a million examples apart, so floats get no more."""
+    """Format a value as a CSV cell. Floats get six decimals, enough to tell apart accuracies on a million examples."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -130,15 +138,18 @@ def text(value: Any) -> str:
 # The files
 
 
-def file_of(study: str, folder: Path) -> Path:
-    """Return the path of the study's file, which need not exist yet."""
-    packed = folder / f"{study}.csv.gz"
+def file_of(table: str, folder: Path) -> Path:
+    """Return the path of a table's file, which need not exist yet."""
+    packed = folder / f"{table}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
-def read(study: str, folder: Path) -> list[Row]:
-    """Read the study's rows, with those of removed configs under their current names; none if it has no file yet."""
-    path = file_of(study, folder)
+def read(table: str, folder: Path) -> list[Row]:
+    """Read the rows of a table, or no rows if the table has no file yet.
+
+    A row of a config that was removed gets the config and overrides that replace it.
+    """
+    path = file_of(table, folder)
     if not path.exists():
         return []
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -146,14 +157,14 @@ def read(study: str, folder: Path) -> list[Row]:
 
 
 def _with_current_name(row: Row) -> Row:
-    """Return a row with its config and overrides under their current names."""
+    """Return the row with the config and overrides that replace a removed config."""
     name, overrides = current_name(row["name"], row["overrides"])
     return {**row, "name": name, "overrides": overrides}
 
 
 @functools.cache
 def current_name(name: str, overrides: str) -> tuple[str, str]:
-    """Return the config and the overrides that replace a removed config with overrides; others are returned unchanged.
+    """Return the config and overrides that replace a removed config with overrides; return a current config unchanged.
 
     Args:
         name: name of a config, removed or not.
@@ -176,28 +187,28 @@ def _values_of(overrides: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in overrides.split(",") if "=" in part)
 
 
-def add(study: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add the rows that the study's file does not have yet, and return their number.
+def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
+    """Add to a table those rows whose run it does not have yet, and return the number of added rows.
 
     The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at the
     same time wait for one another.
 
     Args:
-        packed: write a .csv.gz file.
+        packed: write the file as .csv.gz.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{study}.lock"):
-        return _add(study, folder, rows, packed)
+    with FileLock(folder / f"{table}.lock"):
+        return _add(table, folder, rows, packed)
 
 
-def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
-    old = read(study, folder)
+def _add(table: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
+    old = read(table, folder)
     known = {tuple(row[key] for key in KEY) for row in old}
     by_key = {tuple(row[key] for key in KEY): row for row in map(_with_current_name, rows)}
     new = [row for key, row in by_key.items() if key not in known]
     if not new:
         return 0
-    path = file_of(study, folder)
+    path = file_of(table, folder)
     if packed and path.suffix != ".gz":
         path.unlink(missing_ok=True)
         path = path.with_name(path.name + ".gz")
@@ -214,17 +225,19 @@ def _add(study: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
 
 
 def finished(work_dir: Path) -> list[Row]:
-    """Return the rows of all ended runs under `work_dir`: done or diverged."""
+    """Return the rows of all runs under `work_dir` that are done or diverged."""
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
-        is_part = path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts  # part of the run above
+        is_part = (
+            path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts
+        )  # belongs to the run in a parent directory
         if not is_part and config_of(path) and (row := row_of(path.parent)):
             rows.append(row)
     return rows
 
 
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
-    """Return a column as floats; an empty cell is nan."""
+    """Return a column as floats, with nan for an empty cell."""
     return np.array([float(row.get(column) or "nan") for row in rows])
 
 
@@ -247,11 +260,18 @@ def share_interpolating(rows: Sequence[Row]) -> str:
 
 
 def keep(*, study: str, work_dir: str, results: str) -> str:
-    """Add the finished runs under `work_dir` to a study, and return a line with their number."""
+    """Add a row for every finished run under `work_dir` to a table, and return the message to print.
+
+    Args:
+        study: name of the table.
+        results: folder of the table's file.
+    """
     rows, folder = finished(Path(work_dir)), Path(results)
     if not rows:
         raise BadInput(
-            f"--work_dir={work_dir} has no finished run; type the folder that holds run directories, such as runs"
+            f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"
         )
     added = add(study, folder, rows)
-    return f"{file_of(study, folder)}: {added} of {len(rows)} runs added; it now has {len(read(study, folder))} runs"
+    return (
+        f"{file_of(study, folder)}: {added} of {len(rows)} runs added; the file now has {len(read(study, folder))} runs"
+    )

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 
     from imbalance.data import Dataset
 
-MOST_CURVES = 12
-Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of the runs
+MOST_CURVES = 12  # most settings that are drawn, one panel each
+Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of a setting's runs
 
 
 def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
-    """Draw every figure that the runs have data for, and return its title and PNG file."""
+    """Draw every figure for which the runs have data, write it to `folder`, and return its title and PNG file.
+
+    Args:
+        work_dir: folder of the run directories.
+        metrics: test metrics of the box plots.
+    """
     figures = []
     for title, name, figure in (
         (
@@ -40,16 +45,16 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
 
 
 def title_of(key: tuple[str, str], width: int = 34) -> str:
-    """Return the config's name and the overrides, each override on a line of its own."""
+    """Return the config's name and each override on a line of its own; lines are cut off at `width` characters."""
     name, overrides = key
     lines = [name, *([] if overrides == "default" else overrides.split(","))]
     return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
 
 
 def curves(work_dir: Path, settings: Settings) -> "Figure":
-    """Draw every group's val accuracy by epoch: its mean over seeds, and its range over seeds for up to four groups.
+    """Draw the val accuracy of every group by epoch, in one panel for each of the first MOST_CURVES settings.
 
-    Only the first MOST_CURVES settings are drawn.
+    Lines are means over seeds. If there are at most four groups, bands show the range over seeds.
     """
     shown = list(settings.items())[:MOST_CURVES]
     columns = min(3, len(shown))
@@ -59,7 +64,7 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
     for axis, (key, runs) in zip(axes.flat, shown):
-        accuracies: dict[str, dict[int, list[float]]] = {}  # by group and epoch, one for each seed
+        accuracies: dict[str, dict[int, list[float]]] = {}  # by group and epoch, the accuracies of all seeds
         for run in runs:
             path = work_dir / run["run"]
             for line in readable_evaluations(path)[0]:
@@ -73,7 +78,7 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
             axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2, label=label(group),
                       linestyle=("-", "--")[i // len(PALETTE) % 2], marker="." if len(epochs) == 1 else "")  # fmt: skip
             low, high = ([end(by_epoch[e]) for e in epochs] for end in (min, max))
-            if len(accuracies) <= 4:  # more ranges would hide one another
+            if len(accuracies) <= 4:  # more bands would hide one another
                 axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(title_of(key), fontsize=8)
         axis.set(xlabel="epoch", ylim=(-2, 102))
@@ -88,9 +93,9 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
 
 
 def rates(settings: Settings) -> "Figure | None":
-    """Draw the score of every run by its learning rate, with a cross at the bottom for a diverged run.
+    """Draw the score of every run over its learning rate, with a cross at the bottom for each diverged run.
 
-    Returns None where no config was run at several rates.
+    Return None if no config has runs at several learning rates.
     """
     by_name: dict[str, list[Row]] = {}
     for (name, overrides), runs in settings.items():
@@ -114,9 +119,9 @@ def rates(settings: Settings) -> "Figure | None":
 
 
 def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
-    """Draw a box plot of the test metrics of every setting with at least two finished runs; each run is a point.
+    """Draw a box plot of each test metric for every setting with at least two done runs; each run is a point.
 
-    Returns None where there is no such setting.
+    Return None if there is no such setting.
     """
     shown = {key: [run for run in runs if run["status"] == "done"] for key, runs in settings.items()}
     shown = {key: runs for key, runs in shown.items() if len(runs) > 1}
@@ -138,9 +143,9 @@ def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
 
 
 def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
-    """Draw the decision regions of the first finished run of each setting, over its training examples.
+    """Draw the decision regions and training examples of the first done run of each setting with two-dimensional inputs.
 
-    Only the first MOST_CURVES settings with two-dimensional inputs are drawn. Returns None where there is none.
+    At most MOST_CURVES settings are drawn. Return None if no setting has a done run with two-dimensional inputs.
     """
     planar = [
         (key, run)
@@ -169,7 +174,7 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
 
 
 def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.ndarray]:
-    """Return a run's data set, the x and y coordinates of a grid around its examples, and the (y, x) predicted classes."""
+    """Return a run's data set, the x and y coordinates of a grid around its examples, and the class predicted at each (y, x)."""
     import torch
 
     from imbalance.config.schema import build

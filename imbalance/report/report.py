@@ -4,8 +4,9 @@
 
 The folder gets these files:
 
-- results.md, .tex and .csv: the mean of every config over seeds, with its interval.
-- groups.md, .tex and .csv: the same for every test group, with the interval over test examples of one run.
+- results.md, .tex and .csv: for every config, the mean of each metric over seeds, with its 95 % interval.
+- groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and an interval over the
+  test examples of a single run.
 - runs.csv: a row for every run.
 - Figures as PNG and PDF: learning curves, learning rates, box plots over seeds, decision boundaries in two dimensions.
 - index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to
@@ -31,13 +32,13 @@ from imbalance.report.page.overview import read_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import selection_rule, varying_keys
 
-EXAMPLES = "test/examples/"  # prefix of a row's keys that hold the number of test examples of a group
+EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
 Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Return the rows of every setting."""
+    """Group the rows by setting, that is by config and overrides."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -45,7 +46,11 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row for every setting: its varying config values, its means over seeds, and the number of runs left out."""
+    """Return a table with a row for every setting.
+
+    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs that
+    are in no mean.
+    """
     columns = varying_keys([runs[0] for runs in groups.values()])
     other_groups = evaluation_groups((run for runs in groups.values() for run in runs), "test")
     table = []
@@ -72,10 +77,10 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
-    """Return a row for every test group of every setting, and two more rows: the worst group and the mean of the groups.
+    """Return a table with a row for every test group of every setting, its worst group, and the mean of its groups.
 
     Args:
-        work_dir: folder of the runs, whose predictions are read if the evaluation groups overlap.
+        work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
     return [
@@ -97,11 +102,12 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
 
 
 def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
-    """Yield every test group of a setting, then the worst group and the mean of the groups.
+    """Yield the accuracies of every test group of a setting, then those of the worst group and of the mean of the groups.
 
     Yields:
         The label, the number of examples in each group, the accuracy of every run, and the interval over test examples,
-        averaged over runs. It is Wilson's interval for a group, and a bootstrap interval for the worst and the mean.
+        averaged over runs. The interval of a group is Wilson's; those of the worst group and of the mean are bootstrap
+        intervals.
     """
     if not runs:
         return
@@ -132,10 +138,11 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
 
 
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
-    """Count a run's test examples by their groups, as `count_combinations` does, if evaluation groups overlap or leave out examples.
+    """Count a run's test examples in each combination of groups, if evaluation groups overlap or leave out examples.
 
     Returns:
-        None if every example is in exactly one group; () if the predictions cannot be read.
+        The counts of `count_combinations`; None if every example is in exactly one group; () if the saved predictions
+        cannot be read.
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
@@ -148,7 +155,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the table with every cell as text: metrics in %, with their 95 % intervals."""
+    """Return the table with every cell as text; metrics are in %, with their 95 % intervals."""
     return [
         {
             key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Numbers) else str(value)
@@ -185,39 +192,42 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
 
     Args:
         metrics: test metrics, one column each. The page ranks by the first until its reader chooses another.
-        pictured: number of runs whose data set is read, to show their most confident errors on the page.
+        pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
-        raise BadInput(f"--work_dir={work_dir} has no runs; type the folder that holds run directories, such as runs")
+        raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics, pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
 
 
-def write(runs: Path, rows: list[Row], into: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
-    """Write the report on some runs, and return the table of results.
+def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:
+    """Write the report on the runs in `rows`, and return the table that results.md holds.
 
     Args:
-        runs: folder of the run directories.
-        rows: runs to report on, as `collect` returns them.
-        into: folder to write to.
+        work_dir: folder of the run directories.
+        rows: one row for each run to report on, as `collect` returns it.
+        folder: folder to write the report to.
+        metrics: test metrics, one column each.
+        pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
-    into.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     groups = by_setting(rows)
-    table, group_table = summarise(groups, metrics), summarise_groups(groups, runs)
-    write_csv(into / "runs.csv", rows)
-    write_table(into, "results", table)
+    table, group_table = summarise(groups, metrics), summarise_groups(groups, work_dir)
+    write_csv(folder / "runs.csv", rows)
+    write_table(folder, "results", table)
     if group_table:
-        write_table(into, "groups", group_table)
-    figures = plots.draw(runs, groups, metrics, into)
-    drawn = [
-        (title, path) for title, path in figures if path.stem == "boundaries"
-    ]  # the page draws the other figures itself
-    drawn += [(f"The paper's figure {path.stem[-1]}", path) for path in sorted(into.glob("figure[1-5].png"))]
-    (into / "index.html").write_text(page(runs, rows, metrics, drawn, pictured), encoding="utf-8")
+        write_table(folder, "groups", group_table)
+    figures = plots.draw(work_dir, groups, metrics, folder)
+    # The page draws the other figures itself.
+    drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]
+    drawn += [
+        (f"Figure {path.stem[-1]} of Wang et al. (ICLR 2022)", path) for path in sorted(folder.glob("figure[1-5].png"))
+    ]
+    (folder / "index.html").write_text(page(work_dir, rows, metrics, drawn, pictured), encoding="utf-8")
     return table
 
 

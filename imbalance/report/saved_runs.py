@@ -28,11 +28,14 @@ def summary_of(directory: Path) -> Summary:
             return summary
     except ValueError:
         pass
-    raise BadInput(f"{path} is damaged; type `imbalance train` with the run's config to write it again")
+    raise BadInput(
+        f"{path} is damaged: it is no JSON object with a status; type imbalance train --config={directory / 'config.json'} "
+        "to write it again"
+    )
 
 
 def evaluations_of(directory: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's metrics.jsonl, without a last line that a kill cut short.
+    """Read the evaluations of a run from metrics.jsonl; skip an incomplete last line, which a killed run leaves.
 
     Raises:
         FileNotFoundError: the run has no evaluation yet.
@@ -43,16 +46,18 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
         written = path.read_bytes()
         lines = [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
     except ValueError as error:
-        raise BadInput(f"{path} is damaged ({error}); train the run again in an empty directory") from None
+        raise BadInput(
+            f"{path} is damaged: a line is not JSON ({error}); remove {directory}, and train the run again"
+        ) from None
     if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
-        raise BadInput(f"{path} is damaged (a line has no epoch); train the run again in an empty directory")
+        raise BadInput(f"{path} is damaged: a line has no epoch; remove {directory}, and train the run again")
     return lines
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a run's evaluations and a list of warnings; both are empty before the first evaluation.
+    """Return the evaluations in a run's metrics.jsonl, and a list of warnings.
 
-    If the evaluations cannot be read, the list has a warning that says so.
+    If metrics.jsonl cannot be read, return no evaluations and one warning. Before the first evaluation, both are empty.
     """
     try:
         return evaluations_of(directory), []
@@ -65,7 +70,7 @@ def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[st
 def evaluation_groups(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
     """Return the groups that the runs' `GROUP_METRICS` are computed over, in words such as `4 evaluation groups`.
 
-    Returns "" where the evaluation groups of every run are its training groups: then all tables are over the same groups.
+    Return "" if the evaluation groups of every run are its training groups.
 
     Args:
         metrics: the metrics of each run.

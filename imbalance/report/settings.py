@@ -1,6 +1,6 @@
 """Find the config values that differ between runs, the values that all runs share, and names for the settings.
 
-A setting is a config file with overrides; its runs differ in the seed.
+A setting is a config file with overrides; its runs differ only in the seed.
 """
 
 import json
@@ -13,11 +13,11 @@ NOT_COMPARED = (
     "config.work_dir",
     "config.data_dir",
     "config.debug",
-)  # values that do not belong to a setting
+)  # keys that may differ between the runs of one setting
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return the name of the rule that selected a run's tested weights, with the head, and the val labels that it reads."""
+    """Return the name of the rule that selected a run's checkpoint, with its head if any, and the val labels they read."""
     monitor, head = row["config.callbacks.monitor"], row.get("config.head.name", "none")
     last = row["config.callbacks.select"] == "last"
     name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
@@ -39,7 +39,7 @@ def varying_keys(firsts: list[Row]) -> list[str]:
     """Return the config keys whose values differ between settings of the same config file.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     by_name: dict[str, list[Row]] = {}
     for row in firsts:
@@ -57,7 +57,7 @@ def varying_keys(firsts: list[Row]) -> list[str]:
 
 
 def common_values(rows: list[Row], columns: list[str]) -> dict[str, Any]:
-    """Return the config values that are equal in all runs, by key, without those of `columns`."""
+    """Return the config values that are equal in all runs, by key, except for the keys in `columns`."""
     keys = [key for key in rows[0] if key.startswith("config.") and key not in NOT_COMPARED]
     return {
         key.removeprefix("config."): rows[0][key]
@@ -67,10 +67,10 @@ def common_values(rows: list[Row], columns: list[str]) -> dict[str, Any]:
 
 
 def task_labels(firsts: list[Row]) -> list[str]:
-    """Return the task of each setting: the data set's name, with the values of its section that differ between tasks.
+    """Return the task of each setting: the data set's name, with the options in which settings on this data set differ.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts

@@ -1,4 +1,4 @@
-"""Format tables as Markdown, LaTeX and CSV, with the characters escaped that names in configs and data may hold."""
+"""Format tables as Markdown, LaTeX and CSV, and escape the characters that have a meaning in each format."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def markdown_cell(value: Any) -> str:
 
 
 def latex_cell(value: Any) -> str:
-    """Escape a cell for LaTeX, `[` and `*` too: after the `\\\\` of the line above they would be its argument."""
+    """Escape a cell for LaTeX. `[` and `*` are escaped too, because LaTeX reads them as an argument of the `\\\\` before them."""
     return _escape(value, LATEX)
 
 
@@ -50,7 +50,7 @@ def markdown_row(cells: Iterable[Any]) -> str:
 
 
 def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str:
-    """Return a LaTeX tabular with booktabs rules; the first `text` columns are left-aligned, the others right-aligned."""
+    """Return a LaTeX tabular with booktabs rules; the first `text` columns are left-aligned, the rest right-aligned."""
 
     def line(cells: Iterable[Any]) -> str:
         return " & ".join(map(latex_cell, cells)) + r" \\"

@@ -39,16 +39,16 @@ HEADERS = {
 
 
 class WatchedRuns:
-    """Read the runs under some folders, and keep the newest page about them."""
+    """Read the runs under `folders`, and cache the page about them until one of their files changes."""
 
     def __init__(self, folders: Sequence[Path], metrics: Sequence[str], pictured: int):
         self.folders, self.metrics, self.pictured = [folder.resolve() for folder in folders], metrics, pictured
         self.root = Path(os.path.commonpath(self.folders))
         self._lock = threading.Lock()
-        self._cached: tuple[str, str] = ("", "")  # the newest page after its stamp
+        self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
 
     def stamp(self) -> str:
-        """Return a digest of the sizes and times of the runs' files, which changes whenever a file does."""
+        """Return a digest of the sizes and modification times of the runs' files; it changes whenever a file does."""
         sha256 = hashlib.sha256()
         for folder in self.folders:
             for directory in sorted(path.parent for path in folder.rglob("config.json")):
@@ -61,7 +61,7 @@ class WatchedRuns:
         return sha256.hexdigest()[:16]
 
     def page(self) -> str:
-        """Return the page about the runs as they are now."""
+        """Return the HTML of the page about the runs as they are now."""
         stamp = self.stamp()
         with self._lock:
             if self._cached[0] != stamp:
@@ -84,7 +84,7 @@ class WatchedRuns:
 
 
 def reloading_page(text: str) -> str:
-    """Return a page with the text, which the browser loads again every two seconds."""
+    """Return the HTML of a page that shows the text, and that the browser reloads every two seconds."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
         f'<link rel="icon" href="data:,"><title>imbalance watch</title><h1>imbalance watch</h1><p>{html.escape(text)}</p></html>'
@@ -92,7 +92,7 @@ def reloading_page(text: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer GET and HEAD requests for `/`, the page, and `/stamp`, which tells the page that it is out of date."""
+    """Answer GET and HEAD requests for `/`, the page, and for `/stamp`, by which an open page notices changed files."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "imbalance", ""
@@ -107,9 +107,13 @@ class Handler(BaseHTTPRequestHandler):
         port = self.server.server_port
         # With DNS rebinding, another site's name leads to this server, and the browser sends that name as the host.
         if self.headers.get_all("Host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
-            return self.answer(HTTPStatus.FORBIDDEN, "text/plain", f"open http://{HOST}:{port}/ instead\n")
+            return self.answer(
+                HTTPStatus.FORBIDDEN, "text/plain", f"this name is not served; open http://{HOST}:{port}/\n"
+            )
         if self.path not in ("/", "/stamp"):
-            return self.answer(HTTPStatus.NOT_FOUND, "text/plain", "only / and /stamp are served\n")
+            return self.answer(
+                HTTPStatus.NOT_FOUND, "text/plain", f"only / and /stamp are served; open http://{HOST}:{port}/\n"
+            )
         try:
             if self.path == "/stamp":
                 return self.answer(HTTPStatus.OK, "text/plain", self.watched.stamp())
@@ -144,7 +148,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address) -> None:
-        """Print the traceback of an error, except where the browser closed the connection."""
+        """Print the traceback of an error, unless the error is that the browser closed the connection."""
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
@@ -160,7 +164,7 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder; type one that holds run directories, such as runs")
+            raise BadInput(f"{folder} is not a folder; type a folder with run directories, as imbalance watch runs")
     try:
         return Server((HOST, port), partial(Handler, WatchedRuns(folders, metrics, pictured)))
     except (OSError, OverflowError) as error:
@@ -173,7 +177,7 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
 
     Args:
         metrics: test metrics; the page ranks by the first until its reader chooses another.
-        pictured: number of runs whose data set is read, to show their most confident errors.
+        pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
     with serve([Path(folder) for folder in folders], port, metrics, pictured) as server:

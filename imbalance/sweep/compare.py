@@ -1,4 +1,4 @@
-"""Compare configs over the same seeds, with intervals.
+"""Compare a metric of several configs over the same seeds, with confidence intervals.
 
     imbalance compare --config=digits_ce,digits_poly --seeds=5
 
@@ -31,12 +31,14 @@ def compare(
     jobs: int,
     stacked: int,
 ) -> None:
-    """Train the runs that are missing, and print the table.
+    """Train the runs that are not done yet, and print a Markdown table with a row for each config.
 
     Args:
-        config: config files or names. The others are compared with the first.
-        overrides: values by key, for all runs.
-        metric_name: a metric in summary.json.
+        config: config files or names. Each later config is compared with the first.
+        overrides: config values by key, for all runs.
+        metric_name: key of a metric in summary.json.
+        seeds: number of seeds of each config, from 0 on.
+        jobs: number of worker processes.
         stacked: most runs that one process trains as one stacked model.
     """
     check_metric(metric_name)
@@ -55,18 +57,18 @@ def compare(
 
 
 def display_name(config: str) -> str:
-    """Return the config's name, followed by the overrides if the file is a run's config.json."""
+    """Return the name of a config, or the name and overrides of a run whose config.json is given as the config."""
     name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 
 def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
-    """Return the table of `compare` from kept results, without training.
+    """Return the table that `compare` prints, made from the kept results in ledger.csv without training.
 
     Args:
-        variants: configs with overrides, by title. The others are compared with the first.
-        metric_name: "balanced_accuracy" or "worst_group_accuracy", of test.
-        folder: the folder of kept results; the rows are in ledger.csv.
+        variants: configs with overrides, by title. Each later variant is compared with the first.
+        metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
+        folder: the folder of kept results.
         seeds: number of seeds to read, from 0 on.
     """
     rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
@@ -76,16 +78,17 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
         values_of[title] = {int(row["seed"]): kept_results.score(row, "test", metric_name) for row in chosen}
         group_numbers |= {len(row["groups"].split("|")) for row in chosen}
     if not all(values_of.values()):
-        return "Not all of these have run yet.\n"
+        return "Not all of these configs have kept results yet.\n"
     over = f" over {max(group_numbers)} groups" if metric_name == "worst_group_accuracy" else ""
     return comparison_table(values_of, f"test/{metric_name}", f"test/{metric_name}{over}, %")
 
 
 def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: str, heading: str) -> str:
-    """Return a Markdown table of every config's mean over seeds, and its difference from the first, paired by seed.
+    """Return a Markdown table of each config's mean over seeds, and of its difference from the first config, paired by seed.
 
     Args:
         values_of: by config, the metric by seed; nan for a diverged run.
+        metric_name: key of the metric, whose bounds cut off the intervals.
         heading: head of the first column.
     """
     rows, limits, (first, *_) = [], bounds(metric_name), values_of

@@ -1,4 +1,4 @@
-"""Start the workers of a study, on this machine or as a Slurm array."""
+"""Start the workers of an Optuna study, on this machine or as a Slurm array."""
 
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -13,9 +13,10 @@ from imbalance.sweep.study import Search, StudyLocation
 def launch(
     location: StudyLocation, search: Search | None, jobs: int, stacked: int, launcher: str, slurm: Sequence[str]
 ) -> int:
-    """Work on the study until no trial is left, and return the number of crashed trials.
+    """Start workers that train the study's trials, wait until no trial is left, and return the number of crashed trials.
 
     Args:
+        search: the search that adds trials; None if the study has all its trials already.
         jobs: number of workers.
         stacked: most trials that one worker trains as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.
@@ -26,7 +27,9 @@ def launch(
 
         return cluster.run(location, search, jobs, stacked, slurm)
     if slurm:
-        raise BadInput(f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave it out")
+        raise BadInput(
+            f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
+        )
     with worker_pool(jobs) as pool:
         workers = [pool.submit(study.work, location, search, True, jobs, stacked) for _ in range(jobs)]
         show_status(location, workers, jobs)

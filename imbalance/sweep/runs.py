@@ -1,7 +1,7 @@
 """Train many runs, several at a time, on one machine.
 
-Each run has the ordinary run directory that main.py would use. The run directory alone says what is done: a finished run
-is read, and a stopped run is resumed, whichever command made it.
+Each run has the same run directory as under `imbalance train`. Only the run directory tells whether a run is done: a
+finished run is read, and a stopped run is resumed, whichever command started it.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ from imbalance.sweep.status_line import StatusLine, status_text
 
 
 class Run(NamedTuple):
+    """A validated config and its run directory."""
+
     config: Experiment
     directory: Path
 
@@ -35,7 +37,7 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
     Args:
         path: a config file, or the name of one in configs/.
-        overrides: values by key, such as {"optim.lr": 0.1}. A value of type `OverrideText` is parsed as on the command line.
+        overrides: config values by key, such as {"optim.lr": 0.1}. An `OverrideText` is parsed as on the command line.
 
     Raises:
         BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
@@ -44,7 +46,7 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
 
 def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the overrides, unless they set the seed or the work_dir, for which commands of many runs have flags.
+    """Return the overrides unchanged, after a check that they set neither the seed nor the work_dir.
 
     Raises:
         BadInput: `overrides` has the key "seed" or "work_dir".
@@ -58,7 +60,7 @@ def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
 def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
     """Train the runs that are not done yet, and return the summaries of all runs in order.
 
-    A diverged run is trained again. Its summary has no metrics, so look at the key `status`.
+    A run that diverged earlier is trained again. A summary with the status "diverged" has no metrics.
 
     Args:
         jobs: number of worker processes.
@@ -70,7 +72,7 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
-    """Train the runs that are not done yet in `jobs` processes, each batch as one stacked model.
+    """Train the runs that are not done yet, in `jobs` processes; the runs of a batch are trained as one stacked model.
 
     Returns:
         The summary of every run, by run directory.
@@ -90,7 +92,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     if str(error) not in reported:
                         reported.add(str(error))
                         print(f"{error}; this run is tried again later", file=sys.stderr, flush=True)
-                    # Only one run of the batch is busy, so submit the runs one by one: the others need not wait.
+                    # Only one run of the batch is busy, so submit the runs one by one: the other runs need not wait.
                     pending |= {
                         pool.submit(train_later, run, str(run.directory) == error.args[0]): [run] for run in batch
                     }
@@ -107,20 +109,20 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
     return summaries
 
 
-def run_and_keep(batches: Iterable[list[Run]], jobs: int, study: str, folder: Path, identity: Sequence[str]) -> None:
-    """Train the runs that have no row in <folder>/<study>.csv.gz, and add their rows after every few batches.
+def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
+    """Train the runs that have no row in <folder>/<table>.csv.gz, and add their rows after every few batches.
 
     Args:
         batches: runs to train as one stacked model each.
         folder: the folder of kept results.
-        identity: columns of the kept results that tell any two runs of the study apart.
+        identity: columns of the table that together identify a run.
     """
 
     def identity_of(run: Run) -> tuple[str, ...]:
         row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
         return tuple(kept_results.text(row[column]) for column in identity)
 
-    kept = {tuple(row[column] for column in identity) for row in kept_results.read(study, folder)}
+    kept = {tuple(row[column] for column in identity) for row in kept_results.read(table, folder)}
     missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
     missing = [batch for batch in missing if batch]
     batches_per_save = 6 * jobs
@@ -128,11 +130,11 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, study: str, folder: Pa
         now = missing[i : i + batches_per_save]
         run_batches(now, jobs)
         rows = [kept_results.row_of(run.directory) for batch in now for run in batch]
-        kept_results.add(study, folder, filter(None, rows), packed=True)
+        kept_results.add(table, folder, filter(None, rows), packed=True)
 
 
 def train_later(run: Run, busy: bool) -> list[Summary]:
-    """Train one run and return its summary in a list, one second later if it is `busy`."""
+    """Train one run, after a second if another process is training it (`busy`), and return its summary in a list."""
     time.sleep(busy)
     return train_quietly([run])
 
@@ -141,7 +143,7 @@ def make_batches(runs: Sequence[Run], jobs: int, stacked: int) -> list[list[Run]
     """Divide the runs into batches, each to be trained as one stacked model.
 
     A run that cannot be stacked, or is not faster when stacked, gets a batch of its own. The other batches have at most
-    `stacked` runs, and fewer where that keeps all `jobs` processes busy.
+    `stacked` runs, and fewer if that keeps all `jobs` processes busy.
     """
     alike_runs: dict[Any, list[Run]] = {}
     for i, run in enumerate(runs):
@@ -154,16 +156,16 @@ def make_batches(runs: Sequence[Run], jobs: int, stacked: int) -> list[list[Run]
 
 
 def batch_key(run: Run) -> str | None:
-    """Return a key that is equal for runs to be stacked together, or None for a run to be trained by itself."""
+    """Return a key that is equal for runs to train as one stacked model; None for a run to train by itself."""
     from imbalance.training.stacked.train import gains_from_batching, in_common
 
     return in_common(run.config) if gains_from_batching(run.config) else None
 
 
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:
-    """Train one run, or several as one stacked model, without output on stdout, and return the summaries.
+    """Train one run, or several as one stacked model, without output on stdout, and return their summaries.
 
-    Diverged runs are included. What a run prints is in its log.txt.
+    A diverged run has a summary too. The output of a run is in its log.txt.
     """
     from imbalance.training.loop import train
     from imbalance.training.stacked.train import train_stacked
@@ -181,9 +183,9 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of `n` new processes that share the machine's cores and GPUs and end when this process ends.
 
-    Each process has an equal share of the cores as threads, and at most OMP_NUM_THREADS where that is set. Each process
-    sees one GPU, or none on a machine without. With fewer GPUs than processes, several processes share one. With more,
-    some GPUs stay idle: train one run on several GPUs by `torchrun main.py`.
+    Each process gets an equal share of the cores as threads, but at most OMP_NUM_THREADS if that is set. Each process sees
+    one GPU, or none if the machine has none. With fewer GPUs than processes, several processes share a GPU. With more GPUs
+    than processes, some stay idle; `torchrun main.py` trains one run on several GPUs.
     """
     gpus = _visible_gpus()
     spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
@@ -227,7 +229,7 @@ def _end_with_parent() -> None:
 
 
 def _visible_gpus() -> list[str]:
-    """Return the GPUs in CUDA_VISIBLE_DEVICES, or all GPUs of the machine where that is not set."""
+    """Return the GPUs in CUDA_VISIBLE_DEVICES, or all GPUs of the machine if that is not set."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
     import torch

@@ -1,12 +1,12 @@
-"""Select the epoch of saved runs by other rules, from their saved logits and without training again.
+"""Select epochs of saved runs by other selection rules, from the runs' saved logits and without training again.
 
     imbalance select --config=colored_digits_erm,colored_digits_poly --seeds=10
 
-The command trains the runs of these configs that are missing, and saves their logits. Without --config it reads all runs
-under --work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
+The command trains the unfinished runs of these configs, and saves their logits. Without --config it reads all runs under
+--work_dir that saved their logits. For every config and rule it prints the labels that the rule reads, and test
 accuracies at the epoch that the rule selects, as means over seeds. The accuracies are those of the worst group, of the groups
-on average, of the classes on average, and over all examples. All rules are applied to the same runs, so their differences are paired. The
-oracle reads test, so it shows how much the other rules leave to gain.
+on average, of the classes on average, and over all examples. All rules are applied to the same runs, so their differences are
+paired by seed. The oracle selects by test, so it shows how much the usable rules leave to gain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +34,11 @@ def select(
     jobs: int,
     stacked: int,
 ) -> None:
-    """Train the missing runs of the configs, if any are named, and print a row for every rule.
+    """Train the unfinished runs of the configs, and print a table with a row for every config and rule.
 
     Args:
-        config: config files or names; if none, all runs under `work_dir` are read.
-        overrides: values by key, for all runs of the configs.
+        config: config files or names; if none, nothing is trained, and all runs under `work_dir` are read.
+        overrides: config values by key, for the runs of the configs.
         share: fraction of val whose group labels the rule for few labels reads.
         stacked: most runs that one process trains as one stacked model.
     """
@@ -70,9 +70,11 @@ def select(
                 values_of.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
     if not values_of:
         raise BadInput(
-            f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train some"
+            f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train such runs"
         )
-    print(f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads {share:.0%} of val.")
+    print(
+        f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads the groups of {share:.0%} of val."
+    )
     if groups := evaluation_groups(read, "test"):
         print(f"The groups are {groups}.")
     print()

@@ -1,8 +1,7 @@
-"""Run the workers of a study as an array of Slurm jobs, by submitit.
+"""Run the workers of an Optuna study as an array of Slurm jobs, by submitit.
 
-A job writes a checkpoint when Slurm asks it to stop. If Slurm preempts or requeues the job, it resumes its trial from that
-checkpoint. A job whose time is up asks Slurm for a requeue itself. A cancelled job stays cancelled, and another job
-resumes its trial.
+A job writes a checkpoint when Slurm asks it to stop. A preempted or requeued job resumes its trial from that checkpoint. A
+job whose time is up asks Slurm to requeue it. A cancelled job is not requeued, and another job resumes its trial.
 """
 
 import os
@@ -27,9 +26,8 @@ class Worker:
     def __call__(self) -> int:
         out_of_time = []
 
-        def stop_training(
-            *_,
-        ) -> None:  # submitit has Slurm send SIGUSR2 before the time is up; the loop stops at SIGUSR1
+        # submitit makes Slurm send SIGUSR2 before the time is up, and the training loop stops at SIGUSR1.
+        def stop_training(*_: object) -> None:
             out_of_time.append(True)
             signal.raise_signal(signal.SIGUSR1)
 
@@ -44,9 +42,9 @@ class Worker:
 
 
 def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]) -> int:
-    """Submit `jobs` workers, wait until all have ended, and return the number of crashed trials.
+    """Submit `jobs` Slurm jobs with a worker each, wait until all have ended, and return the number of crashed trials.
 
-    Ctrl-C ends the wait and leaves the workers running.
+    Ctrl-C ends the wait, and the jobs go on.
 
     Args:
         parameters: parameters for submitit, such as "timeout_min=60".
@@ -78,7 +76,11 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
         with executor.batch():
             sent = [executor.submit(Worker(location, search, jobs, stacked)) for _ in range(jobs)]
     except (RuntimeError, NameError, TypeError, FailedJobError) as error:
-        raise BadInput(f"--launcher=slurm cannot submit the jobs: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise BadInput(
+            f"--launcher=slurm cannot submit the jobs: {reason}; jobs are submitted by sbatch with the parameters in --slurm. "
+            "Type the command on a machine with sbatch, correct --slurm, or type --launcher=local"
+        ) from None
     array = sent[0].job_id.split("_")[0]
     print(
         f"submitted Slurm array {array} of {jobs} jobs; their output is in {folder}; to stop them, type: scancel {array}",
@@ -86,7 +88,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
     )
     while _queued(array):
         time.sleep(2)
-    # A cancelled job has no result; the study has its unfinished trial.
+    # A cancelled job has no result. Its trial stays unfinished in the study, so another job can resume it.
     return sum(job.result() for job in sent if job.paths.result_pickle.exists() and job.exception() is None)
 
 

@@ -1,4 +1,4 @@
-"""Show how many runs are done: one line that is rewritten on a terminal, and new lines elsewhere."""
+"""Show how many runs are done: on a terminal in one line that is rewritten in place, elsewhere in new lines."""
 
 import sys
 import time
@@ -9,19 +9,21 @@ from math import isnan
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.output import one_line
 
-INTERVAL = 2.0  # seconds between two lines
+INTERVAL = 2.0  # seconds between two updates
 
 
 def status_text(
     total: int, done: int, done_before: int, running: int, scores: Mapping[str, Sequence[float]], seconds: float
 ) -> str:
-    """Return the progress in words.
+    """Return the progress of a command that trains many runs, in words.
 
     For example: `12 of 40 runs done (3 before this command), 4 running; best so far lr=0.1: 0.812 over 3 runs; 2.3 runs
     a minute, 12m left`.
 
     Args:
-        done_before: runs that were done before this command began; `done` counts them too.
+        total: number of runs of the command.
+        done_before: number of runs that were done before this command began; `done` counts them too.
+        running: number of runs that are being trained.
         scores: by setting, the score of each run that is done. The best setting has the highest mean score.
         seconds: time since this command began.
     """
@@ -42,7 +44,7 @@ def status_text(
 
 
 class StatusLine:
-    """Write the status to stderr: rewritten in place by rich on a terminal, else a new line every two seconds."""
+    """Write the status to stderr: on a terminal in one line that rich rewrites, elsewhere in a new line every two seconds."""
 
     def __init__(self) -> None:
         self.status, self.shown_at, self.started, self.latest = None, 0.0, time.monotonic(), ""
@@ -66,7 +68,7 @@ class StatusLine:
         return time.monotonic() - self.started
 
     def show(self, text: str, last: bool = False) -> None:
-        """Show the text, at once on a terminal or if it is the `last`, else only if two seconds have passed."""
+        """Show the text; where each text gets a new line, skip it within two seconds of the one before, unless it is the `last`."""
         text = one_line(text)
         if self.status:
             from rich.text import Text

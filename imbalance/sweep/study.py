@@ -1,15 +1,15 @@
-"""Keep the trials of a study in Optuna's storage, and let any number of workers train them.
+"""Keep the trials of an Optuna study in Optuna's storage, and let any number of workers train them.
 
 The workers can be on several machines that share their files. A trial is one run: a config, overrides and a seed, which
-together are its "point". It is trained in the run directory that main.py would use.
+together are its "point". A trial has the same run directory as under `imbalance train`.
 
 Optuna's storage says which trials exist and how they ended. A file lock says which trials a worker is training. The
-system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked belonged to a
-worker that died, and the next worker resumes it from its checkpoint.
+operating system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked
+belonged to a worker that died, and the next worker resumes the trial from its checkpoint.
 
-Optuna has a heartbeat and a retry of stale trials for that, but only within `study.optimize`. That function trains one
-trial at a time, so trials could not be stacked. It also retries a trial under a new number, so the retried trial would not
-resume from its checkpoint. So `_take` chooses among the waiting trials itself, through the storage.
+Optuna can detect and retry stale trials too, but only within `study.optimize`. `study.optimize` trains one trial at a time, so
+trials could not be stacked. It also retries a trial under a new number, so the retried trial would not resume from its
+checkpoint. Therefore `_take` chooses among the waiting trials itself, through the storage.
 
 | trial | state in Optuna | user attribute `status` |
 |---|---|---|
@@ -52,7 +52,7 @@ class Search(NamedTuple):
 class StudyLocation(NamedTuple):
     """The name of a study and where it is stored: all that a worker on any machine needs to open it."""
 
-    name: str  # the study's name
+    name: str
     work_dir: str
     storage: str  # URL of Optuna's storage; "" for SQLite in the study's folder
 
@@ -77,7 +77,7 @@ def import_optuna():
 
 
 def queue_lock(location: StudyLocation) -> FileLock:
-    """Return the lock to hold while reading or adding the study's trials."""
+    """Return the lock that a process holds while it reads or adds trials of the study."""
     return FileLock(location.folder / "queue.lock")
 
 
@@ -96,7 +96,8 @@ def open_storage(location: StudyLocation):
         except Exception as error:  # SQLAlchemy and each database's package raise errors of many kinds
             reason = str(error).splitlines()[0]
             raise BadInput(
-                f"--storage={location.url} cannot be opened: {reason}; type the URL of a database, or leave it out"
+                f"--storage={location.url} cannot be opened: {reason}; type the URL of a database that SQLAlchemy can open, such as "
+                f"--storage=sqlite:///study.db, or leave --storage out to keep the study in {location.folder}"
             ) from None
 
 
@@ -119,15 +120,15 @@ def open_study(location: StudyLocation, sampler: str = "random", storage=None):
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Return every combination of the values; those of the last key change fastest."""
+    """Return every combination of the values, by key; the values of the last key change fastest."""
     return [dict(zip(values, point)) for point in itertools.product(*values.values())]
 
 
 def add(location: StudyLocation, points: Sequence[Point]) -> None:
-    """Add a trial for every point that the study does not have, or whose trial crashed.
+    """Add a trial for every point that the study does not have yet, and for every point whose trial crashed.
 
     Raises:
-        BadInput: a point is not a valid run; then no trial is added.
+        BadInput: a point is not a valid run. No trial is added.
     """
     for point in points:
         make_run(*_run_arguments(point), location.work_dir)  # raises before anything is trained
@@ -149,22 +150,25 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
 
 
 def work(location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int) -> int:
-    """Train trials until none is left, and return how many crashed in this worker.
+    """Train trials until none is left, and return the number of trials that crashed in this worker.
 
     A trial whose run another process is training is skipped and tried again later.
 
     Args:
-        wait: wait for the trials of other workers too, to resume them if those workers die.
+        search: the search that adds trials; None if the study has all its trials already.
+        wait: wait until the trials of other workers end too, to resume the trials of workers that die.
         workers: number of workers that share the trials, this one included.
-        stacked: most trials to train as one stacked model, where that is faster.
+        stacked: most trials to train as one stacked model; used only where stacking is faster.
 
     Raises:
-        BadInput: the config or the data is wrong. The trial stays in the study, unfinished.
-        Interrupted: a signal came. The trial has a checkpoint, and a worker can resume it.
+        BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
+        Interrupted: a signal asked this process to stop. The trial has a checkpoint, and a worker can resume it.
     """
     storage, crashed = open_storage(location), 0
     study = open_study(location, search.sampler if search else "random", storage)
-    busy: dict[str, float] = {}  # run directories in use by a process outside the study, and when that was noticed
+    busy: dict[
+        str, float
+    ] = {}  # run directories that a process outside the study is using, and the time when this was noticed
     with Interrupt():  # handles signals between two runs; each run has an Interrupt of its own
         while True:
             skipped = {directory for directory, noticed in busy.items() if time.monotonic() - noticed < BUSY_SECONDS}
@@ -199,12 +203,12 @@ def _take(
     stacked: int,
     skipped: Collection[str] = (),
 ) -> tuple[list[_Taken], int]:
-    """Lock one waiting trial, or several to train as one stacked model, and count the trials of other workers.
+    """Lock one waiting trial, or several to train as one stacked model; return them and the number of other workers' trials.
 
-    Only one of several trials with the same run directory is taken.
+    Of several trials with the same run directory, only one is taken.
 
     Args:
-        skipped: run directories whose trials are not taken, and count as those of other workers.
+        skipped: run directories whose trials are not taken; these trials count as other workers' trials.
     """
     optuna = import_optuna()
     states, others, taken, directories = optuna.trial.TrialState, 0, [], set()
@@ -243,13 +247,13 @@ def _take(
 
 
 def _run_directory(trial, location: StudyLocation) -> str | None:
-    """Return the run directory of a trial, or None if Optuna has not suggested the trial's point yet."""
+    """Return the run directory of a trial; None if Optuna has not chosen the point of the trial yet."""
     point = trial.user_attrs.get("point")
     return str(_cached_run(canonical(point), location.work_dir).directory) if point else None
 
 
 def _stack_together(location: StudyLocation, *trials) -> bool:
-    """Return True if the trials can be stacked, and train faster when stacked."""
+    """Return True if the trials can be trained as one stacked model, and train faster that way."""
     points = [trial.user_attrs.get("point") for trial in trials]
     keys = {point and _batch_key(canonical(point), location.work_dir) for point in points}
     return len(keys) == 1 and None not in keys
@@ -265,7 +269,7 @@ def _cached_run(point: str, work_dir: str) -> Run:
 
 
 def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
-    """Train the trials' runs, record how they ended, and return how many crashed: all or none."""
+    """Train the runs of the trials, record how they ended, and return the number of crashed trials, which is all or none."""
     states, runs = import_optuna().trial.TrialState, []
     for trial in trials:
         runs.append(make_run(*_run_arguments(_suggest(study, trial, search)), location.work_dir))
@@ -278,7 +282,11 @@ def _train_trials(study, trials: list, location: StudyLocation, search: Search |
         for trial in trials:
             trial.set_user_attr("status", "crashed")
             trial.set_user_attr("error", traceback.format_exc())
-            print(f"trial {trial.number} crashed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(
+                f"trial {trial.number} crashed: {type(error).__name__}: {error}; type the same command again to retry it",
+                file=sys.stderr,
+                flush=True,
+            )
             study.tell(trial.number, state=states.FAIL)
         return len(trials)
     for trial, run, summary in zip(trials, runs, summaries):
@@ -294,9 +302,9 @@ def _train_trials(study, trials: list, location: StudyLocation, search: Search |
 
 
 def _suggest(study, trial, search: Search | None) -> Point:
-    """Return the trial's point, and record its numbers as Optuna's parameters, which its dashboard draws.
+    """Return the point of a trial, and record the numbers in the point as Optuna's parameters, which Optuna's dashboard plots.
 
-    A trial that was added without a point gets one from the sampler.
+    A trial without a point gets one from Optuna's sampler.
     """
     if "point" in trial.user_attrs:
         point = _with_tuples(trial.user_attrs["point"])
@@ -321,7 +329,7 @@ def _suggest(study, trial, search: Search | None) -> Point:
 
 
 def points_of(study) -> list[tuple[Point, Any]]:
-    """Return the point and the newest trial of every point. A crashed point that was added again has several trials."""
+    """Return every point of the study with its newest trial. A point that crashed and was added again has several trials."""
     newest = {}
     for trial in study.get_trials(deepcopy=False):
         if "point" in trial.user_attrs:
@@ -330,7 +338,7 @@ def points_of(study) -> list[tuple[Point, Any]]:
 
 
 def status(trial) -> str:
-    """Return "done", "diverged", "crashed" or "unfinished"."""
+    """Return how a trial ended: "done", "diverged", "crashed" or "unfinished"."""
     return trial.user_attrs.get("status", "unfinished")
 
 
@@ -340,10 +348,10 @@ def score(trial) -> float:
 
 
 def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
-    """Acquire the lock of a trial, and return it. It is held until it is released or this process ends.
+    """Acquire the lock of a trial, and return the lock. It is held until it is released or this process ends.
 
     Raises:
-        Timeout: another worker holds it.
+        Timeout: another worker holds the lock.
     """
     lock = FileLock(location.folder / f"trial-{trial}.lock")
     lock.acquire(blocking=False)
@@ -351,7 +359,7 @@ def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
 
 
 def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
-    """Return the point's config, overrides and seed, which `make_run` takes."""
+    """Return the first three arguments of `make_run` for a point: config, overrides and seed."""
     return point["config"], {key: value for key, value in point.items() if key not in ("config", "seed")}, point["seed"]
 
 
@@ -365,7 +373,7 @@ def canonical(point: Point) -> str:
 
 
 def _with_tuples(point: Point) -> Point:
-    """Return the point with tuples for lists: configs have tuples, which JSON turns into lists."""
+    """Return the point with its lists as tuples. Configs have tuples, which JSON turns into lists."""
     return {key: _as_tuple(value) for key, value in point.items()}
 
 

@@ -3,7 +3,7 @@
     imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
     imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
 
-After a kill, type the same command again: it trains no finished run again, and resumes the others from their
+After a kill, type the same command again: it skips the finished runs, and resumes the unfinished runs from their
 checkpoints. Typed on several machines that share their files, the command runs one sweep on all of them. With
 --launcher=slurm the workers are an array of Slurm jobs. A larger grid adds trials to the study. Optuna's dashboard shows
 the study:
@@ -51,10 +51,13 @@ def sweep(
 
     Args:
         config: config files or names; with several, the grid is trained for each.
-        overrides: values by key, for all trials.
+        overrides: config values by key, for all trials.
         grid: axes, as `parse_axis` reads them.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
+        jobs: number of workers.
         stacked: most trials that one worker trains as one stacked model.
+        study: name of the Optuna study; the first config's name if None.
+        storage: URL of Optuna's storage; "" for a file under `work_dir`.
 
     Returns:
         1 if trials are unfinished or crashed, else 0.
@@ -89,18 +92,20 @@ def make_search(
 
     Args:
         config: one config file or name.
-        common: overrides of all trials.
+        common: config values by key, the same in all trials.
         search: axes or ranges, as `parse_axis` reads them.
     """
     if len(config) > 1:
-        raise BadInput(f"--search takes one config, and --config has {len(config)}; start a sweep for each")
+        raise BadInput(
+            f"--search takes one config, and --config has {len(config)}; type one sweep command for each config"
+        )
     axes = dict(parse_axis(config[0], text) for text in search)
     point = {}
     for end in ("low", "high"):  # check both ends before anything is trained
         point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
         point = parse_values({"config": config[0], **common, **point})
         studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, location.work_dir)
-    # A key of a section that the config file does not have is parsed by the section's signature, so parse it here.
+    # A key that the config file does not have gets its type from the signature of what its section names, so parse it here.
     for key, axis in axes.items():
         if isinstance(axis, list):
             axes[key] = [parse_values({**point, **common, key: value})[key] for value in axis]
@@ -112,7 +117,7 @@ def make_search(
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return the point with every `OverrideText` value parsed, to the type that the point's config has for its key."""
+    """Return the point with every `OverrideText` parsed to the type that its key has in the point's config."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
@@ -128,7 +133,7 @@ def parse_values(point: Mapping[str, Any]) -> Point:
 def parse_axis(path: str, text: str) -> tuple[str, Any]:
     """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
 
-    Values for a key that the config at `path` does not have stay `OverrideText`, to be parsed later.
+    If the config at `path` does not have the key, its values stay `OverrideText`, to be parsed later.
     """
     key, _, axis = text.partition("=")
     low, *rest = axis.split(":")
@@ -148,7 +153,7 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     base = load(config_file(path))
     known = flatten(base)
     if is_range:
-        # A range of floats can be typed with integers, as 0:1, so read the type in the config file.
+        # The ends of a range of floats can be typed as integers, as in 0:1, so take the type from the config file.
         whole = not isinstance(known.get(key), float) and all(isinstance(end, int) for end in ends.values())
         numbers = ends if whole else {name: float(end) for name, end in ends.items()}
         return key, numbers | {"log": rest[1:] == ["log"]}
@@ -190,7 +195,11 @@ def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
 
 
 def report(location: StudyLocation, crashed: int) -> int:
-    """Print the mean score over seeds of every setting, and one line of JSON; return the exit status."""
+    """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
+
+    Args:
+        crashed: number of trials that crashed in this command.
+    """
     by_point, counts = {}, {}
     for point, trial in studies.points_of(studies.open_study(location)):
         by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)

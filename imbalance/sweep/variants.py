@@ -1,4 +1,4 @@
-"""Name a config with overrides: a cell of a grid whose cells differ too little to be config files of their own."""
+"""Describe the variants of an experiment that differ too little to need config files of their own."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ RowT = TypeVar("RowT", bound=Mapping[str, str])  # a row of kept results
 
 @dataclass(frozen=True)
 class Variant:
-    """A config by name, and its overrides, such as {"weights.exponent": 1.5}."""
+    """A config by name, with overrides such as {"weights.exponent": 1.5}."""
 
     config: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, common: Mapping[str, Any], seed: int, work_dir: str) -> Run:
-        """Return the run of this variant, with overrides that are `common` to all variants of an experiment."""
+        """Return the run of this variant with a seed, and with the overrides that are `common` to all variants."""
         return make_run(self.config, {**self.overrides, **common}, seed, work_dir)
 
     def folder(self) -> str:
-        """Return the overrides as they are in the name of a run directory, such as "default" for none."""
+        """Return the overrides as in the path of a run directory, such as "weights.exponent=1.5"; "default" if none."""
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return the rows of this variant, whether or not their runs saved logits and evaluated test in training."""
+        """Return the kept rows of this variant. Overrides in KEPT are ignored, because they only save more evaluations."""
         folder = self.folder()
         return [row for row in rows if row["name"] == self.config and _without_kept(row["overrides"]) == folder]
 

@@ -91,7 +91,7 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
     assert main(["verify", f"--config={birds}"]) == 2
     captured = capsys.readouterr()
     expected = [
-        "line 26: 2 fields, the heading has 4",
+        "line 26: 2 fields, but the heading has 4",
         "line 2: target is 'mud', not one of land, water",
         "the test split has no example of group 'land, sea'",
         "the test split has no example of group 'water, sea'",

@@ -109,7 +109,7 @@ def test_names_that_would_mislead_are_refused(name, reason):
         (COLORED | dict(train_per_group=(9, 9, 0, 0)), r"config.data.train_per_group: .* 'odd' needs a training example"),
         (DIGITS | dict(val_fraction=1e-9), "the val split has no example"),
         (DIGITS | dict(test_fraction=1e-9), "the test split has no example"),
-        (DIGITS | dict(val_fraction=0.5, test_fraction=0.4999999), r"leave \[0, 0, 0\] training examples of the classes, and no class can be empty"),
+        (DIGITS | dict(val_fraction=0.5, test_fraction=0.4999999), r"leave \[0, 0, 0\] training examples of the classes, and each class needs one"),
         (GAUSSIAN | dict(dim=10**12), r"config.data.dim, …_per_class: 30 examples of 1,000,000,000,000 numbers: 240,000.0 GB"),
         (GAUSSIAN | dict(train_per_class=(10**15, 1)), r"GB are needed"),
         (dict(name="class_map", source=create(**DIGITS), train_map=(("0", "a\n"), ("1", "b")), eval_map=(("2", "b"), ("1", "a\n"))),

@@ -129,10 +129,10 @@ def test_the_same_command_has_nothing_left_to_do_and_another_is_refused(made, tm
         patch.setattr(extract, "extract", lambda *_: pytest.fail("they are extracted again"))
         assert "done before" in extracted(folder)
         with pytest.raises(
-            BadInput, match=r"holds other features: other weights \(of mlp \(hidden.*8, 6.*; now of .*7"
+            BadInput, match=r"holds other features: other network weights \(before: mlp \(hidden.*8, 6.*; now: .*7"
         ):
             extracted(folder, model__hidden=(8, 7))
-        with pytest.raises(BadInput, match="holds other features: other weights.*train: other inputs"):
+        with pytest.raises(BadInput, match="holds other features: other network weights.*train: other inputs"):
             extracted(folder, seed=1)
         with pytest.raises(BadInput, match="train: now 99 examples, before 100; name another folder"):
             extracted(folder, data__train_per_group=(49, 20, 10, 20))
@@ -159,14 +159,14 @@ def test_of_a_run_they_are_its_own_network_s(tmp_path):
     found = load(section(tmp_path / "features"), "data", 0)
     model = imbalance.load(tmp_path / "run", "cpu")
     torch.testing.assert_close(found.test.inputs, model.features(source().test.inputs))
-    with pytest.raises(BadInput, match=r"--run: .* was trained on images of size \(.*\); those of config.data are"):
+    with pytest.raises(BadInput, match=r"--run: .* was trained on images of size \(.*\), but those of config.data are"):
         extract.features(config="digits_erm", run=str(tmp_path / "run"), output=str(tmp_path / "b"), overrides={})
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(run=None, output="a"), "^--config: missing; name a config, or give --run=<run directory> for"),
+        (dict(run=None, output="a"), "^--config: missing; name a config, or give --run=<run directory> to"),
         (dict(run=None, output="", config="digits_erm"), "^--output: '' given; name a folder"),
         (dict(run="nowhere", output="a"), "^--run: nowhere: this is no run directory"),
         (dict(run=None, output="a", config="digits_erm", overrides={"debug": True}), "^config.debug: True given"),
@@ -185,7 +185,7 @@ def test_a_damaged_folder_is_refused(made, tmp_path, name):
     content[-20] ^= 1
     file.write_bytes(content if name != "store" else content[:-30])
     with pytest.raises(
-        BadInput, match=r"digits: damaged: .*; remove the folder and write it again with imbalance features"
+        BadInput, match=r"digits: damaged: .*; remove .*digits and write it again with imbalance features"
     ):
         load(section(folder), "data", 0)
     with pytest.raises(BadInput, match="no features, because there is no store.json; write it with imbalance features"):
@@ -195,7 +195,7 @@ def test_a_damaged_folder_is_refused(made, tmp_path, name):
 def test_what_is_not_finite_is_refused_with_its_row(tmp_path, monkeypatch):
     forward = extract.TrainedModel.features
     monkeypatch.setattr(extract.TrainedModel, "features", lambda m, b: forward(m, b).index_fill(0, torch.tensor(3), torch.nan))  # fmt: skip
-    with pytest.raises(BadInput, match=r"its features of source row \d+ are not finite"):
+    with pytest.raises(BadInput, match=r"the features of row \d+ of the data are not finite"):
         extracted(tmp_path / "digits")
 
 

@@ -110,7 +110,5 @@ def test_of_a_run_they_are_its_own_network_s_and_of_texts_as_it_reads_them(confi
     torch.testing.assert_close(found.val.inputs, model.features(data.val.inputs[:]).clone())
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config.to_dict() | dict(data=config.data.to_dict() | dict(vocabulary=9))))
-    with pytest.raises(
-        BadInput, match="run was trained on texts of another tokenizer than that of config.data; use its"
-    ):
+    with pytest.raises(BadInput, match="run was trained with another tokenizer than that of config.data; both must be"):
         extract.features(config=str(file), overrides={}, **made | dict(output=str(tmp_path / "other")))

@@ -167,7 +167,7 @@ def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_pa
         (digit, 3, r"shape \(\) given"),
         (digit, None, r"NoneType given"),
         (digit, "a.png", r"a.png: an image given; this model takes arrays \(N, 1, 8, 8\) of floats"),
-        (table, {"age": ["1"]}, r"no column 'work'; there are age"),
+        (table, {"age": ["1"]}, r"no column 'work', which is needed; the columns are age"),
         (table, {"age": ["x"], "work": ["a"]}, r"row 0: age is 'x', not a number"),
     ]:
         with pytest.raises(BadInput, match=words):
@@ -181,7 +181,9 @@ def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
     with pytest.raises(BadInput, match=r"file: no trained model"):
         imbalance.load(tmp_path / "file")
     for device in ("gpu", "cuda:99", "meta"):
-        with pytest.raises(BadInput, match=rf"device: '{device}' given, which cannot be used here \(.*\); use 'cpu'$"):
+        with pytest.raises(
+            BadInput, match=rf"device: '{device}' given, which this machine cannot use \(.*\); use 'cpu'$"
+        ):
             imbalance.load(digits, device)
     copy = shutil.copytree(digits, tmp_path / "copy")
     (copy / "checkpoints" / "selected.pt").unlink()
@@ -305,11 +307,11 @@ def test_an_export_that_computes_something_else_is_not_kept(digits, tmp_path, mo
     (tmp_path / "file").touch()
     for path, words in [
         (tmp_path / "file" / "model.pt2", "cannot make its folder"),
-        (tmp_path, "the end of the name must be one of"),
+        (tmp_path, "the name must end in one of"),
     ]:
         with pytest.raises(BadInput, match=words):
             imbalance.load(digits).export(path)
-    with pytest.raises(BadInput, match=r"model.h5: the end of the name must be one of .pt2, .onnx, .safetensors"):
+    with pytest.raises(BadInput, match=r"model.h5: the name must end in one of .pt2, .onnx, .safetensors"):
         imbalance.load(digits).export(tmp_path / "model.h5")
 
 

@@ -219,7 +219,9 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
         row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
     ]  # no part of the table
     results.add("ledger", tmp_path, rows[:3])
-    assert compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these have run yet.\n"
+    assert (
+        compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these configs have kept results yet.\n"
+    )
     results.add("ledger", tmp_path, rows)
     heads, _, x, y = compare_kept(variants, "worst_group_accuracy", tmp_path).splitlines()
     assert heads.startswith("| test/worst_group_accuracy over 3 groups, % |") and heads.endswith(

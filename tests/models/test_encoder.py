@@ -150,5 +150,5 @@ def test_trained_models_predict_texts_as_their_runs_did(tuned, tmp_path):
     predict_files(run=str(tmp_path / "run"), files=[str(tmp_path / "new.csv")], **arguments)
     assert [row["class"] for row in csv.DictReader(open(output))] == found.classes
     model.export(tmp_path / "model.safetensors")
-    with pytest.raises(BadInput, match="takes tokens, not texts, in other programs"):
+    with pytest.raises(BadInput, match="a model of texts can only be exported as .safetensors"):
         model.export(tmp_path / "model.onnx")

@@ -101,10 +101,10 @@ def test_the_command_adds_what_is_new(runs, tmp_path):
     (runs[0].directory / "wandb").mkdir()
     (runs[0].directory / "wandb" / "config.json").write_text("{}")
     assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
-        "3 of 3 runs added; it now has 3 runs"
+        "3 of 3 runs added; the file now has 3 runs"
     )
     assert results.keep(study="digits", work_dir=work_dir, results=str(tmp_path)).endswith(
-        "0 of 3 runs added; it now has 3 runs"
+        "0 of 3 runs added; the file now has 3 runs"
     )
     with pytest.raises(BadInput, match="has no finished run"):
         results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))

@@ -105,7 +105,7 @@ def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir,
     ("output", "words"),
     [
         ("runs.parquet", "Parquet files need pyarrow, which is not installed; type pip install"),
-        ("runs.xlsx", "has another suffix than .csv or .parquet"),
+        ("runs.xlsx", "does not end in .csv or .parquet"),
     ],
 )
 def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp_path, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
         path.name for path in folder.iterdir()
     }
     text = (folder / "index.html").read_text()
-    assert "<h2>The paper&#39;s figure 1</h2>" in text and base64.b64encode(b"boundaries").decode() in text
+    assert "<h2>Figure 1 of Wang et al. (ICLR 2022)</h2>" in text and base64.b64encode(b"boundaries").decode() in text
 
 
 def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):

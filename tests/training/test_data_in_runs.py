@@ -60,7 +60,8 @@ def test_images_that_do_not_fit_on_the_device_are_one_line(birds, monkeypatch):
     monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_000)
     birds.trainer.images_on_device = True
     with pytest.raises(
-        BadInput, match=r"images_on_device: 40 images need 0\.0 GB, and cpu has 0\.0 GB free; set it to False"
+        BadInput,
+        match=r"images_on_device: 40 images need 0\.0 GB, and cpu has 0\.0 GB free; set config.trainer.images_on_device=False",
     ):
         train(birds)
     monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_720)

@@ -1,8 +1,8 @@
 """Augment whole batches on their device, as a function of (seed, epoch, example, draw number) alone.
 
-The random numbers are not drawn from a generator but hashed from these four. So they do not depend on how an epoch is
-divided into batches and processes, or on where a run was resumed. The draw number counts how often a sampler has drawn
-the example before in the epoch.
+The random numbers are not drawn from a generator but hashed from these four values. So the random numbers do not depend
+on how an epoch is divided into batches and processes, or on where a run was resumed. The draw number counts how often a
+sampler has drawn the example before in the epoch.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,16 +15,19 @@ from torch import Tensor
 from imbalance.utils.seeds import derived_seed
 
 Augmentation = Literal["flip", "pad_crop", "random_resized_crop"]
-TRIES = 10  # of a random resized crop, as in torchvision
+TRIES = 10  # random crops to try before the whole image is used, as in torchvision
+
+
+# Each augmentation takes (B, C, H, W) images and `uniform`, (B, count) random numbers in [0, 1).
 
 
 def flip(images: Tensor, uniform: Tensor) -> Tensor:
-    """Exchange left and right with probability one half."""
+    """Flip each image horizontally with probability one half."""
     return torch.where(uniform[:, 0, None, None, None] < 0.5, images.flip(3), images)
 
 
 def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Pad four black pixels on every side, and crop to the old size at a random place (He et al., CVPR 2016)."""
+    """Pad four black pixels on every side, and crop to the original size at a random position (He et al., CVPR 2016)."""
     count, _, height, width = images.shape
     top, left = (uniform[:, :2] * 9).long().unbind(1)
     rows = (top[:, None] + torch.arange(height, device=images.device))[:, :, None]
@@ -34,10 +37,10 @@ def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Crop 0.7 to 1 of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the old size.
+    """Crop 70 to 100 % of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the original size.
 
-    As in torchvision, the first of ten tries that fits is used, else the whole image. The result is floats on the scale
-    of `images`.
+    As in torchvision, the first of ten random crops that fits into the image is used; if none fits, the whole image. The
+    result has floating-point values on the same scale as `images`.
     """
     height, width = images.shape[2:]
     low, high = torch.tensor([3 / 4, 4 / 3]).log().tolist()
@@ -59,7 +62,7 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     return F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False)
 
 
-# The number of random numbers that an image needs, and the function that takes the images and these numbers.
+# For each augmentation, the count of random numbers that one image needs, and the function.
 AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
     "flip": (1, flip),
     "pad_crop": (2, pad_crop),
@@ -68,20 +71,20 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """Return the (N, count) random numbers of N draws for each augmentation in `names`.
+    """Return the (N, count) random numbers that each augmentation in `names` needs for N drawn examples.
 
     Args:
-        indices: (N,) the example of each draw.
-        draw_ids: (N,) the number of each draw, see `draw_ids`.
+        indices: (N,) the index of each drawn example.
+        draw_ids: (N,) the id of each draw, from the function `draw_ids`.
     """
     return [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name][0]) for name in names]
 
 
 def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Sequence[Tensor]) -> Tensor:
-    """Apply the augmentations `names` to (B, C, H, W) `images`, one after the other.
+    """Apply the augmentations `names` to (B, C, H, W) `images`, in this order.
 
     Args:
-        random_numbers: (B, count) for each augmentation, see `draws`.
+        random_numbers: (B, count) for each augmentation, from `draws`.
     """
     for name, uniform in zip(names, random_numbers, strict=True):
         images = AUGMENTATIONS[name][1](images, uniform).contiguous()
@@ -89,12 +92,19 @@ def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Seque
 
 
 def draw_ids(epoch: int, order: Tensor) -> Tensor:
-    """Return an (N,) number for each entry of an epoch's `order`: the epoch, and the draw number of the example."""
+    """Return (N,) ids of the draws of an epoch: epoch · 2³² + the draw number of the example.
+
+    Args:
+        order: (N,) the examples in the order in which the epoch draws them.
+    """
     return (epoch << 32) + draw_numbers(order)
 
 
 def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
-    """Hash (seed, index, draw, column) to (B, count) float32 in [0, 1), by splitmix64's finaliser (Steele, 2014)."""
+    """Return (B, count) random float32 in [0, 1), hashed from (seed, index, draw id, column).
+
+    The hash is the finaliser of splitmix64 (Steele, 2014).
+    """
     state = torch.full_like(indices, seed)
     for word in (indices[:, None], draws[:, None], torch.arange(count, device=indices.device)[None]):
         state = state if state.dim() == 2 else state[:, None]
@@ -103,7 +113,7 @@ def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
 
 
 def mix(x: Tensor) -> Tensor:
-    """Map int64 to int64 one to one, so that neighbours land far apart; products wrap around."""
+    """Hash int64 values one to one, so that neighbouring values become unrelated; products overflow on purpose."""
     x = x + as_signed(0x9E3779B97F4A7C15)
     x = (x ^ shift_right(x, 30)) * as_signed(0xBF58476D1CE4E5B9)
     x = (x ^ shift_right(x, 27)) * as_signed(0x94D049BB133111EB)
@@ -111,7 +121,7 @@ def mix(x: Tensor) -> Tensor:
 
 
 def shift_right(x: Tensor, bits: int) -> Tensor:
-    """Shift int64 right and fill with zeros; torch's own shift fills with the sign."""
+    """Shift int64 right and fill with zeros, because torch's own shift fills with the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -121,7 +131,7 @@ def as_signed(x: int) -> int:
 
 
 def draw_numbers(order: Tensor) -> Tensor:
-    """Return, for each entry of an epoch's (N,) `order`, the number of equal entries before it."""
+    """Return, for each entry of an epoch's (N,) `order`, the number of equal entries before this entry."""
     by_value = order.argsort(stable=True)
     values = order[by_value]
     place = torch.arange(len(order), device=order.device)

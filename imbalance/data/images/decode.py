@@ -1,4 +1,4 @@
-"""Decode image files into pixels, in the processes that build a store and in prediction."""
+"""Decode image files into pixels, to build a store of decoded images or to predict."""
 
 import io
 import math
@@ -19,16 +19,17 @@ from imbalance.utils.files import check_regular
 if TYPE_CHECKING:
     import PIL.Image
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit, 270 MB in RGB, for a file and for the resized image
-MAX_BYTES = 2**29  # of a file; more than an uncompressed image of MAX_PIXELS
-# A part of Pillow's formats: some others run programs (EPS), or are hardly used except in attacks.
+MAX_PIXELS = 89_478_485  # Pillow's own limit (270 MB in RGB), for the image of a file and for the resized image
+MAX_BYTES = 2**29  # the largest file that is read; an uncompressed image of MAX_PIXELS is smaller
+# Only some of Pillow's formats, because other formats run programs (EPS) or are hardly used except in attacks.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Pillow's modes of 8 bits a channel: black and white, grey, palette, colour, print. Transparency is dropped, as in torchvision.
 CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
 ChunkResult = tuple[
     list[tuple[int, int]], list[tuple[int, str]]
-]  # checksums of files and pixels; failed rows and reasons
+]  # CRC-32 of the file and of the pixels of each image; row and reason of each failure
+# Pillow's operation that turns an image upright, by its EXIF orientation.
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
@@ -36,14 +37,14 @@ TURNS = {
 
 
 class Recipe(NamedTuple):
-    """The steps that turn an image file into (C, size, size) uint8 pixels, the same as torchvision's transforms.
+    """The steps that turn an image file into (C, size, size) uint8 pixels, with the same result as torchvision's transforms.
 
     mode: Pillow's mode, "RGB" or "L". A file of another mode is refused unless the first step is "convert".
     steps: (name, size) pairs, done in order:
 
         - ("convert", 0) converts an image of one of the modes `CONVERTIBLE` to `mode`; only as the first step;
-        - ("square", n) resizes to n×n; ("shorter", n) resizes the shorter side to n. Both are bilinear with
-          antialiasing; ("square bicubic", n) and ("shorter bicubic", n) are bicubic;
+        - ("square", n) resizes to n×n, and ("shorter", n) resizes the shorter side to n; both are bilinear with
+          antialiasing. ("square bicubic", n) and ("shorter bicubic", n) do the same with bicubic resizing;
         - ("crop", n) crops to the n×n pixels in the middle; ("crop floor", n) rounds half a pixel down, as
           transformers does.
     """
@@ -62,7 +63,7 @@ class Preparation(NamedTuple):
     """The preparation of images that pretrained weights were trained with.
 
     steps: the steps of a `Recipe`.
-    mean, std: mean and deviation of each channel, as fractions of 255.
+    mean, std: the mean and standard deviation of each channel, as fractions of 255.
     """
 
     steps: tuple[tuple[str, int], ...]
@@ -74,13 +75,14 @@ def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
     """Return the (C, H, W) uint8 pixels of an image file.
 
     Raises:
-        ValueError: the file is missing, damaged, or not allowed by the recipe; the message does not name the file.
+        ValueError: the file is missing or damaged, or the recipe does not allow its mode or size. The message does not name
+            the file, because the caller does.
     """
     return image_pixels(open_image(read_image(path)), recipe)
 
 
 def read_image(path: str | Path) -> bytes:
-    """Return the content of a file.
+    """Return the bytes of an image file.
 
     Raises:
         ValueError: the file is missing, too large, or not a regular file (reading a pipe might never end).
@@ -98,10 +100,10 @@ def read_image(path: str | Path) -> bytes:
 
 
 def open_image(content: bytes) -> "PIL.Image.Image":
-    """Decode the `content` of a file with a single image, and turn the image upright by its EXIF data, as viewers do.
+    """Decode an image from the bytes of its file, and turn the image upright by its EXIF data, as viewers do.
 
     Raises:
-        ValueError: the content is damaged, not an image, several images, or too large.
+        ValueError: the bytes are no image or are damaged, or hold several images, or an image that is too large.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -115,14 +117,14 @@ def open_image(content: bytes) -> "PIL.Image.Image":
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             if frames > 1:
                 raise UnacceptableImage(
-                    f"an animation, or several pages: {frames} images in one file; save a single image"
+                    f"{frames} images in one file (an animation, or several pages); save a single image"
                 )
             image.load()
             turned = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except UnacceptableImage:
         raise
     except UnidentifiedImageError:
-        raise ValueError("not an image, or incomplete") from None
+        raise ValueError(f"not an image, or incomplete; the formats are {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"an image of more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except Exception as error:  # a codec may raise any exception on damaged data
@@ -159,7 +161,7 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
         resampling = Image.Resampling.BICUBIC if how == "bicubic" else Image.Resampling.BILINEAR
         if kind == "crop":
             if min(width, height) < size:
-                raise ValueError(f"{width}×{height} pixels, too few for a crop of {size}×{size}")
+                raise ValueError(f"{width}×{height} pixels, but a crop needs at least {size}×{size}")
             round_half = math.floor if how == "floor" else round
             left, top = round_half((width - size) / 2), round_half((height - size) / 2)
             image = image.crop((left, top, left + size, top + size))
@@ -178,7 +180,11 @@ class UnacceptableImage(ValueError):
 
 
 def check_pixels(what: str, width: int, height: int) -> None:
-    """Refuse an image of more than `MAX_PIXELS`: a file of 300 bytes can claim 10¹⁰ pixels, which take gigabytes."""
+    """Raise `UnacceptableImage` for more than `MAX_PIXELS`, because a file of 300 bytes can claim 10¹⁰ pixels.
+
+    Args:
+        what: the beginning of the message.
+    """
     if width * height > MAX_PIXELS:
         raise UnacceptableImage(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
 
@@ -186,10 +192,11 @@ def check_pixels(what: str, width: int, height: int) -> None:
 def decode_chunk(
     first: int, folder: Path, paths: Sequence[str], recipe: Recipe, store: Path | None = None
 ) -> ChunkResult:
-    """Decode `paths`, and write the pixels into the file `store`, if any, from row `first` on.
+    """Decode the images `paths` of `folder`; if the file `store` is given, write the pixels there from row `first` on.
 
     Returns:
-        The CRC-32 of each file and of its pixels, both 0 if it cannot be decoded; and the row and reason of each failure.
+        The CRC-32 of the file and of the pixels for each image, both 0 if the image cannot be decoded; and the row and
+        reason of each failure.
     """
     checksums, problems = [], []
     descriptor = os.open(store, os.O_WRONLY) if store else None
@@ -212,7 +219,7 @@ def decode_chunk(
 
 
 def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
-    """Return what `decode_chunk` returns, with 0 for the CRC-32 of the pixels: files are read but not decoded."""
+    """Read files without decoding them; return the same as `decode_chunk`, with 0 for the CRC-32 of the pixels."""
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:
@@ -227,7 +234,7 @@ def start_worker() -> None:
     """Ignore Ctrl-C, which the parent process handles, and exit when the parent process ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    assert parent is not None  # the pool starts this function in a child process alone
+    assert parent is not None  # the pool calls this function only in child processes
 
     def end_with_parent() -> None:
         parent.join()

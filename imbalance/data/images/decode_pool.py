@@ -1,4 +1,4 @@
-"""Decode or read many image files, in a process on each core."""
+"""Decode or read many image files, with one process for each core."""
 
 import os
 import sys
@@ -21,7 +21,12 @@ CHUNK = 64  # images that a worker handles at a time
 def run_chunks(
     function: Callable[..., ChunkResult], folder: Path, paths: Sequence[str], recipe: Recipe, title: str, **more: Path
 ) -> list[ChunkResult]:
-    """Run `function` on chunks of `paths` on every core, and show progress.
+    """Run `function` on chunks of `paths`, with one process for each core, and show progress.
+
+    Args:
+        function: `decode_chunk` or `read_chunk`.
+        title: what is done, for the line of progress.
+        more: further arguments of `function`.
 
     Returns:
         The result of each chunk, in the order of the paths.
@@ -39,8 +44,8 @@ def run_chunks(
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise BadInput(
-                f"{title}: a worker process died; free some memory, or, in a script, start the run inside of "
-                "`if __name__ == '__main__'`"
+                f"{title}: a worker process died; free some memory; if a script starts the run, it must do so inside "
+                "`if __name__ == '__main__':`"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -65,17 +70,25 @@ def checksum_pairs(results: Sequence[ChunkResult]) -> np.ndarray:
 
 
 def file_problems(results: Sequence[ChunkResult], where: Callable[[int], str], paths: Sequence[str]) -> list[Problem]:
-    """Return a problem for each file that `run_chunks` could not read or decode."""
+    """Return a problem for each file that `run_chunks` could not read or decode.
+
+    Args:
+        results: the results of `run_chunks` on `paths`.
+        where: takes a row of `paths`, and returns its file and line in the metadata.
+    """
     return [Problem(f"{where(row)}: {paths[row]}", reason) for _, wrong in results for row, reason in wrong]
 
 
 def check_images(
     folder: Path, paths: Sequence[str], recipe: Recipe, where: Callable[[int], str]
 ) -> tuple[np.ndarray, list[Problem]]:
-    """Decode every image without storing it.
+    """Decode every image to check it, without storing the pixels.
+
+    Args:
+        where: takes a row of `paths`, and returns its file and line in the metadata.
 
     Returns:
-        The (N,) CRC-32 of the pixels, 0 for an image that cannot be decoded, and a problem for each of these.
+        The (N,) CRC-32 of the pixels, 0 for an image that cannot be decoded; and a problem for each such image.
     """
     results = run_chunks(decode_chunk, folder, paths, recipe, f"checking {folder}")
     return checksum_pairs(results)[:, 1], file_problems(results, where, paths)

@@ -1,4 +1,4 @@
-"""List image files with their labels, and build a data set from the list; used by every data set of image files."""
+"""Build a data set from a list of image files with their labels; every data set of image files uses this module."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -23,16 +23,17 @@ MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of N image files with their labels, and the problems of the metadata; no image has been opened.
+    """A list of N image files with their labels, and the problems of the metadata file; no image has been opened.
 
-    name: the name of the data set and of its store.
+    name: the name of the data set, which begins the name of its store of decoded images.
     file: the metadata file.
     folder: the folder that the N `paths` are relative to.
+    recipe: the steps that decode an image.
     augment: the augmentations of training batches.
     lines: (N,) the line of each image in the metadata file.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
-    indices: (N,) int64, the row of each image in the metadata, from 0.
-    problems: problems of the metadata; the other fields leave out rows that cannot be read.
+    indices: (N,) int64, the row of each image in the metadata file, from 0.
+    problems: the problems of the metadata file; a row that cannot be read is in no other field.
     """
 
     name: str
@@ -51,11 +52,11 @@ class Listing:
     problems: list[Problem]
 
     def where(self, row: int) -> str:
-        """Return the file and line of an image, for messages."""
+        """Return the metadata file and the line of the image `row`, for messages."""
         return f"{self.file} line {self.lines[row]}"
 
     def split_problems(self) -> list[Problem]:
-        """Return the problems of the names and of the splits; see `imbalance.data.population`."""
+        """Return the problems of the class and group names and of the splits; see `imbalance.data.population`."""
         names = self.class_names, self.group_names
         return name_problems(str(self.file), *names) + population_problems(
             str(self.file), self.targets, self.groups, self.splits, *names
@@ -63,7 +64,7 @@ class Listing:
 
 
 def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
-    """Turn a function that lists images into a function that returns their data set, with the same signature."""
+    """Return a function with the signature of `list_images` that builds the data set of the listed images."""
 
     @functools.wraps(list_images)
     def dataset(data_dir: str, *args: Any, **values: Any) -> Dataset:
@@ -73,31 +74,34 @@ def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]
 
 
 def with_preparation(listing: Listing, preparation: Preparation | None) -> Listing:
-    """Return `listing` with the resizing and cropping of the model's weights if `config.data.size` is 0.
+    """Return `listing`; if `config.data.size` is 0, resize and crop as `preparation` says.
+
+    Args:
+        preparation: the preparation of images for the model's pretrained weights; None without such weights.
 
     Raises:
-        BadInput: `config.data.size` is 0, but the model has no weights that state their image size.
+        BadInput: `config.data.size` is 0, but the model has no pretrained weights that state their image size.
     """
     if listing.recipe.shape[1]:
         return listing
     if not preparation:
         raise BadInput(
-            "config.data.size: 0 given, which means the image size of the pretrained weights of config.model, but the model "
-            "has no weights that state one; give the size in pixels"
+            "config.data.size: 0 given, which means the image size of the pretrained weights of config.model, but config.model "
+            "has no such weights, or they state no size; give the size in pixels"
         )
     first = tuple(step for step in listing.recipe.steps if step[0] == "convert")
     return replace(listing, recipe=Recipe(listing.recipe.mode, (*first, *preparation.steps)))
 
 
 def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
-    """Return the data set of a listing; its images come from the store, which is built if it does not exist.
+    """Return the data set of a listing; the images are read from the store of decoded images, which is built if missing.
 
     Args:
-        preparation: the preparation of images for the model's weights, which decides the normalisation; None for the
-            channel statistics of ImageNet.
+        preparation: the preparation of images for the model's pretrained weights, whose mean and std normalise RGB images;
+            None for the channel statistics of ImageNet.
 
     Raises:
-        BadInput: the metadata, the splits or the images have a problem; the message names the first.
+        BadInput: the metadata, the splits or the images have a problem; the message names the first problem.
     """
     raise_first(listing.problems or listing.split_problems())
     listing = with_preparation(listing, preparation)

@@ -16,8 +16,8 @@ def normaliser(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function that turns a batch of `dataset` into the model's input.
 
-    The function returns floats and tokens unchanged, and normalises uint8 images to mean 0 and deviation 1 in `dtype`.
-    Images get the memory format `layout`.
+    The function normalises uint8 images to mean 0 and standard deviation 1 in `dtype`; the values of floats and tokens do
+    not change. Images get the memory format `layout`.
     """
     if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
         return lambda batch: batch.contiguous(memory_format=layout)
@@ -33,7 +33,12 @@ def pixel_normaliser(
     dtype: torch.dtype,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function that normalises uint8 images by the channels' `mean` and `std`, fractions of 255."""
+    """Return the function that normalises uint8 images on `device`.
+
+    Args:
+        mean, std: the mean and standard deviation of each channel, as fractions of 255.
+        layout: the memory format of the normalised images.
+    """
     means, stds = (torch.tensor(value, dtype=dtype, device=device).view(-1, 1, 1) * 255 for value in (mean, std))
 
     def normalise(batch: Tensor) -> Tensor:

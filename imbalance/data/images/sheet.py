@@ -1,4 +1,4 @@
-"""Write a sheet of sample images, one row for each group, to look at before training."""
+"""Write a picture of sample images, one row for each group, to look at before training."""
 
 from pathlib import Path
 
@@ -8,16 +8,21 @@ import torch
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 
-COLUMNS, SIDE, MARGIN = 8, 96, 20
+COLUMNS, SIDE, MARGIN = 8, 96, 20  # images in a row; side of an image and height of a title, in pixels
 
 
 def write_sheet(dataset: Dataset, path: Path) -> None:
-    """Write a PNG with `COLUMNS` random images of each group, from train, or from val if train has none."""
+    """Write a PNG to `path` with up to `COLUMNS` random images of each group.
+
+    The images are from train, or from val if train has no example of the group.
+    """
     from PIL import Image, ImageDraw
 
     shape = dataset.input_shape
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise BadInput(f"--sheet: the inputs have shape {shape}; a sheet needs images of 1 or 3 channels")
+        raise BadInput(
+            f"--sheet: the inputs have shape {shape}; a sheet needs images of 1 or 3 channels, so leave --sheet out"
+        )
     rows = []
     for group, name in enumerate(dataset.group_names):
         for title, split in (("train", dataset.train), ("val", dataset.eval_dataset.val)):

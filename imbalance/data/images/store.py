@@ -1,20 +1,20 @@
 """Store decoded images: a memory-mapped file of uint8 pixels that all runs and processes on a machine share.
 
-A store is a folder `<name>-<size>-<list>-<content>` in `imbalance.data.stores.store_root`. `<list>` is a hash of the
-file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has five files:
+A store is a folder `<name>-<size>-<list>-<content>` in the folder that `imbalance.data.stores.store_root` returns. `<list>`
+is a hash of the file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has five files:
 
 - `images.u8`: the pixels, row after row;
 - `checksums.npy`: the CRC-32 of the pixels of each row;
-- `files.npy`: the CRC-32 of each source file;
-- `stamps.npy`: the size, mtime and ctime (in nanoseconds) of each source file when it was last compared;
+- `files.npy`: the CRC-32 of each image file;
+- `stamps.npy`: the stamp of each image file when it was last compared: size, mtime and ctime, in nanoseconds;
 - `store.json`: a description of the content.
 
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
 
-A source file with the stamps of the store counts as unchanged; any other file is read and compared. The ctime reveals a
-change, because `rsync -t`, `cp -p` and `tar` set the mtime of a file but cannot set its ctime. A copied folder or new
-permissions also change the ctime; then the files are read once, but not decoded. The inode is not compared, because it
-changes by itself on many network file systems.
+An image file whose stamp equals the saved stamp counts as unchanged. Any other image file is read, and its CRC-32 is
+compared with the saved CRC-32. The ctime reveals a change, because `rsync -t`, `cp -p` and `tar` set the mtime of a file but
+cannot set its ctime. A copied folder or new permissions also change the ctime; then the image files are read once, but
+not decoded again. The inode is not compared, because it changes by itself on many network file systems.
 """
 
 import errno
@@ -43,8 +43,8 @@ from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular, write_atomic
 
-VERSION = 2  # of the format, and of the pixels that `imbalance.data.images.decode` makes with a recipe
-SAMPLED = 64  # rows whose checksums are compared at every opening; `imbalance data verify` compares all
+VERSION = 2  # raise it if the format changes, or the pixels that `imbalance.data.images.decode` makes from a recipe
+SAMPLED = 64  # rows whose checksums are compared each time a store is opened; `imbalance data verify` compares all
 
 
 def open_store(
@@ -55,11 +55,12 @@ def open_store(
     Args:
         data_dir: see `imbalance.data.stores.store_root`.
         name: the name of the data set.
-        folder, paths: the files, relative to `folder`.
-        where: from a row of `paths` to its place in the metadata, for messages.
+        folder, paths: the image files; `paths` are relative to `folder`.
+        recipe: the steps that decode an image.
+        where: takes a row of `paths`, and returns its file and line in the metadata, for messages.
 
     Returns:
-        The images, whose batches go to the CPU.
+        The images; indexing them returns a batch on the CPU.
 
     Raises:
         BadInput: a file is missing, cannot be decoded or is listed twice; the disk is full; the store is damaged.
@@ -80,23 +81,26 @@ def open_store(
     shape = (len(paths), *recipe.shape)
     problems = damage(directory, shape, SAMPLED)
     if problems:
-        raise BadInput(f"{problems[0]}; remove {directory} and the next run builds it anew")
+        raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
     checksums = np.load(directory / "checksums.npy", allow_pickle=False)
     return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
 
 
 def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
-    """Return the path of the stores of this list and recipe, without the hash of their content."""
+    """Return the path of the store of these image files and this recipe, without `-<content>`.
+
+    Stores that were built from different contents of the same file names share this beginning.
+    """
     return store_root(data_dir) / f"{name}-{recipe.shape[1]}-{json_hash([VERSION, recipe, list(paths)])}"
 
 
 def stored_checksums(
     data_dir: str, name: str, paths: Sequence[str], recipe: Recipe, stamps: np.ndarray
 ) -> tuple[Path | None, np.ndarray]:
-    """Return the store that matches the stamps of the source files, and the (N,) checksums of its rows.
+    """Return the store whose saved stamps equal `stamps`, and the (N,) CRC-32 of the pixels of its rows.
 
-    Without a matching undamaged store, return None and an empty array.
+    Return None and an empty array if there is no such store, or if it is damaged.
     """
     directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps)
     if not directory or damage(directory, (len(paths), *recipe.shape), 1):
@@ -110,12 +114,12 @@ def json_hash(content: Any) -> str:
 
 
 def existing_stores(base: Path) -> list[Path]:
-    """Return the complete stores of a list and recipe; their contents differ."""
+    """Return the complete stores whose paths begin with `base`, the result of `store_base`."""
     return sorted(description.parent for description in base.parent.glob(f"{glob.escape(base.name)}-*/store.json"))
 
 
 def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
-    """Return the store whose saved stamps are `stamps`: its source files are unchanged; None if there is none."""
+    """Return the store whose saved stamps equal `stamps`, so that its image files are unchanged; else None."""
     for directory in existing_stores(base):
         if np.array_equal(read_array(directory / "stamps.npy"), stamps):
             return directory
@@ -130,11 +134,11 @@ def find_or_build(
     recipe: Recipe,
     where: Callable[[int], str],
 ) -> Path:
-    """Return the store whose source files have the same content as now, or build one.
+    """Return the store that was built from the present content of the image files, or build a store.
 
-    Only files with new stamps are read.
+    Only image files whose stamps have changed are read for the comparison.
     """
-    candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # file checksums, rows with new stamps
+    candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # CRC-32 of files, rows whose stamps have changed
     for directory in existing_stores(base):
         before, checksums = read_array(directory / "stamps.npy"), read_array(directory / "files.npy")
         if checksums.shape == (len(paths),):
@@ -150,14 +154,14 @@ def find_or_build(
         checksums[rows] = [file for pairs, _ in results for file, _ in pairs]
         for directory, (stored, _) in candidates.items():
             if (stored == checksums).all():
-                with suppress(OSError):  # the store is read-only, so the files are compared again next time
+                with suppress(OSError):  # if the store is read-only, the files are compared again next time
                     write_array(directory / "stamps.npy", stamps)
                 return directory
     return build(base, stamps, folder, paths, recipe, where)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Return the array of an .npy file; an empty array if the file cannot be read, so that the caller rebuilds it."""
+    """Return the array of an .npy file; an empty array, which matches nothing, if the file cannot be read."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -165,7 +169,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an .npy file completely or not at all."""
+    """Write `array` to an .npy file, completely or not at all."""
     content = io.BytesIO()
     np.save(content, array)
     write_atomic(path, content.getbuffer())
@@ -175,6 +179,8 @@ def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Proble
     """Return the problems of a store: wrong file sizes, a wrong description, and rows that fail their checksum.
 
     Args:
+        directory: the folder of the store.
+        shape: the shape (N, C, H, W) that the store must have.
         sampled: the number of rows to check; 0 for all.
     """
     images = directory / "images.u8"
@@ -189,7 +195,7 @@ def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Proble
     if wrong:
         return [Problem(str(directory / "store.json"), f"{wrong[0]} does not match the files of the store")]
     if size != np.prod(shape, dtype=np.int64):
-        return [Problem(str(images), f"{size:,} bytes, not {np.prod(shape, dtype=np.int64):,}")]
+        return [Problem(str(images), f"{size:,} bytes, but the store needs {np.prod(shape, dtype=np.int64):,}")]
     checksums = np.load(directory / "checksums.npy", allow_pickle=False)
     rows = np.unique(np.linspace(0, shape[0] - 1, min(sampled or shape[0], shape[0])).astype(np.int64))
     pixels = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
@@ -207,13 +213,13 @@ def build(
 ) -> Path:
     """Decode `paths` into a new store and return its folder; an interrupted build leaves no store.
 
-    The caller holds the build lock.
+    The caller must hold the build lock.
     """
     for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
     row_bytes = int(np.prod(recipe.shape))
     total, free = row_bytes * len(paths), shutil.disk_usage(base.parent).free
-    sizes = f"{total / 1e6:,.1f} MB, and the disk of {base.parent} had {free / 1e6:,.1f} MB free"
+    sizes = f"{total / 1e6:,.1f} MB, but the disk of {base.parent} had {free / 1e6:,.1f} MB free"
     full = f"config.data_dir: the decoded images need {sizes}; {ELSEWHERE}"
     if total > free:
         raise BadInput(full)
@@ -229,7 +235,7 @@ def build(
         pairs = checksum_pairs(results)
         np.save(temporary / "files.npy", pairs[:, 0])
         np.save(temporary / "checksums.npy", pairs[:, 1])
-        # The stamps are older than the decoding, so a file that changed during it is read again.
+        # The stamps were taken before decoding, so the next run reads a file again that changed during decoding.
         np.save(temporary / "stamps.npy", stamps)
         description = {
             "version": VERSION,
@@ -239,12 +245,12 @@ def build(
         } | {name: zlib.crc32((temporary / f"{name}.npy").read_bytes()) for name in ("checksums", "files")}
         (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
         directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
-        shutil.rmtree(directory, ignore_errors=True)  # without a description the folder is no store
+        shutil.rmtree(directory, ignore_errors=True)  # this folder has no valid store.json, so it is no store
         temporary.rename(directory)
         return directory
     except OSError as error:
         raise BadInput(
-            full if error.errno == errno.ENOSPC else f"config.data_dir: {temporary}: {error.strerror}"
+            full if error.errno == errno.ENOSPC else f"config.data_dir: cannot write {temporary}: {error.strerror}"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -253,7 +259,7 @@ def build(
 def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:
     """Return the (N, 3) size, mtime and ctime of each file, and a problem for each missing, special or duplicate file.
 
-    The times are in nanoseconds; a file with a problem has zeros.
+    A special file is a pipe, a device or the like. The times are in nanoseconds; a missing or special file has zeros.
     """
     stamps, problems = [(0, 0, 0)] * len(paths), []
     first_row: dict[tuple[int, int], int] = {}
@@ -264,7 +270,7 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
             if not stat.S_ISREG(status.st_mode):
                 check_regular(folder / path)
             stamps[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-            # Two paths may lead to one file. Hard links are left to `imbalance data verify`, which reports copies.
+            # Two paths may lead to one file. Hard links are not refused here; `imbalance data verify` reports them as copies.
             first = first_row.setdefault((status.st_dev, status.st_ino), row) if status.st_nlink == 1 else row
             if first != row:
                 problem = f"the same file as {paths[first]} ({where(first)}); list each file once"
@@ -278,7 +284,7 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
 
 
 def other_spelling(path: Path) -> str:
-    """Return the end of a message if `path` exists in another Unicode form, which looks the same; else ""."""
+    """Return the end of the message "no such file"; "" unless `path` exists in another Unicode form, which looks the same."""
     for form in ("NFC", "NFD"):
         if Path(unicodedata.normalize(form, str(path))).exists():
             return (

@@ -11,7 +11,7 @@ from torch import Tensor
 from imbalance.errors import BadInput
 from imbalance.utils.memory import free_memory
 
-IMAGES_PER_COPY = 256  # when a whole store is copied to the device
+IMAGES_PER_COPY = 256  # images that are copied at a time when all images move to the device
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class StoredImages:
         return False
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "StoredImages":
-        """Return these images with `device` as the target of batches.
+        """Return these images with `device` as the device that batches are copied to.
 
-        `dtype` is ignored, because images stay uint8; it is a parameter because a tensor's `to` takes it.
+        `dtype` is ignored, because images stay uint8; it is an argument because a tensor's `to` takes it.
         """
         return replace(self, target=device)
 
@@ -59,7 +59,7 @@ class StoredImages:
         return int(np.prod(self.shape))
 
     def as_tensor(self) -> Tensor:
-        """Copy all images to the device as one (N, C, H, W) uint8 tensor.
+        """Copy all images to the target device as one (N, C, H, W) uint8 tensor.
 
         Raises:
             BadInput: the device has too little free memory.
@@ -68,7 +68,7 @@ class StoredImages:
         if self.nbytes > free:
             raise BadInput(
                 f"config.trainer.images_on_device: {len(self):,} images need {self.nbytes / 1e9:,.1f} GB, and {self.target} "
-                f"has {free / 1e9:,.1f} GB free; set it to False to read them from the disk batch by batch"
+                f"has {free / 1e9:,.1f} GB free; set config.trainer.images_on_device=False to read them from the disk"
             )
         images = torch.empty(self.shape, dtype=torch.uint8, device=self.target)
         for start in range(0, len(self), IMAGES_PER_COPY):
@@ -76,15 +76,17 @@ class StoredImages:
         return images
 
     def subset(self, index: Tensor) -> "StoredImages":
-        """Return the images at `index`."""
+        """Return the images at the positions `index`, without reading pixels."""
         return replace(self, rows=self.rows[index])
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return the batch (B, C, H, W) uint8 on the target device; `index` is on the CPU."""
+        """Return the (B, C, H, W) uint8 images at `index` on the target device; `index` must be on the CPU."""
         rows = self.rows[index].numpy()
 
         def gather(batch: Tensor) -> None:
-            np.take(self.images, rows, axis=0, out=batch.numpy(), mode="clip")  # mode "raise" would copy once more
+            np.take(
+                self.images, rows, axis=0, out=batch.numpy(), mode="clip"
+            )  # the default mode "raise" would copy twice
 
         shape = (len(rows), *self.images.shape[1:])
         if self.target.type != "cpu":
@@ -94,7 +96,7 @@ class StoredImages:
         return batch
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return `self[index]`; `index_select` is the fast way to index a tensor, and `dim` is 0."""
+        """Return `self[index]`; callers use `index_select`, because it is faster for tensors, and `dim` is always 0."""
         return self[index]
 
 
@@ -111,7 +113,7 @@ class PinnedCopier:
     def copy(self, shape: Sequence[int], fill: Callable[[Tensor], None], device: torch.device) -> Tensor:
         """Call `fill` on a uint8 tensor of `shape` in pinned memory, and return its copy on `device`."""
         memory, copied = self.blocks.pop(0)
-        copied.synchronize()  # the copy of the batch before the last, which has usually ended
+        copied.synchronize()  # the GPU may still copy this block, two batches later; usually it has ended
         size = int(np.prod(shape))
         if size > len(memory):
             memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -125,5 +127,5 @@ class PinnedCopier:
 
 @functools.cache
 def pinned_copier() -> PinnedCopier:
-    """Return the copier of this process."""
+    """Return the one `PinnedCopier` of this process."""
     return PinnedCopier()

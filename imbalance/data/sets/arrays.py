@@ -1,4 +1,4 @@
-"""Data set of a user's own arrays, or columns of numbers and categories: `.npz`, `.npy`, `.csv`, `.parquet`."""
+"""Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`."""
 
 from pathlib import Path
 
@@ -38,28 +38,30 @@ def arrays(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return the columns of a file, standardised and one-hot encoded by the statistics of the training set.
+    """Return the data set of a file whose columns are inputs, classes, groups and splits.
 
-    `imbalance.data.tables.encoding` describes the encoding.
+    Numbers are standardised and categories are one-hot encoded, as the training set decides; see
+    `imbalance.data.tables.encoding`.
 
     Args:
         file: the file under data_dir. `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by
-            name, and so has a folder of `.npy` files; a single `.npy` file must be a structured array. A single
-            numeric column with more than two dimensions goes to the model unchanged; if it is uint8, as images,
-            (N, C, H, W), (N, H, W, C) or (N, H, W).
+            name, and so has a folder of `.npy` files; a single `.npy` file must be a structured array. If the
+            only input is a numeric array with more than two dimensions, it goes to the model unchanged. If this array
+            is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
             groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
             numbers, name the other values in `missing`.
         missing: texts that mean a missing value, such as ("", "?"): "" also means a null, "nan" also
             not-a-number.
-        target, classes: the column of the classes, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross it; () for the classes.
-        split: the column that says train, val or test; "" for none.
-        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
-            file has.
-        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
-            the file has.
+        target, classes: the column that holds the class, and its values as text, in the order of the classes.
+        groups: the columns whose combinations are the groups; include the target to cross the groups with the
+            classes; () if the classes are the groups.
+        split: the column that says train, val or test; "" if there is none.
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
+            examples.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the file has
+            test examples.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)
@@ -81,7 +83,7 @@ def arrays(
     if not (numeric or categorical):
         raise BadInput(
             f"config.data.numeric, categorical: {columns.source} has no column besides target, groups and split; a model "
-            "needs one at least"
+            "needs at least one input column"
         )
     check_inputs(numeric, categorical, target, split)
     mean, std, preprocessing, notes = (), (), {}, ()
@@ -113,7 +115,7 @@ def arrays(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.ndarray:
-    """Return the (N,) int64 places of a column's values in `valid`, and refuse other values."""
+    """Return the (N,) int64 index in `valid` of each value of the column `name`; refuse other values."""
     number, text = {value: i for i, value in enumerate(valid)}, columns.text(name)
     for row, value in enumerate(text):
         if value not in number:
@@ -153,11 +155,11 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
             array = array.transpose(0, 3, 1, 2)
         if array.ndim != 4 or array.shape[1] not in (1, 3):
             raise BadInput(
-                f"{columns.source}: {name} has shape {array.shape}; uint8 must be grey or RGB images, (N, H, W), "
+                f"{columns.source}: {name} has shape {array.shape}; uint8 arrays must be grey or RGB images, (N, H, W), "
                 "(N, C, H, W) or (N, H, W, C)"
             )
     elif array.dtype.kind != "f":
-        raise BadInput(f"{columns.source}: {name} is {array.dtype}; floats, or uint8 for images, are needed")
+        raise BadInput(f"{columns.source}: {name} is {array.dtype}; convert it to floats, or to uint8 for images")
     elif not np.isfinite(array).all():
         raise BadInput(f"{columns.source}: {name} has values that are not finite; remove or replace them")
     return torch.from_numpy(np.ascontiguousarray(array))
@@ -166,7 +168,7 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 def channel_statistics(images: torch.Tensor, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each channel over the rows `train`, as fractions of 255.
 
-    They are computed from the counts of the 256 values, so they are exact for any number of images.
+    Both are computed from the counts of the 256 values, so both are exact for any number of images.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

@@ -19,15 +19,16 @@ from imbalance.utils.files import check_regular
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
+# The places under data_dir where the file of attributes is searched.
 LAYOUTS = tuple(
     f"{folder}list_attr_celeba.{kind}"
     for folder in ("celeba/", "celebA/", "celebA/data/", "")
     for kind in ("txt", "csv")
 )
 SPLIT_SIZES: Final = (162770, 19867, 19962)
-# Counts of Blond_Hair × Male in train, val and test: neither, male, blond, both.
+# The numbers of images in train, val and test that are neither blond nor male, male alone, blond alone, or both.
 FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180))
-# The same counts of the 2 % that Wang et al. train on, which also depend on the order of the rows.
+# The same numbers for the 2 % of train that Wang et al. (ICLR 2022) use; they also reveal another order of the rows.
 PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 
@@ -43,22 +44,22 @@ def list_celeba(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the published partition, whose counts are checked, or a part of it.
+    """List the images of the published splits, or a part of these images, and check the published counts.
 
-    The class is the target attribute; the group is the combination of target and confounders.
+    The class is the value of the target; the group is the combination of the values of target and confounders.
 
     Args:
         target: the attribute to predict, such as Blond_Hair.
-        confounders: the attributes that make groups with the target, such as Male; () for the classes as groups.
+        confounders: the attributes that make groups with the target, such as Male; () if the classes are the groups.
         train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0
             gives the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
-        val_fraction: the share of every group's validation images.
+        val_fraction: the share of every group's validation images that is used.
         test: "full" for all test images; "balanced" for as many of each group as the smallest group has (180 each
             for Blond_Hair × Male).
-        subset_seed: the seed of these draws. The run's seed does not change them, so that all seeds share one
-            store of images.
-        size: the side of the square images: the middle 178×178 pixels are resized to it; 0 to prepare images as
-            for the weights of config.model.
+        subset_seed: the seed of the draws of train_fraction, val_fraction and test. The run's seed does not change
+            these draws, so that runs with different seeds share one store of images.
+        size: the side in pixels of the square images; the middle 178×178 pixels are resized to this size. 0 to
+            resize and crop as the pretrained weights of config.model need.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
@@ -66,7 +67,9 @@ def list_celeba(
     problems: list[Problem] = []
     attributes = (target, *confounders)
     if len(set(attributes)) != len(attributes):
-        raise BadInput(f"config.data.confounders: {confounders} given with target {target!r}; all must differ")
+        raise BadInput(
+            f"config.data.confounders: {confounders} given with target {target!r}; target and confounders must all differ"
+        )
     names, lines, values = read_attributes(file, ("Blond_Hair", "Male", *attributes), problems)
     splits = read_partition(file.with_name(f"list_eval_partition{file.suffix}"), names, problems)
     groups = np.zeros(len(names), dtype=np.int64)
@@ -80,7 +83,8 @@ def list_celeba(
         if counts != (*FINGERPRINT, PAPERS_TRAIN):
             cause = (
                 f"not the published CelebA: train, val, test and the published 2 % of train have {counts} examples "
-                f"of Blond_Hair × Male, not {(*FINGERPRINT, PAPERS_TRAIN)}"
+                f"of Blond_Hair × Male, not {(*FINGERPRINT, PAPERS_TRAIN)}; "
+                "imbalance data download celeba says how to get it"
             )
             problems.append(Problem(str(file), cause))
     rows = [
@@ -115,7 +119,7 @@ celeba = image_dataset(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of a random fraction of the training images, drawn and rounded like the code of Wang et al."""
+    """Return the rows of a random fraction of the training images, drawn as in the code of Wang et al. (ICLR 2022)."""
     rows = np.flatnonzero(splits == 0)
     return np.sort(np.random.default_rng(seed).choice(rows, int(np.round(fraction * len(rows))), replace=False))
 
@@ -129,7 +133,7 @@ def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int)
 
 
 def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> np.ndarray:
-    """Return the rows of all test images, or of as many of each group as the smallest group has."""
+    """Return the rows of the test images: all if `part` is "full", else as many of each group as the smallest has."""
     rows = np.flatnonzero(splits == 2)
     if part == "full" or not len(rows):
         return rows
@@ -141,7 +145,7 @@ def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> n
 def read_attributes(
     file: Path, wanted: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """Read the attributes `wanted` of each image, and append lines that cannot be read to `problems`.
+    """Read the attributes `wanted` of each image; append a problem to `problems` for each line that cannot be read.
 
     Returns:
         The names of the images, their line numbers, and the attributes as 0 and 1.
@@ -151,7 +155,9 @@ def read_attributes(
         first, heading = 2, ["image_id", *words.line_words(1)]
         stated, count = " ".join(words.line_words(0)), len(words.first) - 2
         if stated != str(count):
-            problems.append(Problem(f"{file} line 1", f"says {stated!r} images, {max(0, count)} follow"))
+            problems.append(
+                Problem(f"{file} line 1", f"says {stated!r} images, but {max(0, count)} follow; both must be equal")
+            )
     else:
         first, heading = 1, words.line_words(0)
     for name in wanted:
@@ -170,7 +176,7 @@ def read_attributes(
 
 
 def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.ndarray:
-    """Return the (N,) split of each image; an image that is not listed gets -1 and a problem."""
+    """Return the (N,) split of each image in `names`; an image that `file` does not list gets -1 and a problem."""
     words = split_words(file)
     lines = words.valid_lines(2, 1 if file.suffix == ".csv" else 0, file, problems)
     listed, splits = words.column(lines, 0), words.digits(lines, 1)
@@ -184,9 +190,9 @@ def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.
 
 
 class Words(NamedTuple):
-    """The words of a text file, as places in its text; lines count from 0.
+    """The words of a text file, as positions in its text; lines count from 0.
 
-    Eight million words would take five seconds as Python strings, so a word becomes a string when it is read.
+    Making Python strings of eight million words would take five seconds, so a word becomes a string only on request.
 
     text, characters: the text, as a string and as bytes.
     starts, ends: word i is `text[starts[i]:ends[i]]`.
@@ -209,28 +215,30 @@ class Words(NamedTuple):
         return self.text[self.starts[i] : self.ends[i]]
 
     def valid_lines(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
-        """Return the lines from `first` on that have `count` words, and append the other lines to `problems`."""
+        """Return the lines from `first` on that have `count` words; append a problem to `problems` for each other line."""
         counts = np.diff(self.first, append=len(self.starts))
         lines = np.arange(first, len(counts))
         wrong = lines[counts[first:] != count]
-        problems += [Problem(f"{file} line {line + 1}", f"{counts[line]} fields, not {count}") for line in wrong]
+        problems += [
+            Problem(f"{file} line {line + 1}", f"{counts[line]} fields, but {count} are needed") for line in wrong
+        ]
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
-        """Return the word in a column of each line."""
+        """Return the word at position `column` of each of `lines`; positions count from 0."""
         words = self.first[lines] + column
         bounds = zip(self.starts[words].tolist(), self.ends[words].tolist())
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the column of 1 and −1 (or 0) as int64 1 and 0, and a mask of the lines with one of these values."""
+        """Read a column of 1 and −1 (or 0): return int64 1 and 0, and a mask of the lines that have such a word."""
         words, digits = self.first[lines] + column, self.digits(lines, column)
         start, end = self.starts[words], self.ends[words]
         minus_one = (end == start + 2) & (self.characters[start] == ord("-")) & (self.characters[end - 1] == ord("1"))
         return (digits == 1).astype(np.int64), (digits == 0) | (digits == 1) | minus_one
 
     def digits(self, lines: np.ndarray, column: int) -> np.ndarray:
-        """Return the column of single digits as int64, with −1 for any other word."""
+        """Return the single digits of a column as int64, and −1 for any other word."""
         words = self.first[lines] + column
         values = self.characters[self.starts[words]].astype(np.int64) - ord("0")
         is_digit = (self.ends[words] == self.starts[words] + 1) & (values >= 0) & (values <= 9)

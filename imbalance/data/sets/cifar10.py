@@ -24,7 +24,13 @@ from imbalance.utils.torchvision_import import import_torchvision
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-PUBLISHED = (("cat", "dog"), "step", 10.0, 0, 0.2)  # classes, imbalance, ratio, total and val fraction of Wang et al.
+PUBLISHED = (
+    ("cat", "dog"),
+    "step",
+    10.0,
+    0,
+    0.2,
+)  # classes, imbalance, ratio, total, val fraction of Wang et al. (ICLR 2022)
 
 
 def cifar10(
@@ -39,23 +45,22 @@ def cifar10(
     draw: Literal["stratified", "published"],
     download: bool,
 ) -> Dataset:
-    """Return the published training set, thinned out to the imbalance and then split, and the published test set.
+    """Return all or some classes of CIFAR-10: train and val from the training set, made imbalanced, and the test set.
 
-    Cat and dog with a step imbalance of 10 and a val fraction of 0.2 train on 4000/400, validate on 1000/100 and test
-    on 1000/1000 images, the setting of Wang et al., ICLR 2022.
+    With cat and dog, a step imbalance of 10 and a val fraction of 0.2, train has 4000 cats and 400 dogs, val 1000 and 100,
+    and test 1000 of each, as in Wang et al., ICLR 2022.
 
     Args:
         classes: names of the classes, the largest first.
-        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
-            "step": the classes of the first half are larger than the others. The counts are of train and val
-            together.
+        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
+            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            The counts include val.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
-            largest class allows.
+        total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of the imbalanced training set that becomes val.
-        draw: "stratified": the seed decides which images stay and which are val, and val has its share of every
-            class; "published": for cat against dog alone, the images that Wang et al. drew, the same at every
-            seed.
+        draw: "stratified" draws the images that are kept and the images of val by the run's seed, so that val has
+            the same share of every class; "published" takes the images that Wang et al. drew, the same at every
+            seed, and is only for cat and dog.
         download: download the files if they are missing (170 MB).
     """
     check_class_choice(classes, CLASSES)
@@ -64,9 +69,7 @@ def cifar10(
     settings = (classes, imbalance, imbalance_ratio, total, val_fraction)
     if draw == "published" and settings != PUBLISHED:
         needed = f"classes {PUBLISHED[0]}, imbalance 'step', ratio 10, total 0 and val fraction 0.2"
-        raise BadInput(
-            f"config.data.draw: 'published' given, which needs {needed}; use 'stratified' for other settings"
-        )
+        raise BadInput(f"config.data.draw: 'published' given, which needs {needed}; use 'stratified' for other values")
     published_train, published_test = published("CIFAR10", data_dir, download)
     assert tuple(published_train.classes) == CLASSES
     rng = np.random.default_rng(seed)
@@ -96,11 +99,11 @@ def cifar10(
 
 
 def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the training and validation rows of cat against dog like the code of Wang et al. (ICLR 2022).
+    """Draw the training and validation rows of cats and dogs like the code of Wang et al. (ICLR 2022).
 
     The code goes through the classes in the order of their first appearance. It keeps a random 5,000 images of each of
-    the first five classes and 500 of each other class. The cats and then the dogs of these are shuffled, and the first
-    four fifths are train. The split is not stratified: train has 3,990 cats and 410 dogs, val 1,010 and 90.
+    the labels 0 to 4 and 500 of each other label. The kept cats and dogs are shuffled together, and the first four fifths
+    are train. The split is not stratified: train has 3,990 cats and 410 dogs, val 1,010 and 90.
 
     Args:
         labels: the labels of the 50,000 training images, in the order of the files.
@@ -116,9 +119,9 @@ def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(val)
 
 
-@functools.lru_cache(maxsize=1)  # saves a second of reading and checking for each further seed of a sweep
+@functools.lru_cache(maxsize=1)  # saves a second of reading and checking for each further run of a sweep
 def published(name: str, data_dir: str, download: bool) -> tuple[Any, Any]:
-    """Return torchvision's training and test sets of CIFAR10 or CIFAR100, with checked checksums.
+    """Return torchvision's training and test sets of "CIFAR10" or "CIFAR100"; torchvision checks the checksums.
 
     Raises:
         BadInput: the files are missing or damaged, and `download` is False or fails.

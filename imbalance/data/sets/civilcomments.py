@@ -1,4 +1,4 @@
-"""Data set CivilComments of WILDS: toxic or not, with the identities that a comment mentions as groups.
+"""Data set CivilComments of WILDS: is a comment toxic, and does it mention an identity?
 
 Borkan et al., "Nuanced Metrics for Measuring Unintended Bias with Real Data for Text Classification", WWW 2019; Koh et al.,
 "WILDS: A Benchmark of in-the-Wild Distribution Shifts", ICML 2021.
@@ -22,7 +22,7 @@ CLASSES = ("not toxic", "toxic")
 
 
 def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse"]) -> Corpus:
-    """List comments on news; a comment is toxic if at least half of the raters said so.
+    """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
     The four groups cross the two classes with "mentions an identity": at least half of the raters saw one of eight
     identities in the comment.
@@ -30,12 +30,12 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
     Args:
         evaluation: "fine" evaluates by the sixteen groups of WILDS, each identity in each class; a comment can be
             in several of them or in none. "coarse" evaluates by the four groups.
-        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
-            pretrained weights, for their tokenizer.
-        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less
-            padding; 0 for no sorting.
+        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
+            folder of pretrained weights, to use their tokenizer.
+        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are truncated.
+        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
+            which then need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download civilcomments` says how to get it"
     path = find_path(data_dir, FILES, "CivilComments", hint)
@@ -55,7 +55,10 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
     counts = tuple(np.bincount(splits, minlength=3).tolist())
     if counts != PUBLISHED and not problems:
         problems.append(
-            Problem(str(path), f"not the published data: train, val and test have {counts} comments, not {PUBLISHED}")
+            Problem(
+                str(path),
+                f"not the published data: train, val and test have {counts} comments, not {PUBLISHED}; {hint}",
+            )
         )
     numbers = np.array([[float(row[columns[name]]) for name in needed[2:]] for row in rows]).reshape(-1, 9)
     targets, has_identity = (numbers[:, 0] >= 0.5).astype(np.int64), numbers[:, 1:] >= 0.5
@@ -82,7 +85,7 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a text is a finite number."""
+    """Return True if a text is a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

@@ -17,16 +17,18 @@ ClassMap = tuple[tuple[Name, Name], ...]
 def class_map(
     data_dir: str, seed: int, *, source: Mapping[str, Any], train_map: ClassMap, eval_map: ClassMap
 ) -> Dataset:
-    """Relabel the classes of `source`, with one map for train and another map, to the same labels, for val and test.
+    """Relabel the classes of another data set, by `train_map` in train and by `eval_map` in val and test.
+
+    Both maps lead to the same labels, so that the model's own head is evaluated.
 
     With `train_map` (("cat", "animal"), ("truck", "vehicle")) and `eval_map` (("dog", "animal"), ("ship", "vehicle")), a
     model is evaluated on kinds of animals and vehicles that it was not trained on. Examples of other classes are left
-    out. The groups stay those of the source, which are often its classes; worst-group accuracy is then that of the worst
-    kind.
+    out. The groups stay those of the other data set. If these groups are the old classes, worst-group accuracy is the
+    accuracy on the worst old class.
 
     Args:
-        source: the data section of the source, with a name of its own.
-        train_map, eval_map: pairs of a class of the source and its new label.
+        source: the config section of the other data set: its name and arguments.
+        train_map, eval_map: pairs of an old class and its new label.
     """
     dataset = build_source(source, data_dir, seed)
     names = new_labels(dataset, train_map, "train_map")
@@ -57,13 +59,13 @@ def new_classes(
     """Train features on the labels of `train_map`, and evaluate the features on the labels of `eval_map`.
 
     The two maps have no label in common. At each evaluation the features are frozen, and a new linear head is fitted on
-    the source's training examples of the classes of `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
+    the training examples of the old classes in `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
 
     Args:
-        source: the data section of the source, with a name of its own.
-        train_map: pairs of a class of the source and its label in train.
-        eval_map: pairs of a class of the source and its label in val and test.
-        head_strength: the inverse of the L2 penalty of that head, scikit-learn's C.
+        source: the config section of the other data set: its name and arguments.
+        train_map: pairs of an old class and its label in train.
+        eval_map: pairs of an old class and its label in val and test.
+        head_strength: the inverse of the L2 penalty of the new head, scikit-learn's C.
     """
     dataset = build_source(source, data_dir, seed)
     names, eval_names = new_labels(dataset, train_map, "train_map"), new_labels(dataset, eval_map, "eval_map")
@@ -80,7 +82,7 @@ def new_classes(
 
 
 def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
-    """Build the data set that `config.data.source` names."""
+    """Build the data set that `source`, which is `config.data.source`, names."""
     data_sets = registries()["data"]
     section = dict(source)
     check_call("data.source", section, data_sets)
@@ -88,19 +90,27 @@ def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset
 
 
 def new_labels(dataset: Dataset, pairs: ClassMap, key: str) -> tuple[str, ...]:
-    """Return the new labels of a class map in the order of first appearance, and check the map."""
+    """Check a class map, and return its new labels in the order of first appearance.
+
+    Args:
+        key: "train_map" or "eval_map", for messages.
+    """
     classes, names = [old for old, _ in pairs], tuple(dict.fromkeys(new for _, new in pairs))
     unknown = sorted(set(classes) - set(dataset.class_names))
     if unknown or len(set(classes)) != len(classes):
         problem = f"no class {unknown[0]!r} in config.data.source" if unknown else "a class is mapped twice"
-        raise BadInput(f"config.data.{key}: {problem}; map each of {', '.join(dataset.class_names)} once at most")
+        raise BadInput(f"config.data.{key}: {problem}; map each of {', '.join(dataset.class_names)} at most once")
     if len(names) < 2:
         raise BadInput(f"config.data.{key}: labels {names} given; at least two are needed")
     return names
 
 
 def relabel(dataset: Dataset, split: Split, pairs: ClassMap, names: tuple[str, ...]) -> Split:
-    """Return the examples of `split` whose class is in the map, with their new labels."""
+    """Return the examples of `split` whose class is in the map `pairs`, with their new labels.
+
+    Args:
+        names: the new labels, in the order of their numbers.
+    """
     label_of = torch.full((dataset.num_classes,), -1)
     for old, new in pairs:
         label_of[dataset.class_names.index(old)] = names.index(new)

@@ -1,4 +1,4 @@
-"""Data set of scikit-learn's digits, tinted with a colour that predicts the label in training alone."""
+"""Data set of scikit-learn's digits, tinted with a colour that predicts the class only in train."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def colored_digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return even and odd digits in red and green, Waterbirds in miniature; the group is 2 · odd + green.
+    """Return even and odd digits in red and green, like Waterbirds in miniature; the group is 2 · odd + green.
 
     The numbering of groups is that of Sagawa et al., ICLR 2020. In val and test each class is half red and half green, so
     the colour does not predict the class. No digit is used twice.
@@ -28,8 +28,8 @@ def colored_digits(
     Args:
         train_per_group: the numbers of training examples that are even red, even green, odd red and odd green.
             (420, 22, 7, 127) has the proportions of Waterbirds, where 95 % of each class have the usual colour.
-        saturation: how much darker a digit is in the channels other than that of its colour. The blue channel
-            does not depend on the colour, so the digit can always be read from it.
+        saturation: the share by which a digit is darker in the two channels that are not of its colour; 0.0 for
+            grey digits. The blue channel is the same for red and green digits.
         val_fraction: the share of each class's examples (about 900) that becomes val.
         test_fraction: the share of each class's examples (about 900) that becomes test.
     """
@@ -46,7 +46,7 @@ def colored_digits(
         left = len(rows) - sum(sizes["val"] + sizes["test"])
         if not sum(train_sizes):
             raise BadInput(
-                f"config.data.train_per_group: {train_per_group} given; class {name!r} needs a training example at least"
+                f"config.data.train_per_group: {train_per_group} given; class {name!r} needs a training example or more"
             )
         if sum(train_sizes) > left:
             raise BadInput(
@@ -67,6 +67,10 @@ def colored_digits(
 
 
 def tint(images: Tensor, colours: Tensor, saturation: float) -> Tensor:
-    """Turn (N, 8, 8) grey images into (N, 3, 8, 8): full in the channel `colours`, times 1 − saturation in the others."""
+    """Tint (N, 8, 8) grey images: return (N, 3, 8, 8), times 1 − saturation in the two channels other than `colours`.
+
+    Args:
+        colours: (N,) the channel of the colour of each image: 0 for red, 1 for green.
+    """
     strength = torch.full((len(images), 3), 1 - saturation).scatter(1, colours[:, None], 1.0)
     return images[:, None] * strength[:, :, None, None]

@@ -22,15 +22,14 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return stratified val and test splits, and a training set of the other digits, thinned out to the imbalance.
+    """Return handwritten digits: stratified val and test splits, and an imbalanced training set.
 
     Args:
-        classes: the digits, the largest class first.
-        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
-            "step": the classes of the first half are larger than the others.
+        classes: the digits to use, the largest class first.
+        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
+            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
-            largest class allows.
+        total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of each digit's examples that becomes val.
         test_fraction: the share of each digit's examples that becomes test.
     """
@@ -64,7 +63,7 @@ def digits(
 def read_digits() -> tuple[Tensor, np.ndarray]:
     """Return (1797, 8, 8) grey images from 0 to 1, a scale that suits the default initialisation, and (1797,) digits.
 
-    The file of scikit-learn's `load_digits` is read directly, because importing scikit-learn takes as long as torch.
+    The installed file of scikit-learn's `load_digits` is read directly, because importing scikit-learn takes as long as torch.
     """
     package = find_spec("sklearn")
     assert package is not None and package.origin is not None  # imbalance depends on scikit-learn

@@ -1,4 +1,4 @@
-"""Data set Fashion-MNIST (Xiao et al., 2017), long-tailed or whole, from torchvision's or Debian's files; MIT licence."""
+"""Data set Fashion-MNIST (Xiao et al., 2017), imbalanced or whole, from torchvision's or Debian's files; MIT licence."""
 
 import gzip
 import zlib
@@ -17,7 +17,7 @@ from imbalance.utils.files import check_regular
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # The folders of torchvision, of the downloaded archives, and of `apt-get install dataset-fashion-mnist`.
 FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
-MAX_BYTES = 2**27  # of an unpacked file; the largest has 47 MB
+MAX_BYTES = 2**27  # that are read of an unpacked file; the largest file has 47 MB
 PER_CLASS = {"train": 6000, "t10k": 1000}
 
 
@@ -35,18 +35,18 @@ def fashion(
 ) -> Dataset:
     """Return 28×28 grey images of ten kinds of clothing, or of some of them.
 
-    Before thinning, each class has 6,000 training and 1,000 test images.
+    The published data have 6,000 training and 1,000 test images of each class.
 
     Args:
         classes: names of the classes, the largest first.
-        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
-            "step": the classes of the first half are larger than the others.
+        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
+            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples, divided among the classes in these proportions; 0 for as many as the
-            largest class allows. The examples of val count if they come from train.
-        val_from: "test": val is a share of the test set, which test then lacks; "train": val is a share of the
-            imbalanced training set.
-        val_fraction: the share of that split that becomes val.
+        total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
+            They include val if val_from is "train".
+        val_from: "test" moves a share of the test set to val; "train" moves a share of the imbalanced training
+            set to val.
+        val_fraction: the share that moves to val.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
@@ -63,22 +63,22 @@ def fashion(
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (N, 1, 28, 28) and labels (N,) of "train" or "t10k", whose counts are checked."""
+    """Return the (N, 1, 28, 28) images and (N,) labels of the part "train" or "t10k", and check their counts."""
     images = read_idx(folder / f"{part}-images-idx3-ubyte", dims=3)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dims=1).astype(np.int64)
     counts = np.bincount(labels, minlength=10)
     if images.shape != (len(labels), 28, 28) or (counts != PER_CLASS[part]).any():
         raise BadInput(
             f"{folder}: not Fashion-MNIST: {part} has images of shape {images.shape} and {counts.tolist()} of each class, "
-            f"not {PER_CLASS[part]:,} of 28×28"
+            f"not {PER_CLASS[part]:,} of 28×28; download it again"
         )
     return channels_first(images), labels
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """Return the uint8 array of an IDX file, gzipped or not.
+    """Return the uint8 array of an IDX file with `dims` dimensions; the file may be gzipped.
 
-    The format is: two zero bytes, the type (8), the number of dimensions, the size of each, the data.
+    The format is: two zero bytes, the type (8), the number of dimensions, the size of each dimension, the data.
     """
     zipped = path.with_name(path.name + ".gz")
     try:

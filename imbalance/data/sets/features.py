@@ -5,11 +5,11 @@ The folder has `store.json`, which describes the features, their classes and the
 
 - `features` (N, D): the features, memory-mapped, so that all runs and processes on a machine share one copy;
 - `targets`, `groups`, `splits` (text): the labels and split of each example;
-- `rows`: the row of each example in its source;
+- `rows`: the row of each example in the data that the features were computed from;
 - `checksums`: the CRC-32 of the features of each example;
 - `members` (N, E), only with evaluation groups: the mask of the evaluation groups of each example.
 
-The folder is renamed into place when it is complete.
+The folder has another name until it is complete, so an interrupted extraction is never read.
 """
 
 import io
@@ -48,7 +48,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
     Args:
         folder: the folder that --output of `imbalance features` named, relative to data_dir. `{seed}` in the name stands
             for the run's seed, for data or networks that depend on the seed.
-        standardise: bring each feature to mean 0 and deviation 1 on train. This copies the features into the memory of
+        standardise: scale each feature to mean 0 and standard deviation 1 on train. This copies the features into the memory of
             every process. False leaves the features as the network computed them.
     """
     stored = open_features(Path(data_dir) / folder.replace(SEED, str(seed)))
@@ -67,7 +67,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         checksums = stored.tables["checksums"][rows]
         return Split(tensor[rows], targets, groups, indices, known_checksums=checksums, eval_group_mask=mask)
 
-    # The preprocessing is that of a table with one wide column, so that a model predicts from other feature folders.
+    # The features count as a table with one wide column, so that a trained model can predict from other such folders.
     column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
     encoding = {"missing": [], "numeric": [column], "categorical": []}
     train, val, test = map(make_split, SPLITS, ends)
@@ -94,9 +94,9 @@ class StoredFeatures:
     """A complete folder of features.
 
     features: (N, D), memory-mapped.
-    tables: the (N,) arrays `TABLES`, and `members` (N, E) with evaluation groups.
-    description: the content of store.json: `made_of`, `classes`, `groups`, `evaluation_groups`, and the number of
-        `examples` of each split.
+    tables: the (N,) arrays that `TABLES` names, and `members` (N, E) if there are evaluation groups.
+    description: the content of store.json: `made_of` (the model, weights, inputs and data that the features were computed
+        from), `classes`, `groups`, `evaluation_groups`, and the number of `examples` of each split.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ class StoredFeatures:
 
 
 def open_features(folder: Path) -> StoredFeatures:
-    """Open a folder of features, and check its tables and a sample of its rows.
+    """Open a folder of features, and check the arrays and a sample of the rows.
 
     Raises:
         BadInput: the folder has no features, has them in another format, or is damaged.
@@ -119,7 +119,7 @@ def open_features(folder: Path) -> StoredFeatures:
         description = json.loads((folder / "store.json").read_text())
         if description["version"] != VERSION:
             raise BadInput(
-                f"{folder}: features of format {description['version']}, where this version reads {VERSION}; write them again "
+                f"{folder}: features of format {description['version']}, but this version reads format {VERSION}; write them again "
                 "with imbalance features"
             )
         names = (*TABLES, *(["members"] if description["evaluation_groups"] else []))
@@ -140,12 +140,12 @@ def open_features(folder: Path) -> StoredFeatures:
 
 
 def damage_message(folder: Path, cause: str) -> str:
-    """Return the message about a damaged folder."""
-    return f"{folder}: damaged: {cause}; remove the folder and write it again with imbalance features"
+    """Return the message for the user about a damaged folder of features."""
+    return f"{folder}: damaged: {cause}; remove {folder} and write it again with imbalance features"
 
 
 def partial_folder(folder: Path) -> Path:
-    """Return the folder that holds the features until they are complete."""
+    """Return the folder that features are written into; it is renamed to `folder` when all features are computed."""
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -155,7 +155,13 @@ def crc(array: np.ndarray) -> int:
 
 
 def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
-    """Write the tables of complete features, and store.json last, into the folder `partial`."""
+    """Complete the folder `partial`, whose features are all computed: write the tables, and store.json last.
+
+    Args:
+        dataset: the data that the features were computed from.
+        made_of: see `StoredFeatures.description`.
+        checksums: (N,) the CRC-32 of the features of each example.
+    """
     splits: dict[str, Split] = {name: getattr(dataset, name) for name in SPLITS}
     joined = {
         name: np.concatenate([getattr(split, field).numpy() for split in splits.values()])
@@ -182,7 +188,7 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
 
 
 def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (D,) float64 mean and deviation of each column, with 1 as the deviation of a constant column."""
+    """Return the (D,) float64 mean and standard deviation of each column; 1 as the deviation of a constant column."""
     total = np.zeros(inputs.shape[1])
     for chunk in row_chunks(inputs):
         total += chunk.sum(0, dtype=np.float64)
@@ -198,7 +204,7 @@ def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return a standardised copy, computed in float64 like `imbalance.data.tables.encoding.transform`."""
+    """Return a standardised copy of `inputs`, computed in float64 like `imbalance.data.tables.encoding.transform`."""
     copy = np.empty(inputs.shape, inputs.dtype)
     start = 0
     for chunk in row_chunks(inputs):
@@ -208,6 +214,6 @@ def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.nd
 
 
 def row_chunks(inputs: np.ndarray) -> list[np.ndarray]:
-    """Split the rows into chunks of about `CHUNK_NUMBERS` numbers."""
+    """Split the rows of `inputs` into chunks of about `CHUNK_NUMBERS` numbers."""
     size = max(1, CHUNK_NUMBERS // max(1, inputs.shape[1]))
     return [inputs[start : start + size] for start in range(0, len(inputs), size)]

@@ -23,11 +23,11 @@ def gaussian(
     val_per_class: tuple[Count, ...],
     test_per_class: tuple[Count, ...],
 ) -> Dataset:
-    """Draw a Gaussian for each class: means[k] + scale · g, where g is standard normal and truncated to |g| ≤ radius.
+    """Draw each example of class k as means[k] + scale · g, where g is standard normal, truncated to |g| ≤ radius.
 
     Args:
         dim: the number of dimensions.
-        means: the mean of each class by its first coordinates; the other coordinates are 0.
+        means: the first coordinates of the mean of each class; the other coordinates are 0.
         scale: the standard deviation before truncation.
         radius: the radius of the truncation; 0 for none. A standard normal vector in 500 dimensions has length
             22.4 ± 0.7.
@@ -62,7 +62,7 @@ def gaussian(
 
 
 def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw (n, dim) standard normal vectors of a length of at most `radius`; 0 for no limit.
+    """Draw (n, dim) standard normal vectors whose length is at most `radius`; a radius of 0 sets no limit.
 
     The draw is exact for any radius. The direction is uniform and independent of the length, and the squared length is
     chi-squared, so its distribution function is cut at the radius and inverted. (Rejection would accept a share of 2e-224
@@ -78,7 +78,7 @@ def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) 
 
 
 def balanced_error(weight: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: float) -> float:
-    """Return the exact error of a linear classifier on two untruncated classes, averaged over the classes.
+    """Return the exact error of a linear classifier on two Gaussian classes without truncation, averaged over classes.
 
     Args:
         weight, bias: (2, dim) and (2,); the logits are weight · x + bias.

@@ -1,4 +1,4 @@
-"""Data set of a user's own images in a folder for each class, as in torchvision's ImageFolder."""
+"""Data set of a user's own images, with a folder for each class, as in torchvision's ImageFolder."""
 
 from pathlib import Path
 from typing import Literal
@@ -30,22 +30,22 @@ def list_folder(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images in a folder for each class, or in such folders below `train`, `val` and `test`.
+    """List the images of a folder with a subfolder for each class; `train`, `val` and `test` may each have such subfolders.
 
     The classes are the folders' names, sorted, as ImageFolder numbers them; the groups are the classes. Images in
-    subfolders count, too. Hidden files and files that are not images are left out.
+    deeper subfolders count, too. Hidden files and files that are not images are left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
-        val_fraction: the share of every class that becomes val, drawn by the run's seed; 0.0 for a split with a
-            folder of its own.
-        test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 for a split with a
-            folder of its own.
+        val_fraction: the share of every class that becomes val, drawn by the run's seed; 0.0 if there is a
+            folder for val.
+        test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 if there is a
+            folder for test.
         mode: the mode of the images: "RGB" or "L" (grey).
         convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
-        size: the side of the square in the middle that is kept; 0 to prepare images as for the weights of
-            config.model.
+        size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained
+            weights of config.model need.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
@@ -54,8 +54,8 @@ def list_folder(
     if parts and len(parts) < len(folders(root)):
         other = next(path for path in folders(root) if path not in parts)
         raise BadInput(
-            f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another folder, {other.name}; move it away, "
-            "or rename the folders of splits"
+            f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another folder, {other.name}; move "
+            f"{other.name} away, or rename the folders of splits"
         )
     parts = parts or {root: 0}
     classes = sorted({path.name for part in parts for path in folders(part)})
@@ -98,7 +98,7 @@ class FolderListing(Listing):
     """A listing of the files in a folder, without a metadata file."""
 
     def where(self, row: int) -> str:
-        """Return the folder, for messages."""
+        """Return the folder, because there is no line of a file to name in messages."""
         return str(self.folder)
 
 

@@ -1,4 +1,4 @@
-"""Data set of a user's own images: a CSV or Parquet file lists them."""
+"""Data set of a user's own images that a CSV or Parquet file lists."""
 
 import os
 from pathlib import Path
@@ -37,25 +37,25 @@ def list_table(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images of a table, with their classes and the attributes that make groups.
+    """List the images that a table names, with their classes and groups.
 
     Args:
         file: the table, `.csv` (UTF-8, also as `.csv.gz`) or `.parquet`, under data_dir.
         delimiter: the character between the columns of a CSV file.
         folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
-        path, target: the columns of the paths and of the classes.
-        classes: the values of the target, in the order of the classes.
-        groups: the columns whose combinations are the groups: () for the classes, ("target", "place") for each
-            class in each place, where "target" is the target's column, ("group",) for a column of groups.
-        split: the column that says train, val or test; "" for none.
-        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
-            table has.
-        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
-            the table has.
+        path, target: the columns that hold the path and the class of each image.
+        classes: the values of the column target, in the order of the classes.
+        groups: the columns whose combinations are the groups: () if the classes are the groups; ("target", "place")
+            for each class in each place, if the column target is called "target"; ("group",) for a column of groups.
+        split: the column that says train, val or test; "" if there is none.
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the table
+            has val images.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the table has
+            test images.
         mode: the mode of the images: "RGB" or "L" (grey).
         convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
         resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
-            A size of 0 resizes and crops as the weights of config.model were trained.
+            A size of 0 resizes and crops as the pretrained weights of config.model need.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
@@ -77,10 +77,10 @@ def list_table(
             row[i] = composed(row[i])
             if name in valid and row[i] not in valid[name]:
                 wrong.append(f"{name} is {row[i]!r}, not one of {', '.join(valid[name])}")
-            elif not row[i] or row[i] != row[i].strip():  # would be a group of its own that looks like another
+            elif not row[i] or row[i] != row[i].strip():  # would be a group that looks like another group
                 wrong.append(f"{name} is {row[i]!r}; it must not be empty, or begin or end with a space")
         image = os.path.normpath(row[columns[path]])
-        if image in first_line:  # an image in two splits would be a test on the training set
+        if image in first_line:  # the second could be in test while the first is in train
             wrong.append(f"{row[columns[path]]!r} is on line {first_line[image]} already; list each image once")
         first_line.setdefault(image, line)
         problems += [Problem(f"{table_file} line {line}", cause) for cause in wrong]
@@ -127,7 +127,7 @@ table = image_dataset(list_table)
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
     """Read a Parquet file as `read_csv` reads a CSV file.
 
-    All values become text, missing ones "". The line of a row is its number from 1.
+    All values become text, and missing values become "". The line of a row is its number in the file, from 1.
     """
     content = read_parquet_table(file)
     heading = content.column_names

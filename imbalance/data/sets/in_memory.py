@@ -15,10 +15,12 @@ from imbalance.errors import BadInput
 
 
 def in_memory() -> Dataset:
-    """Refuse to load: the entry stands in a config for data that a program passed to `imbalance.run(config, data=…)`.
+    """Raise `BadInput`, because the data were passed by a program to `imbalance.run(config, data=…)`.
+
+    In the config of a run, the name "in_memory" stands for such data.
 
     Raises:
-        BadInput: always, because only that program can pass the data again.
+        BadInput: always, because only the program can pass the data again.
     """
     raise BadInput(
         "config.data.name: 'in_memory' means data that a program passed to imbalance.run(config, data=…); run that program "
@@ -31,15 +33,15 @@ def as_dataset(
     class_names: Sequence[str] | None = None,
     group_names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Return a `Dataset` of tensors, arrays or torch data sets, which are read into memory.
+    """Turn tensors, arrays or torch data sets into a `Dataset`; torch data sets are read into memory.
 
     Args:
         data: a Dataset, which is returned unchanged; or a mapping with "train", "val" and "test". Each of these is a tuple
             (inputs, targets) or (inputs, targets, groups) of tensors or arrays, or a map-style torch data set of such
             examples. The random transforms of a torch data set are drawn once. Inputs are floats, or uint8 images
             (N, C, H, W), which are normalised by the channel statistics of the training set.
-        class_names, group_names: by default the numbers, or the attribute `classes` of a torch data set. Without groups
-            the groups are the classes.
+        class_names, group_names: the names, in the order of the labels; by default the labels as text, or for classes the
+            attribute `classes` of a torch data set. Without groups, the groups are the classes.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -48,7 +50,7 @@ def as_dataset(
         return data
     if not isinstance(data, Mapping) or set(data) != set(SPLITS):
         raise BadInput(
-            f"data: {describe(data)} given; a Dataset, or a mapping with just {', '.join(SPLITS)}, is needed"
+            f"data: {describe(data)} given; a Dataset, or a mapping with exactly the keys {', '.join(SPLITS)}, is needed"
         )
     examples = {name: read_split(name, data[name]) for name in SPLITS}
     shapes = {name: (tuple(inputs.shape[1:]), inputs.dtype) for name, (inputs, _, _) in examples.items()}
@@ -63,7 +65,7 @@ def as_dataset(
     without_groups = [name for name, (_, _, groups) in examples.items() if groups is None]
     if without_groups and len(without_groups) < len(SPLITS):
         raise BadInput(
-            f"data[{without_groups[0]!r}]: no groups given, but another split has groups; give (inputs, targets, groups)"
+            f"data[{without_groups[0]!r}]: no groups given, but another split has groups; give groups for all splits, or for none"
         )
     if without_groups:
         group_names = class_names
@@ -83,7 +85,7 @@ def as_dataset(
 
 
 def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the inputs, the targets and the groups (None without groups) of a split."""
+    """Return the inputs, the targets and the groups (None without groups) of the split `name`, and check them."""
     if not isinstance(examples, tuple):
         if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
             raise BadInput(
@@ -112,7 +114,11 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
 
 
 def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str) -> tuple[str, ...]:
-    """Return `names` as text, or the numbers of the labels if `names` is None."""
+    """Return `names` as text; if `names` is None, return "0", "1", … up to the largest label.
+
+    Args:
+        key: "class_names" or "group_names", for the message.
+    """
     number = 1 + max((int(values.max()) for values in labels if len(values)), default=-1)
     names = tuple(str(i) for i in range(number)) if names is None else tuple(map(str, names))
     if len(names) < number:

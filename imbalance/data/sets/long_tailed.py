@@ -1,4 +1,4 @@
-"""Data sets CIFAR-10-LT and CIFAR-100-LT, and the thinning that all long-tailed data sets use."""
+"""Data sets CIFAR-10-LT and CIFAR-100-LT, and the subsampling that all long-tailed data sets use."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -37,13 +37,13 @@ def cifar10lt(
     """Return CIFAR-10-LT (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019): all ten classes, airplane the largest.
 
     Args:
-        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
-            "step": the classes of the first half are larger than the others.
-        imbalance_ratio: the count of the largest class divided by that of the smallest. A ratio of 100 is called
-            "imbalance factor 0.01" elsewhere.
-        val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
-            then lacks; "train": test is whole, and val is a share of the imbalanced training set.
-        val_fraction: the share of that split that becomes val.
+        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
+            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+        imbalance_ratio: the count of the largest class divided by that of the smallest. Some
+            publications call a ratio of 100 an "imbalance factor" of 0.01.
+        val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
+            "train" moves a share of the imbalanced training set to val, so that test is whole.
+        val_fraction: the share that moves to val.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
             Published runs use flip and pad_crop.
@@ -68,16 +68,16 @@ def cifar100lt(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return CIFAR-100-LT, as `cifar10lt`; the hundred classes are in alphabetical order (170 MB).
+    """Return CIFAR-100-LT, which is made like CIFAR-10-LT; the alphabetically first of the hundred classes is the largest.
 
     Args:
-        imbalance: "none": all examples stay; "exp": counts fall geometrically from the first class to the last;
-            "step": the classes of the first half are larger than the others.
-        imbalance_ratio: the count of the largest class divided by that of the smallest. A ratio of 100 is called
-            "imbalance factor 0.01" elsewhere.
-        val_from: "test": train has exactly the published counts, and val is a share of the test set, which test
-            then lacks; "train": test is whole, and val is a share of the imbalanced training set.
-        val_fraction: the share of that split that becomes val.
+        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
+            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+        imbalance_ratio: the count of the largest class divided by that of the smallest. Some
+            publications call a ratio of 100 an "imbalance factor" of 0.01.
+        val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
+            "train" moves a share of the imbalanced training set to val, so that test is whole.
+        val_fraction: the share that moves to val.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
             Published runs use flip and pad_crop.
@@ -112,12 +112,12 @@ def long_tailed(
     val_fraction: float,
     augment: Sequence[Augmentation],
 ) -> Dataset:
-    """Thin out a published training set, and draw a stratified val split, which long-tailed sets usually lack.
+    """Subsample a published training set to an imbalance, and draw a stratified val split.
 
     Args:
         train, test: images (N, C, H, W) uint8 and labels (N,), -1 for a class that is left out.
-        val_from: "test" moves `val_fraction` of the test set to val, and train has exactly the published counts. "train"
-            moves `val_fraction` of the thinned training set to val, and the test set is whole.
+        val_from: "test" moves `val_fraction` of the test set to val, so that train has exactly the published counts.
+            "train" moves `val_fraction` of the subsampled training set to val, so that the test set is whole.
     """
     if not val_fraction:
         raise BadInput("config.data.val_fraction: 0 given; it must be above 0, because selection needs a val split")
@@ -137,5 +137,5 @@ def long_tailed(
 
 
 def array_split(images: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> Split:
-    """Return the split of the examples at `rows`, whose groups are the classes."""
+    """Return the examples at `rows` as a split whose groups are the classes."""
     return class_split(torch.from_numpy(images[rows]), targets[rows], rows)

@@ -16,7 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.utils.files import check_regular
 from imbalance.utils.memory import check_fits
 
-# The class names of three sets; the classes of the other sets are numbered.
+# The class names of three data sets; the class names of the other data sets are numbers.
 CLASSES = {
     "pneumoniamnist": ("normal", "pneumonia"),
     "dermamnist": (
@@ -34,8 +34,8 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
     """Return the published splits of `<data_dir>/<flag>.npz`.
 
     Args:
-        flag: the name of the set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7) or bloodmnist (8);
-            any set with one label for each image.
+        flag: the name of the data set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7 classes) or
+            bloodmnist (8 classes). A data set with several labels for an image is refused.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
@@ -63,12 +63,16 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Return the six arrays of the file, with checked types and shapes; never load pickled objects."""
-    hint = f"imbalance data download {path.stem} downloads it"
+    """Return the images and labels of the three splits by name, and check their types and shapes.
+
+    Raises:
+        BadInput: the file is missing or damaged, holds pickled objects, or its arrays have other types or shapes.
+    """
+    hint = f"imbalance data download {path.stem} downloads the file"
     arrays = {}
     try:
         check_regular(path)
-        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than the memory
+        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than the memory, so check first
             check_fits(sum(member.file_size for member in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as saved:
             for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
@@ -103,6 +107,6 @@ def read(path: Path) -> dict[str, np.ndarray]:
             )
         if images.shape[1:] != arrays["train_images"].shape[1:]:
             raise BadInput(
-                f"{path}: {split}_images: of shape {images.shape}, unlike the {arrays['train_images'].shape} of train_images"
+                f"{path}: {split}_images: of shape {images.shape}, but train_images has {arrays['train_images'].shape}; all images must have one size"
             )
     return arrays

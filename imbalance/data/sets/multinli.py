@@ -19,25 +19,29 @@ METADATA = "metadata_random.csv"
 # The layouts of group_DRO, of codes that follow it, of WILDS, and of the two downloads side by side.
 FOLDERS = ("multinli/data", "multinli", "multinli_v1.0", "")
 PUBLISHED = (206_175, 82_462, 123_712)  # pairs of train, val and test
-PARTS = ("train", "dev_matched", "dev_mismatched")  # MultiNLI's files in the order in which the metadata number pairs
+PARTS = (
+    "train",
+    "dev_matched",
+    "dev_mismatched",
+)  # MultiNLI's files, in the order in which the metadata file numbers pairs
 CLASSES = ("contradiction", "entailment", "neutral")
 TEXTS = ("sentence1", "sentence2")
 
 
 def list_multinli(data_dir: str, seed: int) -> Corpus:
-    """List pairs of sentences; the second contradicts the first, follows from it, or neither.
+    """List pairs of sentences; the second sentence contradicts the first, follows from the first, or neither.
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
-    nothing. The metadata name a pair by its place in MultiNLI's three files, one after the other. The labels of the files
-    and the metadata are compared.
+    nothing. The metadata file has the class, negation and split of each pair, and names the pair by its position in
+    the three files of MultiNLI, one after another. A pair whose labels in both sources differ is refused.
 
     Args:
-        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
-            pretrained weights, for their tokenizer.
-        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less
-            padding; 0 for no sorting.
+        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
+            folder of pretrained weights, to use their tokenizer.
+        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are truncated.
+        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
+            which then need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download multinli` downloads it"
     path = find_path(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)
@@ -58,13 +62,15 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
             good.append(i)
             numbers.append(values)
         else:
-            wrong = "not a row number, a label from 0 to 2, a negation 0 or 1 and a split from 0 to 2"
+            wrong = "the line must have a row number, a label from 0 to 2, a negation of 0 or 1 and a split from 0 to 2"
             problems.append(Problem(f"{path} line {lines[i]}", wrong))
     places, targets, negations, splits = np.array(numbers, dtype=np.int64).reshape(-1, 4).T
     counts = tuple(np.bincount(splits, minlength=3).tolist())
     if counts != PUBLISHED and not problems:
         problems.append(
-            Problem(str(path), f"not the published data: train, val and test have {counts} pairs, not {PUBLISHED}")
+            Problem(
+                str(path), f"not the published data: train, val and test have {counts} pairs, not {PUBLISHED}; {hint}"
+            )
         )
     first, second = TEXTS
     if set(TEXTS) <= columns.keys():

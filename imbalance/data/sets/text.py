@@ -38,30 +38,31 @@ def list_text(
     test_fraction: Fraction,
     train_per_group: tuple[Count, ...],
 ) -> Corpus:
-    """List the texts of a file.
+    """List the texts of a file, with their classes, groups and splits.
 
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
-        target, classes: the column of the classes, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross it; () for the classes.
+        target, classes: the column that holds the class, and its values as text, in the order of the classes.
+        groups: the columns whose combinations are the groups; include the target to cross the groups with the
+            classes; () if the classes are the groups.
         evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
-            more. Each identity in each class is an evaluation group, and a text can be in several or in none. ()
-            to evaluate by the groups.
-        split: the column that says train, val or test; "" for none.
-        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 for a split that the
-            file has.
-        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 for a split that
-            the file has.
+            more. Each identity in each class is an evaluation group, and a text can be in several such groups or in
+            none. () to evaluate by the groups.
+        split: the column that says train, val or test; "" if there is none.
+        val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
+            examples.
+        test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the file has
+            test examples.
         train_per_group: the number of training texts of each group to draw with the run's seed, in the order of
-            the groups; () for all. This makes an imbalance.
-        tokenizer: "words" or "pieces" (byte pairs), learnt on the training texts; or the name or folder of
-            pretrained weights, for their tokenizer.
-        vocabulary: the number of tokens that are learnt; 0 for a tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are cut off.
-        bucket: the number of batches whose texts are sorted by length together, so that batches have less
-            padding; 0 for no sorting.
+            the groups; () for all. Use it to make an imbalance.
+        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
+            folder of pretrained weights, to use their tokenizer.
+        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are truncated.
+        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
+            which then need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_classes(classes, groups)
@@ -124,11 +125,12 @@ def list_text(
 def draw_train_rows(
     groups: np.ndarray, train: np.ndarray, counts: Sequence[int], names: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return an (N,) mask of `counts[g]` random rows of train of each group g.
+    """Return an (N,) mask that selects `counts[g]` random training rows of each group g.
 
     Args:
         groups: (N,) group numbers.
-        train: (N,) bool, the rows of train.
+        train: (N,) bool, the training rows.
+        names: the names of the groups, for messages.
     """
     if len(counts) != len(names):
         raise BadInput(
@@ -151,12 +153,14 @@ def text_column(columns: Columns, name: str) -> np.ndarray:
     """Return the (N,) texts of a column, and refuse a column of numbers."""
     values = columns[name]
     if values.dtype.kind in "iufb":
-        raise BadInput(f"{columns.source}: column {name!r} holds numbers, not texts; name another in config.data.text")
+        raise BadInput(
+            f"{columns.source}: column {name!r} holds numbers, not texts; name a column of texts in config.data.text"
+        )
     return columns.text(name)
 
 
 def identity_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) mask of the rows whose number in a column is 0.5 or more."""
+    """Return the (N,) mask of the rows whose number in the column `name` is 0.5 or more."""
     try:
         return columns[name].astype(np.float64) >= 0.5
     except (TypeError, ValueError):

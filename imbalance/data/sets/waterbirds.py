@@ -1,4 +1,4 @@
-"""Data set Waterbirds: birds of CUB pasted on backgrounds of Places, 95 % of train on the background of their kind.
+"""Data set Waterbirds: birds of CUB pasted on backgrounds of Places, 95 % of the training birds on their natural background.
 
 Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020.
 """
@@ -14,7 +14,7 @@ from imbalance.data.images.decode import Recipe
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 
-# The folders of the unpacked archive, of group_DRO and the paper's code, and of WILDS.
+# The folders of the unpacked archive, of group_DRO and code that follows it, and of WILDS.
 LAYOUTS = tuple(
     f"{folder}/metadata.csv"
     for folder in (
@@ -29,17 +29,22 @@ CLASSES = ("landbird", "waterbird")
 GROUPS = ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water")
 # The numbers of examples of each group in train, val and test.
 PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642))
-REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)  # of a copy in circulation that was made with another seed
+REGENERATED_TRAIN: Final = (
+    3525,
+    186,
+    54,
+    1030,
+)  # the groups of train in a copy in circulation that was made with another seed
 
 
 def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
-    """List the published splits, whose counts are checked; the class is the bird, the group is bird × background.
+    """List the published splits, and check their counts; the class is the bird, the group is bird × background.
 
     Args:
-        size: the side of the square images: they are resized to 8/7 of it and cropped in the middle, as 256 to
-            224; 0 to prepare images as for the weights of config.model.
-        regenerated: accept a copy with other counts than the published ones; its results do not compare with the
-            literature's.
+        size: the side in pixels of the square images: an image is resized to 8/7 of this side and cropped in the
+            middle, such as 256 and 224. 0 to resize and crop as the pretrained weights of config.model need.
+        regenerated: accept a copy with other counts than the published data; results on such a copy cannot be
+            compared with the literature.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
             Published runs use flip and random_resized_crop, or nothing.
@@ -86,7 +91,10 @@ waterbirds = image_dataset(list_waterbirds)
 
 
 def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
-    """Return a problem if the counts are the published ones and `regenerated` is set, or the other way round."""
+    """Return a problem if the counts are not the published counts, or if they are and `regenerated` is True.
+
+    With `regenerated`, other counts are accepted.
+    """
     counts = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
     if counts == PUBLISHED:
         if regenerated:

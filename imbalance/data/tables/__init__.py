@@ -1,1 +1,1 @@
-"""Tables: reading columns, and encoding columns as numbers."""
+"""Tables: read columns, and encode columns as numbers."""

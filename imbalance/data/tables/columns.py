@@ -21,10 +21,11 @@ FORMATS = ".csv, .csv.gz, .parquet, .npz, .npy, or a folder of .npy files"
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of N rows: each has (N,) text or numbers, or (N, …) numbers.
+    """The columns of a table with N rows.
 
     source: the file, for messages.
-    lines: (N,) the line of each row in the file, from 1; empty if messages count rows from 0.
+    values: from the name of a column to its values: (N,) text or numbers, or (N, …) numbers.
+    lines: (N,) the line of each row in the file, from 1; empty for a file without lines, whose rows count from 0.
     """
 
     source: str
@@ -35,12 +36,14 @@ class Columns:
         return len(next(iter(self.values.values()))) if self.values else 0
 
     def where(self, row: int) -> str:
-        """Return the file and line of a row, for messages."""
+        """Return the file and the line or number of `row`, for messages."""
         return f"{self.source} line {self.lines[row]}" if len(self.lines) else f"{self.source} row {row}"
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.values:
-            raise BadInput(f"{self.source}: no column {name!r}; there are {', '.join(self.values) or 'none'}")
+            raise BadInput(
+                f"{self.source}: no column {name!r}, which is needed; the columns are {', '.join(self.values) or 'missing'}"
+            )
         return self.values[name]
 
     def text(self, name: str) -> np.ndarray:
@@ -49,14 +52,14 @@ class Columns:
 
 
 def as_text(values: np.ndarray, name: str) -> np.ndarray:
-    """Return (N,) or (N, 1) values as text: integers without a point, "" for None.
+    """Return (N,) or (N, 1) values as text: whole numbers without a decimal point, None as "".
 
     Args:
         name: the name of the values, for messages.
     """
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
-        raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a single value is needed")
+        raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
     if values.dtype.kind == "f" and (values[np.isfinite(values)] % 1 == 0).all():
         values = np.array([str(v) if not np.isfinite(v) else str(int(v)) for v in values], dtype=object)
     return np.array(["" if value is None else composed(str(value)) for value in values.tolist()], dtype=object)
@@ -98,16 +101,16 @@ def frame_columns(frame: Any) -> Columns:
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return arrays as columns, and refuse arrays of different lengths."""
+    """Return the arrays `values` of the file `path` as columns, and refuse arrays of different lengths."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-        raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same")
+        raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
     return Columns(str(path), values, np.empty(0, dtype=np.int64))
 
 
 def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a Parquet file: columns of numbers with nan for null, other columns as objects with None for null."""
+    """Read the columns of a Parquet file; a null becomes nan in a column of numbers, and None in other columns."""
     content = read_parquet_table(path)
     check_columns(path, content.column_names, content.column_names)
     arrays = {}
@@ -121,9 +124,9 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` unless there are two or more different classes, and no group column appears twice."""
+    """Raise `BadInput` if there are fewer than two classes, or if a class or a group column appears twice."""
     if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise BadInput(f"config.data.classes: {classes} given; at least two different ones are needed")
+        raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
     if len(set(groups)) != len(groups):
         raise BadInput(f"config.data.groups: {groups} given; name each column once")
 
@@ -134,7 +137,7 @@ def composed(text: str) -> str:
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Join the values of a group's columns like a line of CSV, so that different groups have different names."""
+    """Return the name of a group: its values in the group columns, quoted like CSV so that names are unique."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
@@ -143,14 +146,14 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each combination of the columns' values.
+    """Assign a number to each group, which is a combination of the columns' values.
 
     Args:
         columns: one or more columns of N values.
-        orders: the order of the values of each column; None for sorted.
+        orders: the order of the values of each column; None for alphabetical order.
 
     Returns:
-        The (N,) int64 number of the combination of each row, and the names of the combinations.
+        The (N,) int64 group number of each row, and the names of the groups.
     """
     combinations = list(zip(*columns))
     ranks = [dict(zip(order, range(len(order)))) if order else None for order in orders]
@@ -162,13 +165,14 @@ def number_groups(
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Draw val and test from train, stratified by group, if `splits` has no such examples.
+    """Draw the splits that `splits` lacks, val or test, from the examples of train, stratified by group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
         groups: (N,) the groups to stratify by.
-        val_fraction, test_fraction: fractions of all examples of `where` that are not yet in the other of the two
-            splits; 0.0 for a split that exists.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 for a split that
+            `splits` has.
+        where: the file, for messages.
 
     Returns:
         (N,) 0, 1 or 2 for train, val and test.

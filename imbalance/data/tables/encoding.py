@@ -1,8 +1,8 @@
 """Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
-A numeric column is standardised. If it has missing values in the training set, they become the mean, and a further
-column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
-set. A missing value counts as a value; a value that is not in the training set is 0 in all columns.
+A numeric column is standardised. If it has missing values in the training set, missing values become the mean,
+and a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
+set. A missing value counts as a value of its own; a value that is not in the training set is 0 in all these columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,10 @@ Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionar
 def fit_features(
     columns: Columns, train: np.ndarray, numeric: Sequence[str], categorical: Sequence[str], missing: Sequence[str]
 ) -> Features:
-    """Fit the encoding of the columns on the rows `train` by scikit-learn.
+    """Fit the encoding of the columns on the training rows with scikit-learn.
 
     Args:
+        train: (N,) bool, the training rows.
         missing: texts that stand for a missing value; "" also for a null, "nan" also for not-a-number.
 
     Returns:
@@ -38,7 +39,9 @@ def fit_features(
         values = numeric_values(columns, name, missing)[train]
         absent = np.isnan(values).all(axis=0)
         if absent.any():
-            raise BadInput(f"{columns.source}: column {name!r} has no value in train; leave it out of the features")
+            raise BadInput(
+                f"{columns.source}: column {name!r} has no value in train; leave it out of config.data.numeric"
+            )
         scaler = StandardScaler().fit(values)  # ignores nan, and divides a constant by 1
         gaps = np.isnan(values).any(axis=0)
         mean, std = np.asarray(scaler.mean_).tolist(), np.asarray(scaler.scale_).tolist()
@@ -50,17 +53,18 @@ def fit_features(
 
 
 def transform(columns: Columns, features: Features) -> np.ndarray:
-    """Encode the columns by fitted `features` as (N, D) float32.
+    """Encode the columns as (N, D) float32, by `features`, the result of `fit_features`.
 
-    For each numeric column come its standardised values, then the marks of missing values; last come the categories.
+    The D columns are, for each numeric column, its standardised values and the marks of missing values; the categories
+    follow.
     """
     parts = []
     for column in features["numeric"]:
         values = numeric_values(columns, column["column"], features["missing"])
         if values.shape[1] != len(column["mean"]):
             raise BadInput(
-                f"{columns.source}: column {column['column']!r} has {values.shape[1]} values a row; the training set had "
-                f"{len(column['mean'])}"
+                f"{columns.source}: column {column['column']!r} has {values.shape[1]} values a row, but the training set had "
+                f"{len(column['mean'])}; both must be equal"
             )
         gaps = np.isnan(values)
         parts.append(np.where(gaps, 0.0, (values - column["mean"]) / column["std"]))
@@ -101,7 +105,7 @@ def category_values(columns: Columns, name: str, missing: Sequence[str]) -> np.n
 
 
 def number(text: str) -> float:
-    """Return the number that a text says, or nan."""
+    """Return a text as a number; nan if it is no number."""
     try:
         return float(text)
     except ValueError:
@@ -109,10 +113,10 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Tell whether all values of a column are numbers, apart from missing values.
+    """Return True if all values of a column are numbers, apart from missing values.
 
     Raises:
-        BadInput: most values are numbers and some are not; these most likely stand for missing values.
+        BadInput: most values are numbers and some are not; the others most likely stand for missing values.
     """
     try:
         return not np.isnan(numeric_values(columns, name, missing)).all()
@@ -123,7 +127,11 @@ def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a line for the log: the number of columns and features, and of missing values in the training set."""
+    """Return a line for the log: the numbers of columns, of features, and of missing values in the training set.
+
+    Args:
+        width: the number of encoded features.
+    """
     gaps = {}
     for column in features["numeric"]:
         values = numeric_values(columns, column["column"], features["missing"])[train]

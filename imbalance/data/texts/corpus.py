@@ -1,4 +1,4 @@
-"""List texts with their labels, and build a data set from the list; used by every data set of texts."""
+"""Build a data set from a list of texts with their labels; every data set of texts uses this module."""
 
 import functools
 import inspect
@@ -29,19 +29,19 @@ KEYS = {"tokenizer": Name, "vocabulary": Natural, "max_tokens": Count, "bucket":
 
 @dataclass(frozen=True)
 class Corpus:
-    """A list of N texts with their labels, and the problems of the file; no text has been tokenised.
+    """A list of N texts with their labels, and the problems of their file; no text has been tokenised.
 
     file: the file that lists the texts.
-    columns: the column of the texts in the file; two columns for pairs.
+    columns: the column that holds the texts; two columns for pairs of texts.
     texts: N texts, or N pairs of texts.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each text in the file, from 0.
     lines: (N,) the line of each text in the file, for messages.
     eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
     evaluation_names: the names of the E evaluation groups.
-    problems: problems of the file; the other fields leave out rows that cannot be read.
-    preprocessing: the settings that a trained model keeps beside the tokenizer.
-    blanks: whether a text may be empty, as a few published texts are.
+    problems: the problems of the file; a row that cannot be read is in no other field.
+    preprocessing: what a trained model must know beside the tokenizer to read a file, such as the delimiter.
+    blanks: True if a text may be empty, as a few published texts are.
     """
 
     file: Path
@@ -61,7 +61,7 @@ class Corpus:
     blanks: bool = False
 
     def all_problems(self) -> list[Problem]:
-        """Return the problems of the file, the names and the splits, and a problem for each blank text."""
+        """Return the problems of the file, of the class and group names and of the splits, and one for each blank text."""
         where, names = str(self.file), (self.class_names, self.group_names)
         problems = list(self.problems)
         problems += name_problems(where, *names)
@@ -70,21 +70,23 @@ class Corpus:
         for row, example in enumerate(() if self.blanks else self.texts):
             for name, text in zip(self.columns, (example,) if isinstance(example, str) else example):
                 if not text.strip():
-                    problems.append(Problem(f"{where} line {self.lines[row]}", f"{name} is empty"))
+                    problems.append(
+                        Problem(f"{where} line {self.lines[row]}", f"{name} is empty; each text must have a character")
+                    )
         return problems + population_problems(where, self.targets, self.groups, self.splits, *names)
 
 
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
-    """Turn a function that lists texts into a function that returns their data set.
+    """Return a function that builds the data set of the texts that `list_texts` lists.
 
-    The signature, which says what a config must have, gets four more keys:
+    The signature of the function is that of `list_texts` with four more arguments, which a config must have as keys:
 
     tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
-        pretrained weights to use their tokenizer.
-    vocabulary: the number of tokens to learn; 0 for the tokenizer of pretrained weights.
-    max_tokens: the length to which longer texts are cut.
-    bucket: the number of batches that are sorted by length together, see `imbalance.data.texts.tokens.bucketed`; 0 for
-        no sorting.
+        pretrained weights, to use their tokenizer.
+    vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+    max_tokens: the largest number of tokens of a text; longer texts are truncated.
+    bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches, see
+        `imbalance.data.texts.tokens.bucketed`; 0 for no sorting.
     """
 
     def dataset(data_dir: str, seed: int, **values: Any) -> Dataset:
@@ -104,10 +106,10 @@ def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
 def build_text_dataset(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> Dataset:
-    """Return the data set of a corpus; its tokens come from the store, which is built if it does not exist.
+    """Return the data set of a corpus; the tokens are read from the token store, which is built if it does not exist.
 
-    The rows of a split are sorted by length, longest first. An evaluation reads them in order, so it needs little padding,
-    and a batch that is too large for the memory fails at once.
+    The rows of a split are sorted by length, longest first. An evaluation reads the rows in this order, so it needs little
+    padding, and a batch that is too large for the memory fails at once.
     """
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     tokens = open_tokens(data_dir, corpus.texts, built)
@@ -149,7 +151,7 @@ def build_text_dataset(
 def token_problems(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> list[Problem]:
-    """Read the token store of `corpus` whole and return its problems; none if there is no store yet."""
+    """Read all of the token store of `corpus` and return its problems; no problem if there is no store yet."""
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     directory = store_directory(data_dir, corpus.texts, built)
     problems = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
@@ -157,7 +159,7 @@ def token_problems(
 
 
 def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":
-    """Return the tokenizer that a config names, with truncation at `max_tokens`."""
+    """Return the tokenizer that `kind`, which is `config.data.tokenizer`, names; it truncates at `max_tokens`."""
     if kind not in LEARNT:
         if vocabulary:
             raise BadInput(f"config.data.vocabulary: {vocabulary} given; it must be 0 for the tokenizer of {kind}")
@@ -178,7 +180,7 @@ def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, ma
 
 
 def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) -> "Tokenizer":
-    """Return the tokenizer learnt on the texts, from the file of an earlier run if there is one."""
+    """Learn a tokenizer on the texts and save it, or load it if an earlier run has saved the same tokenizer."""
     key = texts_hash([kind, str(vocabulary), *texts])
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
@@ -191,7 +193,7 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
     try:
         return from_json(content)
     except Exception as error:  # the package tokenizers raises plain Exception for invalid JSON
-        raise BadInput(f"{path}: {error}; remove the file and the next run writes it anew") from None
+        raise BadInput(f"{path}: damaged ({error}); remove {path}, and the next run writes it again") from None
 
 
 def identity_class_groups(
@@ -202,10 +204,10 @@ def identity_class_groups(
     An example is in a group for each of its identities, and in no group without an identity.
 
     Args:
-        has_identity: (N, I) bool.
+        has_identity: (N, I) bool, the identities of each example.
 
     Returns:
-        The (N, I · K) bool mask of the groups, and their names.
+        The (N, I · K) bool mask of the evaluation groups, and the names of these groups.
     """
     in_class = targets[:, None] == np.arange(len(class_names))
     mask = (has_identity[:, :, None] & in_class[:, None, :]).reshape(len(targets), -1)

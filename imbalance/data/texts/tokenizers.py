@@ -1,7 +1,7 @@
 """Learn a tokenizer on the training texts, or load the tokenizer of pretrained weights.
 
-Both are tokenizers of the package `tokenizers`. Their JSON is complete, so it serves as the key of a token store and is
-saved with a trained model.
+Both kinds are tokenizers of the package `tokenizers`. The JSON of a tokenizer describes it completely, so the JSON serves
+as the key of a token store and is saved with a trained model.
 """
 
 import json
@@ -32,7 +32,7 @@ def import_tokenizers() -> Any:
 def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
     """Learn a tokenizer on the texts.
 
-    An encoded text begins with the token [CLS], so that none is empty; in a pair, [SEP] comes before the second text.
+    An encoded text begins with the token [CLS], so that no text is empty; in a pair, [SEP] comes before the second text.
 
     Args:
         kind: "words" for words in lower case; "pieces" for byte pairs, which are parts of words.
@@ -93,7 +93,11 @@ def padding_token(folder: Path) -> str | None:
 
 
 def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Tokenizer":
-    """Set the padding token of the tokenizer, and return the tokenizer."""
+    """Set the padding token of the tokenizer, and return the tokenizer.
+
+    Args:
+        name: the name of the pretrained weights, for the message.
+    """
     number = tokenizer.token_to_id(token) if token else None
     if token is None or number is None:
         raise BadInput(f"config.data.tokenizer: {name} has no padding token, which batches need; name other weights")
@@ -104,7 +108,10 @@ def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Token
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str] | Sequence[tuple[str, str]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Return, for each text or pair, its tokens and the number (0 or 1) of the text of each token, without padding."""
+    """Return two lists for each text or pair: its tokens, and 0 or 1 for a token of the first or second text of a pair.
+
+    The lists have no padding.
+    """
     padding, _ = tokenizer.padding, tokenizer.no_padding()
     assert padding is not None  # both ways to get a tokenizer set the padding
     try:

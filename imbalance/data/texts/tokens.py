@@ -1,10 +1,10 @@
 """Store tokenised texts: memory-mapped files of token numbers that all runs and processes on a machine share.
 
-A store is a folder `tokens-<key>` in `imbalance.data.stores.store_root`. The key is a hash of the tokenizer, the texts
-and `VERSION`. A store has five files:
+A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
+tokenizer, the texts and `VERSION`. A store has five files:
 
 - `ids.npy`: the tokens of all texts, one text after another;
-- `kinds.npy`: the number (0 or 1) of the text in its pair for each token; empty without pairs;
+- `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty without pairs;
 - `starts.npy`: the place of the first token of each text in `ids.npy`;
 - `checksums.npy`: the CRC-32 of each text and its tokens;
 - `store.json`: a description of the content.
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 VERSION = 1
+# The arrays of a store and their types.
 PARTS = {"ids": np.int32, "kinds": np.uint8, "starts": np.int64, "checksums": np.uint32}
 CHUNK = 8192  # texts between two updates of the progress
 
@@ -49,7 +50,7 @@ class Tokens:
     """N tokenised texts, used in `Split.inputs` like a tensor: indexing returns a padded batch on the device.
 
     ids: (T,) int32, the tokens of all M texts of the store, one text after another.
-    kinds: (T,) uint8, the number (0 or 1) of the text in its pair for each token; (0,) without pairs.
+    kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) without pairs.
     starts: (M + 1,) int64, the place of the first token of each text in `ids`; the last entry is T.
     checksums: (M,) uint32, the CRC-32 of each text and its tokens.
     rows: (N,) int64, on the CPU: the rows of these texts in the store.
@@ -86,20 +87,23 @@ class Tokens:
 
     @property
     def lengths(self) -> Tensor:
-        """(N,) the number of tokens of each text."""
+        """The (N,) numbers of tokens of the texts."""
         rows = self.rows.numpy()
         return torch.from_numpy(self.starts[rows + 1] - self.starts[rows])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Tokens":
-        """Return these texts with `device` as the target of batches; `dtype` is ignored, because tokens are integers."""
+        """Return these texts with `device` as the device that batches are copied to.
+
+        `dtype` is ignored, because tokens stay integers; it is an argument because a tensor's `to` takes it.
+        """
         return replace(self, target=device)
 
     def subset(self, index: Tensor) -> "Tokens":
-        """Return the texts at `index`."""
+        """Return the texts at the positions `index`, without reading tokens."""
         return replace(self, rows=self.rows[index])
 
     def __getitem__(self, index: Tensor | slice) -> dict[str, Tensor]:
-        """Return the batch of the texts at `index`, padded to the L tokens of the longest; `index` is on the CPU.
+        """Return the texts at `index` as a batch, padded to the length L of the longest text; `index` must be on the CPU.
 
         The batch has `input_ids` (B, L), `attention_mask` (B, L), 1 for tokens and 0 for padding, and, for pairs,
         `token_type_ids` (B, L).
@@ -118,13 +122,13 @@ class Tokens:
         return {name: self.to_target(torch.from_numpy(array)) for name, array in batch.items()}
 
     def to_target(self, tensor: Tensor) -> Tensor:
-        """Copy a tensor to the target device without waiting."""
+        """Copy a tensor to the target device without waiting for the device."""
         if self.target.type == "cuda":
             tensor = tensor.pin_memory()  # a copy from pageable memory would wait for the device
         return tensor.to(self.target, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> dict[str, Tensor]:
-        """Return `self[index]`; `index_select` is the fast way to index a tensor, and `dim` is 0."""
+        """Return `self[index]`; callers use `index_select`, because it is faster for tensors, and `dim` is always 0."""
         return self[index]
 
 
@@ -136,8 +140,9 @@ def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generat
     examples and its number of batches; only the examples that share a batch depend on their lengths.
 
     Args:
-        order: (M,) rows.
-        lengths: (N,) lengths of all rows.
+        order: (M,) the rows of the epoch, in the order in which the sampler drew them.
+        lengths: (N,) the length of each text of the split.
+        pool: the number of batches in a stretch.
         generator: a generator seeded by the run's seed and the epoch alone.
     """
     whole = len(order) // batch_size * batch_size
@@ -164,18 +169,18 @@ def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
                 f"config.data_dir: cannot write {directory}: {error.strerror or error}{full}; {ELSEWHERE}"
             ) from None
     if problems := damage(directory, len(texts)):
-        raise BadInput(f"{problems[0]}; remove {directory} and the next run builds it anew")
+        raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
     ids, kinds, starts, checksums = (read(directory, part) for part in PARTS)
     return as_tokens((ids, kinds, starts, checksums), tokenizer)
 
 
 def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """Tokenise a few texts in memory, without a store."""
+    """Tokenise texts in memory, without a store, to predict."""
     return as_tokens(token_arrays(texts, encode(tokenizer, texts)), tokenizer)
 
 
 def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
-    """Return the arrays `PARTS` of all texts as `Tokens` on the CPU."""
+    """Return `Tokens` on the CPU, made of the arrays that `PARTS` names, in this order."""
     padding = tokenizer.padding
     assert padding is not None  # both ways to get a tokenizer set the padding
     rows = torch.arange(len(arrays[3]))
@@ -183,21 +188,21 @@ def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tok
 
 
 def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path:
-    """Return the folder of the store of these texts and this tokenizer, which need not exist."""
+    """Return the folder of the store of these texts and this tokenizer; the store need not exist."""
     key = hashlib.sha256(json.dumps([VERSION, tokenizer.to_str()]).encode())
     key.update(texts_hash(texts).encode())
     return store_root(data_dir) / f"tokens-{key.hexdigest()[:24]}"
 
 
 def texts_hash(texts: Texts) -> str:
-    """Return the SHA-256 of the texts in hexadecimal digits."""
+    """Return the SHA-256 of all texts in hexadecimal digits."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()
 
 
 def token_arrays(
     texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the arrays `PARTS` of the encoded texts.
+    """Return the arrays that `PARTS` names, in this order, for the texts and `encoded`, the result of `encode`.
 
     A checksum depends on the text as well as on its tokens, because another text can have the same tokens.
     """
@@ -215,7 +220,10 @@ def token_arrays(
 
 
 def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
-    """Tokenise the texts into a new store; an interrupted build leaves no store. The caller holds the build lock."""
+    """Tokenise the texts into a new store; an interrupted build leaves no store.
+
+    The caller must hold the build lock.
+    """
     for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
     print(f"tokenising into {directory}: {len(texts):,} texts", file=sys.stderr, flush=True)
@@ -236,21 +244,21 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
         sums = {part: zlib.crc32((temporary / f"{part}.npy").read_bytes()) for part in PARTS}
         description = {"version": VERSION, "texts": len(texts), "tokens": sum(len(ids) for ids, _ in encoded)} | sums
         (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
-        shutil.rmtree(directory, ignore_errors=True)  # without a description the folder is no store
+        shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
         temporary.rename(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read(directory: Path, part: str) -> np.ndarray:
-    """Read one of the arrays `PARTS`; the large arrays of tokens are memory-mapped."""
+    """Read the array `part`, one of `PARTS`; the large arrays of tokens are memory-mapped."""
     mode = "r" if part in ("ids", "kinds") else None
     array = np.load(directory / f"{part}.npy", mmap_mode=mode, allow_pickle=False)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
 
 
 def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
-    """Return the problems of a store.
+    """Return the problems of a store: wrong sizes, a wrong description, or files that fail their checksum.
 
     Args:
         texts: the number of texts that the store must have.

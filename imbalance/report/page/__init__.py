@@ -1,7 +1,7 @@
-"""Make one HTML page about many runs, which needs no other file and no network.
+"""Build one HTML page about many runs; the page needs no other file and no network.
 
-`overview` collects what the page shows of all runs, and `run_details` what it shows of each run. The other files in this
-folder draw that in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
+`overview` collects the data about all runs together, and `run_details` the data about each run. The other files in this
+folder draw these data in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
 licence).
 """
 
@@ -34,11 +34,11 @@ def page(
 
     Args:
         work_dir: folder of the run directories.
-        rows: a row for every run, as `collect` returns them.
+        rows: one row for each run, as `collect` returns it.
         metrics: test metrics. The page ranks the methods by the first until the reader chooses another.
-        figures: title and PNG file of figures that are drawn elsewhere, such as the paper's.
-        pictured: number of runs whose data set is read, to show the examples that they get wrong.
-        live: on a page that `imbalance watch` serves, the stamp of the runs' files; "" on any other page.
+        figures: title and PNG file of each figure to embed.
+        pictured: number of runs for which the page shows misclassified examples; their data sets are read.
+        live: `WatchedRuns.stamp` if `imbalance watch` serves the page; "" otherwise.
 
     Raises:
         BadInput: jinja2 is not installed.
@@ -69,7 +69,7 @@ def page(
 
 
 def embedded_json(value: Any) -> str:
-    """Return JSON for use within a <script> element, which nothing in the JSON can end; nan becomes null."""
+    """Return JSON for a <script> element. `<` is escaped, so no text can end the element; nan becomes null."""
     return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 

@@ -18,7 +18,7 @@ function show(id, draw) {
   if (drawn.note !== undefined) section.querySelector("p").textContent = drawn.note;
 }
 
-// Give a plot a name and a role for screen readers. Its parts get none, because the tables have the same numbers.
+// Give a plot a name and a role for screen readers. The parts of the plot get none, because the tables have the same numbers.
 function named(plot, label) {
   const svg = plot.tagName === "svg" ? plot : plot.querySelector(":scope > svg:last-of-type") ?? plot;
   svg.setAttribute("role", "img");
@@ -85,7 +85,8 @@ function drawTradeoff({methods}) {
   });
 }
 
-// Keep the labels that do not overlap with an earlier one: that are 4.5 % of the height or 40 % of the width away from it.
+// Return the labels without those that would overlap an earlier label, that is lie within 4.5 % of the height and 40 % of
+// the width from it.
 function withoutOverlap(labels) {
   const [low, high] = d3.extent(labels, label => label.y), [left, right] = d3.extent(labels, label => label.x), kept = [];
   for (const label of labels)
@@ -192,7 +193,7 @@ function drawRates() {
         Plot.tip(means, Plot.pointer({x: "rate", y: row => 100 * row.score, title: row => `${row.name}, ${row.rate}\n${(100 * row.score).toFixed(1)} %`})),
       ],
     });
-    return {plot, label: "Score on val against learning rate", note: "Lines connect the means over seeds. The ring marks the rate with the best mean score on val. ✕ marks a diverged run."};
+    return {plot, label: "Score on val against learning rate", note: "Lines connect the means over seeds. The ring marks the learning rate with the best mean score on val. ✕ marks a diverged run."};
   });
 }
 

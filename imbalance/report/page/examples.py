@@ -1,4 +1,4 @@
-"""Render test examples for the page: as pictures, text, or rows of numbers."""
+"""Render test examples for the report page, as images or as lists of numbers."""
 
 import base64
 import io
@@ -14,13 +14,13 @@ from imbalance.errors import BadInput
 if TYPE_CHECKING:
     from imbalance.data import Split
 
-SIDE = 64  # largest height and width of a picture, in pixels
-NUMBERS = 12  # most numbers that are shown of a row
+SIDE = 64  # largest height and width of an image, in pixels
+NUMBERS = 12  # most numbers that are shown of an example that is not an image
 Example = dict[str, Any]
 
 
 def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
-    """Read the test split that a run was evaluated on; return it and None, or None and the reason why not."""
+    """Read the test split that a run was evaluated on; return (split, None), or (None, error message) if that fails."""
     from imbalance.config.schema import build
     from imbalance.data import DATASETS
 
@@ -33,7 +33,10 @@ def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
 
 
 def render_example(split: "Split", row: int) -> Example:
-    """Return an example as {"picture": data URL} or {"row": numbers}; a text is shown as the numbers of its tokens."""
+    """Return example number `row` as {"picture": data URL}, or {"row": numbers} if it is no image.
+
+    The numbers of a text are its token ids.
+    """
     batch = split.inputs[row : row + 1]
     if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
         return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
@@ -45,7 +48,7 @@ def render_example(split: "Split", row: int) -> Example:
 
 
 def picture(example: np.ndarray) -> str:
-    """Return a (C, H, W) image as a data URL. Bytes are taken as they are, floats are scaled from smallest to largest."""
+    """Encode a (C, H, W) image as a data URL; floats are scaled so that the smallest is black and the largest white."""
     from PIL import Image
 
     if example.dtype != np.uint8:

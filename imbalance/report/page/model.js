@@ -1,4 +1,4 @@
-// The data of the page, and the reader's choices. `rankedMethods` computes what all tables and figures show.
+// Hold the page's data and the reader's choices. `rankedMethods` computes the values that all tables and figures show.
 "use strict";
 const OVERVIEW = JSON.parse(document.getElementById("overview").textContent);
 const EXAMPLES = JSON.parse(document.getElementById("examples").textContent);
@@ -23,7 +23,8 @@ const scaleOf = metric => metric.percent ? 100 : 1;
 const numberText = (value, metric, digits = metric.percent ? 1 : 3) =>
   value === null || value === undefined ? "–" : (scaleOf(metric) * value).toFixed(digits);
 
-// A mean and its interval as `70.1 ± 2.0`, or with both ends if the interval is cut off; the values of one or two runs.
+// Format a mean as `70.1 ± 2.0`, or with both ends of its interval if the interval is cut off. With one or two runs, there is
+// no interval: list the runs' values.
 function meanText(over, metric) {
   const text = value => numberText(value, metric);
   if (!over.n) return "–";
@@ -44,8 +45,8 @@ function matches(setting, words = chosen.words) {
 const alike = d3.group(OVERVIEW.settings, setting => setting.task, setting => setting.name);
 const hasSeveral = setting => alike.get(setting.task).get(setting.name).length > 1;
 
-// Return the methods of the chosen task that match the filter, best first, each at its setting that val chooses, or at all
-// of its settings.
+// Return the methods of the chosen task that match the filter, best first. Each method has the setting with the best score on
+// val, or all of its settings if the reader chose that.
 function rankedMethods() {
   const metric = OVERVIEW.metrics[chosen.metric];
   const methods = OVERVIEW.settings.filter(s => s.task === chosen.task && matches(s) && (chosen.every || s.chosen))

@@ -1,4 +1,7 @@
-"""Collect what the page shows of all runs: the settings, their varying config values, and metrics by selection rule."""
+"""Collect the page's data about all runs together.
+
+A setting is a config file with overrides; its runs differ only in the seed. A task is a data set with its options.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readab
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
 
 Overview = dict[str, Any]
-# The name of each rule, the labels that it reads, and the key of metrics.jsonl whose largest value selects the epoch.
+# For each selection rule: its name, the labels that it reads, and the key of metrics.jsonl that it maximises over epochs.
 RULES: tuple[tuple[str, str, str], ...] = (
     ("last epoch", "none", "epoch"),
     ("best average accuracy", "val classes", "val/accuracy"),
@@ -36,10 +39,14 @@ CURVE_POINTS = 80
 
 
 def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overview:
-    """Return all that index.html.j2 embeds, except the details of single runs.
+    """Return the settings, the runs, and their metrics by selection rule, as index.html.j2 embeds them.
 
-    The runs of one setting differ in their seeds. Settings that differ only in the data section of their configs are one
-    method on several tasks.
+    Settings that differ only in the data section of their configs are one method on several tasks.
+
+    Args:
+        work_dir: folder of the run directories.
+        rows: one row for each run, as `collect` returns it.
+        metrics: test metrics to list first.
     """
     keys: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -58,7 +65,7 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
             {
                 "name": name,
                 "method": methods[i],
-                "chosen": i in chosen,  # val chooses it among the settings of its method on this task
+                "chosen": i in chosen,  # the best on val among the settings of this method on this task
                 "overrides": overrides,
                 "columns": columns_here,
                 "task": tasks[i],
@@ -93,7 +100,11 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
 
 
 def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
-    """Return what the page shows of one run among the others. `metrics` has the test metrics by selection rule."""
+    """Return one run's entry in the overview; its key `metrics` has the test metrics by selection rule.
+
+    Args:
+        setting: index of the run's setting.
+    """
     done = row["status"] == "done"
     lines, damage = readable_evaluations(directory)
     own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
@@ -125,7 +136,7 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays of a run's predictions/test.npz; return None if it is missing, damaged or without examples."""
+    """Read the arrays of a run's predictions/test.npz; return None if the file is missing, damaged or without examples."""
     try:
         with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
             arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
@@ -136,22 +147,28 @@ def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
     if logits.ndim != 2 or not logits.size or any(array.shape != logits.shape[:1] for array in labels):
         return None
     valid = arrays["targets"].min() >= 0 and arrays["targets"].max() < logits.shape[1]
-    if members is not None:  # the run has evaluation groups apart from its training groups
+    if members is not None:  # the run's evaluation groups are not its training groups
         valid &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
         arrays["members"] = members
     return arrays if valid and np.isfinite(logits).all() else None
 
 
 def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
-    """Return the first evaluation with the largest `key`, or None if no evaluation has both `key` and test metrics."""
+    """Return the first line of metrics.jsonl with the largest value of `key`.
+
+    Return None if no line has both `key` and test metrics.
+    """
     lines = [line for line in lines if line.get(key) is not None and line.get("test/accuracy") is not None]
     return max(lines, key=lambda line: line[key]) if lines else None
 
 
 def thinned(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str, list[Any]]:
-    """Return the columns of metrics.jsonl that are drawn, at no more than `points` evenly spaced evaluations.
+    """Return a run's learning curves, by key of metrics.jsonl, at no more than `points` evenly spaced evaluations.
 
     The last evaluation is always included.
+
+    Args:
+        lines: the lines of metrics.jsonl.
     """
     if not lines:
         return {}
@@ -164,7 +181,7 @@ def thinned(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str
 
 
 def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Return the mean of every column at every epoch, over the runs that have such a value."""
+    """Average the learning curves of several runs: at each epoch, over the runs that have a value at that epoch."""
     keys = dict.fromkeys(key for curve in curves for key in curve if key != "epoch")
     epochs = sorted({epoch for curve in curves for epoch in curve.get("epoch", [])})
     index = {epoch: i for i, epoch in enumerate(epochs)}
@@ -181,7 +198,10 @@ def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
 
 
 def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float | None]]:
-    """Pool the examples of all seeds in ten bins of equal width; return each bin's confidence, accuracy and count."""
+    """Pool the reliability curves of several runs into ten bins of equal width.
+
+    Return the mean confidence, the accuracy and the number of examples of each bin that has examples.
+    """
     known = [curve for curve in curves if curve]
     if not known:
         return []
@@ -199,10 +219,12 @@ def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float
 
 
 def method_names(firsts: list[Row]) -> list[str]:
-    """Return the config files' names without the data set's name and without the words that all of them begin with.
+    """Return a short name for the method of each setting.
+
+    The name is that of the config file, without the data set's name and without the words that all names begin with.
 
     Args:
-        firsts: the row of one run of every setting.
+        firsts: one row for each setting, that of any of its runs.
     """
     names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
     shared = 0
@@ -212,12 +234,14 @@ def method_names(firsts: list[Row]) -> list[str]:
 
 
 def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
-    """Choose, for every config file and task, the setting with the best mean score on val.
+    """Choose, for every config file and task, the setting with the best mean val score; return the indices of these settings.
 
-    The mean is over the seeds that all settings of the file and task share. If they share none, it is over all seeds of each.
-    Of equally good settings, the one with more seeds is chosen, because it was probably chosen once before.
+    The mean is over the seeds that all settings of the config file and task have in common. If they have none in common, it
+    is over all seeds of each setting. Of equally good settings, the one with more seeds is chosen, because the user probably
+    chose it before training these seeds.
 
     Args:
+        rows: one row for each run.
         setting_of_run: index of the setting of each row.
         name_and_task: config file and task of each setting.
     """
@@ -242,7 +266,10 @@ def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: lis
 
 
 def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the expected best score of k settings, for every config file and task with at least three settings."""
+    """Return the expected best val score after trying k settings, for each k, config file and task.
+
+    Config files with fewer than three settings on a task are left out.
+    """
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row, setting in zip(rows, setting_of_run):
         if row["score"] is not None:
@@ -260,9 +287,10 @@ def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, 
 def aggregates(
     settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return, by metric, the aggregates of Agarwal et al. (2021) for the methods that have the same seeds on all tasks.
+    """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for the methods that have runs on every task.
 
-    On each task, a method has the scores of its setting that val chooses. The result is empty for a single task.
+    The scores of a method on a task are those of its setting with the best val score. Only seeds that all methods have on
+    all tasks count. The result is empty if there is only one task.
     """
     tasks = list(dict.fromkeys(setting["task"] for setting in settings))
     by_metric = {}
@@ -306,7 +334,8 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
     """Return a metric's label, its bounds, whether lower is better, and whether the page shows it in %.
 
     Args:
-        groups: the groups that group metrics are computed over, in words; "" to leave them out of the label.
+        groups: the groups that group metrics are computed over, in words such as `4 evaluation groups`; "" if the label
+            need not name them.
     """
     low, high = bounds(name)
     label = {"auroc": "AUROC", "auprc": "AUPRC", "nll": "NLL", "ece": "ECE", "ece_equal_mass": "ECE, equal mass",
@@ -322,5 +351,5 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> float | None:
-    """Round to five digits, to keep the page small; return None for nan."""
+    """Round a number to five digits, to keep the page small; return None for nan."""
     return None if value is None or value != value else float(f"{float(value):.5g}")

@@ -73,7 +73,7 @@ function errorsOf(details) {
   const parts = [heading("The most confident errors in each test group")];
   if (details.not_shown) parts.push(element("p", {class: "faint"}, details.not_shown));
   else if (!details.errors.some(group => group.examples.some(example => "shown" in example)))
-    parts.push(element("p", {class: "faint"}, "The page has no examples of this run. Type imbalance report --pictured=<number> to show those of more runs."));
+    parts.push(element("p", {class: "faint"}, "The page shows no examples of this run. Type imbalance report --pictured=<number> to show examples of more runs."));
   for (const group of details.errors.filter(group => group.wrong)) {
     parts.push(element("p", {}, element("strong", {}, group.group), `: ${group.wrong} of ${group.of} predictions are wrong`),
       element("ul", {class: "errors"}, ...group.examples.map(exampleOf)));

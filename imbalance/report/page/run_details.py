@@ -1,4 +1,4 @@
-"""Collect what the page shows of one run: config, curves, confusion matrix, calibration, confident errors and log."""
+"""Collect the page's data about each run: config, curves, confusion matrix, calibration, confident errors and log."""
 
 import shlex
 from pathlib import Path
@@ -13,25 +13,28 @@ from imbalance.report.page.overview import Overview, read_predictions, thinned
 from imbalance.report.saved_runs import readable_evaluations, summary_of
 from imbalance.report.settings import NOT_COMPARED
 
-# Most characters that all runs together may use of each, so that a page of a thousand runs stays small.
+# Most characters that the curves, logs, metrics and errors of all runs may take, so that a page of many runs stays small.
 CURVES, LOGS, NUMBERS, EXAMPLES = 3_000_000, 1_500_000, 1_500_000, 1_500_000
 LOG_LINES = 120
-MOST_CLASSES = 30  # most classes of a confusion matrix that is shown as a matrix
-ERRORS = 6  # most errors that are shown of a group
+MOST_CLASSES = 30  # with more classes, the page shows no matrix and no counts by class
+ERRORS = 6  # most errors that are shown for each group
 Details = dict[str, Any]
 
 
 def run_details(
     work_dir: Path, rows: list[Row], overview: Overview, pictured: int
 ) -> tuple[list[Details], list[Example]]:
-    """Return the details of every run, and the examples that they refer to by index.
+    """Return the details of every run, and the misclassified examples that the details refer to by index.
 
-    An example that several runs get wrong is listed once. Reading a large data set may take minutes, so only the data sets
-    of `pictured` runs are read.
+    An example that several runs misclassify is listed once.
+
+    Args:
+        rows: one row for each run, as `collect` returns it.
+        pictured: number of runs whose misclassified examples are listed. Only their data sets are read, because reading a
+            large data set may take minutes.
     """
-    index_by_task: dict[
-        tuple[str, int], dict[int, int]
-    ] = {}  # by data section and seed: row of test → index in examples
+    # By data section and seed: the index in `examples` of each test row.
+    index_by_task: dict[tuple[str, int], dict[int, int]] = {}
     examples: list[Example] = []
     details = [details_of_run(work_dir, row, overview, len(rows)) for row in rows]
     for i in choose_pictured(overview, pictured):
@@ -55,7 +58,7 @@ def run_details(
 
 
 def choose_pictured(overview: Overview, pictured: int) -> list[int]:
-    """Choose the runs whose errors are shown: the first finished run of every setting, then the second, and so on."""
+    """Return the indices of at most `pictured` runs: the first done run of every setting, then the second, and so on."""
     by_setting: dict[int, list[int]] = {}
     for i, run in enumerate(overview["runs"]):
         if run["status"] == "done":
@@ -69,7 +72,7 @@ def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> D
     """Return the details of one run.
 
     Args:
-        runs: number of runs on the page. A page of many runs shows less of each.
+        runs: number of runs on the page. The more runs, the fewer details of each.
     """
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
@@ -97,14 +100,14 @@ def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> D
 
 
 def has_all_names(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> bool:
-    """Return True if a run's summary names every class and group of its predictions."""
+    """Return True if a run's summary has a name for every class and group in the run's saved predictions."""
     classes, groups = (len(summary.get(kind, {}).get("test", ())) for kind in ("classes", "groups"))
     num_groups = saved["members"].shape[1] if "members" in saved else saved["groups"].max() + 1
     return saved["logits"].shape[1] == classes and num_groups <= groups
 
 
 def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the counts by target and prediction, or with many classes the pairs of classes confused most often."""
+    """Return a run's confusion matrix; with more than MOST_CLASSES classes, the 20 pairs confused most often."""
     names, classes = list(summary["classes"]["test"]), saved["logits"].shape[1]
     counts = np.bincount(saved["targets"] * classes + saved["logits"].argmax(1), minlength=classes**2)
     counts = counts.reshape(classes, classes)
@@ -116,19 +119,22 @@ def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str
 
 
 def reliability_curve(saved: dict[str, np.ndarray]) -> list[dict[str, float]]:
-    """Return the confidence, accuracy and number of test examples in each of ten bins."""
+    """Return the mean confidence, the accuracy and the number of test examples in each of ten bins of confidence."""
     bins = zip(*reliability(probabilities(saved["logits"]), saved["targets"], bins=10))
     return [{"confidence": round(float(c), 4), "accuracy": round(float(a), 4), "count": int(n)} for c, a, n in bins]
 
 
 def example_counts(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the number of examples of each class and group; leave out classes or groups if there are too many."""
+    """Return the number of examples of each class and of each group, by split.
+
+    The numbers by class are left out if there are more than MOST_CLASSES classes; likewise the numbers by group.
+    """
     counts = {kind: summary[kind] for kind in ("classes", "groups") if kind in summary}
     return {kind: by_split for kind, by_split in counts.items() if len(by_split.get("test", ())) <= MOST_CLASSES}
 
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
-    """Return a run's metrics on val and test; leave out those of single classes if there are more than `most`."""
+    """Return a run's metrics on val and test. If they are more than `most`, leave out the metrics of single classes."""
     metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
     if len(metrics) <= most:
         return metrics
@@ -136,10 +142,13 @@ def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
 
 
 def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: int) -> list[dict[str, Any]]:
-    """Return each test group's number of wrong predictions, and those with the highest confidence.
+    """Return, for each test group with errors, the number of wrong predictions and the most confident of them.
 
-    The worst groups come first. At most `most` examples are returned: one for each of the first `most` groups if the groups
-    are many.
+    The groups with the lowest accuracy come first.
+
+    Args:
+        most: most predictions to return for all groups together. Each group gets at least one, so with many groups only the
+            first `most` groups are returned.
     """
     names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
     probability = probabilities(saved["logits"])
@@ -170,7 +179,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
 
 
 def shortened_log(directory: Path, most: int) -> str:
-    """Return a run's log.txt in at most about `most` characters: if it is longer, its beginning and its end."""
+    """Return the text of a run's log.txt; leave out lines in the middle if it has more than about `most` characters."""
     path = directory / "log.txt"
     if not path.is_file():
         return ""

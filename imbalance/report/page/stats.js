@@ -1,4 +1,4 @@
-// Compute means over seeds, paired differences and their tests, as imbalance/metrics/intervals.py does, after each choice.
+// Compute means over seeds, paired differences and their tests, by the formulas of imbalance/metrics/intervals.py.
 "use strict";
 const FEWEST = 3;
 
@@ -11,7 +11,7 @@ function meanOf(values, t, low = -Infinity, high = Infinity) {
   return {mean, low: Math.max(low, mean - half), high: Math.min(high, mean + half), n, values: known};
 }
 
-// Return the two-sided p-value of a paired t-test; null for fewer than three differences, or if all are equal.
+// Return the two-sided p-value of a paired t-test; null for fewer than three differences, or if all differences are equal.
 function pairedP(differences) {
   const n = differences.length;
   if (n < FEWEST) return null;
@@ -21,7 +21,7 @@ function pairedP(differences) {
   return incompleteBeta(freedom / (freedom + t * t), freedom / 2, 0.5);
 }
 
-// Return p-values corrected for several comparisons by Holm (1979); null stays null and is no comparison.
+// Return p-values corrected for several comparisons by Holm (1979); null stays null and does not count as a comparison.
 function holm(pValues) {
   const tested = d3.range(pValues.length).filter(i => pValues[i] !== null).sort((a, b) => pValues[a] - pValues[b]);
   const adjusted = pValues.map(() => null);

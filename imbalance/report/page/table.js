@@ -12,7 +12,8 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// Each column is {name, text(row), value(row), number, head, render(row)}. `order` keeps the column that the reader sorted by.
+// Draw a table. Each column is {name, text(row), value(row), number, head, render(row)}. `order` holds, for each table, the
+// column that the reader sorted it by.
 const order = new WeakMap();
 function drawTable(table, caption, columns, rows, classOf = () => null, most = Infinity) {
   const sorted = order.get(table);
@@ -35,7 +36,7 @@ function drawTable(table, caption, columns, rows, classOf = () => null, most = I
   table.replaceChildren(element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body));
 }
 
-// Compare two values; missing values come last in both directions.
+// Compare two values for sorting, in descending order if `down`. Missing values come last in both orders.
 function compared(a, b, down) {
   const [missingA, missingB] = [a, b].map(v => v === null || v === undefined || v === "");
   if (missingA || missingB) return missingA - missingB;

@@ -376,11 +376,11 @@ def grey_in_16_bits(path: Path) -> None:
         (lambda path: noise("L").convert("1").save(path, "PNG"), "L", "an image of mode 1, not L; convert it"),
         (grey_in_16_bits, "L", "an image of mode I;16, not L; convert it"),
         (lambda path: noise("L").save(path, "GIF", save_all=True, append_images=[noise("L").rotate(90)]), "L",
-         "an animation, or several pages: 2 images in one file"),
+         "2 images in one file .an animation, or several pages.; save a single image"),
         (lambda path: noise("RGB").save(path, "PNG", save_all=True, append_images=[noise("RGB").rotate(90)]), "RGB",
-         "an animation, or several pages: 2 images in one file"),
+         "2 images in one file .an animation, or several pages.; save a single image"),
         (lambda path: noise("RGB").save(path, "TIFF", save_all=True, append_images=[noise("RGB")]), "RGB",
-         "an animation, or several pages: 2 images in one file"),
+         "2 images in one file .an animation, or several pages.; save a single image"),
         (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(run me) print\n"), "RGB",
          "not an image, or incomplete"),
     ],
@@ -436,7 +436,7 @@ def test_whatever_a_codec_raises_names_the_file(tmp_path, images, monkeypatch, e
 
 
 def test_a_crop_larger_than_the_image_is_refused(tmp_path, images):
-    with pytest.raises(BadInput, match="40×31 pixels, too few for a crop of 32×32"):
+    with pytest.raises(BadInput, match="40×31 pixels, but a crop needs at least 32×32"):
         opened(tmp_path, images, Recipe("RGB", (("crop", 32), ("square", 16))))
 
 
@@ -448,7 +448,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, images, monkeypatc
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(
             BadInput,
-            match=r"the decoded images need 0.0 MB, and the disk of .* free; set IMBALANCE_STORE=<folder> in the environment",
+            match=r"the decoded images need 0.0 MB, but the disk of .* free; set IMBALANCE_STORE=<folder> in the environment",
         ):
             opened(tmp_path, images)
     usage = shutil.disk_usage(tmp_path)

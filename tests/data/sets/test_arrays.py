@@ -110,7 +110,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(missing=(), numeric=("age",)), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
         (dict(missing=()), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
         (dict(numeric=("sex",)), r"people.csv line 2: sex is '.*', not a number"),
-        (dict(target="wealth"), r"people.csv: no column 'wealth'; there are age, hours"),
+        (dict(target="wealth"), r"people.csv: no column 'wealth', which is needed; the columns are age, hours"),
         (dict(classes=("low", "middle")), r"people.csv line \d+: income is 'high', not one of low, middle"),
         (dict(classes=("low", "low")), r"config.data.classes"),
         (dict(groups=("sex", "sex")), r"config.data.groups"),
@@ -125,7 +125,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(file="none.csv"), r"none.csv: No such file"),
         (dict(file="none.npz"), r"none.npz: No such file"),
         (dict(file="people.xls"), r"people.xls: no such file"),
-        (dict(delimiter=";"), r"no column 'income'; there are age,hours,work"),
+        (dict(delimiter=";"), r"no column 'income', which is needed; the columns are age,hours,work"),
     ],
 )
 def test_what_is_wrong_with_columns_is_one_line(tmp_path, change, reason):

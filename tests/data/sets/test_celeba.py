@@ -85,7 +85,7 @@ def test_celeba_takes_any_attributes(celeba_dir):
     ("change", "reason"),
     [
         (dict(target="Blonde"), r"no attribute 'Blonde' in .*Blond_Hair"),
-        (dict(confounders=("Male", "Blond_Hair")), "all must differ"),
+        (dict(confounders=("Male", "Blond_Hair")), "must all differ"),
     ],
 )
 def test_celeba_refuses_attributes_that_are_not_there(celeba_dir, change, reason):
@@ -128,9 +128,9 @@ def test_celebas_bad_lines_are_all_named(tmp_path):
     partition.write_text("\n".join(splits))
     problems = list(map(str, list_celeba(str(tmp_path), **PAPER).problems))
     assert any(f"{attributes} line 21: Male is not 1 or -1" in problem for problem in problems)
-    assert any(f"{attributes} line 31: 42 fields, not 41" in problem for problem in problems)
+    assert any(f"{attributes} line 31: 42 fields, but 41 are needed" in problem for problem in problems)
     assert any(f"{partition} line 41: the split is not 0, 1 or 2" in problem for problem in problems)
-    assert any(f"{partition} line 51: 1 fields, not 2" in problem for problem in problems)
+    assert any(f"{partition} line 51: 1 fields, but 2 are needed" in problem for problem in problems)
     assert sum("is not listed" in problem for problem in problems) == 1
 
 
@@ -139,7 +139,7 @@ def test_half_of_celeba_is_not_celeba(tmp_path):
     content = attributes.read_bytes()
     attributes.write_bytes(content[: len(content) // 2])
     problems = list(map(str, list_celeba(str(tmp_path), **PAPER).problems))
-    assert any("line 1: says '202599' images, 101" in problem for problem in problems)
+    assert any("line 1: says '202599' images, but 101" in problem for problem in problems)
 
 
 def test_celeba_in_another_order_is_refused(tmp_path):

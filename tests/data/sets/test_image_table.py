@@ -69,11 +69,11 @@ def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda t: t.replace("path,target", "file,target"), r"birds.csv line 1: no column 'path', where one is needed; there are file, target"),
+        (lambda t: t.replace("path,target", "file,target"), r"birds.csv line 1: no column 'path', but exactly one is needed; the heading has file, target"),
         (lambda t: t.replace("target,place", "target,target"), r"line 1: 2 columns 'target'"),
         (lambda t: t.replace("0.png,land", "0.png,sky", 1), r"birds.csv line 6: target is 'sky', not one of land, water"),
         (lambda t: t.replace("sea,train", "sea,training", 1), r"line 2: split is 'training', not one of train, val, test"),
-        (lambda t: t.replace("1.png,water", "1.png", 1), r"line 3: 3 fields, the heading has 4"),
+        (lambda t: t.replace("1.png,water", "1.png", 1), r"line 3: 3 fields, but the heading has 4; each line needs as many"),
         (lambda t: t.replace("water/sea/1.png", "water/sea/0.png", 1), r"line 3: 'train/water/sea/0.png' is on line 2 already"),
         (lambda t: t.replace("water/sea/1.png", "water/sea/../sea/./0.png", 1), r"line 3: '.*' is on line 2 already"),
         (lambda t: t.replace("water,sea,train", ",sea,train", 1), r"line 2: target is '', not one of land, water"),
@@ -86,9 +86,9 @@ def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
         (lambda t: t.replace(",water,", ",land,"), r"the train split has only class 'land'; it needs two"),
         (lambda t: t.replace(",test", ",val"), r"^config.data.test_fraction: 0.0 given; it must be above 0, because .* has no test examples"),
         (lambda t: t.split("\n")[0], r"the train split has no example"),
-        (lambda t: t + '"unclosed,land,sea,train\n', r"line 2\d: unexpected end of data"),
-        (lambda t: "", r"line 1: no column 'path', where one is needed; there are none"),
-        (lambda t: t.replace(",split", ",part"), r"line 1: no column 'split', where one is needed; there are path, target, place, part"),
+        (lambda t: t + '"unclosed,land,sea,train\n', r"line 2\d: not valid CSV .unexpected end of data.; mend"),
+        (lambda t: "", r"line 1: no column 'path', but exactly one is needed; the heading has no column"),
+        (lambda t: t.replace(",split", ",part"), r"line 1: no column 'split', but exactly one is needed; the heading has path, target, place, part"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
@@ -106,7 +106,10 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
         (dict(classes=("land", "land")), "config.data.classes"),
         (dict(groups=("place", "place")), "config.data.groups"),
         (dict(split=""), "config.data.val_fraction: 0.0 given; it must be above 0"),
-        (dict(delimiter=";"), "line 1: no column 'path', where one is needed; there are path,target,place,split"),
+        (
+            dict(delimiter=";"),
+            "line 1: no column 'path', but exactly one is needed; the heading has path,target,place,split",
+        ),
         (dict(groups=("colour",)), "no column 'colour'"),
         (dict(size=21), "config.data.size: 21 given; it must be at most config.data.resize=20"),
         (dict(split="", val_fraction=0.5, test_fraction=0.5), "leaves no training set"),

@@ -44,7 +44,7 @@ def changed(change):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ([1, 2], "list given; a Dataset, or a mapping with just train, val, test, is needed"),
+        ([1, 2], "list given; a Dataset, or a mapping with exactly the keys train, val, test, is needed"),
         (changed(lambda d: d.pop("val")), "a mapping with train, test given"),
         (
             changed(lambda d: d.update(val=(torch.zeros(12, 4), torch.arange(12) % 3))),

@@ -50,7 +50,10 @@ def changed(**arrays):
         ),
         (changed(val_labels=np.zeros((523, 1), dtype=np.uint8)), r"val_labels: .*for each of 524 images"),
         (changed(test_images=np.zeros((624, 5, 5))), r"test_images: float64 of shape"),
-        (changed(test_images=np.zeros((624, 7, 7), dtype=np.uint8)), "test_images: .*unlike .* of train_images"),
+        (
+            changed(test_images=np.zeros((624, 7, 7), dtype=np.uint8)),
+            "test_images: .*but train_images has .*; all images must have one size",
+        ),
         (changed(val_labels=np.full((524, 1), 2)), "val_labels row 0: label 2; the 2 classes have labels 0 to 1"),
         (changed(val_labels=np.full((524, 1), 1)), "the val split has only class 'pneumonia'"),
         (lambda before: {k: v for k, v in before.items() if k != "val_images"}, "val_images"),
@@ -71,5 +74,5 @@ def test_what_is_no_npz_is_one_line(tmp_path, content):
         path.unlink()
     else:
         path.write_bytes({"cut": path.read_bytes()[:-99], "html": b"<html>", "pickle": pickle.dumps(Bomb())}[content])
-    with pytest.raises(BadInput, match=r"pneumoniamnist.npz.*download pneumoniamnist downloads it"):
+    with pytest.raises(BadInput, match=r"pneumoniamnist.npz.*download pneumoniamnist downloads the file"):
         medmnist(str(tmp_path), flag="pneumoniamnist", augment=())

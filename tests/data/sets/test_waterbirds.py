@@ -72,8 +72,8 @@ def test_waterbirds_names_every_bad_line(tmp_path):
     file.write_text("\n".join(lines))
     problems = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems
     assert list(map(str, problems)) == [
-        f"{file} line 4: 7 fields, the heading has 6",
-        f"{file} line 9: 2 fields, the heading has 6",
+        f"{file} line 4: 7 fields, but the heading has 6; each line needs as many",
+        f"{file} line 9: 2 fields, but the heading has 6; each line needs as many",
         f"{file} line 6: y is '2', not one of 0, 1",
     ]
 

@@ -80,7 +80,7 @@ def test_texts_are_tokenised_once_and_anew_where_they_change(config, monkeypatch
     assert digest(dataset_of(config))["train"]["inputs"] != before["train"]["inputs"]
     for folder in Path(config.data_dir, "decoded").glob("tokens-*/"):
         (folder / "starts.npy").write_bytes((folder / "starts.npy").read_bytes()[:-8])
-    with pytest.raises(BadInput, match="remove .* and the next run builds it anew"):
+    with pytest.raises(BadInput, match="remove the folder .*, and the next run builds it again"):
         dataset_of(config)
 
 
