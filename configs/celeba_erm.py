@@ -3,8 +3,8 @@
 Wang et al., "Is Importance Weighting Incompatible with Interpolating Classifiers?", ICLR 2022, section 5: 79.6 ± 1.2 %
 group-balanced test accuracy at the last epoch.
 
-2 % of the training images. ResNet-50 from ImageNet weights, 50 epochs of 3,255 images: for a GPU; not yet run here. Get
-the images as `imbalance data download celeba` says.
+2 % of the training images. ResNet-50 from ImageNet weights, 50 epochs of 3,255 images: needs a GPU; not yet run here.
+`imbalance data download celeba` says how to get the images.
 
     python main.py --config=configs/celeba_erm.py
 """
@@ -16,23 +16,23 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
     config.data_dir = "data"
-    config.score = "val/group_balanced_accuracy"  # the metric that a run returns, of the selected weights
+    config.score = "val/group_balanced_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="celeba",
         target="Blond_Hair",
-        confounders=("Male",),  # with the target they make the groups; () for none
-        train_fraction=0.02,  # of train: 1446, 1308, 468 and 33 examples of the groups
+        confounders=("Male",),  # groups: target × these attributes; (): each class is a group
+        train_fraction=0.02,  # share of the training images: 1446, 1308, 468 and 33 examples of the groups
         val_fraction=0.1,  # of every group
-        test="balanced",  # 180 of every group, as in the paper; "full" for all of it
-        subset_seed=0,  # of these draws: the same images under every seed
-        size=224,  # the middle 178×178, resized
+        test="balanced",  # 180 images of every group, as in Wang et al. (ICLR 2022); "full": all test images
+        subset_seed=0,  # seed of these draws; config.seed does not change them
+        size=224,  # the middle 178×178 of an image, resized to this size
         augment=(),  # or "flip", "random_resized_crop"
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"
@@ -46,30 +46,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=50,
         batch_size=64,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=128,
-        eval_every=1,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=1,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=True,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="last",  # or "best": by the monitored metric
+        select="last",  # test the last epoch; "best": the epoch with the best monitored metric
         monitor="val/group_balanced_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

@@ -1,11 +1,12 @@
 """Colored digits: environments inferred from cross-mistakes, then group DRO on them.
 
-Pezeshki et al., "Discovering Environments with XRM", ICML 2024: two networks are trained on random halves of train,
-whose labels turn into what the other network is sure of; what one of them gets wrong is one environment, the rest the
-other; group DRO is over classes times these. This one command trains both. No group is read, in train or in val: the
-epoch is that of the best worst inferred group of val, and the first run's learning rate the first with the highest flip
-rate of 0.03, 0.1 and 0.3, seeds 0 to 2. With it 5.03 % of the labels turn, and 29 of the 576 examples are of the two
-small groups. The step size is that of colored_digits_eiil.
+Pezeshki et al., "Discovering Environments with XRM", ICML 2024. A first run trains two networks on random halves of
+train, and gradually replaces labels with confident predictions of the other network. The examples that one of the
+networks classifies wrongly are one environment, the others a second one. Then group DRO trains on the groups class ×
+environment. One command trains both runs. No groups are read, in train or in val: the epoch is selected by the worst
+inferred group of val. The learning rate of the first run has the highest flip rate among 0.03, 0.1 and 0.3 (the first
+of equals), over seeds 0 to 2. With it 5.03 % of the labels are replaced; 29 of the 576 training examples belong to the
+two small groups. The step size is that of colored_digits_eiil.
 
 Nothing is downloaded.
 
@@ -19,15 +20,15 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # not read: the images come with scikit-learn
-    config.score = "val/worst_inferred_group_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # not used, because scikit-learn contains the images
+    config.score = "val/worst_inferred_group_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="colored_digits",
-        train_per_group=(420, 22, 7, 127),  # even red, even green, odd red, odd green: Waterbirds' proportions
-        saturation=0.5,  # how much darker a digit is in the channels other than its colour's
+        train_per_group=(420, 22, 7, 127),  # even red, even green, odd red, odd green; in the proportions of Waterbirds
+        saturation=0.5,  # 0: grey digits; 1: the channels other than that of the colour are black
         val_fraction=0.2,
         test_fraction=0.3,
     )
@@ -45,30 +46,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=100,
         batch_size=64,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=512,
-        eval_every=2,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=2,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        select="best",  # test the epoch with the best monitored metric; "last": the last epoch
         monitor="val/worst_inferred_group_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

@@ -2,8 +2,8 @@
 
 The baseline of Wang et al. (ICLR 2022).
 
-One of ten small data sets over which four methods are compared: see `experiments.ten_data_sets`, which overrides
-classes and rate.
+One of ten small data sets on which `experiments.ten_data_sets` compares four methods; it overrides the classes and the
+learning rate.
 
     python main.py --config=configs/digits_pair_ce.py
 """
@@ -15,21 +15,21 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # not read: the images come with scikit-learn
-    config.score = "val/balanced_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # not used, because scikit-learn contains the images
+    config.score = "val/balanced_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="digits",
         classes=(3, 8),  # the largest class first
         imbalance="step",  # "none", "exp" or "step"
-        imbalance_ratio=10.0,  # largest over smallest class
-        total=0,  # training examples; 0: as many as the ratio allows
+        imbalance_ratio=10.0,  # count of the largest class / count of the smallest
+        total=0,  # number of training examples; 0: as many as the ratio allows
         val_fraction=0.2,
         test_fraction=0.4,
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="class", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"
@@ -43,30 +43,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=100,
         batch_size=32,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=512,
-        eval_every=10,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=10,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="last",  # or "best": by the monitored metric
+        select="last",  # test the last epoch; "best": the epoch with the best monitored metric
         monitor="val/balanced_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

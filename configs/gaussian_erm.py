@@ -1,10 +1,10 @@
 """Gaussian mixture, 200 against 20 examples in 500 dimensions: plain cross-entropy.
 
-A linear model on separable data: descent on cross-entropy tends to the maximum-margin direction (Soudry et al., JMLR
-2018). Reaches a balanced error of about 16 %.
+A linear model on separable data: under cross-entropy gradient descent converges to the maximum-margin direction (Soudry
+et al., JMLR 2018). The balanced error is about 16 %.
 
-The objective is the logarithm of the mean loss, for the limit would otherwise take millions of steps. A run takes a few
-seconds.
+The objective is the logarithm of the mean loss, because with the mean loss training would need millions of steps to
+reach its limit. A run takes a few seconds.
 
     python main.py --config=configs/gaussian_erm.py
 """
@@ -16,27 +16,27 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # not read: the data are drawn
-    config.score = "val/balanced_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # not used, because the data are random numbers
+    config.score = "val/balanced_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="gaussian",
         dim=500,
-        means=((3.0,), (0.0, 3.0)),  # leading coordinates of each class's mean; orthogonal
+        means=((3.0,), (0.0, 3.0)),  # for each class the first coordinates of its mean; all others are 0
         scale=1.0,
-        radius=23.0,  # of truncation, in standard deviations from the mean; 0: none
+        radius=23.0,  # leave out points further from the mean, in standard deviations; 0: leave out none
         train_per_class=(200, 20),
         val_per_class=(2000, 2000),
         test_per_class=(5000, 5000),
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
-    config.objective = create(name="log_average")  # reaches the limit direction in few steps
+    config.objective = create(name="log_average")  # with it training reaches its limit in few steps
     config.model = create(name="linear", init="zeros")
     config.optim = create(name="sgd", lr=0.005, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
@@ -44,31 +44,31 @@ def get_config() -> ConfigDict:
 
     config.trainer = create(
         epochs=400,
-        batch_size=220,  # the full batch
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        batch_size=220,  # all of train
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=10000,
-        eval_every=100,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=100,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float64",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="last",  # or "best": by the monitored metric
+        select="last",  # test the last epoch; "best": the epoch with the best monitored metric
         monitor="val/balanced_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

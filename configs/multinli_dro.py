@@ -1,9 +1,10 @@
 """MultiNLI: group DRO on batches that are balanced over the groups.
 
-The settings are group_DRO's (Sagawa et al., ICLR 2020): of its README's command for group DRO, BERT, AdamW at 2e-5
-without decay, batches of 32 and 3 epochs; of its code, gradients clipped at 1, a linear schedule without warm-up and
-128 tokens. Every method here is selected by the worst group of val; there group DRO and reweighting are, and ERM by the
-average. It was never run here at full size: it needs a GPU, and fetches the weights from the Hugging Face hub.
+The hyperparameters are those of the code group_DRO (Sagawa et al., ICLR 2020). The command for group DRO in its README
+has BERT, AdamW with learning rate 2e-5 and no weight decay, batches of 32 and 3 epochs. Its code has gradients clipped
+to norm 1, a linear schedule without warm-up and 128 tokens. Here the epoch of every method is selected by worst-group
+accuracy on val; Sagawa et al. do this for group DRO and reweighting, and select ERM by average accuracy. Not yet run
+here at full size: it needs a GPU, and downloads the weights from the Hugging Face hub.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/multinli_dro.py
@@ -16,19 +17,19 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # holds multinli/, or multinli_1.0/ beside it
-    config.score = "val/worst_group_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # contains multinli/, or multinli_1.0/ beside it
+    config.score = "val/worst_group_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="multinli",
-        tokenizer="bert-base-uncased",  # of the weights; or "words", "pieces", learnt on train
-        vocabulary=0,  # learnt tokens; 0 for a tokenizer that has its own
-        max_tokens=128,  # of a text
-        bucket=50,  # batches that are sorted by length together; 0: none
+        tokenizer="bert-base-uncased",  # of the pretrained weights; "words", "pieces": learnt on train
+        vocabulary=0,  # number of tokens that a tokenizer learns; 0 for the tokenizer of pretrained weights
+        max_tokens=128,  # longer texts are cut
+        bucket=50,  # sort the texts of so many batches by length, so that batches need less padding; 0: do not sort
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="resample", by="group", exponent=1.0)
     config.weights = create(name="uniform")
     config.mix = create(name="none")
@@ -42,30 +43,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=3,
         batch_size=32,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=1.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=1.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=128,
-        eval_every=1,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=1,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        select="best",  # test the epoch with the best monitored metric; "last": the last epoch
         monitor="val/worst_group_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

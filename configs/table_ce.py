@@ -1,7 +1,7 @@
 """Your own images: cross-entropy under importance weights of the groups.
 
-Any CSV or Parquet file of paths, classes and attributes beside a folder of images; `imbalance data verify` with this
-config says what is wrong with them. Cost and what it reaches depend on the data.
+A folder of images, and a CSV or Parquet file with their paths, classes and attributes. `imbalance data verify` with
+this config checks both. Time and accuracy depend on your data.
 
     python main.py --config=configs/table_ce.py
 """
@@ -13,30 +13,30 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # holds the table and the folder of images
-    config.score = "val/worst_group_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # contains the table and the folder of images
+    config.score = "val/worst_group_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="table",
-        file="table.csv",  # in data_dir, or .parquet
+        file="table.csv",  # in data_dir; can also be .parquet
         delimiter=",",
-        folder="images",  # in data_dir: what the paths are relative to
+        folder="images",  # in data_dir; the paths in the table are relative to it
         path="path",  # the column of the images' paths
         target="target",  # the column of the classes
-        classes=("negative", "positive"),  # its values
-        groups=(),  # columns whose combinations are the groups, such as ("target", "hospital"); (): the classes
-        split="",  # the column that says train, val or test; "": none
-        val_fraction=0.1,  # of every group; 0.0 for a split that the table has
+        classes=("negative", "positive"),  # the values of this column
+        groups=(),  # columns whose combinations are groups, such as ("target", "hospital"); (): each class is a group
+        split="",  # the column whose values are train, val or test; "": splits are drawn
+        val_fraction=0.1,  # share of every group; 0.0 if the table has this split
         test_fraction=0.2,
-        mode="RGB",  # of the images; "L": grey
-        convert=False,  # True: images of other modes too (grey, palette, transparency)
-        resize=256,  # the shorter side
-        size=224,  # cropped from the middle
+        mode="RGB",  # colour mode of the images; "L": grey
+        convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+        resize=256,  # the shorter side of an image is resized to this
+        size=224,  # then the middle of the image is cropped to this size
         augment=("flip", "random_resized_crop"),
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")
     config.weights = create(name="importance", by="group", exponent=1.0)
     config.mix = create(name="none")  # or "mixup", "lisa"
@@ -50,30 +50,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=30,
         batch_size=64,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=128,
-        eval_every=1,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=1,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=True,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        select="best",  # test the epoch with the best monitored metric; "last": the last epoch
         monitor="val/worst_group_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

@@ -1,7 +1,7 @@
 """Your own texts: cross-entropy.
 
-Any .csv or .parquet file of texts and classes. A bag of embeddings, learnt from nothing, takes a CPU a minute for six
-thousand sentences; what it reaches depends on the data.
+Any .csv or .parquet file with a column of texts and a column of classes. The model is a bag of embeddings, trained from
+scratch; on a CPU it takes a minute for six thousand sentences. The accuracy depends on your data.
 
     pip install -c constraints.txt -e '.[text]'
     python main.py --config=configs/text_small_erm.py
@@ -14,30 +14,30 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
-    config.data_dir = "data"  # holds the file
-    config.score = "val/worst_group_accuracy"  # the metric that a run returns, of the selected weights
+    config.data_dir = "data"  # contains the file
+    config.score = "val/worst_group_accuracy"  # the metric that the run returns, at the selected epoch
 
     config.data = create(
         name="text",
-        file="texts.csv",  # in data_dir, or .csv.gz, .parquet
+        file="texts.csv",  # in data_dir; can also be .csv.gz or .parquet
         delimiter=",",
-        text=("text",),  # the column that the model sees; two for pairs of texts
+        text=("text",),  # the column that the model reads; two columns for pairs of texts
         target="target",  # the column of the classes
-        classes=("negative", "positive"),  # its values
-        groups=(),  # columns whose combinations are the groups, such as ("target", "domain"); (): the classes
-        evaluated_by=(),  # columns of numbers, each of which, at 0.5 or more, is an evaluation group with each class
-        split="",  # the column that says train, val or test; "": none
-        val_fraction=0.1,  # of every group; 0.0 for a split that the file has
+        classes=("negative", "positive"),  # the values of this column
+        groups=(),  # columns whose combinations are the groups, such as ("target", "domain"); (): each class is a group
+        evaluated_by=(),  # columns of numbers; a text is in the evaluation group column × class if its value is ≥ 0.5
+        split="",  # the column whose values are train, val or test; "": splits are drawn
+        val_fraction=0.1,  # share of every group; 0.0 if the file has this split
         test_fraction=0.2,
-        train_per_group=(),  # how many of each group to train on; (): all
-        tokenizer="words",  # or "pieces", learnt on train; or pretrained weights, by name or folder
-        vocabulary=10000,  # learnt tokens; 0 for a tokenizer that has its own
-        max_tokens=256,  # of a text
-        bucket=50,  # batches that are sorted by length together; 0: none
+        train_per_group=(),  # number of training texts of each group; (): all texts
+        tokenizer="words",  # or "pieces": both are learnt on train; or the name or folder of pretrained weights
+        vocabulary=10000,  # number of tokens that a tokenizer learns; 0 for the tokenizer of pretrained weights
+        max_tokens=256,  # longer texts are cut
+        bucket=50,  # sort the texts of so many batches by length, so that batches need less padding; 0: do not sort
     )
-    config.groups = create(name="data")  # or inferred: "eiil", "xrm"
+    config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")
     config.weights = create(name="uniform")
     config.mix = create(name="none")
@@ -51,30 +51,30 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs=10,
         batch_size=64,
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm=0.0,  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm=0.0,  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size=512,
-        eval_every=1,  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every=1,  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="float32",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last=False,
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
-        select="best",  # by the monitored metric; "last": the weights of the last epoch
+        select="best",  # test the epoch with the best monitored metric; "last": the last epoch
         monitor="val/worst_group_accuracy",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.

@@ -18,7 +18,7 @@ STYLE = re.compile(r"""url\(\s*["']?(?:https?:)?//[^)]*\)|@import\s+[^;]*//[^;]*
 
 
 def requests(site: Path) -> list[str]:
-    """List what pages and style sheets would fetch from another host."""
+    """Return a line for each file that a page or style sheet of the site would fetch from another host."""
     fetched = []
     for page in site.rglob("*.html"):
         for ask in ASKS.finditer(page.read_text(encoding="utf-8")):
@@ -31,9 +31,9 @@ def requests(site: Path) -> list[str]:
 
 
 def missed_by_search(site: Path, methods: Path) -> list[str]:
-    """List the methods whose page the search does not find by their name.
+    """Return the methods whose page the search of the site does not find by the name of the method.
 
-    The search stems words, and a page must have all of them.
+    The search compares word stems, and finds a page only if the page has all words of the name.
     """
     index = json.loads(re.sub(r"^Search\.setIndex\(|\)$", "", (site / "searchindex.js").read_text(encoding="utf-8")))
     stem, missed = stemmer("english").stemWord, []
@@ -49,15 +49,17 @@ def missed_by_search(site: Path, methods: Path) -> list[str]:
             words = [word for word in re.findall(r"\w+", name.lower()) if word not in SearchEnglish.stopwords]
             if any(number not in pages(word) for word in words):
                 missed.append(f"{name} ({slug})")
-    return missed or ([] if len(rows) > 20 else ["the table of methods"])
+    return missed or ([] if len(rows) > 20 else ["the table of methods/index.md, which has 20 rows or fewer"])
 
 
 if __name__ == "__main__":
     site, here = Path(sys.argv[1]), Path(__file__).parent
-    wrong = [f"fetched from elsewhere: {ask}" for ask in requests(site)]
-    wrong += [f"not found by a search: {name}" for name in missed_by_search(site, here / "methods" / "index.md")]
+    wrong = [f"fetched from another host: {ask}" for ask in requests(site)]
+    wrong += [
+        f"not found by the search of the site: {name}" for name in missed_by_search(site, here / "methods" / "index.md")
+    ]
     print(
         "\n".join(wrong)
-        or f"{site}: {len(list(site.rglob('*.html')))} pages, nothing fetched from elsewhere, every method found"
+        or f"{site}: {len(list(site.rglob('*.html')))} pages; none fetches anything from another host; the search finds every method"
     )
     sys.exit(bool(wrong))

@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W docs docs/_build`. Neither the build nor the built pages fetch anything from the network."""
+"""Configuration of the site, which `sphinx-build -W docs docs/_build` builds without network access."""
 
 import os
 import re
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import imbalance  # noqa: E402
 
-# The gallery runs a copy of the scripts in a folder of their own, so that no output of theirs lands in the repository.
+# The gallery runs copies of the scripts in a separate folder, so that their output is not written into the repository.
 shutil.rmtree(HERE / "_examples", ignore_errors=True)
 shutil.copytree(HERE / "examples", HERE / "_examples")
 
@@ -35,7 +35,7 @@ exclude_patterns = [
     "gallery/**/*.md5",
     "gallery/**/*.zip",
 ]
-suppress_warnings = ["config.cache"]  # sphinx-gallery takes a function, which Sphinx cannot keep between builds
+suppress_warnings = ["config.cache"]  # `reset_modules` contains a function, which Sphinx cannot keep between builds
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -43,7 +43,7 @@ myst_url_schemes = ("https", "mailto")
 
 
 def fresh_folder(gallery: dict, script: str) -> None:
-    """Remove the output of earlier scripts before each script of the gallery."""
+    """Remove the output files of earlier scripts; sphinx-gallery calls this before each script."""
     for path in (HERE / "_examples").iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -59,7 +59,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_memory": False,
-    "write_computation_times": False,  # its page asks other hosts for scripts
+    "write_computation_times": False,  # the page of computation times loads scripts from other hosts
     "show_signature": False,
     "plot_gallery": "True",
     "only_warn_on_example_error": False,
@@ -91,9 +91,9 @@ NAVIGATION = {
 
 
 def add_navigation(app, page: str, source: list[str]) -> None:
-    """Give index pages the tables of contents that Sphinx needs, and links to scripts the pages of the gallery.
+    """Add tables of contents to index pages, and make links to example scripts lead to the pages of the gallery.
 
-    The pages themselves have neither, because a web host that shows the Markdown knows neither.
+    The Markdown files have neither, because a web host that shows these files has no tables of contents and no gallery.
     """
     text = re.sub(r"\]\(((?:\.\./)?)examples/(plot_\w+)\.py\)", r"](\1gallery/\2.rst)", source[0])
     text = re.sub(r"\]\(((?:\.\./)?)examples/\)", r"](\1gallery/index.rst)", text)
@@ -106,7 +106,7 @@ def add_navigation(app, page: str, source: list[str]) -> None:
 
 
 def add_mathml(writer, node: nodes.Element) -> None:
-    """Write a formula as MathML, which browsers show without a script."""
+    """Write a formula as MathML, which browsers display without JavaScript."""
     block = isinstance(node, nodes.math_block)
     writer.body.append(convert(node.astext(), display="block" if block else "inline"))
     raise nodes.SkipNode

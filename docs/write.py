@@ -1,21 +1,22 @@
-"""Write the parts of the documentation that follow from the code and from the tables of results.
+"""Write the generated parts of the documentation, from the code and from tables of results.
 
     python docs/write.py           # rewrite every page that is out of date
     python docs/write.py --check   # name every page that is out of date, and change nothing
 
-A part stands between two comments, which no reader sees: `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`.
+A generated part of a page stands between two HTML comments, `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`. The
+kinds and their arguments are:
 
     entry loss.poly          a method: how a config names it, and the meaning of its keys
-    facts                    on the page of a method: its row in the table of methods/index.md
+    facts                    the row of methods/index.md that is about the page's method
     numbers ERM; IRM         the rows of the tables in results.md that begin with these names
     published VS; LDAM       the values of the paper's figures 3 to 5, from experiments/published.csv
     literature ERM; DFR      the values that other papers report, from literature.csv
     commands                 every command of the command line
     config                   every key of a config
     docstring module:name    a docstring
-    api module: name, name   these functions and classes of a module with their docstrings; all without names
+    api module: name, name   these functions and classes of a module with their docstrings; all of them if none is named
     calls loss               the functions and classes that a section of a config can name, with a line each
-    modules                  every room of the package, with a line for each of its files
+    modules                  every folder of the package, with a line for each of its files
 """
 
 import argparse
@@ -65,7 +66,7 @@ SECTIONS = {
 
 
 def escaped(text: str) -> str:
-    """Escape what Markdown would read as markup, except in `code`."""
+    """Escape characters that Markdown would read as markup, except within backticks."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([\\*_|<\[\]$^~#{}])", r"\\\1", part) for part in parts)
 
@@ -77,14 +78,14 @@ def docstring_of(thing: Callable) -> str:
 
 
 def arguments_in(docstring: str) -> dict[str, str]:
-    """Read the meaning of each argument from the `Args` of a docstring."""
+    """Return the meaning of each argument, by name, from the section `Args` of a docstring."""
     section = re.search(r"^Args:\n((?: {4}.*\n?|\n)*)", docstring, re.M)
     items = re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", section[1] if section else "", re.M)
     return {name: " ".join(text.split()) for names, text in items for name in names.split(", ")}
 
 
 def markdown(docstring: str) -> str:
-    """Turn a docstring into Markdown: paragraphs, indented code, and a list for each of `Args`, `Returns` and `Raises`."""
+    """Return a docstring as Markdown, with a list for each of the sections `Args`, `Returns` and `Raises`."""
     head, *sections = re.split(r"^(Args|Raises|Returns):\n", inspect.cleandoc(docstring), flags=re.M)
     parts = []
     for block in re.findall(r"(?:^ {4}.*\n?|^\n)+|(?:^(?! {4}).+\n?)+", head, re.M):
@@ -116,9 +117,10 @@ def table(heads: str, rows: list[str]) -> str:
 
 @functools.cache
 def examples() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
-    """Find the first config, or else variant of an experiment, that uses each entry: its file, and the section.
+    """Return, for each (section, name), a file in which it is used, and the values of the section there.
 
-    Files that a user adds to configs/ are left out, because they must not change the documentation.
+    The file is the first config that uses it, or else the file of an experiment. Config files that are not in the table
+    of tools/config_table.py are left out, so that a user's own file does not change the documentation.
     """
     names = runpy.run_path(str(HERE.parent / "tools" / "config_table.py"))["ROWS"]
     settings = [(f"configs/{name}.py", load(CONFIGS / f"{name}.py")) for name in sorted(names)]
@@ -134,7 +136,7 @@ def examples() -> dict[tuple[str, str], tuple[str, dict[str, Any]]]:
 
 
 def call_and_keys(path: str, name: str) -> str:
-    """Show how a config names an entry, and the meaning of each of its keys."""
+    """Return the line of a config that names an entry, and a list of the entry's keys with their meanings."""
     function = look_up(registries()[path], name)
     file, section = examples().get((path, name), ("", {}))
     pairs = [f"{key}={literal(section[key]) if file else '...'}" for key in keyword_annotations(function)]
@@ -168,13 +170,13 @@ def an_entry(argument: str, page: Path) -> str:
 
 @functools.cache
 def method_pages() -> dict[str, str]:
-    """Find the page of each method."""
+    """Return the name of the page that describes each entry, such as `loss.poly`."""
     pages = sorted((HERE / "methods").glob("*.md"))
     return {name: page.name for page in pages for name in re.findall(r"<!-- generated: entry (\S+) -->", page.read_text(encoding="utf-8"))}  # fmt: skip
 
 
 def typed(section: Any) -> str:
-    """List the keys of a class of settings."""
+    """Return a table of the keys of a section's dataclass, with types and meanings."""
     meanings = arguments_in(docstring_of(section))
     about = markdown(docstring_of(section).partition("\nArgs:")[0])
     rows = [row(key, hint, meanings.get(key, "")) for key, hint in get_type_hints(section, include_extras=True).items()]
@@ -221,9 +223,9 @@ def facts(argument: str, page: Path) -> str:
 
 
 def numbers(argument: str, page: Path) -> str:
-    """Copy the rows of results.md whose first cell is one of these names, below the command that made their table.
+    """Return the rows of results.md whose first cell is one of these names, below the command that makes their table.
 
-    A table is left out if another one has its names and more.
+    A table is left out if another table has rows for the same names and for further ones.
     """
     tables, command = [], ""
     lines = (HERE / "results.md").read_text(encoding="utf-8").splitlines()
@@ -252,7 +254,7 @@ def published(argument: str, page: Path) -> str:
 
 
 def literature(argument: str, page: Path) -> str:
-    """List published values on the data sets of the last name, for all names."""
+    """Return a table of the published values of all names, on the data sets for which the last name has a value."""
     names = names_in(argument)
     with (HERE / "literature.csv").open(encoding="utf-8") as file:
         values = list(csv.DictReader(file))
@@ -306,7 +308,7 @@ def calls(argument: str, page: Path) -> str:
 
 
 def modules(argument: str, page: Path) -> str:
-    """List the folders of the package and of experiments/, with the first line of each file's docstring."""
+    """Return the folders of the package and of experiments/, with the first line of the docstring of each file."""
 
     def first_line(file: Path) -> str:
         return escaped((ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0])
@@ -327,7 +329,7 @@ def modules(argument: str, page: Path) -> str:
 
 
 def described(thing: Any, path: str) -> str:
-    """Describe a function or class: its call, its docstring, and the public methods of a class."""
+    """Return the description of a function or class: signature, docstring, and for a class its public methods."""
     text = f"### {path.rpartition('.')[2]}\n\n```python\n{signature(thing, path)}\n```\n\n{markdown(thing.__doc__)}"
     methods = vars(thing).items() if inspect.isclass(thing) else ()
     lines = [f"- `{signature(method, key)}`: {escaped(' '.join(method.__doc__.split(chr(10) * 2)[0].split()))}" for key, method in methods
@@ -336,14 +338,14 @@ def described(thing: Any, path: str) -> str:
 
 
 def signature(thing: Any, path: str) -> str:
-    """Write a call as the source has it, with the annotations in the source's words."""
+    """Return the signature of a function or class, with annotations as they are written in the source."""
     if inspect.isclass(thing) and "__init__" not in vars(thing):
         names = getattr(thing, "_fields", getattr(thing, "__dataclass_fields__", ()))
         return path + (f"({', '.join(names)})" if names else "")
     function = inspect.unwrap(thing.__init__ if inspect.isclass(thing) else thing)
     try:
         source = textwrap.dedent(inspect.getsource(function))
-    except OSError:  # a dataclass writes its own
+    except OSError:  # a dataclass generates its __init__, which has no source
         return f"{path}({', '.join(inspect.signature(thing).parameters)})"
     arguments = ast.unparse(ast.parse(source).body[0].args)
     call = f"{path}({re.sub('^self(, )?', '', arguments)})"

@@ -1,4 +1,4 @@
-"""What tests share: a config that trains in a moment, and the command line as a user calls it."""
+"""Fixtures of all tests: a config that trains in less than a second, and a function that calls main.py."""
 
 import os
 import runpy
@@ -16,14 +16,15 @@ from imbalance.config.resolve import load
 
 ROOT = Path(__file__).parent.parent
 TABLE = runpy.run_path(str(ROOT / "tools" / "config_table.py"))
-# The configs that tests are about: a file that a user adds to configs/ is none of them.
+# The paths of the configs of the project by name. Tests must not fail for a file that a user adds to configs/.
 CONFIG_FILES = {name: ROOT / "configs" / f"{name}.py" for name in TABLE["ROWS"]}
-# What starts the tests (nohup, a service) may ignore it, and so would every process that a test starts.
+# The parent of pytest (nohup, a service) may ignore SIGHUP. Every process that a test starts would then ignore it, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 
 
 def imported_by(statement: str) -> set[str]:
+    """Return the names of all modules that a new Python process has imported after `statement`."""
     code = f"import sys; {statement}; print(*sys.modules)"
     return set(
         subprocess.run(
@@ -36,16 +37,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-fault",
         action="store_true",
-        help="with --timeout=0: let every call to the file system fail with every error, not a sample (ten minutes)",
+        help="let each call to the file system fail with each error, not a sample (ten minutes; add --timeout=0)",
     )
     parser.addoption(
-        "--fuzz-minutes", type=float, default=0, help="with --timeout=0: fuzz for so long, with new random inputs"
+        "--fuzz-minutes", type=float, default=0, help="minutes of fuzzing with new random inputs; add --timeout=0"
     )
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigDict:
-    """The digits under the polynomial loss, for three epochs of five batches."""
+    """Return a config of the digits with the polynomially tailed loss, for three epochs of five batches."""
     config = load(ROOT / "configs" / "digits_poly.py")
     config.work_dir = str(tmp_path / "runs")
     config.trainer.update(epochs=3, batch_size=64, eval_every=1)
@@ -54,7 +55,10 @@ def config(tmp_path: Path) -> ConfigDict:
 
 @pytest.fixture
 def main(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Calls `python main.py …` with a work_dir of its own, and returns status, stdout and stderr."""
+    """Return a function that runs `python main.py …`, and returns the finished process with its stdout and stderr.
+
+    The function adds the work_dir `tmp_path / "runs"` to arguments with --config.
+    """
 
     def call(*args: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
         if any(arg.startswith("--config=") for arg in args):

@@ -1,6 +1,7 @@
-"""Examples: one line for every entry of every table, which all tests of entries read.
+"""Examples: a valid config section for every entry of every registry, which the tests of all entries read.
 
-To add an entry, add its line to the section below. `python -m pytest -k loss-poly` runs the tests of one entry.
+An entry is a name that a config section can have, such as "poly" for `config.loss`. When you add an entry to the
+program, add a line to `EXAMPLES`. `python -m pytest -k loss-poly` runs the tests of one entry.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,15 +16,18 @@ from imbalance.config.schema import keyword_annotations
 
 
 class Example(NamedTuple):
-    """A valid config section and what the tests need beside it.
+    """A valid config section for an entry, and what tests of the entry need.
 
-    settings: every key of the section but its name. Each must change what a run computes.
-    config: further keys of the config: "section" for a whole section, "section__key" for one value.
-    other: for a setting, another value that changes what a run computes, or a dict of this and further settings. See
-        `changes` for the default.
-    inert: settings that change nothing in the short run of tests/test_contract.py; say in a comment why.
-    elsewhere: the test file of an entry that tests/test_contract.py cannot train, because it needs other data.
-    files: for a data set, a function that writes its files into a data_dir.
+    settings: the values of the section, for every key but "name". A change of any of them must change what a run
+        computes.
+    config: values outside the section that the entry needs: "section" for a whole section, "section__key" for one
+        value.
+    other: for a key of `settings`, a second value that changes what a run computes, or a dict of it and further keys.
+        See `changes` for the default.
+    inert: keys of `settings` that change nothing in the short run of tests/test_contract.py; give the reason in a
+        comment.
+    elsewhere: the test file that trains the entry; tests/test_contract.py cannot, because the entry needs other data.
+    files: for a data set, a function that writes the files of the data set into a data_dir.
     """
 
     settings: Mapping[str, Any] = {}
@@ -186,10 +190,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     },
     "model": {
         "linear": Example(dict(init="default")),
-        "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no rate makes it diverge
+        "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no learning rate makes it diverge
         "mlp": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
         "mlp_cosine": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
-        # Larger images.
+        # These models need larger images than the data of tests/test_contract.py has.
         "convnet": Example(elsewhere="tests/models/test_models.py"),
         "lenet": Example(elsewhere="tests/models/test_models.py"),
         "resnet18": Example(dict(pretrained="", frozen=False), elsewhere=IN_RESNET),
@@ -201,7 +205,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "timm": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "transformers_vision": Example(dict(network="a folder", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "pretrained": Example(dict(pretrained="a run"), elsewhere="tests/deploy/test_extract_features.py"),
-        # Texts.
+        # These models need texts.
         "bag_of_embeddings": Example(dict(width=6), elsewhere=IN_TEXT),
         "transformer": Example(dict(width=8, depth=2, heads=2, dropout=0.0), elsewhere=IN_TEXT),
         "encoder": Example(
@@ -226,15 +230,20 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },
 }  # fmt: skip
-# What the program makes of every model: the same with a normalised head.
+# The program adds a variant with a normalised head to every model, so give it the same example.
 for model in [name for name in EXAMPLES["model"] if not name.endswith("_cosine")]:
     EXAMPLES["model"].setdefault(f"{model}_cosine", EXAMPLES["model"][model])
-# Another value of a setting with this name, where twice the value is none. `other` in an example goes first.
+# The second value of each key for which twice the value is invalid; `other` of an example takes precedence.
 OTHERS: dict[str, Any] = {"beta": 0.5, "momentum": 0.0, "betas": (0.5, 0.9), "first_epochs": 20}
 
 
 def missing_examples(tables: Mapping[str, Iterable[str]], examples: Mapping[str, Mapping[str, Example]]) -> list[str]:
-    """Return a sentence for every entry without an example and every example without an entry: what to do, and where."""
+    """Return a message for every entry without an example and every example without an entry, with the line to change.
+
+    Args:
+        tables: the names of entries by section.
+        examples: `EXAMPLES`, or a part of it.
+    """
     problems = []
     for section, table in tables.items():
         for name in table:
@@ -248,40 +257,49 @@ def missing_examples(tables: Mapping[str, Iterable[str]], examples: Mapping[str,
                     f"{section} {name!r} has no example: add the line `{name!r}: Example(dict({keys})),` "
                     f'to EXAMPLES["{section}"] in tests/examples.py'
                 )
-    for section, of_section in examples.items():
+    for section, section_examples in examples.items():
         problems += [
             f'there is no {section} {name!r}: delete its line from EXAMPLES["{section}"] in tests/examples.py'
-            for name in of_section if name not in tables.get(section, ())
+            for name in section_examples if name not in tables.get(section, ())
         ]  # fmt: skip
     return problems
 
 
 def names(section: str) -> list[str]:
-    """Return the entries of a section that have an example; `test_every_entry_has_an_example` names the others."""
+    """Return the names of the entries of a section, without entries that have no example.
+
+    `test_every_entry_has_an_example` fails for an entry without an example.
+    """
     return [name for name in registries()[section] if name in EXAMPLES[section]]
 
 
 def each(section: str) -> pytest.MarkDecorator:
-    """Parametrise a test by `name`, with an id such as "loss-poly"."""
+    """Run a test once for each entry of a section, as its argument `name`, with an id such as "loss-poly"."""
     return pytest.mark.parametrize("name", names(section), ids=[f"{section}-{name}" for name in names(section)])
 
 
 def each_setting(section: str, wanted: Callable[[str], bool] = lambda name: True) -> pytest.MarkDecorator:
-    """Parametrise a test by `name` and `key`, with an id such as "loss-poly-alpha"."""
+    """Run a test once for each key of each entry of a section, with an id such as "loss-poly-alpha".
+
+    The test gets the arguments `name` and `key`.
+
+    Args:
+        wanted: returns whether to include the entry of this name.
+    """
     pairs = [(name, key) for name in names(section) if wanted(name) for key in EXAMPLES[section][name].settings]
     return pytest.mark.parametrize(("name", "key"), pairs, ids=[f"{section}-{name}-{key}" for name, key in pairs])
 
 
 def settings(section: str, name: str) -> dict[str, Any]:
-    """Return the settings of an entry's example."""
+    """Return a copy of `settings` of the example of an entry."""
     return dict(EXAMPLES[section][name].settings)
 
 
 def changes(section: str, name: str, key: str) -> list[dict[str, Any]]:
-    """Return other values of one setting than its example's, as settings. Each must change what is computed.
+    """Return the changes of one key of an example that a test tries: dicts to update the example's settings with.
 
-    They are `other` of the example, or else all other options of a Literal, the opposite of a bool, the value in OTHERS, or
-    twice a number.
+    Each must change what a run computes. The new values are, in this order of precedence: `other` of the example, all
+    other options of a Literal, the opposite of a bool, the value in OTHERS, twice a number.
     """
     example = EXAMPLES[section][name]
     value, annotation = example.settings[key], keyword_annotations(registries()[section][name]).get(key)
@@ -302,8 +320,12 @@ def changes(section: str, name: str, key: str) -> list[dict[str, Any]]:
 
 
 def advice(section: str, name: str, key: str, problem: str) -> str:
-    """Return what to write for a setting that has no other value, or one that changes nothing."""
+    """Return a message that tells how to give an example a second value of `key`.
+
+    Args:
+        problem: why a second value is needed: "has no other value", or that the value changes nothing.
+    """
     return (
-        f"{section} {name!r}: the setting {key} {problem}. Give one that changes what is computed: add "
+        f"{section} {name!r}: the value {key} {problem}. Give a value that changes what is computed: add "
         f'`other=dict({key}=…)` to the line of {name!r} in EXAMPLES["{section}"] in tests/examples.py'
     )

@@ -1,11 +1,11 @@
 """Write every file of configs/ from one table and one template.
 
-    python tools/write_configs.py            # rewrite the files whose text is stale
-    python tools/write_configs.py --check    # name the stale files, change none, exit with 1 if there is one
+    python tools/write_configs.py            # rewrite every file that differs from the table
+    python tools/write_configs.py --check    # print the files that differ and change none; exit with 1 if any differs
 
-`tools/config_table.py` is the table: a row for each file, and a base for each data set. TEMPLATE below is the template.
-A new key is one line of TEMPLATE; a value that differs between data sets or methods is a slot there.
-Files that are not in the table are left alone.
+`tools/config_table.py` has the table: a row for each file, and a base for each data set. TEMPLATE below is the template.
+A new key is one line of TEMPLATE. A value that differs between data sets or methods is a slot, `{name}`, in TEMPLATE.
+Files in configs/ that have no row in the table are not changed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from config_table import BASES, DEFAULTS, ROWS, Row
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 WIDTH = 120
-COMMENT = "\0"  # begins the comment of a slot, which belongs behind what closes the slot
+COMMENT = "\0"  # stands before the comment of a slot until `finished` moves the comment to the end of the line
 TEMPLATE = '''"""{docstring}
 """
 
@@ -29,10 +29,10 @@ from ml_collections.config_dict import create
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.debug = False  # True: run one batch of train, val and test through everything
+    config.debug = False  # True: run only one batch of train, val and test, as a check
     config.work_dir = "runs"
     config.data_dir = "data"{data_dir}
-    config.score = "{score}"  # the metric that a run returns, of the selected weights
+    config.score = "{score}"  # the metric that the run returns, at the selected epoch
 
     config.data = create({data})
     config.groups = create({groups})
@@ -49,33 +49,33 @@ def get_config() -> ConfigDict:
     config.trainer = create(
         epochs={epochs},
         batch_size={batch_size},
-        accumulation=1,  # micro-batches per batch; more of them need less memory
-        clip_norm={clip_norm},  # largest norm of a batch's gradient; 0: no clipping
-        ema_decay=0.0,  # decay of a moving average of the weights, evaluated in their place; 0: no average
+        accumulation=1,  # number of micro-batches that a batch is split into; more of them need less memory
+        clip_norm={clip_norm},  # a gradient with a larger norm is scaled down to this norm; 0: no clipping
+        ema_decay=0.0,  # decay of a moving average of the model weights, which is evaluated in their place; 0: none
         eval_batch_size={eval_batch_size},
-        eval_every={eval_every},  # epochs
-        eval_splits=("val",),  # test is evaluated once, at the end; add "test" to evaluate it each time
+        eval_every={eval_every},  # evaluate after every so many epochs
+        eval_splits=("val",),  # splits of these evaluations; test is evaluated at the end in any case
         dtype="{dtype}",
-        mixed_precision="no",  # or "bf16", and on a GPU "fp16"
-        tf32="convolutions",  # what a GPU computes with 10 bits of mantissa: "none", "convolutions", "all"
+        mixed_precision="no",  # or "bf16"; on a GPU also "fp16"
+        tf32="convolutions",  # where a GPU uses TF32 (10 bits of mantissa): "none", "convolutions", "all"
         channels_last={channels_last},
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
-        compile="no",  # or "default"; "reduce-overhead" (CUDA graphs) suits small models on a GPU
-        deterministic=False,  # True: the same bits in every run on a GPU too, at some cost in speed
+        compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
+        deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
     )
     config.callbacks = create(
         select={select},
         monitor="{score}",
-        patience=0,  # stop after so many evaluations without a better monitored metric; 0: never
-        stop_at_interpolation=False,  # True: stop after an epoch in which every prediction was right
-        keep_logits=False,  # True: save the logits of every evaluation, to apply other selection rules later
+        patience=0,  # stop after so many evaluations in which the monitored metric did not improve; 0: never
+        stop_at_interpolation=False,  # True: stop after an epoch that predicts every training example correctly
+        keep_logits=False,  # True: save the logits of every evaluation, which `imbalance select` needs
         checkpoint_minutes=5.0,
     )
     config.logger = create(mode="disabled", project="imbalance")  # or "tensorboard"; wandb: "offline", "online"
     return config
 
 
-# tools/write_configs.py wrote this file. A copy under another name is yours to edit.
+# tools/write_configs.py writes this file again. To change it, copy it under another name and edit the copy.
 '''
 
 
@@ -86,7 +86,7 @@ def text_of(name: str, row: Row) -> str:
     keys = {line.partition("=")[0] for line in textwrap.dedent(slots["data"]).splitlines()}
     known = {*DEFAULTS, "data", *re.findall(r"\{(\w+)\}", TEMPLATE), *(f"data.{key}" for key in keys)}
     if unknown := [slot for slot in slots if slot not in known]:
-        raise SystemExit(f"{name}: slot {unknown[0]!r} is not in the template; there are {', '.join(sorted(known))}")
+        raise SystemExit(f"{name}: slot {unknown[0]!r} is not in TEMPLATE; use one of {', '.join(sorted(known))}")
     data = textwrap.indent(textwrap.dedent(slots.pop("data")).strip("\n "), " " * 8)
     for key in [key for key in slots if key.startswith("data.")]:
         start = f"        {key.removeprefix('data.')}="
@@ -98,19 +98,19 @@ def text_of(name: str, row: Row) -> str:
 
 
 def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
-    """Return the title, a paragraph each on the method and on the data set, and the commands."""
+    """Return the docstring of a config file: title, a paragraph on the method, one on the data set, and the commands."""
     base = BASES[row.base]
     commands = [*base.before, f"python main.py --config=configs/{name}.py{base.flags}"]
     prose = [f"{base.title}: {row.title}.", row.about, base.about.format(epochs=slots["epochs"])]
     whole = [
         " ".join(text.split()).replace(" %", "\xa0%") for text in prose if text
-    ]  # a number and its % stay together
+    ]  # no line break between a number and its %
     filled = [textwrap.fill(text, WIDTH, break_on_hyphens=False).replace("\xa0%", " %") for text in whole]
     return "\n\n".join([*filled, "\n".join(f"    {command}" for command in commands)])
 
 
 def finished(line: str) -> str:
-    """Put the comment of a slot at the end of its line, and break a call that is too long into a line for each key."""
+    """Return a line with the comment of its slot at the end, and with one line for each key if a call is too long."""
     code, mark, comment = line.partition(COMMENT)
     if mark:
         closing = comment[-1] if comment[-1] in ")," and not code.startswith("    config.data_dir") else ""
@@ -122,21 +122,23 @@ def finished(line: str) -> str:
 
 
 def stale() -> dict[Path, str]:
-    """Return the files that differ from the table, or are missing, with the text that they should have."""
+    """Return the path and the correct text of each config file that is missing or differs from the table."""
     texts = {CONFIGS / f"{name}.py": text_of(name, row) for name, row in ROWS.items()}
     return {path: text for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write every file of configs/ from one table and one template.")
-    parser.add_argument("--check", action="store_true", help="name the stale files and change none")
+    parser.add_argument(
+        "--check", action="store_true", help="print the files that differ from the table and change none"
+    )
     check = parser.parse_args().check
     for path, text in (files := stale()).items():
         print(f"{'stale' if check else 'written'}: configs/{path.name}")
         if not check:
             path.write_text(text, encoding="utf-8")
     if check and files:
-        print("write them with: python tools/write_configs.py")
+        print("type python tools/write_configs.py to write them")
     return int(check and bool(files))
 
 

@@ -2,11 +2,12 @@
 Weights and the limit, in two dimensions
 ========================================
 
-Where does training end when every example is predicted correctly? In two dimensions the limit can be computed and drawn.
+If a linear model predicts every training example correctly, the direction of its parameters converges as training goes
+on. In two dimensions this limit can be computed and drawn as a line.
 """
 
 # %%
-# There are 200 examples of one class and 20 of the other:
+# The data have 200 examples of one class and 20 of the other:
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,8 +18,9 @@ from imbalance.theory.oracle import margin_direction, poly_direction
 inputs, targets = draw(1)
 
 # %%
-# Under cross-entropy gradient descent converges to the boundary with the largest margin, whatever the weights are. Under the
-# polynomially-tailed loss the limit depends on the weights. ``imbalance.theory.oracle`` computes both directions.
+# Under cross-entropy gradient descent converges to the boundary with the largest margin, whatever the importance
+# weights are. Under the polynomially-tailed loss (poly) the limit depends on the importance weights.
+# ``imbalance.theory.oracle`` computes the limit directions of both losses.
 
 
 def boundary(direction):
@@ -46,7 +48,7 @@ for axis, title in zip(axes, ("Cross-entropy", "Poly, α = 1")):
 plt.show()
 
 # %%
-# Left: the line keeps the same distance to the outermost points of both classes. The outermost of 200 points lie further
-# out than the outermost of 20, so the line lies too close to the small class. Right: without weights poly is worse. With
-# weights of one over the class count the line is in the best place for equally frequent classes; with these weights
-# squared it turns too far.
+# Left, cross-entropy: the line keeps the same distance to the outermost points of both classes. The outermost of 200
+# points lie further out than the outermost of 20, so the line lies too close to the small class. Right, poly: without
+# weights the line is worse than that of cross-entropy. With weights of one over the class count the line is in the best
+# place for equally frequent classes. With these weights squared it turns too far.

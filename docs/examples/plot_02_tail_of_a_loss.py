@@ -2,8 +2,9 @@
 The tail of a loss, and the effect of a weight on it
 ====================================================
 
-A weight shifts the tail of cross-entropy by a constant, and stretches the tail of the polynomially-tailed loss by a
-factor. When all margins are large, only the factor still has an effect.
+The tail of a loss is its values at large margins. The weight of an example shifts the tail of cross-entropy by a
+constant, and stretches the tail of the polynomially-tailed loss by a factor. When all margins are large, only the
+factor still has an effect.
 """
 
 import matplotlib.pyplot as plt
@@ -17,8 +18,8 @@ targets = torch.ones(400, dtype=torch.long)
 losses = {"cross-entropy": CrossEntropy(), "poly, α = 1": Poly(alpha=1.0, left="logistic")}
 
 # %%
-# One example has weight 1, the other weight 10. At which margin does the second example pull on the boundary as hard as
-# the first? The pull is the derivative of the loss.
+# One example has weight 1, another one weight 10. At which margin does the second example move the boundary as much as
+# the first? The influence of an example is the size of the derivative of its loss with respect to the margin.
 
 
 def pull(loss, logits):

@@ -2,8 +2,9 @@
 Weights fade as training goes on
 ================================
 
-The claim is about the limit of training. This script shows the way to the limit: the boundary of a linear model under
-weights of one over the class count, step by step.
+Importance weights have no effect on the limit of training under cross-entropy. This script shows how training
+approaches the limit: the boundary of a linear model, with and without weights of one over the class count, during
+training.
 """
 
 import matplotlib.pyplot as plt
@@ -19,9 +20,10 @@ inputs = inputs.double()
 weights = example_weights("importance", targets, by="class", exponent=1.0).double()
 
 # %%
-# Plain descent slows down as the loss falls, so a million steps would show little. ``log_average`` has the same minimisers
-# and follows the same path, at a rate that does not decay. An offset is the distance of the boundary from the point midway
-# between the classes, in units of the inputs.
+# The gradient of the mean loss shrinks as the loss falls, so even a million steps of gradient descent would show
+# little. The objective ``log_average`` is the logarithm of the mean loss. It has the same minimisers, and its gradient
+# does not shrink. The offset in the picture is the distance of the boundary from the point midway between the classes,
+# in units of the inputs.
 
 log_average = OBJECTIVES["log_average"]()
 
@@ -50,5 +52,6 @@ axis.legend()
 plt.show()
 
 # %%
-# Early in training weights move both losses. Later weighted cross-entropy drifts towards unweighted cross-entropy, and
-# weighted poly stays where it is. A run that validation data stop early ends on the left of this picture.
+# Early in training the weights move the boundary under both losses. Later the boundary under weighted cross-entropy
+# approaches that of unweighted cross-entropy, while the boundary under weighted poly stays where it is. A run with
+# early stopping ends on the left side of this picture.

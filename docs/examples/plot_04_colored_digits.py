@@ -2,8 +2,8 @@
 Colored digits, and four methods
 ================================
 
-Colored digits are a small analogue of Waterbirds: even or odd digits, red or green. In train the colour nearly always
-predicts the class; in test it does not. How do methods differ on such data?
+Colored digits are a small analogue of Waterbirds. The classes are even and odd digits, and every digit is red or green.
+In train the colour nearly always predicts the class; in test it does not. How do methods differ on such data?
 """
 
 import contextlib
@@ -29,8 +29,8 @@ for group, row in enumerate(axes):
 plt.show()
 
 # %%
-# Four methods are trained for 40 epochs each. They differ in one section of the config. For all of them the epoch is
-# selected by the worst group of val.
+# Four methods are trained for 40 epochs each. Their configs differ from that of ERM in one section each. The epoch of
+# every method is selected by worst-group accuracy on val.
 
 methods = {"ERM": "erm", "importance weights": "ce", "group DRO": "dro", "undersampling": "undersampled"}
 accuracy = {}
@@ -49,5 +49,6 @@ axis.legend(ncols=4, loc="upper center", frameon=False)
 plt.show()
 
 # %%
-# ERM is accurate on groups where the colour helps, and inaccurate where it misleads. The other methods lose a little on the
-# first and gain much on the second. This is one seed; the page of results has ten.
+# ERM is accurate on groups in which the colour predicts the class correctly, and inaccurate on the others. The other
+# methods lose a little accuracy on the former groups, and gain much on the latter. This is one seed; the page
+# :doc:`/results` has ten.

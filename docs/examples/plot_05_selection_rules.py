@@ -2,8 +2,8 @@
 Selection rules on one run
 ==========================
 
-Which epoch is selected? Rules that read more and more labels are applied to the same run. The last rule reads the test
-data, and shows how much leakage changes a result.
+A selection rule decides which epoch of a run is tested. This script applies several rules to the same run; each reads
+more labels than the one before. The last rule reads the test data, and shows how much leakage changes a result.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ epochs, val = evaluations(run.directory, "val")
 _, test = evaluations(run.directory, "test")
 
 # %%
-# Every rule reads different labels and selects an epoch by them:
+# Print for each rule the labels that it reads, the epoch that it selects and the test accuracy at this epoch:
 
 figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
 axis.plot(epochs, 100 * worst(val), color="0.7", label="val, worst group")
@@ -37,5 +37,5 @@ axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 plt.show()
 
 # %%
-# The grey curve is noisy, because val has few examples of the smallest group. ``imbalance select`` prints the effect of
-# each rule as a mean over seeds.
+# The grey curve is noisy, because val has few examples of the smallest group. ``imbalance select`` prints the same
+# comparison of rules as means over seeds.

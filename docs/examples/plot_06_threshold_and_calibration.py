@@ -2,8 +2,8 @@
 Thresholds and calibration
 ==========================
 
-A trained classifier can be corrected afterwards: its decision boundary by thresholds, and its confidence by a
-temperature. Both are fitted on validation data.
+A classifier can be corrected after training: thresholds move its decision boundary, and a temperature changes its
+confidence. Both are fitted to validation data.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ for name, head in heads.items():
         runs[name] = imbalance.run("colored_digits_erm", {"trainer.epochs": 40, "callbacks.select": "last", **head})
 
 # %%
-# A network that interpolates is overconfident: of its predictions with a probability of 95 %, fewer than 95 % are correct.
-# One number, fitted on val, corrects this on average and changes no prediction. Thresholds shift the logits of classes and
-# change predictions.
+# A network that interpolates is overconfident: of its predictions with a probability of 95 %, fewer than 95 % are
+# correct. A temperature, one number that is fitted to val, corrects this on average and changes no predicted class.
+# Thresholds add a constant to the logit of each class, and so change predicted classes.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
 for name, marker in (("as trained", "o"), ("temperature", "s")):
@@ -48,5 +48,5 @@ axes[1].legend(frameon=False, loc="upper right")
 plt.show()
 
 # %%
-# A temperature leaves the bars on the right unchanged. Thresholds lose some average accuracy and gain accuracy in the
-# worst group, without training. A loss that is designed to help should do better than that.
+# A temperature leaves the accuracies on the right unchanged. Thresholds lower the average accuracy a little and raise
+# the worst-group accuracy, without training. A loss that is designed for small groups should do better than thresholds.

@@ -2,8 +2,8 @@
 A loss in your own training loop
 ================================
 
-A plain PyTorch loop uses a loss and weights of this project, and nothing else of it. The data are two moons, one of them
-ten times as frequent as the other.
+This plain PyTorch loop uses only a loss and the importance weights of this project. The data are two moons, one of them
+with ten times as many examples as the other.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,8 @@ test_inputs, test_targets = make_moons((2000, 2000), noise=0.25, random_state=1)
 test_inputs = torch.tensor(test_inputs, dtype=torch.float32)
 
 # %%
-# A loss returns one value for each example, so weights multiply it. Some losses need the count of each class.
+# A loss returns one value for each example, so multiply it by the weights. Some losses take the number of examples of
+# each class as an argument.
 
 counts = torch.bincount(targets)
 importance = example_weights("importance", targets, by="class", exponent=1.0)

@@ -2,8 +2,8 @@
 A table with groups
 ===================
 
-The data are a CSV file with columns of numbers and categories, a class, and an attribute that the class should not depend
-on. Three methods are compared by their worst group.
+The data are a CSV file with columns of numbers and categories, a class, and an attribute on which the prediction should
+not depend. Three methods are compared by their worst-group accuracy.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ from sklearn.datasets import make_classification
 import imbalance
 
 # %%
-# scikit-learn makes people as in the Adult data: six numbers, one of which depends on the group, and an income that is
-# mostly low in one group and mostly high in the other.
+# The people are made up with scikit-learn, in the style of the Adult data set. Each has six numbers, a sex and an
+# income. One of the numbers depends on the sex, and the income is high much more often for men than for women.
 
 numbers, income = make_classification(4000, 6, n_informative=4, weights=[0.75], flip_y=0.02, random_state=0)
 rng = np.random.default_rng(0)
@@ -31,8 +31,8 @@ with open("people.csv", "w", newline="") as file:
         table.writerow([*row, "woman" if w else "man", "high" if i else "low"])
 
 # %%
-# The values of a column decide whether it is numeric. The config names the columns that make the groups. The model reads
-# these columns too, unless the config leaves them out.
+# The config names the columns whose combinations are the groups. The inputs of the model are all other columns; the
+# values of a column decide whether it is numeric or categorical.
 
 overrides = {
     "data_dir": ".", "data.file": "people.csv", "data.target": "income", "data.classes": ("low", "high"),

@@ -2,8 +2,8 @@
 Short texts, one class rare
 ===========================
 
-Every installation has a small corpus: the first sentences of docstrings. The task is to tell those of NumPy from those of
-the email module. The model is a bag of embeddings, which every method can train.
+Every Python installation contains a small corpus: the first sentences of docstrings. The task is to tell the docstrings
+of NumPy from those of the module ``email``. The model is a bag of embeddings, which every method can train.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ many, few = sentences(np.lib), sentences(email)
 print(f"{len(many)} sentences of numpy.lib, {len(few)} of email, such as:\n  {many[3]}\n  {few[3]}")
 
 # %%
-# Texts are a column of a file. Train keeps a fifth of the rare class.
+# The texts are a column of a CSV file. Four fifths of the rare class are removed from train.
 
 rng = np.random.default_rng(0)
 texts, kinds = [*many, *few], np.array(["numpy"] * len(many) + ["email"] * len(few))
@@ -50,8 +50,8 @@ with open("data/texts.csv", "w", newline="", encoding="utf-8") as file:
     rows.writerows(row for row, out in zip(zip(texts, kinds, split), left_out) if not out)
 
 # %%
-# ``text_small_*`` are the configs for texts. Their model learns a vector for each word of train; a linear layer takes the
-# mean of these vectors. Overrides name the classes and the split column of this file.
+# ``text_small_*`` are the configs for texts. Their model learns a vector for each word of train, and applies a linear
+# layer to the mean of the vectors of a text. Overrides name the classes and the split column of this file.
 
 own = {"data.classes": ("numpy", "email"), "data.split": "split", "data.val_fraction": 0.0, "data.test_fraction": 0.0}
 recalls = {}
@@ -71,8 +71,9 @@ axis.legend(ncols=3, frameon=False, loc="upper center")
 plt.show()
 
 # %%
-# Plain training finds two in five texts of the rare class. Weights find more of them and lose some of the common class,
-# more under poly than under cross-entropy. This is one seed on a small corpus. The last model predicts two new sentences:
+# Plain cross-entropy recognises two in five texts of the rare class. With importance weights more texts of the rare
+# class are recognised, and fewer of the common class; this effect is larger under poly than under cross-entropy. This
+# is one seed on a small corpus. The last model predicts the classes of two new sentences:
 
 model = imbalance.load(result.directory)
 for text in ("Return the elements of the array along an axis.", "Return the message's payload as a string."):

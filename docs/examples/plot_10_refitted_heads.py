@@ -2,8 +2,8 @@
 Features and refitted heads
 ===========================
 
-The features of a network that relies on a shortcut still contain what the network should have used. So these methods
-train once, without any correction, and then correct the last layer.
+The features of a network that relies on a shortcut still contain the information that it should have used. So the
+methods here first train with plain cross-entropy, and then change only the last layer, the head.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import imbalance
 
 # %%
-# Each method is plain training with another ``head``. All have the same seed, so their networks are equal up to the last
-# layer.
+# The configs of the methods differ only in the section ``head``. All runs have the same seed, so their networks are
+# equal up to the last layer.
 
 training = {"by": "class", "epochs": 20, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005}
 heads = {
@@ -46,4 +46,5 @@ axis.set(ylabel="test accuracy, %", xlim=(-0.2, 1.7))
 plt.show()
 
 # %%
-# Balancing classes (cRT, LWS) does not help here, because a group within a class is rare. DFR reads the groups of val.
+# cRT and LWS balance the classes, which does not help here, because the rare group is a part of a class. DFR helps, and
+# reads the groups of val.

@@ -2,8 +2,8 @@
 Reading a report
 ================
 
-Two methods are trained with three seeds each, and ``imbalance report`` compares them. Open its page,
-``report/index.html``, in a browser; this script shows its table and one of the figures that are written beside it.
+Two methods are trained with three seeds each, and ``imbalance report`` compares them. It writes a page for a browser,
+``report/index.html``, and figures. This script shows the table of the page, and one of the figures.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ with contextlib.redirect_stdout(io.StringIO()):
             imbalance.run(name, {"trainer.epochs": 30, "seed": seed})
 
 # %%
-# On the command line: ``imbalance report --metrics=adjusted_accuracy,worst_group_accuracy``.
+# The same report on the command line: ``imbalance report --metrics=adjusted_accuracy,worst_group_accuracy``.
 
 report(work_dir="runs", folder="report", metrics=["adjusted_accuracy", "worst_group_accuracy"], pictured=3)
 
@@ -39,4 +39,5 @@ axis.axis("off")
 plt.show()
 
 # %%
-# Each point is a seed. If the clouds overlap, more seeds are needed, not more decimals.
+# Each point is a run with one seed. If the points of two methods overlap, run more seeds before you say that one is
+# better.

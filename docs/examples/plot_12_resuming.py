@@ -2,7 +2,8 @@
 Stopped and resumed
 ===================
 
-A signal stops a run. The same call resumes the run, and ends with the same bits as a run that was never stopped.
+A signal stops a run. If you repeat the call, the run resumes, and its result is the same to the bit as that of a run
+that was never stopped.
 """
 
 import contextlib
@@ -29,8 +30,8 @@ def curve(folder):
 
 
 # %%
-# ``Ctrl+C``, the time limit of a job and the loss of a machine all send a signal. Here a signal comes after the first
-# evaluations.
+# ``Ctrl+C``, the time limit of a job and the shutdown of a machine all send a signal. Here the signal comes after the
+# first evaluations.
 
 
 def stop_soon():
@@ -48,7 +49,7 @@ except Interrupted as error:
 before = curve("stopped")
 
 # %%
-# The same call resumes the run. A second run is never stopped:
+# The same call resumes the run. For comparison, a second run is never stopped:
 
 with contextlib.redirect_stdout(io.StringIO()):
     imbalance.run("digits_poly", over, directory="stopped")

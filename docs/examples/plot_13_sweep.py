@@ -2,8 +2,8 @@
 A sweep
 =======
 
-Two losses with four learning rates and three weightings are 24 runs of a small network. They are trained as batched
-models, and each run has an ordinary run directory.
+Two losses, each with four learning rates and three exponents of the importance weights, make 24 runs of a small
+network. Several runs are trained together as one batched model, and each run has an ordinary run directory.
 """
 
 import contextlib
@@ -35,7 +35,8 @@ def sweep(name):
 
 
 # %%
-# On the command line: ``imbalance sweep --config=digits_ce --grid=optim.lr=0.01,0.03,0.1,0.3 --grid=weights.exponent=0,1,1.5``.
+# The sweep of one loss on the command line: ``imbalance sweep --config=digits_ce --grid=optim.lr=0.01,0.03,0.1,0.3
+# --grid=weights.exponent=0,1,1.5``.
 
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), layout="constrained")
 for axis, name, title in zip(axes, ("digits_ce", "digits_poly"), ("Cross-entropy", "Poly")):
@@ -50,5 +51,6 @@ for axis, name, title in zip(axes, ("digits_ce", "digits_poly"), ("Cross-entropy
 plt.show()
 
 # %%
-# The two losses have different best rates, so a comparison at one rate says little, and one seed on one split says even
-# less. Tune each loss on val, then compare over seeds (``imbalance protocol``).
+# The best learning rates of the two losses differ, so do not compare the losses at one learning rate, nor by a single
+# seed. First choose the learning rate of each loss on val, then compare the losses over seeds (``imbalance protocol``
+# does both).

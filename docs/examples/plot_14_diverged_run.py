@@ -2,8 +2,8 @@
 A diverged run explained
 ========================
 
-The learning rate is too large. The run ends at the step that made a value infinite and keeps the state before that step.
-A replay of the step shows what became non-finite first.
+In this run the learning rate is too large. The run ends at the step that makes a value infinite, and keeps the state
+before this step. ``imbalance forensics`` repeats the step and shows which tensor became non-finite first.
 """
 
 import contextlib
@@ -25,12 +25,13 @@ except Diverged as error:
     print(error)
 
 # %%
-# ``imbalance forensics diverged`` repeats that step, tensor by tensor:
+# ``imbalance forensics diverged`` repeats the step of the run directory ``diverged``, and checks one tensor after
+# another:
 
 print(replay(Path("diverged")))
 
 # %%
-# The training loss at smaller learning rates shows that the rate is the cause:
+# The training loss at smaller learning rates stays finite, so the learning rate is the cause:
 
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for rate in (0.03, 0.3, 3.0):

@@ -2,7 +2,8 @@
 Losses for a long tail
 ======================
 
-The data are ten digits, with 104 images of the first class and 2 of the last. Which losses help, and which classes gain?
+The data are images of the ten digits, with 104 images of the first class and 2 of the last. Which losses help, and the
+recall of which classes do they raise?
 """
 
 import contextlib
@@ -25,7 +26,8 @@ losses = {
 }
 
 # %%
-# Each loss has five seeds, trained as one batched model for 300 epochs. All losses have the same learning rate.
+# Each loss is trained with five seeds, together as one batched model, for 300 epochs. All losses have the same learning
+# rate.
 
 shots = ("many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy", "balanced_accuracy")
 recalls = {}
@@ -51,6 +53,7 @@ axis.legend(ncols=5, frameon=False, loc="upper center", fontsize=8)
 plt.show()
 
 # %%
-# Each dot is a seed. Balanced softmax and VS shift the logits by the counts; they raise the recall of rare classes and lower
-# that of common classes. Focal loss reads no counts and helps little. CDT has factors without shifts. Factors change the
-# limit of training, which 300 epochs do not reach.
+# Each dot is a run with one seed. Balanced softmax and VS add to each logit an offset that depends on the class count;
+# they raise the recall of rare classes and lower that of common classes. Focal loss reads no class counts and helps
+# little. CDT multiplies the logits by factors and adds no offsets. Factors change the limit of training, which is not
+# reached in 300 epochs.

@@ -11,7 +11,10 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), targets (B,
 
 
 class Partners(NamedTuple):
-    """The second example of each mixture: (B,) targets and groups, and the share of the first example's loss."""
+    """The second example of each mixture: its (B,) targets and groups.
+
+    shares: (B,) factor on the loss with the first example's target; one minus it is the factor for the second.
+    """
 
     targets: Tensor
     groups: Tensor
@@ -21,11 +24,13 @@ class Partners(NamedTuple):
 class Batch(NamedTuple):
     """A batch of B examples.
 
-    views: the inputs of the model, augmented, normalised and mixed: one view, or as many as `Objective.views` asks for.
-        Each view has augmentation draws of its own. Empty if only the labels are needed.
-    targets, groups, weights: (B,).
-    rows: (B,) rows in the training split; a method uses them to keep state for each example.
-    partners: None without mixing.
+    views: the inputs of the model after augmentation, normalisation and mixing, once for each view. A view is an
+        independent augmentation of the same examples; `Objective.views` is their number. Empty if only the labels are
+        needed.
+    targets, groups, weights: (B,) class, group and example weight of each example.
+    rows: (B,) positions of the examples in the training split; a method with a state for each example indexes it by
+        them.
+    partners: the second example of each mixture; None without mixing.
     """
 
     views: tuple[Inputs, ...]
@@ -41,7 +46,7 @@ class Batch(NamedTuple):
         return self.views[0]
 
     def losses(self, loss: Loss, logits: Tensor) -> Tensor:
-        """Return (B,) losses; the loss of a mixture is the mixture of its two losses."""
+        """Return (B,) losses; the loss of a mixture is the weighted mean of the losses for its two targets."""
         own = loss(logits, self.targets, self.groups)
         if self.partners is None:
             return own

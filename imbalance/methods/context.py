@@ -1,4 +1,7 @@
-"""The arguments that a run passes to the functions of a config: those before the `*` of their signatures."""
+"""The arguments that a run passes to samplers, weights, losses and all other functions that a config names.
+
+A function takes these arguments before the `*` of its signature, and the values of its config section after it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -19,33 +22,39 @@ from imbalance.utils.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The selected model of a finished first run.
+    """The results of a finished first run, which a method of two stages trains before its own run.
 
-    predictions: for each split, (N, K) tensors by name: "logits", and what `Objective.extra_outputs` returned.
-    metrics: the metrics in the summary of the run.
+    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and those that
+        `Objective.extra_outputs` adds.
+    metrics: the metrics in summary.json of the first run.
     """
 
     predictions: Mapping[str, Mapping[str, Tensor]]
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
-        """Return (N, K) logits of the examples of `split`, whose targets are `targets`.
+        """Return (N, K) logits of the examples of `split`.
 
-        A debug run has logits of one batch only. All other examples get a one-hot row of their target.
+        A debug run has logits of its first batch only. For every other example the result is the one-hot vector of its
+        target.
+
+        Args:
+            targets: (N,) the targets of `split`.
+            column: the name of the output in `predictions`.
         """
         logits = self.predictions[split][column]
         return torch.cat([logits, one_hot(targets[len(logits) :], logits.shape[1]).to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
-        """Return (N,) booleans: true for an example that the first run got wrong."""
+        """Return (N,) booleans: true for an example that the first run predicts wrongly."""
         return self.logits(split, targets).argmax(1) != targets
 
 
 class GroupAssignment(NamedTuple):
-    """The result of a function of `imbalance.methods.group_inference.registry`.
+    """The result of a group inference, a function in `imbalance.methods.group_inference.registry.GROUPS`.
 
-    environments: for each split, (N,) environments, 0 or 1.
-    metrics: figures about the inference, by name.
+    environments: for each split, the (N,) environments of its examples, 0 or 1.
+    metrics: metrics of the inference by name, which are added to the metrics of the run.
     """
 
     environments: Mapping[str, Tensor]
@@ -56,7 +65,7 @@ def read_first_run(directory: Path) -> FirstRun:
     """Read the predictions and metrics of the finished run in `directory`.
 
     Raises:
-        BadInput: a file of predictions is damaged.
+        BadInput: a file of predictions is missing or damaged.
     """
     predictions = {}
     for split in ("train", "val", "test", "held_out"):
@@ -69,14 +78,14 @@ def read_first_run(directory: Path) -> FirstRun:
                 predictions[split]["logits"]
         except Exception as error:  # a damaged file can fail in any way
             raise BadInput(
-                f"{path}: damaged ({one_line(str(error))}); remove {directory / 'summary.json'}; the same command then "
-                "trains the first run again"
+                f"{path}: damaged ({one_line(str(error))}); to write it again, remove {directory / 'summary.json'}, "
+                "which marks the first run as done, and repeat the command"
             ) from None
     return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
 
 
 def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
-    """Return the values of `config`, changed to end after `epochs` epochs and to keep the last weights."""
+    """Return `config` as a dictionary, changed to train for `epochs` epochs and to select the last epoch."""
     values = config.to_dict()
     values["trainer"]["epochs"] = epochs
     values["callbacks"] |= dict(select="last", patience=0, stop_at_interpolation=False)
@@ -84,9 +93,10 @@ def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
 
 
 def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
-    """Return the values of a shortened run with the mean of cross-entropy as its objective, and without groups.
+    """Return `config` as a dictionary, changed to train by plain cross-entropy for `epochs` epochs.
 
-    The inference of groups reads the predictions of this run, so no part of the run may read groups.
+    Group inference reads the predictions of this run, so no part of the run may read groups: the sampler, weights,
+    mixing, loss, objective, head and selection of `config` are replaced by those that read none.
     """
     values = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
@@ -98,14 +108,15 @@ def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The values of a run that its methods can ask for, by the names of these fields.
+    """The values that a run passes to its methods: a function gets each field that it has an argument for.
 
-    targets, groups: (N,) of the training examples; the groups are inferred ones if `config.groups` says so.
+    targets, groups: (N,) class and group of each training example; the groups are inferred if `config.groups.name` is
+        not "data".
     class_counts, group_counts: (K,) and (G,) numbers of training examples.
     labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
-    seed, epochs: values of the config.
+    seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
-    first: None if no method has a first run.
+    first: the results of the first run; None if no method of the run has a first run.
     """
 
     targets: Tensor
@@ -122,13 +133,13 @@ class RunContext:
 
 
 _CONTEXT = {field.name for field in fields(RunContext)}
-# For each section of a config, the arguments that its functions can ask for.
+# The arguments that a function can ask for, by the config section that names the function.
 AVAILABLE_ARGUMENTS = {
     "data": {"data_dir", "seed"},
     "groups": {"dataset", "seed", "first"},
     "sampler": _CONTEXT | {"epoch", "generator"},
     "weights": _CONTEXT | {"epoch"},
-    "mix": _CONTEXT | {"generator"},  # with the targets and groups of a batch
+    "mix": _CONTEXT | {"generator"},  # here `targets` and `groups` are those of a batch
     "loss": _CONTEXT,
     "objective": _CONTEXT,
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},

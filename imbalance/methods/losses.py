@@ -1,10 +1,10 @@
 """Losses: `loss(logits (B, K), targets (B,), groups (B,)) -> (B,)`, one value for each example, in at least float32.
 
-A loss that reads no groups can be called without them. In a loop of your own call `Poly(alpha=1.0,
+A loss that reads no groups can be called without them. In a training loop of your own call `Poly(alpha=1.0,
 left="logistic")(logits, targets).mean()`; see `imbalance.methods.standalone`.
 
-To add a loss, write a module with keyword-only hyperparameters and put it into `LOSSES`. The run passes the arguments
-before the `*` (`class_counts`, `group_counts`, `num_classes`), which it takes from the training set.
+To add a loss, write an `nn.Module` with keyword-only hyperparameters and put it into `LOSSES`. The run passes the
+arguments before the `*` (`class_counts`, `group_counts`, `num_classes`), which it computes from the training set.
 """
 
 import math
@@ -20,10 +20,11 @@ from imbalance.methods.weights import inverse_effective_number
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B,) −log softmax(z)_y, computed as log(1 + the odds against y).
+    """Return (B,) cross-entropies −log softmax(z)_y, computed as log(1 + (1 − p_y) / p_y) for full precision.
 
-    `F.cross_entropy` subtracts two numbers that are equal in float32 if the margin is above 16, and so returns 0. The
-    tail of the loss decides the direction of an interpolating model, so the tail keeps its full precision here.
+    `F.cross_entropy` subtracts two numbers that are equal in float32 if the margin is above 16, and so returns 0. Once
+    a model fits all training examples, such small losses decide the direction to which it converges, so they must not
+    be 0.
     """
     return softplus(log_odds_against(logits, targets))
 
@@ -37,17 +38,19 @@ class CrossEntropy(nn.Module):
 
 @checked
 class Poly(nn.Module):
-    """The polynomially-tailed loss of "Is Importance Weighting Incompatible with Interpolating Classifiers?".
+    """The polynomially tailed loss of "Is Importance Weighting Incompatible with Interpolating Classifiers?".
 
-    Wang, Chatterji, Haque and Hashimoto, ICLR 2022, equation 3: m^−α for margins m > 1. For m ≤ 1 the loss has a left
-    part that meets m^−α at 1. The margins are `soft_margins`, which extend the binary loss to any number of classes.
+    Wang, Chatterji, Haque and Hashimoto, ICLR 2022, equation 3: the loss is m^−α for margins m > 1. For m ≤ 1 it is
+    another function of m, which `left` chooses and which is 1 at m = 1, too. The margins are `soft_margins`, which
+    extend the binary loss to any number of classes.
 
     Args:
         alpha: the exponent α of the tail.
-        left: "logistic", log(1 + e^−m) / log(1 + e^−1), as in the paper's runs; convex for α ≤ 0.8585. "exponential",
-            e^{α(1−m)}, or "linear", 1 − α(m − 1): both are C¹ and convex for every α. Where the exponential exceeds
-            e^`STEEPEST`, its tangent replaces it, C¹ and convex too. Without the tangent it would be inf in float32
-            below m = 1 − 89/α, and the square of its gradient would overflow even earlier.
+        left: the loss for m ≤ 1. "logistic" is log(1 + e^−m) / log(1 + e^−1), as in the experiments of the paper; the
+            whole loss is then convex for α ≤ 0.8585. "exponential" is e^{α(1−m)} and "linear" is 1 − α(m − 1); with
+            either one the whole loss is C¹ and convex for every α. If the exponential exceeds e^`STEEPEST`, its tangent
+            replaces it; the loss stays C¹ and convex. Without the tangent the loss would be inf in float32 below
+            m = 1 − 89/α, and the square of its gradient would overflow even earlier.
     """
 
     STEEPEST = 30.0
@@ -58,21 +61,25 @@ class Poly(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         m = soft_margins(logits, targets)
-        # A model initialised with zeros starts at m = 0, where |m|^−α is inf, and masking by 0 gives nan. So evaluate
-        # the tail only at margins where its value and gradient are finite.
-        right = F.threshold(m, 1, 1).pow(-self.alpha)
+        # A model initialised with zeros starts at m = 0, where |m|^−α is inf, and inf times a mask of 0 is nan. So
+        # evaluate the tail at max(m, 1), where its value and gradient are finite.
+        tail = F.threshold(m, 1, 1).pow(-self.alpha)
         if self.left == "logistic":
-            head = F.logsigmoid(m) / -math.log1p(math.exp(-1))
+            left = F.logsigmoid(m) / -math.log1p(math.exp(-1))
         elif self.left == "exponential":
             rise = self.alpha * (1 - m)
-            head = rise.clamp(max=self.STEEPEST).exp() * (1 + F.relu(rise - self.STEEPEST))
+            left = rise.clamp(max=self.STEEPEST).exp() * (1 + F.relu(rise - self.STEEPEST))
         else:
-            head = 1 - self.alpha * (m - 1)
-        return torch.where(m > 1, right, head)
+            left = 1 - self.alpha * (m - 1)
+        return torch.where(m > 1, tail, left)
 
 
 class Adjusted(nn.Module):
-    """Cross-entropy of Δ_j · z_j + ι_j, with a factor and an offset for each class j, or one of them."""
+    """Cross-entropy of the logits Δ_j · z_j + ι_j.
+
+    factors: (K,) factor Δ_j of each class; None for 1.
+    offsets: (K,) offset ι_j of each class; None for 0.
+    """
 
     factors: Tensor | None
     offsets: Tensor | None
@@ -96,13 +103,13 @@ class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 
     Kini, Paraskevas, Oymak and Thrampoulidis, "Label-Imbalanced and Group-Sensitive Classification under
-    Overparameterization", NeurIPS 2021, equation 2. The factors decide the direction of an interpolating model, the
-    offsets the start of its training.
+    Overparameterization", NeurIPS 2021, equation 2. Once a model fits all training examples, the factors decide the
+    direction to which it converges. The offsets have an effect before that only.
 
     Args:
-        class_counts: (K,) training examples of each class.
-        gamma: the power γ of the factors; 0 for none.
-        tau: the factor τ of the offsets; 0 for none.
+        class_counts: (K,) numbers of training examples of each class.
+        gamma: the power γ of the factors; 0 for factors of 1.
+        tau: the factor τ of the offsets; 0 for offsets of 0.
     """
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative, tau: NonNegative):
@@ -111,12 +118,12 @@ class VectorScaling(Adjusted):
 
 @checked
 class ClassDependentTemperatures(Adjusted):
-    """CDT: cross-entropy of (n_j / n_max)^γ · z_j.
+    """The loss with class-dependent temperatures, CDT: cross-entropy of (n_j / n_max)^γ · z_j.
 
     Ye, Chen, Zhan and Chao, "Identifying and Compensating for Feature Deviation in Imbalanced Deep Learning", 2020.
 
     Args:
-        class_counts: (K,) training examples of each class.
+        class_counts: (K,) numbers of training examples of each class.
         gamma: the power γ; 0 gives cross-entropy.
     """
 
@@ -126,12 +133,12 @@ class ClassDependentTemperatures(Adjusted):
 
 @checked
 class LogitAdjusted(Adjusted):
-    """The logit-adjusted loss: cross-entropy of z_j + τ log π_j.
+    """The logit-adjusted loss: cross-entropy of z_j + τ log π_j, where π_j = n_j / n.
 
     Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, equation 10.
 
     Args:
-        class_counts: (K,) training examples of each class.
+        class_counts: (K,) numbers of training examples of each class.
         tau: the factor τ; 0 gives cross-entropy.
     """
 
@@ -157,7 +164,7 @@ class LDAM(nn.Module):
     NeurIPS 2019, equation 13, with the scale s of the authors' code.
 
     Args:
-        class_counts: (K,) training examples of each class.
+        class_counts: (K,) numbers of training examples of each class.
         max_margin: the margin of the rarest class.
         scale: the scale s; 30 in the authors' code, for logits in [−1, 1].
     """
@@ -180,13 +187,13 @@ class GroupVectorScaling(nn.Module):
     """The VS loss for groups: log(1 + Σ_{j≠y} e^{ι_g + Δ_g (z_j − z_y)}).
 
     Kini et al., NeurIPS 2021, equation 5, with Δ_g = (n_g / n_max)^γ and ι_g = τ log(n_max / n_g), so a small group
-    needs a larger margin. The offset is added to the other classes only. Published code adds it to every logit, where
-    the softmax cancels it and τ has no effect.
+    needs a larger margin. The offset ι_g is added to the logits of the classes j ≠ y only. The authors' code adds it to
+    every logit, so the softmax cancels it and τ has no effect.
 
     Args:
-        group_counts: (G,) training examples of each group.
-        gamma: the power γ of the factors; 0 for none.
-        tau: the factor τ of the offsets; 0 for none.
+        group_counts: (G,) numbers of training examples of each group.
+        gamma: the power γ of the factors; 0 for factors of 1.
+        tau: the factor τ of the offsets; 0 for offsets of 0.
     """
 
     factors: Tensor
@@ -207,9 +214,9 @@ class GroupVectorScaling(nn.Module):
 class Focal(nn.Module):
     """The focal loss −(1 − p_y)^γ log p_y, with p = softmax(z).
 
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Both factors come from the log-odds of
-    p_y, so rounding loses neither. In float32 1 − p_y is 0 if the margin is above 17, and its power has no gradient.
-    Weights multiply the loss and never enter p.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4. Both factors are computed from the
+    log-odds of p_y. Computed from p_y, 1 − p_y would be 0 in float32 for a margin above 17, and its power would have no
+    gradient. Example weights multiply the loss and never change p.
 
     Args:
         gamma: the power γ; 0 gives cross-entropy.
@@ -226,16 +233,18 @@ class Focal(nn.Module):
 
 @checked
 class ClassBalanced(nn.Module):
-    """The focal loss times K · u_y / Σ_j u_j with u_j = (1 − β) / (1 − β^{n_j}), one over the effective number.
+    """The focal loss times K · u_y / Σ_j u_j, where u_j = (1 − β) / (1 − β^{n_j}).
+
+    (1 − β^{n_j}) / (1 − β) is the effective number of examples of class j.
 
     Cui, Jia, Lin, Song and Belongie, "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, equations 2
-    and 5. At γ = 0 it is their class-balanced softmax loss (equation 6). At γ > 0 it weights the softmax focal loss;
-    the focal loss of the paper is a sum of sigmoids, `ClassBalancedSigmoid`. For other losses use the weights
-    "effective_number".
+    and 5. At γ = 0 it is their class-balanced softmax loss (equation 6). At γ > 0 it is the focal loss of
+    the softmax; the paper's focal loss is of sigmoids, see `ClassBalancedSigmoid`. To combine these factors with
+    another loss, use the weights "effective_number".
 
     Args:
-        class_counts: (K,) training examples of each class.
-        beta: β; 0 for no factors. Towards 1 the factors become proportional to 1 / n.
+        class_counts: (K,) numbers of training examples of each class.
+        beta: β; 0 for factors of 1. As β approaches 1, the factors become proportional to 1 / n_j.
         gamma: the power γ of the focal loss; 0 for cross-entropy.
     """
 
@@ -253,16 +262,18 @@ class ClassBalanced(nn.Module):
 
 @checked
 class ClassBalancedSigmoid(nn.Module):
-    """The sigmoid focal loss −K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k, p_y = σ(z_y) and p_k = σ(−z_k) for k ≠ y.
+    """The class-balanced sigmoid focal loss −K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k.
 
-    The class-balanced focal loss as published: Cui et al., CVPR 2019, equations 7 to 10. It compares each class with
-    the rest, with the factors of `ClassBalanced`. At γ = 0 it is their class-balanced sigmoid loss. The authors' code
-    also starts the bias of the last layer at −log(K − 1) without weight decay; here the bias is trained like any other.
+    Here p_y = σ(z_y), p_k = σ(−z_k) for k ≠ y, and the factors u are those of `ClassBalanced`. This is the loss as
+    published: Cui et al., CVPR 2019, equations 7 to 10. It compares each class with all other classes. At γ = 0 it is
+    their class-balanced sigmoid loss. The authors' code also starts the bias of the last layer at −log(K − 1) and
+    excludes it from weight decay; here the bias is trained like any other parameter.
 
     Args:
-        class_counts: as for `ClassBalanced`.
-        beta: β of the effective number; 0 for no factors, and towards 1 they become one over the count.
-        gamma: the power γ.
+        class_counts: (K,) numbers of training examples of each class.
+        beta: β of the effective number; 0 for factors of 1. As β approaches 1, the factors become proportional to
+            1 / n_j.
+        gamma: the power γ; 0 for the sigmoid cross-entropy.
     """
 
     factors: Tensor
@@ -280,23 +291,23 @@ class ClassBalancedSigmoid(nn.Module):
 
 
 def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
-    """Return (K,) u_j = (1 − β) / (1 − β^{n_j}), rescaled to mean 1 over the classes."""
+    """Return the (K,) factors (1 − β) / (1 − β^{n_j}), rescaled to mean 1 over the classes."""
     factors = inverse_effective_number(present(class_counts), beta)
     return factors / factors.mean()
 
 
 def present(counts: Tensor) -> Tensor:
-    """Return counts as float64, with 1 in place of 0, so that an absent class or group has finite values."""
+    """Return counts as float64, with 1 in place of 0, so that powers and logarithms of them are finite."""
     return counts.double().clamp(min=1)
 
 
 def relative(counts: Tensor) -> Tensor:
-    """Return n_j / n_max."""
+    """Return the (K,) or (G,) ratios n_j / n_max of the counts to the largest count."""
     return present(counts) / counts.max()
 
 
 def share(counts: Tensor) -> Tensor:
-    """Return π_j = n_j / n."""
+    """Return the (K,) or (G,) shares n_j / n of all examples."""
     return present(counts) / counts.sum()
 
 

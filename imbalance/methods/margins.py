@@ -1,6 +1,7 @@
-"""Margins: the difference between the logit of the target and those of the other classes.
+"""Margins: the difference between the logit of the target and the logits of the other classes.
 
-`soft_margins` are smooth, and losses are functions of them; `hard_margins` are positive if the prediction is right.
+`soft_margins` are smooth functions of the logits, and losses are computed from them. `hard_margins` are positive if and
+only if the prediction is right.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor
 def at_least_float32(logits: Tensor) -> Tensor:
     """Return half-precision logits as float32.
 
-    Ties are common in bfloat16, so a difference must be taken after the cast.
+    Call it before logits are subtracted: bfloat16 has so few digits that different logits often are the same number.
     """
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
@@ -21,22 +22,22 @@ def at_least_float32(logits: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """Return log(1 + e^x), exact to the precision of `x`.
 
-    torch's softplus is x beyond 20 in every precision, which is an error of 2e-9 in float64. Beyond 37 both are equal
-    in float64.
+    `F.softplus` returns x above 20 by default, which is an error of 2e-9 in float64. Above 37 log(1 + e^x) equals x in
+    float64, so the threshold is 37 there.
     """
     return F.softplus(x, threshold=37.0 if x.dtype == torch.float64 else 20.0)
 
 
 def against(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B, K) signs with the type of `logits`: −1 at the target, 1 elsewhere."""
+    """Return (B, K) signs with the type of `logits`: −1 for the target, 1 for all other classes."""
     return torch.ones_like(logits).scatter(1, targets[:, None], -1)
 
 
 def log_odds_against(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B,) log (1 − p_y) / p_y = log Σ_{j≠y} exp z_j − z_y of the softmax.
+    """Return (B,) log-odds against the target, log((1 − p_y) / p_y) = log Σ_{j≠y} exp z_j − z_y, with p = softmax(z).
 
-    A step of a small model spends its time on starting such operations, forward and backward. On a GPU each is a
-    kernel. So there are as few operations as possible.
+    A training step of a small model spends most of its time on launching operations, so this function uses as few
+    operations as possible.
     """
     logits = at_least_float32(logits)
     if logits.shape[1] == 2:
@@ -46,19 +47,21 @@ def log_odds_against(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return z_y − log Σ_{j≠y} exp z_j + log(K − 1), which is z_y − z_{1−y} for two classes and 0 for equal logits.
+    """Return the soft margins z_y − log Σ_{j≠y} exp z_j + log(K − 1).
+
+    For two classes this is z_y − z_{1−y}. For equal logits it is 0.
 
     Args:
         logits: (B, K).
         targets: (B,), in 0..K-1.
 
     Returns:
-        (B,) margins in at least float32; positive if the target beats the soft average of the other classes.
+        (B,) margins in at least float32; positive if exp z_y is above the mean of exp z_j over the other classes.
     """
     return math.log(logits.shape[1] - 1) - log_odds_against(logits, targets)
 
 
 def hard_margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B,) z_y − max_{j≠y} z_j of (B, K) logits: positive if the prediction is right."""
+    """Return the (B,) hard margins z_y − max_{j≠y} z_j, which are positive if the prediction is right."""
     own = logits.gather(1, targets[:, None])
     return own.squeeze(1) - logits.scatter(1, targets[:, None], -torch.inf).amax(1)

@@ -1,7 +1,7 @@
 """Mixing: training on convex combinations of two examples of a batch.
 
-A mixing is a function of the targets and groups of a whole batch, a generator, and the values of its section. The
-loop seeds the generator from (seed, epoch). A mixing that returns None does not mix.
+A mixing is a function from the targets and groups of the whole batch, a generator, and the values of `config.mix` to a
+`Mix`, or to None to leave the batch as it is. The loop seeds the generator from (seed, epoch).
 """
 
 from typing import NamedTuple
@@ -18,9 +18,10 @@ from imbalance.errors import BadInput
 class Mix(NamedTuple):
     """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner.
 
-    partners: (B,) positions in the batch.
-    shares: (B,) shares of the inputs.
-    target_shares: (B,) share of the loss on the example's own target; None if it is the share of the inputs.
+    partners: (B,) position in the batch of each example's partner.
+    shares: (B,) share of each example's own input in its mixture.
+    target_shares: (B,) factor on the loss with the example's own target; one minus it is the factor on the loss with
+        the partner's target. None for the same values as `shares`.
     """
 
     partners: Tensor
@@ -30,14 +31,16 @@ class Mix(NamedTuple):
 
 @tagged(batched=True)
 def none() -> None:
-    """Leave examples as they are."""
+    """Leave batches as they are, without mixing."""
 
 
 def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
-    """Mix each example with a random partner, with one share ~ Beta(α, α) a batch (Zhang et al., "mixup", ICLR 2018).
+    """Mix each example with a random partner of the batch (Zhang et al., "mixup", ICLR 2018).
+
+    All examples of a batch have the same share λ ~ Beta(α, α).
 
     Args:
-        alpha: α; 1.0 for uniform shares. Towards 0 the shares are close to 0 or 1.
+        alpha: α; 1.0 for a uniform λ. The smaller α is, the closer λ is to 0 or 1.
     """
     partners = torch.randperm(len(targets), generator=generator)
     return Mix(partners, beta(alpha, 1, generator).expand(len(targets)))
@@ -52,17 +55,17 @@ def remix(
     kappa: AtLeastOne,
     tau: Probability,
 ) -> Mix:
-    """Mix as `mixup`, and give a mixture the label of the rarer class if the counts of the two classes differ much.
+    """Mix as `mixup`, but give a mixture the label of the rarer class if the counts of its two classes differ much.
 
-    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. With λ the share of x_i,
-    the share of y_i is 0 if n_i / n_j ≥ κ and λ < τ; it is 1 if n_i / n_j ≤ 1/κ and 1 − λ < τ, and λ otherwise. Each
-    batch has one λ, as in imbalanced-DL.
+    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. λ is the share of x_i in
+    its mixture with x_j. The share of the label y_i is 0 if n_i / n_j ≥ κ and λ < τ. It is 1 if n_i / n_j ≤ 1/κ and
+    1 − λ < τ. Otherwise it is λ. Each batch has one λ, as in the package imbalanced-DL.
 
     Args:
         alpha: α of λ ~ Beta(α, α).
-        kappa: κ, the smallest ratio of counts that changes the label; 3 in the paper.
-        tau: τ: the label of the more frequent class is dropped if its share is below τ; 0.5 in the paper, 0 for
-            `mixup`.
+        kappa: κ, the smallest ratio of the two class counts that changes the label; 3 in the paper.
+        tau: τ; the label of the more frequent class is dropped if the share of its example is below τ. 0.5 in the
+            paper; 0 gives `mixup`.
     """
     partners, shares, _ = mixup(targets, generator, alpha=alpha)
     own, other = class_counts[targets], class_counts[targets[partners]]
@@ -81,24 +84,26 @@ def lisa(
     alpha: Positive,
     same_label: Probability,
 ) -> Mix:
-    """Mix with partners of the same class from another group, or of the same attribute from another class.
+    """Mix with partners of the same class and another attribute, or of the same attribute and another class.
 
-    Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022, algorithm 1. A batch
-    has partners of the same class (intra-label) with probability `same_label`, else of the same attribute
-    (intra-domain). Each example has its own share ~ Beta(α, α). An example without such a partner in the batch is not
-    mixed. The batches of the paper have equally many examples of each group; the sampler "balanced" makes such batches.
+    Yao et al., "Improving Out-of-Distribution Robustness via Selective Augmentation", ICML 2022, algorithm 1. All
+    partners in a batch are of the same class (intra-label) with probability `same_label`, otherwise of the same
+    attribute (intra-domain). Each example has its own share ~ Beta(α, α). An example without such a partner in the
+    batch is not mixed. The batches of the paper have equally many examples of each group; the sampler "balanced" draws
+    such batches.
 
     Args:
         alpha: α of the Beta distribution.
-        same_label: the probability that a batch has partners of the same class, p_sel; 0.5 in the paper.
+        same_label: the probability that the partners in a batch are of the same class; p_sel in the paper, which uses
+            0.5.
 
     Raises:
-        BadInput: the groups are not classes times attributes.
+        BadInput: the groups are not the combinations of a class and an attribute.
     """
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
-            "config.mix.name: 'lisa' needs groups that are classes times attributes; this data set has "
-            f"{num_classes} classes and {num_groups} groups; use 'mixup' or 'remix'"
+            "config.mix.name: 'lisa' needs groups that are classes times attributes, so 2, 3, … times as many groups "
+            f"as classes; this data set has {num_classes} classes and {num_groups} groups; use 'mixup' or 'remix'"
         )
     attributes = groups % (num_groups // num_classes)
     equal, unequal = (targets, attributes) if coin(generator) < same_label else (attributes, targets)
@@ -114,7 +119,10 @@ def coin(generator: Generator) -> float:
 
 
 def beta(alpha: float, size: int, generator: Generator) -> Tensor:
-    """Draw `size` numbers from Beta(α, α), in NumPy because torch draws them from its global generator only."""
+    """Draw `size` numbers from Beta(α, α).
+
+    torch can draw them from its global generator only, so `generator` draws a seed for NumPy.
+    """
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 

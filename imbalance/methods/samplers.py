@@ -1,8 +1,9 @@
-"""Samplers: the training examples that an epoch draws, and their order.
+"""Samplers: functions that return the training examples of an epoch, in the order of training.
 
-A sampler is a function of the training set, the epoch, a generator, and the values of its section. The loop seeds the
-generator from (seed, epoch). A sampler keeps no state between epochs, so a resumed run and every process draw the same
-rows. `labels(by)` returns the class or group of each example, and the number of examples of each class or group.
+A sampler returns (M,) rows: positions in the training split. Its arguments come from the run, see
+`imbalance.methods.context.RunContext`, and from the section `config.sampler`. `labels(by)` returns the class or group
+of each example, and the number of examples of each class or group. The loop seeds `generator` from (seed, epoch). A
+sampler keeps no state between epochs, so a resumed run draws the same rows, and so does every process.
 """
 
 import math
@@ -22,14 +23,19 @@ def shuffled(rows: Tensor, generator: Generator) -> Tensor:
 
 
 def rows_by_label(labels: Tensor, counts: Tensor) -> list[Tensor]:
-    """Return the rows of every class or group that has examples."""
+    """Return the rows of each class, or of each group, without those that have no examples.
+
+    Args:
+        labels: (N,) the class or group of each row.
+        counts: the number of rows of each class or group.
+    """
     return [torch.nonzero(labels == label)[:, 0] for label in torch.nonzero(counts)[:, 0]]
 
 
 def keep_chance(counts: Tensor) -> Tensor:
-    """Return n_min / n of each class or group.
+    """Return for each class or group the probability n_min / n of keeping one of its examples.
 
-    If examples are kept with this probability, all classes or groups are as large as the smallest on average.
+    With these probabilities all classes or groups keep n_min examples on average, the size of the smallest.
     """
     return counts[counts > 0].min() / counts.clamp(min=1).double()
 
@@ -45,8 +51,8 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
     """Draw as many examples of each class or group as the smallest has, without replacement.
 
     Args:
-        by: whether classes or groups are balanced.
-        redraw: choose other examples in every epoch, instead of the same ones.
+        by: "class" to balance classes, "group" to balance groups.
+        redraw: true to choose the examples anew in every epoch, false to use the same examples in all epochs.
     """
     example_labels, counts = labels(by)
     size = counts[counts > 0].min()
@@ -57,13 +63,14 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
 
 @tagged(balances=True)
 def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
-    """Keep each example with probability n_min / n of its class or group, as in the paper's code.
+    """Keep each example with probability n_min / n for the size n of its class or group.
 
-    The smallest class or group is kept whole; the others are as large as the smallest on average.
+    n_min is the size of the smallest class or group. So the smallest is kept whole, and all others have n_min examples
+    on average, as in the code of Wang et al. (ICLR 2022).
 
     Args:
-        by: whether classes or groups are balanced.
-        redraw: choose other examples in every epoch, instead of the same ones.
+        by: "class" to balance classes, "group" to balance groups.
+        redraw: true to choose the examples anew in every epoch, false to use the same examples in all epochs.
     """
     example_labels, counts = labels(by)
     chooser = generator if redraw else seeds.generator(seed, "reject")
@@ -71,17 +78,25 @@ def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: b
 
 
 def kept(chance: Tensor, chooser: Generator, generator: Generator) -> Tensor:
-    """Draw the rows to keep, each with its probability in `chance`, and shuffle them."""
+    """Keep each row with its probability in `chance`, and return the kept rows in random order.
+
+    Args:
+        chance: (N,) probabilities.
+        chooser: the generator that chooses the rows.
+        generator: the generator that shuffles them.
+    """
     uniform = torch.rand(len(chance), generator=chooser, dtype=torch.float64)
     return shuffled(torch.nonzero(uniform < chance)[:, 0], generator)
 
 
 @tagged(balances=True, batched=True)
 def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
-    """Draw as many examples of each class or group as the largest has, and all examples of one about equally often.
+    """Draw as many examples of each class or group as the largest has.
+
+    Within a class or group the numbers of draws of two examples differ by at most 1.
 
     Args:
-        by: whether classes or groups are balanced.
+        by: "class" to balance classes, "group" to balance groups.
     """
     example_labels, counts = labels(by)
     size = int(counts.max())
@@ -91,13 +106,13 @@ def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
 
 @tagged(balances=True, batched=True)
 def balanced(labels: Labels, generator: Generator, *, by: By) -> Tensor:
-    """Draw from all classes or groups in turn, so that each batch has all of them; an epoch has the length of train.
+    """Draw from all classes or groups in turn, so that each batch has equally many examples of all of them.
 
-    Each class or group goes through its examples in random order, and then starts again (class-aware sampling, Shen,
-    Lin and Huang, ECCV 2016).
+    The examples of each class or group are drawn in random order, each once before any is drawn again (class-aware
+    sampling, Shen, Lin and Huang, ECCV 2016). An epoch has as many draws as there are training examples.
 
     Args:
-        by: whether classes or groups are balanced.
+        by: "class" to balance classes, "group" to balance groups.
     """
     example_labels, counts = labels(by)
     rows_per_label = rows_by_label(example_labels, counts)
@@ -108,32 +123,32 @@ def balanced(labels: Labels, generator: Generator, *, by: By) -> Tensor:
 
 
 def cycled(rows: Tensor, size: int, generator: Generator) -> Tensor:
-    """Draw `size` rows: all of `rows` in random order, then all of them in another order, and so on."""
+    """Return `size` rows: all of `rows` in random order, then all of them in a new random order, and so on."""
     return torch.cat([shuffled(rows, generator) for _ in range(math.ceil(size / len(rows)))])[:size]
 
 
 @tagged(balances=True, batched=True)
 def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegative) -> Tensor:
-    """Draw with replacement, with probability ∝ (1 / count)^exponent; an epoch has the length of train.
+    """Draw examples with replacement, with probability ∝ (1 / n)^exponent for the size n of the class or group.
 
-    Exponent 0 is the bootstrap, 1 makes all classes (groups) equally likely.
+    An epoch has as many draws as there are training examples.
 
     Args:
-        by: whether classes or groups are balanced.
-        exponent: the power of one over the count: 0 for equally likely examples, 1 for equally likely classes or
-            groups.
+        by: "class" to balance classes, "group" to balance groups.
+        exponent: 0 for equally likely examples (the bootstrap), 1 for equally likely classes or groups.
     """
     example_labels, counts = labels(by)
     weights = counts.clamp(min=1).double() ** -exponent
-    # torch.multinomial takes at most 2^24 categories, so invert the distribution function.
+    # torch.multinomial takes at most 2^24 categories, so invert the cumulative distribution instead.
     cumulative = weights[example_labels].cumsum(0)
     uniform = torch.rand(len(example_labels), generator=generator, dtype=torch.float64) * cumulative[-1]
     return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(example_labels) - 1)
 
 
-# Annealed undersampling, as in the paper's code, keeps an example with probability (n_min / n)^e. The exponent e falls to
-# 0 with t = epoch / last epoch. Each example has one random number for the whole run, so later epochs keep what earlier
-# epochs kept. With the weights "residual" the expected weighted loss is the same in every epoch.
+# Annealed undersampling, as in the code of Wang et al. (ICLR 2022), keeps an example with probability (n_min / n)^e.
+# The exponent e falls to 0 as t = epoch / last epoch rises from 0 to 1. Each example has one random number for the
+# whole run, so later epochs keep every example that earlier epochs kept. With the weights "residual" the expected
+# weighted loss is the same in every epoch.
 
 
 def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
@@ -152,22 +167,24 @@ def step_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
 
 
 def elapsed(epoch: int, epochs: int) -> float:
-    """Return t, which goes from 0 in the first epoch to 1 in the last."""
+    """Return the elapsed share t of training: 0 in the first epoch, 1 in the last."""
     return epoch / max(1, epochs - 1)
 
 
 def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
-    """Return (N,) probabilities of keeping each example."""
+    """Return (N,) probabilities (n_min / n)^exponent of keeping each example."""
     example_labels, counts = labels(by)
     return keep_chance(counts)[example_labels] ** exponent
 
 
 @tagged(balances=True, chance=linear_chance)
 def annealed_linear(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Keep examples with probability (n_min / n)^(1 − t): from `reject` in the first epoch to `shuffle` in the last.
+    """Keep each example with probability (n_min / n)^(1 − t): as `reject` in the first epoch, as `shuffle` in the last.
+
+    t is the elapsed share of training, and n the size of the example's class or group.
 
     Args:
-        by: whether classes or groups are balanced.
+        by: "class" to balance classes, "group" to balance groups.
     """
     return kept(linear_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
@@ -176,11 +193,13 @@ def annealed_linear(labels: Labels, seed: int, generator: Generator, epoch: int,
 def annealed_sigmoid(
     labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By, steepness: Positive
 ) -> Tensor:
-    """Keep examples with probability (n_min / n)^e, e = 1 / (1 + exp(steepness · (t − ½))).
+    """Keep each example with probability (n_min / n)^e, where e = 1 / (1 + exp(steepness · (t − ½))) falls with t.
+
+    t is the elapsed share of training, and n the size of the example's class or group.
 
     Args:
-        by: whether classes or groups are balanced.
-        steepness: how fast the exponent falls in the middle of training.
+        by: "class" to balance classes, "group" to balance groups.
+        steepness: the speed with which the exponent e falls in the middle of training.
     """
     chance = sigmoid_chance(labels, epoch, epochs, by=by, steepness=steepness)
     return kept(chance, seeds.generator(seed, "annealed"), generator)
@@ -188,10 +207,10 @@ def annealed_sigmoid(
 
 @tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Keep examples as `reject` up to the middle of training, and all examples after it.
+    """Keep examples as `reject` in the first half of training, and all examples in the second half.
 
     Args:
-        by: whether classes or groups are balanced.
+        by: "class" to balance classes, "group" to balance groups.
     """
     return kept(step_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 

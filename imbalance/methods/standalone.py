@@ -1,9 +1,8 @@
-"""Parts of a method for a training loop of your own, without a config and a run directory.
+"""Samplers and weights for a training loop of your own, without a config and a run directory.
 
-Losses and objectives are modules to use directly (`imbalance.methods.losses`,
-`imbalance.methods.objectives.registry`). Their arguments before the `*`, such as `class_counts`, are
-`torch.bincount(targets)`. This module builds samplers and weights from the labels of a training set, with the names
-and values of a config.
+Both are built from the labels of a training set, with the names and values of a config. Losses and objectives are
+modules that you can use directly, see `imbalance.methods.losses` and `imbalance.methods.objectives.registry`. Pass
+`torch.bincount(targets)` as their `class_counts`, and `torch.bincount(groups)` as their `group_counts`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,22 +26,22 @@ Labels = Tensor | np.ndarray | Sequence[int]
 class EpochSampler(Sampler[int]):
     """A sampler for a torch DataLoader: `DataLoader(data, 64, sampler=EpochSampler("balanced", targets, by="class"))`.
 
-    The rows of an epoch follow from `seed` and the epoch alone; they are those of a run with the same config. Call
+    The rows of an epoch depend on `seed` and the epoch alone; a run with the same config draws the same rows. Call
     `set_epoch` before each epoch, as with torch's DistributedSampler; a loader prepared by accelerate calls it itself.
 
-    With several processes, accelerate distributes the batches: keep the defaults of `rank` and `world`. With
-    torch.distributed alone pass them. Then each process gets every `world`-th row, and all processes get the same
-    number of rows, so up to world − 1 rows of an epoch are left out.
+    With several processes, accelerate distributes the batches, so leave `rank` and `world` at their defaults. With
+    torch.distributed and without accelerate, pass them. Then each process gets every `world`-th row. All processes get
+    the same number of rows, so up to world − 1 rows of an epoch are left out.
 
     Args:
         name: an entry of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
         targets: (N,) the class of each training example.
         groups: (N,) the group of each training example; needed for `by="group"`.
         seed: the seed of all draws.
-        epochs: the number of epochs of the whole training, for the annealed samplers.
+        epochs: the number of epochs of the whole training, which the annealed samplers read.
         rank: the number of this process, from 0.
         world: the number of processes.
-        values: the values of the config section besides the name, such as `by="class"`.
+        values: the values of `config.sampler` besides the name, such as `by="class"`.
 
     Raises:
         BadInput: there is no such sampler, or a value is missing or out of range.
@@ -72,7 +71,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def rows(self) -> Tensor:
-        """Return the (M,) rows that this process draws in the epoch, in order."""
+        """Return the (M,) rows of the epoch that this process trains on, in order."""
         if self._drawn[0] != self.epoch:
             chooser = generator(self.seed, "sampler", self.epoch)
             drawn = bind(SAMPLERS, self._section, **self._provided, epoch=self.epoch, generator=chooser)()
@@ -102,11 +101,13 @@ def example_weights(
 
     Args:
         name: an entry of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".
-        targets, groups: as for `EpochSampler`.
-        epoch, epochs: the epoch and the number of epochs, for weights that change; call this function in each epoch.
-        sampler: the config section of an annealed sampler, for "residual".
-        logits: (N, K) logits of a first model, for "just_train_twice".
-        values: the values of the config section besides the name, such as `by="class", exponent=1.0`.
+        targets: (N,) the class of each training example.
+        groups: (N,) the group of each training example; needed for `by="group"`.
+        epoch, epochs: the epoch from 0, and the number of epochs. The weights "deferred" and "residual" change with the
+            epoch, so call this function in each epoch for them.
+        sampler: the section `config.sampler` of an annealed sampler; needed for "residual".
+        logits: (N, K) logits of a first model; needed for "just_train_twice".
+        values: the values of `config.weights` besides the name, such as `by="class", exponent=1.0`.
 
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
@@ -117,27 +118,37 @@ def example_weights(
     return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
 
 
-def section_of(what: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section that a config would have, after a check of its values."""
+def section_of(section: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config section with this name and these values, after a check of both.
+
+    Args:
+        section: the name of the section, "sampler" or "weights", for messages.
+        table: the functions that the section can name.
+
+    Raises:
+        BadInput: the table has no such name, or a value is missing, unknown or out of range.
+    """
     try:
         annotations = keyword_annotations(look_up(table, name))
     except BadInput as error:
-        raise BadInput(f"{what}: {error}") from None
+        raise BadInput(f"{section}: {error}") from None
     if values.keys() != annotations.keys():
-        given = f"{', '.join(values) or 'none'} given"
-        raise BadInput(f"{what} {name!r}: takes the values {', '.join(annotations) or 'none'}; {given}")
-    check_values(f"{what} {name!r}: ", values, annotations)
+        raise BadInput(
+            f"{section} {name!r}: takes the values {', '.join(annotations) or 'none'}; {', '.join(values) or 'none'} "
+            "given; pass every value that it takes, and no other"
+        )
+    check_values(f"{section} {name!r}: ", values, annotations)
     return {"name": name, **values}
 
 
 def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
-    """Return the arguments that samplers and weights can ask for, made from the labels of a training set."""
+    """Return the arguments of samplers and weights that follow from the labels of a training set."""
     targets = torch.as_tensor(targets).cpu()
     labels = {"class": targets, "group": None if groups is None else torch.as_tensor(groups).cpu()}
 
     def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:
-            raise BadInput("by='group' given, and no groups; pass groups, or by='class'")
+            raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
         return labels[by], torch.bincount(labels[by])
 
     return {"labels": count, "targets": targets, "groups": targets if groups is None else labels["group"]}

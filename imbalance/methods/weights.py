@@ -1,7 +1,7 @@
-"""Weights: how much each training example counts, in float64 with mean 1 over the training set.
+"""Weights: functions that return one factor on the loss of each training example, in float64 and with mean 1.
 
-A weighting is a function of the training set, the epoch, and the values of its section. The loop calls it at the start
-of every epoch, so a schedule needs no state.
+The arguments come from the run, see `imbalance.methods.context.RunContext`, and from the section `config.weights`. The
+loop calls the function at the start of every epoch with the number of the epoch, so weights that change need no state.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,22 @@ from imbalance.methods.samplers import SAMPLERS
 
 
 def mean_one(weights: Tensor) -> Tensor:
-    """Rescale weights to mean 1, so that a learning rate means the same for all weights.
+    """Return the weights, rescaled to mean 1, so that the learning rate need not change with the weights.
 
     Raises:
         BadInput: the mean of the weights is 0 or infinite in float64, so the result would be nan or 0.
     """
     mean = weights.mean()
     if not 0 < mean < torch.inf:
-        raise BadInput(f"config.weights: the weights' mean is {mean.item():g}; use less extreme values")
+        raise BadInput(
+            f"config.weights: the mean of the weights is {mean.item():g}; it must be positive and finite, so use less "
+            "extreme values"
+        )
     return weights / mean
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """Return (Σw)² / Σw², the number of equal weights whose weighted mean is as precise (Kish, 1965)."""
+    """Return (Σw)² / Σw²: an unweighted mean of so many examples is as precise as the weighted mean (Kish, 1965)."""
     return (weights.sum() ** 2 / (weights**2).sum()).item()
 
 
@@ -43,15 +46,14 @@ def uniform(groups: Tensor) -> Tensor:
 
 @tagged(balances=True)
 def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
-    """Weight an example by (1 / count)^exponent of its class or group.
+    """Weight an example by (1 / n)^exponent, where n is the number of training examples of its class or group.
 
-    Exponent 0 is `uniform`. Exponent 1 gives the usual importance weights, under which all classes (groups) count
-    equally. The paper raises them to 1.5 and 2 for the polynomial loss (Wang et al., ICLR 2022, section 5).
+    Exponent 1 gives the usual importance weights. Wang et al. (ICLR 2022, section 5) use 1.5 and 2 with the
+    polynomially tailed loss, `poly`.
 
     Args:
-        by: whether the counts are those of classes or of groups.
-        exponent: the power of one over the count: 0 for equal weights, 1 for equal total weights of classes or
-            groups.
+        by: "class" to count the examples of classes, "group" to count those of groups.
+        exponent: 0 for equal weights, 1 for classes or groups of equal total weight.
     """
     example_labels, counts = labels(by)
     return mean_one(counts.double()[example_labels] ** -exponent)
@@ -59,12 +61,12 @@ def importance(labels: Labels, *, by: By, exponent: NonNegative) -> Tensor:
 
 @tagged(balances=True)
 def square_root(labels: Labels, *, by: By) -> Tensor:
-    """Weight as `importance` with exponent ½.
+    """Weight an example by 1 / √n, as `importance` with exponent ½.
 
     Mahajan et al., "Exploring the Limits of Weakly Supervised Pretraining", 2018.
 
     Args:
-        by: whether the counts are those of classes or of groups.
+        by: "class" to count the examples of classes, "group" to count those of groups.
     """
     return importance(labels, by=by, exponent=0.5)
 
@@ -77,14 +79,13 @@ def truncated(
     exponent: NonNegative,
     ceiling: AtLeastOne,
 ) -> Tensor:
-    """Weight as `importance`, cut off at `ceiling` times the mean and rescaled (Ionides, 2008).
+    """Weight as `importance`, but cut weights off at `ceiling` times the mean weight, and rescale (Ionides, 2008).
 
-    The weights have less variance and some bias.
+    In comparison with `importance`, the weighted loss has less variance and some bias.
 
     Args:
-        by: whether the counts are those of classes or of groups.
-        exponent: the power of one over the count: 0 for equal weights, 1 for equal total weights of classes or
-            groups.
+        by: "class" to count the examples of classes, "group" to count those of groups.
+        exponent: 0 for equal weights, 1 for classes or groups of equal total weight before the cut.
         ceiling: the largest weight, as a multiple of the mean weight.
     """
     return mean_one(importance(labels, by=by, exponent=exponent).clamp(max=ceiling))
@@ -92,29 +93,33 @@ def truncated(
 
 @tagged(balances=True)
 def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
-    """Weight an example by (1 − β) / (1 − β^count) of its class or group (Cui et al., CVPR 2019, equation 2).
+    """Weight an example by (1 − β) / (1 − β^n), one over the effective number (Cui et al., CVPR 2019, equation 2).
+
+    n is the number of training examples of its class or group.
 
     Args:
-        by: whether the counts are those of classes or of groups.
-        beta: β; 0 for uniform weights, and towards 1 they become 1/count.
+        by: "class" to count the examples of classes, "group" to count those of groups.
+        beta: β; 0 for equal weights. As β approaches 1, the weights become proportional to 1 / n.
     """
     example_labels, counts = labels(by)
     return mean_one(inverse_effective_number(counts.double(), beta)[example_labels])
 
 
 def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
-    """Return (1 − β) / (1 − β^n), one over the expected volume that n examples cover."""
+    """Return (1 − β) / (1 − β^n) for each count n: one over the effective number of n examples."""
     return (1 - beta) / (1 - beta**counts)
 
 
 @tagged(balances=True)
 def deferred(labels: Labels, groups: Tensor, epoch: int, *, by: By, beta: Fraction, start_epoch: Natural) -> Tensor:
-    """Use uniform weights before `start_epoch`, then `effective_number` (deferred re-weighting, DRW, Cao et al., 2019).
+    """Weight all examples equally before `start_epoch`, and as `effective_number` from then on.
+
+    Cao et al., NeurIPS 2019, deferred re-weighting (DRW).
 
     Args:
-        by: whether the counts are those of classes or of groups.
-        beta: β of the effective number; towards 1 the weights become one over the count.
-        start_epoch: the first epoch with weights, counted from 0.
+        by: "class" to count the examples of classes, "group" to count those of groups.
+        beta: β of `effective_number`. As β approaches 1, the weights become proportional to 1 / n.
+        start_epoch: the first epoch with unequal weights, counted from 0.
     """
     if epoch < start_epoch:
         return uniform(groups)
@@ -127,30 +132,32 @@ def given(
     by: By,
     values: tuple[Positive, ...],
 ) -> Tensor:
-    """Weight an example by the entry of `values` for its class or group, rescaled.
+    """Weight an example by the number in `values` for its class or group, and rescale the weights to mean 1.
 
-    These weights go with every sampler, also with one that corrects the same imbalance, because the user asks for them.
+    These weights are allowed with every sampler. Other weights are refused with a sampler that corrects the same
+    imbalance; these are not, because the user has chosen the numbers.
 
     Args:
-        by: whether the values are for classes or for groups.
-        values: one weight for each class or group, in their order.
+        by: "class" if `values` are for classes, "group" if they are for groups.
+        values: one weight for each class or group, in the order of their numbers in the data set.
 
     Raises:
-        BadInput: the number of values is not that of the classes or groups.
+        BadInput: there are more or fewer values than classes or groups.
     """
     example_labels, counts = labels(by)
     if len(values) != len(counts):
         raise BadInput(
-            f"config.weights.values: {values} given; this data set has {len(counts)} of by={by!r}; give one value for each"
+            f"config.weights.values: {len(values)} values given; this data set has {len(counts)} "
+            f"{'classes' if by == 'class' else 'groups'}; give one value for each, because config.weights.by={by!r}"
         )
     return mean_one(torch.tensor(values, dtype=torch.float64)[example_labels])
 
 
 def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]) -> Tensor:
-    """Divide importance weights by the chance that an annealed sampler keeps an example, to correct what the sampler leaves.
+    """Correct the imbalance that an annealed sampler leaves: weight by 1 / n, divided by the chance to be drawn.
 
-    Chance times weight is proportional to 1 / count in every epoch. The mean is 1 over the examples that the epoch
-    draws, not over all.
+    So the chance times the weight is proportional to 1 / n in every epoch, where n is the number of training examples
+    of the class or group. The expected mean is 1 over the examples that the epoch draws, not over all examples.
     """
     example_labels, counts = labels(sampler["by"])
     target = 1 / counts[example_labels].double()
@@ -160,21 +167,21 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 
 def jtt_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the values of the first run of `just_train_twice`: the same run, unweighted and shorter."""
+    """Return the config of the first run of `just_train_twice` as a dictionary: `config`, unweighted and shorter."""
     return shortened(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 
 @tagged(first_run=jtt_first_run)
 def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Repeats, upweight: AtLeastOne) -> Tensor:
-    """Weight the mistakes of a first run by `upweight`, relative to all other examples (JTT).
+    """Weight each example that a first run predicts wrongly `upweight` times as much as every other example (JTT).
 
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The first
-    run is the same config without weights, for `first_epochs` epochs. It is trained before, in the folder `first/` of
-    the run directory.
+    run has the same config without weights, and takes `first_epochs` epochs. It is trained before this run, in the
+    folder `first/` of the run directory.
 
     Args:
         first_epochs: the number of epochs of the first run.
-        upweight: the weight of an example that the first run gets wrong, relative to the others.
+        upweight: the weight of an example that the first run predicts wrongly, divided by that of any other example.
     """
     errors = first.errors("train", targets)
     return mean_one(torch.ones(len(targets), dtype=torch.float64).masked_fill(errors, upweight))

@@ -1,4 +1,4 @@
-"""Models: from a batch of inputs to logits (B, K). Each is `features`, then a linear `head`."""
+"""Models: functions that build networks from inputs to logits (B, K). A network is `features`, then a linear `head`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from imbalance.models.text import bag_of_embeddings, transformer
 
 
 def with_cosine_head(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Return the function `model` with a normalised last layer."""
+    """Return the function `model`, changed to build the network with the last layer `CosineLinear`."""
     return tagged(preparation=tags_of(model).preparation)(partial(model, head=CosineLinear))
 
 
@@ -40,13 +40,19 @@ LINEAR = {
     "transformer": transformer,
     "encoder": encoder,
 }
-# Each model also has a variant with a normalised head: "mlp_cosine", "resnet32_cosine", …
+# Each model also has a variant with the last layer `CosineLinear`: "mlp_cosine", "resnet32_cosine", …
 COSINE = {f"{name}_cosine": with_cosine_head(model) for name, model in LINEAR.items()}
 MODELS = LINEAR | COSINE
 
 
 def preparation_of(section: Mapping[str, Any]) -> Preparation | None:
-    """Return the preprocessing of the weights that the section `config.model` names; None if they have none."""
+    """Return the image preprocessing of the pretrained weights in `config.model`.
+
+    Return None if the model starts from random weights, or if the preprocessing of its weights is not known.
+
+    Args:
+        section: the section `config.model`.
+    """
     preparation = tags_of(look_up(MODELS, section["name"])).preparation
     return preparation(section) if preparation else None
 

@@ -1,4 +1,4 @@
-"""Trained models on disk: `model.json`, and the selected weights of a finished run."""
+"""Trained models on disk: model.json, and the weights of the selected epoch of a finished run."""
 
 import json
 import pickle
@@ -14,12 +14,13 @@ from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.utils.package import __version__
 
-FORMAT = 1  # the version of model.json
+FORMAT = 1  # the version of the format of model.json
 
 
 def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
-    """Return the content of model.json for the model of a run."""
-    section = getattr(getattr(network, "features", None), "section", None)  # set by `imbalance.models.pretrained`
+    """Return the content of model.json, which describes the model of a run so that it can be built again."""
+    # `encoder` and `pretrained` set it to the section that builds the network without its pretrained weights.
+    section = getattr(getattr(network, "features", None), "section", None)
     return {
         "format": FORMAT,
         "imbalance": __version__,
@@ -27,7 +28,7 @@ def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dic
         "head": dict(name="none") if config.debug else dict(config.head),
         "dtype": config.trainer.dtype,
         "input_shape": dataset.input_shape,
-        "vocabulary": dataset.vocabulary,  # the number of tokens of texts; 0 for other inputs
+        "vocabulary": dataset.vocabulary,  # the number of different tokens of texts; 0 for other inputs
         "uint8": not (
             dataset.train.inputs.is_floating_point() or dataset.vocabulary
         ),  # images, normalised by mean and std
@@ -40,10 +41,13 @@ def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dic
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read model.json and the selected weights of a finished run.
+    """Return the content of model.json, and the state dict of the selected epoch, of a finished run.
+
+    Args:
+        directory: the run directory.
 
     Raises:
-        BadInput: the directory has no trained model, or the model is damaged or has another format.
+        BadInput: the directory has no trained model, or its files are damaged or have another format.
     """
     try:
         about = json.loads((directory / "model.json").read_text())
@@ -53,21 +57,26 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{directory}: no trained model: {Path(error.filename).name} is missing; {describe_run(directory)}"
         ) from None
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{directory}: damaged ({' '.join(str(error).split())[:200]})") from None
+        raise BadInput(
+            f"{directory}: damaged ({' '.join(str(error).split())[:200]}); restore model.json and checkpoints/selected.pt, "
+            "or train the run again in another directory"
+        ) from None
     if about.get("format") != FORMAT:
         raise BadInput(
-            f"{directory / 'model.json'}: of format {about.get('format')}; this version reads format {FORMAT}"
+            f"{directory / 'model.json'}: of format {about.get('format')}; this version reads format {FORMAT}; use the "
+            "version of imbalance that trained the run"
         )
     for key in about.keys() & {"model", "head"}:
         section = about[key]
-        if own := user_module_file(section["name"]):  # the copy in the run directory, because the file may have changed
+        # The user's file may have changed, so name its copy in the run directory.
+        if own := user_module_file(section["name"]):
             section["name"] = f"{directory / 'modules' / Path(own).name}:{section['name'].rpartition(':')[2]}"
         about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
     return about, state
 
 
 def describe_run(directory: Path) -> str:
-    """Describe the status of the run in a directory, for messages."""
+    """Return the end of a message on a directory without a trained model: the status of its run, and what to give."""
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"
     try:

@@ -1,4 +1,4 @@
-"""Pretrained text encoders of the `transformers` package, with a new last layer."""
+"""The model "encoder": a pretrained text encoder of the package transformers, with a new last layer."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Pool = Literal["pooler", "first", "mean"]
 
 
 class Encoder(nn.Module):
-    """A text encoder that returns one vector for each text: the pooler, the first token, or the mean of all tokens.
+    """A text encoder that returns one vector for each text, which `pool` chooses; see `encoder`.
 
-    section: the config section that rebuilds the model without its pretrained weights, for model.json.
-    positions: the largest number of tokens of a text.
+    section: the section `config.model` that builds this network without loading weights, for model.json.
+    positions: the largest number of tokens that a text can have.
     """
 
     section: dict[str, Any]
@@ -34,13 +34,13 @@ class Encoder(nn.Module):
                 f"config.model.pool: 'pooler' given; {type(transformer).__name__} has none; use 'first' or 'mean'"
             )
         if pool != "pooler" and has_pooler:
-            transformer.register_module("pooler", None)  # its weights would wait for a gradient
+            transformer.register_module("pooler", None)  # remove it, because its unused weights would get no gradient
         self.transformer, self.pool, self.dropout = transformer, pool, nn.Dropout(dropout)
         self.has_kinds = getattr(transformer.config, "type_vocab_size", 0) > 1
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         size = len(inputs["input_ids"])
-        if not size:  # an empty micro-batch or process, whose shapes transformers cannot infer
+        if not size:  # a process has no example in this step; transformers fails on empty inputs, so pass one token
             inputs = {
                 "input_ids": inputs["input_ids"].new_zeros(1, 1),
                 "attention_mask": inputs["input_ids"].new_ones(1, 1),
@@ -66,14 +66,16 @@ def encoder(
     pool: Pool,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """Build a pretrained encoder and a linear layer; both are trained (Devlin et al., NAACL 2019).
+    """Build a pretrained text encoder with a new last layer; training changes both (Devlin et al., NAACL 2019).
 
     Args:
-        architecture: the architecture in model.json, if weights are loaded later; None for that of `pretrained`.
-        pretrained: the weights: a name on the Hugging Face hub, or a folder. `config.data.tokenizer` must be theirs.
-        pool: the vector of a text: "pooler" for the layer of the weights on the first token (BERT), "first" for the
-            first token, "mean" for the mean of all tokens.
-        dropout: the dropout rate before the last layer.
+        architecture: the architecture from model.json of a finished run, to build the encoder with random weights; None
+            to load `pretrained`.
+        pretrained: the pretrained encoder: a name on the Hugging Face hub, or a folder that `save_pretrained` has
+            written. `config.data.tokenizer` must name the tokenizer of this encoder.
+        pool: the vector of a text: "first" for the last state of the first token, "pooler" for the pretrained layer
+            on that state (BERT has one), "mean" for the mean of the last states of all tokens.
+        dropout: the probability of dropout before the last layer.
     """
     if architecture is None:
         transformer = load_from_transformers("AutoModel", pretrained, "config.model.pretrained").to(torch.float32)
@@ -83,17 +85,18 @@ def encoder(
     config = transformer.config
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):
         raise BadInput(
-            f"config.data.tokenizer: it has {vocabulary:,} tokens, and the weights config.model.pretrained="
-            f"{pretrained!r} have {rows:,}; use the tokenizer of the weights"
+            f"config.data.tokenizer: it has {vocabulary:,} tokens, and config.model.pretrained={pretrained!r} has "
+            f"embeddings for {rows:,}; use the tokenizer of the weights"
         )
     features = Encoder(transformer, pool, dropout)
-    features.section = {  # a run must load without the weights that it began with
+    features.section = {  # a finished run must load without the pretrained weights, which may be gone
         "name": "encoder_cosine" if head is CosineLinear else "encoder",
         "pretrained": "",
         "pool": pool,
         "dropout": dropout,
         "architecture": json.loads(config.to_json_string(use_diff=False)),
     }
-    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0  # RoBERTa counts positions from here
+    # RoBERTa numbers its positions from `offset`, so it has fewer of them than its config says.
+    offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
     features.positions = getattr(config, "max_position_embeddings", 1 << 30) - offset
     return with_head(features, config.hidden_size, num_classes, head)

@@ -1,4 +1,4 @@
-"""The features of a finished run as the start of another run."""
+"""The model "pretrained": the network of a finished run, with its trained features and a new last layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,22 +16,23 @@ from imbalance.models.small import CosineLinear, Head
 def pretrained(
     input_shape: Sequence[int], vocabulary: int, num_classes: int, head: Head = nn.Linear, *, pretrained: Name
 ) -> nn.Sequential:
-    """Build the network of a finished run, of any model, with its features and a new last layer.
+    """Build the network of a finished run, with its trained features and a new last layer.
 
     Args:
-        pretrained: the run directory. It is read when a run begins; model.json then describes the network.
+        pretrained: the directory of the finished run. It is read once, when the new run begins; from then on model.json
+            of the new run describes the network.
     """
     about, state = read(Path(pretrained))
     section = dict(about["model"])
     if user_module_file(section["name"]):
         raise BadInput(
-            f"config.model.pretrained: the model of {pretrained} is a function in a file of your own; give that file in "
-            "config.model.name, and let the function load the weights"
+            f"config.model.pretrained: {pretrained} given; its model is a function in a file of your own, which is not "
+            "supported here; give that file in config.model.name, and let the function load the weights"
         )
     if vocabulary != about.get("vocabulary", 0):
         raise BadInput(
-            f"config.model.pretrained: {pretrained} was trained on {about.get('vocabulary', 0):,} tokens; this data set "
-            f"has {vocabulary:,}; give a run on data with the same tokens"
+            f"config.model.pretrained: {pretrained} was trained with {about.get('vocabulary', 0):,} different tokens; "
+            f"this data set has {vocabulary:,}; give a run with the tokenizer of this data set"
         )
     if list(input_shape) != list(about["input_shape"]):
         raise BadInput(
@@ -47,6 +48,8 @@ def pretrained(
         network.features.load_state_dict(features)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"config.model.pretrained: {pretrained}: the weights do not fit model.json ({reason})") from None
-    network.features.section = section  # a run must load without the run that it began with
+        raise BadInput(
+            f"config.model.pretrained: {pretrained}: its weights do not fit its model.json ({reason}); give another run"
+        ) from None
+    network.features.section = section  # the new run must load without the finished run, which may be gone
     return network

@@ -1,7 +1,6 @@
-"""Networks and weights published by torchvision, timm and transformers, by name, with the preprocessing of the weights.
+"""Networks and pretrained weights of torchvision, timm and transformers, with the image preprocessing of the weights.
 
-The libraries look for a network in their cache, in a folder of your own, or on the internet. They download only what
-is missing.
+The libraries look for weights in their cache or in a folder that you name, and download weights that they do not find.
 """
 
 import json
@@ -21,17 +20,22 @@ from imbalance.models.weights import Frozen, check_finite, load_weights
 from imbalance.utils.libraries import import_library, quiet_transformers
 from imbalance.utils.torchvision_import import import_torchvision
 
-FILTERS = {"bilinear": "", "bicubic": " bicubic"}  # interpolation → suffix of a step of a recipe, see images/decode.py
+# The end of the name of a resizing step for each interpolation, see `images.decode.Recipe`.
+FILTERS = {"bilinear": "", "bicubic": " bicubic"}
 
 
 # torchvision
 
 
 def torchvision_weights(network: str, pretrained: str) -> Any:
-    """Return the named weights of torchvision; None for a name that must be a file.
+    """Return the entry of torchvision for named weights; None if `pretrained` must be the path of a file or run.
+
+    Args:
+        network: the name of the network in torchvision.
+        pretrained: the name of weights, or a path.
 
     Raises:
-        BadInput: the network has weights, but none with that name.
+        BadInput: `pretrained` looks like the name of weights, but the network has no weights of this name.
     """
     models = import_torchvision().models
     names = models.get_model_weights(network).__members__
@@ -39,18 +43,18 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
     if name in names:
         return names[name]
     if name.isidentifier() and name.isupper() and not Path(name).exists():
-        raise BadInput(f"config.model.pretrained: {pretrained!r} given{suggestion(name, names)} (of {network})")
+        raise BadInput(f"config.model.pretrained: {pretrained!r} given for {network}{suggestion(name, names)}")
     return None
 
 
 def torchvision_download(network: str, pretrained: str) -> Callable[[], Mapping[str, Tensor]] | None:
-    """Return a function that downloads the named weights; None for a name that must be a file."""
+    """Return a function that downloads named weights; None if `pretrained` must be the path of a file or run."""
     weights = torchvision_weights(network, pretrained)
     return (lambda: weights.get_state_dict(check_hash=True)) if weights else None
 
 
 def torchvision_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the preprocessing of the named weights; None for a name that must be a file."""
+    """Return the image preprocessing of named weights; None if `pretrained` must be the path of a file or run."""
     weights = torchvision_weights(network, pretrained)
     if not weights:
         return None
@@ -67,15 +71,22 @@ def center_crop(
     std: Sequence[float],
     cut: Literal["crop", "crop floor"] = "crop",
 ) -> Preparation:
-    """Return the preprocessing that resizes an image and crops the square in its middle.
+    """Return the preprocessing that resizes an image and then crops the square in its middle.
+
+    Args:
+        resize: "shorter" resizes the shorter side of the image to `size`, "square" resizes the image to size × size.
+        crop: the side of the square.
+        interpolation: "bilinear" or "bicubic".
+        mean, std: mean and standard deviation of each channel, as fractions of 255.
+        cut: the name of the crop step, see `images.decode.Recipe`.
 
     Raises:
         BadInput: the interpolation is neither bilinear nor bicubic.
     """
     if interpolation not in FILTERS:
         raise BadInput(
-            f"config.model.pretrained: the weights need {interpolation} interpolation; there are bilinear and bicubic; set "
-            "config.data.size to resize without the preprocessing of the weights"
+            f"config.model.pretrained: the weights need {interpolation} interpolation; only bilinear and bicubic are "
+            "supported; set config.data.size to resize without the preprocessing of the weights"
         )
     return Preparation(((resize + FILTERS[interpolation], size), (cut, crop)), tuple(mean), tuple(std))
 
@@ -93,10 +104,11 @@ def torchvision(
     """Build a classification network of torchvision with a new last layer.
 
     Args:
-        network: the name in torchvision: "resnet50", "convnext_tiny", "vit_b_16", …
-        pretrained: "" for none; the name of torchvision's weights, such as "IMAGENET1K_V2" or
-            "IMAGENET1K_SWAG_E2E_V1"; a state dict of the network, or the directory of a run that trained it.
-        frozen: train the head alone.
+        network: the name of the network in torchvision: "resnet50", "convnext_tiny", "vit_b_16", …
+        pretrained: "" for random weights; the name of weights of torchvision, such as "IMAGENET1K_V2" or
+            "IMAGENET1K_SWAG_E2E_V1"; the path of a state dict of the network; or the directory of a finished run that
+            trained this network.
+        frozen: true to train the last layer alone.
     """
     models = import_torchvision().models
     names = models.list_models(module=models)
@@ -104,7 +116,8 @@ def torchvision(
         raise BadInput(f"config.model.network: {network!r} given{suggestion(network, names)}")
     model = models.get_model(network)
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not layers or network in ("googlenet", "inception_v3"):  # SqueezeNet's head is a convolution
+    # SqueezeNet has no linear layer; GoogLeNet and Inception have auxiliary heads.
+    if not layers or network in ("googlenet", "inception_v3"):
         raise BadInput(
             f"config.model.network: {network!r} given; its head must be one linear layer; use another network"
         )
@@ -131,11 +144,11 @@ def timm(
     """Build a network of timm (Wightman, "PyTorch Image Models"), with timm's pooling and a new last layer.
 
     Args:
-        network: the name in timm with the tag of its weights ("vit_small_patch14_dinov2.lvd142m"),
-            "hf-hub:<repository>", or a folder with the config.json and model.safetensors of timm.
-        pretrained: "" for none, "published" for the weights of that name or folder; a state dict of the network
-            without its head, or the directory of a run that trained it.
-        frozen: train the head alone.
+        network: the name of the network in timm, with the tag of its weights ("vit_small_patch14_dinov2.lvd142m");
+            "hf-hub:<repository>"; or the path of a folder with the config.json and model.safetensors of timm.
+        pretrained: "" for random weights; "published" for the weights that `network` names; the path of a state dict of
+            the network without its last layer; or the directory of a finished run that trained this network.
+        frozen: true to train the last layer alone.
     """
     package = import_library("timm", "vision")
     name = f"local-dir:{network}" if Path(network).is_dir() else network
@@ -156,19 +169,19 @@ def transformers_vision(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """Build an image encoder of transformers with a new last layer: ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin and others.
+    """Build an image encoder of transformers (ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin, …) with a new last layer.
 
-    The features are the pooled output. For CLIP and DINOv2 that is the normalised class token, for CLIP before the
-    projection, as Radford et al. (ICML 2021) take it for linear probes. For networks without a class token it is a mean
-    over positions. If the pooling is a layer that no image classifier has trained (ViT), the features are the class
-    token.
+    The features are the `pooler_output` of the encoder. For CLIP and DINOv2 this is the class token after the last
+    normalisation; for CLIP it is the vector before the projection, which Radford et al. (ICML 2021) use for linear
+    probes. For networks without a class token it is the mean over positions. One exception is ViT: its pooler is a
+    dense layer, which the published classifiers do not use and so do not train, so the features are the class token.
 
     Args:
-        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or a folder as `save_pretrained` writes
-            it.
-        pretrained: "" for random weights, "published" for the weights of that name or folder; a state dict of the
-            network without its head, or the directory of a run that trained it.
-        frozen: train the head alone.
+        network: a name on the Hugging Face hub ("facebook/dinov2-small"), or the path of a folder that
+            `save_pretrained` has written.
+        pretrained: "" for random weights; "published" for the weights that `network` names; the path of a state dict of
+            the network without its last layer; or the directory of a finished run that trained this network.
+        frozen: true to train the last layer alone.
     """
     package = import_library("transformers", "vision")
     try:
@@ -184,7 +197,10 @@ def transformers_vision(
 
 
 class Pooled(nn.Module):
-    """A transformers model of images that returns one vector (B, D) for each image."""
+    """An image encoder of transformers, from images (B, C, H, W) to one vector for each image (B, D).
+
+    A pooler with a dense layer is removed, see `transformers_vision`; the vector is then the class token.
+    """
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -207,7 +223,12 @@ def with_weights(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """Load the weights of `pretrained` into `model` if it names any, and return `model` with a head."""
+    """Return `model` with a new last layer, after loading the weights that `pretrained` names, if any.
+
+    Args:
+        model: the network without a last layer; it has the published weights already if `pretrained` is "published".
+        pretrained, frozen: as for `timm`.
+    """
     if pretrained == "published":
         check_finite(model, network)
     elif pretrained:
@@ -218,16 +239,17 @@ def with_weights(
 def with_new_head(
     model: nn.Module, network: str, input_shape: Sequence[int], num_classes: int, head: Head, frozen: bool
 ) -> nn.Sequential:
-    """Return `model` with a head, after a forward pass of one image that shows the number of features.
+    """Return `model` with a new last layer. A forward pass of one image shows how many features the layer needs.
 
     Raises:
-        BadInput: the network does not take inputs of that shape.
+        BadInput: the network does not take inputs of shape `input_shape`.
     """
     try:
         with torch.no_grad():
             features = model.eval()(torch.zeros(1, *input_shape))
     except Exception as error:
-        hint = "config.data.size=0 takes the size of its weights" if len(input_shape) == 3 else "use it for images"
+        is_image = len(input_shape) == 3
+        hint = "set config.data.size=0 for the image size of its weights" if is_image else "use a data set of images"
         raise BadInput(
             f"config.model.network: {network} does not take inputs of shape {tuple(input_shape)} "
             f"({' '.join(str(error).split())[:150]}); {hint}"
@@ -237,15 +259,15 @@ def with_new_head(
 
 
 def load_error(network: str, pretrained: str, error: Exception) -> BadInput:
-    """Return the error for a network or weights that cannot be loaded."""
+    """Return the `BadInput` for a network or weights that a library cannot load, after its `error`."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    hint = "give the name of a network or its folder; new weights need an internet connection once"
-    what = "no weights of" if pretrained == "published" else "no network"
-    return BadInput(f"config.model.network: {what} {network!r} ({reason}); {hint}")
+    hint = "give the name of a network, or the path of its folder; a first download needs an internet connection"
+    problem = "no weights of" if pretrained == "published" else "no network"
+    return BadInput(f"config.model.network: {problem} {network!r} could be loaded ({reason}); {hint}")
 
 
 def timm_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the preprocessing of the weights of a name or folder; None unless `pretrained` is "published"."""
+    """Return the image preprocessing of the weights that `network` names; None if `pretrained` is not "published"."""
     if pretrained != "published":
         return None
     package = import_library("timm", "vision")
@@ -264,14 +286,18 @@ def timm_preparation(network: str, pretrained: str) -> Preparation | None:
     if settings["crop_mode"] not in ("center", "squash") or settings["input_size"][0] != 3:
         raise BadInput(
             f"config.model.network: {network} has the crop mode {settings['crop_mode']!r} and {settings['input_size'][0]} "
-            "channels; there are center and squash with 3 channels; set config.data.size"
+            "channels; supported are 'center' and 'squash' with 3 channels; set config.data.size to resize without the "
+            "preprocessing of the weights"
         )
     resize = "square" if settings["crop_mode"] == "squash" else "shorter"
     return center_crop(resize, resized, size, settings["interpolation"], settings["mean"], settings["std"])
 
 
 def transformers_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the preprocessing in the preprocessor_config.json of the weights; None unless `pretrained` is "published"."""
+    """Return the image preprocessing that preprocessor_config.json of `network` describes.
+
+    Return None if `pretrained` is not "published".
+    """
     if pretrained != "published":
         return None
     package = import_library("transformers", "vision")
@@ -283,13 +309,13 @@ def transformers_preparation(network: str, pretrained: str) -> Preparation | Non
     size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
     shorter, square = size.get("shortest_edge"), size.get("height")
     cropped = crop.get("height") if settings.get("do_center_crop") else None
-    if shorter and settings.get("crop_pct") and shorter < 384:  # for ConvNeXt `size` is the size after the crop
+    if shorter and settings.get("crop_pct") and shorter < 384:  # ConvNeXt's file has the side after the crop as `size`
         shorter, cropped = int(shorter / settings["crop_pct"]), shorter
     same = square == size.get("width") and crop.get("height") == crop.get("width")
     if not (settings.get("do_resize") and same and (square or (shorter and cropped)) and settings.get("do_normalize")):
         raise BadInput(
             f"config.model.network: the image processor of {network} must resize, crop to a square, and normalise; it "
-            "does something else; set config.data.size"
+            "does something else; set config.data.size to resize without the preprocessing of the weights"
         )
     interpolation = {2: "bilinear", 3: "bicubic"}.get(int(settings["resample"]), f"PIL's {settings['resample']}")
     mean, std = settings["image_mean"], settings["image_std"]

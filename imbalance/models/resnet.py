@@ -1,4 +1,4 @@
-"""Residual networks of torchvision, and small ones for 32×32 images; each is `features`, then a linear `head`."""
+"""Residual networks of torchvision, and small ones for 32×32 images. Each is `features`, then a linear `head`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,16 +27,16 @@ def resnet(
     """Build a residual network of torchvision for RGB images (He et al., "Deep Residual Learning", CVPR 2016).
 
     Args:
-        pretrained: "" for none. The name of torchvision's weights, such as "IMAGENET1K_V2"; "imagenet" means
-            IMAGENET1K_V1, the weights of the literature on group shift. Weights that are not in torch's cache are
-            downloaded. Or the path of a state dict of this network, or the directory of a finished run that trained
-            this network. The head is always new.
-        frozen: train the head alone.
+        pretrained: "" for random weights; the name of weights of torchvision, such as "IMAGENET1K_V2", which are
+            downloaded if they are not in torch's cache; the path of a state dict of this network; or the directory of
+            a finished run that trained this network. "imagenet" means IMAGENET1K_V1, the weights that the literature on
+            group shift uses. The head is always new.
+        frozen: true to train the head alone.
     """
     if input_shape[0] != 3:
         raise BadInput(
-            f"config.model.name: resnet{depth} takes RGB images; this data set has {tuple(input_shape)}; use resnet20 or "
-            "resnet32, which take any number of channels"
+            f"config.model.name: resnet{depth} takes RGB images; this data set has {tuple(input_shape)} inputs; use "
+            "resnet20 or resnet32, which take any number of channels"
         )
     network = import_torchvision().models.get_model(f"resnet{depth}")
     width, network.fc = network.fc.in_features, nn.Identity()
@@ -46,13 +46,20 @@ def resnet(
 
 
 def resnet_of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
-    """Return `resnet` with that depth."""
+    """Return the function that builds the `resnet` of this depth."""
     tag = tagged(preparation=lambda section: torchvision_preparation(f"resnet{depth}", section.pretrained))
     return tag(partial(resnet, depth))
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut that takes every `stride`-th pixel and pads the new channels with zeros."""
+    """Two 3×3 convolutions with a shortcut.
+
+    The shortcut keeps every `stride`-th pixel, and adds channels of zeros up to `after` channels.
+
+    Args:
+        before, after: the numbers of input and output channels.
+        stride: the stride of the first convolution.
+    """
 
     def __init__(self, before: int, after: int, stride: int):
         super().__init__()
@@ -76,7 +83,7 @@ def cifar_resnet(
     channels. Images can have any number of channels.
 
     Args:
-        frozen: train the head alone.
+        frozen: true to train the head alone.
     """
     layers = [nn.Conv2d(input_shape[0], 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     for before, after in ((16, 16), (16, 32), (32, 64)):

@@ -1,6 +1,7 @@
-"""Small networks: linear, perceptron, the paper's ConvNet, and LeNet. Each is `features`, then a linear `head`.
+"""Small networks: linear, perceptron, ConvNet and LeNet. Each is `features`, then a linear `head`.
 
-The argument `head` of a model is the class of its last layer; the table `MODELS` fills it in.
+The argument `head` of each function is the Python class of the last layer: `nn.Linear`, or `CosineLinear` for the
+models "…_cosine" of `imbalance.models.MODELS`.
 """
 
 from collections import OrderedDict
@@ -21,11 +22,12 @@ from imbalance.methods.margins import at_least_float32
 
 
 class CosineLinear(nn.Linear):
-    """A last layer whose logits are cosines in [−1, 1]: unit rows times unit features, without a bias.
+    """A last layer whose logits are the cosines between the feature vector and the weight vector of each class.
 
-    The normalised head of Cao et al., NeurIPS 2019 (`NormedLinear` in their code); their LDAM loss multiplies these
-    logits by its scale. Rows start as random directions of length 1. The layer computes in at least float32: a cosine
-    in bfloat16 has an error of 1/256, which a scale of 30 makes a tenth.
+    It has no bias. It is the normalised head of Cao et al., NeurIPS 2019 (`NormedLinear` in their code). Their LDAM
+    loss multiplies the logits by its scale. The weight vectors start in random directions with length 1. The layer
+    computes in at least float32: a cosine in bfloat16 has an error of 1/256, which a scale of 30 would increase to a
+    tenth.
     """
 
     def __init__(self, in_features: int, out_features: int):
@@ -37,17 +39,17 @@ class CosineLinear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            features, rows = at_least_float32(features), at_least_float32(self.weight)
-            return F.linear(F.normalize(features, dim=1), F.normalize(rows, dim=1))
+            features, weight = at_least_float32(features), at_least_float32(self.weight)
+            return F.linear(F.normalize(features, dim=1), F.normalize(weight, dim=1))
 
 
 Head = type[nn.Linear]
 
 
 class Classifier(nn.Sequential):
-    """A model of `features`, then a linear `head`.
+    """A network of `features`, then a linear `head`.
 
-    It defines `forward` itself, because torch's compiler skips the code of `nn.Sequential`.
+    This class defines `forward`, because torch's compiler skips the `forward` of `nn.Sequential`.
     """
 
     features: nn.Module
@@ -58,7 +60,13 @@ class Classifier(nn.Sequential):
 
 
 def with_head(features: nn.Module, width: int, num_classes: int, head: Head = nn.Linear) -> Classifier:
-    """Return a model of `features`, which have `width` outputs, and a new `head`."""
+    """Return a network of `features` and a new last layer.
+
+    Args:
+        features: the layers before the last layer.
+        width: the number of outputs of `features`.
+        head: the Python class of the last layer.
+    """
     return Classifier(OrderedDict(features=features, head=head(width, num_classes)))
 
 
@@ -69,14 +77,16 @@ def linear(
     """Build logistic regression on the flattened input.
 
     Args:
-        init: "zeros" starts the weight and bias of the head at zero, which the limit directions for `d > n` need:
-            gradient descent never changes a direction outside the span of the data.
+        init: "default" for the random initialisation of torch; "zeros" for a weight and bias of zeros. To compare with
+            a limit direction of `imbalance.theory`, use "zeros": gradient descent never changes the part of the weight
+            that is orthogonal to all inputs.
     """
     model = with_head(nn.Flatten(), prod(input_shape), num_classes, head)
     if init == "zeros":
         if head is CosineLinear:
             raise BadInput(
-                "config.model.init: 'zeros' given; a normalised head needs rows with a direction; use 'default'"
+                "config.model.init: 'zeros' given; the model linear_cosine needs weight vectors that are not zero; use "
+                "'default'"
             )
         nn.init.zeros_(model.head.weight)
         nn.init.zeros_(model.head.bias)
@@ -103,19 +113,20 @@ def mlp(
 def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
     """Build the ConvNet of Byrd and Lipton, "What is the Effect of Importance Weighting in Deep Learning?", ICML 2019.
 
-    The paper's CIFAR experiments use this network: five unpadded 3×3 convolutions and two hidden layers, without
-    normalisation and dropout. Images must be at least 20×20.
+    The CIFAR experiments of Wang et al. (ICLR 2022) use this network. It has five unpadded 3×3 convolutions and two
+    hidden layers, and neither normalisation nor dropout. Images must be at least 20×20.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 20:
         raise BadInput(
-            f"config.model.name: convnet takes images of at least 20×20; this data set has {tuple(input_shape)}; use mlp"
+            f"config.model.name: convnet takes images of at least 20×20; this data set has {tuple(input_shape)} inputs; "
+            "use mlp"
         )
     channels, height, width = input_shape
 
     def conv(before: int, after: int) -> list[nn.Module]:
         return [nn.Conv2d(before, after, 3), nn.ReLU()]
 
-    # Two unpadded 3×3 convolutions reduce each side by 4 pixels, three by 6; a pool halves it.
+    # Two unpadded 3×3 convolutions reduce each side by 4 pixels, three by 6; a pooling layer halves it.
     height, width = (((side - 4) // 2 - 6) // 2 for side in (height, width))
     return with_head(
         nn.Sequential(
@@ -134,12 +145,13 @@ def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear
 def lenet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
     """Build LeNet-5 (LeCun et al., 1998) with ReLU and max pooling, which is small enough for a CPU.
 
-    The network has two unpadded 5×5 convolutions with 6 and 16 channels, and two hidden layers of 120 and 84. Images
-    must be at least 16×16.
+    The network has two unpadded 5×5 convolutions with 6 and 16 channels, and two hidden layers with 120 and 84 units.
+    Images must be at least 16×16.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < 16:
         raise BadInput(
-            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)}; use mlp"
+            f"config.model.name: lenet takes images of at least 16×16; this data set has {tuple(input_shape)} inputs; use "
+            "mlp"
         )
     channels, height, width = input_shape
     height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))

@@ -1,7 +1,8 @@
 """Text networks trained from random weights: a bag of embeddings, and a small transformer.
 
-Inputs are a mapping of `input_ids` (B, L) and `attention_mask` (B, L), 1 for tokens and 0 for padding. No output
-depends on padding. A function that asks for `vocabulary` builds a model for texts.
+Their input is a mapping with `input_ids` (B, L) and `attention_mask` (B, L), which is 1 for tokens and 0 for padding.
+No output depends on the padding. The argument `vocabulary` of the functions is the number of different tokens; a model
+function with this argument is for texts.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,23 @@ from imbalance.models.small import Head, with_head
 
 
 def mean_of_tokens(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Return the (B, D) mean of vectors (B, L, D) over the tokens that are not padding."""
+    """Return the (B, D) mean vector of the tokens of each text, without padding.
+
+    Args:
+        vectors: (B, L, D), one vector for each token.
+        mask: (B, L), 1 for tokens and 0 for padding.
+    """
     mask = mask[..., None].to(vectors.dtype)
     return (vectors * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class Bag(nn.Module):
-    """The mean of the embeddings of the tokens."""
+    """A network that returns the mean embedding of the tokens of each text.
+
+    Args:
+        vocabulary: the number of different tokens.
+        width: the length of an embedding.
+    """
 
     def __init__(self, vocabulary: int, width: int):
         super().__init__()
@@ -35,7 +46,7 @@ class Bag(nn.Module):
 
 @tagged(batched=True)
 def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear, *, width: Count) -> nn.Sequential:
-    """Build a linear layer on the mean of the token embeddings, which are trained (Joulin et al., EACL 2017).
+    """Build trainable token embeddings and a linear layer on their mean over each text (Joulin et al., EACL 2017).
 
     Args:
         width: the length of an embedding.
@@ -44,7 +55,12 @@ def bag_of_embeddings(vocabulary: int, num_classes: int, head: Head = nn.Linear,
 
 
 class Block(nn.Module):
-    """A transformer block: attention and a perceptron, each after a normalisation (Xiong et al., ICML 2020)."""
+    """A transformer block: attention and a perceptron, with layer normalisation before each (Xiong et al., ICML 2020).
+
+    Args:
+        width: the length of a state.
+        heads: the number of attention heads.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -54,7 +70,12 @@ class Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return states (B, L, D) from states (B, L, D); `mask` (B, 1, 1, L) is true for the states to attend to."""
+        """Return the states (B, L, D) after the block.
+
+        Args:
+            states: (B, L, D) states before the block.
+            mask: (B, 1, 1, L) booleans, false for padding, which no state attends to.
+        """
         parts = self.project(self.before_attention(states)).unflatten(2, (3, self.heads, -1))
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
@@ -67,7 +88,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A transformer: embeddings of tokens and sines of positions, blocks, and the mean of the last states."""
+    """A transformer encoder that returns the mean of the last states of each text.
+
+    Its first states are the sum of token embeddings and sinusoidal position encodings.
+    """
 
     def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float):
         super().__init__()
@@ -86,7 +110,14 @@ class Transformer(nn.Module):
 
 
 def position_encoding(length: int, like: Tensor) -> Tensor:
-    """Return (L, D) sines and cosines of positions, with wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017)."""
+    """Return the (L, D) sinusoidal encodings of the positions 0 to L − 1 (Vaswani et al., 2017).
+
+    The wavelengths range from 2π to 10,000 · 2π.
+
+    Args:
+        length: L.
+        like: a tensor of the wanted device and type, whose last dimension is D.
+    """
     half = like.shape[-1] // 2
     rates = torch.exp(torch.arange(half, device=like.device) * (-torch.log(torch.tensor(1e4)).item() / half))
     angles = torch.arange(length, device=like.device)[:, None] * rates
@@ -103,13 +134,13 @@ def transformer(
     heads: Count,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """Build a small transformer encoder with random weights; layers normalise first, and the last layer gets a mean.
+    """Build a small transformer encoder with random weights, and a linear layer on the mean of the last states.
 
     Args:
         width: the length of the states.
         depth: the number of blocks.
         heads: the number of attention heads of each block.
-        dropout: the share of what a block adds that is left out in training.
+        dropout: the probability of dropout of attention weights, and of the outputs of attention and perceptron.
     """
     if width % (2 * heads):
         raise BadInput(f"config.model.width: {width} given; it must be a multiple of 2 · heads = {2 * heads}")

@@ -1,4 +1,4 @@
-"""Weights that a network starts from, and features that training does not change."""
+"""Loading of pretrained network weights, and features that training does not change."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,10 @@ from imbalance.utils.files import check_regular
 
 
 class Frozen(nn.Module):
-    """Features that training does not change: no gradients, and batch norm and dropout always as in evaluation."""
+    """Features that training does not change.
+
+    The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
+    """
 
     def __init__(self, features: nn.Module):
         super().__init__()
@@ -31,16 +34,16 @@ def load_weights(
     published: Callable[[], Mapping[str, Tensor]] | None = None,
     head: str = "",
 ) -> None:
-    """Load weights into `network`, which has no head, and check that they are finite.
+    """Load pretrained weights into `network`, which has no head, and check that they are finite.
 
     Args:
         pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a finished run that trained
-            this network; the name of published weights if `published` is given.
-        published: a function that returns the published weights.
-        head: the prefix of the names of the head's weights, which are left out.
+            the same network; if `published` is not None, only the name of the weights, for messages.
+        published: a function that returns the state dict, in place of reading `pretrained`.
+        head: the prefix of the keys of the state dict that belong to its head, and are not loaded.
 
     Raises:
-        BadInput: there are no such weights, they belong to another network, or they are damaged.
+        BadInput: the weights are missing, damaged, of another network, or not finite.
     """
     try:
         if published:
@@ -57,14 +60,14 @@ def load_weights(
             state = torch.load(pretrained, map_location="cpu", weights_only=True)
         network.load_state_dict({key: value for key, value in state.items() if not head or not key.startswith(head)})
     except Exception as error:  # a missing, damaged or foreign file can fail in any way
-        needed = "it must hold a state dict of this network, or be a run of it"
-        hint = "give the path of a file with them" if published else needed
+        needed = "give the path of a state dict of this network, or the directory of a run that trained it"
+        hint = "give the path of a file with these weights" if published else needed
         raise weights_error(pretrained, error, hint) from None
     check_finite(network, pretrained)
 
 
 def weights_error(pretrained: str, error: Exception, hint: str) -> BadInput:
-    """Return the error for weights that cannot be loaded."""
+    """Return the `BadInput` for weights that cannot be loaded because of `error`; its message ends with `hint`."""
     reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
     return BadInput(
         f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
@@ -72,16 +75,25 @@ def weights_error(pretrained: str, error: Exception, hint: str) -> BadInput:
 
 
 def check_finite(network: nn.Module, pretrained: str) -> None:
-    """Raise `BadInput` if a weight of the network is not finite."""
+    """Raise `BadInput` if a parameter or buffer of `network` is not finite.
+
+    Args:
+        network: a network with loaded weights.
+        pretrained: the name or path of the weights, for the message.
+    """
     bad = [key for key, value in network.state_dict().items() if not value.isfinite().all()]
     if bad:
-        raise BadInput(f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]})")
+        raise BadInput(
+            f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]}); give other weights"
+        )
 
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:
-    """Read the weights of a run before the head, with the names that they have in this network."""
+    """Return the state dict of the features of a finished run, without its head.
+
+    The keys are those of the features alone: without the prefix `features.` of the whole network.
+    """
     _, state = read(run_directory)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-    return {
-        key.removeprefix("features."): value for key, value in features.items()
-    }  # frozen features have the prefix twice
+    # The features of a frozen network have the prefix twice, because `Frozen` adds one, so remove it again.
+    return {key.removeprefix("features."): value for key, value in features.items()}

@@ -1,1 +1,1 @@
-"""Limits of linear models, computed without training."""
+"""Limits of linear models under gradient descent, computed without training."""

@@ -1,9 +1,10 @@
 """Limit directions of linear classifiers of two separable classes, computed without training.
 
-A linear model of two classes decides by v = (w₁ − w₀, b₁ − b₀). Gradient descent from zero takes the direction of v to
-a limit. The tail of the loss decides this limit; for a polynomial tail the weights do so too. Directions are unit
-vectors (d + 1,) on [x, 1]: the bias is penalised like any other coordinate. (A support vector machine with a free bias
-is another classifier, tens of degrees away.)
+A linear model of two classes predicts by the sign of v · [x, 1] with v = (w₁ − w₀, b₁ − b₀). Under gradient descent
+from zero the direction of v converges. The limit depends on the tail of the loss; for a polynomial tail it also depends
+on the example weights. A direction is a unit vector (d + 1,) that includes the bias, so the margin is measured with the
+bias as one more coordinate. A support vector machine does not penalise its bias, so its direction can differ by tens of
+degrees.
 """
 
 import numpy as np
@@ -14,15 +15,18 @@ from imbalance.errors import BadInput
 
 
 def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True) -> np.ndarray:
-    """Return the limit under cross-entropy with any weights: argmax over unit u of min_i z_i · u, z_i = ±[x_i, 1].
+    """Return the limit direction under cross-entropy, which is the same for all example weights.
 
-    Soudry et al., "The Implicit Bias of Gradient Descent on Separable Data", JMLR 2018. The problem min |v| subject to Zv ≥ 1
-    is a non-negative least-squares problem (Lawson and Hanson, 1974, chapter 23: least-distance programming).
+    It is the unit vector u with the largest min_i z_i · u, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in class 0.
+
+    Soudry et al., "The Implicit Bias of Gradient Descent on Separable Data", JMLR 2018. The equivalent problem, min |v|
+    subject to Zv ≥ 1, is solved as a non-negative least-squares problem (Lawson and Hanson, 1974, chapter 23:
+    least-distance programming).
 
     Args:
         inputs: (n, d).
         targets: (n,), 0 or 1.
-        bias: whether the classifier has a bias; without one, directions are (d,), on x alone.
+        bias: true if the classifier has a bias. Without a bias a direction has shape (d,).
 
     Raises:
         BadInput: no v separates the classes.
@@ -35,19 +39,22 @@ def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True)
 def poly_direction(
     inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, alpha: float, bias: bool = True
 ) -> np.ndarray:
-    """Return the limit under a tail m^−α and weights w: argmin over unit u of Σ w_i (z_i · u)^−α.
+    """Return the limit direction under a loss with the tail m^−α and example weights w.
+
+    It is the unit vector u with the smallest Σ w_i (z_i · u)^−α, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in
+    class 0.
 
     Wang et al., ICLR 2022, section 4; Ji et al., "Gradient Descent Follows the Regularization Path for General
-    Losses", COLT 2020. The limit is the direction of the minimiser of Σ w_i (z_i · v)^−α + |v|²/2, which is strictly
-    convex where all margins are positive. Damped Newton steps find it from the margin solution; a step that leaves that
-    region is halved.
+    Losses", COLT 2020. It is computed as the direction of the minimiser of Σ w_i (z_i · v)^−α + |v|²/2, which is
+    strictly convex in the region where all margins are positive. Damped Newton steps start at the solution for
+    cross-entropy; a step that leaves this region is halved.
 
     Args:
         inputs: (n, d).
         targets: (n,), 0 or 1.
         weights: (n,), positive.
-        alpha: exponent of the tail.
-        bias: whether the classifier has a bias, as in `margin_direction`.
+        alpha: the exponent α of the tail.
+        bias: true if the classifier has a bias. Without a bias a direction has shape (d,).
 
     Raises:
         BadInput: no v separates the classes.
@@ -75,19 +82,22 @@ def poly_direction(
 
 
 def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
-    """Return the unit direction (d + 1,) (w₁ − w₀, b₁ − b₀) of a layer with weight (2, d) and bias (2,)."""
+    """Return the unit vector (d + 1,) of (w₁ − w₀, b₁ − b₀), for the weight (2, d) and bias (2,) of a layer."""
     w, b = (parameter.detach().double().cpu().numpy() for parameter in (weight, bias))
     return _unit(np.append(w[1] - w[0], b[1] - b[0]))
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the angle between two vectors in degrees, exact for nearly parallel vectors too."""
+    """Return the angle between two vectors in degrees; it is accurate for nearly parallel vectors, too."""
     a, b = _unit(a), _unit(b)
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))))
 
 
 def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows ±[x, 1] in a basis of their span, and the basis (d + 1, r) with r ≤ n: both limits lie in the span."""
+    """Return the vectors z = ±[x, 1] as (n, r) coordinates in a basis of their span, and the basis (d + 1, r).
+
+    Both limit directions lie in the span, so the problem has r ≤ n variables instead of d + 1.
+    """
     inputs = np.column_stack([inputs, np.ones(len(inputs))]) if bias else inputs
     signed = inputs * (2 * targets - 1)[:, None]
     if signed.shape[1] <= len(signed):
@@ -97,7 +107,7 @@ def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.nda
 
 
 def _least_distance(signed: np.ndarray) -> np.ndarray:
-    """Return argmin |v| subject to signed @ v ≥ 1."""
+    """Return the shortest vector v with signed @ v ≥ 1."""
     n, d = signed.shape
     system = np.vstack([signed.T, np.ones(n)])
     goal = np.append(np.zeros(d), 1.0)
@@ -105,7 +115,8 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
     residual = system @ solution - goal
     if residual_norm < 1e-9:
         raise BadInput(
-            "config.data: no linear classifier separates the two classes, which a limit direction needs; take other data"
+            "config.data: no linear classifier separates the two classes; a limit direction exists for separable classes "
+            "only, so use another data set"
         )
     return -residual[:d] / residual[d]
 

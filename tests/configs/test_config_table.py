@@ -66,7 +66,7 @@ def test_a_slot_that_the_template_lacks_is_refused(tmp_path, slot):
     text = table.read_text()
     table.write_text(f'{text}ROWS["digits_x"] = Row("digits", "x", "", {{"{slot}": "1,"}})\n')
     done = write_configs(copy, "--check")
-    assert done.returncode == 1 and f"digits_x: slot {slot!r} is not in the template; there are " in done.stderr
+    assert done.returncode == 1 and f"digits_x: slot {slot!r} is not in TEMPLATE; use one of " in done.stderr
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -331,7 +331,9 @@ def test_a_run_starts_from_the_features_of_another(pictures, frozen):
 
 
 def test_a_run_of_another_network_is_no_start(digits):
-    with pytest.raises(BadInput, match=r"^config.model.pretrained: no weights from .*or be a run of it"):
+    with pytest.raises(
+        BadInput, match=r"^config.model.pretrained: no weights from .*or the directory of a run that trained it"
+    ):
         build(MODELS, dict(name="resnet18", pretrained=digits, frozen=False), input_shape=(3, 20, 20), num_classes=2)
 
 

@@ -1,6 +1,6 @@
-"""A browser for tests, and what axe-core (tests/vendor, MPL 2.0, from npm) finds on a page that keeps people out.
+"""A browser for tests, and a check of the accessibility of a page with axe-core (tests/vendor, MPL 2.0, from npm).
 
-Needs Chromium with its driver (`apt install chromium chromium-driver`), and selenium.
+The tests need selenium, and Chromium with its driver: `apt install chromium chromium-driver`.
 """
 
 import shutil
@@ -16,7 +16,11 @@ QUIET = (
 
 
 def start(profile: Path):
-    """A driver of a Chromium that asks the network for nothing of its own, with the profile in this folder."""
+    """Start Chromium without a window and without network requests of its own, and return its selenium driver.
+
+    Args:
+        profile: the folder of the browser profile.
+    """
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -29,15 +33,15 @@ def start(profile: Path):
 
 
 def resize(browser, width: int) -> None:
-    """As a screen of this width would have it, below 500 a phone's."""
+    """Set the width of the screen in pixels; below 500 the browser acts as a phone."""
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def violations(browser) -> list[str]:
-    """What axe-core finds on the page as it is."""
+    """Return a message for each violation of an accessibility rule that axe-core finds on the current page."""
     browser.execute_script(AXE.read_text(encoding="utf-8"))
-    found = browser.execute_async_script(
-        "axe.run(document, {resultTypes: ['violations']}).then(found => arguments[0](found.violations))"
+    rules = browser.execute_async_script(
+        "axe.run(document, {resultTypes: ['violations']}).then(result => arguments[0](result.violations))"
     )
-    return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+    return [f"{rule['id']}: {node['html'][:200]} {node['failureSummary']}" for rule in rules for node in rule["nodes"]]

@@ -1,4 +1,4 @@
-"""Small states to save, a short run to stop, and the files that two runs are compared by."""
+"""Small states to save, a short run to interrupt, and the results by which two runs are compared."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,17 @@ ONE, TWO, THREE = ({"n": n, "weight": torch.arange(2000.0) * n, "names": {"a": [
 
 
 class Warnings(list):
-    """Stands in for the log."""
+    """A list of the lines that are logged, in place of a `RunLog`."""
 
     line = list.append
 
 
 def shorten(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
-    """Two epochs of two steps, with a checkpoint after each, and logits and best weights to be kept."""
+    """Shorten a config in place to two epochs of two steps, and return it.
+
+    The run writes a checkpoint after each step, and keeps its logits and the weights of the best epoch. The data set is
+    loaded once, and `learner.load_dataset` then returns it.
+    """
     config.model = dict(name="linear", init="zeros")
     config.data.total = 30
     config.data.imbalance_ratio = 2.0
@@ -31,7 +35,10 @@ def shorten(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
 
 
 def outcome(directory: Path) -> tuple:
-    """What a run is for, and what must not depend on what it met."""
+    """Return the results of a run, which must not depend on interruptions and errors of the file system.
+
+    They are metrics.jsonl, the fields of summary.json without times, the selected weights, and the prediction files.
+    """
     summary = json.loads((directory / "summary.json").read_text())
     same = {key: summary[key] for key in ("status", "score", "metrics", "step", "epoch", "selected_epoch")}
     weights = torch.load(directory / "checkpoints" / "selected.pt", weights_only=True)

@@ -1,4 +1,4 @@
-"""Files of made-up data sets: in the published layouts and counts, or as a user has them."""
+"""Files of made-up data sets, in the layouts and counts of published data sets, or as a user may have them."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,12 @@ ATTRIBUTES[9], ATTRIBUTES[20] = "Blond_Hair", "Male"
 
 
 def save_image(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0, mode: str = "RGB") -> Path:
-    """A smooth random image, (width, height)."""
+    """Write a smooth random image, and return its path.
+
+    Args:
+        size: width and height.
+        mode: the mode of Pillow, such as "RGB" or "L".
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
@@ -22,7 +27,11 @@ def save_image(path: Path, size: tuple[int, int] = (40, 32), seed: int = 0, mode
 
 
 def link_images(folder: Path, names: list[str], size: tuple[int, int]) -> None:
-    """A file under each name, all of them one image."""
+    """Write one random image, and link it into `folder` under each name.
+
+    Args:
+        size: width and height.
+    """
     image = save_image(folder / names[0], size)
     for name in names[1:]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +39,16 @@ def link_images(folder: Path, names: list[str], size: tuple[int, int]) -> None:
 
 
 def make_waterbirds(root: Path, layout: str = "waterbirds_v1.0", counts=PUBLISHED, images: bool = False) -> Path:
-    """metadata.csv with the given counts of each group in each split, and if asked the images; returns the file."""
+    """Write metadata.csv of Waterbirds below `root`, and return its path.
+
+    Args:
+        layout: the folder of the data set in `root`.
+        counts: for each split, the number of examples of each group.
+        images: also write an image for each example.
+    """
     rows, number = [], 0
-    for split, of_groups in enumerate(counts):
-        for group, count in enumerate(of_groups):
+    for split, group_counts in enumerate(counts):
+        for group, count in enumerate(group_counts):
             for _ in range(count):
                 number += 1
                 place = f"/{'ocean' if group % 2 else 'bamboo_forest'}/{number}.jpg"
@@ -47,11 +62,17 @@ def make_waterbirds(root: Path, layout: str = "waterbirds_v1.0", counts=PUBLISHE
 
 
 def make_celeba(root: Path, kind: str, line_end: str = "\n", mark: str = "") -> Path:
-    """Both metadata files with the published counts, txt or csv; returns the attributes' file."""
+    """Write both metadata files of CelebA with the published counts below `root`, and return that of the attributes.
+
+    Args:
+        kind: the format of the files, "txt" or "csv".
+        mark: the start of each file, such as a byte order mark.
+    """
     folder = root / "celeba"
     (folder / "img_align_celeba").mkdir(parents=True)
     groups = np.concatenate([np.repeat(np.arange(4), counts) for counts in FINGERPRINT])
-    # The paper's 2 % of train has the published groups.
+    # The program draws 2 % of train with seed 0, and expects the group counts of Wang et al. (ICLR 2022) in this
+    # subset.
     chosen = np.random.default_rng(0).choice(SPLIT_SIZES[0], 3255, replace=False)
     others = np.setdiff1d(np.arange(SPLIT_SIZES[0]), chosen)
     groups[chosen] = np.repeat(np.arange(4), PAPERS_TRAIN)
@@ -67,8 +88,8 @@ def make_celeba(root: Path, kind: str, line_end: str = "\n", mark: str = "") -> 
             return between.join(values)
         return " ".join(f"{value:>2}" for value in values)
 
-    of_group = [line(group) for group in range(4)]
-    rows = [f"{name}{between}{of_group[group]}" for name, group in zip(names, groups)]
+    group_lines = [line(group) for group in range(4)]
+    rows = [f"{name}{between}{group_lines[group]}" for name, group in zip(names, groups)]
     if kind == "txt":
         heading, partition = [str(len(names)), " ".join(ATTRIBUTES) + " "], []
     else:
@@ -80,7 +101,7 @@ def make_celeba(root: Path, kind: str, line_end: str = "\n", mark: str = "") -> 
 
 
 def rows_of_table(n: int = 2) -> list[str]:
-    """Return rows of path, target, place and split: `n` of each combination."""
+    """Return lines "path,target,place,split" of a CSV file, with `n` lines for each combination of the last three."""
     return [
         f"{split}/{target}/{place}/{i}.png,{target},{place},{split}"
         for split in ("train", "val", "test")
@@ -98,7 +119,14 @@ def make_table(
     start: str = "",
     end: str = "\n",
 ) -> None:
-    """Write birds.csv, and if asked its images."""
+    """Write birds.csv, and the images that it lists.
+
+    Args:
+        rows: the lines after the heading; None for those of `rows_of_table`.
+        images: false to write no images.
+        start: the start of the file, such as a byte order mark.
+        end: the end of each line.
+    """
     rows = rows_of_table() if rows is None else rows
     (root / "birds.csv").write_bytes((start + end.join([heading, *rows]) + end).encode())
     if images:
@@ -107,7 +135,7 @@ def make_table(
 
 
 def make_folder(root: Path, parts=("train", "val", "test"), classes=("land", "water"), n: int = 4) -> None:
-    """Write birds/<part>/<class>/<i>.png."""
+    """Write the images birds/<part>/<class>/<i>.png, with `n` images for each part and class."""
     for part in parts:
         for label in classes:
             for i in range(n):
@@ -115,7 +143,7 @@ def make_folder(root: Path, parts=("train", "val", "test"), classes=("land", "wa
 
 
 def people(n: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return columns of numbers and categories with gaps, as text."""
+    """Return the columns of a table of `n` people, all as text: numbers, categories, and missing values "?"."""
     rng = np.random.default_rng(seed)
     columns = {
         "age": rng.integers(17, 90, n).astype(str).astype(object),
@@ -130,11 +158,11 @@ def people(n: int = 120, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write columns under their names."""
+    """Write a CSV file from columns by name."""
     lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
     path.write_text("\n".join(lines) + "\n")
 
 
 def write_people(root: Path) -> None:
-    """Write people.csv."""
+    """Write the table of `people` to people.csv in `root`."""
     write_csv(root / "people.csv", people())

@@ -1,4 +1,7 @@
-"""What a run asks of the file system, call by call: to let one of them fail, or to replay them up to a power loss."""
+"""Watching of the calls that a run makes to the file system.
+
+Tests let one of the calls fail, or replay the calls up to a simulated power loss.
+"""
 
 import fcntl
 import io
@@ -13,7 +16,10 @@ from unittest import mock
 
 
 class Call(NamedTuple):
-    """One call to the system. `argument`: what is written, where a file is moved to, how long it becomes."""
+    """A call to the file system.
+
+    argument: the data for "write", the new path for "rename" and "replace", the new size for "truncate"; else None.
+    """
 
     name: str
     path: Path
@@ -25,10 +31,10 @@ Before = Callable[[Call], int | None]
 
 @contextmanager
 def watched(root: Path, before: Before) -> Iterator[None]:
-    """Call `before` ahead of every call that changes, syncs or opens something under `root`.
+    """Call `before` ahead of every file system call that changes, syncs or opens a file or folder under `root`.
 
-    What it raises is what the call fails with. Where it returns a number, a write is cut short after as many bytes.
-    Files that are open already are not watched.
+    If `before` raises an error, the call fails with it. If `before` returns a number for a write, only so many bytes
+    are written. Files that are open when the watching begins are not watched.
     """
     root = root.resolve()
 
@@ -36,7 +42,7 @@ def watched(root: Path, before: Before) -> Iterator[None]:
         path = path_of(path)
         return before(Call(name, path, argument)) if path.is_relative_to(root) else None
 
-    def seen(name: str, function: Callable, argument: int | None = None) -> Callable:
+    def noted(name: str, function: Callable, argument: int | None = None) -> Callable:
         def call(first: Any, *args: Any, **kwargs: Any) -> Any:
             note(name, first, None if argument is None else args[argument - 1])
             return function(first, *args, **kwargs)
@@ -66,15 +72,15 @@ def watched(root: Path, before: Before) -> Iterator[None]:
         return io.TextIOWrapper(buffer, *args, line_buffering=buffering == 1, **kwargs)
 
     real_open = io.open
-    calls = {name: seen(name, getattr(os, name)) for name in ("fsync", "open", "mkdir", "unlink", "rmdir")}
-    calls |= {name: seen(name, getattr(os, name), argument=1) for name in ("replace", "rename")}
+    calls = {name: noted(name, getattr(os, name)) for name in ("fsync", "open", "mkdir", "unlink", "rmdir")}
+    calls |= {name: noted(name, getattr(os, name), argument=1) for name in ("replace", "rename")}
     patches = [
         mock.patch("builtins.open", opened),
         mock.patch("io.open", opened),
-        mock.patch.object(fcntl, "flock", seen("flock", fcntl.flock)),
+        mock.patch.object(fcntl, "flock", noted("flock", fcntl.flock)),
         *(mock.patch.object(os, name, call) for name, call in calls.items()),
     ]
-    if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10's pathlib has its own names for them
+    if accessor := getattr(pathlib, "_NormalAccessor", None):  # pathlib of Python 3.10 keeps its own references to them
         del calls["fsync"]
         calls["open"] = opened
         patches += [mock.patch.object(accessor, name, staticmethod(call)) for name, call in calls.items()]
@@ -88,12 +94,15 @@ def watched(root: Path, before: Before) -> Iterator[None]:
 
 
 def path_of(file: Any) -> Path:
-    """The absolute path of a path, a descriptor or an open file."""
+    """Return the absolute path of a path, a file descriptor or an open file."""
     if hasattr(file, "fileno"):
         file = file.fileno()
     return Path(f"/proc/self/fd/{file}" if isinstance(file, int) else file).resolve()
 
 
 def full_at(size: int) -> None:
-    """From now on no file can grow beyond `size` bytes: as on a full disk, a write is cut short, and the next fails."""
+    """Limit every file of this process to `size` bytes.
+
+    As on a full disk, the write that would exceed the limit is cut short, and the next write fails.
+    """
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

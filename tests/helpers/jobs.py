@@ -1,4 +1,4 @@
-"""main.py in processes of their own that start in a moment: forked from a server that has imported torch once."""
+"""Runs of main.py in new processes, which start quickly: a server that has imported torch once forks them."""
 
 import json
 import multiprocessing
@@ -19,15 +19,19 @@ from torch import nn
 
 from imbalance.models import MODELS, with_head
 
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))  # where the server finds `helpers`
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))  # so that the server can import `helpers`
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["__main__", "helpers.warm"])
 
 
 class Job:
-    """`python main.py --config=<config as JSON>` in `world` processes, as a launcher would start them.
+    """A run of `python main.py --config=<file>`, in `world` processes as a launcher would start them.
 
-    target: called in place of main.py, or before it to enter something into a table.
+    Args:
+        config: the config, which is written to a JSON file.
+        args: further arguments of main.py.
+        target: a function that each process calls before main.py, such as one that adds a model to a registry.
+        env: environment variables of the processes.
     """
 
     def __init__(self, config: ConfigDict, *args: str, world: int = 1, target: Callable | None = None, **env: str):
@@ -38,7 +42,7 @@ class Job:
         self.directory = work_dir / "experiment" / "default" / f"seed={config.seed}"
         env = {"OMP_NUM_THREADS": "1"} | env
         if 0 < torch.cuda.device_count() < world:
-            env["CUDA_VISIBLE_DEVICES"] = ""  # on the CPU: each process takes a GPU of its own
+            env["CUDA_VISIBLE_DEVICES"] = ""  # train on the CPU, because each process needs a GPU of its own
         if world > 1:
             env |= {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         self.outputs = [(work_dir / f"stdout{rank}", work_dir / f"stderr{rank}") for rank in range(world)]
@@ -46,13 +50,13 @@ class Job:
         for rank, outputs in enumerate(self.outputs):
             for path_of_output in outputs:
                 path_of_output.write_text("")
-            of_rank = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else env
+            env_of_rank = env | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else env
             argv = ["main.py", f"--config={path}", *args]
-            self.processes.append(SERVER.Process(target=run, args=(argv, outputs, of_rank, target)))
+            self.processes.append(SERVER.Process(target=run, args=(argv, outputs, env_of_rank, target)))
             self.processes[-1].start()
 
     def wait(self, timeout: float = 60) -> list[int]:
-        """The exit statuses."""
+        """Wait for the end of all processes, and return their exit statuses; fail the test if one hangs."""
         deadline = time.monotonic() + timeout
         for process in self.processes:
             process.join(deadline - time.monotonic())
@@ -69,13 +73,16 @@ class Job:
         return self.outputs[rank][1].read_text()
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 60) -> None:
-        """Until `condition` holds, while the job runs."""
+        """Wait until `condition` returns true.
+
+        Fail the test if the first process ends before, or if `timeout` seconds pass.
+        """
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline and self.processes[0].is_alive(), self.stderr()
             time.sleep(0.002)
 
-    # What a run left behind
+    # The files of the run directory
 
     def summary(self) -> dict:
         return json.loads((self.directory / "summary.json").read_text())
@@ -88,6 +95,13 @@ class Job:
 
 
 def run(argv: list[str], outputs: tuple[Path, Path], env: dict[str, str], target: Callable | None) -> None:
+    """Run main.py in this process, after a call of `target`.
+
+    Args:
+        argv: `sys.argv` of main.py.
+        outputs: files for stdout and stderr.
+        env: environment variables to set.
+    """
     for descriptor, path in zip((1, 2), outputs):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
@@ -101,7 +115,10 @@ def run(argv: list[str], outputs: tuple[Path, Path], env: dict[str, str], target
 
 
 def at_call(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int, action: Callable[[], Any]) -> list:
-    """Let the `number`-th call of `place.name` do `action` first; the list returned grows by an entry a call."""
+    """Patch the function `place.name` so that its `number`-th call, counted from 1, calls `action` first.
+
+    Return a list that gets one element for each call.
+    """
     function, calls = getattr(place, name), []
 
     def patched(*args, **kwargs):
@@ -115,15 +132,17 @@ def at_call(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, number: int,
 
 
 def free_port() -> int:
+    """Return the number of a free TCP port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def dropout(input_shape: Sequence[int], num_classes: int) -> nn.Module:
-    """A model that draws random numbers as it trains."""
+    """Build a model with dropout, which draws random numbers in training."""
     return with_head(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.2)), 32, num_classes)
 
 
 def add_dropout() -> None:
+    """Add the model "dropout" to `MODELS`."""
     MODELS["dropout"] = dropout

@@ -1,18 +1,19 @@
-"""A device of its own that is no GPU, but refuses and counts what a GPU would: see `test_device.py`.
+"""A stand-in for a GPU, which counts kernel launches and waits, and refuses operations that a GPU refuses.
 
-`with Device() as device:` gives torch a device "standin:0", whose tensors hold ordinary values on the CPU. The program
-computes the right numbers on it; tensors of two devices in one operation are refused, and so is, where deterministic
-algorithms are asked for, what CUDA has no deterministic form of. It counts what makes a GPU slow: kernels launched, and
-the places where the host waits for the device.
+`with Device() as device:` adds the device "standin:0" to torch. Its tensors have their values in CPU memory, so results
+are correct. Operations on tensors of two devices raise. With deterministic algorithms, operations raise that have no
+deterministic implementation in CUDA. The device counts launched kernels, and waits of the host for the device, because
+both make a GPU slow. `test_device.py` tests it.
 
-Why so: a `TorchDispatchMode` sees every operation below autograd, so what it counts is what a GPU is given, backward pass
-and optimiser included. Counting on plain CPU tensors would see no copy between devices, and refuse none; fake tensors
-have no values, so that nothing that reads one (a metric, an early end, a finite loss) can run on them. torch lets a Python
-program register a device (`PrivateUse1`) with all that autograd needs of one, so no compiler is needed.
+A `TorchDispatchMode` gets every operation below autograd, so the counts include the backward pass and the optimiser.
+Two simpler ways do not work. Plain CPU tensors are never copied between devices, so neither a copy nor a missing copy
+would show. Fake tensors have no values, so a metric or a check for finite losses could not run. torch lets Python
+register a device (`PrivateUse1`) with autograd, so no compiled code is needed.
 
-What an operation is comes from torch's own tables: a view launches nothing, one whose result's shape depends on values, or
-that returns a number, waits. A kernel more or less a composite one (`logsumexp` is six on a GPU, and one here) does not
-matter to a bar that is held against a bare loop on the same device. Time, memory, streams and NCCL it knows nothing of.
+The properties of operations come from torch. A view launches no kernel. An operation waits if it returns a number, or
+if the shape of its result depends on values. A composite operation counts as one kernel (`logsumexp` is six on a GPU).
+This does not matter, because tests compare the counts with those of a minimal loop on the same device. The device
+simulates neither time nor memory, streams or NCCL.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("standin")
-torch.inference_mode = torch.no_grad  # which tensors of a class of its own cannot be in
+torch.inference_mode = torch.no_grad  # subclasses of Tensor do not work in inference mode
 DEVICE = torch.device("standin:0")
 ALLOCATIONS = (
     "empty",
@@ -45,7 +46,10 @@ NOT_DETERMINISTIC = ("cumsum", "grid_sampler_2d_backward", "histc", "kthvalue", 
 
 
 class OnDevice(Tensor):
-    """A tensor of the device, around one on the CPU."""
+    """A tensor on the device.
+
+    values: the CPU tensor with its values.
+    """
 
     @staticmethod
     def __new__(cls, values: Tensor):
@@ -58,7 +62,7 @@ class OnDevice(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
-        raise AssertionError(f"{operation}: outside of `with Device()`")
+        raise AssertionError(f"{operation} on a tensor of the device outside of `with Device()`")
 
     @property
     def data(self) -> Tensor:
@@ -66,14 +70,14 @@ class OnDevice(Tensor):
 
     @data.setter
     def data(self, other: Tensor) -> None:
-        """What stacked runs do to make their weights views of the stack's."""
+        """Replace the values; stacked runs do so to make their weights views of the stacked weights."""
         self.values = other.values
 
     def tolist(self) -> list:
         return self.cpu().tolist()
 
     def numpy(self) -> None:
-        raise TypeError("can't convert a device's tensor to numpy: copy it to the CPU first")
+        raise TypeError("can't convert a tensor of the device to NumPy: copy it to the CPU first")
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         copy = self.detach().clone()
@@ -84,7 +88,10 @@ class OnDevice(Tensor):
 
 
 class Event:
-    """In the place of a CUDA event, for the device that is entered: the program may keep one from a device before."""
+    """A replacement of `torch.cuda.Event`.
+
+    It counts its waits on `Device.current`, because the program may keep an event from an earlier device.
+    """
 
     recorded = False
 
@@ -98,13 +105,13 @@ class Event:
 
 
 class Device(TorchDispatchMode):
-    """Where it is entered, accelerate and `torch.cuda` say that the device is there.
+    """The device, as a context manager: inside it accelerate uses the device, and `torch.cuda` acts for it.
 
-    launches: kernels by name.
-    waits: of the host for the device, by what for.
-    copied: bytes to the device.
-    allocated: bytes of pinned memory that were asked for.
-    pinned: all of it that there has been, kept so that no other memory gets its addresses.
+    launches: the number of kernels by operation.
+    waits: the number of times that the host waited for the device, by reason.
+    copied: the number of bytes copied to the device.
+    allocated: the number of bytes of pinned memory that were requested.
+    pinned: all pinned tensors so far, kept so that no other tensor gets their addresses.
     """
 
     current: "Device"
@@ -140,44 +147,45 @@ class Device(TorchDispatchMode):
             self.pinned.append(operation(*args, **kwargs))
             self.allocated += self.pinned[-1].nbytes
             return self.pinned[-1]
-        given = [tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
-        here = [tensor for tensor in given if isinstance(tensor, OnDevice)]
-        target = torch.device(kwargs.get("device") or (DEVICE if here else "cpu"))
-        if not here and target != DEVICE:
+        tensors = [tensor for tensor in pytree.tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+        on_device = [tensor for tensor in tensors if isinstance(tensor, OnDevice)]
+        target = torch.device(kwargs.get("device") or (DEVICE if on_device else "cpu"))
+        if not on_device and target != DEVICE:
             return operation(*args, **kwargs)
         if "device" in kwargs:
             kwargs["device"] = "cpu"
         if name in ("_to_copy", "copy_"):
             return self.copy(operation, name, args, kwargs, target)
-        self.check(name, operation, args, [tensor for tensor in given if not isinstance(tensor, OnDevice)])
+        self.check(name, operation, args, [tensor for tensor in tensors if not isinstance(tensor, OnDevice)])
         values = pytree.tree_map_only(OnDevice, lambda tensor: tensor.values, (args, kwargs))
         result = operation(*values[0], **values[1])
         if not operation.is_view and name not in ALLOCATIONS:
             self.launches[name] += 1
-        known = {id(tensor.values): tensor for tensor in here}  # what an operation in place returns
+        # An operation in place returns the values of one of its arguments, so return this argument itself.
+        known = {id(tensor.values): tensor for tensor in on_device}
         return pytree.tree_map_only(
-            Tensor, lambda found: known[id(found)] if id(found) in known else OnDevice(found), result
+            Tensor, lambda values: known[id(values)] if id(values) in known else OnDevice(values), result
         )
 
     def copy(
         self, operation: Any, name: str, args: Sequence, kwargs: Mapping[str, Any], target: torch.device
     ) -> Tensor:
-        """Between devices, or from one type or place to another on it."""
+        """Run a copy between devices, or from one type or tensor to another on the device, and count it."""
         result, source = (args[0], args[1]) if name == "copy_" else (None, args[0])
         overlaps = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
         target = target if result is None else result.device
         between = source.device != target
-        on_cpu = source if source.device.type == "cpu" else result  # None: torch makes it, pinned if that overlaps
+        on_cpu = source if source.device.type == "cpu" else result  # None: torch pins its result if it overlaps
         self.launches["copy between devices" if between else name] += 1
         if between and not (overlaps and (on_cpu is None or self.is_pinned(on_cpu))):
             self.waits["copy to the device" if target == DEVICE else "copy to the CPU"] += 1
         if between and target == DEVICE:
             self.copied += source.nbytes
-        plain = pytree.tree_map_only(OnDevice, lambda tensor: tensor.values, tuple(args))
-        values = operation(*plain, **kwargs)
+        cpu_args = pytree.tree_map_only(OnDevice, lambda tensor: tensor.values, tuple(args))
+        values = operation(*cpu_args, **kwargs)
         if result is not None:
             return result
-        values = values.clone() if values is plain[0] else values
+        values = values.clone() if values is cpu_args[0] else values
         if between and overlaps and target != DEVICE:
             self.pinned.append(values)
         return OnDevice(values) if target == DEVICE else values
@@ -186,16 +194,20 @@ class Device(TorchDispatchMode):
         address = tensor.untyped_storage().data_ptr()
         return any(address == pinned.untyped_storage().data_ptr() for pinned in self.pinned)
 
-    def check(self, name: str, operation: Any, args: Sequence, elsewhere: Sequence[Tensor]) -> None:
-        """Refuse what a GPU refuses, and count a wait."""
+    def check(self, name: str, operation: Any, args: Sequence, cpu_tensors: Sequence[Tensor]) -> None:
+        """Count a wait if the operation needs one; raise if a GPU would refuse the operation.
+
+        Args:
+            cpu_tensors: the arguments that are tensors on the CPU.
+        """
         if name == "index" or name.startswith(("index_put", "_index_put")):
-            places = [tensor for tensor in args[1] if tensor is not None]
-            if any(tensor.dtype == torch.bool or tensor.device.type == "cpu" for tensor in places):
+            indices = [tensor for tensor in args[1] if tensor is not None]
+            if any(tensor.dtype == torch.bool or tensor.device.type == "cpu" for tensor in indices):
                 self.waits[f"{name} by a mask, or from the CPU"] += 1
-            elsewhere = [tensor for tensor in elsewhere if all(tensor is not place for place in places)]
+            cpu_tensors = [tensor for tensor in cpu_tensors if all(tensor is not index for index in indices)]
         elif WAITS & set(operation.tags):
             self.waits[name] += 1
-        if wrong := [tuple(tensor.shape) for tensor in elsewhere if tensor.dim()]:
+        if wrong := [tuple(tensor.shape) for tensor in cpu_tensors if tensor.dim()]:
             raise RuntimeError(f"{name}: tensors on the CPU of shapes {wrong} beside those of the device")
         varies = name in NOT_DETERMINISTIC and (name != "cumsum" or args[0].is_floating_point())
         if varies and torch.are_deterministic_algorithms_enabled():
@@ -203,7 +215,10 @@ class Device(TorchDispatchMode):
 
 
 def built_on_cpu(function: Any) -> Any:
-    """`torch.tensor` and its like, which build on the CPU and copy, as they do for a GPU."""
+    """Return a replacement of `torch.tensor` or `torch.as_tensor` that builds on the CPU and copies to the device.
+
+    Both functions do the same for a GPU.
+    """
 
     def built(data: Any, **kwargs: Any) -> Tensor:
         device = kwargs.pop("device", None)

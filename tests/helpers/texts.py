@@ -1,4 +1,4 @@
-"""Data sets of short texts, a config that learns from them in a moment, and a tiny pretrained encoder."""
+"""Data sets of short texts, a config that trains on them in less than a second, and a tiny pretrained encoder."""
 
 import csv
 from importlib import import_module
@@ -43,7 +43,10 @@ WORDS = [
 
 
 def write_texts(file: Path, n: int = 240) -> None:
-    """Rows of text, target, place and two identities that overlap: words tell the target, the place goes with it."""
+    """Write a CSV file with `n` texts, their targets and places, and two identities that overlap.
+
+    Words of the text determine the target. The place is the same for 80 % of the examples of a target.
+    """
     rng = np.random.default_rng(0)
     with open(file, "w", newline="") as out:
         writer = csv.writer(out)
@@ -58,7 +61,7 @@ def write_texts(file: Path, n: int = 240) -> None:
 
 
 def text_config(tmp_path: Path) -> ConfigDict:
-    """Two epochs of 165 short texts, in float64, by a bag of embeddings."""
+    """Return a config that trains a bag of embeddings on 165 short texts for two epochs in float64."""
     write_texts(tmp_path / "texts.csv")
     config = load(ROOT / "configs" / "text_small_erm.py")
     config.data_dir, config.work_dir = str(tmp_path), str(tmp_path / "runs")
@@ -70,18 +73,25 @@ def text_config(tmp_path: Path) -> ConfigDict:
 
 
 def dataset_of(config: ConfigDict) -> Dataset:
+    """Load the data set of a config."""
     return load_data(validate(config).data, config.data_dir, config.seed)
 
 
 def assert_close(ours: Path, theirs: Path, tolerance: float) -> None:
+    """Check that the selected weights in two run directories are equal up to `tolerance`."""
     a, b = (torch.load(d / "checkpoints" / "selected.pt", weights_only=True) for d in (ours, theirs))
     for key in b:
         torch.testing.assert_close(a[key], b[key], rtol=tolerance, atol=tolerance)
 
 
 def save_bert(folder: Path, positions: int = 40, kind: str = "bert") -> Path:
-    """A tiny random BERT and its tokenizer, as a download would be."""
-    import_torchvision()  # transformers imports torchvision, whose plain import fails beside a CPU-only torch
+    """Write a tiny random BERT and its tokenizer into `folder`, as a download would, and return `folder`.
+
+    Args:
+        positions: the largest number of tokens of a text.
+        kind: "bert", or any other word for a DistilBERT.
+    """
+    import_torchvision()  # transformers imports torchvision, whose plain import can fail if torch is CPU-only
     import transformers
     from tokenizers import BertWordPieceTokenizer
 
@@ -102,6 +112,11 @@ def save_bert(folder: Path, positions: int = 40, kind: str = "bert") -> Path:
 
 
 def write_civilcomments(folder: Path, counts=(40, 20, 20)) -> list[dict]:
+    """Write the file of CivilComments with random identities into `folder`, and return its rows.
+
+    Args:
+        counts: the number of comments in train, val and test.
+    """
     folder.mkdir()
     rng, rows = np.random.default_rng(0), []
     for split, n in zip(("train", "val", "test"), counts):

@@ -1,4 +1,7 @@
-"""What the fork server of jobs.py imports once for all: everything that takes long, and nothing that starts threads."""
+"""Imports of the fork server of jobs.py: modules that take long to import and start no threads.
+
+A fork does not copy threads, so a module with threads would not work in the forked processes.
+"""
 
 import sklearn.datasets  # noqa: F401
 import torch

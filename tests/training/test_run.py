@@ -49,7 +49,7 @@ def test_a_damaged_first_run_says_how_to_make_it_again(config, tmp_path):
     before = loop.train(config, tmp_path)
     (tmp_path / "first" / "predictions" / "train.npz").write_bytes(b"PK")
     (tmp_path / "summary.json").unlink()
-    with pytest.raises(BadInput, match=r"train.npz: damaged .*; remove .*first/summary.json"):
+    with pytest.raises(BadInput, match=r"train.npz: damaged .*; to write it again, remove .*first/summary.json"):
         loop.train(config, tmp_path)
     (tmp_path / "first" / "summary.json").unlink()
     assert repr(loop.train(config, tmp_path)["metrics"]) == repr(before["metrics"])

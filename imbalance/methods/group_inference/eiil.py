@@ -1,4 +1,4 @@
-"""EIIL: environment inference, which finds groups in the predictions of a first model."""
+"""EIIL: environment inference for invariant learning, which infers groups from the predictions of a first run."""
 
 import torch
 from torch import Generator, Tensor
@@ -14,19 +14,25 @@ from imbalance.utils.seeds import generator
 
 
 def violation(shares: Tensor, slopes: Tensor) -> Tensor:
-    """Return the mean over two environments of (1/N Σ_i q_i(e) s_i)², the penalty of IRM for fixed logits.
+    """Return the penalty of IRM for fixed logits: the mean over two environments e of (1/N Σ_i q_i(e) s_i)².
 
     Args:
         shares: (N,) q_i(1), the share of example i in environment 1; q_i(0) = 1 − q_i(1).
-        slopes: (N,) s_i, the derivative of each loss by a factor on the logits, at factor 1.
+        slopes: (N,) s_i, the derivative of the loss ℓ(w·z_i) by the factor w on the logits at w = 1.
     """
     return ((shares * slopes).mean() ** 2 + ((1 - shares) * slopes).mean() ** 2) / 2
 
 
 def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator) -> Tensor:
-    """Return (N,) environments, 0 or 1, that maximise `violation`.
+    """Return the (N,) environments, 0 or 1, that maximise `violation`.
 
-    Adam in float64 ascends from random shares, which are rounded at the end.
+    Adam starts at random shares and maximises `violation` over the shares in float64. At the end the shares are rounded
+    to 0 or 1.
+
+    Args:
+        slopes: (N,) as for `violation`.
+        steps: the number of steps of Adam.
+        chooser: the generator of the first shares.
     """
     start = torch.randn(len(slopes), generator=chooser, dtype=torch.float64)
     assignment, slopes = start.requires_grad_(), slopes.double()
@@ -48,25 +54,26 @@ def eiil(
     ascent_steps: Repeats,
     ascent_lr: Positive,
 ) -> GroupAssignment:
-    """Infer the two environments in which a first model is least invariant, and cross them with the classes.
+    """Infer the two environments that maximise the penalty of IRM for a first model, and cross them with the classes.
 
     Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICML 2021. The environments are the
     assignment q that maximises the penalty of IRM for a reference model, Σ_e ‖∇_{w | w=1.0} 1/N Σ_i q_i(e) ℓ(w·z_i)‖².
-    ℓ is cross-entropy. Gradient ascent changes soft assignments, which are rounded at the end; here it is Adam, as in
-    the authors' code (github.com/ecreager/eiil). The authors train IRM with these environments, or group DRO on
-    Waterbirds and CivilComments.
+    ℓ is cross-entropy, z_i are the logits of example i, and q_i(e) is its share in environment e. Adam maximises the
+    penalty over these shares, which are rounded at the end, as in the authors' code (github.com/ecreager/eiil). The
+    authors then train IRM with these environments, or group DRO on Waterbirds and CivilComments.
 
-    The reference model is a short run of cross-entropy, of `first_epochs` epochs. It must not fit the small groups yet.
-    The maximum is convex in q: one environment has all examples with s_i > 0, the other all with s_i < 0. With two
-    classes these are the examples that the model gets wrong and those that it gets right.
+    The reference model is a first run of plain cross-entropy for `first_epochs` epochs. Choose a number at which the
+    model does not fit the small groups yet. The penalty is convex in q, so its maximum is at a corner: one environment
+    has all examples with s_i > 0, the other all with s_i < 0, where s_i is the derivative of ℓ(w·z_i) by w. With two
+    classes these are the examples that the model predicts wrongly and those that it predicts rightly.
 
-    Val and test are divided in the same way, each by itself, which is not in the paper. So an epoch can be selected
-    without groups, and a loss by group has a value on test. Reads no groups.
+    Val and test are divided in the same way, each by itself, which the paper does not do. So an epoch can be selected
+    without groups of the data, and a loss by group can be computed on test. The inference reads no groups.
 
     Args:
         first_epochs: the number of epochs of the reference model.
-        ascent_steps: the number of steps of the ascent; 10,000 in the authors' code.
-        ascent_lr: the learning rate of the ascent; 0.001 in the authors' code.
+        ascent_steps: the number of steps of Adam; 10,000 in the authors' code.
+        ascent_lr: the learning rate of Adam; 0.001 in the authors' code.
     """
     environments = {}
     for name in ("train", "val", "test"):

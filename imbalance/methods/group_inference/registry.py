@@ -1,9 +1,10 @@
-"""Inference of groups by name: the groups that methods see are those of the data, or inferred from a first run.
+"""Group inference by name: methods use the groups of the data, or groups that are inferred from a first run.
 
-`groups(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, 0 or 1, of each example of every
-split. The group that methods then see is the class crossed with the environment. So every sampler, weighting, mixing,
-loss, objective and head by group can use inferred groups. Metrics by group still use the groups of the data. A further
-metric, `val/worst_inferred_group_accuracy`, selects an epoch without knowledge of any group.
+A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, 0 or 1, of each
+example of every split. The groups that methods then use are the combinations of class and environment. So every
+sampler, weighting, mixing, loss, objective and head by group works with inferred groups. Metrics by group still use the
+groups of the data. The further metric `val/worst_inferred_group_accuracy` can select an epoch without groups of the
+data.
 """
 
 from collections.abc import Mapping
@@ -21,21 +22,21 @@ SPLITS = ("train", "val", "test")
 
 
 def groups_of_data() -> None:
-    """Use the groups of the data."""
+    """Use the groups of the data, and infer none."""
 
 
 def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> Dataset:
-    """Return `dataset` with the classes crossed with `environments` as the groups that methods see.
+    """Return a copy of `dataset` whose groups for methods are the combinations of class and environment.
 
     Args:
-        environments: for each split, (N,) 0 or 1.
+        environments: for each split, the (N,) environments of its examples, 0 or 1.
 
     Raises:
-        BadInput: the data set evaluates classes that the first run has not learned.
+        BadInput: the evaluated classes of the data set are not those of training, so a first run does not predict them.
     """
     if dataset.probe:
         raise BadInput(
-            "config.groups.name: must be 'data' for config.data.name='new_classes', because the first run does not learn "
+            "config.groups.name: must be 'data' for config.data.name='new_classes', because a first run does not learn "
             "the classes that are evaluated"
         )
     names = tuple(f"{name}, environment {e}" for name in dataset.class_names for e in (0, 1))
@@ -46,7 +47,7 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
 
 
 def environment_counts(dataset: Dataset, name: str, environments: Tensor) -> str:
-    """Describe how many examples of each group of the data are in each environment."""
+    """Return a sentence with the number of examples of each group of the data in each environment of split `name`."""
     groups = getattr(dataset, name).groups
     counts = [torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist() for e in (0, 1)]
     return f"inferred environments of {name}: 0 has {counts[0]} of each group, 1 has {counts[1]}"

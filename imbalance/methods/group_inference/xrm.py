@@ -1,4 +1,4 @@
-"""XRM: cross-risk minimisation, which finds groups in the mistakes of two networks, each trained on half of train."""
+"""XRM: cross-risk minimisation, which infers groups from the mistakes of two networks trained on halves of train."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,20 +20,22 @@ FLIP_RATE = "train/flip_rate"
 
 
 class CrossRisk(Objective):
-    """Two networks, each trained on half of train, that replace labels by confident predictions of the other network.
+    """Train two networks, each on half of train; each network's confident predictions replace labels of the other half.
 
     Pezeshki, Bouchacourt, Ibrahim, Ballas, Vincent and Lopez-Paz, "Discovering Environments with XRM", ICML 2024,
-    algorithm 1, as in the authors' code (github.com/facebookresearch/XRM). Each example is assigned to one network at
-    random. A step minimises the sum over classes of the mean of w·ℓ over the examples with that label. The loss of an
-    example is that of the network it is assigned to. Then the label becomes the class that the other network predicts,
-    with probability (p − 1/K) · K / (K − 1), where p is the predicted probability.
+    algorithm 1, as in the authors' code (github.com/facebookresearch/XRM). Each example is assigned at random to
+    one network, which trains on it. A step minimises the sum over classes of the mean weighted loss of the examples
+    with that label. Afterwards the label of each example in the batch may become the class that the other network
+    predicts. The probability of this is (p − 1/K) · K / (K − 1), where p is the probability that the other network
+    predicts for this class.
 
-    `train/flip_rate` is the share of labels that differ from those of the data. The authors choose settings by a high
-    flip rate. The first network is evaluated. Reads no groups. This objective trains the first run of the groups "xrm";
-    its networks are not meant to be used as classifiers.
+    The metric `train/flip_rate` is the share of training labels that have been replaced by another class. The authors
+    choose the hyperparameters with the highest flip rate. Metrics of predictions are those of the first network. The
+    objective reads no groups. It is for the first run of `config.groups.name="xrm"`; its networks are not meant to be
+    used as classifiers.
     """
 
-    tags = Tags(batched=False, measures=(FLIP_RATE,))  # it has state for every example
+    tags = Tags(batched=False, measures=(FLIP_RATE,))  # it has a state for every example, so it cannot be stacked
     columns = ("rows", "losses_per_label", "held_out")
     in_first_half: Tensor
     targets: Tensor
@@ -44,7 +46,8 @@ class CrossRisk(Objective):
         super().__init__()
         self.num_classes, self.seed = num_classes, derived_seed(seed, "flips")
         in_first_half = torch.rand(len(targets), generator=generator(seed, "halves")) < 0.5
-        self.register_buffer("in_first_half", in_first_half, persistent=False)  # true: the first network trains on it
+        # True for an example that the first network trains on.
+        self.register_buffer("in_first_half", in_first_half, persistent=False)
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("labels", targets.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
@@ -60,7 +63,8 @@ class CrossRisk(Objective):
         return {
             "losses": batch.losses(loss, held_in),
             "logits": held_in,
-            # Micro-batches compute the columns twice, and `forward` changes labels in between, so take all labels.
+            # With micro-batches these columns are computed twice, and `forward` changes labels between the two
+            # computations. So compute the loss for every label, and let `forward` choose one.
             "losses_per_label": torch.stack(
                 [batch._replace(targets=t).losses(loss, held_in) for t in every_label], dim=1
             ),
@@ -96,33 +100,39 @@ class CrossRisk(Objective):
 
 
 def xrm_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the values of the first run, which trains the two networks."""
+    """Return the config of the first run of `xrm` as a dictionary; the first run trains the two networks."""
     values = cross_entropy_baseline(config, config.groups.first_epochs)
     values["optim"]["lr"] = config.groups.lr
     return values | {"objective": {"name": "xrm"}, "score": FLIP_RATE}
 
 
 def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
-    """Return (N,) environments: 1 if at least one of the two networks is wrong, else 0."""
+    """Return (N,) environments: 1 if at least one of the two networks predicts an example wrongly, else 0.
+
+    Args:
+        logits: (N, K) of the first network.
+        twin: (N, K) logits of the second network.
+    """
     return ((logits.argmax(1) != targets) | (twin.argmax(1) != targets)).long()
 
 
 @tagged(first_run=xrm_first_run, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
-    """Cross the classes with two environments: the mistakes of two networks, and all other examples.
+    """Infer two environments, the mistakes of two networks and all other examples, and cross them with the classes.
 
     Pezeshki et al., "Discovering Environments with XRM", ICML 2024. A first run trains the two networks (`CrossRisk`)
-    with the model, batches and optimiser of this run, and a learning rate of its own. An example of train, val or test
-    is in environment 1 if at least one network predicts another class than its label. The environments of test are only
-    measured. The authors train group DRO with these groups, or sample by group, and select epochs by the worst inferred
-    group of val. As in their code, the flip rate is that of the first run, but 0 if a class of train or val has one
-    environment only. Reads no groups.
+    with the model, batches and optimiser of this run, and with the learning rate `lr`. An example of train, val or test
+    is in environment 1 if at least one network predicts another class than its label. The environments of test are used
+    for metrics only. The authors train group DRO with these groups, or sample by group, and select epochs by the
+    accuracy of the worst inferred group of val. The metric `train/flip_rate` is that of the first run. As in the
+    authors' code, it is 0 if all examples of a class in train or val are in one environment. The inference reads no
+    groups.
 
     Args:
-        first_epochs: the number of epochs of the two networks. The paper has 5,001 steps for Waterbirds and 1,001
-            for colored MNIST.
-        lr: the learning rate of the two networks. The paper draws it log-uniformly from 1e-5 to 1e-3, and chooses
-            by flip rate.
+        first_epochs: the number of epochs of the two networks. The paper trains 5,001 steps on Waterbirds and 1,001 on
+            colored MNIST.
+        lr: the learning rate of the two networks. The paper draws learning rates log-uniformly from 1e-5 to 1e-3, and
+            chooses the one with the highest flip rate.
     """
     splits = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
     environments = {

@@ -1,1 +1,1 @@
-"""Heads: replacements of the last layer after training, with one file for each family."""
+"""Heads: functions that replace the last layer after training, with one file for each family."""

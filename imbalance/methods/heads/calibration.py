@@ -1,4 +1,4 @@
-"""Heads that fit a few numbers on val: a temperature, or thresholds of the classes."""
+"""Heads that fit a few numbers to val: one temperature, or one threshold for each class."""
 
 import math
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from imbalance.methods.losses import cross_entropy
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
-    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The likelihood is
-    concave in one over the temperature, which is searched between 0.01 and 100: it would be infinite if every val
-    prediction is right. Reads the classes of val, so the likelihood and calibration of val are training metrics: compare
-    runs on test.
+    Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The
+    log-likelihood is concave in one over the temperature. The search is limited to values from 0.01 to 100, because the
+    best value is infinite if every val prediction is right. The head is fitted to the classes of val, so the likelihood
+    and calibration of val are training metrics: compare runs on test.
     """
     from scipy.optimize import minimize_scalar
 
@@ -41,15 +41,15 @@ def thresholds(
     metric: Literal["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"],
     rounds: Repeats,
 ) -> nn.Module:
-    """Add b_j to each logit z_j; the b_j are chosen one after another for the best `metric` on val.
+    """Add a number b_j to the logit of each class j; the b_j are chosen one after another to maximise `metric` on val.
 
-    Two classes have one threshold, which one round finds exactly. With more classes a round can end in a local optimum.
-    Reads the classes of val, or its groups for worst_group_accuracy, so the metrics of val are training metrics:
-    compare runs on test.
+    Two classes need one number only, and one round finds the best. With more classes the search can end in a local
+    optimum. The head is fitted to the classes of val, or to its groups for worst_group_accuracy, so the metrics of val
+    are training metrics: compare runs on test.
 
     Args:
         metric: the metric of val to maximise.
-        rounds: the most rounds over all classes; the search ends earlier if a round improves nothing.
+        rounds: the largest number of rounds over all classes; the search ends earlier if a round improves nothing.
     """
     val, logits = dataset.val, val_logits(head, dataset, features)
     by_group = metric == "worst_group_accuracy"
@@ -70,10 +70,18 @@ def thresholds(
 def best_offset(
     logits: Tensor, k: int, targets: Tensor, labels: Tensor, reduce: Callable[..., Tensor]
 ) -> tuple[float, float]:
-    """Return the best reduced accuracy of the labels, and the number to add to the logit of class k to get it.
+    """Return the best value of the metric, and the offset on the logit of class k that reaches it.
 
-    Example i is predicted as k if the offset is above d_i = max_{j ≠ k} z_j − z_k. Between two neighbouring d nothing
-    changes. So all intervals are tried, and the result is the middle of the widest one of the best.
+    Example i is predicted as k if the offset is above d_i = max_{j ≠ k} z_j − z_k. Predictions are constant between two
+    neighbouring values of d. So the metric is computed for every interval, and the offset is the middle of the widest
+    interval with the best value.
+
+    Args:
+        logits: (N, K) of val.
+        k: the class.
+        targets: (N,) classes of val.
+        labels: (N,) the classes or groups over whose accuracies the metric reduces.
+        reduce: the function from the accuracies to the metric, `torch.mean` or `torch.amin`.
     """
     others = logits.clone()
     others[:, k] = -math.inf
@@ -81,9 +89,9 @@ def best_offset(
     thresholds, order = (largest - logits[:, k]).sort()
     onehot = torch.nn.functional.one_hot(labels[order]).double()
     onehot = onehot[:, onehot.sum(0) > 0]
-    # An offset above d_i turns example i into class k: a right prediction is won or lost.
+    # An offset above d_i changes the prediction of example i from its rival to class k.
     won, lost = ((targets == k)[order, None] * onehot).cumsum(0), ((rival == targets)[order, None] * onehot).cumsum(0)
-    right = torch.cat([lost[-1:], won + lost[-1] - lost])  # (N + 1, labels): for an offset above the first 0, 1, …, N d
+    right = torch.cat([lost[-1:], won + lost[-1] - lost])  # (N + 1, labels): row i for an offset above the i smallest d
     values = reduce(right / onehot.sum(0), dim=1)
     ends = torch.cat([thresholds[:1] - 2, thresholds, thresholds[-1:] + 2])
     widths = (ends[1:] - ends[:-1]).where(values >= values[ends[1:] > ends[:-1]].max(), -1.0)

@@ -1,4 +1,4 @@
-"""Heads in closed form: new last layers without training."""
+"""Heads in closed form: last layers that are computed from the trained layer, without data."""
 
 import torch
 from torch import Tensor, nn
@@ -9,23 +9,25 @@ from imbalance.methods.losses import share
 
 
 def none(head: nn.Linear) -> nn.Module:
-    """Keep the layer as it was trained."""
+    """Keep the trained last layer unchanged."""
     return head
 
 
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> nn.Module:
-    """Subtract τ log π_j from each logit, π_j = n_j / n in training (Menon et al., ICLR 2021, equation 9).
+    """Subtract τ log π_j from the logit of each class j (Menon et al., ICLR 2021, equation 9).
+
+    π_j = n_j / n is the share of class j in the training set.
 
     Args:
-        tau: τ; 1.0 in theory, 0.0 leaves the layer as it is.
+        tau: τ; 1.0 is optimal in theory for the balanced error, 0.0 leaves the layer unchanged.
     """
     return linear(head.weight, head.bias - tau * share(class_counts).log().to(head.bias))
 
 
 def tau_normalised(head: nn.Linear, *, tau: NonNegative) -> nn.Module:
-    """Divide the weights of each class by ‖w_j‖^τ, and drop the bias (Kang et al., ICLR 2020, equation 4).
+    """Divide the weight vector w_j of each class j by ‖w_j‖^τ, and drop the bias (Kang et al., ICLR 2020, equation 4).
 
     Args:
-        tau: τ; 1.0 makes all rows unit vectors, 0.0 only drops the bias.
+        tau: τ; 1.0 makes all weight vectors as long as each other, 0.0 only drops the bias.
     """
     return linear(head.weight / head.weight.norm(dim=1, keepdim=True) ** tau, torch.zeros_like(head.bias))

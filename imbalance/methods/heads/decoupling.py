@@ -1,4 +1,4 @@
-"""Last layers trained anew on balanced draws: cRT and LWS (Kang et al., ICLR 2020)."""
+"""cRT and LWS: heads that are trained on class-balanced or group-balanced draws (Kang et al., ICLR 2020)."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -35,10 +35,10 @@ def crt(
     """Train a new last layer by cross-entropy on balanced draws of the training set (classifier re-training).
 
     Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1. The
-    features stay as they are, the layer starts at random, and its learning rate falls as a half cosine.
+    features do not change. The layer starts at random weights, and the learning rate falls as a half cosine.
 
     Args:
-        by: what is balanced: "class", as in the paper, or "group".
+        by: "class" to balance classes, as in the paper, "group" to balance groups.
         epochs: the number of epochs for the new layer.
         batch_size: the batch size for the new layer.
         lr: the first learning rate of SGD for the new layer.
@@ -72,13 +72,14 @@ def lws(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Scale the weights of each class by a factor that is trained as `crt` trains its layer (learnable weight scaling).
+    """Multiply the logit of each class j by a factor f_j that is trained as `crt` trains its layer.
 
-    Kang et al., ICLR 2020, section 4.3 (equation 5 with f_j learned on the training set). Features, w_j and b_j stay as
-    they are. As in the authors' code, f_j starts at 1, scales the bias too, and has weight decay.
+    Kang et al., ICLR 2020, section 4.3, learnable weight scaling (equation 5 with f_j learned on the training set).
+    Training changes neither the features nor the trained layer. As in the authors' code, f_j starts at 1, multiplies
+    the bias, too, and has weight decay.
 
     Args:
-        by: what is balanced: "class", as in the paper, or "group".
+        by: "class" to balance classes, as in the paper, "group" to balance groups.
         epochs: the number of epochs for the factors.
         batch_size: the batch size for the factors.
         lr: the first learning rate of SGD for the factors.
@@ -96,15 +97,16 @@ def lws(
 
 
 def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.SGD]:
-    """Return a function from parameters to SGD with these settings.
+    """Return a function from parameters to SGD with these hyperparameters.
 
-    SGD is fused as in `training.optim.sgd`, because the other variants raise if float32 cannot hold the learning rate.
+    SGD is fused as in `training.optim.sgd`, because the other implementations raise if the learning rate overflows
+    float32.
     """
     return partial(torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 class Factors(nn.Module):
-    """A factor on the logit of each class, 1 at first."""
+    """A trainable factor on the logit of each class, 1 at first."""
 
     def __init__(self, logits: Tensor):
         super().__init__()
@@ -130,17 +132,24 @@ def trained_on_balanced(
     batch_size: int,
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.SGD],
 ) -> T:
-    """Train the module that `start` returns, from `inputs` of train to logits, by cross-entropy on balanced draws.
+    """Train a module from inputs to logits by cross-entropy on balanced draws of train, and return it.
 
     The learning rate falls as a half cosine.
 
+    Args:
+        name: the name of the head, for messages.
+        start: builds the untrained module.
+        inputs: (N, D) inputs of the module for the examples of train.
+        by: "class" to balance classes, "group" to balance groups.
+        make_optimizer: builds the optimiser of the parameters of the module.
+
     Raises:
-        Diverged: the module is not finite at the end. It is then trained once more to find the first bad step.
+        Diverged: the trained module is not finite. The training is repeated to name the step that made it so.
     """
     random = generator.get_state()
 
     def train(checks_steps: bool) -> T:
-        """Train a new module; on request raise `Diverged` after the first step that makes it non-finite."""
+        """Train a new module; if `checks_steps`, raise `Diverged` after the first step that makes it non-finite."""
         generator.set_state(random)
         layer = start()
         optimizer = make_optimizer(layer.parameters())

@@ -24,18 +24,20 @@ def dfr(
     """Fit L1-penalised logistic regressions on group-balanced subsets of val, and average them.
 
     Kirichenko, Izmailov and Wilson, "Last Layer Re-Training is Sufficient for Robustness to Spurious Correlations",
-    ICLR 2023, DFR on validation data. Features are standardised by the mean and deviation of train. A fit on one half
-    of val for each penalty selects the penalty with the best worst-group accuracy on the other half. Then come fits on
-    subsets of all of val. The groups of val train the layer, so the metrics of val are training metrics: compare runs
-    on test.
+    ICLR 2023, DFR on validation data. Features are standardised by the mean and standard deviation of train. First one
+    regression for each penalty is fitted to a random half of val; the penalty with the best worst-group accuracy on the
+    other half is selected. Then `fits` regressions with this penalty are fitted to group-balanced subsets of all of
+    val. Their weights and biases are averaged. The head is fitted to the groups of val, so the metrics of
+    val are training metrics: compare runs on test.
 
     Args:
-        inverse_penalties: the candidates for C of scikit-learn; 1, 0.7, 0.3, 0.1, 0.07, 0.03 and 0.01 in the paper.
-        fits: the number of subsets to average over; 20 in the paper's code, 10 in its text.
+        inverse_penalties: the values of C of scikit-learn, one over the penalty, to select from; 1, 0.7, 0.3, 0.1,
+            0.07, 0.03 and 0.01 in the paper.
+        fits: the number of regressions that are averaged; 20 in the authors' code, 10 in the text of the paper.
     """
     val, train = dataset.val, features("train").double()
     mean, std = train.mean(0), train.std(0, correction=0).clamp(min=1e-12)
-    std[std <= 1e-12] = 1  # a constant feature has no information, and must not become large on val
+    std[std <= 1e-12] = 1  # a feature that is constant in train would become large on val
     inputs = ((features("val").double() - mean) / std).cpu().numpy()
     targets, groups = val.targets.cpu(), val.groups.cpu()
     counts = dataset.group_counts(val).cpu()
@@ -45,7 +47,7 @@ def dfr(
         if (sizes[counts > 0] == 0).any():
             raise BadInput(
                 f"config.head.name: 'dfr' needs each group of val in both of its random halves; the groups of val have "
-                f"{counts.tolist()} examples; use more val examples, or another head"
+                f"{counts.tolist()} examples, too few in one half; use more val examples, or another head"
             )
         rows_per_group = rows_by_label(groups[rows], sizes)
         return torch.cat([rows[shuffled(part, generator)[: sizes[sizes > 0].min()]] for part in rows_per_group])
@@ -70,7 +72,7 @@ def dfr(
 def l1_logistic_regression(
     inputs: np.ndarray, targets: Tensor, num_classes: int, inverse_penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit scikit-learn's logistic regression, one class against the rest if there are more than two.
+    """Fit L1-penalised logistic regression: one fit for two classes, else one fit of each class against the rest.
 
     Returns:
         Weights (K, D) and biases (K,).
@@ -78,8 +80,8 @@ def l1_logistic_regression(
     from sklearn.linear_model import LogisticRegression
 
     def fit(is_class: np.ndarray) -> tuple[np.ndarray, float]:
-        # liblinear is the solver of the published code. It penalises the intercept, too, which is small for standardised
-        # features.
+        # The authors' code uses the solver liblinear. It penalises the intercept, too, which hardly matters, because
+        # the intercept is small for standardised features.
         model = LogisticRegression(l1_ratio=1.0, C=inverse_penalty, solver="liblinear", random_state=0, max_iter=1000)
         model.fit(inputs, is_class)
         return model.coef_[0], np.asarray(model.intercept_)[0]

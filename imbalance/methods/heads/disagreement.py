@@ -1,4 +1,4 @@
-"""SELF: the last layer is refitted to held-out examples on which an early model and the trained model disagree."""
+"""SELF: a head that is trained on held-out examples on which an early model and the trained model disagree."""
 
 import math
 from collections.abc import Callable
@@ -20,25 +20,28 @@ from imbalance.methods.samplers import cycled, rows_by_label
 
 @tagged(held_out=lambda section: section.fraction)
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
-    """Keep the layer as it was trained, on train without a `fraction` of each class; for the first run of `disagreement`.
+    """Hold out a `fraction` of each class of train from training, and return the trained last layer unchanged.
+
+    The first run of `disagreement` has this head, so that both runs train on the same examples.
 
     Args:
-        fraction: the share of each class of train that is held out.
+        fraction: the share of each class of train that is held out from training.
     """
     return head
 
 
 def self_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the values of the first run: the beginning of `config`'s own run, with the same seed, examples and steps.
+    """Return the config of the first run of `disagreement` as a dictionary: `config` with fewer epochs.
 
-    The beginning is the same only if the schedule of the learning rate is constant.
+    The first run has the seed and examples of the run itself. If the learning rate is constant, its steps are the first
+    steps of the run itself, too.
     """
     head = {"name": "hold_out", "fraction": config.head.fraction}
     return shortened(config, config.head.first_epochs) | {"head": head}
 
 
 def divergence(early: Tensor, late: Tensor) -> Tensor:
-    """Return (N,) KL(softmax(early) ‖ softmax(late))."""
+    """Return the (N,) divergences KL(softmax(early) ‖ softmax(late)) of (N, K) logits of two models."""
     early, late = early.log_softmax(1), late.log_softmax(1)
     return (early.exp() * (early - late)).sum(1)
 
@@ -58,26 +61,26 @@ def disagreement(
     batch_size: Count,
     lr: Positive,
 ) -> nn.Module:
-    """Train the last layer further on the held-out examples on which two models differ most, balanced by class.
+    """Train the last layer further, on class-balanced batches of held-out examples on which two models differ most.
 
     LaBonte, Muthukumar and Kumar, "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS
-    2023, SELF, early-stop disagreement. The model after `first_epochs` epochs does not fit the small groups yet, and
-    the trained model does. The layer is trained on the examples with the largest KL(early ‖ trained) of the class
-    probabilities, as in the authors' code (github.com/tmlabonte/last-layer-retraining). SGD without momentum, at a
-    constant rate, minimises cross-entropy from the trained layer. Every batch has all classes in turn; the authors'
-    code draws classes at random. Their held-out examples are half of val; here they are a share of train, so val only
-    selects. Reads no groups.
+    2023, SELF, early-stop disagreement. The early model, after `first_epochs` epochs, does not fit the small groups
+    yet; the trained model does. The layer is trained on the examples with the largest KL(early ‖ trained) of the class
+    probabilities, as in the authors' code (github.com/tmlabonte/last-layer-retraining). SGD without momentum minimises
+    cross-entropy at a constant learning rate, starting from the trained layer. Two differences: here batches draw from
+    all classes in turn, and the authors' code draws classes at random. Here the held-out examples are a share of train,
+    and the authors hold out half of val. The head reads no groups.
 
     Args:
-        fraction: the share of each class of train that is held out.
-        first_epochs: the number of epochs of the early model; the paper tries 1, 2 and 5 tenths of training.
+        fraction: the share of each class of train that is held out from training.
+        first_epochs: the number of epochs of the early model; the paper tries 10, 20 and 50 % of all epochs.
         share: the share of the held-out examples that the layer is trained on; the paper tries 20, 100 and 500
             examples.
         steps: the number of steps; 250 for images in the paper.
         batch_size: the batch size; 32 in the paper.
         lr: the learning rate; the paper tries 0.0001, 0.001 and 0.01.
     """
-    assert dataset.held_out is not None  # because of the tag `held_out`
+    assert dataset.held_out is not None  # the tag `held_out` makes the run hold examples out
     inputs, targets = features("held_out"), dataset.held_out.targets
     with torch.no_grad():
         late = nn.functional.linear(inputs, head.weight.to(inputs), head.bias.to(inputs))

@@ -1,4 +1,4 @@
-"""DPE: diverse prototypical ensembles (To et al., ICML 2025)."""
+"""DPE: diverse prototypical ensembles, a head of several nearest-prototype classifiers (To et al., ICML 2025)."""
 
 import math
 from collections.abc import Callable
@@ -19,27 +19,27 @@ from imbalance.methods.samplers import shuffled, undersample
 
 
 def directions(features: Tensor) -> Tensor:
-    """Return (N, D) features, each minus its own mean over D and scaled to length 1."""
+    """Return the (N, D) directions of feature vectors: each vector minus its mean over D, scaled to length 1."""
     features = at_least_float32(features)
     return F.normalize(features - features.mean(1, keepdim=True), dim=1)
 
 
 def distances(units: Tensor, prototypes: Tensor) -> Tensor:
-    """Return (N, P) Euclidean distances of (N, D) `directions` from (P, D) prototypes, which are scaled to length 1."""
+    """Return the (N, P) distances of (N, D) directions from (P, D) prototypes, which are first scaled to length 1."""
     prototypes = F.normalize(prototypes, dim=1)
     lengths = units.square().sum(1, keepdim=True) + prototypes.square().sum(1)
     return (lengths - 2 * units @ prototypes.T).clamp(min=1e-12).sqrt()
 
 
 class PrototypeEnsemble(nn.Module):
-    """An ensemble of M members with a prototype for each class, from features to log-probabilities.
+    """An ensemble of M classifiers with one prototype for each class; `forward` returns log-probabilities of features.
 
-    The probability of class k is the mean over members m of softmax_k(−|s_m| ‖f − p_mk‖), with f and p_mk of length 1.
-    It is computed in at least float32.
+    The probability of class k is the mean over members m of softmax_k(−|s_m| ‖f − p_mk‖). f is the direction of the
+    feature vector, and p_mk the prototype scaled to length 1. All is computed in at least float32.
 
     Attributes:
-        prototypes: (M, K, D).
-        scales: (M,).
+        prototypes: (M, K, D) vectors p.
+        scales: (M,) factors s of the distances.
     """
 
     def __init__(self, members: int, num_classes: int, width: int):
@@ -78,32 +78,36 @@ def dpe(
     To, Wilson, Nguyen, Harmanani, Cooper, Fooladgar, Abolmaesumi, Mousavi and Krishnan, "Diverse Prototypical Ensembles
     Improve Robustness to Subpopulation Shift", ICML 2025, as in the authors' code (github.com/minhto2802/dpe4subpop).
     Each feature vector f is centred and scaled to length 1; prototypes p_k are scaled to length 1 for distances. Member
-    m is trained by SGD on its own draw from val. Its loss is cross-entropy of the logits −E |s| ‖f − p_k‖, plus
+    m, with the prototypes p_k and the scale s, is trained by SGD on a balanced subset of val that is drawn for it. Its
+    loss is cross-entropy of the logits −E |s| ‖f − p_k‖, plus
 
         λ mean_k ‖p_k‖² + γ |mean_k Σ_{j<m} ⟨p_k, p_jk⟩| / (m (D − 1)).
 
-    Earlier members j stay as they are. A member is kept from the epoch with the best worst-group accuracy on all of
-    val, and from the last of several best epochs. Predictions are the mean of the members' probabilities, with E = 1.
-    An incomplete last batch is left out. The groups of val choose members even if draws are balanced by class, so the
-    metrics of val are training metrics: compare runs on test. The authors' package divides γ by 1 + 0.05 (m − 2); the
-    commands of their experiments and this head do not. Their scripts can also keep the last epoch, as for ImageNetBG.
+    p_jk are the prototypes of earlier members j, which do not change. Each member is kept as it is after the epoch with
+    the best worst-group accuracy on all of val; if several epochs are best, after the last of them. Predictions are the
+    mean of the members' probabilities, with E = 1. An incomplete last batch is left out. The epoch of each member is
+    chosen by the groups of val even for `by="class"`, so the metrics of val are training metrics: compare runs on test.
+    The authors' package divides γ by 1 + 0.05 (m − 2); the commands of their experiments and this head do not. Their
+    scripts can also keep the last epoch, as they do for ImageNetBG.
 
     Args:
-        by: what draws are balanced by: "group", or "class" if the groups of val may choose members but not train them.
-        members: the number of members M; 15 in the authors' commands.
+        by: "group" for subsets that are balanced by group, "class" for subsets that are balanced by class. With "class"
+            the groups of val only choose the epoch of each member.
+        members: the number M of members; 15 in the authors' commands.
         epochs: the number of epochs of each member; 20 in the authors' commands.
         batch_size: the batch size; 256 in the authors' commands.
         lr: the learning rate; 0.001 in the authors' commands (CelebA 0.0005, texts 0.0001).
         momentum: the momentum; 0.9 in the authors' commands.
         entropic_scale: the factor E of the distances; 30 in the authors' commands for Waterbirds, CelebA and texts.
-        norm_penalty: the factor λ of the squared norms; 10 in the authors' commands.
+        norm_penalty: the factor λ of the squared norms of prototypes; 10 in the authors' commands.
         similarity_penalty: the factor γ of the similarity to earlier members; 500,000 in the authors' commands for
             Waterbirds and CelebA.
     """
     val, units, width = dataset.val, directions(features("val")), head.in_features
     if width < 2:
         raise BadInput(
-            "config.head.name: 'dpe' compares directions of features; the model has one feature; use another head"
+            "config.head.name: 'dpe' compares directions of features, so it needs two or more inputs of the last layer; "
+            "this model has one; use another head"
         )
     ensemble = PrototypeEnsemble(members, head.out_features, width).to(units).requires_grad_(False)
     penalties = dict(norm_penalty=norm_penalty, similarity_penalty=similarity_penalty)
@@ -116,7 +120,7 @@ def dpe(
             )
         prototypes = (0.01 * torch.randn(head.out_features, width, generator=generator)).to(units).requires_grad_()
         scale, best = units.new_ones(()).requires_grad_(), -math.inf
-        # Fused as `training.optim.sgd`, because the other variants raise if float32 cannot hold the learning rate.
+        # Fused as `training.optim.sgd`, because the other implementations raise if the learning rate overflows float32.
         optimizer = torch.optim.SGD([prototypes, scale], lr=lr, momentum=momentum, fused=True)
         for _ in range(epochs):
             drawn = shuffled(rows, generator)[: len(rows) // batch_size * batch_size].to(units.device)
@@ -131,24 +135,27 @@ def dpe(
                 ensemble.prototypes[m], ensemble.scales[m] = prototypes.detach(), scale.detach()
         if not (prototypes.isfinite().all() and scale.isfinite()):
             raise Diverged(
-                f"config.head.name: 'dpe' made a member that is not finite ({m + 1} of {members}); use a smaller config.head.lr"
+                f"config.head.name: 'dpe' made a member that is not finite ({m + 1} of {members}); use a smaller "
+                "config.head.lr"
             )
     return ensemble
 
 
 def penalty(prototypes: Tensor, before: Tensor, norm_penalty: float, similarity_penalty: float) -> Tensor:
-    """Return λ mean_k ‖p_k‖² + γ |mean_k Σ_j ⟨p_k, p_jk⟩| / (m (D − 1)).
+    """Return the penalty λ mean_k ‖p_k‖² + γ |mean_k Σ_j ⟨p_k, p_jk⟩| / (m (D − 1)) on the prototypes of member m.
 
     Args:
-        prototypes: (K, D) of member m.
-        before: (m − 1, K, D) of earlier members.
+        prototypes: (K, D) prototypes p_k of member m.
+        before: (m − 1, K, D) prototypes p_jk of earlier members.
+        norm_penalty: λ.
+        similarity_penalty: γ.
     """
     alike = (prototypes * before.sum(0)).sum(1).mean().abs() / ((len(before) + 1) * (prototypes.shape[1] - 1))
     return norm_penalty * prototypes.square().sum(1).mean() + similarity_penalty * alike
 
 
 def worst_group_accuracy(units: Tensor, prototypes: Tensor, split: Split, num_groups: int) -> float:
-    """Return the worst accuracy of a group of the split, predicting the class of the nearest prototype."""
+    """Return the worst accuracy of a group of the split, if the prediction is the class of the nearest prototype."""
     right = (distances(units, prototypes).argmin(1) == split.targets).to(units)
     accuracies, present = group_means(right, split.groups, num_groups)
     return accuracies[present].min().item()

@@ -1,22 +1,22 @@
-"""Linear probe: a new head on unchanged features, for data whose evaluated classes differ from those of training."""
+"""Linear probe: a new head on unchanged features, for data sets that evaluate other classes than those of training."""
 
 import torch
 from torch import Tensor, nn
 
 
 def fit_head(features: Tensor, targets: Tensor, strength: float) -> nn.Linear:
-    """Fit a new head on unchanged features: logistic regression with an L2 penalty.
+    """Fit a new head to features by logistic regression with an L2 penalty.
 
     The features are standardised for the fit, because the penalty would otherwise depend on their scale. The returned
-    layer includes the standardisation.
+    layer takes the features before standardisation.
 
     Args:
         features: (N, D).
-        targets: (N,), 0 to K - 1.
-        strength: one over the penalty, C of scikit-learn.
+        targets: (N,), 0 to K − 1.
+        strength: C of scikit-learn, one over the factor of the penalty.
 
     Returns:
-        A layer from D to K, on the device and with the type of the features.
+        A layer from D features to K logits, with the device and type of `features`.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -25,7 +25,7 @@ def fit_head(features: Tensor, targets: Tensor, strength: float) -> nn.Linear:
     fit = LogisticRegression(C=strength, max_iter=1000)
     fit.fit(((inputs - mean) / std).cpu().numpy(), targets.cpu().numpy())
     weight, bias = (torch.from_numpy(value).to(mean) for value in (fit.coef_, fit.intercept_))
-    if len(weight) == 1:  # two classes: scikit-learn has the logit of the second, the first is 0
+    if len(weight) == 1:  # for two classes scikit-learn fits the logit of the second, and that of the first is 0
         weight, bias = (torch.cat([torch.zeros_like(value), value]) for value in (weight, bias))
     head = nn.Linear(weight.shape[1], len(weight)).to(features)
     with torch.no_grad():

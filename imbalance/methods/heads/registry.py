@@ -1,9 +1,9 @@
-"""Heads by name: replacements of the last layer, after training and before evaluation.
+"""Heads by name: functions that replace the last layer, after training and before evaluation.
 
-A head is a function of the trained linear layer, the data set, the features of a split, a generator, and the values of
-its section. `features(name)` computes (N, D) features in evaluation mode. A head returns the module that replaces the
-last layer, from features (N, D) to logits (N, K). If that module is not linear, the tag `module` of the head builds it
-when a run is loaded.
+The arguments of a head come from the run, see `imbalance.methods.context`, and from the section `config.head`. `head`
+is the trained last layer, and `features(split)` computes the (N, D) features of a split in evaluation mode. The
+function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If that module is not a
+linear layer, the tag `module` of the function builds an untrained one when a run is loaded.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,11 @@ HEADS = {
 
 
 def untrained_head(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
-    """Return an untrained module of the kind that the head of `section` returns, to load saved weights into."""
+    """Return an untrained module of the type that the head of the section `config.head` returns, to load a state into.
+
+    Args:
+        head: the last layer of the model.
+        section: the section `config.head`.
+    """
     module = tags_of(look_up(HEADS, section["name"])).module
     return module(head, Section(section)).to(head.weight) if module else head

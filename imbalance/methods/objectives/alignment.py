@@ -9,14 +9,15 @@ from imbalance.methods.objectives.base import Environments, Objective, count_env
 
 
 class Alignment(Objective):
-    """The mean of w·ℓ, plus `penalty` times the mean distance between the features of two environments.
+    """The mean weighted loss, plus `penalty` times the mean distance between the features of two environments.
 
-    The mean is over all pairs of environments in the batch; without a pair the penalty is 0. The features are the
-    inputs of the last layer. Weights do not enter the distance: it compares environments, not risks.
+    The mean distance is over all pairs of environments in the batch; it is 0 if the batch has one environment only. The
+    features are the inputs of the last layer. Example weights do not change the distance.
 
     Args:
-        environments: "group", or "attribute" where groups are classes times attributes. Then every environment has all
-            classes, like the domains of the papers. Groups of different classes are not meant to look alike.
+        environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
+            groups that are classes times attributes. Then every environment has all classes, like the domains in the
+            papers; features of groups of different classes should not be made similar.
         penalty: the factor λ of the distance.
     """
 
@@ -27,31 +28,33 @@ class Alignment(Objective):
         self.count, self.penalty = count_environments(environments, num_classes, num_groups), penalty
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, features: Tensor) -> Tensor:
-        environments = groups % self.count  # group = class · attributes + attribute
+        environments = groups % self.count  # see `count_environments`
         member = environments == torch.arange(self.count, device=groups.device)[:, None]
         return (weights * losses).mean() + self.penalty * self.distance(at_least_float32(features), member)
 
     def distance(self, features: Tensor, member: Tensor) -> Tensor:
-        """Return the mean distance between two environments.
+        """Return the mean distance between the features of two environments.
 
         Args:
             features: (B, D).
-            member: (E, B) booleans: true if an example is in an environment.
+            member: (E, B) booleans: true if the example is in the environment.
         """
         raise NotImplementedError
 
 
 @checked
 class CorrelationAlignment(Alignment):
-    """CORAL: the features of all environments get the same mean and covariance.
+    """CORAL: a penalty on the differences between the means and covariances of the features of two environments.
 
     Sun and Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", ECCV 2016 workshops. Their distance
-    (equation 1) is ‖C_i − C_j‖²_F / 4D² of the covariances C of D features. The distance here is the one of DomainBed
-    (Gulrajani and Lopez-Paz, ICLR 2021) and SubpopBench: ‖μ_i − μ_j‖² / D + ‖C_i − C_j‖²_F / D². C divides by n − 1. An
-    environment with one example has a mean and no covariance, and is left out of the second term.
+    (equation 1) is ‖C_i − C_j‖²_F / 4D² of the covariances C of D features. The distance here is that of DomainBed
+    (Gulrajani and Lopez-Paz, ICLR 2021) and SubpopBench: ‖μ_i − μ_j‖² / D + ‖C_i − C_j‖²_F / D². μ is the mean of the
+    features, and C divides by n − 1. An environment with one example has no covariance, so the second term leaves it
+    out.
 
     Args:
-        environments: "group", or "attribute" where groups are classes times attributes.
+        environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
+            groups that are classes times attributes.
         penalty: the factor λ of the distance.
     """
 
@@ -70,18 +73,18 @@ class CorrelationAlignment(Alignment):
 
 @checked
 class MaximumMeanDiscrepancy(Alignment):
-    """MMD: the features of all environments get the same distribution, compared by Gaussian kernels.
+    """MMD: a penalty on the difference between the feature distributions of two environments, by Gaussian kernels.
 
     Li, Pan, Wang and Kot, "Domain Generalization with Adversarial Feature Learning", CVPR 2018, equation 5 with kernels
-    of several widths: MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), k(x, y) = Σ_γ exp(−γ ‖x − y‖²). The means
-    are over all pairs of examples, including an example with itself. As in DomainBed and SubpopBench, the penalty is
-    used alone, without the paper's autoencoder and adversary.
+    of several widths: MMD² = mean k(x, x') + mean k(y, y') − 2 mean k(x, y), k(x, y) = Σ_γ exp(−γ ‖x − y‖²). x and x'
+    are features of one environment, y and y' of another. The means are over all pairs, including an example with
+    itself. As in DomainBed and SubpopBench, there is no autoencoder and no adversary, which the paper has.
 
     Args:
-        environments: "group" for the groups; "attribute" for the attributes, if groups are classes times
-            attributes. With "attribute" every environment has all classes.
+        environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
+            groups that are classes times attributes. Then every environment has all classes.
         penalty: the factor λ of the distance.
-        gammas: one Gaussian kernel each; DomainBed's are the powers of ten from 0.001 to 1000.
+        gammas: γ of each Gaussian kernel; the powers of ten from 0.001 to 1000 in DomainBed.
     """
 
     def __init__(
@@ -110,12 +113,12 @@ class MaximumMeanDiscrepancy(Alignment):
 
 
 def mean_over_pairs(rows: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of ‖a_i − a_j‖² over pairs of valid rows; 0 with fewer than two valid rows.
+    """Return the mean of ‖a_i − a_j‖² over all pairs of valid vectors; 0 if fewer than two are valid.
 
-    For n valid rows the mean is 2 / (n − 1) · Σ ‖a_i − mean a‖².
+    For n valid vectors it is computed as 2 / (n − 1) · Σ ‖a_i − mean a‖².
 
     Args:
-        rows: (E, …).
+        rows: (E, D) vectors a.
         valid: (E,) booleans.
     """
     number = valid.sum()

@@ -1,4 +1,4 @@
-"""Interface between a method and the training loop."""
+"""Objectives: the interface between a method and the training loop, and what several objectives share."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,12 +15,15 @@ Environments = Literal["group", "attribute"]
 
 
 class Objective(nn.Module):
-    """A method: a model to train, columns with a row for each example, and a scalar to minimise.
+    """A method: it builds the model, computes tensors with one row for each example, and reduces them to the objective.
 
-    columns: the keyword arguments of `forward`: names of columns of `terms`, or `targets` and `rows` of the batch.
-        Every objective can ask for `features` (B, D), the inputs of the last layer. It can also ask for `slopes` (B,),
-        the derivative of each loss by a factor on the logits, at factor 1.
-    views: the number of independently augmented inputs of each example that `terms` reads from `batch.views`.
+    The loop calls `network` once, `terms` on each micro-batch of each process, and `value` on the terms of the whole
+    batch.
+
+    columns: the names of the tensors that `forward` takes as keyword arguments: keys of the result of `terms`, or
+        `targets` and `rows` of the batch. `terms` of this class computes two if they are named: `features` (B, D), the
+        inputs of the last layer, and `slopes` (B,), the derivative dℓ(s·z)/ds of each loss ℓ at s = 1.
+    views: the number of independent augmentations of each example that `terms` reads from `batch.views`.
     """
 
     tags = Tags(batched=True)
@@ -28,14 +31,18 @@ class Objective(nn.Module):
     views: int = 1
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
-        """Build the model to train; `make` builds the model of the config."""
+        """Build the model to train.
+
+        Args:
+            make: builds the model of `config.model`; every call builds a new one.
+        """
         return with_features(make()) if "features" in self.columns else make()
 
     def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
-        """Compute the columns of a batch, with one row for each example; `losses` and `logits` are always among them.
+        """Compute tensors with one row for each example, by name: `losses`, `logits`, and those that `columns` names.
 
-        No row may depend on another example, because micro-batches and processes compute their rows separately. Compare
-        examples in `forward`.
+        No row may depend on another example, because micro-batches and processes compute their rows separately. Put
+        comparisons of examples into `forward`.
         """
         outputs = model(batch.inputs)
         logits, features = outputs if "features" in self.columns else (outputs, None)
@@ -47,25 +54,33 @@ class Objective(nn.Module):
         return terms
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Call `forward` with the columns that it asks for."""
+        """Return the scalar to minimise: `forward` of the terms of the whole batch that `columns` names."""
         columns = {name: terms[name] if name in terms else getattr(batch, name) for name in self.columns}
         return self(terms["losses"], batch.weights, batch.groups, **columns)
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, **columns: Tensor) -> Tensor:
-        """Return the scalar to minimise, of all examples of the batch."""
+        """Return the scalar to minimise.
+
+        Args:
+            losses, weights, groups: (B,) of all examples of the batch, on all processes.
+            columns: the tensors that `columns` of the class names.
+        """
         raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
-        """Return figures about the state of the method, by the names in `tags.measures`."""
+        """Return the metrics that the state of the method has, by their names in `tags.measures`."""
         return {}
 
     def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """Return (B, K) outputs of the selected model that a later run needs besides the logits, by name."""
+        """Return further (B, K) outputs of the selected model by name, which are saved next to the logits.
+
+        A run of two stages reads them from its first run.
+        """
         return {}
 
 
 class FunctionObjective(Objective):
-    """An objective made from a function, or a module, of losses, weights and groups."""
+    """An objective that calls a function or module with losses, weights and groups."""
 
     tags = Tags()
 
@@ -83,7 +98,7 @@ def as_objective(function: Callable[..., Tensor]) -> Objective:
 
 
 class WithFeatures(nn.Sequential):
-    """A model that returns logits and features in training, and logits in evaluation; parameters keep their names."""
+    """A model that returns logits and features in training mode, and logits alone in evaluation mode."""
 
     features: nn.Module
     head: nn.Module
@@ -95,12 +110,12 @@ class WithFeatures(nn.Sequential):
 
 
 def with_features(model: nn.Module) -> nn.Module:
-    """Return `model`, a module with `features` and `head`, as a model that returns its features in training."""
+    """Return a `WithFeatures` that shares the `features` and `head` of `model`; parameters keep their names."""
     return WithFeatures(OrderedDict(features=features_of(model), head=head_of(model)))
 
 
 def features_of(model: nn.Module) -> nn.Module:
-    """Return the part of `model` before its last layer."""
+    """Return the layers of `model` before its last layer."""
     return cast(nn.Module, model.features)  # a submodule, which torch types as a tensor or a module
 
 
@@ -110,9 +125,10 @@ def head_of(model: nn.Module) -> nn.Linear:
 
 
 class Pair(nn.Sequential):
-    """Two networks: the evaluated network, with its features and head, and a second network under a name of its own.
+    """Two networks that are trained together, of which only the first is evaluated.
 
-    In training `forward` returns the outputs of both networks, in evaluation the logits of the first.
+    In training mode `forward` returns the logits of both networks, in evaluation mode those of the first. The second
+    network is a submodule under the name of its keyword argument: `Pair(make(), biased=make())`.
     """
 
     features: nn.Module
@@ -127,17 +143,22 @@ class Pair(nn.Sequential):
 
 
 def slopes(losses: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    """Return (B,) dℓ(s·z)/ds at s = 1, which is ⟨∂ℓ/∂z, z⟩; the result can be differentiated again."""
+    """Return the (B,) slopes dℓ(s·z)/ds at s = 1, which are ⟨∂ℓ/∂z, z⟩; the result is differentiable.
+
+    Args:
+        losses: the function ℓ from (B, K) logits to (B,) losses.
+        logits: (B, K), z.
+    """
     return (torch.func.grad(lambda logits: losses(logits).sum())(logits) * logits).sum(1)
 
 
 def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Return (G,) mean losses of the groups, and (G,) booleans: true if the batch has the group.
+    """Return the (G,) mean losses of the groups, and (G,) booleans that are true for groups with examples.
 
-    The mean of an absent group is 0.
+    The mean of a group without examples is 0.
     """
     zeros = losses.new_zeros(num_groups)
-    counts = zeros.index_add(0, groups, torch.ones_like(losses))  # `bincount` waits for a GPU
+    counts = zeros.index_add(0, groups, torch.ones_like(losses))  # on a GPU `bincount` would wait for the result
     sums = zeros.index_add(0, groups, losses)
     return sums / counts.clamp(min=1), counts > 0
 
@@ -145,16 +166,18 @@ def group_means(losses: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor
 def count_environments(environments: Environments, num_classes: int, num_groups: int) -> int:
     """Return the number E of environments; an example of group g is in environment g mod E.
 
-    A group is class · attributes + attribute.
+    With "group" E is the number of groups. With "attribute" it is the number of attributes, because the group of an
+    example is class · (number of attributes) + attribute.
 
     Raises:
-        BadInput: `environments` is "attribute", and the groups are not classes times attributes.
+        BadInput: `environments` is "attribute", and the groups are not the combinations of a class and an attribute.
     """
     if environments == "group":
         return num_groups
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
-            "config.objective.environments: 'attribute' needs groups that are classes times attributes; this data "
-            f"set has {num_classes} classes and {num_groups} groups; use 'group'"
+            "config.objective.environments: 'attribute' needs groups that are classes times attributes, so 2, 3, … "
+            f"times as many groups as classes; this data set has {num_classes} classes and {num_groups} groups; use "
+            "'group'"
         )
     return num_groups // num_classes

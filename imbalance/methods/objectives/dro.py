@@ -7,22 +7,22 @@ from imbalance.config.schema import NonNegative, Positive, checked
 from imbalance.config.tags import Tags
 from imbalance.methods.objectives.base import Objective, group_means
 
-NO_WEIGHT = -1e30  # a logarithm whose exponential is 0
+NO_WEIGHT = -1e30  # the exponential of this logarithm is 0
 
 
 @checked
 class GroupDRO(Objective):
-    """The sum Σ_g q_g · (mean of w·ℓ over group g), whose weights q rise for groups with a high loss.
+    """The sum Σ_g q_g · loss_g over groups, with group weights q_g that rise for groups with a high loss.
 
     Sagawa, Koh, Hashimoto and Liang, "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020, algorithm 1
-    and section 3.3. Before each step q_g is multiplied by exp(step_size · (loss_g + C / √n_g)) for the groups of the
-    batch. The weights of other groups stay, and q is rescaled to sum to 1. At first q is uniform over the groups that
-    have training examples.
+    and section 3.3. loss_g is the mean of the weighted losses w·ℓ of group g in the batch. Before each step q_g is
+    multiplied by exp(step_size · (loss_g + C / √n_g)) for every group in the batch, and q is rescaled to sum to 1. At
+    first q is uniform over the groups that have training examples.
 
     Args:
-        group_counts: (G,) training examples of each group.
-        step_size: the step size η of the ascent.
-        size_adjustment: C, which raises the loss of small groups: their loss on new data is expected to be higher.
+        group_counts: (G,) numbers n_g of training examples of each group.
+        step_size: the step size η of the group weights.
+        size_adjustment: C, which raises the weights of small groups, because a small group overfits more; 0 for none.
     """
 
     tags = Tags(batched=False)  # it has state
@@ -33,8 +33,8 @@ class GroupDRO(Objective):
         super().__init__()
         self.step_size = step_size
         self.register_buffer("adjustment", size_adjustment / group_counts.double().clamp(min=1).sqrt())
-        # The exponential of a loss of some hundreds overflows, so keep logarithms.
-        # A non-finite state ends the run, so the logarithm of an empty group is finite, too.
+        # The exponential of a loss of some hundreds overflows, so the state is the logarithm of q.
+        # A non-finite state ends the run, so the logarithm for a group without examples is `NO_WEIGHT`, not −inf.
         start = torch.where(group_counts > 0, 0.0, NO_WEIGHT).double()
         self.register_buffer("log_weights", start.log_softmax(0))
 

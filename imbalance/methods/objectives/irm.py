@@ -1,4 +1,4 @@
-"""IRM: invariant risk minimisation."""
+"""IRM: invariant risk minimisation, an objective with a penalty on differences between environments."""
 
 import torch
 from torch import Tensor
@@ -10,25 +10,25 @@ from imbalance.methods.objectives.base import Environments, Objective, count_env
 
 @checked
 class InvariantRisk(Objective):
-    """The mean of w·ℓ, plus `penalty` times the mean over environments of the squared slope of their risk.
+    """The mean weighted loss, plus `penalty` times the mean squared slope of the risks in the environments.
 
     Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, equation (IRMv1):
-    Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖². R_e is the mean of w·ℓ over environment e, and the factor w multiplies the
-    logits. The slope of a mean is the mean of the slopes of its examples. There are three choices:
+    Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖². The risk R_e is the mean weighted loss in environment e. The slope of the
+    risk is its derivative by the factor w on the logits Φ, the mean of the slopes of its examples. Three details:
 
-    - Risks and penalties are averaged, not summed, so λ does not depend on the number of environments. The later
-      benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).
-    - The slope is squared. The authors' code multiplies the slopes of two halves of a batch, which is unbiased; the
-      expectation of the square is greater by the variance of the slope.
-    - If λ is above 1, all terms are divided by λ, so that the same learning rates work. The authors' code does the
-      same.
+    - Risks and penalties are averaged over environments, not summed, so the effect of λ does not depend on the number
+      of environments. Later benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).
+    - The slope is squared. Its expectation exceeds the squared expected slope by the variance of the slope. The
+      authors' code is unbiased instead: it multiplies the slopes of the two halves of a batch.
+    - If λ is above 1, all terms are divided by λ, so that learning rates need not change with λ. The authors' code does
+      the same.
 
     Args:
-        environments: "group", or "attribute" where groups are classes times attributes. Then every environment has all
-            classes, as in the paper.
+        environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
+            groups that are classes times attributes. Then every environment has all classes, as in the paper.
         penalty: the factor λ of the penalty.
-        warmup_steps: the number of first steps with a λ of at most 1, as in the authors' code; the model learns its
-            features in these steps.
+        warmup_steps: the number of steps at the start of training in which λ is at most 1, as in the authors' code, so
+            that the model first learns features.
     """
 
     tags = Tags(batched=False)  # it counts steps
@@ -50,7 +50,7 @@ class InvariantRisk(Objective):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, slopes: Tensor) -> Tensor:
-        environments = groups % self.count  # group = class · attributes + attribute; all of `count` groups stay
+        environments = groups % self.count  # see `count_environments`; with "group" the remainder is the group itself
         mean_slopes, present = group_means(weights * slopes, environments, self.count)
         penalty = (mean_slopes**2).sum() / present.sum()
         risk = (weights * losses).mean()

@@ -1,4 +1,4 @@
-"""LfF: learning from failure. A second, biased network shows which examples are hard."""
+"""LfF: learning from failure, an objective that weights the examples on which a second, biased network fails."""
 
 from collections.abc import Callable
 
@@ -14,21 +14,22 @@ from imbalance.methods.objectives.base import Objective, Pair
 
 @checked
 class LearningFromFailure(Objective):
-    """The mean of w·W·ℓ(f_D), plus the mean of the generalised cross-entropy of a biased network f_B.
+    """The mean of w·W·ℓ for the evaluated network f_D, plus the mean generalised cross-entropy of a biased network f_B.
 
     Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS
-    2020, algorithm 1. f_B is trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which prefers easy examples. The
-    relative difficulty W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives the examples that f_B fails on more weight for f_D, the
-    evaluated network. As in the authors' code and section 3.2, ℓ_B and ℓ_D are moving averages of each example's loss,
-    divided by the largest average of its class. ℓ is the loss of the config; the paper uses cross-entropy. The authors'
-    code multiplies the gradient of GCE by q once more. Reads no groups.
+    2020, algorithm 1. w is the weight of the example, and ℓ is `config.loss`; the paper uses cross-entropy. f_B is
+    trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which prefers easy examples. The relative difficulty
+    W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives more weight to examples on which f_B fails. As in section 3.2 and the
+    authors' code, ℓ_B and ℓ_D are moving averages of the losses of each example under f_B and f_D, divided by the
+    largest average in its class. One difference: the authors' code multiplies the gradient of GCE by q once more. The
+    objective reads no groups.
 
     Args:
         amplification: q; 0.7 in the paper.
-        decay: the decay of the moving averages, which start at 0; 0.7 in the paper.
+        decay: the factor on the old moving average in each update, from an average of 0; 0.7 in the paper.
     """
 
-    tags = Tags(batched=False)  # it has state for every example
+    tags = Tags(batched=False)  # it has a state for every example, so it cannot be stacked
     columns = ("rows", "biased_losses", "generalised")
     targets: Tensor
     averages: Tensor
@@ -37,9 +38,8 @@ class LearningFromFailure(Objective):
         super().__init__()
         self.amplification, self.decay, self.num_classes = amplification, decay, num_classes
         self.register_buffer("targets", targets, persistent=False)
-        self.register_buffer(
-            "averages", torch.zeros(2, len(targets), dtype=torch.float64)
-        )  # of the losses of f_B and f_D
+        # The first row has the moving averages of the losses of f_B, the second those of f_D.
+        self.register_buffer("averages", torch.zeros(2, len(targets), dtype=torch.float64))
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         return Pair(make(), biased=make())

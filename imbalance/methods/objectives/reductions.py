@@ -9,19 +9,22 @@ from imbalance.methods.objectives.base import Objective, group_means
 
 
 class Average(Objective):
-    """The mean of w·ℓ over the batch; it divides by B, not by Σw, and so estimates the weighted risk without bias."""
+    """The mean Σ w·ℓ / B of the weighted losses of a batch.
+
+    It divides by the number of examples B, not by Σw, so it is an unbiased estimate of the weighted risk.
+    """
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean()
 
 
 class LogAverage(Objective):
-    """The logarithm of `Average`, whose gradient does not vanish as the loss falls.
+    """The logarithm of the mean weighted loss, whose gradient does not vanish as the loss falls.
 
-    The minimisers and the path to them are those of `Average`. The gradient is the gradient of the mean divided by the
-    mean. With this normalised descent a linear model on separable data reaches its limit direction in hundreds of steps
-    (Nacson et al., "Convergence of Gradient Descent on Separable Data", AISTATS 2019). In float32 every cross-entropy
-    is 0 beyond a margin of about 104, and its logarithm −∞. Use `trainer.dtype="float64"`, where the limit is 745.
+    Its gradient is that of `Average` divided by the mean, so gradient flow takes the same path at another speed. With
+    it a linear model on separable data reaches its limit direction in hundreds of steps (Nacson et al., "Convergence of
+    Gradient Descent on Separable Data", AISTATS 2019). In float32 cross-entropy is 0 for margins above about 104, and
+    its logarithm is −∞. So use `trainer.dtype="float64"`, where this happens above 745.
     """
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -30,13 +33,14 @@ class LogAverage(Objective):
 
 @checked
 class CVaR(Objective):
-    """The mean loss of the worst `level` of the batch; each example has the share of its weight.
+    """The mean loss of the share `level` of the batch that has the largest losses.
 
     Levy, Carmon, Duchi and Sidford, "Large-Scale Methods for Distributionally Robust Optimization", NeurIPS 2020: the
-    maximum of Σ q_i ℓ_i over distributions q with q_i ≤ p_i / level, p_i = w_i / Σ w. Reads no groups.
+    maximum of Σ q_i ℓ_i over distributions q with q_i ≤ p_i / level. p_i = w_i / Σ w is the share of example i in the
+    batch by its weight. The objective reads no groups.
 
     Args:
-        level: the share of the batch that counts; 1.0 for the weighted mean.
+        level: the share of the batch that is averaged; 1.0 for the weighted mean of all losses.
     """
 
     def __init__(self, *, level: Share):
@@ -46,7 +50,7 @@ class CVaR(Objective):
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         ordered, order = losses.sort(descending=True)
         shares = (weights / weights.sum())[order].double()
-        # The worst examples fill the level first; each takes what the examples before it leave, at most its own share.
+        # Examples take their shares in the order of falling losses, until the shares taken add up to `level`.
         # A GPU adds floats in any order, so add integers, whose sum has the same bits in every order.
         units = (shares * UNITS).long()
         before = (units.cumsum(0) - units).double() / UNITS
@@ -54,11 +58,14 @@ class CVaR(Objective):
         return (taken.to(ordered) * ordered).sum()
 
 
-UNITS = 2.0**60  # of a share of 1; the shares of a batch add up to 1, so int64 holds their sum
+UNITS = 2.0**60  # units in a share of 1; the shares of a batch add up to 1, so int64 holds the sum of their units
 
 
 class WorstGroup(Objective):
-    """The largest group mean of w·ℓ in the batch: `GroupDRO` with an infinite step size, and noisier."""
+    """The largest mean weighted loss of a group in the batch.
+
+    It is `GroupDRO` with an infinite step size; its gradient is noisier, because one group of one batch decides it.
+    """
 
     tags = Tags(batched=False)  # `group_means` cannot be batched
 

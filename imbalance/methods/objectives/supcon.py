@@ -1,4 +1,4 @@
-"""Supervised contrastive learning: two views of each example, and features that are alike within a class."""
+"""Supervised contrastive learning: an objective that makes features of two views of the examples of a class similar."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ from imbalance.methods.objectives.base import Objective, features_of, head_of
 def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrastive loss of V views of B examples.
 
-    Each of the V·B projections is an anchor a. Its positives P(a) are the other projections of its class:
+    Each of the V·B projections is an anchor a. Its positives P(a) are all other projections of the same class:
 
         mean over a of w_a · mean over p in P(a) of −log(exp⟨z_a, z_p⟩/τ / Σ_{b≠a} exp⟨z_a, z_b⟩/τ).
 
     Args:
-        projections: (B, V, D), z, each of length 1; V is at least 2, so every anchor has a positive.
+        projections: (B, V, D) vectors z of length 1; V must be at least 2, so that every anchor has a positive.
         targets: (B,) classes.
-        weights: (B,) how much the anchors of each example count.
+        weights: (B,) weights w of the examples; all anchors of an example have its weight.
         temperature: τ.
     """
     views = projections.shape[1]
@@ -40,23 +40,24 @@ def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor
 
 @checked
 class SupervisedContrastive(Objective):
-    """The mean of w·ℓ on the first view, plus `penalty` times the supervised contrastive loss of two views.
+    """The mean weighted loss of the first view, plus `penalty` times the supervised contrastive loss of two views.
 
     Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu and Krishnan, "Supervised Contrastive Learning", NeurIPS
-    2020, equation 2 (L_out): the features of both views go through a projection, a perceptron with one hidden layer as
-    wide as the features, and are made of length 1. The projection is trained with the model and is not evaluated. Their
-    code (github.com/HobbitLong/SupContrast) multiplies the loss by τ / 0.07; here `penalty` holds that factor. They train
-    the features first and the linear head afterwards. Here both learn in the same steps: with `detached` the loss ℓ trains
-    the head alone, so the features learn from the contrastive loss only, as in the paper. Without `detached` the loss ℓ
-    trains the features, too, as in long-tailed methods such as balanced contrastive learning (Zhu et al., CVPR 2022). An
-    example's weight counts in both terms. Both views go through the model as one batch of 2B, so batch normalisation sees
-    both. Reads class labels only.
+    2020, equation 2 (L_out). The features of both views go through a projection, a perceptron with one hidden layer as
+    wide as the features. The outputs are scaled to length 1. The projection is trained with the model and is not used
+    in evaluation. The authors' code (github.com/HobbitLong/SupContrast) multiplies the contrastive loss by τ / 0.07;
+    include this factor in `penalty`. The authors train the features first and the linear head afterwards. Here both
+    learn in the same steps. If `detached` is true, the loss ℓ of the config trains the head alone, so the features
+    learn from the contrastive loss only, as in the paper. If it is false, ℓ trains the features, too, as in long-tailed
+    methods such as balanced contrastive learning (Zhu et al., CVPR 2022). The example weights multiply both terms. Both
+    views go through the model as one batch of 2B, so batch normalisation uses the statistics of both. The objective
+    reads no groups.
 
     Args:
         penalty: λ, the factor of the contrastive loss; 0.35 for balanced contrastive learning in its authors' code.
         temperature: τ; 0.1 in the paper, 0.07 in balanced contrastive learning.
         width: D, the number of outputs of the projection; 128 in the paper.
-        detached: keep the gradient of ℓ from the features.
+        detached: true if the gradient of ℓ does not reach the features.
     """
 
     columns = ("projections", "targets")
@@ -72,8 +73,8 @@ class SupervisedContrastive(Objective):
     def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
         if batch.partners is not None:
             raise BadInput(
-                "config.mix.name: config.objective.name='supcon' compares examples by their class, and a mixture has two; "
-                "use config.mix.name='none'"
+                "config.mix.name: config.objective.name='supcon' compares examples by class, and a mixture has "
+                "two classes; use config.mix.name='none'"
             )
         examples = len(batch.rows)
         logits, projections = model(concatenated(batch.views))
@@ -92,9 +93,9 @@ class SupervisedContrastive(Objective):
 
 
 class Projected(nn.Sequential):
-    """A model with a projection of its features, which training alone computes.
+    """A model with a projection of its features, which is computed in training mode only.
 
-    In training `forward` returns logits (B, K) and projections (B, D) of length 1, in evaluation the logits.
+    In training mode `forward` returns logits (B, K) and projections (B, D) of length 1, in evaluation mode the logits.
     """
 
     features: nn.Module
@@ -117,7 +118,7 @@ class Projected(nn.Sequential):
 
 
 def concatenated(views: tuple[Inputs, ...]) -> Inputs:
-    """Return all views as one batch, the examples of the first view first."""
+    """Return all views as one batch of V·B inputs: the B inputs of the first view, then those of the second."""
     first = views[0]
     if isinstance(first, Mapping):
         texts = cast(tuple[Mapping[str, Tensor], ...], views)

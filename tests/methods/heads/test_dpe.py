@@ -160,6 +160,6 @@ def test_what_cannot_be_fitted_is_refused():
     with pytest.raises(BadInput, match=r"batch_size: 200 given; it must be at most 160, the size of a balanced"):
         fitted(doubles(val=(60, 60, 40, 40)))
     data = doubles()
-    with pytest.raises(BadInput, match="'dpe' compares directions of features; the model has one feature"):
+    with pytest.raises(BadInput, match="'dpe' compares directions of features, .* this model has one"):
         one = torch.nn.Linear(1, 2)
         dpe(one, data, lambda name: data.val.inputs[:, :1], 0, torch.Generator(), **SETTINGS)

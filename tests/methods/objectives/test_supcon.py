@@ -158,5 +158,5 @@ def test_texts_are_concatenated_by_name():
 def test_mixtures_are_refused():
     (method, model), batch = method_and_model(detached=False), examples()
     mixed = batch._replace(partners=Partners(batch.targets, batch.groups, batch.weights))
-    with pytest.raises(BadInput, match=r"config.mix.name: .* a mixture has two; use config.mix.name='none'"):
+    with pytest.raises(BadInput, match=r"config.mix.name: .* a mixture has two classes; use config.mix.name='none'"):
         method.terms(model, CrossEntropy(), mixed)
