@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from ml_collections import ConfigDict
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
 from imbalance.training.distributed.heartbeat import exchange
@@ -42,11 +41,12 @@ from imbalance.training.finish import finish, write_early_summary
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
+from imbalance.training.oom_retry import oom_retry
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
 from imbalance.training.state.provenance import check_done
-from imbalance.training.state.run_state import Run, go_back, is_remembered, remember
+from imbalance.training.state.run_state import Run, is_remembered, remember
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 
@@ -231,42 +231,6 @@ def current_request(run: Run, batches: int) -> int:
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
-
-
-def oom_retry(run: Run) -> None:
-    """Restore the remembered state after an out-of-memory error, and from then on use micro-batches of half the size.
-
-    The failed step may have changed running means, the state of the method or some weights. From the remembered state,
-    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because
-    it keeps the memory of the step.
-
-    Raises:
-        BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.
-    """
-    learner, size = run.learner, run.config.trainer.batch_size
-    if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
-        if learner.micro_batches >= size:
-            where, remedy = "for one example", "use a smaller config.model"
-        else:
-            where = f"on process {learner.accelerator.process_index}"
-            remedy = "use a greater config.trainer.accumulation, or a smaller config.model"
-        raise BadInput(
-            f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; {remedy}"
-        )
-    learner.micro_batches = min(2 * learner.micro_batches, size)
-    if learner.accelerator.device.type == "cuda":
-        torch.cuda.empty_cache()  # free blocks have the sizes of the larger micro-batches
-    go_back(run)
-    normalised = any(isinstance(module, _BatchNorm) for module in learner.network.modules())
-    run.log.line(
-        f"out of memory: the run went back to step {run.progress.step}, and continues with {learner.micro_batches} micro-batches "
-        + (
-            "a batch, each with its own means in batch normalisation"
-            if normalised
-            else "a batch, which changes no result"
-        )
-        + f"; to start like this, use config.trainer.accumulation={learner.micro_batches}"
-    )
 
 
 def check_finite(run: Run) -> None:

@@ -1,0 +1,43 @@
+"""Retry after an out-of-memory error: go back, and train on with smaller micro-batches."""
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from imbalance.errors import BadInput
+from imbalance.training.state.run_state import Run, go_back
+
+
+def oom_retry(run: Run) -> None:
+    """Restore the remembered state after an out-of-memory error, and from then on use micro-batches of half the size.
+
+    The failed step may have changed running means, the state of the method or some weights. From the remembered state,
+    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because
+    it keeps the memory of the step.
+
+    Raises:
+        BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.
+    """
+    learner, size = run.learner, run.config.trainer.batch_size
+    if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
+        if learner.micro_batches >= size:
+            where, remedy = "for one example", "use a smaller config.model"
+        else:
+            where = f"on process {learner.accelerator.process_index}"
+            remedy = "use a greater config.trainer.accumulation, or a smaller config.model"
+        raise BadInput(
+            f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; {remedy}"
+        )
+    learner.micro_batches = min(2 * learner.micro_batches, size)
+    if learner.accelerator.device.type == "cuda":
+        torch.cuda.empty_cache()  # free blocks have the sizes of the larger micro-batches
+    go_back(run)
+    normalised = any(isinstance(module, _BatchNorm) for module in learner.network.modules())
+    run.log.line(
+        f"out of memory: the run went back to step {run.progress.step}, and continues with {learner.micro_batches} micro-batches "
+        + (
+            "a batch, each with its own means in batch normalisation"
+            if normalised
+            else "a batch, which changes no result"
+        )
+        + f"; to start like this, use config.trainer.accumulation={learner.micro_batches}"
+    )
