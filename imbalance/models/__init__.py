@@ -10,8 +10,8 @@ from imbalance.config.schema import look_up
 from imbalance.config.tags import tagged, tags_of
 from imbalance.data.images.decode import Preparation
 from imbalance.models.encoder import encoder
-from imbalance.models.pretrained import pretrained
-from imbalance.models.published import timm, torchvision, transformers_vision
+from imbalance.models.from_run import pretrained
+from imbalance.models.library_models import timm, torchvision, transformers_vision
 from imbalance.models.resnet import cifar_resnet, resnet, resnet_of_depth
 from imbalance.models.small import CosineLinear, convnet, lenet, linear, mlp, with_head
 from imbalance.models.text import bag_of_embeddings, transformer

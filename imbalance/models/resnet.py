@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
-from imbalance.models.published import torchvision_download, torchvision_preparation
+from imbalance.models.library_models import torchvision_download, torchvision_preparation
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, load_weights
 from imbalance.utils.torchvision_import import import_torchvision

@@ -1,4 +1,4 @@
-"""Networks and pretrained weights of torchvision, timm and transformers, with the image preprocessing of the weights.
+"""Networks and weights of torchvision, timm and transformers, by name, with the preprocessing of the weights.
 
 The libraries look for weights in their cache or in a folder that you name, and download weights that they do not find.
 """
