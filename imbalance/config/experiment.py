@@ -266,6 +266,11 @@ def check_methods(config: Experiment) -> None:
                 f"config.{path}.name: {config.section(path).name!r} requires the argument {unknown[0]!r}, which no run passes; "
                 f"use only {', '.join(sorted(available[path]))}, or make it a key of the config by a * before it"
             )
+    if tags_of(functions["objective"]).unmixed and config.mix.name != "none":
+        raise BadInput(
+            f"config.mix.name: {config.mix.name!r} given, but config.objective.name={config.objective.name!r} compares "
+            "examples by class, and a mixture has two classes; use config.mix.name='none'"
+        )
     staged = [path for path, function in functions.items() if tags_of(function).first_run]
     if len(staged) > 1:
         first, second = staged[:2]

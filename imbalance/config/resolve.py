@@ -70,7 +70,7 @@ def config_file(name: str | Path) -> Path:
     """
     if not str(name):
         raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
-    path, files_by_name = Path(name), {path.stem: path for path in sorted(CONFIGS.rglob("*.py"))}
+    path, files_by_name = Path(name), shipped_configs()
     if _exists(path, "file") and path.suffix in (".py", ".json"):
         return path
     if str(name) in files_by_name:
@@ -82,6 +82,12 @@ def config_file(name: str | Path) -> Path:
     near = difflib.get_close_matches(path.stem, files_by_name, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
     raise BadInput(f"--config: no config {name}; {hint}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the files of configs/ by name; of two files with one name, the one that is less deep in folders."""
+    files = sorted(CONFIGS.rglob("*.py"), key=lambda path: (len(path.parts), path), reverse=True)
+    return dict(sorted((path.stem, path) for path in {path.stem: path for path in files}.values()))
 
 
 def _exists(path: Path, *kinds: str) -> bool:
@@ -231,7 +237,7 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
     is_section = key in registries() or isinstance(current, ConfigDict)
-    if is_section and isinstance(value, Mapping) and isinstance(section, ConfigDict):
+    if is_section and isinstance(value, Mapping | ConfigDict) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
     elif not isinstance(section, ConfigDict) or last not in section:
         raise BadInput(f"config.{key}: no such key{key_suggestion(key, config)}")
@@ -247,7 +253,7 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
             raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
 
 
-def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any]) -> None:
+def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
     parent, _, last = path.rpartition(".")
     section = value_at(config, parent)
     with section.ignore_type():

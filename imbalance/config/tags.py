@@ -23,6 +23,7 @@ class Tags:
             statistics, and an objective no state.
         chance: function of a sampler that draws each example with some probability. The call `chance(labels, epoch,
             epochs, **section)` returns the (N,) probabilities.
+        unmixed: an objective compares examples by class, so mixtures of two classes are refused.
         measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
         first_run: function from the config to the config of a run that is trained first. The predictions of that run
             are passed to the entry as the argument `first`.
@@ -38,6 +39,7 @@ class Tags:
     """
 
     balances: bool = False
+    unmixed: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
     measures: tuple[str, ...] = ()

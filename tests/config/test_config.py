@@ -133,6 +133,7 @@ def test_a_valid_config_is_frozen_and_left_as_it_was(config):
         frozen.optim.lr = 1.0
     with pytest.raises(AttributeError):
         frozen.trainer.epochs = 7
+    assert {frozen: 1}[validate(config)] == 1  # equal configs have one hash
 
 
 def test_the_run_directory_says_what_was_overridden(config):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ml_collections import ConfigDict
 
 import imbalance
 from imbalance.config.experiment import validate
@@ -86,6 +87,22 @@ def test_a_run_of_ones_own_module_keeps_it_and_can_be_run_again_without_it(own, 
     monkeypatch.chdir("/")
     inputs = torch.randn(3, 4)
     assert imbalance.load(moved).predict(inputs).probabilities.shape == (3, 2)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_run_with_a_module_in_a_folder_is_repeated_also_when_the_folder_moves(own, absolute):
+    Path("mods").mkdir()
+    shutil.move("my_module.py", "mods")
+
+    def named_in(folder: str) -> ConfigDict:
+        config = ConfigDict(own.to_dict())
+        for section in ("data", "loss", "model"):
+            config[section].name = f"{Path(folder).absolute() if absolute else folder}/{own[section].name}"
+        return config
+
+    assert train(named_in("mods"), "run")["status"] == train(named_in("mods"), "run")["status"] == "done"
+    Path("mods").rename("moved")
+    assert train(named_in("moved"), "run")["status"] == "done"
 
 
 def test_other_code_does_not_go_on_in_the_directory(own):

@@ -73,6 +73,7 @@ def counts(everything) -> dict:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_no_loss_launches_more_than_its_number_beyond_a_bare_step(everything, name):
+    assert name in MORE_OF_LOSS, f"add the launches of {name!r} to MORE_OF_LOSS in tests/training/test_device.py"
     for case, found in everything["losses"].items():
         classes = 2 if case.endswith(" 2 classes") else 10
         assert found[name] - found["bare"] <= MORE_OF_LOSS[name][classes], case

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.config.schema import Count, NonNegative, Positive, checked
-from imbalance.errors import BadInput
+from imbalance.config.tags import Tags
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Objective, features_of, head_of
@@ -60,6 +60,7 @@ class SupervisedContrastive(Objective):
         detached: true if the gradient of ℓ does not reach the features.
     """
 
+    tags = Tags(batched=True, unmixed=True)
     columns = ("projections", "targets")
     views = 2
 
@@ -71,11 +72,6 @@ class SupervisedContrastive(Objective):
         return Projected(make(), self.width, self.detached)
 
     def terms(self, model: nn.Module, loss: Loss, batch: Batch) -> dict[str, Tensor]:
-        if batch.partners is not None:
-            raise BadInput(
-                "config.mix.name: config.objective.name='supcon' compares examples by class, and a mixture has "
-                "two classes; use config.mix.name='none'"
-            )
         examples = len(batch.rows)
         logits, projections = model(concatenated(batch.views))
         logits = logits[:examples]  # of the first view

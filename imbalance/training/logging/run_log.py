@@ -343,7 +343,7 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
         ) from None
     except ValueError as error:
         raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
-    ours, before = defining_values(config), upgrade_saved_config(before)
+    ours, before = defining_values(config), defining_values(upgrade_saved_config(before))
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:
         raise BadInput(

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
+from imbalance.config.experiment import validate
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
-from imbalance.methods.batch import Batch, Partners
+from imbalance.methods.batch import Batch
 from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.objectives.supcon import SupervisedContrastive, supervised_contrastive
 from imbalance.models import mlp
@@ -156,7 +159,7 @@ def test_texts_are_concatenated_by_name():
 
 
 def test_mixtures_are_refused():
-    (method, model), batch = method_and_model(detached=False), examples()
-    mixed = batch._replace(partners=Partners(batch.targets, batch.groups, batch.weights))
+    config = load(ROOT / "configs" / "cifar10lt_supcon.py")
+    config.mix = {"name": "mixup", "alpha": 1.0}
     with pytest.raises(BadInput, match=r"config.mix.name: .* a mixture has two classes; use config.mix.name='none'"):
-        method.terms(model, CrossEntropy(), mixed)
+        validate(config)
