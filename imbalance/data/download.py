@@ -108,9 +108,12 @@ def transfer(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, root: Path, made: str) -> None:
-    """Unpack `archive`, which holds the folder `made`, so that `root` then has this folder.
+    """Unpack the folder `made` of `archive` into the folder `root`.
 
     The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete `made`.
+
+    Args:
+        made: the name of the folder that the archive holds, and that `root` has afterwards.
 
     Raises:
         BadInput: the archive is damaged, or a file name in the archive leads out of the temporary folder.
@@ -168,7 +171,7 @@ def check_name(archive: Path, name: str) -> None:
 
 
 def md5(path: Path) -> str:
-    """Return the MD5 of a file, the checksum that these data sets publish; MD5 detects damage, but not tampering."""
+    """Return the MD5 of a file, to compare it with the published MD5; it detects damage, but not tampering."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

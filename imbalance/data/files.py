@@ -45,8 +45,8 @@ def read_csv(
         columns: names that the heading must have exactly once.
 
     Returns:
-        The heading, the rows, the line number of each row, and a problem for each row that has more or fewer fields than
-        the heading.
+        The heading; the rows that have as many fields as the heading; the line number of each of these rows; and a
+        problem for each row that has more or fewer fields and is left out.
     """
     rows, lines, problems = [], [], []
     reader = None

@@ -22,8 +22,8 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arra
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Return the digest of a data set, which must be on the CPU, in types that JSON can hold.
 
-    A digest has the number of examples of each split and a hash of each array in `PARTS`, and a hash of the class and
-    group names. "rows" are the positions of the examples in their file or array.
+    A digest has, for each split, its number of examples and a hash of each array in `PARTS`; and one hash of the class
+    and group names. The array "rows" in `PARTS` is `Split.indices`: the row of each example in its file or array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [
@@ -102,15 +102,18 @@ def duplicates(
     equal: Callable[[int, int], bool],
     place: Callable[[int], str],
 ) -> list[str]:
-    """Return a line for each pair of splits that share an example, and a line for copies with another class or group.
+    """Find duplicate examples, and describe them in lines of text.
+
+    There is a line for each pair of splits that share an example, and one line for all duplicates whose classes or
+    groups differ. Duplicates in one split with equal classes and groups are not reported.
 
     Args:
         checksums: (N,) the 32-bit checksum of each example. A few different examples have equal checksums by chance, so
             `equal` compares the examples themselves.
         splits: (N,) the split of each example: 0, 1 or 2 for train, val or test.
         labels: (N, 2) the class and the group of each example.
-        equal: takes the numbers of two examples, and tells whether their contents are equal.
-        place: takes the number of an example, and returns its row and split as text.
+        equal: takes two positions from 0 to N − 1, and tells whether the contents of these examples are equal.
+        place: takes a position from 0 to N − 1, and returns the row and split of this example as text.
     """
     _, inverse, counts = np.unique(checksums, return_inverse=True, return_counts=True)
     first_with_checksum: dict[int, int] = {}

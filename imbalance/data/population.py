@@ -72,7 +72,8 @@ def gaps_in_counts(
 def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[str]) -> list[Problem]:
     """Return a problem for each class or group name that is a duplicate, empty, unprintable or padded with spaces.
 
-    Metrics under such a name would be lost, or a terminal would show another name.
+    The names of metrics contain these names: of two metrics with one name, one would be lost, and spaces or unprintable
+    characters would make a name look like another.
 
     Args:
         where: the file or argument that the messages name.

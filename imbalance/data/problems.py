@@ -7,7 +7,7 @@ from imbalance.errors import BadInput
 
 
 class Problem(NamedTuple):
-    """A problem and the file or row that has it; problems with the same `cause` are printed as one line."""
+    """A problem: its `place`, a file or row, and its `cause`; problems with the same cause are printed as one line."""
 
     place: str
     cause: str
@@ -24,7 +24,10 @@ def raise_first(problems: Sequence[Problem]) -> None:
 
 
 def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
-    """Return a line for each of the first `max_causes` causes: the first place, and the number of further places."""
+    """Return one line for each cause, with its first place and the number of further places.
+
+    After `max_causes` causes, a last line counts the problems of all other causes.
+    """
     places_by_cause: dict[str, list[str]] = {}
     for problem in problems:
         places_by_cause.setdefault(problem.cause, []).append(problem.place)

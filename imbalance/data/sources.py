@@ -24,7 +24,7 @@ class Source:
     """The licence and the files of a data set.
 
     files: the files to download; () if no download works.
-    by_hand: how to get the data if the download fails or there is none.
+    by_hand: how to get the data by hand, if the download fails or `files` is ().
     """
 
     licence: str

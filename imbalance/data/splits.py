@@ -68,7 +68,7 @@ class Split:
 
     @property
     def saved_labels(self) -> dict[str, Tensor]:
-        """The tensors of `on_cpu` by their names in `predictions/<split>.npz`, where `eval_group_mask` is `members`."""
+        """The tensors of `on_cpu` by their names in predictions/<split>.npz, where `members` is `eval_group_mask`."""
         return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
 
     @property
@@ -105,7 +105,7 @@ class Split:
 
     @cached_property
     def moved_splits(self) -> dict[tuple, "Split"]:
-        """The splits that `to` has returned, by its arguments, so that stacked runs share one copy."""
+        """The splits that `to` has returned, by its arguments, so that runs that train together share one copy."""
         return {}
 
     def subset(self, rows: Tensor) -> "Split":
@@ -170,7 +170,7 @@ class Dataset:
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes of the images of all splits that are read from a store on disk batch by batch."""
+        """The size in bytes of all images that are read batch by batch from a store on disk; 0 if there are none."""
         own = sum(split.inputs.nbytes for split in self.splits.values() if isinstance(split.inputs, StoredImages))
         return own + (self.probe.stored_bytes if self.probe else 0)
 
@@ -248,14 +248,14 @@ class Dataset:
         return self.group_counts(split) if split.eval_group_mask is None else split.on_cpu["eval_group_mask"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
-        """Return the (N,) classes or groups of the examples of `split`, and the count of each class or group."""
+        """Return the (N,) class or group of each example of `split`, and the (K,) or (G,) counts of these labels."""
         if by == "class":
             return split.on_cpu["targets"], self.class_counts(split)
         return split.on_cpu["groups"], self.group_counts(split)
 
 
 def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
-    """Raise `BadInput` unless `config.data.classes` names at least two different available classes."""
+    """Raise `BadInput` unless `chosen` (config.data.classes) has two or more available classes and each only once."""
     if set(chosen) - set(available) or len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise BadInput(
             f"config.data.classes: {chosen} given; name at least two different ones of {', '.join(available)}"
@@ -323,7 +323,7 @@ def draw_per_class(targets: np.ndarray, counts: Sequence[int] | np.ndarray, rng:
 
 
 def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into two parts and return both; the second has `fraction` of the rows of each label, rounded."""
+    """Draw `fraction` of the rows of each label, rounded; return the other rows and the drawn rows, both ascending."""
     counts = np.bincount(labels)
     second = draw_per_class(labels, np.floor(counts * fraction + 0.5).astype(np.int64), rng)
     return np.setdiff1d(np.arange(len(labels)), second), second

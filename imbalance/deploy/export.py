@@ -95,7 +95,7 @@ def random_inputs(model: "TrainedModel", number: int) -> Inputs:
 
 
 def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the model with `torch.export`, and return the function of the written file; see `WRITERS`."""
+    """Write the model with `torch.export`, and return a function that runs the written file; see `WRITERS`."""
     torch.export.save(exported_program(model), path, extra_files={"model.json": about})
     loaded = torch.export.load(path).module()
     return lambda batch: loaded(batch)
@@ -109,7 +109,7 @@ def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
 
 
 def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the model as ONNX (input `inputs`, output `logits`), and return the function of the file; see `WRITERS`."""
+    """Write the model as ONNX (input `inputs`, output `logits`), and return a function that runs it; see `WRITERS`."""
     try:
         import onnx
         import onnxruntime
@@ -131,7 +131,7 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., T
 
 
 def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the network weights as safetensors, and return the function of a model with these; see `WRITERS`."""
+    """Write the network weights as safetensors; return a function that runs the network with them; see `WRITERS`."""
     from safetensors.torch import load_file, save_file
 
     state = {key: value.cpu().contiguous() for key, value in model.network.state_dict().items()}
@@ -141,6 +141,6 @@ def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable
     return lambda batch: replace(model, network=network).logits(batch).cpu()
 
 
-# A writer takes a model, a path and the text of model.json. It writes the file, loads it, and returns a function from a
-# batch to the logits that the loaded file computes.
+# A writer takes a model, the path of the file to write, and `about`, the text of model.json. It writes the file, loads
+# it again, and returns a function that takes a batch and returns the logits which the loaded file computes for it.
 WRITERS = {".pt2": write_torch, ".onnx": write_onnx, ".safetensors": write_safetensors}

@@ -129,7 +129,11 @@ def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
 
 
 def run_model(run: str, dataset: Dataset) -> TrainedModel:
-    """Return the network of the finished run `run`; refuse it if its training data had another size or preprocessing."""
+    """Return the network of the finished run `run`, which must have been trained on inputs like those of `dataset`.
+
+    Raises:
+        BadInput: the inputs of `run` had another size, normalisation, decoding or tokenizer.
+    """
     model = load_run(run)
     about = {key: tuple(value) if isinstance(value, list) else value for key, value in model.about.items()}
     data: dict[str, Any] = {"images of size": dataset.input_shape, "images normalised by": (dataset.mean, dataset.std)}
@@ -234,10 +238,12 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the first row and the (B, D) features of each batch; the rows of train, val and test follow one another.
+    """Yield, for each batch, the number of its first row and its (B, D) features.
+
+    The rows of train, val and test are numbered one after another.
 
     Args:
-        done: the number of rows whose features exist already, which are skipped; a batch ends there.
+        done: the number of rows to skip, because their features exist already; it must be the end of a batch.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format

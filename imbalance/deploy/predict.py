@@ -55,7 +55,7 @@ def export_file(*, run: str, file: str) -> str:
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
-    """Yield (None, all image files), if there are any, and then (file, its columns or its array) for each table."""
+    """Yield the examples in `files`: (None, all image files) if any, then (file, its columns or array) per table."""
     images, tables = [], []
     for file in files:
         if not file.exists():

@@ -42,7 +42,8 @@ def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, paired:
     Args:
         statistic: takes an array (…, tasks, seeds) for each method, and returns an array (…).
         scores: (tasks, seeds) for each method.
-        paired: draw the same seeds for all methods, because runs with the same seed share data and initialisation.
+        paired: True to draw the same seeds for all methods, because runs with the same seed share data and
+            initialisation; False to draw the seeds of each method independently.
         seed: the seed of the bootstrap.
     """
     rng = np.random.default_rng(seed)

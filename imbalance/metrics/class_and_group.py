@@ -86,7 +86,7 @@ def compute(
     - `recall/<class>`, `precision/<class>`, `f1/<class>`; `accuracy/<class>`, the accuracy of telling the class
       from the rest; `predicted/<class>`, the share of predictions that are the class; `group_accuracy/<group>`.
     - `accuracy` over all examples; `balanced_accuracy`, the mean recall of the classes; `worst_class_recall`, by which
-      Yang et al., "Change is Hard", ICML 2023, select without groups; `worst_group_accuracy`;
+      Yang et al., "Change is Hard", ICML 2023, select a model if no groups are known; `worst_group_accuracy`;
       `group_balanced_accuracy`, the mean accuracy of the groups; `adjusted_accuracy`, the mean of group accuracies
       weighted by the groups' shares of the training set, which the Waterbirds literature reports.
     - `g_mean`, the geometric mean of the recalls (Kubat and Matwin, ICML 1997); `mcc`, Matthews' correlation of targets

@@ -193,7 +193,8 @@ def count_combinations(right: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
 def caveat(totals: Sequence[int], interval: Interval) -> str:
     """Return the reason why an interval over test examples is unreliable; "" if there is none.
 
-    If all predictions of a group are right, or all are wrong, all resamples agree, and the interval hides the uncertainty.
+    An interval is unreliable if a group has fewer than `SMALL` examples, or if its ends are equal: if all predictions
+    are right, or all are wrong, every resample gives the same accuracy, which hides the uncertainty.
 
     Args:
         totals: the number of examples of each group.

@@ -83,7 +83,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool = False) -> Reliability:
-    """Return the reliability curve: accuracy by confidence, which is the largest probability of an example.
+    """Return the reliability curve: accuracy by confidence; an example's confidence is its largest probability.
 
     Args:
         bins: the number of bins; empty bins are left out.
@@ -118,8 +118,9 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
 def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
     """Return all metrics of this module by name: those in `SCORE_SUMMARIES`, `auroc/<class>` and `auprc/<class>`.
 
-    The metric of a class tells the class from the rest. `auroc` and `auprc` are means over the classes whose metric is
-    defined; two classes have the same AUROC.
+    `auroc/<class>` and `auprc/<class>` tell the class (positive) from all other classes. `auroc` and `auprc` are the
+    means of these values over the classes for which they are defined. If there are only two classes, their AUROCs are
+    equal.
 
     Args:
         logits: (N, K).
@@ -161,7 +162,7 @@ def saved_group_mask(saved: Mapping[str, Array]) -> Array:
 def by_group(
     metric: Callable[[Array, Array], float], scores: Array, targets: Array, groups: Array, names: Sequence[str]
 ) -> dict[str, float]:
-    """Return `metric(scores, targets)` of each group's examples by group name, like fairlearn's MetricFrame.
+    """Compute `metric(scores, targets)` on the examples of each group, like fairlearn's MetricFrame.
 
     The metric of an empty group is nan.
 
@@ -169,6 +170,9 @@ def by_group(
         scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
         groups: (N,) the group of each example; or an (N, G) bool mask, in which an example has several groups or none.
         names: the names of the G groups.
+
+    Returns:
+        From the name of a group to its value.
     """
     mask = groups[:, None] == np.arange(len(names)) if groups.ndim == 1 else groups
     return {

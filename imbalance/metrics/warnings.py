@@ -13,9 +13,11 @@ FEW = 10  # val examples; with fewer, a single example moves an accuracy by more
 
 
 def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
-    """Return a warning for each class and group without examples, and one if few val examples decide a selection.
+    """Return warnings about the data of a run, before it begins.
 
-    A selection is that of the epoch, by config.callbacks.monitor, or that of a sweep, by config.score.
+    They name each class and group without examples; a val metric that selects the epoch (config.callbacks.monitor) or
+    the best run of a sweep (config.score), but depends on classes or groups with few val examples; and an objective
+    that compares several augmented copies of an example, if the data set has no augmentation.
     """
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))
@@ -53,7 +55,10 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
 def run_warnings(
     config: Experiment, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
 ) -> list[str]:
-    """Return warnings if the monitor of a finished run did not decide the selection, or all predictions are one class.
+    """Return warnings about a finished run: about its selected epoch, and about predictions that are all one class.
+
+    The selected epoch is doubtful if config.callbacks.monitor had no value, had its best value at several evaluations,
+    or was best at the first one.
 
     Args:
         evaluations: the lines of metrics.jsonl.

@@ -76,7 +76,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def describe_run(directory: Path) -> str:
-    """Return the end of a message on a directory without a trained model: the status of its run, and what to give."""
+    """Return the end of the message that `directory` has no trained model: the run's status, and what to give."""
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"
     try:

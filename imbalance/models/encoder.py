@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         size = len(inputs["input_ids"])
-        if not size:  # a process has no example in this step; transformers fails on empty inputs, so pass one token
+        if not size:  # this process has no example in this step; pass one token, because transformers fails on none
             inputs = {
                 "input_ids": inputs["input_ids"].new_zeros(1, 1),
                 "attention_mask": inputs["input_ids"].new_ones(1, 1),

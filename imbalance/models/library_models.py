@@ -28,11 +28,11 @@ FILTERS = {"bilinear": "", "bicubic": " bicubic"}
 
 
 def torchvision_weights(network: str, pretrained: str) -> Any:
-    """Return the entry of torchvision for named weights; None if `pretrained` must be the path of a file or run.
+    """Return torchvision's entry for the weights that `pretrained` names; None if it names none, so must be a path.
 
     Args:
         network: the name of the network in torchvision.
-        pretrained: the name of weights, or a path.
+        pretrained: the name of weights of torchvision, or the path of a file or run directory.
 
     Raises:
         BadInput: `pretrained` looks like the name of weights, but the network has no weights of this name.
@@ -48,13 +48,13 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
 
 
 def torchvision_download(network: str, pretrained: str) -> Callable[[], Mapping[str, Tensor]] | None:
-    """Return a function that downloads named weights; None if `pretrained` must be the path of a file or run."""
+    """Return a function that downloads the weights; None if `torchvision_weights` finds none of this name."""
     weights = torchvision_weights(network, pretrained)
     return (lambda: weights.get_state_dict(check_hash=True)) if weights else None
 
 
 def torchvision_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the image preprocessing of named weights; None if `pretrained` must be the path of a file or run."""
+    """Return the image preprocessing of the weights; None if `torchvision_weights` finds none of this name."""
     weights = torchvision_weights(network, pretrained)
     if not weights:
         return None

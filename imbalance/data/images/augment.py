@@ -104,6 +104,10 @@ def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
     """Return (B, count) random float32 in [0, 1), hashed from (seed, index, draw id, column).
 
     The hash is the finaliser of splitmix64 (Steele, 2014).
+
+    Args:
+        indices: (B,) the index of each drawn example.
+        draws: (B,) the id of each draw, from the function `draw_ids`.
     """
     state = torch.full_like(indices, seed)
     for word in (indices[:, None], draws[:, None], torch.arange(count, device=indices.device)[None]):

@@ -28,7 +28,7 @@ CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
 ChunkResult = tuple[
     list[tuple[int, int]], list[tuple[int, str]]
-]  # CRC-32 of the file and of the pixels of each image; row and reason of each failure
+]  # the CRC-32 of each image's file and that of its pixels; the row and reason of each failure
 # Pillow's operation that turns an image upright, by its EXIF orientation.
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
@@ -195,8 +195,8 @@ def decode_chunk(
     """Decode the images `paths` of `folder`; if the file `store` is given, write the pixels there from row `first` on.
 
     Returns:
-        The CRC-32 of the file and of the pixels for each image, both 0 if the image cannot be decoded; and the row and
-        reason of each failure.
+        A pair for each image, the CRC-32 of its file and that of its pixels, both 0 if it cannot be decoded; and the
+        row and reason of each failure, where rows count from `first`.
     """
     checksums, problems = [], []
     descriptor = os.open(store, os.O_WRONLY) if store else None

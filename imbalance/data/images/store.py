@@ -284,7 +284,10 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
 
 
 def other_spelling(path: Path) -> str:
-    """Return the end of the message "no such file"; "" unless `path` exists in another Unicode form, which looks the same."""
+    """Return a hint for the end of the message that the file `path` is missing.
+
+    The hint says that a file exists whose name looks the same but has another Unicode form; it is "" if none exists.
+    """
     for form in ("NFC", "NFD"):
         if Path(unicodedata.normalize(form, str(path))).exists():
             return (

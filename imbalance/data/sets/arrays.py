@@ -52,8 +52,8 @@ def arrays(
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
             groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
             numbers, name the other values in `missing`.
-        missing: texts that mean a missing value, such as ("", "?"): "" also means a null, "nan" also
-            not-a-number.
+        missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
+            "nan" is, the floating-point number nan does.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
         groups: the columns whose combinations are the groups; include the target to cross the groups with the
             classes; () if the classes are the groups.
@@ -124,7 +124,7 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.nda
 
 
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
-    """Raise `BadInput` if an input column holds only train, val and test, because it then is the split column."""
+    """Raise `BadInput` if one of the input columns `names` holds only splits; it belongs in config.data.split."""
     for name in names:
         if set(columns.text(name)) <= set(SPLITS):
             raise BadInput(

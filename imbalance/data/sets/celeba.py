@@ -28,7 +28,8 @@ LAYOUTS = tuple(
 SPLIT_SIZES: Final = (162770, 19867, 19962)
 # The numbers of images in train, val and test that are neither blond nor male, male alone, blond alone, or both.
 FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (9767, 7535, 2480, 180))
-# The same numbers for the 2 % of train that Wang et al. (ICLR 2022) use; they also reveal another order of the rows.
+# The same numbers for the random 2 % of train that Wang et al. (ICLR 2022) use. If the rows of a copy are in another
+# order, these numbers change, while those of FINGERPRINT do not.
 PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 

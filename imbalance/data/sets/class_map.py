@@ -19,7 +19,7 @@ def class_map(
 ) -> Dataset:
     """Relabel the classes of another data set, by `train_map` in train and by `eval_map` in val and test.
 
-    Both maps lead to the same labels, so that the model's own head is evaluated.
+    `eval_map` may have only labels that `train_map` has, because the model's own head is evaluated.
 
     With `train_map` (("cat", "animal"), ("truck", "vehicle")) and `eval_map` (("dog", "animal"), ("ship", "vehicle")), a
     model is evaluated on kinds of animals and vehicles that it was not trained on. Examples of other classes are left
@@ -58,8 +58,8 @@ def new_classes(
 ) -> Dataset:
     """Train features on the labels of `train_map`, and evaluate the features on the labels of `eval_map`.
 
-    The two maps have no label in common. At each evaluation the features are frozen, and a new linear head is fitted on
-    the training examples of the old classes in `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
+    The two maps must have no label in common. At each evaluation the features are frozen, and a new linear head is
+    fitted on the training examples of the old classes in `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
 
     Args:
         source: the config section of the other data set: its name and arguments.

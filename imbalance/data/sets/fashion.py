@@ -17,7 +17,7 @@ from imbalance.utils.files import check_regular
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # The folders of torchvision, of the downloaded archives, and of `apt-get install dataset-fashion-mnist`.
 FOLDERS = ("FashionMNIST/raw", "fashion-mnist", "/usr/share/datasets/fashion-mnist")
-MAX_BYTES = 2**27  # that are read of an unpacked file; the largest file has 47 MB
+MAX_BYTES = 2**27  # the limit on the content read from one file; the largest file has 47 MB unpacked
 PER_CLASS = {"train": 6000, "t10k": 1000}
 
 

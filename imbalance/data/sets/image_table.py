@@ -77,7 +77,7 @@ def list_table(
             row[i] = composed(row[i])
             if name in valid and row[i] not in valid[name]:
                 wrong.append(f"{name} is {row[i]!r}, not one of {', '.join(valid[name])}")
-            elif not row[i] or row[i] != row[i].strip():  # would be a group that looks like another group
+            elif not row[i] or row[i] != row[i].strip():  # its group would have a name that looks like another name
                 wrong.append(f"{name} is {row[i]!r}; it must not be empty, or begin or end with a space")
         image = os.path.normpath(row[columns[path]])
         if image in first_line:  # the second could be in test while the first is in train

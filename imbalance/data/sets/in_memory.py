@@ -15,9 +15,9 @@ from imbalance.errors import BadInput
 
 
 def in_memory() -> Dataset:
-    """Raise `BadInput`, because the data were passed by a program to `imbalance.run(config, data=…)`.
+    """Refuse to load data that a program passed to `imbalance.run(config, data=…)`.
 
-    In the config of a run, the name "in_memory" stands for such data.
+    The config of such a run has the data set "in_memory", so the run cannot be repeated from its config alone.
 
     Raises:
         BadInput: always, because only the program can pass the data again.

@@ -115,7 +115,7 @@ def long_tailed(
     """Subsample a published training set to an imbalance, and draw a stratified val split.
 
     Args:
-        train, test: images (N, C, H, W) uint8 and labels (N,), -1 for a class that is left out.
+        train, test: images (N, C, H, W) uint8 and labels (N,); an example with label -1 is left out.
         val_from: "test" moves `val_fraction` of the test set to val, so that train has exactly the published counts.
             "train" moves `val_fraction` of the subsampled training set to val, so that the test set is whole.
     """

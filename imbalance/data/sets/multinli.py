@@ -33,7 +33,8 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
     nothing. The metadata file has the class, negation and split of each pair, and names the pair by its position in
-    the three files of MultiNLI, one after another. A pair whose labels in both sources differ is refused.
+    the three files of MultiNLI, one after another. A pair is refused if its class in the metadata file differs from its
+    label in MultiNLI.
 
     Args:
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or

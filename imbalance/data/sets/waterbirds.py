@@ -42,7 +42,7 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
 
     Args:
         size: the side in pixels of the square images: an image is resized to 8/7 of this side and cropped in the
-            middle, such as 256 and 224. 0 to resize and crop as the pretrained weights of config.model need.
+            middle; for 224, it is resized to 256. 0 to resize and crop as the pretrained weights of config.model need.
         regenerated: accept a copy with other counts than the published data; results on such a copy cannot be
             compared with the literature.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
@@ -91,9 +91,11 @@ waterbirds = image_dataset(list_waterbirds)
 
 
 def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
-    """Return a problem if the counts are not the published counts, or if they are and `regenerated` is True.
+    """Return a problem if `regenerated` is wrong: it must be False for the published counts, and True for others.
 
-    With `regenerated`, other counts are accepted.
+    Args:
+        where: the file that the message names.
+        regenerated: `config.data.regenerated`, by which a user accepts a copy with other counts.
     """
     counts = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
     if counts == PUBLISHED:

@@ -25,7 +25,8 @@ class Columns:
 
     source: the file, for messages.
     values: from the name of a column to its values: (N,) text or numbers, or (N, …) numbers.
-    lines: (N,) the line of each row in the file, from 1; empty for a file without lines, whose rows count from 0.
+    lines: (N,) the line of each row in the file, from 1; empty for a file without lines, where messages give the
+        number of the row, from 0.
     """
 
     source: str
@@ -36,7 +37,7 @@ class Columns:
         return len(next(iter(self.values.values()))) if self.values else 0
 
     def where(self, row: int) -> str:
-        """Return the file and the line or number of `row`, for messages."""
+        """Return the file and the line of `row`, or without lines the file and `row` itself, for messages."""
         return f"{self.source} line {self.lines[row]}" if len(self.lines) else f"{self.source} row {row}"
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -124,7 +125,11 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two classes, or if a class or a group column appears twice."""
+    """Raise `BadInput` if there are fewer than two classes, a class twice, or a column twice in `config.data.groups`.
+
+    Args:
+        classes, groups: `config.data.classes` and `config.data.groups`; the latter names columns.
+    """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
     if len(set(groups)) != len(groups):
@@ -137,7 +142,7 @@ def composed(text: str) -> str:
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Return the name of a group: its values in the group columns, quoted like CSV so that names are unique."""
+    """Join a group's values in the group columns into its name; quote values with commas, so that names are unique."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
@@ -146,7 +151,7 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group, which is a combination of the columns' values.
+    """Assign a number to each group; a group is a combination of values of `columns` that occurs in a row.
 
     Args:
         columns: one or more columns of N values.
@@ -165,7 +170,7 @@ def number_groups(
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Draw the splits that `splits` lacks, val or test, from the examples of train, stratified by group.
+    """Draw val, test or both from the examples of train if `splits` has none; the draw is stratified by group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
@@ -178,7 +183,8 @@ def assign_splits(
         (N,) 0, 1 or 2 for train, val and test.
 
     Raises:
-        BadInput: the fraction of a missing split is 0, or the fraction of an existing split is not 0.
+        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or their sum is at
+            least 1.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     if not len(splits):

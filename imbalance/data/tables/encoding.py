@@ -1,8 +1,9 @@
 """Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
-A numeric column is standardised. If it has missing values in the training set, missing values become the mean,
-and a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the training
-set. A missing value counts as a value of its own; a value that is not in the training set is 0 in all these columns.
+A numeric column is standardised, and its missing values become the mean. If it has missing values in the training set,
+a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the
+training set. There a missing value counts as a value of its own; a value that is not in the training set is 0 in all
+these columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ def fit_features(
 
     Args:
         train: (N,) bool, the training rows.
-        missing: texts that stand for a missing value; "" also for a null, "nan" also for not-a-number.
+        missing: texts that stand for a missing value. If "" is among them, nulls count as missing; if "nan" is, the
+            floating-point number nan does.
 
     Returns:
         The argument `features` of `transform`.
@@ -55,8 +57,8 @@ def fit_features(
 def transform(columns: Columns, features: Features) -> np.ndarray:
     """Encode the columns as (N, D) float32, by `features`, the result of `fit_features`.
 
-    The D columns are, for each numeric column, its standardised values and the marks of missing values; the categories
-    follow.
+    First come the numeric columns, each with its standardised values and then its marks of missing values; then come
+    the categorical columns, each with a column for each of its values.
     """
     parts = []
     for column in features["numeric"]:
@@ -113,10 +115,11 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Return True if all values of a column are numbers, apart from missing values.
+    """Return True if all values of a column are numbers or missing, and at least one is a number.
 
     Raises:
-        BadInput: most values are numbers and some are not; the others most likely stand for missing values.
+        BadInput: more than half of the values are numbers, and some are neither numbers nor in `missing`. These most
+            likely stand for missing values, so the user must name them.
     """
     try:
         return not np.isnan(numeric_values(columns, name, missing)).all()

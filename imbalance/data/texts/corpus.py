@@ -151,7 +151,7 @@ def build_text_dataset(
 def token_problems(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> list[Problem]:
-    """Read all of the token store of `corpus` and return its problems; no problem if there is no store yet."""
+    """Check the whole token store of `corpus` and return its problems; without a store, return no problem."""
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     directory = store_directory(data_dir, corpus.texts, built)
     problems = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []

@@ -21,7 +21,7 @@ LEARNT = ("words", "pieces")  # the tokenizers of a config that are learnt on th
 
 
 def import_tokenizers() -> Any:
-    """Import the package `tokenizers`, and raise `BadInput` if it is not installed."""
+    """Return the package `tokenizers`, or raise `BadInput` if it is not installed."""
     try:
         import tokenizers
     except ImportError:
@@ -108,9 +108,11 @@ def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Token
 def encode(
     tokenizer: "Tokenizer", texts: Sequence[str] | Sequence[tuple[str, str]]
 ) -> list[tuple[list[int], list[int]]]:
-    """Return two lists for each text or pair: its tokens, and 0 or 1 for a token of the first or second text of a pair.
+    """Tokenise texts or pairs of texts, without padding.
 
-    The lists have no padding.
+    Returns:
+        Two lists of equal length for each text or pair: the numbers of its tokens; and for each token, 0 if it is in
+        the first text of a pair and 1 if in the second.
     """
     padding, _ = tokenizer.padding, tokenizer.no_padding()
     assert padding is not None  # both ways to get a tokenizer set the padding
