@@ -303,7 +303,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` if the config asks for CUDA graphs, and the data are texts or there are several processes."""
+    """Raise `BadInput` if the config asks for CUDA graphs, but the data are texts or there are several processes."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
         why = (
             "batches of many lengths, as texts have"

@@ -228,7 +228,7 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus the signal number to stop as well."""
+    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus a signal number to stop as well."""
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
