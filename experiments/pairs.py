@@ -78,7 +78,7 @@ class Settings(NamedTuple):
 
 
 def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str], rate: float, seed: int) -> Run:
-    """Return the run of a method on a pair of classes.
+    """Return the config and the run directory of a method on a pair of classes; nothing is trained.
 
     Args:
         data: a key of CLASSES.

@@ -144,7 +144,7 @@ def unfinished(results: list[Result]) -> list[Result]:
 def print_ledger(name: str, rows: Rows, results_of: Mapping[tuple[str, str], list[Result]]) -> None:
     """Print a table of the paper's values and ours, with the device, time and commit of our runs.
 
-    Unfinished runs are in no mean; the table shows their progress.
+    Unfinished runs are left out of the means; the table shows their progress.
 
     Args:
         name: name of the figure, such as "figure3".

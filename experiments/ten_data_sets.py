@@ -110,7 +110,7 @@ def tuning_table(scores: Mapping[Cell, Mapping[float, float]]) -> str:
 
 
 def results_table(summaries: Mapping[Cell, Sequence[Summary]]) -> str:
-    """Return a table of each method's aggregates of Agarwal et al. (2021), computed from the test metric."""
+    """Return a table with the aggregates that Agarwal et al. (2021) propose, for each method, computed from the test metric."""
     scores = {
         method: np.array([[metric(s, f"test/{METRIC}") for s in summaries[cell]] for cell in CELLS if cell.method == method])
         for method in METHODS

@@ -1,7 +1,7 @@
 """Measure the ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop.
 
-Both loops have the same model, data in memory, batch size and number of threads. In both, the process keeps the memory that it
-frees (see `imbalance.utils.malloc`), which speeds up both by about the same factor.
+Both loops have the same model, data in memory, batch size and number of threads. In both, freed
+memory stays with the process for reuse (see `imbalance.utils.malloc`), which speeds up both by about the same factor.
 """
 
 from collections.abc import Callable

@@ -277,7 +277,7 @@ COMMANDS = {
          flag("--port", "port on this machine; 0 for any free port", type=non_negative_integer, default=8000, metavar="N"),
          flag("--metrics", "test metrics to show; the first ranks the runs", type=comma_list(),
               default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
-         flag("--pictured", "number of runs whose most confident errors the page shows; every update reads their data", type=non_negative_integer, default=0,
+         flag("--pictured", "number of runs whose most confident errors the page shows; each refresh of the page then loads the data of these runs", type=non_negative_integer, default=0,
               metavar="N")),
     ),
     "select": Command(
@@ -328,7 +328,7 @@ COMMANDS = {
         "Compare 21 methods by the accuracy of their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
         (flag("--tune", "show instead the search that chose the learning rates in the configs", action="store_true"),
-         flag("--untuned", "compare instead other methods, none of which was tuned", action="store_true"), *TRAINING),
+         flag("--untuned", "compare another set of methods, none of them tuned, instead of the tuned ones", action="store_true"), *TRAINING),
     ),
     "reproduce ten_data_sets": Command(
         "Compare four methods over ten small data sets, each at its best learning rate, in one report.",
@@ -339,7 +339,7 @@ COMMANDS = {
     "reproduce pairs": Command(
         "Compare the polynomially tailed loss with cross-entropy on every pair of classes of a data set.",
         "imbalance.experiments.pairs:pairs",
-        (flag("--data", "data sets, out of fashion and cifar (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
+        (flag("--data", "data sets to use: fashion, cifar or both (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
@@ -376,7 +376,7 @@ COMMANDS = {
     "complete": Command(
         "Print the words that can complete a command line, for shells.",
         "imbalance.cli.completion:candidates",
-        (Flag(("line",), {}), flag("--whole", "print whole words, not the part after their last =", action="store_true")),
+        (Flag(("line",), {}), flag("--whole", "print each completion in full, such as <key>=<value>, not only the part after its last =", action="store_true")),
         hidden=True,
     ),
 }  # fmt: skip

@@ -102,8 +102,9 @@ def lisa(
     """
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
-            "config.mix.name: 'lisa' needs groups that are classes times attributes, so 2, 3, … times as many groups "
-            f"as classes; this data set has {num_classes} classes and {num_groups} groups; use 'mixup' or 'remix'"
+            "config.mix.name: 'lisa' needs a group for each combination of a class and an attribute, so the number of "
+            f"groups must be a multiple of the number of classes, at least twice it; this data set has {num_classes} "
+            f"classes and {num_groups} groups; use 'mixup' or 'remix'"
         )
     attributes = groups % (num_groups // num_classes)
     equal, unequal = (targets, attributes) if coin(generator) < same_label else (attributes, targets)

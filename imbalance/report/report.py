@@ -5,8 +5,8 @@
 The folder gets these files:
 
 - results.md, .tex and .csv: for every config, the mean of each metric over seeds, with its 95 % interval.
-- groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and an interval over the
-  test examples of a single run.
+- groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and the uncertainty
+  of one run's accuracy, because the group has few test examples.
 - runs.csv: a row for every run.
 - Figures as PNG and PDF: learning curves, learning rates, box plots over seeds, decision boundaries in two dimensions.
 - index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to
@@ -48,8 +48,8 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Return a table with a row for every setting.
 
-    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs that
-    are in no mean.
+    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
+    left out of the means.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
     other_groups = evaluation_groups((run for runs in groups.values() for run in runs), "test")

@@ -124,7 +124,9 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             "classes; tag it with a function that makes an untrained module like it: @tagged(module=…), see imbalance.config.tags"
         )
     if not finite(state.values()):
-        raise Diverged(f"config.head.name: {config.head.name!r} made a last layer that is not finite")
+        raise Diverged(
+            f"config.head.name: {config.head.name!r} gave the last layer NaN or infinite weights; use other values in config.head"
+        )
     return copied(state)
 
 

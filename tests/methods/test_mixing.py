@@ -101,5 +101,7 @@ def test_an_example_without_a_partner_stays_itself():
 
 
 def test_lisa_needs_attributes():
-    with pytest.raises(BadInput, match="config.mix.name: 'lisa' needs groups that are classes times attributes"):
+    with pytest.raises(
+        BadInput, match="config.mix.name: 'lisa' needs a group for each combination of a class and an attribute"
+    ):
         mix(TARGETS, TARGETS, num_groups=2, name="lisa", alpha=2.0, same_label=0.5)

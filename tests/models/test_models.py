@@ -87,7 +87,9 @@ def test_every_model_has_a_normalised_twin_which_no_head_can_replace():
     config.model.name = "mlp_cosine"
     validate(config)
     config.head = {"name": "tau_normalised", "tau": 1.0}
-    with pytest.raises(BadInput, match="config.head.name: 'tau_normalised' given, .* use 'none', or 'mlp'"):
+    with pytest.raises(
+        BadInput, match="config.head.name: 'tau_normalised' given, .* use head.name='none', or model.name='mlp'"
+    ):
         validate(config)
 
 

@@ -61,9 +61,7 @@ def list_folder(
     classes = sorted({path.name for part in parts for path in folders(part)})
     if len(classes) < 2:
         present = f"only the folder {classes[0]}" if classes else "no folder"
-        raise BadInput(
-            f"config.data.folder: {present} in {root.absolute()}; a folder for each of two classes is needed"
-        )
+        raise BadInput(f"config.data.folder: {present} in {root.absolute()}; at least two class folders are needed")
     problems, examples = [], []
     for part, split in parts.items():
         for name in classes:

@@ -165,7 +165,7 @@ def trained_on_balanced(
         def check(step: int, loss: Tensor) -> None:
             if not is_finite(layer):
                 raise Diverged(
-                    f"config.head.name: '{name}' made a last layer that is not finite at its step {step} (epoch "
+                    f"config.head.name: '{name}' gave the last layer NaN or infinite weights at its step {step} (epoch "
                     f"{schedule.last_epoch}, learning rate {optimizer.param_groups[0]['lr']:g}, loss {loss.item():g}); "
                     "use a smaller config.head.lr or config.head.weight_decay"
                 )

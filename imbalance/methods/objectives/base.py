@@ -177,8 +177,8 @@ def count_environments(environments: Environments, num_classes: int, num_groups:
         return num_groups
     if num_groups <= num_classes or num_groups % num_classes:
         raise BadInput(
-            "config.objective.environments: 'attribute' needs groups that are classes times attributes, so 2, 3, … "
-            f"times as many groups as classes; this data set has {num_classes} classes and {num_groups} groups; use "
-            "'group'"
+            "config.objective.environments: 'attribute' needs a group for each combination of a class and an attribute, "
+            f"so the number of groups must be a multiple of the number of classes, at least twice it; this data set has "
+            f"{num_classes} classes and {num_groups} groups; use 'group'"
         )
     return num_groups // num_classes

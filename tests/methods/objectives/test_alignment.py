@@ -109,5 +109,5 @@ def test_an_attribute_is_an_environment_of_all_classes(name):
     of_attribute = make(name, num_groups=6, environments="attribute")(losses, weights, groups, features=features)
     assert of_attribute == make(name, num_groups=6)(losses, weights, groups % 3, features=features)
     assert of_attribute != make(name, num_groups=6)(losses, weights, groups, features=features)
-    with pytest.raises(BadInput, match="'attribute' needs groups that are classes times attributes"):
+    with pytest.raises(BadInput, match="'attribute' needs a group for each combination of a class and an attribute"):
         make(name, num_groups=5, environments="attribute")

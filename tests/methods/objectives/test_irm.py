@@ -57,7 +57,7 @@ def test_an_attribute_is_an_environment_of_all_classes():
     found = of_attribute(losses, examples.weights, examples.groups, slopes=slopes)
     assert found == of_attribute(losses, examples.weights, examples.groups % 3, slopes=slopes)
     assert found != of_group(losses, examples.weights, examples.groups, slopes=slopes)
-    with pytest.raises(BadInput, match="'attribute' needs groups that are classes times attributes"):
+    with pytest.raises(BadInput, match="'attribute' needs a group for each combination of a class and an attribute"):
         InvariantRisk(2, 5, environments="attribute", penalty=1.0, warmup_steps=0)
 
 

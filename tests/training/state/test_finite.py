@@ -163,11 +163,15 @@ def test_what_finite_weights_make_of_val_is_never_selected(config, tmp_path, spo
 
 def test_a_head_that_is_not_finite(tmp_path):
     for name, values, match in (
-        ("crt", {"lr": 1e30}, r"'crt' made a last layer that is not finite at its step \d+ \(epoch 0,"),
-        ("crt", {"lr": 1e39}, r"'crt' made a last layer that is not finite at its step 0 \(epoch 0,"),
-        ("crt", {"weight_decay": 1e39}, r"'crt' made a last layer that is not finite at its step 0 \(epoch 0,"),
+        ("crt", {"lr": 1e30}, r"'crt' gave the last layer NaN or infinite weights at its step \d+ \(epoch 0,"),
+        ("crt", {"lr": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
+        ("crt", {"weight_decay": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
         ("dpe", {"lr": 1e39}, "'dpe' made a member that is not finite .1 of 15."),
-        ("erm", {"name": "logit_adjusted", "tau": 1e39}, "'logit_adjusted' made a last layer that is not finite"),
+        (
+            "erm",
+            {"name": "logit_adjusted", "tau": 1e39},
+            "'logit_adjusted' gave the last layer NaN or infinite weights",
+        ),
     ):
         config = load(CONFIGS / f"colored_digits_{name}.py")
         config.trainer.epochs = 1
