@@ -88,7 +88,7 @@ class RunLog:
         return summary if summary["status"] == "done" and not self.config.debug else None
 
     def _keep_config(self) -> None:
-        """Write config.json, unless the file already has the same values, perhaps under the keys of an older version."""
+        """Write config.json, unless it already has the same values, perhaps under the keys of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
         with suppress(
             OSError, ValueError, AttributeError
