@@ -66,7 +66,7 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print the problems of a config's data and stores, opening every image and every text.
+    """Print the problems of a config's data and of the stores made from them; open every image and every text.
 
     Return the exit status: 2 if there is a problem, and 0 otherwise.
 
@@ -98,7 +98,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
     """Return the problems of metadata, splits and images, and notes on equal images.
 
-    Every image is opened, and its pixels are compared with those of the store.
+    Every image is opened, and its pixels are compared with those in the store of decoded images.
     """
     files = listing.folder, listing.paths
     stamps, problems = file_stamps(*files, listing.where)

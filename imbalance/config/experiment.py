@@ -49,7 +49,8 @@ class Trainer:
         tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: none, convolutions, or also
             matrix products ("all").
         channels_last: stores images with channels last, which GPUs compute faster.
-        images_on_device: keeps all images of a store on the device; data other than image files are always kept there.
+        images_on_device: keeps all images of a store of decoded images on the device; data other than image files are
+            always kept there.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
         deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
     """
@@ -79,7 +80,7 @@ class Callbacks:
         select: checkpoint that is tested: of the last epoch, or of the epoch with the best monitored metric.
         monitor: val metric by which "best" selects; higher is better.
         patience: evaluations without a better monitored metric after which training ends; 0: never.
-        stop_at_interpolation: ends training after an epoch in which every prediction was correct.
+        stop_at_interpolation: ends training after the first epoch in which every training prediction was correct.
         keep_logits: saves the logits of every evaluation in evaluations/, so that `imbalance select` can apply
             other selection rules afterwards.
         checkpoint_minutes: minutes between checkpoints; at most so much work is lost if the process is killed.

@@ -58,7 +58,7 @@ def check_labels(
         key: key of the config that has the name, such as "score".
         name: full name of the metric, such as "val/recall/cat".
         groups: groups that the run trains with.
-        eval_groups: evaluation groups of a data set that has them apart from `groups`.
+        eval_groups: evaluation groups, if the data set has any besides `groups`.
     """
     kind, _, label = name.partition("/")[2].partition("/")
     if not eval_groups and kind in (*TRAINING_GROUP_METRICS, "training_group_accuracy"):
@@ -72,7 +72,7 @@ def check_labels(
 
 
 def describe_groups(metrics: Mapping[str, float], split: str) -> str:
-    """Return in words the number of groups that the metrics of a split count: `8 groups`, or `16 evaluation groups`."""
+    """Return in words the number of groups that have a metric on a split: `8 groups`, or `16 evaluation groups`."""
     number = sum(key.startswith(f"{split}/group_accuracy/") for key in metrics)
     return f"{number} {'evaluation ' if f'{split}/{TRAINING_GROUP_METRICS[0]}' in metrics else ''}groups"
 

@@ -299,9 +299,9 @@ def run_directory(
 
     Args:
         config: the config to run.
-        name: name of the config file.
-        base: the config before its overrides. Without `base`, as for a config made in Python, the names of data and
-            loss replace the file's name, and a hash of the config replaces the overrides.
+        name: name of the config file; "" for the names of data and loss, such as `digits_poly`.
+        base: the config before its overrides. Without `base`, as for a config made in Python, a hash of the config
+            replaces the overrides.
         earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
     """
     if base is None:

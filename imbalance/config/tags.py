@@ -21,19 +21,19 @@ class Tags:
         batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A
             sampler must then draw equally many examples at every seed. A model must have no dropout and no running
             statistics, and an objective no state.
-        chance: function of a sampler that draws each example with some probability. The call `chance(labels, epoch,
-            epochs, **section)` returns the (N,) probabilities.
-        unmixed: an objective compares examples by class, so mixtures of two classes are refused.
+        chance: for a sampler that keeps each example with some probability. The call `chance(labels, epoch, epochs,
+            **section)` returns the (N,) probabilities.
+        unmixed: for an objective that compares examples by class, so that a config with mixing is refused.
         measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
         first_run: function from the config to the config of a run that is trained first. The predictions of that run
             are passed to the entry as the argument `first`.
-        held_out: function of a head, from its section to the fraction of each class of train that no step trains on.
+        held_out: for a head: function from its section to the fraction of each class of train that no step trains on.
             Then `features("held_out")` are the features of these examples, and `dataset.held_out` has their labels.
-        seeded: function of a data set, from its section to whether another seed gives other data. None means that
+        seeded: for a data set: function from its section to whether another seed gives other data. None means that
             another seed gives other data exactly if the data set takes the argument `seed`.
-        preparation: function of a model, from its section to the `imbalance.data.images.decode.Preparation` of the
+        preparation: for a model: function from its section to the `imbalance.data.images.decode.Preparation` of the
             images on which its pretrained weights were trained; None if the model has no such weights.
-        module: function of a head whose new last layer is not linear. `module(head, section)` takes the trained last
+        module: for a head whose new last layer is not linear. The call `module(head, section)` takes the trained last
             layer and the section, and returns a module like the new layer, with any weights. A saved state is loaded
             into that module.
     """

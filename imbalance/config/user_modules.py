@@ -22,7 +22,7 @@ def user_module_file(name: str) -> str:
 def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     """Run a user's module, and return its public functions and classes by name.
 
-    A process runs the module once, so that a run under way keeps the code that it started with.
+    Each process runs a module only once, so that a run under way keeps the code that it started with.
 
     Args:
         file: absolute path of the module.

@@ -13,7 +13,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), targets (B,
 class Partners(NamedTuple):
     """The second example of each mixture: its (B,) targets and groups.
 
-    shares: (B,) factor on the loss with the first example's target; one minus it is the factor for the second.
+    shares: (B,) factor on the loss for the first example's target; one minus it is the factor on the loss for the
+        second example's target.
     """
 
     targets: Tensor

@@ -22,7 +22,7 @@ from imbalance.utils.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The results of a finished first run, which a method of two stages trains before its own run.
+    """The results of a finished first run, which a two-stage method needs before the run itself is trained.
 
     predictions: for each split, (N, K) outputs of the selected model by name: "logits", and those that
         `Objective.extra_outputs` adds.
@@ -51,7 +51,7 @@ class FirstRun:
 
 
 class GroupAssignment(NamedTuple):
-    """The result of a group inference, a function in `imbalance.methods.group_inference.registry.GROUPS`.
+    """The result that every function in `imbalance.methods.group_inference.registry.GROUPS` returns.
 
     environments: for each split, the (N,) environments of its examples, 0 or 1.
     metrics: metrics of the inference by name, which are added to the metrics of the run.
@@ -116,7 +116,7 @@ class RunContext:
     labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
-    first: the results of the first run; None if no method of the run has a first run.
+    first: the results of the first run; None if no method of the run needs one.
     """
 
     targets: Tensor

@@ -23,7 +23,7 @@ def shuffled(rows: Tensor, generator: Generator) -> Tensor:
 
 
 def rows_by_label(labels: Tensor, counts: Tensor) -> list[Tensor]:
-    """Return the rows of each class, or of each group, without those that have no examples.
+    """Return one tensor of rows for each class or group that has examples.
 
     Args:
         labels: (N,) the class or group of each row.

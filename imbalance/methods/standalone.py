@@ -97,7 +97,7 @@ def example_weights(
     logits: Tensor | None = None,
     **values: Any,
 ) -> Tensor:
-    """Return (N,) float32 weights of the training examples, with mean 1: `(w * loss(logits, targets)).mean()`.
+    """Return (N,) float32 weights w of the training examples, with mean 1, for `(w * loss(logits, targets)).mean()`.
 
     Args:
         name: an entry of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".

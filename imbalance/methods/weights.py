@@ -139,7 +139,7 @@ def given(
 
     Args:
         by: "class" if `values` are for classes, "group" if they are for groups.
-        values: one weight for each class or group, in the order of their numbers in the data set.
+        values: one weight for each class or group; the first is that of class or group 0 of the data set.
 
     Raises:
         BadInput: there are more or fewer values than classes or groups.

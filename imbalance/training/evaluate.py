@@ -125,7 +125,7 @@ class Outputs(NamedTuple):
 
 
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Run the model of each run over this process's batches of its split, and stop early if a signal comes.
+    """Run each run's model over this process's batches of that run's split, and stop early if a signal comes.
 
     Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the device.
     """
@@ -232,7 +232,7 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 
 @torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
-    """Return the source rows of all examples in the split `name` whose logits or loss are not finite."""
+    """Return the rows, in the source of the data, of all examples of split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
@@ -293,7 +293,7 @@ def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tens
 
 
 def newly_interpolating(runs: Sequence[Run]) -> list[bool]:
-    """Return for each run whether this is the first epoch whose training predictions were all right.
+    """Return for each run whether this is the first epoch in which every training prediction was correct.
 
     The result is the same on every process.
     """
@@ -329,7 +329,7 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
     """Return the mean and the smallest margin of each group's examples, for each model.
 
     Args:
-        reduced: tables of `count_tables` and `reduce_margins`, reduced over all processes.
+        reduced: result of `totals` for the tables of `count_tables` and `reduce_margins`.
     """
     counts = reduced["grouped"].sum(2)
     means = (reduced["margins"] / counts).tolist()
@@ -350,7 +350,7 @@ def count_tables(
 
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
-    """Return as `Counts` the tables of `count_tables`, which were reduced over all processes."""
+    """Return as `Counts` the tables of `count_tables`, summed over all processes."""
     return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
@@ -399,7 +399,7 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
 
 @torch.no_grad()
 def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
-    """Return, by name, the (N, K) outputs that the objective saves for a later run; in a debug run, of one batch only."""
+    """Return the outputs of `Objective.extra_outputs` for a split; in a debug run, for its first batch only."""
     if (
         type(learner.objective).extra_outputs is Objective.extra_outputs
     ):  # the objective saves none, so do not read the inputs

@@ -97,7 +97,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """Make the last layer that `config.head` asks for, and return its state.
 
     Raises:
-        BadInput: the layer is not of the kind into which a finished run loads its state.
+        BadInput: the layer is no `nn.Module`, or its state does not fit into the layer that `untrained_head` makes.
         Diverged: the layer is not finite.
         Interrupted: a signal came; a resumed run makes the layer again.
     """

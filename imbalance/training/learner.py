@@ -120,11 +120,11 @@ def load_dataset(config: Experiment) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Loaded data set with the groups that a method inferred, which stacked runs with one seed share.
+    """Loaded data set, with groups inferred if the config asks for it; stacked runs with the same seed share it.
 
     dataset: data set on the CPU, with the inferred groups as groups, and without held-out examples.
     on_device: the same data set on the device of the run.
-    identity: digest of the data set as it was loaded.
+    identity: digest of the data set before groups were inferred; empty on processes other than the main one.
     assignment: inferred groups; None without group inference.
     first: results of the first run of a two-stage method; None without such a method.
     """
@@ -280,7 +280,7 @@ def make_schedule(config: Experiment) -> Callable[[float], float]:
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the last layer of the model, and of a second network that some methods train inside it.
+    """Return the parameters of the model's last layer, and of that of a second network if a method trains two.
 
     The attribute `head` is the last layer; if no network has one, the list is empty.
     """
@@ -303,7 +303,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` if the config asks for CUDA graphs, and the data are texts or there are several processes."""
+    """Raise `BadInput` if the config asks for CUDA graphs, but the data are texts or there are several processes."""
     if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
         why = (
             "batches of many lengths, as texts have"
@@ -364,9 +364,10 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 def make_mixing(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """Return a function from an epoch and the rows that it draws to the mixing of these examples; None for no mixing.
+    """Return a function from an epoch and the rows that it draws to the mixing of these examples.
 
-    A partner is a position among the drawn rows, and comes from the same batch. Partners are on the CPU.
+    The function returns None if the config has no mixing. A partner is a position among the drawn rows, and comes from
+    the same batch. Partners are on the CPU.
     """
 
     def mixing(epoch: int, order: Tensor) -> Mix | None:

@@ -89,7 +89,8 @@ def run(
 
     Raises:
         BadInput: the config or the data is wrong.
-        Diverged: a loss, a weight or an output became non-finite; the last checkpoint is older and finite.
+        Diverged: a loss, a weight or an output became non-finite; the last checkpoint is from before that, and is
+            finite.
         Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
@@ -177,7 +178,7 @@ def fit(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Take the remaining steps of the current epoch, save and evaluate when due, and go on to the next epoch.
 
-    After an out-of-memory error, restore the remembered state and return early.
+    After an out-of-memory error, restore the state that `remember` last copied, and return early.
 
     Raises:
         Diverged: the state, or an output of the model, is not finite.
@@ -227,7 +228,7 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return the request of this process for the end of the current step: save, save and stop, or 0 for nothing."""
+    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus a signal number to stop as well."""
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
@@ -255,7 +256,7 @@ def is_last_epoch(run: Run, interpolated: bool) -> bool:
     """Return whether the current epoch is the last, without regard to `config.callbacks.patience`.
 
     Args:
-        interpolated: whether all training predictions of the epoch were right, for the first time.
+        interpolated: whether this is the first epoch in which every training prediction was correct.
     """
     return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
 
@@ -317,7 +318,8 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
     """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
 
-    With `select="best"`, keep the weights too. If no value was greater in `patience` evaluations, end training.
+    With `select="best"`, keep the weights too. End training once `patience` evaluations in a row brought no greater
+    value.
     """
     progress = run.progress
     if not value > progress.best:

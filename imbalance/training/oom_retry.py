@@ -8,11 +8,11 @@ from imbalance.training.state.run_state import Run, go_back
 
 
 def oom_retry(run: Run) -> None:
-    """Restore the remembered state after an out-of-memory error, and from then on use micro-batches of half the size.
+    """Go back to the last state copied by `remember`, and from then on use micro-batches of half the size.
 
-    The failed step may have changed running means, the state of the method or some weights. From the remembered state,
-    smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the exception, because
-    it keeps the memory of the step.
+    The step that ran out of memory may have changed running means, the state of the method or some weights. From the
+    copied state, smaller micro-batches lead to the same numbers; see `step.forward`. The caller must not keep the
+    exception, because it keeps the memory of the step.
 
     Raises:
         BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.

@@ -46,7 +46,7 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 def by_part(
     parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
 ) -> list[dict[str, Any]]:
-    """Return the groups of `by_decay` for all layers but the last, and for the last layer, with another learning rate.
+    """Split parameters as `by_decay` does, but with a learning rate of its own for the last layer.
 
     Args:
         head_parameters: parameters of the last layer.

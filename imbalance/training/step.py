@@ -62,8 +62,8 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: partners of the examples, with fields (M,); function from a slice to the inputs of the partners; and (M,)
-        shares of the examples' own inputs. None without mixing.
+    mixed: None without mixing, else three values: the partners of the examples, with fields (M,); a function from a
+        slice of the examples to the inputs of their partners; and the (M,) shares of the examples' own inputs.
     """
 
     number: int
@@ -286,7 +286,7 @@ def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
 def go_backward(accelerator: Accelerator, value: Tensor) -> None:
     """Run the backward pass from `value`, as `accelerator.backward` does, but without its division by one.
 
-    That division takes a twentieth of the time of a small model's step.
+    That division, by accelerate's number of accumulation steps, takes a twentieth of the time of a small model's step.
     """
     value = accelerator.scaler.scale(value) if accelerator.scaler else value
     # If torch is passed a gradient, it imports SymPy to compare shapes, which takes half a second. On a GPU the passed

@@ -10,7 +10,7 @@ from torch import Tensor
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
     """Return a seed made from the run's seed, a purpose and numbers such as the epoch.
 
-    Seeds for which any of these differs give independent random streams.
+    Two seeds made from different arguments give independent random streams.
     """
     entropy = [seed, zlib.crc32(purpose.encode()), *numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

@@ -2,9 +2,9 @@
 
 A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, 0 or 1, of each
 example of every split. The groups that methods then use are the combinations of class and environment. So every
-sampler, weighting, mixing, loss, objective and head by group works with inferred groups. Metrics by group still use the
-groups of the data. The further metric `val/worst_inferred_group_accuracy` can select an epoch without groups of the
-data.
+sampler, weighting, mixing, loss, objective and head that reads groups reads the inferred ones. Metrics by group still
+use the groups of the data. The further metric `val/worst_inferred_group_accuracy` can select an epoch without groups of
+the data.
 """
 
 from collections.abc import Mapping

@@ -23,11 +23,11 @@ class CrossRisk(Objective):
     """Train two networks, each on half of train; each network's confident predictions replace labels of the other half.
 
     Pezeshki, Bouchacourt, Ibrahim, Ballas, Vincent and Lopez-Paz, "Discovering Environments with XRM", ICML 2024,
-    algorithm 1, as in the authors' code (github.com/facebookresearch/XRM). Each example is assigned at random to
-    one network, which trains on it. A step minimises the sum over classes of the mean weighted loss of the examples
-    with that label. Afterwards the label of each example in the batch may become the class that the other network
-    predicts. The probability of this is (p − 1/K) · K / (K − 1), where p is the probability that the other network
-    predicts for this class.
+    algorithm 1, as in the authors' code (github.com/facebookresearch/XRM). Each example is assigned at random to one
+    network, which trains on it. A step minimises the sum over classes of the mean weighted loss of the examples that
+    have the class as label at that step. Afterwards the label of each example in the batch may become the class that
+    the other network predicts. The probability of this is (p − 1/K) · K / (K − 1), where p is the probability that the
+    other network predicts for this class.
 
     The metric `train/flip_rate` is the share of training labels that have been replaced by another class. The authors
     choose the hyperparameters with the highest flip rate. Metrics of predictions are those of the first network. The
@@ -118,15 +118,15 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
 
 @tagged(first_run=xrm_first_run, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
-    """Infer two environments, the mistakes of two networks and all other examples, and cross them with the classes.
+    """Infer two environments (mistakes of two networks, all other examples), and cross them with the classes.
 
     Pezeshki et al., "Discovering Environments with XRM", ICML 2024. A first run trains the two networks (`CrossRisk`)
     with the model, batches and optimiser of this run, and with the learning rate `lr`. An example of train, val or test
     is in environment 1 if at least one network predicts another class than its label. The environments of test are used
     for metrics only. The authors train group DRO with these groups, or sample by group, and select epochs by the
     accuracy of the worst inferred group of val. The metric `train/flip_rate` is that of the first run. As in the
-    authors' code, it is 0 if all examples of a class in train or val are in one environment. The inference reads no
-    groups.
+    authors' code, the flip rate is set to 0 if all examples of a class in train or val are in one environment, so that
+    such a run is not chosen. The inference reads no groups.
 
     Args:
         first_epochs: the number of epochs of the two networks. The paper trains 5,001 steps on Waterbirds and 1,001 on

@@ -33,8 +33,8 @@ def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
 def self_first_run(config: Experiment) -> dict[str, Any]:
     """Return the config of the first run of `disagreement` as a dictionary: `config` with fewer epochs.
 
-    The first run has the seed and examples of the run itself. If the learning rate is constant, its steps are the first
-    steps of the run itself, too.
+    The first run has the seed and the training examples of the full run. If the learning rate is constant, the steps of
+    the first run are also the first steps of the full run.
     """
     head = {"name": "hold_out", "fraction": config.head.fraction}
     return shortened(config, config.head.first_epochs) | {"head": head}
@@ -67,9 +67,9 @@ def disagreement(
     2023, SELF, early-stop disagreement. The early model, after `first_epochs` epochs, does not fit the small groups
     yet; the trained model does. The layer is trained on the examples with the largest KL(early ‖ trained) of the class
     probabilities, as in the authors' code (github.com/tmlabonte/last-layer-retraining). SGD without momentum minimises
-    cross-entropy at a constant learning rate, starting from the trained layer. Two differences: here batches draw from
-    all classes in turn, and the authors' code draws classes at random. Here the held-out examples are a share of train,
-    and the authors hold out half of val. The head reads no groups.
+    cross-entropy at a constant learning rate, starting from the trained layer. There are two differences. Here batches
+    draw from all classes in turn; the authors' code draws classes at random. Here the held-out examples are a share of
+    train; the authors hold out half of val. The head reads no groups.
 
     Args:
         fraction: the share of each class of train that is held out from training.

@@ -21,8 +21,9 @@ class Objective(nn.Module):
     batch.
 
     columns: the names of the tensors that `forward` takes as keyword arguments: keys of the result of `terms`, or
-        `targets` and `rows` of the batch. `terms` of this class computes two if they are named: `features` (B, D), the
-        inputs of the last layer, and `slopes` (B,), the derivative dℓ(s·z)/ds of each loss ℓ at s = 1.
+        `targets` and `rows` of the batch. The base class's `terms` computes two further tensors if `columns` names
+        them: `features` (B, D), the inputs of the last layer, and `slopes` (B,), the derivative dℓ(s·z)/ds of each loss
+        ℓ at s = 1.
     views: the number of independent augmentations of each example that `terms` reads from `batch.views`.
     """
 
@@ -63,12 +64,12 @@ class Objective(nn.Module):
 
         Args:
             losses, weights, groups: (B,) of all examples of the batch, on all processes.
-            columns: the tensors that `columns` of the class names.
+            columns: the tensors that the class attribute `columns` names.
         """
         raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics that the state of the method has, by their names in `tags.measures`."""
+        """Return the metrics that are computed from the state of the objective, by their names in `tags.measures`."""
         return {}
 
     def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:

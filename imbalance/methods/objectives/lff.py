@@ -26,7 +26,7 @@ class LearningFromFailure(Objective):
 
     Args:
         amplification: q; 0.7 in the paper.
-        decay: the factor on the old moving average in each update, from an average of 0; 0.7 in the paper.
+        decay: the factor on the old moving average in each update; 0.7 in the paper. The averages start at 0.
     """
 
     tags = Tags(batched=False)  # it has a state for every example, so it cannot be stacked

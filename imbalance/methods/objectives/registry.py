@@ -1,9 +1,9 @@
 """Objectives by name: functions from the losses of a batch to the scalar to minimise.
 
 `objective(losses (B,), weights (B,), groups (B,)) -> scalar` gets the whole batch. With several processes the loop
-passes the losses of all processes to each of them, so no objective communicates. The state of an objective is in
-buffers, so every checkpoint contains it. Only `forward` in training mode changes the state; the loop calls `forward`
-once a step.
+passes the losses of all processes to the objective on each process, so no objective communicates. The state of an
+objective is in buffers, so every checkpoint contains it. Only `forward` in training mode changes the state; the loop
+calls `forward` once a step.
 
 An objective that needs more than the losses has a file of its own: see `imbalance.methods.objectives.base.Objective`.
 """

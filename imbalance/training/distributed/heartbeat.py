@@ -1,4 +1,4 @@
-"""Heartbeat of many processes: name a process that is silent, because a stopped process closes no connection.
+"""Heartbeat of many processes: name a silent process, since torch does not notice that a process has stopped.
 
 An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, or work that the
 main process does for all. A process waits in an exchange until all other processes have reached it.
@@ -15,8 +15,8 @@ from typing import Any
 from imbalance.utils.output import print_safely
 
 # Time for which a process waits for another. While the main process alone fits heads, reads first runs and makes data
-# sets, the others wait, for which torch's ten minutes on a GPU can be too short. A stopped process is named long
-# before.
+# sets, the others wait, for which torch's ten minutes on a GPU can be too short. A stopped process is named on stderr
+# long before, after SILENCE.
 WAIT = timedelta(hours=6)
 # Time before the end of WAIT at which a message is printed, because at its end NCCL kills the process without one.
 MARGIN = timedelta(minutes=1)

@@ -25,10 +25,10 @@ def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
 
 
 class Interrupt:
-    """Context manager that records a signal that asks to stop in `signum`, instead of ending the process.
+    """Context manager that records a stop signal in its attribute `signum`, instead of ending the process.
 
-    Until `defer` is called there is nothing to save, so a signal also raises `Interrupted` immediately. A second SIGINT
-    ends the process, by the default of the system.
+    Until `defer` is called there is nothing to save, so a signal also raises `Interrupted` immediately. The first
+    SIGINT restores the system's default handler, so a second one ends the process.
     """
 
     def __init__(self):

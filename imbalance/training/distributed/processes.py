@@ -25,7 +25,8 @@ def start_accelerator(config: Experiment) -> Accelerator:
     """Start accelerate by `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: this device has no such precision, or fewer processes started than the launcher was asked for.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, or fewer processes started than the
+            launcher was asked for.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
@@ -151,9 +152,9 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
 def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:
     """Start to copy a step's value and request to the host, and return a function that waits for both.
 
-    The returned function returns whether the value is finite, and the request. On a GPU, call it once the backward pass
-    is queued: it then waits for the forward pass only, so the device stays busy. Call it before the next `async_item`,
-    because all copies share one pinned buffer.
+    The returned function returns whether the value is finite, and the request. On a GPU, call the returned function
+    once the backward pass is queued: it then waits for the forward pass only, so the device stays busy. Call it before
+    `async_item` is called again, because all copies share one pinned buffer.
 
     Args:
         request: tensor on the device if it was gathered from several processes; only then it is copied.
@@ -174,5 +175,5 @@ def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool,
 
 @functools.cache
 def pinned_buffer(dtype: torch.dtype) -> tuple[Tensor, torch.cuda.Event]:
-    """Return a pinned buffer, and an event for the end of a copy to it; both are slow to make, so are made once."""
+    """Return a pinned buffer, and an event for the end of a copy to it; both are slow to make, so they are cached."""
     return torch.empty(2, dtype=dtype, pin_memory=True), torch.cuda.Event()

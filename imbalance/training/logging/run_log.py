@@ -88,7 +88,7 @@ class RunLog:
         return summary if summary["status"] == "done" and not self.config.debug else None
 
     def _keep_config(self) -> None:
-        """Write config.json, unless it exists with the same values, perhaps with the keys of an older version."""
+        """Write config.json, unless it already has the same values, perhaps under the keys of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
         with suppress(
             OSError, ValueError, AttributeError
@@ -110,7 +110,7 @@ class RunLog:
                 )
 
     def _saved_summary(self) -> dict[str, Any]:
-        """Return the content of summary.json; if there is no file, only the status None.
+        """Return the content of summary.json, or `{"status": None}` if there is no file.
 
         A damaged file counts as no file, because the run resumes from its last checkpoint and writes it again.
 
@@ -138,7 +138,7 @@ class RunLog:
         """Write a file of the run directory, whole or not at all.
 
         Raises:
-            BadInput: the run directory was removed or replaced, so the file would be apart from the run's metrics.
+            BadInput: the run directory was removed or replaced, so the file would not land beside the run's metrics.
         """
         self.check_directory()
         write_atomic(path, data)
@@ -169,7 +169,7 @@ class RunLog:
         """Cut metrics.jsonl to the length `position`, because the resumed run writes all later lines again.
 
         Raises:
-            BadInput: the file is shorter.
+            BadInput: metrics.jsonl is already shorter than `position`.
         """
         metrics = self._files.metrics
         if os.fstat(metrics.fileno()).st_size < position:
@@ -325,7 +325,7 @@ class ClaimedFiles(NamedTuple):
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
-    """Raise `BadInput` if a run with another or an unreadable config was trained in `directory`.
+    """Raise `BadInput` if `directory` holds a trained run whose config is not `config`, or cannot be read.
 
     A run that was refused or killed before its first checkpoint does not count.
     """

@@ -2,9 +2,9 @@
 
 A step of a small model spends its time on starting operations, not on computing. So the parameters of M models are
 stacked along new leading dimensions, and one operation computes all models (`torch.func.vmap`, in
-`imbalance.training.stacked.models`). Evaluation does the same. The step is that of the loop. Every run has its own
-learner, progress and log, and begins, saves and ends by the code of `imbalance.training.loop`. So each run directory
-equals, up to rounding, that of `imbalance train`, and each of the two can resume runs of the other.
+`imbalance.training.stacked.models`). Evaluation does the same. Each step is taken by the same code as in a run alone.
+Every run has its own learner, progress and log, and begins, saves and ends by the code of `imbalance.training.loop`. So
+each run directory equals, up to rounding, that of `imbalance train`, and each of the two can resume runs of the other.
 """
 
 import json
@@ -171,7 +171,7 @@ def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int 
 
     Args:
         threads: number of threads; more than one only if the action just writes files. Actions that draw random numbers
-            or react to signals must run in this thread, in order.
+            or react to signals need 1, so that they run in order in the calling thread.
     """
 
     def attempt(member: Run) -> Diverged | None:
@@ -199,7 +199,7 @@ def save_all(members: list[Run]) -> bool:
 
 
 def end_epochs(members: list[Run]) -> None:
-    """Evaluate the members for which that is due, together, and go on to the next epoch.
+    """Evaluate together all members whose evaluation is due, and move every member on to the next epoch.
 
     A member that diverges is removed from the list.
     """

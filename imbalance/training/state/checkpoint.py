@@ -23,7 +23,7 @@ from imbalance.utils.files import write_atomic
 
 
 def save_run(run: Run) -> None:
-    """Write a checkpoint of the remembered state of the run. Every process must call this function.
+    """Write a checkpoint of the state that `remember` last copied. Every process must call this function.
 
     If writing fails, as on a full disk, the previous checkpoint stays, the log has a warning, and training goes on.
     """
@@ -82,8 +82,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Return the progress and the random state that this process restores from a checkpoint.
 
-    The main process restores the records of all processes. For a process that did not exist when the checkpoint was
-    written, there is no random state.
+    The main process restores the records that all processes made in the epoch; the other processes restore none of
+    these. A process that did not exist when the checkpoint was written gets no random state.
 
     Args:
         state: content of the checkpoint.

@@ -1,8 +1,8 @@
 """Finite check: find NaN and infinity in the weights, the buffers, and the state of the optimiser and the method.
 
 A step checks only its loss, because checking the whole state would take a tenth of the time of a small model. The whole
-state is checked before the run saves, evaluates or ends. A finite state is then remembered. If the state or a loss is
-not finite, `forensics.find` repeats the steps since the remembered state, and checks the whole state after each.
+state is checked before the run saves, evaluates or ends. If it is finite, `remember` copies it to memory. If the state
+or a loss is not finite, `forensics.find` repeats the steps since the last copy, and checks the whole state after each.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,10 @@ LEAST_SCALE = 2.0**-14  # least scale of fp16 gradients; below it, gradients are
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Return whether all values are finite, by the largest magnitude of each tensor, because a sum could overflow."""
+    """Return whether all values of the floating-point tensors are finite.
+
+    The largest magnitude of each tensor is tested, not a sum, which could overflow although all values are finite.
+    """
     tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True
@@ -28,7 +31,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def named_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
-    """Yield a name, for messages, and the tensor, for every tensor of the registry that a step may change."""
+    """Yield the name, for messages, and the value of every tensor in `learner.parts`."""
     parameter_names: dict[Tensor, str] = {parameter: name for name, parameter in learner.network.named_parameters()}
     for key, part in learner.parts.items():
         if isinstance(part, nn.Module):

@@ -42,8 +42,8 @@ FILE = "divergence.pt"  # in the run directory
 def find(run: Run, end: int) -> Diverged:
     """Find the step that made a value non-finite, write FILE about it, and return the error to raise.
 
-    Repeat the steps since the remembered state, and check the state after each. Every process must call this function,
-    since all processes take their steps together.
+    Repeat the steps since the state that `remember` last copied, and check the state after each. Every process must
+    call this function, since all processes take their steps together.
 
     Args:
         end: number of steps after which a value is known to be non-finite.
@@ -146,7 +146,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
 
 
 def first_non_finite_after(learner: Learner) -> str | None:
-    """Return the name of the first gradient that is not finite, or else of the first such tensor of the state."""
+    """Return the name of the first non-finite gradient, else of the first non-finite tensor of the state, else None."""
     gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
     bad = next((name for name, gradient in gradients if not finite([gradient])), None)
     return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_non_finite(learner)

@@ -27,7 +27,7 @@ class Progress:
     batch: int = 0  # number of batches of the current epoch that are done
     step: int = 0  # number of steps since the start of training
     seconds: float = 0.0  # training time up to the last save; see `Clock.seconds`
-    # First epoch, counted from 1, whose training predictions were all right; 0 if there was none yet.
+    # First epoch, counted from 1, in which every training prediction was correct; 0 if there was none yet.
     interpolation_epoch: int = 0
     best: float = -inf  # the best value of config.callbacks.monitor
     best_epoch: int = 0  # the epoch of that value, counted from 1
@@ -112,7 +112,8 @@ class Clock:
     def save_is_due(self, epoch_ends: bool) -> bool:
         """Return whether a checkpoint is due.
 
-        One is due after every interval, and at the end of an epoch if saving then takes at most 2 % of the time.
+        One is due `checkpoint_minutes` after the last. At the end of an epoch one is due earlier, as soon as the last
+        save took at most 2 % of the time since then.
 
         Args:
             epoch_ends: whether the current step is the last of its epoch.

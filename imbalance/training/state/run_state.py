@@ -16,7 +16,7 @@ class Run:
     """Run in progress, which the functions of the loop take.
 
     first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
-    remembered: latest state that is known to be finite, by the names of `parts`; see `remember`.
+    remembered: finite state that the last call of `remember` copied, by the names of `parts`.
     """
 
     config: Experiment
@@ -40,7 +40,7 @@ class Run:
 
 
 def remember(run: Run) -> None:
-    """Copy the state of the run, so that `go_back` can restore it. The caller must have checked that it is finite.
+    """Copy the run's state to memory, for `go_back` and `save_run`. The caller must have checked that it is finite.
 
     The parts of the learner change only in a step, so they are not copied again if there was no step since the last
     copy.
@@ -52,11 +52,11 @@ def remember(run: Run) -> None:
 
 
 def is_remembered(run: Run) -> bool:
-    """Return whether the remembered state is that of the current step."""
+    """Return whether `remember` last copied the state at the current step."""
     return bool(run.remembered) and run.remembered["progress"]["step"] == run.progress.step
 
 
 def go_back(run: Run) -> None:
-    """Restore the remembered state of the run, and remove the gradients."""
+    """Restore the state that `remember` last copied, and remove the gradients."""
     restore(run.parts, run.remembered)
     run.learner.optimizer.zero_grad()
