@@ -64,7 +64,7 @@ def test_a_setting_without_another_value_is_named(monkeypatch):
     assert changes("model", "linear", "init") == [dict(init="zeros")]
     monkeypatch.setitem(EXAMPLES["model"], "linear", Example(dict(init="default", weights="some")))
     with pytest.raises(
-        pytest.fail.Exception, match=r"^model 'linear': the setting weights has no .*`other=dict\(weights=…"
+        pytest.fail.Exception, match=r"^model 'linear': the value weights has no .*`other=dict\(weights=…"
     ):
         changes("model", "linear", "weights")
 

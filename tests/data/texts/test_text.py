@@ -108,7 +108,7 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
     file = tmp_path / "texts.csv"
     content = file.read_text()
     cases = {
-        "model": (dict(model=create(name="mlp", hidden=(4,))), "takes no texts, .* there are bag_of_embeddings"),
+        "model": (dict(model=create(name="mlp", hidden=(4,))), "takes no texts, .* use one of bag_of_embeddings"),
         "mix": (dict(mix=create(name="mixup", alpha=0.2)), "config.mix.name: 'mixup' given; texts cannot be mixed"),
     }
     for changes, message in cases.values():
