@@ -43,7 +43,7 @@ function drawForest({metric, methods, baseline}) {
     const plot = Plot.plot({
       width, height: 26 * rows.length + 70, marginLeft: margin, marginRight: 16, marginBottom: 40, style: {fontSize: "12px"},
       x: {label: axisLabel(metric), grid: true, nice: true},
-      y: {domain: rows.map(row => row.id), label: null, tickSize: 0, tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
+      y: {type: "point", domain: rows.map(row => row.id), label: null, tickSize: 0, tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
       marks: [
         baseline && baseline.mean !== null ? Plot.ruleX([scale * baseline.mean], {stroke: "var(--baseline)", strokeDasharray: "5 4"}) : null,
         Plot.dot(points, {x: "value", y: "id", r: 2.2, fill: "currentColor", fillOpacity: 0.35}),
@@ -114,7 +114,7 @@ function drawGroups({methods}) {
     const at = {fx: row => indexOf.get(row.group) % across, fy: row => Math.floor(indexOf.get(row.group) / across)};
     const plot = Plot.plot({
       width, height: down * (20 * rows.length + 34) + 50, marginLeft: margin, marginTop: 28, marginBottom: 40, marginRight: 14, style: {fontSize: "12px"},
-      x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: [0, 25, 50, 75, 100], tickFormat: value => value % 50 ? "" : String(value)}, y: {domain: rows.map(row => row.id), label: null, tickSize: 0,
+      x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: [0, 25, 50, 75, 100], tickFormat: value => value % 50 ? "" : String(value)}, y: {type: "point", domain: rows.map(row => row.id), label: null, tickSize: 0,
         tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
       fx: {axis: null, padding: 0.12}, fy: {axis: null, padding: 0.16},
       marks: [

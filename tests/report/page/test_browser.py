@@ -205,6 +205,19 @@ def test_the_page_has_asked_nothing_of_the_network_and_said_nothing(browser):
     ]
 
 
+@pytest.mark.parametrize("settings", [1, 2])
+def test_the_page_of_one_or_two_settings_has_its_figures(driver, work_dir, tmp_path, settings):
+    """A numeric domain of two values is a linear scale to Observable Plot, unless the page says otherwise."""
+    for config in sorted({path.parts[-4] for path in work_dir.rglob("summary.json")})[:settings]:
+        shutil.copytree(work_dir / config, tmp_path / config)
+    path = tmp_path / "index.html"
+    path.write_text(page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=0))
+    driver.get_log("browser")
+    driver.get(f"file://{path}")
+    assert texts(driver, "#methods tbody tr") and texts(driver, "#forest svg") and texts(driver, "#groups svg")
+    assert driver.get_log("browser") == []
+
+
 def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):
     """Of settings, classes, groups and in a log: nothing of them runs, and the page is as usable as another."""
     script = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
