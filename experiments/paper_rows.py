@@ -251,8 +251,8 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
     """Return a table of the rows of figures 3 and 4 that have a finished run in results/rows.csv.
 
     Args:
-        variants: the rows of figure 3 on CIFAR-10.
-        folder: the folder of kept results.
+        variants: the rows of figure 3 on CIFAR-10; those of figure 4 are the same with early stopping.
+        folder: the folder that has rows.csv.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
              "right from epoch on", "hours a run"]  # fmt: skip

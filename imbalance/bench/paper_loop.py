@@ -51,9 +51,9 @@ class Transformed(torch.utils.data.Dataset):
 def papers_epoch(
     model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, class_weights: Tensor
 ) -> list[tuple[float, float]]:
-    """Train an epoch by the paper's loop.
+    """Train an epoch by the loop of Wang et al. (ICLR 2022), and return a loss and an accuracy for each batch.
 
-    Return, for each batch, the loss and the accuracy of the model on the batch after the step on that batch.
+    Both are computed again on the batch after the step on that batch.
     """
     measured = []
     for images, targets in loader:

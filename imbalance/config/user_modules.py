@@ -1,4 +1,4 @@
-"""Load modules that a user writes, and names in a config as `my_module.py:MyLoss`."""
+"""Load a user's own modules, which a config refers to as `my_module.py:MyLoss`."""
 
 import functools
 import importlib.util

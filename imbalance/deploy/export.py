@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest log
 
 
 class Exported(nn.Module):
-    """The network of a trained model with its normalisation: takes uint8 images or floats, and returns logits."""
+    """The network of a trained model: takes uint8 images and normalises them, or floats as they are, and returns logits."""
 
     mean: Tensor
     std: Tensor

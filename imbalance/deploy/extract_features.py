@@ -103,7 +103,9 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
                 check_same(into, made_of)
                 return f"{into}: done before, so nothing is written; {training_hint(into)}"
             if into.exists() and (not into.is_dir() or any(into.iterdir())):
-                raise BadInput(f"--output: {into} exists and holds no features; name a new or empty folder")
+                raise BadInput(
+                    f"--output: {into} already holds other files, and no features; name a new or empty folder"
+                )
             extract(resolved, dataset, model, made_of, into)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

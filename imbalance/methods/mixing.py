@@ -1,7 +1,7 @@
 """Mixing: training on convex combinations of two examples of a batch.
 
-A mixing is a function from the targets and groups of the whole batch, a generator, and the values of `config.mix` to a
-`Mix`, or to None to leave the batch as it is. The loop seeds the generator from (seed, epoch).
+A mixing takes the targets and groups of the whole batch, a generator, and the values of `config.mix`. It returns a `Mix`,
+or None to leave the batch as it is. The loop seeds the generator from (seed, epoch).
 """
 
 from typing import NamedTuple

@@ -134,8 +134,8 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
         raise BadInput(f"{section}: {error}") from None
     if values.keys() != annotations.keys():
         raise BadInput(
-            f"{section} {name!r}: takes the values {', '.join(annotations) or 'none'}; {', '.join(values) or 'none'} "
-            "given; pass every value that it takes, and no other"
+            f"{section} {name!r}: its arguments are {', '.join(annotations) or 'none'}, but {', '.join(values) or 'none'} "
+            "given; pass all of its arguments, and no others"
         )
     check_values(f"{section} {name!r}: ", values, annotations)
     return {"name": name, **values}

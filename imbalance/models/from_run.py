@@ -31,8 +31,8 @@ def pretrained(
         )
     if vocabulary != about.get("vocabulary", 0):
         raise BadInput(
-            f"config.model.pretrained: {pretrained} was trained with {about.get('vocabulary', 0):,} different tokens; "
-            f"this data set has {vocabulary:,}; give a run with the tokenizer of this data set"
+            f"config.model.pretrained: {pretrained} was trained with a vocabulary of {about.get('vocabulary', 0):,} tokens; "
+            f"that of this data set has {vocabulary:,}; give a run with the tokenizer of this data set"
         )
     if list(input_shape) != list(about["input_shape"]):
         raise BadInput(

@@ -86,7 +86,7 @@ def center_crop(
     if interpolation not in FILTERS:
         raise BadInput(
             f"config.model.pretrained: the weights need {interpolation} interpolation; only bilinear and bicubic are "
-            "supported; set config.data.size to resize without the preprocessing of the weights"
+            "supported; set config.data.size to resize the images without this image processor"
         )
     return Preparation(((resize + FILTERS[interpolation], size), (cut, crop)), tuple(mean), tuple(std))
 
@@ -259,7 +259,7 @@ def with_new_head(
 
 
 def load_error(network: str, pretrained: str, error: Exception) -> BadInput:
-    """Return the `BadInput` for a network or weights that a library cannot load, after its `error`."""
+    """Return the `BadInput` to raise when a library fails with `error` to load a network or its weights."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     hint = "give the name of a network, or the path of its folder; a first download needs an internet connection"
     problem = "no weights of" if pretrained == "published" else "no network"
@@ -315,7 +315,7 @@ def transformers_preparation(network: str, pretrained: str) -> Preparation | Non
     if not (settings.get("do_resize") and same and (square or (shorter and cropped)) and settings.get("do_normalize")):
         raise BadInput(
             f"config.model.network: the image processor of {network} must resize, crop to a square, and normalise; it "
-            "does something else; set config.data.size to resize without the preprocessing of the weights"
+            "does something else; set config.data.size to resize the images without this image processor"
         )
     interpolation = {2: "bilinear", 3: "bicubic"}.get(int(settings["resample"]), f"PIL's {settings['resample']}")
     mean, std = settings["image_mean"], settings["image_std"]

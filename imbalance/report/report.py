@@ -5,8 +5,8 @@
 The folder gets these files:
 
 - results.md, .tex and .csv: for every config, the mean of each metric over seeds, with its 95 % interval.
-- groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and the uncertainty
-  of one run's accuracy, because the group has few test examples.
+- groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and the interval of a
+  single run's accuracy that comes from the number of test examples in the group.
 - runs.csv: a row for every run.
 - Figures as PNG and PDF: learning curves, learning rates, box plots over seeds, decision boundaries in two dimensions.
 - index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to

@@ -68,7 +68,11 @@ class StatusLine:
         return time.monotonic() - self.started
 
     def show(self, text: str, last: bool = False) -> None:
-        """Show the text; where each text gets a new line, skip it within two seconds of the one before, unless it is the `last`."""
+        """Show the text in place of the text before.
+
+        If the output cannot overwrite a line, each text takes a new line. Then a text that comes within two seconds of the
+        one before is skipped, unless `last` is true.
+        """
         text = one_line(text)
         if self.status:
             from rich.text import Text

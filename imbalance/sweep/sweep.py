@@ -88,10 +88,10 @@ def make_search(
     sampler: str,
     trials: int,
 ) -> Search:
-    """Return the search space of the command line, and check that the ends of every range are valid.
+    """Return the search space given on the command line, and check that the ends of every range are valid.
 
     Args:
-        config: one config file or name.
+        config: config files or names; there must be exactly one.
         common: config values by key, the same in all trials.
         search: axes or ranges, as `parse_axis` reads them.
     """

@@ -140,7 +140,7 @@ def test_the_same_command_has_nothing_left_to_do_and_another_is_refused(made, tm
             extracted(folder, trainer__mixed_precision="bf16")
         (tmp_path / "else").mkdir()
         (tmp_path / "else" / "thesis.tex").touch()
-        with pytest.raises(BadInput, match="else exists and holds no features"):
+        with pytest.raises(BadInput, match="else already holds other files, and no features"):
             extracted(tmp_path / "else")
 
 

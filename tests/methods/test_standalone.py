@@ -127,8 +127,11 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
     ("call", "words"),
     [
         (lambda: EpochSampler("balance", TARGETS), "sampler: 'balance' given; did you mean balanced?"),
-        (lambda: EpochSampler("balanced", TARGETS), "sampler 'balanced': takes the values by; none given"),
-        (lambda: EpochSampler("balanced", TARGETS, by="class", redraw=True), "takes the values by; by, redraw given"),
+        (lambda: EpochSampler("balanced", TARGETS), "sampler 'balanced': its arguments are by, but none given"),
+        (
+            lambda: EpochSampler("balanced", TARGETS, by="class", redraw=True),
+            "its arguments are by, but by, redraw given",
+        ),
         (
             lambda: EpochSampler("balanced", TARGETS, by="kind"),
             "sampler 'balanced': by: 'kind' given; it should be 'class'",
@@ -137,7 +140,7 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
         (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank=2, world=2 given"),
         (
             lambda: example_weights("importance", TARGETS, by="class"),
-            "weights 'importance': takes the values by, exponent",
+            "weights 'importance': its arguments are by, exponent",
         ),
         (
             lambda: example_weights("importance", TARGETS, by="class", exponent=-1.0),

@@ -124,7 +124,7 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.nda
 
 
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
-    """Raise `BadInput` if one of the input columns `names` holds only splits; it belongs in config.data.split."""
+    """Raise `BadInput` if every value of an input column in `names` is a split, such as "train"; name it in config.data.split."""
     for name in names:
         if set(columns.text(name)) <= set(SPLITS):
             raise BadInput(

@@ -20,7 +20,7 @@ def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor
 
     Each of the V·B projections is an anchor a. Its positives P(a) are all other projections of the same class:
 
-        mean over a of w_a · mean over p in P(a) of −log(exp⟨z_a, z_p⟩/τ / Σ_{b≠a} exp⟨z_a, z_b⟩/τ).
+        mean over a of w_a · mean over p in P(a) of −log(exp(⟨z_a, z_p⟩/τ) / Σ_{b≠a} exp(⟨z_a, z_b⟩/τ)).
 
     Args:
         projections: (B, V, D) vectors z of length 1; V must be at least 2, so that every anchor has a positive.

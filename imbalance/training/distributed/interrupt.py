@@ -49,7 +49,7 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Return a context manager inside which a signal, even an earlier one, raises `Interrupted` immediately.
+        """Return a context manager inside which a signal raises `Interrupted` immediately; an earlier signal raises on entry.
 
         Use it for long work that a resumed run can repeat.
         """
