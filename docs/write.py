@@ -346,7 +346,9 @@ def signature(thing: Any, path: str) -> str:
     try:
         source = textwrap.dedent(inspect.getsource(function))
     except OSError:  # a dataclass generates its __init__, which has no source
-        return f"{path}({', '.join(inspect.signature(thing).parameters)})"
+        arguments = ", ".join(inspect.signature(thing).parameters)
+        long = len(f"{path}({arguments})") > 120  # the formatter also checks the code in pages
+        return f"{path}(\n    {arguments}\n)" if long else f"{path}({arguments})"
     arguments = ast.unparse(ast.parse(source).body[0].args)
     call = f"{path}({re.sub('^self(, )?', '', arguments)})"
     return "\n".join(textwrap.wrap(call, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
