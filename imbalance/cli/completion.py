@@ -56,11 +56,11 @@ def next_words(before: list[str], word: str) -> list[str]:
     command = COMMANDS[name]
     flags = [flag for action in parser_of(name)._actions for flag in action.option_strings]
     if word.startswith("--config="):
-        from imbalance.config.resolve import shipped_configs
+        from imbalance.config.resolve import config_files_by_name
 
         complete_names = word.rpartition(",")[0]
         start = f"{complete_names}," if complete_names else "--config="
-        return [start + name for name in shipped_configs()]
+        return [start + name for name in config_files_by_name()]
     if command.overrides and word.startswith("--config."):
         return [f"--config.{key}=" for key in config_keys(before)]
     options = ["" if action.nargs == 0 else "=" for action in parser_of(name)._actions for _ in action.option_strings]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from imbalance.config.registries import registries
-from imbalance.config.resolve import shipped_configs
+from imbalance.config.resolve import config_files_by_name
 from imbalance.utils.output import one_line
 
 
 def configs() -> str:
     """Return a line for every file of configs/: its name and the first line of its docstring. The files are not run."""
-    return _lines({name: _docstring(path) for name, path in shipped_configs().items()})
+    return _lines({name: _docstring(path) for name, path in config_files_by_name().items()})
 
 
 def _docstring(path: Path) -> str | None:

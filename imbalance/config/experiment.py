@@ -172,7 +172,7 @@ class Experiment:
         }
 
 
-GROUPS_OF_VALUES = {"trainer": Trainer, "callbacks": Callbacks, "logger": Logger}
+VALUE_SECTIONS = {"trainer": Trainer, "callbacks": Callbacks, "logger": Logger}
 
 
 def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
@@ -184,15 +184,14 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     if isinstance(config, Experiment):
         return config
     try:
-        values = FrozenConfigDict(
-            ConfigDict(cast(Mapping[str, Any], config))
-        ).to_dict()  # ConfigDict also takes a ConfigDict
+        mutable = ConfigDict(cast(Mapping[str, Any], config))  # its stub does not say that it also takes a ConfigDict
+        values = FrozenConfigDict(mutable).to_dict()
     except ValueError as error:  # ConfigDict refuses a section inside a tuple
         raise BadInput(f"config: {error}") from None
     check_sections(values)
-    groups = {path: kind(**values[path]) for path, kind in GROUPS_OF_VALUES.items()}
-    calls = {key: Section(value) for key, value in values.items() if key not in groups and isinstance(value, Mapping)}
-    arguments: dict[str, Any] = values | groups | calls
+    value_sections = {path: kind(**values[path]) for path, kind in VALUE_SECTIONS.items()}
+    calls = {key: Section(value) for key, value in values.items() if isinstance(value, Mapping)}
+    arguments: dict[str, Any] = values | calls | value_sections
     experiment = Experiment(**arguments)
     check_together(experiment)
     check_methods(experiment)
@@ -206,10 +205,10 @@ def check_sections(values: Mapping[str, Any]) -> None:
     """Raise `BadInput` unless every section has exactly its keys, each with a value of the right type and range."""
     hints = get_type_hints(Experiment, include_extras=True)
     sections = {
-        key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *GROUPS_OF_VALUES.values())
+        key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *VALUE_SECTIONS.values())
     }
     check_fields("", values, {key: Mapping[str, Any] if key in sections else hint for key, hint in hints.items()})
-    for path, kind in GROUPS_OF_VALUES.items():
+    for path, kind in VALUE_SECTIONS.items():
         check_fields(path, values[path], get_type_hints(kind, include_extras=True))
     for path, table in registries().items():
         section = values["optim"].get("schedule") if path == "optim.schedule" else values[path]

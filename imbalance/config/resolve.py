@@ -70,7 +70,7 @@ def config_file(name: str | Path) -> Path:
     """
     if not str(name):
         raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
-    path, files_by_name = Path(name), shipped_configs()
+    path, files_by_name = Path(name), config_files_by_name()
     if _exists(path, "file") and path.suffix in (".py", ".json"):
         return path
     if str(name) in files_by_name:
@@ -84,10 +84,11 @@ def config_file(name: str | Path) -> Path:
     raise BadInput(f"--config: no config {name}; {hint}")
 
 
-def shipped_configs() -> dict[str, Path]:
+def config_files_by_name() -> dict[str, Path]:
     """Return the files of configs/ by name; of two files with one name, the one that is less deep in folders."""
-    files = sorted(CONFIGS.rglob("*.py"), key=lambda path: (len(path.parts), path), reverse=True)
-    return dict(sorted((path.stem, path) for path in {path.stem: path for path in files}.values()))
+    deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
+    files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
+    return dict(sorted(files.items()))
 
 
 def _exists(path: Path, *kinds: str) -> bool:

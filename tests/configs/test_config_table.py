@@ -12,7 +12,7 @@ from conftest import CONFIG_FILES, ROOT, TABLE
 from imbalance.config.experiment import validate
 from imbalance.config.overrides import split_overrides
 from imbalance.config.renamed import RENAMED
-from imbalance.config.resolve import config_file, load, resolve, shipped_configs
+from imbalance.config.resolve import config_file, config_files_by_name, load, resolve
 from imbalance.errors import BadInput
 from imbalance.report.kept_results import current_name
 
@@ -127,9 +127,17 @@ def test_the_files_of_a_user_fail_nothing(tmp_path):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 3 * len(ROWS)
 
 
+def test_a_file_in_a_folder_of_configs_replaces_no_file_above_it(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    for name in ("one.py", "a/one.py", "a/two.py"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr("imbalance.config.resolve.CONFIGS", tmp_path)
+    assert config_files_by_name() == {"one": tmp_path / "one.py", "two": tmp_path / "a" / "two.py"}
+
+
 def test_the_names_of_removed_configs_are_answered_with_the_command():
     assert not RENAMED.keys() & ROWS.keys()
-    for name in RENAMED.keys() - shipped_configs().keys():  # a user may add a file of an old name
+    for name in RENAMED.keys() - config_files_by_name().keys():  # a user may add a file of an old name
         with pytest.raises(BadInput, match=rf"--config: {name} is no config any more; type --config=") as raised:
             config_file(name)
         config, *flags = re.search(r"type --config=(.*) instead$", str(raised.value))[1].split()
