@@ -13,7 +13,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
+    check_labels,
     number_groups,
     read_columns,
 )
@@ -34,7 +34,7 @@ def arrays(
     missing: tuple[str, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
     test_fraction: Fraction,
@@ -51,13 +51,13 @@ def arrays(
             is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
-            groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
+            attributes and split are inputs. A column whose values are all numbers is then numeric; if only most are
             numbers, name the other values in `missing`.
         missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
             "nan" is, the floating-point number nan does.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
             examples.
@@ -65,8 +65,8 @@ def arrays(
             test examples.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
-    columns = read_columns(Path(data_dir) / file, delimiter, (target, *groups, split, *categorical), missing)
+    check_labels(classes, target, attributes)
+    columns = read_columns(Path(data_dir) / file, delimiter, (target, *attributes, split, *categorical), missing)
     return columns_dataset(
         columns,
         seed,
@@ -75,7 +75,7 @@ def arrays(
         missing=missing,
         target=target,
         classes=classes,
-        groups=groups,
+        attributes=attributes,
         split=split,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
@@ -92,7 +92,7 @@ def columns_dataset(
     missing: tuple[str, ...],
     target: str,
     classes: tuple[str, ...],
-    groups: tuple[str, ...],
+    attributes: tuple[str, ...],
     split: str,
     val_fraction: float,
     test_fraction: float,
@@ -104,16 +104,16 @@ def columns_dataset(
         BadInput: the table has a problem; all cells that cannot be read are in one error, see `raise_first`.
     """
     targets, problems = value_numbers(columns, target, classes)
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([columns.categories(name) for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        columns.categories(target), classes, [columns.categories(name) for name in attributes]
+    )
     split_numbers = np.zeros(len(columns), dtype=np.int64)
     if split:
         split_numbers, split_problems = value_numbers(columns, split, SPLITS)
         problems += split_problems
     chosen, notes = None, ()
     if not (numeric or categorical):
-        chosen = choose_inputs(columns, [n for n in columns.values if n not in (target, split, *groups)], missing)
+        chosen = choose_inputs(columns, [n for n in columns.values if n not in (target, split, *attributes)], missing)
         numeric, categorical, notes = chosen.numeric, chosen.categorical, chosen.notes
         problems += chosen.problems
     is_array = not categorical and len(numeric) == 1 and np.ndim(columns[numeric[0]]) > 2
@@ -126,7 +126,7 @@ def columns_dataset(
         check_no_splits(columns, chosen.categorical)
     if not (numeric or categorical):
         raise BadInput(
-            f"config.data.numeric, categorical: {columns.source} has no column besides target, groups and split that can "
+            f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split that can "
             f"be an input{''.join(f'; {note}' for note in notes)}; a model needs at least one input column"
         )
     check_inputs(numeric, categorical, target, split)

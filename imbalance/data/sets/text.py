@@ -12,7 +12,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
+    check_labels,
     number_groups,
     read_columns,
 )
@@ -32,7 +32,7 @@ def list_text(
     text: tuple[Name, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     evaluated_by: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
@@ -46,8 +46,8 @@ def list_text(
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
         evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
             more. Each identity in each class is an evaluation group, and a text can be in several such groups or in
             none. () to evaluate by the groups.
@@ -66,10 +66,10 @@ def list_text(
             which then need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
-    label_columns: dict[str, None] = dict.fromkeys([target, *groups, *([split] if split else [])])
+    label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
     columns = read_columns(Path(data_dir) / file, delimiter, (*text, *label_columns))
     labels = {name: columns.categories(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
@@ -87,9 +87,9 @@ def list_text(
     def value_numbers(name: str) -> np.ndarray:
         return labels[name].sorted(valid[name]).codes[kept]
 
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([labels[name].rows(kept) for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        labels[target].rows(kept), classes, [labels[name].rows(kept) for name in attributes]
+    )
     splits = value_numbers(split) if split else np.zeros(len(kept), dtype=np.int64)
     splits = assign_splits(splits, group_numbers, val_fraction, test_fraction, seed, columns.source)
     if train_per_group:
