@@ -1,5 +1,6 @@
 """Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
 def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
     """Raise `BadInput` if an input column appears twice, or is the target or the split."""
     inputs = (*numeric, *categorical)
-    twice = [name for i, name in enumerate(inputs) if name in inputs[:i]]
+    twice = [name for name, count in Counter(inputs).items() if count > 1]
     if twice:
         raise BadInput(f"config.data.numeric, categorical: {twice[0]!r} appears twice; name each column once")
     for name, what in ((target, "the target"), (split, "the split")):

@@ -172,12 +172,14 @@ def number_groups(
         (column if isinstance(column, Categories) else factorise(column)).sorted(order)
         for column, order in [(targets, classes), *((attribute, ()) for attribute in attributes)]
     ]
-    numbers = np.zeros(len(sorted_columns[0]), dtype=np.int64)
-    for column in sorted_columns:  # numbered anew after each column, so that the product of many columns fits 64 bits
-        numbers = np.unique(numbers * len(column.values) + column.codes, return_inverse=True)[1].reshape(-1)
-    _, first_rows = np.unique(numbers, return_index=True)
-    names = [[column.values[column.codes[row]] for column in sorted_columns] for row in first_rows.tolist()]
-    return numbers, tuple(map(group_name, names))
+    numbers, groups = np.zeros(len(targets), dtype=np.int64), [()]
+    for column in sorted_columns:  # numbered anew after each column, so that the numbers of many columns fit 64 bits
+        number_of_values = len(column.values)
+        numbers = numbers * number_of_values + column.codes
+        present = np.unique(numbers)
+        numbers = np.searchsorted(present, numbers)
+        groups = [(*groups[i // number_of_values], column.values[i % number_of_values]) for i in present.tolist()]
+    return numbers, tuple(map(group_name, groups))
 
 
 def assign_splits(

@@ -7,7 +7,9 @@ the columns that both give.
 
 import codecs
 import gzip
-from collections.abc import Collection, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from imbalance.data.tables.values import Categories, number, parse_numbers
 from imbalance.errors import BadInput
 
 BLOCK_BYTES = 32 << 20
+SCANNED_BYTES = 2 << 20
 BLOCK_CELLS = 100_000
 QUOTE, LINE_ENDS = 34, (10, 13)
 
@@ -46,54 +49,61 @@ def read_csv_columns(
     """
     _, names = next(csv_records(file, delimiter), (1, []))
     check_columns(file, names, names)
-    missing = frozenset(missing)
-    if pyarrow_can_read(file, delimiter):
+    missing, (lines, plain) = frozenset(missing), scan(file, delimiter)
+    if plain and find_spec("pyarrow"):
         import pyarrow
 
         try:
-            return collect(names, text, missing, lambda chosen: arrow_blocks(file, delimiter, names, chosen))
+            return collect(names, lines, text, missing, lambda chosen: arrow_blocks(file, delimiter, names, chosen))
         except pyarrow.ArrowInvalid:  # module csv says what is wrong, and where
             pass
-    return collect(names, text, missing, lambda chosen: text_blocks(file, delimiter, names, chosen))
+        finally:
+            pyarrow.default_memory_pool().release_unused()
+    return collect(names, lines, text, missing, lambda chosen: text_blocks(file, delimiter, names, chosen))
 
 
 def collect(
-    names: Sequence[str], text: Collection[str], missing: frozenset[str], blocks: Any
+    names: Sequence[str],
+    lines: int,
+    text: Collection[str],
+    missing: frozenset[str],
+    blocks: Callable[[list[str]], Iterator[Block]],
 ) -> tuple[dict[str, Column], int]:
     """Join the blocks of a file into columns; see `read_csv_columns`.
 
     Args:
+        lines: at least the number of rows.
         blocks: function from a list of names to an iterator over the blocks of these columns. It is called again for
             columns that begin with numbers and go on with text.
     """
     columns: dict[str, Column] = {}
     rest, length = list(names), 0
-    as_text = {name: {} for name in names if name in text}  # the position of each distinct text, by column
+    positions = {name: {} for name in names if name in text}  # the position of each distinct text, by column
     while rest:
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in rest}
-        mixed = set()
-        length = 0
+        # Memory that is not written to is not used, and parts that are joined at the end would need it twice.
+        parts = {name: np.empty(lines, dtype=np.int32 if name in positions else np.float64) for name in rest}
+        mixed, length = set(), 0
         for block in blocks(rest):
-            length += len(block[0])
+            end = length + len(block[0])
             for name, part in zip(rest, block):
                 if name in mixed:
                     continue
-                numbers = None if name in as_text else block_numbers(part, missing)
-                if numbers is not None:
-                    parts[name].append(numbers)
-                elif name in as_text or not parts[name]:
-                    parts[name].append(block_codes(part, as_text.setdefault(name, {})))
-                else:
-                    mixed.add(name)
-                    parts[name].clear()
-        for name in rest:
-            joined = np.concatenate(parts.pop(name) or [np.empty(0)])
-            if name in as_text:
-                columns[name] = Categories(joined.astype(np.int64), list(as_text[name]))
-            elif name not in mixed and not np.isnan(joined).all():
-                columns[name] = joined
+                numbers = None if name in positions else block_numbers(part, missing)
+                if numbers is None and name not in positions:
+                    if length:
+                        mixed.add(name)
+                        del parts[name]
+                        continue
+                    positions[name], parts[name] = {}, np.empty(lines, dtype=np.int32)
+                parts[name][length:end] = block_codes(part, positions[name]) if numbers is None else numbers
+            length = end
+        for name, part in parts.items():
+            if name in positions:
+                columns[name] = Categories(part[:length], list(positions[name]))
+            elif not np.isnan(part[:length]).all():
+                columns[name] = part[:length]
         rest = [name for name in rest if name not in columns]
-        as_text |= {name: {} for name in rest}
+        positions |= {name: {} for name in rest}
     return {name: columns[name] for name in names}, length
 
 
@@ -120,7 +130,7 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
     import pyarrow
     from pyarrow import csv
 
-    block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES // 16, 10_000 * len(names)))  # a block costs time for each column
+    block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES // 32, 10_000 * len(names)))  # a block costs time for each column
     yield from csv.open_csv(
         str(file),
         read_options=csv.ReadOptions(
@@ -133,29 +143,28 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
     )
 
 
-def pyarrow_can_read(file: Path, delimiter: str) -> bool:
-    """Return True if pyarrow is installed and each quotation mark in a CSV file opens or closes a field, or is doubled in one."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        return False
-    if not delimiter.isascii() or ord(delimiter) in (QUOTE, *LINE_ENDS):
-        return False
-    ends, marks, start = (ord(delimiter), QUOTE, *LINE_ENDS), 0, codecs.BOM_UTF8
+def scan(file: Path, delimiter: str) -> tuple[int, bool]:
+    """Return at least the number of lines of a CSV file, and True if each quotation mark opens or closes a field, or is doubled in one."""
+    ends, lines, marks, start = [QUOTE, *LINE_ENDS], 1, 0, codecs.BOM_UTF8
+    if not delimiter.isascii() or ord(delimiter) in ends:
+        marks = None
+    ends.append(ord(delimiter))
     try:
         with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as content:
-            while block := content.read(BLOCK_BYTES):
+            while block := content.read(SCANNED_BYTES):
                 block = block.removeprefix(start) + content.readline()  # whole lines, so that no mark is at an end
-                start, data = b"", np.frombuffer(b"\n" + block + b"\n", dtype=np.uint8)
+                start = b""
+                lines += block.count(b"\n") + block.count(b"\r")
+                if marks is None or b'"' not in block:
+                    continue
+                data = np.frombuffer(b"\n" + block + b"\n", dtype=np.uint8)
                 places = np.flatnonzero(data == QUOTE)
                 opening = (marks + np.arange(len(places))) % 2 == 0
                 neighbours = np.where(opening, data[places - 1], data[places + 1])
-                if not np.isin(neighbours, ends).all():
-                    return False
-                marks += len(places)
-    except (OSError, EOFError) as error:
+                marks = marks + len(places) if np.isin(neighbours, ends).all() else None
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    return marks % 2 == 0
+    return lines, marks is not None and marks % 2 == 0
 
 
 def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
@@ -185,8 +194,8 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
 def block_codes(block: Any, position: dict[str, int]) -> np.ndarray:
     """Return the (N,) positions of the texts of a part of a column; new texts are added to `position`."""
     if isinstance(block, tuple):
-        return np.fromiter((position.setdefault(value, len(position)) for value in block), np.int64, len(block))
+        return np.fromiter((position.setdefault(value, len(position)) for value in block), np.int32, len(block))
     encoded = block.dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    codes = np.fromiter((position.setdefault(value, len(position)) for value in values), np.int64, len(values))
+    codes = np.fromiter((position.setdefault(value, len(position)) for value in values), np.int32, len(values))
     return codes[encoded.indices.to_numpy()]

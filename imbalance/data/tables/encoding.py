@@ -6,6 +6,7 @@ training set. There a missing value counts as a value of its own; a value that i
 these columns.
 """
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from imbalance.data.tables.columns import Columns
 from imbalance.data.tables.values import FORMATTED, Categories, number
 from imbalance.errors import BadInput
 from imbalance.utils.memory import check_fits
+
+FITTED_CELLS = 1_000_000  # numbers that are standardised at a time
 
 Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionary for each column; "missing": texts
 
@@ -36,27 +39,39 @@ def fit_features(
     Raises:
         BadInput: a numeric column has a value that is neither a number nor in `missing`, or no value in the training set.
     """
-    from sklearn import config_context
-    from sklearn.preprocessing import StandardScaler
-
     numeric_features: list[dict[str, Any]] = []
     categorical_features: list[dict[str, Any]] = []
-    for name in numeric:
-        values = numeric_values(columns, name, missing)[train]
-        gaps = np.isnan(values)
-        if gaps.all(axis=0).any():
-            raise BadInput(
-                f"{columns.source}: column {name!r} has no value in train; leave it out of config.data.numeric"
-            )
-        with config_context(assume_finite=True, skip_parameter_validation=True):  # checked above
-            scaler = StandardScaler().fit(values)  # ignores nan, and divides a constant by 1
-        mean, std = np.asarray(scaler.mean_).tolist(), np.asarray(scaler.scale_).tolist()
-        numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.any(axis=0).tolist()})
+    at_a_time = max(1, FITTED_CELLS // max(1, len(columns)))
+    for first in range(0, len(numeric), at_a_time):
+        names = numeric[first : first + at_a_time]
+        arrays = [numeric_values(columns, name, missing)[train] for name in names]
+        for name, values, (mean, std) in zip(names, arrays, means_and_deviations(arrays)):
+            gaps = np.isnan(values)
+            if gaps.all(axis=0).any():
+                raise BadInput(
+                    f"{columns.source}: column {name!r} has no value in train; leave it out of config.data.numeric"
+                )
+            numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.any(axis=0).tolist()})
     for name in categorical:
         column = category_values(columns, name, missing)
         in_train = np.unique(column.codes[train]).tolist()
         categorical_features.append({"column": name, "values": sorted(column.values[code] for code in in_train)})
     return {"missing": list(missing), "numeric": numeric_features, "categorical": categorical_features}
+
+
+def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float], list[float]]]:
+    """Return the means and standard deviations of the columns of each array, without nan; a constant has the deviation 1."""
+    from sklearn.preprocessing import StandardScaler
+
+    if len(arrays) > 1 and any(array.shape[1] > 1 for array in arrays):
+        return [means_and_deviations([array])[0] for array in arrays]
+    # One column after another in memory gives the same bits as one column alone; one call for each would take 0.3 ms.
+    joined = arrays[0] if len(arrays) == 1 else np.asfortranarray(np.concatenate(arrays, axis=1))
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # for a column without a value
+        scaler = StandardScaler().fit(joined)
+    mean, std = np.asarray(scaler.mean_).tolist(), np.asarray(scaler.scale_).tolist()
+    return [(mean, std)] if len(arrays) == 1 else [([m], [s]) for m, s in zip(mean, std)]
 
 
 def transform(columns: Columns, features: Features, rows: np.ndarray | slice = slice(None)) -> np.ndarray:

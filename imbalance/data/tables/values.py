@@ -22,7 +22,7 @@ FORMATTED = re.compile(
 class Categories:
     """A column of N texts.
 
-    codes: (N,) int64, the position of each text in `values`.
+    codes: (N,) int32, the position of each text in `values`.
     values: the distinct texts.
     """
 
@@ -58,14 +58,14 @@ class Categories:
         """Return the same column with `values` in `order`, followed by all other values in alphabetical order."""
         values = [*(order or ()), *sorted(set(self.values) - set(order or ()))]
         position = {value: i for i, value in enumerate(values)}
-        codes = np.array([position[value] for value in self.values], dtype=np.int64)
+        codes = np.array([position[value] for value in self.values], dtype=np.int32)
         return Categories(codes[self.codes], values)
 
 
 def factorise(texts: Iterable[str]) -> Categories:
     """Return a column of texts; `values` are in the order of their first rows."""
     position: dict[str, int] = {}
-    codes = np.fromiter((position.setdefault(text, len(position)) for text in texts), dtype=np.int64)
+    codes = np.fromiter((position.setdefault(text, len(position)) for text in texts), dtype=np.int32)
     return Categories(codes, list(position))
 
 
