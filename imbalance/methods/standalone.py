@@ -119,7 +119,7 @@ def example_weights(
 
 
 def section_of(section: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config section with this name and these values, after a check of both.
+    """Return the config section `{"name": name, **values}`, after a check of the name and the values.
 
     Args:
         section: the name of the section, "sampler" or "weights", for messages.

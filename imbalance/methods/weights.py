@@ -35,7 +35,7 @@ def mean_one(weights: Tensor) -> Tensor:
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """Return (Σw)² / Σw²: an unweighted mean of so many examples is as precise as the weighted mean (Kish, 1965)."""
+    """Return (Σw)² / Σw², the number of equally weighted examples whose mean is as precise (Kish, 1965)."""
     return (weights.sum() ** 2 / (weights**2).sum()).item()
 
 

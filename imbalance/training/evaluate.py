@@ -66,6 +66,9 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the
     device only after all batches are queued, except to copy many logits.
 
+    Args:
+        keep_logits: whether each outcome has the logits of all examples.
+
     Raises:
         Interrupted: a signal came to any process.
     """
@@ -232,7 +235,7 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 
 @torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
-    """Return the rows, in the source of the data, of all examples of split `name` with non-finite logits or loss."""
+    """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
@@ -270,7 +273,7 @@ def weight_norm(network: nn.Module) -> Tensor:
 
 
 def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the (M, N) predictions that the epoch's steps made on this process, with targets, groups and group masks.
+    """Return the (M, N) predictions of this process in the epoch, and the targets, groups and group masks.
 
     The group masks say in which evaluation groups the examples are; see `stacked_group_masks`.
     """
@@ -284,7 +287,10 @@ def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
-    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split; None if there are none."""
+    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split.
+
+    Return None if the data set has no evaluation groups.
+    """
     if splits[0].eval_group_mask is None:
         return None
     # All splits of a data set have masks, or none has.
@@ -329,7 +335,7 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
     """Return the mean and the smallest margin of each group's examples, for each model.
 
     Args:
-        reduced: result of `totals` for the tables of `count_tables` and `reduce_margins`.
+        reduced: result of `totals` for the tensors of `count_tables` and `reduce_margins`.
     """
     counts = reduced["grouped"].sum(2)
     means = (reduced["margins"] / counts).tolist()
@@ -344,13 +350,13 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Count the (M, N) predictions of M models on this process, and return the tables of `Counts` by name."""
+    """Count the (M, N) predictions of M models on this process, and return the fields of `Counts` by name."""
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
-    """Return as `Counts` the tables of `count_tables`, summed over all processes."""
+    """Return the `Counts` whose fields are in `reduced`, the sums of `count_tables` over all processes."""
     return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
@@ -415,7 +421,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 
 def probed(config: Experiment, learner: Learner) -> nn.Module:
-    """Return the trained body of the model with a new head, fitted to classes that were not trained on.
+    """Return the trained model with a new last layer, fitted to classes that were not trained on.
 
     `Dataset.probe` has the examples of these classes.
     """

@@ -47,9 +47,9 @@ class Learner:
     Epoch-dependent parts (sampler, weights, mixing, schedule) are stateless functions of the epoch.
 
     data: digest of the data set; empty on processes other than the main one.
-    sampler: function from an epoch to the rows of train that it draws, in order, on the CPU.
+    sampler: function from an epoch to the rows of train that are drawn in it, in order, on the CPU.
     weights: function from an epoch to the (N,) importance weights of all examples of train.
-    mixing: function from an epoch and its rows to the mixing of its examples; see `make_mixing`.
+    mixing: function from an epoch and the rows drawn in it to the mixing of these examples; see `make_mixing`.
     rate: learning rate, `config.optim.lr`; for stacked models, a tensor with the learning rate of each.
     schedule: function from a fractional epoch to the factor on the learning rate.
     normalise: function from a batch of the data set to the input of the model.
@@ -97,7 +97,7 @@ class Learner:
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """Return every part that a step changes, by its name in a checkpoint; see `training.state.registry`."""
+        """Return every stateful part that a step changes, by name in a checkpoint; see `training.state.registry`."""
         parts = {
             "model": self.network,
             "optimizer": self.optimizer,
@@ -243,7 +243,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
-    """Return a function from an epoch to the rows of train that it draws, in order, on the CPU."""
+    """Return a function from an epoch to the rows of train that are drawn in it, in order, on the CPU."""
     draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
     depends_on_epoch = "epoch" in inspect.signature(draw).parameters
     inputs = dataset.train.inputs
@@ -291,7 +291,12 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_data(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` if the data set lacks the class or group of a metric, or has fewer examples than micro-batches."""
+    """Check the data set against the config.
+
+    Raises:
+        BadInput: a metric in the config names a class or group that the data set lacks, or there are fewer training
+            examples than `config.trainer.accumulation`.
+    """
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
@@ -364,7 +369,7 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 def make_mixing(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """Return a function from an epoch and the rows that it draws to the mixing of these examples.
+    """Return a function from an epoch and the rows drawn in it to the mixing of these examples.
 
     The function returns None if the config has no mixing. A partner is a position among the drawn rows, and comes from
     the same batch. Partners are on the CPU.

@@ -46,7 +46,7 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 def by_part(
     parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
 ) -> list[dict[str, Any]]:
-    """Split parameters as `by_decay` does, but with a learning rate of its own for the last layer.
+    """Split parameters as `by_decay` does, and give the last layer another learning rate than all other layers.
 
     Args:
         head_parameters: parameters of the last layer.

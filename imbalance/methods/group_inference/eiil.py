@@ -32,7 +32,7 @@ def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator
     Args:
         slopes: (N,) as for `violation`.
         steps: the number of steps of Adam.
-        chooser: the generator of the first shares.
+        chooser: the random generator that draws the initial shares.
     """
     start = torch.randn(len(slopes), generator=chooser, dtype=torch.float64)
     assignment, slopes = start.requires_grad_(), slopes.double()

@@ -16,8 +16,8 @@ class Alignment(Objective):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes. Then every environment has all classes, like the domains in the
-            papers; features of groups of different classes should not be made similar.
+            groups that are combinations of a class and an attribute. Then every environment has all classes, like the
+            domains in the papers; features of groups of different classes should not be made similar.
         penalty: the factor λ of the distance.
     """
 
@@ -54,7 +54,7 @@ class CorrelationAlignment(Alignment):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes.
+            groups that are combinations of a class and an attribute.
         penalty: the factor λ of the distance.
     """
 
@@ -82,7 +82,7 @@ class MaximumMeanDiscrepancy(Alignment):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes. Then every environment has all classes.
+            groups that are combinations of a class and an attribute. Then every environment has all classes.
         penalty: the factor λ of the distance.
         gammas: γ of each Gaussian kernel; the powers of ten from 0.001 to 1000 in DomainBed.
     """

@@ -87,9 +87,9 @@ class Stack:
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
-        """Draw epoch `number` of all members.
+        """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        Rows, targets and groups are (N, seeds), weights are (N, seeds, runs), and inputs are (seeds, B, …).
+        In the result rows, targets and groups are (N, seeds), weights (N, seeds, runs), and inputs (seeds, B, …).
         """
         epochs: dict[int, Epoch] = {}
         for member in self.members:

@@ -145,5 +145,5 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
 
 
 def previous(path: Path) -> Path:
-    """Return the path at which `save` keeps the previous file of `path`."""
+    """Return the path at which `save` keeps the checkpoint that was at `path` before."""
     return path.with_suffix(f".previous{path.suffix}")

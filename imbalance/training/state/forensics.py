@@ -40,7 +40,7 @@ FILE = "divergence.pt"  # in the run directory
 
 
 def find(run: Run, end: int) -> Diverged:
-    """Find the step that made a value non-finite, write FILE about it, and return the error to raise.
+    """Find the step that made a value non-finite, write FILE for `replay`, and return the error to raise.
 
     Repeat the steps since the state that `remember` last copied, and check the state after each. Every process must
     call this function, since all processes take their steps together.
@@ -52,7 +52,8 @@ def find(run: Run, end: int) -> Diverged:
     go_back(run)
     if end - progress.step > 1:
         run.log.line(
-            f"non-finite by step {end - 1}: repeating {end - progress.step} steps, to find the step that made it so"
+            f"a value is non-finite after step {end - 1}; repeating the last {end - progress.step} steps to find the "
+            "step that made it so"
         )
     parts = stateful_parts(learner)
     while progress.step < end:
@@ -79,7 +80,7 @@ def stateful_parts(learner: Learner) -> dict[str, Stateful]:
 
 
 def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> Diverged:
-    """Write FILE about a step that made a value non-finite, and return the error to raise.
+    """Write a step that made a value non-finite to FILE in the run directory, and return the error to raise.
 
     Args:
         epoch: epoch of the step.

@@ -166,7 +166,7 @@ def test_a_head_that_is_not_finite(tmp_path):
         ("crt", {"lr": 1e30}, r"'crt' gave the last layer NaN or infinite weights at its step \d+ \(epoch 0,"),
         ("crt", {"lr": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
         ("crt", {"weight_decay": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
-        ("dpe", {"lr": 1e39}, "'dpe' made a member that is not finite .1 of 15."),
+        ("dpe", {"lr": 1e39}, "'dpe' gave ensemble member 1 of 15 NaN or infinite prototypes"),
         (
             "erm",
             {"name": "logit_adjusted", "tau": 1e39},
