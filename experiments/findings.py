@@ -28,7 +28,7 @@ def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
     """Return the scores of all methods on all pairs of classes, by data set.
 
     Args:
-        folder: the folder of kept results.
+        folder: folder of the tables of results, such as results/.
     """
     return pairs.scores_by_data(pairs.by_method(kept_results.read(pairs.STUDY, folder), pairs.TITLES))
 
@@ -86,7 +86,7 @@ def findings(*, check: bool, results: str) -> int:
 
     Args:
         check: name the pages that differ from the kept results, and change nothing.
-        results: the folder of kept results.
+        results: folder of the tables of results, such as results/.
 
     Returns:
         1 if `check` and a page differs, else 0.

@@ -450,7 +450,7 @@ def pairs(
         data: names in CLASSES; if none, all.
         train: False to train nothing, and use only results that are kept already.
         overrides: config values by key, for all runs.
-        results: the folder of kept results.
+        results: folder of the tables of results, such as results/.
     """
     unknown = sorted(set(data) - CLASSES.keys())
     if unknown:

@@ -67,7 +67,7 @@ def compare(
         data: data sets in `rows`; if none, all.
         train: False to train nothing, and show the runs so far.
         overrides: config values by key, for all runs, such as `data_dir`.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     results = {}
     for data_set in data or rows:

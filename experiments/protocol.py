@@ -92,7 +92,7 @@ def protocol(
         epochs: number of epochs of every run.
         overrides: config values by key, for all runs.
         seeds: number of seeds at the best learning rate, from 0 on.
-        stacked: most runs that one worker trains as one stacked model.
+        stacked: largest number of runs that one worker trains as one stacked model.
         study: name of the Optuna study that holds the runs; "protocol" if None.
     """
     cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
@@ -221,7 +221,7 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
 
     Args:
         data_sets: the data sets by name.
-        folder: the folder of kept results; the rows are in protocol.csv.
+        folder: folder of the tables of results, such as results/; the rows are in protocol.csv.
     """
     table, every = [], kept_results.read("protocol", folder)
     for data, (title, metric_name) in data_sets.items():

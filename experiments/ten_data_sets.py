@@ -70,7 +70,7 @@ def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, j
 
     Args:
         overrides: config values by key, for all runs.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     common = check_common_overrides(overrides)
 

@@ -126,7 +126,7 @@ def pack(
         overrides: config values by key, such as `data_dir`, for the runs of the figures.
         seeds: number of seeds of the runs of the figures.
         jobs: number of processes that train runs at the same time.
-        results: the folder of kept results.
+        results: folder of the tables of results, such as results/.
 
     Returns:
         1 if a job failed, else 0.

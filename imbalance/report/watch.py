@@ -176,7 +176,7 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
     """Serve the page until Ctrl-C, and return the exit status.
 
     Args:
-        metrics: test metrics; the page ranks by the first until its reader chooses another.
+        metrics: test metrics; the page ranks methods by the first until its reader chooses another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)

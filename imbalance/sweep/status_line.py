@@ -24,7 +24,7 @@ def status_text(
         total: number of runs of the command.
         done_before: number of runs that were done before this command began; `done` counts them too.
         running: number of runs that are being trained.
-        scores: by setting, the score of each run that is done. The best setting has the highest mean score.
+        scores: scores of the runs that are done, by config and overrides; the best of these has the highest mean score.
         seconds: time since this command began.
     """
     parts = [f"{done} of {total} runs done" + (f" ({done_before} before this command)" if done_before else "")]

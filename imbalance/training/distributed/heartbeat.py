@@ -87,7 +87,7 @@ class Heartbeat:
                 self._others[other] = int(number), what
 
     def timeout_message(self) -> str:
-        """Return the message for a process that has waited too long: its exchange, the late processes, the next step."""
+        """Return the message for a process that has waited too long: its exchange, the late processes, what to do."""
         late = {other: what for other, (number, what) in self._others.items() if number < self.number}
         whom = " and ".join(f"process {other}, last in {what!r}" for other, what in late.items()) or "another process"
         return (

@@ -49,7 +49,7 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Return a context manager in which a signal raises `Interrupted` at once; one recorded earlier raises on entry.
+        """Return a context manager in which a signal raises `Interrupted` at once; one recorded before raises on entry.
 
         Use it for long work that a resumed run can repeat.
         """

@@ -40,7 +40,7 @@ FILE = "divergence.pt"  # in the run directory
 
 
 def find(run: Run, end: int) -> Diverged:
-    """Find the step that made a value non-finite, write FILE for `replay`, and return the error to raise.
+    """Find the step that made a value non-finite, write it to `divergence.pt`, and return the error to raise.
 
     Repeat the steps since the state that `remember` last copied, and check the state after each. Every process must
     call this function, since all processes take their steps together.
@@ -75,12 +75,12 @@ def find(run: Run, end: int) -> Diverged:
 
 
 def stateful_parts(learner: Learner) -> dict[str, Stateful]:
-    """Return every stateful part that a step may change, by its name in FILE."""
+    """Return every stateful part that a step may change, by its name in `divergence.pt`."""
     return {**learner.parts, "random": RandomState()}
 
 
 def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> Diverged:
-    """Write a step that made a value non-finite to FILE in the run directory, and return the error to raise.
+    """Write a step that made a value non-finite to `divergence.pt` in the run directory, and return the error to raise.
 
     Args:
         epoch: epoch of the step.
