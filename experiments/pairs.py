@@ -1,7 +1,7 @@
 """Compare the poly loss with cross-entropy, with and without importance weights, on all pairs of ten classes.
 
     imbalance reproduce pairs --data=fashion,cifar --seeds=10 --config.data_dir=data
-    imbalance reproduce pairs --no-train       # tables and figure from the kept results only
+    imbalance reproduce pairs --no-train       # tables and figure from results/pairs.csv.gz only
 
 The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10. On every pair a perceptron is trained on 250
 images of the first class and 25 of the second. The poly loss (`poly`) is the polynomially tailed loss of Wang et al. (ICLR
@@ -72,7 +72,7 @@ class Settings(NamedTuple):
     """The folders and options that all runs of this experiment share."""
 
     work_dir: str
-    folder: Path  # the folder of kept results
+    folder: Path  # the folder of the tables of results, such as results/
     common: Mapping[str, Any]  # overrides of all runs
     jobs: int
 
@@ -82,6 +82,8 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
 
     Args:
         data: a key of CLASSES.
+        method: the loss, and the exponent of the importance weights.
+        rate: learning rate.
     """
     loss, exponent = method
     overrides = {"data.classes": tuple(pair), "weights.exponent": exponent, "optim.lr": rate,
@@ -90,7 +92,7 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
 
 
 def train(settings: Settings, batches: Iterable[list[Run]]) -> None:
-    """Train the runs without kept results, each batch as one stacked model, and keep their results."""
+    """Train the runs that have no row in results/pairs.csv.gz, each batch as one stacked model, and add their rows."""
     run_and_keep(batches, settings.jobs, STUDY, settings.folder, IDENTITY)
 
 
@@ -444,11 +446,11 @@ def pairs(
     jobs: int,
     results: str,
 ) -> None:
-    """Train the runs without kept results, print the tables, and draw the figure in the folder of kept results.
+    """Train the runs that have no row in results/pairs.csv.gz, print the tables, and draw the figure in `results`.
 
     Args:
         data: names in CLASSES; if none, all.
-        train: False to train nothing, and use only results that are kept already.
+        train: False to train nothing, and use only the results in results/pairs.csv.gz.
         overrides: config values by key, for all runs.
         results: folder of the tables of results, such as results/.
     """

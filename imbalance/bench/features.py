@@ -73,7 +73,10 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
 
 
 def make_features(folder: Path) -> None:
-    """Write a store of random features with two classes and four groups; about one feature in ten is informative."""
+    """Write random features to `folder`, as `imbalance features` does; about one feature in ten is informative.
+
+    The examples have two classes and four groups.
+    """
     rng, splits = np.random.default_rng(0), []
     features = np.abs(rng.standard_normal((sum(EXAMPLES), WIDTH), dtype=np.float32))
     for count, first in zip(EXAMPLES, np.cumsum((0, *EXAMPLES))):

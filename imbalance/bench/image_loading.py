@@ -59,7 +59,7 @@ def make_images(folder: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class StoreLoader:
-    """Yield the images of a store in random order, in batches to which `convert` is applied."""
+    """Yield images from a store of decoded images, in random order, in batches to which `convert` is applied."""
 
     stored: StoredImages
     convert: Callable[[Tensor], Tensor]

@@ -80,8 +80,8 @@ def check_provenance(
         other = differences(saved["data"], data)
         if other:
             raise BadInput(
-                f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore those "
-                "data, use another config.work_dir, or remove the run directory, which has this file"
+                f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore "
+                "those data, use another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
     changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
