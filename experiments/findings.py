@@ -28,7 +28,7 @@ def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
     """Return the scores of all methods on all pairs of classes, by data set.
 
     Args:
-        folder: folder of the tables of results, such as results/.
+        folder: folder that holds the tables of results, such as results/.
     """
     return pairs.scores_by_data(pairs.by_method(kept_results.read(pairs.STUDY, folder), pairs.TITLES))
 
@@ -43,7 +43,7 @@ def one_rate_table(folder: Path) -> str:
 
 
 def pairs_table(table: Callable[[dict], str]) -> Callable[[Path], str]:
-    """Return a function from the folder of the tables of results to the Markdown table that `table` makes of all pairs."""
+    """Return a function that reads the scores of all pairs from a folder, and returns `table(scores)`."""
 
     def make(folder: Path) -> str:
         scores = pair_scores(folder)
@@ -86,7 +86,7 @@ def findings(*, check: bool, results: str) -> int:
 
     Args:
         check: name the pages whose tables differ from the results, and change nothing.
-        results: folder of the tables of results, such as results/.
+        results: folder that holds the tables of results, such as results/.
 
     Returns:
         1 if `check` and a page differs, else 0.

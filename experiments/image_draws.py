@@ -20,7 +20,7 @@ def draws_table(folder: Path) -> str:
     """Return a table of both losses, on the published images and on images that each seed draws.
 
     Args:
-        folder: folder of the tables of results, such as results/.
+        folder: folder that holds the tables of results, such as results/.
     """
     heads = ["images", "loss", "rate", "n", "interpolate", "test", "standard deviation", "poly minus cross-entropy"]
     every = kept_results.read("draws", folder)

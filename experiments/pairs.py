@@ -72,7 +72,7 @@ class Settings(NamedTuple):
     """The folders and options that all runs of this experiment share."""
 
     work_dir: str
-    folder: Path  # the folder of the tables of results, such as results/
+    folder: Path  # the folder that holds the tables of results, such as results/
     common: Mapping[str, Any]  # overrides of all runs
     jobs: int
 
@@ -154,8 +154,8 @@ def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float
 def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
     """Return the learning rate with the best val result among those at which enough tuning runs interpolate.
 
-    Enough is the share INTERPOLATING, or the largest share that occurs if no learning rate reaches INTERPOLATING. Return None if
-    there are no tuning runs.
+    At least the share INTERPOLATING of the tuning runs must interpolate. If no learning rate reaches this share, the
+    largest share that occurs is enough. Return None if there are no tuning runs.
     """
     results = tuning_results(rows, data, method)
     enough = min(INTERPOLATING, max((share for _, share in results.values()), default=0))
@@ -279,7 +279,10 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 
 
 def methods_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of every method: how many runs interpolate and for how long, and the interquartile mean on test."""
+    """Return a table of the methods: how many runs interpolate, for which share of training, and how accurate they are.
+
+    Accuracies on test are interquartile means.
+    """
     heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
         *(f"test, {name}" for name in COLUMNS),
@@ -452,7 +455,7 @@ def pairs(
         data: names in CLASSES; if none, all.
         train: False to train nothing, and use only the results in results/pairs.csv.gz.
         overrides: config values by key, for all runs.
-        results: folder of the tables of results, such as results/.
+        results: folder that holds the tables of results, such as results/.
     """
     unknown = sorted(set(data) - CLASSES.keys())
     if unknown:

@@ -252,7 +252,7 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
 
     Args:
         variants: the rows of figure 3 on CIFAR-10; those of figure 4 are the same with early stopping.
-        folder: folder of the tables of results, such as results/.
+        folder: folder that holds the tables of results, such as results/.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
              "right from epoch on", "hours a run"]  # fmt: skip

@@ -224,7 +224,7 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
 
     Args:
         data_sets: the data sets by name.
-        folder: folder of the tables of results, such as results/; the rows are in protocol.csv.
+        folder: folder that holds the tables of results, such as results/; the rows are in protocol.csv.
     """
     table, every = [], kept_results.read("protocol", folder)
     for data, (title, metric_name) in data_sets.items():

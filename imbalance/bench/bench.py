@@ -46,7 +46,7 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
     """Measure parts of the benchmark, and print each row of the table as soon as its part is measured.
 
     Args:
-        only: names in PARTS.
+        only: names of parts to measure, from the keys of PARTS.
         repeats: number of ratios for each row; half as many if every ratio starts processes.
         output: a JSON file to write all ratios to.
     """

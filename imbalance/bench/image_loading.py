@@ -85,7 +85,7 @@ def rows(repeats: int, count: int = 640) -> list[Row]:
 
 
 def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
-    """Write images to `directory`, and return a row for every type of the batches and number of workers."""
+    """Write images to `directory`, and return a row for every combination of batch type and number of workers."""
     names = make_images(directory / "images", count)
     transforms = import_torchvision().transforms
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]

@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     @property
     def inputs(self) -> Inputs:
-        """Return the first view."""
+        """Return the inputs of the first view."""
         return self.views[0]
 
     def losses(self, loss: Loss, logits: Tensor) -> Tensor:

@@ -172,7 +172,10 @@ def elapsed(epoch: int, epochs: int) -> float:
 
 
 def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
-    """Return (N,) probabilities (n_min / n)^exponent of keeping each example."""
+    """Return (N,) probabilities (n_min / n)^exponent of keeping each example.
+
+    n is the size of the example's class or group, and n_min the size of the smallest.
+    """
     example_labels, counts = labels(by)
     return keep_chance(counts)[example_labels] ** exponent
 

@@ -1,8 +1,9 @@
 """Samplers and weights for a training loop of your own, without a config and a run directory.
 
-Both are built from the labels of a training set, with the names and values of a config. Losses and objectives are
-modules that you can use directly, see `imbalance.methods.losses` and `imbalance.methods.objectives.registry`. Pass
-`torch.bincount(targets)` as their `class_counts`, and `torch.bincount(groups)` as their `group_counts`.
+Samplers and weights are built from the labels of a training set, with the names and values of a config. Losses and
+objectives are modules that you can use directly, see `imbalance.methods.losses` and
+`imbalance.methods.objectives.registry`. Pass `torch.bincount(targets)` as their `class_counts`, and
+`torch.bincount(groups)` as their `group_counts`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

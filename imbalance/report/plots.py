@@ -98,6 +98,9 @@ def rates(settings: Settings) -> "Figure | None":
     """Draw the score of every run over its learning rate, with a cross at the bottom for each diverged run.
 
     Return None if no config has runs at several learning rates.
+
+    Args:
+        settings: by config and overrides, the rows of the runs.
     """
     by_name: dict[str, list[Row]] = {}
     for (name, overrides), runs in settings.items():

@@ -79,6 +79,8 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
     """Return a table with rows for the test groups, the worst group and the mean of the groups of every setting.
 
+    A setting is all runs with the same config and overrides.
+
     Args:
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
     """

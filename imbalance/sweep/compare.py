@@ -68,7 +68,7 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
     Args:
         variants: configs with overrides, by title. Each later variant is compared with the first.
         metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
-        folder: folder of the tables of results, such as results/.
+        folder: folder that holds the tables of results, such as results/.
         seeds: number of seeds to read; seeds count from 0.
     """
     rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]

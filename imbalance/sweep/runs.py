@@ -118,7 +118,7 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
         batches: lists of runs; the runs of a list are trained as one stacked model.
         jobs: number of worker processes.
         table: name of the table, such as "pairs".
-        folder: folder of the tables of results, such as results/.
+        folder: folder that holds the tables of results, such as results/.
         identity: columns of the table; two rows with equal cells in these columns are the same run.
     """
 

@@ -159,7 +159,7 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
 
     Args:
         search: search space from which Optuna adds trials; None if the study has all its trials already.
-        wait: wait until the trials of other workers end too, to resume the trials of workers that die.
+        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die.
         workers: number of workers that share the trials, this one included.
         stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
 
@@ -272,7 +272,7 @@ def _cached_run(point: str, work_dir: str) -> Run:
 
 
 def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
-    """Train the runs of the trials, record how they ended, and return the number of crashed trials, which is all or none."""
+    """Train the runs of the trials, record how they ended, and return the number of crashed trials: all or none."""
     states, runs = import_optuna().trial.TrialState, []
     for trial in trials:
         runs.append(make_run(*_run_arguments(_suggest(study, trial, search)), location.work_dir))
@@ -332,7 +332,10 @@ def _suggest(study, trial, search: Search | None) -> Point:
 
 
 def points_of(study) -> list[tuple[Point, Any]]:
-    """Return every point of the study with its newest trial. A point that crashed and was added again has several trials."""
+    """Return every point (config, overrides and seed) of the study with its newest trial.
+
+    A point whose trial crashed and was added again has several trials.
+    """
     newest = {}
     for trial in study.get_trials(deepcopy=False):
         if "point" in trial.user_attrs:

@@ -165,11 +165,11 @@ def local_batches(run: Run, size: int) -> list[slice]:
 
 
 def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
-    """Return the (M, N, K) logits of a split in the order of its examples, from the logits of all processes.
+    """Gather the (M, N, K) logits of M models from all processes, in the order of the split's examples.
 
     Args:
         size: the number of examples in the split.
-        logits: logits of this process's batches, in their order.
+        logits: (M, …, K) logits of this process's batches, in the order of the batches.
     """
     starts = [batch.start for batch in local_batches(run, size)]
     own = dict(zip(starts, torch.cat(list(logits), 1).split(run.config.trainer.eval_batch_size, 1))) if logits else {}

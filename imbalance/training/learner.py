@@ -51,7 +51,7 @@ class Learner:
     weights: function from an epoch to the (N,) importance weights of all examples of train.
     mixing: function from an epoch and the rows drawn in it to the mixing of these examples; see `make_mixing`.
     rate: learning rate, `config.optim.lr`; for stacked models, a tensor with the learning rate of each.
-    schedule: function from a fractional epoch to the factor on the learning rate.
+    schedule: function from an epoch, which may be a fraction, to the factor on the learning rate.
     normalise: function from a batch of the data set to the input of the model.
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
@@ -79,7 +79,7 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """Return the model without the DistributedDataParallel around it, if there is one; both share their weights.
+        """Return the model without the DistributedDataParallel around it; the weights are the same tensors.
 
         `accelerator.unwrap_model` is not used, because it imports torch's compiler.
         """
@@ -97,7 +97,7 @@ class Learner:
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """Return every stateful part that a step changes, by name in a checkpoint; see `training.state.registry`."""
+        """Return every stateful part that a step changes, by its name in checkpoints (`training.state.registry`)."""
         parts = {
             "model": self.network,
             "optimizer": self.optimizer,
@@ -274,7 +274,7 @@ def make_weights(
 
 
 def make_schedule(config: Experiment) -> Callable[[float], float]:
-    """Return a function from a fractional epoch to the factor on the learning rate."""
+    """Return a function from an epoch, which may be a fraction, to the factor on the learning rate."""
     schedule: Callable[..., float] = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
     return schedule
 

@@ -228,7 +228,10 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus a signal number to stop as well."""
+    """Return what this process asks all processes to do after the step.
+
+    The request is 0 for nothing, SAVE to save a checkpoint, or SAVE plus a signal number to save and stop.
+    """
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
@@ -318,8 +321,8 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
     """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
 
-    With `select="best"`, keep the weights too. End training once `patience` evaluations in a row brought no greater
-    value.
+    With `select="best"`, keep the network weights too. End training once `patience` evaluations in a row brought no
+    greater value.
     """
     progress = run.progress
     if not value > progress.best:

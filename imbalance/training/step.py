@@ -34,7 +34,7 @@ class Images:
     inputs: inputs of all examples of the training split.
     rows: (M,) or (S, M) drawn rows of the training split, on the device of `inputs`: the CPU for images on disk and for
         texts.
-    drawn: random numbers (M, count) or (S, M, count) for each view and each of `augmentations`.
+    drawn: for each view and each of `augmentations`, the R random numbers of each example, (M, R) or (S, M, R).
     normalise: function from a batch of `inputs` to the input of the model.
     """
 

@@ -112,16 +112,16 @@ class MaximumMeanDiscrepancy(Alignment):
         return ((own_means + own_means[:, None] - 2 * means) * both).sum() / pairs.clamp(min=1)
 
 
-def mean_over_pairs(rows: Tensor, valid: Tensor) -> Tensor:
+def mean_over_pairs(vectors: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of ‖a_i − a_j‖² over all pairs of valid vectors; 0 if fewer than two are valid.
 
     For n valid vectors it is computed as 2 / (n − 1) · Σ ‖a_i − mean a‖².
 
     Args:
-        rows: (E, D) vectors a.
+        vectors: (E, D) vectors a.
         valid: (E,) booleans.
     """
     number = valid.sum()
     valid = valid[:, None]
-    centre = (rows * valid).sum(0) / number.clamp(min=1)
-    return 2 * (((rows - centre) * valid) ** 2).sum() / (number - 1).clamp(min=1)
+    centre = (vectors * valid).sum(0) / number.clamp(min=1)
+    return 2 * (((vectors - centre) * valid) ** 2).sum() / (number - 1).clamp(min=1)

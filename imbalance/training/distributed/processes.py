@@ -1,4 +1,4 @@
-"""Several processes for one run, by accelerate, with the same result as one process."""
+"""Train one run in several processes with accelerate; the result is the same as in one process."""
 
 import functools
 import os

@@ -76,7 +76,7 @@ class Stack:
         self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Stack one tensor of each member, return the stacked tensor, and make the given tensors views of it."""
+        """Stack one tensor of each member, return the stacked tensor, and make `tensors` views of it."""
         whole = torch.stack([tensor.detach() for tensor in tensors])
         for tensor, part in zip(tensors, whole):
             tensor.data = part
