@@ -369,7 +369,7 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
 
 
 def trend_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of rank correlations: does the gain of the poly loss grow with the share of training past interpolation?
+    """Return a table of the rank correlation of the poly loss's gain with the share of training past interpolation.
 
     A correlation is over the pairs of a data set. The gain is that of `past_and_gain`.
     """
@@ -388,7 +388,8 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
 def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the (pairs,) share of epochs after interpolation, averaged over both losses, and the gain of the poly loss.
 
-    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with this exponent.
+    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with importance weights
+    to the power `exponent`.
 
     Args:
         name: the choice of epoch, a key of COLUMNS.

@@ -36,7 +36,7 @@ HEADING = "| part: A / B | case | ratio | range | bar |\n|---|---|---|---|---|"
 
 
 def table_row(row: Row) -> str:
-    """Format a row of the Markdown table."""
+    """Return a measured row as a line of the Markdown table."""
     if not row.ratios:
         return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"

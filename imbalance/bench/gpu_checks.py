@@ -146,7 +146,7 @@ def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Profile `steps` steps of the config `name` after five warm-up steps; write the trace, and return its main numbers."""
+    """Profile `steps` steps of the config `name` after five warm-up steps; write a trace, and return its counts and times."""
     config, on_gpu = make_config(name, 1), torch.cuda.is_available()
     learner = make(config)
     epoch, step = draw_epoch(learner, 0), 0

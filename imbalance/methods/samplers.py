@@ -42,7 +42,7 @@ def keep_chance(counts: Tensor) -> Tensor:
 
 @tagged(batched=True)
 def shuffle(groups: Tensor, generator: Generator) -> Tensor:
-    """Draw every example once."""
+    """Draw every example once, in random order."""
     return torch.randperm(len(groups), generator=generator)
 
 

@@ -31,8 +31,8 @@ class EpochSampler(Sampler[int]):
     `set_epoch` before each epoch, as with torch's DistributedSampler; a loader prepared by accelerate calls it itself.
 
     With several processes, accelerate distributes the batches, so leave `rank` and `world` at their defaults. With
-    torch.distributed and without accelerate, pass them. Then each process gets every `world`-th row. All processes get
-    the same number of rows, so up to world − 1 rows of an epoch are left out.
+    torch.distributed and without accelerate, pass `rank` and `world`. Then each process gets every `world`-th row. All
+    processes get the same number of rows, so up to world − 1 rows of an epoch are left out.
 
     Args:
         name: an entry of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
@@ -135,8 +135,8 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
         raise BadInput(f"{section}: {error}") from None
     if values.keys() != annotations.keys():
         raise BadInput(
-            f"{section} {name!r}: its arguments are {', '.join(annotations) or 'none'}, but {', '.join(values) or 'none'} "
-            "given; pass all of its arguments, and no others"
+            f"{section} {name!r}: the arguments {', '.join(values) or 'none'} given; pass exactly these arguments: "
+            f"{', '.join(annotations) or 'none'}"
         )
     check_values(f"{section} {name!r}: ", values, annotations)
     return {"name": name, **values}

@@ -154,7 +154,9 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     except (ValueError, SyntaxError, TypeError):
         valid = False
     if not valid:
-        raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
+        raise BadInput(
+            f"{text!r} is neither a list nor a range of values; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]"
+        )
     base = load(config_file(path))
     known = flatten(base)
     if is_range:

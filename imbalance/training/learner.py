@@ -355,7 +355,7 @@ def check_inputs(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_lengths(model: nn.Module, dataset: Dataset) -> None:
-    """Raise `BadInput` if a text is longer than the model has positions."""
+    """Raise `BadInput` if a text has more tokens than the model has positions."""
     positions = [cast(int, module.positions) for module in model.modules() if hasattr(module, "positions")]
     if positions and dataset.vocabulary:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))

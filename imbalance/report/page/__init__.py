@@ -30,7 +30,7 @@ def page(
     pictured: int = 20,
     live: str = "",
 ) -> str:
-    """Return the page's HTML.
+    """Return the HTML of the report page.
 
     Args:
         work_dir: folder of the run directories.

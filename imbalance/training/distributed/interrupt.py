@@ -44,7 +44,7 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """From now on only record signals in `signum`; the loop reads it, saves and stops."""
+        """Record all later signals in `signum` only; the loop then reads `signum`, saves and stops."""
         self._deferred = True
 
     @contextmanager

@@ -166,10 +166,10 @@ class RunLog:
         return self._files.metrics.tell()
 
     def rewind(self, position: int) -> None:
-        """Cut metrics.jsonl to the length `position`, because the resumed run writes all later lines again.
+        """Cut metrics.jsonl to `position` bytes, because the resumed run writes all later lines again.
 
         Raises:
-            BadInput: metrics.jsonl is already shorter than `position`.
+            BadInput: metrics.jsonl is already shorter.
         """
         metrics = self._files.metrics
         if os.fstat(metrics.fileno()).st_size < position:

@@ -40,7 +40,7 @@ class Tracker(Protocol):
 
 
 def uses_wandb(config: Experiment) -> bool:
-    """Return whether a run of `config` logs to wandb, which allows one run in a process."""
+    """Return whether a run of `config` logs to wandb; a process can log only one run at a time to wandb."""
     return _wandb_mode(config) != "disabled"
 
 

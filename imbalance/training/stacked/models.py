@@ -24,11 +24,11 @@ from imbalance.training.step import Epoch, Images, StepOutput, draw_epoch
 class Stack:
     """Stack of the models of many runs, used as the model and the objective of a learner.
 
-    The objective is the sum of the objectives of all runs. Their parameters and momenta are stacked along two new
-    leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place. Only
-    the progress of the runs is updated separately, by `hand_over`. The first new dimension is the seed, and the second
-    is the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all runs are in
-    the first dimension.
+    The objective is the sum of the objectives of all runs. The parameters and momenta of the runs are stacked along two
+    new leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place.
+    Only the progress of the runs is updated separately, by `hand_over`. The first new dimension is the seed, and the
+    second is the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all
+    runs are in the first dimension.
 
     members: runs, ordered by seed.
     shape: sizes of the two new dimensions.

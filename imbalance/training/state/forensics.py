@@ -71,7 +71,9 @@ def find(run: Run, end: int) -> Diverged:
                 break
         else:
             progress.next_epoch()
-    return Diverged(f"non-finite between steps {begun} and {end}; repeating these steps did not show it again")
+    return Diverged(
+        f"non-finite between steps {begun} and {end}; repeating these steps did not show it again; type the same command to resume the run"
+    )
 
 
 def stateful_parts(learner: Learner) -> dict[str, Stateful]:
@@ -141,8 +143,8 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     bad = train.indices[rows[~losses.isfinite()]].tolist()
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
-        + (f"; examples with a non-finite loss (source rows): {shortened(bad)}" if bad else "")
-        + f"; to look into it: imbalance forensics {log.directory}"
+        + (f"; examples with a non-finite loss (row numbers in the data): {shortened(bad)}" if bad else "")
+        + f"; to replay this step, type imbalance forensics {log.directory}"
     )
 
 
@@ -205,7 +207,7 @@ def replay(directory: Path) -> str:
     """
     if not (directory / FILE).is_file():
         raise BadInput(
-            f"{directory}: holds no {FILE}, so no run diverged there; name the run directory of a run that did"
+            f"{directory}: holds no {FILE}, so no run diverged there; type the run directory of a run that diverged"
         )
     config = validate(load(directory / "config.json"))
     saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)

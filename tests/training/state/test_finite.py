@@ -200,7 +200,9 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
     config.model = create(name="late")
     config.trainer.epochs = 1
     ends_with_3(
-        config, tmp_path, r"non-finite features, although the weights are finite; examples \(source rows\): \d+, "
+        config,
+        tmp_path,
+        r"non-finite features, although the weights are finite; examples \(row numbers in the data\): \d+, ",
     )
 
 
