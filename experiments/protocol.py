@@ -156,7 +156,7 @@ def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float])
 
 
 def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float]) -> None:
-    """Print the test metric of every cell (data set, loss and batch size), and the difference of poly from cross-entropy.
+    """Print the test metric of every cell (data set, loss, batch size), and the lead of poly over cross-entropy.
 
     Both are means over seeds.
 

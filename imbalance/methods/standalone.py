@@ -135,7 +135,7 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
         raise BadInput(f"{section}: {error}") from None
     if values.keys() != annotations.keys():
         raise BadInput(
-            f"{section} {name!r}: the arguments {', '.join(values) or 'none'} given; pass exactly these arguments: "
+            f"{section} {name!r}: {', '.join(values) or 'no argument'} given; pass exactly these arguments: "
             f"{', '.join(annotations) or 'none'}"
         )
     check_values(f"{section} {name!r}: ", values, annotations)

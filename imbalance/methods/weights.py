@@ -167,7 +167,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 
 def jtt_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the config of the first run of `just_train_twice` as a dictionary: equal weights, `first_epochs` epochs."""
+    """Return the config of the first run of `just_train_twice`, with equal weights and `first_epochs` epochs."""
     return shortened(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 

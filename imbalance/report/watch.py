@@ -48,7 +48,7 @@ class WatchedRuns:
         self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
 
     def stamp(self) -> str:
-        """Return a digest of the sizes and modification times of the runs' files; it changes whenever a file changes."""
+        """Return a digest of the sizes and modification times of the runs' files; any change of a file changes it."""
         sha256 = hashlib.sha256()
         for folder in self.folders:
             for directory in sorted(path.parent for path in folder.rglob("config.json")):

@@ -119,7 +119,7 @@ def make_search(
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return a point (config, overrides and seed) with every `OverrideText` parsed to the type of the config's value."""
+    """Return a point (config, overrides, seed) with every `OverrideText` parsed to the type of the config's value."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)

@@ -228,8 +228,8 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
         what = "loss" if isfinite(outcome.largest) else "logits"
         bad = shortened(non_finite_rows(run, name))
         raise Diverged(
-            f"non-finite {what} on {name} after step {run.progress.step}, although the weights are finite; examples (row numbers in the data): {bad}; check these "
-            "examples, or use a smaller config.optim.lr"
+            f"non-finite {what} on {name} after step {run.progress.step}, although the weights are "
+            f"finite; examples (row numbers in the data): {bad}; check these examples, or use a smaller config.optim.lr"
         )
     return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
@@ -399,8 +399,8 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
     if not finite([outputs]):
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(
-            f"non-finite features, although the weights are finite; examples (row numbers in the data): {shortened(bad)}; "
-            "check these examples, or use a smaller config.optim.lr"
+            f"non-finite features, although the weights are finite; examples (row numbers in the data): "
+            f"{shortened(bad)}; check these examples, or use a smaller config.optim.lr"
         )
     return outputs
 

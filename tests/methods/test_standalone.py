@@ -129,11 +129,11 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
         (lambda: EpochSampler("balance", TARGETS), "sampler: 'balance' given; did you mean balanced?"),
         (
             lambda: EpochSampler("balanced", TARGETS),
-            "sampler 'balanced': the arguments none given; pass exactly these arguments: by",
+            "sampler 'balanced': no argument given; pass exactly these arguments: by",
         ),
         (
             lambda: EpochSampler("balanced", TARGETS, by="class", redraw=True),
-            "the arguments by, redraw given; pass exactly these arguments: by",
+            "by, redraw given; pass exactly these arguments: by",
         ),
         (
             lambda: EpochSampler("balanced", TARGETS, by="kind"),
@@ -143,7 +143,7 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
         (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank=2, world=2 given"),
         (
             lambda: example_weights("importance", TARGETS, by="class"),
-            "weights 'importance': the arguments by given; pass exactly these arguments: by, exponent",
+            "weights 'importance': by given; pass exactly these arguments: by, exponent",
         ),
         (
             lambda: example_weights("importance", TARGETS, by="class", exponent=-1.0),

@@ -42,8 +42,9 @@ def start_accelerator(config: Experiment) -> Accelerator:
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
     if accelerator.num_processes != expected:
         raise BadInput(
-            f"launch: {expected or 'several'} processes expected, but {accelerator.num_processes} started, or the processes cannot "
-            "reach each other; type torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
+            f"launch: {expected or 'several'} processes expected, but {accelerator.num_processes} started, or they "
+            "cannot reach each other; type torchrun --standalone --nproc_per_node N main.py … (see "
+            "docs/how-to/many-processes.md)"
         )
     heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator

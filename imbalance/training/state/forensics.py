@@ -72,7 +72,8 @@ def find(run: Run, end: int) -> Diverged:
         else:
             progress.next_epoch()
     return Diverged(
-        f"non-finite between steps {begun} and {end}; repeating these steps did not show it again; type the same command to resume the run"
+        f"non-finite between steps {begun} and {end}; repeating these steps did not show it again; type the same command "
+        "to resume the run"
     )
 
 

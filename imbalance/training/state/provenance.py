@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the git commit of this code, followed by "+" if files have uncommitted changes; None outside a git checkout."""
+    """Return the git commit of this code, with "+" if files have uncommitted changes; None outside a git checkout."""
     if not (ROOT / ".git").exists():
         return None
 
