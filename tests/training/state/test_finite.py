@@ -158,7 +158,7 @@ def test_what_finite_weights_make_of_val_is_never_selected(config, tmp_path, spo
         step, forward = 5, LOSSES["poly"].forward
         infinite = lambda self, *given: forward(self, *given) / (not torch.is_inference_mode_enabled())  # noqa: E731
         monkeypatch.setattr(LOSSES["poly"], "forward", infinite)
-    ends_with_3(config, tmp_path, rf"non-finite {kind} on val after step {step}, .*rows\): \d+, \d+.* and \d+ more$")
+    ends_with_3(config, tmp_path, rf"non-finite {kind} on val after step {step}, .*data\): \d+, \d+.* and \d+ more; ")
 
 
 def test_a_head_that_is_not_finite(tmp_path):
