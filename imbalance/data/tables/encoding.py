@@ -86,9 +86,11 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
     used = [column["column"] for column in (*features["numeric"], *features["categorical"])]
     absent = [name for name in used if name not in columns.values]
     if absent:
+        one = len(absent) == 1
         raise BadInput(
-            f"{columns.source}: {len(absent):,} of the {len(used):,} columns that are needed are missing: "
-            f"{', '.join(absent[:10])}{', …' if absent[10:] else ''}; the columns are {', '.join(columns.values) or 'missing'}"
+            f"{columns.source}: no column{'' if one else 's'} {', '.join(map(repr, absent[:10]))}"
+            f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; the columns are "
+            f"{', '.join(columns.values) or 'missing'}"
         )
     width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
     width += sum(len(column["values"]) for column in features["categorical"])
