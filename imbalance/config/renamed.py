@@ -1,8 +1,8 @@
 """Names of configs that older versions had as files, and what to type instead.
 
-Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old
-name `config_file` raises an error with the flags to type. The tables in results/ may have old names, which
-`current_name` of `imbalance.report.kept_results` translates.
+Each of these files differed in a few values from a file that still exists, so flags now give these values. If a user
+types an old name, the error message of `config_file` has the flags to type. Tables in results/ may contain old names;
+`current_name` of `imbalance.report.kept_results` translates them.
 """
 
 # By old name: the config of now, and the overrides to type after `--config.`.
