@@ -17,7 +17,10 @@ def configs() -> str:
 
 
 def _docstring(path: Path) -> str | None:
-    """Return the docstring of a Python file, or why it cannot be parsed, since a user may put any file in configs/."""
+    """Return the docstring of a Python file without executing it.
+
+    If the file cannot be parsed, return a text that says why, because a user may put any file in configs/.
+    """
     try:
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError) as error:

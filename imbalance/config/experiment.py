@@ -278,7 +278,7 @@ def check_methods(config: Experiment) -> None:
     if len(staged) > 1:
         first, second = staged[:2]
         raise BadInput(
-            f"config.{second}.name: {config.section(second).name!r} given, which needs a run before this one, as "
+            f"config.{second}.name: {config.section(second).name!r} given, which trains another run before this one, and so does "
             f"config.{first}.name={config.section(first).name!r}; only one of the two may do so, so change the other"
         )
 
