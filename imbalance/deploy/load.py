@@ -83,7 +83,7 @@ class TrainedModel:
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
                   texts.
 
-                Instead of several paths, images or texts, or of an array of N examples, you can pass a single one.
+                You can also pass a single path, image or text, or an array of shape `input_shape`.
             batch_size: the number of examples on the device at a time; it changes only speed and memory.
 
         Raises:

@@ -22,7 +22,7 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return handwritten digits: stratified val and test splits, and an imbalanced training set.
+    """Return handwritten digits with an imbalanced training set; val and test are drawn before, with equal shares of each digit.
 
     Args:
         classes: the digits to use, the largest class first.
@@ -61,9 +61,10 @@ def digits(
 
 
 def read_digits() -> tuple[Tensor, np.ndarray]:
-    """Return (1797, 8, 8) grey images from 0 to 1, a scale that suits the default initialisation, and (1797,) digits.
+    """Return the (1797, 8, 8) grey images, with values from 0 to 1, and the (1797,) digits.
 
-    The installed file of scikit-learn's `load_digits` is read directly, because importing scikit-learn takes as long as torch.
+    The scale suits torch's default initialisation. The file that scikit-learn's `load_digits` reads is read directly,
+    because importing scikit-learn takes as long as importing torch.
     """
     package = find_spec("sklearn")
     assert package is not None and package.origin is not None  # imbalance depends on scikit-learn

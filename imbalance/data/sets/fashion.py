@@ -63,7 +63,11 @@ def fashion(
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (N, 1, 28, 28) images and (N,) labels of the part "train" or "t10k", and check their counts."""
+    """Return the (N, 1, 28, 28) images and (N,) labels of one of the two published sets, and check their counts.
+
+    Args:
+        part: the beginning of the file names: "train" for the training set, "t10k" for the test set.
+    """
     images = read_idx(folder / f"{part}-images-idx3-ubyte", dims=3)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dims=1).astype(np.int64)
     counts = np.bincount(labels, minlength=10)
@@ -76,7 +80,7 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """Return the uint8 array of an IDX file with `dims` dimensions; the file may be gzipped.
+    """Read an IDX file, also gzipped: return its uint8 array, which must have `dims` dimensions.
 
     The format is: two zero bytes, the type (8), the number of dimensions, the size of each dimension, the data.
     """

@@ -30,10 +30,10 @@ def list_folder(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images of a folder with a subfolder for each class; `train`, `val` and `test` may each have such subfolders.
+    """List the images of a folder that has a subfolder for each class, or folders train, val and test with such subfolders.
 
-    The classes are the folders' names, sorted, as ImageFolder numbers them; the groups are the classes. Images in
-    deeper subfolders count, too. Hidden files and files that are not images are left out.
+    The classes are the names of the subfolders, in alphabetical order as in ImageFolder; the groups are the classes.
+    Images in deeper subfolders count, too. Hidden files and files that are not images are left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
@@ -93,10 +93,10 @@ def list_folder(
 
 
 class FolderListing(Listing):
-    """A listing of the files in a folder, without a metadata file."""
+    """A `Listing` of the image files in a folder; there is no metadata file."""
 
     def where(self, row: int) -> str:
-        """Return the folder, because there is no line of a file to name in messages."""
+        """Return the folder as the place of each image in messages, because there is no line of a metadata file."""
         return str(self.folder)
 
 

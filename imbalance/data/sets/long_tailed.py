@@ -112,7 +112,7 @@ def long_tailed(
     val_fraction: float,
     augment: Sequence[Augmentation],
 ) -> Dataset:
-    """Subsample a published training set to an imbalance, and draw a stratified val split.
+    """Return a data set with an imbalanced subsample of a published training set, and a stratified val split.
 
     Args:
         train, test: images (N, C, H, W) uint8 and labels (N,); an example with label -1 is left out.
@@ -137,5 +137,5 @@ def long_tailed(
 
 
 def array_split(images: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> Split:
-    """Return the examples at `rows` as a split whose groups are the classes."""
+    """Return the split of the examples at `rows`; its groups are the classes."""
     return class_split(torch.from_numpy(images[rows]), targets[rows], rows)
