@@ -1,4 +1,4 @@
-"""Augment batches of images on their device, with random numbers that are hashed from (seed, epoch, example, draw number).
+"""Augment batches of images on their device, with random numbers hashed from (seed, epoch, example, draw number).
 
 The draw number counts how often the sampler has drawn the example before in the epoch. No generator is used, so the random
 numbers do not depend on how an epoch is divided into batches and processes, or on where a run was resumed.

@@ -164,7 +164,7 @@ def find_or_build(
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Return the array of an .npy file; if the file cannot be read, return an empty array, which equals no other array."""
+    """Return the array of an .npy file; return an empty array, which equals no other, if the file cannot be read."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):

@@ -96,7 +96,7 @@ class StoredImages:
         return batch
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return `self[index]`. This method exists because callers index tensors by it, as it is faster; `dim` is always 0."""
+        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
         return self[index]
 
 

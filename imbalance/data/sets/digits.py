@@ -22,7 +22,7 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return handwritten digits with an imbalanced training set; val and test are drawn before, with equal shares of each digit.
+    """Return handwritten digits with an imbalanced training set, and val and test splits that are stratified by class.
 
     Args:
         classes: the digits to use, the largest class first.

@@ -82,7 +82,7 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(path: Path, dims: int) -> np.ndarray:
     """Read an IDX file, also gzipped: return its uint8 array, which must have `dims` dimensions.
 
-    The format is: two zero bytes, the type (8), the number of dimensions, the size of each dimension, the data.
+    Format: two zero bytes, the type (8), the number of dimensions, the size of each dimension as big-endian int32, the data.
     """
     zipped = path.with_name(path.name + ".gz")
     try:
