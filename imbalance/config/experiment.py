@@ -49,8 +49,8 @@ class Trainer:
         tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: "none", "convolutions", or
             "all" for convolutions and matrix products.
         channels_last: stores image tensors in torch's channels-last memory format, which is faster on GPUs.
-        images_on_device: copies all images of image files to the device before training; False: copies each batch.
-            Other data are always copied before training.
+        images_on_device: for data sets of image files: copies all images to the device before training, instead of
+            batch by batch. Other data sets are always copied before training.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
         deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
     """
@@ -79,7 +79,8 @@ class Callbacks:
     Args:
         select: checkpoint that is tested: "last" for the last epoch, "best" for the epoch with the highest `monitor`.
         monitor: val metric that `select` and `patience` compare; higher is better.
-        patience: training ends after this number of evaluations in a row without a higher `monitor`; 0: no such end.
+        patience: training ends after this number of evaluations in a row without a higher `monitor`; 0: it never ends
+            early.
         stop_at_interpolation: ends training after the first epoch in which every training prediction was correct.
         keep_logits: saves the logits of every evaluation in the folder evaluations/ of the run directory, so that
             `imbalance select` can apply other selection rules afterwards.
@@ -255,11 +256,11 @@ def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
 
 
 def check_methods(config: Experiment) -> None:
-    """Raise `BadInput` if a function that `config` names cannot be used, alone or together with another.
+    """Raise `BadInput` if a function that `config` names breaks one of three rules.
 
-    - A function may require only arguments that the program passes.
-    - An objective with the tag `unmixed` excludes `config.mix`.
-    - At most one function may have the tag `first_run`: another run that is trained before. See `imbalance.config.tags`.
+    - A function must not require an argument that the program does not pass.
+    - An objective with the tag `unmixed` must not be used with mixing (`config.mix`).
+    - At most one function may have the tag `first_run`, by which another run is trained first. See `imbalance.config.tags`.
     """
     functions, available = methods(config), available_arguments()
     for path, function in functions.items():
@@ -284,14 +285,15 @@ def check_methods(config: Experiment) -> None:
 
 
 def measured_by(config: Experiment) -> tuple[str, ...]:
-    """Return the names of the metrics that only the methods of `config` compute, such as "train/flip_rate"."""
+    """Return the names of the metrics that methods of `config` add to the standard metrics, such as "train/flip_rate"."""
     return tuple(dict.fromkeys(name for function in methods(config).values() for name in tags_of(function).measures))
 
 
 def check_balanced_once(sampler: str, weights: str) -> None:
-    """Raise `BadInput` if a sampler and importance weights do not go together.
+    """Raise `BadInput` if a sampler and importance weights must not be used together.
 
-    Both may correct the same imbalance, or the weights "residual" may lack a sampler with the tag `chance`.
+    This is so if both correct the same imbalance, or if the weights are "residual" and the sampler lacks the tag
+    `chance`.
 
     Args:
         sampler: the value of `config.sampler.name`.
@@ -312,9 +314,9 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 
 
 def first_run(config: Experiment) -> Experiment | None:
-    """Return the config of the run that must be trained before the run of `config`, for a two-stage method.
+    """Return the config of the run that a two-stage method trains first; None if `config` names no such method.
 
-    Return None if `config` names no method with two stages.
+    The predictions of this run are an input of the method in the run of `config`.
     """
     for function in methods(config).values():
         if derive := tags_of(function).first_run:

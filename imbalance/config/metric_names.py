@@ -29,7 +29,7 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
     Args:
         key: key of the config, such as "score", for the message.
         name: full name of the metric, such as "val/accuracy".
-        own: full names of the metrics that only the methods of this config compute.
+        own: full names of the metrics that methods of the config add to the standard metrics.
     """
     if name in own:
         return
@@ -104,7 +104,7 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
 
 
 def method_metrics() -> set[str]:
-    """Return the metrics that only some methods compute, by names without the split, such as "flip_rate"."""
+    """Return the names, without the split, of all metrics that some method adds to the standard ones: "flip_rate", …"""
     entries = itertools.chain.from_iterable(table.values() for table in registries().values())
     return {name.partition("/")[2] for function in entries for name in tags_of(function).measures}
 

@@ -192,12 +192,12 @@ def _defined_names(statement: ast.stmt) -> set[str]:
 def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mapping[str, Any]) -> ConfigDict:
     """Return a copy of `config` with new values for some keys.
 
-    If `changes` names another function for a section, all other keys of the section are removed first, because they are
-    arguments of the old function.
+    If `changes` names another function for a section, the old arguments of the section are removed first. Sections inside
+    this section, such as "optim.schedule", stay.
 
     Args:
         changes: new values by key, such as `{"optim.lr": 0.1}`. An `OverrideText` is converted to the type of the old
-            value. If the section names another function now, the annotation of that function's argument decides.
+            value. If the section names another function now, the text is converted to the type of its argument.
 
     Raises:
         BadInput: the config has no such key, or the value does not fit it.
@@ -287,7 +287,7 @@ def _annotation(path: str, name: str, key: str) -> Any:
 
 
 def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the config name and the overrides that are parts of the run directory's name.
+    """Return the config name and the overrides with which the name of a run directory begins.
 
     For the config.json of an earlier run, return the config name and the overrides of that run. For any other file,
     return the file name without its suffix, and no overrides.
@@ -307,14 +307,15 @@ def run_directory(
     base: Mapping[str, Any] | ConfigDict | None = None,
     earlier_overrides: tuple[str, ...] = (),
 ) -> Path:
-    """Return `<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
+    """Return the run directory of `config`: `<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
 
     Args:
         config: the config to run.
         name: name of the config; "" to join the names of its data set and its loss, such as `digits_poly`.
         base: the config without the overrides; None for a config that was made in Python. Then a hash of the config
             replaces the overrides.
-        earlier_overrides: the second result of `config_name_and_overrides`; they stand before the new overrides.
+        earlier_overrides: overrides that the name of the run directory has before the new overrides; the second result
+            of `config_name_and_overrides`.
     """
     if base is None:
         values = {key: value for key, value in defining_values(config).items() if key != "seed"}

@@ -78,7 +78,7 @@ class Section(Mapping[str, Any]):
 
 
 def look_up(table: Table[T], name: Any) -> Callable[..., T]:
-    """Return the function that `name` names: an entry of `table`, or a user's own function `my_module.py:function`.
+    """Return the function called `name`: an entry of `table`, or a user's own function `my_module.py:function`.
 
     Raises:
         BadInput: `table` has no such entry, or the user's file or function does not exist.
@@ -160,7 +160,8 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     """Raise `BadInput` unless `section` has exactly the keys of `annotations`, each with a value that fits.
 
     Args:
-        path: path of the section, such as "optim.schedule"; "" for the whole config.
+        path: path of the section, such as "optim.schedule"; "" for the whole config. The message starts with it.
+        annotations: the type annotation of each key.
     """
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())

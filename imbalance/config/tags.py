@@ -18,15 +18,15 @@ class Tags:
     """Properties of a function or class that a config section can name (an entry of a registry).
 
     Args:
-        balances: the sampler or weights make classes or groups count equally. If both the sampler and the weights of a
-            config do so, they would correct the imbalance twice, so the config is refused.
-        batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A
-            sampler must then draw equally many examples at every seed. A model must have no dropout and no running
-            statistics, and an objective no state.
+        balances: true for a sampler or weights that make classes or groups count equally. If both the sampler and the
+            weights of a config do so, they would correct the imbalance twice, so the config is refused.
+        batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
+            model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
+            running statistics, and an objective no state.
         chance: for a sampler that keeps each example with some probability: a function that returns these (N,)
             probabilities. It is called as `chance(labels, epoch, epochs, **section)`.
         unmixed: true for an objective that compares examples by class; a config with mixing is then refused.
-        measures: names of the metrics that only this function adds to a run, such as "train/flip_rate".
+        measures: names of the metrics that this function adds to the standard metrics, such as "train/flip_rate".
         first_run: for a two-stage method: a function that takes the config and returns the config of another run, which
             is trained first. The method gets the predictions of the other run as its argument `first`.
         held_out: for a head: a function that takes the head's section and returns a fraction. This fraction of each
@@ -35,7 +35,7 @@ class Tags:
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
-            pretrained weights, an `imbalance.data.images.decode.Preparation`; None if it never has such weights.
+            pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
             load a saved state into it. It is called as `module(head, section)` with the trained last layer.
     """

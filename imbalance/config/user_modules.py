@@ -53,9 +53,9 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
 
 
 def new_module_name(name: str) -> str:
-    """Return the end of the message that `name`, a module of this package in older versions, does not exist.
+    """Return a hint on what to import instead of `name`, a module that older versions of this package had.
 
-    The end has the present name of the module; it is "" if no module has the same last word.
+    Return "" if no module of this package has the same last word as `name`.
     """
     package = Path(__file__).parent.parent
     files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []

@@ -159,7 +159,8 @@ def unpack_zip(archive: Path, folder: Path) -> None:
             check_name(archive, member.filename)
             if (member.external_attr >> 28) == 0o12:
                 raise BadInput(
-                    f"{archive}: {member.filename!r} is a link, but an archive must hold only files and folders; nothing is unpacked"
+                    f"{archive}: {member.filename!r} is a link, but an archive must hold only files and folders; nothing is unpacked; "
+                    "use another copy of the archive"
                 )
             content.extract(member, folder)
 
@@ -169,7 +170,8 @@ def check_name(archive: Path, name: str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise BadInput(
-            f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is unpacked"
+            f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is unpacked; "
+            "use another copy of the archive"
         )
 
 

@@ -90,7 +90,7 @@ def read_image(path: str | Path) -> bytes:
     try:
         check_regular(path)
         if Path(path).stat().st_size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file")
+            raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file; make it smaller")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:

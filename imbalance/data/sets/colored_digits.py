@@ -51,7 +51,7 @@ def colored_digits(
         if sum(train_sizes) > left:
             raise BadInput(
                 f"config.data.train_per_group: {tuple(train_sizes)} {name} digits given, but val and test leave {left}; give "
-                "fewer, or make the fractions smaller"
+                "fewer, or make config.data.val_fraction or test_fraction smaller"
             )
         for split_name, sizes_per_colour in (sizes | {"train": train_sizes}).items():
             for colour, size in enumerate(sizes_per_colour):
