@@ -12,7 +12,7 @@ from imbalance.utils.output import one_line
 
 
 def configs() -> str:
-    """Return a line for every file of configs/: its name and the first line of its docstring. The files are not run."""
+    """Return a line for every file of configs/: its name and the first line of its docstring. The files are not executed."""
     return _lines({name: _docstring(path) for name, path in config_files_by_name().items()})
 
 

@@ -104,7 +104,7 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
 
 
 def method_metrics() -> set[str]:
-    """Return the names, without the split, of all metrics that some method adds to the standard ones: "flip_rate", …"""
+    """Return the names, without the split, of the metrics that methods add to the standard metrics, such as "flip_rate"."""
     entries = itertools.chain.from_iterable(table.values() for table in registries().values())
     return {name.partition("/")[2] for function in entries for name in tags_of(function).measures}
 

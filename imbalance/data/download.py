@@ -136,9 +136,9 @@ def unpack(archive: Path, root: Path, made: str) -> None:
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive into `folder`; refuse an archive with devices, or with names or links that lead out of it.
+    """Unpack a tar archive into `folder`; refuse devices, and names and links that lead out of `folder`.
 
-    tarfile's filter "data" decides what is refused.
+    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`.
     """
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -150,7 +150,7 @@ def unpack_tar(archive: Path, folder: Path) -> None:
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive into `folder`; refuse an archive with links, absolute names or `..`.
+    """Unpack a zip archive into `folder`; raise `BadInput` if it has links, absolute names or names with `..`.
 
     zipfile would not refuse such names, but change them without a message.
     """

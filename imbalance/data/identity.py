@@ -20,7 +20,7 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arra
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
-    """Return the digest of a data set, which must be on the CPU, in types that JSON can hold.
+    """Return the digest of a data set in types that JSON can hold; the data set must be on the CPU.
 
     For each split, a digest has the number of examples and a hash of each array that `PARTS` names. It also has one hash
     of the class and group names. The array "rows" is `Split.indices`: the row of each example in its file or array.

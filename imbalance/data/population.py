@@ -25,7 +25,7 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each split and each class or group that has no example in this split.
+    """Return a problem for each class and group that is missing from a split; one for each split it is missing from.
 
     A split with examples of fewer than two classes gives a single problem that says so.
 

@@ -197,8 +197,8 @@ class Dataset:
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """Return this data set with a random `fraction` of each training class moved to the split `held_out`.
 
-            The draw is stratified by class and not by group, because the methods that need held-out examples know no training
-        groups.
+        The draw is stratified by class and not by group, because the methods that need held-out examples know no
+        training groups.
         """
         rng = np.random.default_rng(derived_seed(seed, "held out"))
         rest, held_out = stratified_split(self.train.targets.numpy(), fraction, rng)
@@ -270,14 +270,14 @@ def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
 
 
 def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, ratio: float, total: int) -> np.ndarray:
-    """Return the number of examples to keep of each class; no class is larger than the class before it.
+    """Return the number of examples to keep of each class, to subsample a data set to an imbalance.
 
     Args:
         available: the number of examples of each class. With "step" or "exp" and a total of 0, the largest class keeps
             min(available) examples.
-        profile: "step": the first half of the classes is `ratio` times as large as the rest; "exp": counts fall
-            geometrically from the first class to the last (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019);
-            "none": all available examples.
+        profile: "step": each class of the first half is `ratio` times as large as each class of the second half; "exp":
+            counts fall geometrically from the first class to the last (Cui et al., CVPR 2019; Cao et al., NeurIPS
+            2019); "none": all available examples.
         ratio: the count of the largest class divided by that of the smallest, at least 1.
         total: the number of examples of all classes together, so that different ratios can be compared at equal size;
             0 to keep as many as possible.

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Predictions(NamedTuple):
     """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. They are not calibrated if the model was trained with
-        importance weights or with a loss that shifts logits by class: such training favours some classes.
+    probabilities: (N, K) float32, the softmax of the logits. If the model was trained with importance weights, or with a
+        loss that shifts logits by class, these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
     """
 
@@ -113,7 +113,7 @@ class TrainedModel:
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Return a batch on the device of the model, with normalised images."""
+        """Return `batch` on the device of the model; images are normalised, and other inputs are unchanged."""
         if isinstance(batch, Mapping):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)

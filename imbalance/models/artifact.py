@@ -18,7 +18,7 @@ FORMAT = 1  # the version of the format of model.json
 
 
 def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
-    """Return the content of model.json: a description of a network and its inputs, from which it can be built again."""
+    """Return the content of model.json: a description of the network and its inputs, to build the network again."""
     # `encoder` and `pretrained` set it to the section that builds the network without its pretrained weights.
     section = getattr(getattr(network, "features", None), "section", None)
     return {

@@ -73,8 +73,8 @@ def encoder(
             its model.json; the encoder then has random weights, into which the trained weights can be loaded.
         pretrained: the pretrained encoder: a name on the Hugging Face hub, or a folder that `save_pretrained` has
             written. `config.data.tokenizer` must name the tokenizer of this encoder.
-        pool: the vector of a text: "first" for the last state of the first token, "pooler" for the pretrained layer
-            on that state (BERT has one), "mean" for the mean of the last states of all tokens.
+        pool: the vector of a text, computed from the outputs of the last block. "first": the output of the first token;
+            "pooler": this output after a pretrained layer, which BERT has; "mean": the mean output of all tokens.
         dropout: the probability of dropout before the last layer.
     """
     if architecture is None:

@@ -28,7 +28,7 @@ FILTERS = {"bilinear": "", "bicubic": " bicubic"}
 
 
 def torchvision_weights(network: str, pretrained: str) -> Any:
-    """Return the member of torchvision's weights enum called `pretrained`; None if there is none (then it is a path).
+    """Return torchvision's enum member for the weights `pretrained`; None if `pretrained` is not the name of weights.
 
     Args:
         network: the name of the network in torchvision.

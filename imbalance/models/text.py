@@ -140,7 +140,8 @@ def transformer(
         width: the length of the state, a vector, of each token.
         depth: the number of blocks.
         heads: the number of attention heads of each block.
-        dropout: the probability of dropout of attention weights, and of the outputs of attention and perceptron.
+        dropout: the probability with which dropout sets to 0 an attention weight, or an output of the attention or the
+            perceptron of a block.
     """
     if width % (2 * heads):
         raise BadInput(f"config.model.width: {width} given; it must be a multiple of 2 · heads = {2 * heads}")

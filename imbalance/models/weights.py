@@ -12,7 +12,7 @@ from imbalance.utils.files import check_regular
 
 
 class Frozen(nn.Module):
-    """The layers before the head, with weights that training does not change.
+    """Wrapper around the layers before the head; it keeps training from changing their weights.
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
     """

@@ -77,7 +77,7 @@ def with_preparation(listing: Listing, preparation: Preparation | None) -> Listi
     """Return `listing`; if its `config.data.size` is 0, replace its resizing and cropping by those of `preparation`.
 
     Args:
-        preparation: the preprocessing for the model's pretrained weights; None if it starts from random weights.
+        preparation: the preprocessing for the model's pretrained weights; None if the model has no such weights.
 
     Raises:
         BadInput: `config.data.size` is 0, but the model has no pretrained weights that state their image size.

@@ -103,8 +103,8 @@ class StoredImages:
 class PinnedCopier:
     """Copier of batches to a GPU through two blocks of pinned memory: one is filled while the GPU copies the other.
 
-    The GPU copies pinned memory while the program continues. There are only two blocks to limit the pinned memory: if
-    each batch had a block, a program that never waits for the GPU would pin a whole split.
+    The GPU copies pinned memory while the program continues. The number of blocks is limited to two, because a program
+    that never waits for the GPU would otherwise pin the memory of a whole split.
     """
 
     def __init__(self):

@@ -246,16 +246,16 @@ class Words(NamedTuple):
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
-        """Return word number `column` of each of the lines `lines`; words and lines count from 0."""
+        """Return word number `column` of each line in `lines`; words and lines count from 0."""
         words = self.first[lines] + column
         bounds = zip(self.starts[words].tolist(), self.ends[words].tolist())
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read word number `column` of each of the lines `lines`: "1", or "-1" or "0" for no.
+        """Read word number `column` of each line in `lines`, which is "1" for yes, and "-1" or "0" for no.
 
         Returns:
-            (N,) int64, 1 for the word "1" and 0 for any other; and (N,) bool, true if the word is one of the three.
+            (N,) int64, 1 for yes and 0 for any other word; and (N,) bool, true if the word is "1", "-1" or "0".
         """
         words, digits = self.first[lines] + column, self.digits(lines, column)
         start, end = self.starts[words], self.ends[words]
@@ -263,7 +263,7 @@ class Words(NamedTuple):
         return (digits == 1).astype(np.int64), (digits == 0) | (digits == 1) | minus_one
 
     def digits(self, lines: np.ndarray, column: int) -> np.ndarray:
-        """Return word number `column` of each of the lines `lines` as int64 if it is a single digit, and else −1."""
+        """Return word number `column` of each line in `lines` as int64 if it is a single digit, and else −1."""
         words = self.first[lines] + column
         values = self.characters[self.starts[words]].astype(np.int64) - ord("0")
         is_digit = (self.ends[words] == self.starts[words] + 1) & (values >= 0) & (values <= 9)

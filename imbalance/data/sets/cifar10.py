@@ -53,8 +53,8 @@ def cifar10(
     Args:
         classes: names of the classes, the largest first.
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
-            The counts include val.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half. The counts include val.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of the imbalanced training set that becomes val.

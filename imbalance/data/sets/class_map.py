@@ -19,7 +19,7 @@ def class_map(
 ) -> Dataset:
     """Relabel the classes of another data set, by `train_map` in train and by `eval_map` in val and test.
 
-    Every label of `eval_map` must be a label of `train_map`, because the head that is trained is evaluated, too.
+    Every label of `eval_map` must be a label of `train_map`, because the trained head can predict no other label.
 
     With `train_map` (("cat", "animal"), ("truck", "vehicle")) and `eval_map` (("dog", "animal"), ("ship", "vehicle")), a
     model is evaluated on kinds of animals and vehicles that it was not trained on. Examples of other classes are left

@@ -40,7 +40,8 @@ def fashion(
     Args:
         classes: names of the classes, the largest first.
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
             They include val if val_from is "train".
@@ -82,7 +83,7 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(path: Path, dims: int) -> np.ndarray:
     """Read an IDX file, also gzipped: return its uint8 array, which must have `dims` dimensions.
 
-    Format: two zero bytes, the type (8), the number of dimensions, the size of each dimension as big-endian int32, the data.
+    Its bytes are: two zeros, the type (8), the number of dimensions, the sizes as big-endian int32, and the data.
     """
     zipped = path.with_name(path.name + ".gz")
     try:

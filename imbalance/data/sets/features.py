@@ -208,7 +208,7 @@ def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return a standardised copy of `inputs`, computed in float64 like `imbalance.data.tables.encoding.transform`."""
+    """Return (inputs − mean) / std, computed in float64 like `imbalance.data.tables.encoding.transform`."""
     copy = np.empty(inputs.shape, inputs.dtype)
     start = 0
     for chunk in row_chunks(inputs):

@@ -38,7 +38,8 @@ def cifar10lt(
 
     Args:
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest. Some
             publications call a ratio of 100 an "imbalance factor" of 0.01.
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
@@ -72,7 +73,8 @@ def cifar100lt(
 
     Args:
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest. Some
             publications call a ratio of 100 an "imbalance factor" of 0.01.
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;

@@ -59,8 +59,8 @@ def fit_features(
 def transform(columns: Columns, features: Features) -> np.ndarray:
     """Encode the columns as (N, D) float32.
 
-    The numeric columns come first; after its standardised values, each may have a column that marks missing values. Then
-    come the categorical columns, each as one column for each of its values.
+    First come the numeric columns: each one's standardised values, then, if it has one, its marks of missing values. Then
+    come the categorical columns: for each of them, one column for each of its values.
 
     Args:
         features: the result of `fit_features`.

@@ -32,7 +32,8 @@ def import_tokenizers() -> Any:
 def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
     """Learn a tokenizer on `texts`.
 
-    It puts the token [CLS] before each text, so that no text is empty, and [SEP] before the second text of a pair.
+    The tokenizer puts the token [CLS] before each text, so that no text is empty. It puts [SEP] between the texts of a
+    pair.
 
     Args:
         kind: "words" for words in lower case; "pieces" for byte pairs, which are parts of words.
