@@ -127,13 +127,17 @@ def load(path: str | Path) -> ConfigDict:
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
     if not any("get_config" in _defined_names(statement) for statement in statements):
-        raise BadInput(f"--config: {path} is no config: it has no get_config()")
+        raise BadInput(
+            f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
+        )
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except Exception as error:
         raise user_code_error(path, error) from error
     if not isinstance(config, ConfigDict):
-        raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
+        raise BadInput(
+            f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
+        )
     return config
 
 

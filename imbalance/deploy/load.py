@@ -113,7 +113,7 @@ class TrainedModel:
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Return `batch` on the device of the model; images are normalised, and other inputs are unchanged."""
+        """Return `batch` on the device of the model: images normalised, floats in the type of the network weights."""
         if isinstance(batch, Mapping):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)
