@@ -219,7 +219,7 @@ COMMANDS = {
     "data describe": Command(
         "Count a config's examples by split, class and group, and draw samples.",
         "imbalance.cli.data:describe",
-        (CONFIG, flag("--sheet", "image file to draw sample images in", default="sheet.png", metavar="FILE")),
+        (CONFIG, flag("--sheet", "image file to write, with sample images of every group", default="sheet.png", metavar="FILE")),
         overrides=True, documented=False,
     ),
     "features": Command(
@@ -329,7 +329,7 @@ COMMANDS = {
     "reproduce colored_digits_methods": Command(
         "Compare 21 methods by the accuracy of their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
-        (flag("--tune", "show instead the search that chose the learning rates in the configs", action="store_true"),
+        (flag("--tune", "print the val results by which the learning rates in the configs were chosen, instead of the comparison", action="store_true"),
          flag("--untuned", "compare another set of methods, none of them tuned, instead of the tuned ones", action="store_true"), *TRAINING),
     ),
     "reproduce ten_data_sets": Command(

@@ -50,12 +50,12 @@ def build(*, config: str, overrides: Mapping[str, Any]) -> None:
 
 
 def load_dataset(experiment: Experiment) -> Dataset:
-    """Return the data set of a config, with images prepared for the model of the config."""
+    """Return the data set of a config, with images resized and normalised as the pretrained weights of its model need."""
     return load(experiment.data, experiment.data_dir, experiment.seed, preparation_of(experiment.model))
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
-    """Print the number of examples of every split, class and group, and draw samples of images in the file `sheet`."""
+    """Print the number of examples of every split, class and group; write sample images to the image file `sheet`."""
     dataset = load_dataset(resolve(config, overrides)[0])
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):

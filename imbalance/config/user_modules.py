@@ -35,7 +35,9 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # typing looks up the names in annotations there
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # typing looks up names of annotations in sys.modules
     try:
         spec.loader.exec_module(module)
     except Exception as error:

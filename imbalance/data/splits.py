@@ -315,7 +315,8 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
     if (counts > available).any() or (counts < 1).any():
         problem = (
             f"needs {counts.tolist()} examples of the classes, but they have {available.tolist()}; each class must keep "
-            "one example or more, and can keep no more than it has"
+            "one example or more, and can keep no more than it has; change config.data.total or "
+            "config.data.imbalance_ratio"
         )
         raise BadInput(
             f"config.data.{'total' if total else 'imbalance_ratio'}: {total or ratio} given, which {problem}"

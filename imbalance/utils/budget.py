@@ -1,4 +1,4 @@
-"""Refuse a model that cannot fit before its memory is allocated."""
+"""Refuse a model that is too large for the free memory, before the memory is allocated."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

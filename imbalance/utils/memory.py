@@ -1,4 +1,4 @@
-"""Measure free memory, so that what cannot fit is refused before it is allocated."""
+"""Measure free memory, so that data or a model too large for it are refused before they are allocated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

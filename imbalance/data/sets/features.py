@@ -106,7 +106,7 @@ class StoredFeatures:
 
 
 def open_features(folder: Path) -> StoredFeatures:
-    """Open a folder that `imbalance features` has written; check its arrays, and the checksums of some random rows.
+    """Open a folder that `imbalance features` has written; check its arrays, and the checksums of some examples.
 
     Raises:
         BadInput: the folder has no features, has features in another format, or is damaged.
