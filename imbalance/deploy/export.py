@@ -74,7 +74,8 @@ def export(model: "TrainedModel", path: Path) -> None:
             difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1)
             if not difference <= TOLERANCE:
                 raise ArithmeticError(
-                    f"{path}: its outputs differ from the model's by {difference:.2g} of the largest logit, more than {TOLERANCE}; not written"
+                    f"{path}: the logits of the exported model differ by {difference:.2g} of the largest logit, and at most "
+                    f"{TOLERANCE} is allowed, so the file is not written; use another format"
                 )
         temporary.replace(path)
     except OSError as error:

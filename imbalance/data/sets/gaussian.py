@@ -44,7 +44,9 @@ def gaussian(
             f"config.data.means: a mean of {max(map(len, means))} coordinates given; config.data.dim={dim} allows {dim} at most"
         )
     if len(means) < 2:
-        raise BadInput(f"config.data.means: the mean of {len(means)} class given; at least 2 are needed")
+        raise BadInput(
+            f"config.data.means: the mean of {len(means)} class given; give the means of two classes or more"
+        )
     examples = sum(map(sum, (train_per_class, val_per_class, test_per_class)))
     check_fits(8 * dim * examples, f"config.data.dim, …_per_class: {examples:,} examples of {dim:,} numbers")
     rng = np.random.default_rng(seed)

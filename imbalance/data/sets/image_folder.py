@@ -55,7 +55,7 @@ def list_folder(
         other = next(path for path in folders(root) if path not in parts)
         raise BadInput(
             f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another folder, {other.name}; move "
-            f"{other.name} away, or rename the folders of splits"
+            f"{other.name} out of {root}, or rename the folders of splits"
         )
     parts = parts or {root: 0}
     classes = sorted({path.name for part in parts for path in folders(part)})
