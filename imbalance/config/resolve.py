@@ -168,7 +168,9 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     """Translate the content of a config.json that an older version wrote into the keys and values of this version.
 
     A key that the older version lacked gets the value that gives the same results as the older version. In older
-    versions `trainer.compile` was true or false, and the data set "in_memory" was called "given".
+    versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
+    `data.attributes` they had `data.groups`. It is translated if the target comes first or if it names no columns, because
+    only then the groups are the same.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -177,8 +179,18 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
-    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+    data = saved.get("data")
+    if data == {"name": "given"}:
+        data = {"name": "in_memory"}
+    if (
+        isinstance(data, dict)
+        and isinstance(data.get("groups"), list)
+        and data["groups"][:1] in ([], [data.get("target")])
+    ):
+        data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
+        data["attributes"] = data["attributes"][1:]
+    upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    return {"groups": {"name": "data"}} | saved | upgraded
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:

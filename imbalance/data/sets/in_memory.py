@@ -1,6 +1,7 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics
 from imbalance.data.splits import Dataset, Split
+from imbalance.data.tables.columns import group_name
 from imbalance.errors import BadInput
 
 
@@ -40,10 +42,11 @@ def as_dataset(
             a tuple (inputs, targets) or (inputs, targets, groups) of tensors or arrays, or a map-style torch data set
             whose examples are such tuples. A torch data set is read once, so its random transforms do not change from
             epoch to epoch. Inputs are floats, or uint8 images (N, C, H, W), which are normalised by the channel
-            statistics of the training set.
+            statistics of the training set. If a group has examples of several classes, the groups that you give are
+            taken for the values of an attribute: the groups of the data set are the combinations of class and attribute.
+            If you give no groups, the classes are the groups.
         class_names, group_names: the names, in the order of the labels. By default they are the labels as text; the
-            attribute `classes` of a torch data set gives the class names. If `data` has no groups, the classes are the
-            groups.
+            attribute `classes` of a torch data set gives the class names.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -78,6 +81,12 @@ def as_dataset(
     group_names = label_names([split.groups for split in splits.values()], group_names, "group_names")
     all_targets = torch.cat([split.targets for split in splits.values()]).numpy()
     all_groups = torch.cat([split.groups for split in splits.values()]).numpy()
+    pairs, crossed = np.unique(np.stack([all_targets, all_groups], axis=1), axis=0, return_inverse=True)
+    if len(pairs) > len(np.unique(all_groups)):  # a group holds several classes: cross the groups with the classes
+        all_groups = crossed.reshape(-1).astype(np.int64)
+        group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
+        parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
+        splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     raise_first(population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names))
     mean, std = (), ()

@@ -124,17 +124,23 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 # Labels
 
 
-def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two different classes, or if a class or a group column is named twice.
+def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
+    """Raise `BadInput` if there are fewer than two different classes, or if a class or a column is named twice.
 
     Args:
         classes: `config.data.classes`, names of classes.
-        groups: `config.data.groups`, names of columns.
+        target: `config.data.target`, the name of the column of classes.
+        attributes: `config.data.attributes`, names of other columns.
     """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
-    if len(set(groups)) != len(groups):
-        raise BadInput(f"config.data.groups: {groups} given; name each column once")
+    if len(set(attributes)) != len(attributes):
+        raise BadInput(f"config.data.attributes: {attributes} given; name each column once")
+    if target in attributes:
+        raise BadInput(
+            f"config.data.attributes: {attributes} given; leave out {target!r}, because the groups are always the "
+            "combinations of the target with the attributes"
+        )
 
 
 def composed(text: str) -> str:
@@ -143,27 +149,30 @@ def composed(text: str) -> str:
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Return the name of a group: its values in the group columns, joined by commas; values with commas are quoted."""
+    """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
 
 
 def number_groups(
-    columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
+    targets: Sequence[str] | np.ndarray, classes: Sequence[str], attributes: Sequence[Sequence[str] | np.ndarray]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; every combination of values of `columns` in at least one row is a group.
+    """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
+
+    The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
     Args:
-        columns: one or more columns of N values.
-        orders: for each column, its values in the order in which groups are numbered; None for alphabetical order.
+        targets: (N,) the class of each row, one of `classes`.
+        classes: the names of the classes, in their order.
+        attributes: for each attribute its (N,) values; () if the classes are the groups.
 
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
     """
-    combinations = list(zip(*columns))
-    ranks = [dict(zip(order, range(len(order)))) if order else None for order in orders]
-    groups = sorted(set(combinations), key=lambda values: [rank[v] if rank else v for rank, v in zip(ranks, values)])
+    combinations = list(zip(targets, *attributes))
+    rank = {name: i for i, name in enumerate(classes)}
+    groups = sorted(set(combinations), key=lambda values: (rank[values[0]], *values[1:]))
     number = {values: i for i, values in enumerate(groups)}
     return np.array([number[values] for values in combinations], dtype=np.int64), tuple(map(group_name, groups))
 
