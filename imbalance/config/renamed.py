@@ -83,10 +83,13 @@ RENAMED_KEYS = {
 
 
 def renamed_key(key: str, keys: Iterable[str]) -> str:
-    """Return the end of a message on an unknown key that an older version had, or "".
+    """Return the end of the message that `key` is unknown: the key that replaces it, and what differs.
+
+    Return "" if no older version had this key, or if the config cannot have the key that replaces it.
 
     Args:
-        keys: the keys that the config can have, in full, such as "data.attributes".
+        key: the full key, such as "data.groups".
+        keys: the full keys that the config can have, such as "data.attributes".
     """
     new, meaning = RENAMED_KEYS.get(key, ("", ""))
     return f"; it is config.{new} now: {meaning}" if new in keys else ""
