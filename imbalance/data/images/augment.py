@@ -86,7 +86,7 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """Return the random numbers that the augmentations `names` need for N drawn examples, (N, count) for each of them.
+    """Return the random numbers that the augmentations `names` need for N drawn examples: (N, count) per augmentation.
 
     Args:
         indices: (N,) the index of each drawn example.

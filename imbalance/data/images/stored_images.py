@@ -20,7 +20,7 @@ class StoredImages:
 
     images: (M, C, H, W) uint8, the read-only memory map of the store.
     checksums: (M,) uint32, the CRC-32 of each image of the store.
-    rows: (N,) int64, on the CPU: the rows of these images in the store.
+    rows: (N,) int64, on the CPU: the positions of these N images among the M images of the store.
     target: the device that batches are copied to.
     """
 

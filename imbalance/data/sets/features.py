@@ -46,8 +46,8 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
     For your own features in a .npz, .npy or Parquet file, use `arrays`.
 
     Args:
-        folder: the folder that `imbalance features --output` has written, relative to data_dir. `{seed}` in the name
-            is replaced with the run's seed, for data or networks that depend on the seed.
+        folder: the folder that `imbalance features` has written, relative to data_dir. `{seed}` in the name is
+            replaced with the run's seed, for data or networks that depend on the seed.
         standardise: scale each feature to mean 0 and standard deviation 1 on train; every process then holds a copy of
             all features in memory. False leaves the features as the network computed them.
     """
