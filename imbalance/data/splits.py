@@ -1,4 +1,4 @@
-"""The classes `Split` and `Dataset`, and functions to draw stratified splits and to subsample classes to an imbalance."""
+"""`Split` and `Dataset`, and functions to draw stratified splits and to make a data set imbalanced by leaving out examples."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence

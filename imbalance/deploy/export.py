@@ -103,7 +103,7 @@ def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., 
 
 
 def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
-    """Return the graph of the model on the CPU, which takes batches of any size."""
+    """Return the model as a graph for the CPU; the graph takes batches of any size."""
     module = copy.deepcopy(Exported(model)).to("cpu").eval()
     # The example batch has five examples, because torch.export would make a batch size of one a constant of the graph.
     return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))

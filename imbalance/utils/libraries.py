@@ -1,4 +1,4 @@
-"""Import the packages of published networks, which are optional extras, when a config asks for one."""
+"""Import packages of published networks (optional extras), when a config names one of their networks."""
 
 import importlib
 from collections.abc import Iterator

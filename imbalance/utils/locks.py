@@ -42,7 +42,7 @@ class FolderLock:
             self._files.append((path, descriptor))
 
     def holds(self) -> bool:
-        """Return whether the locked folder is still in place, and was neither removed nor replaced by another."""
+        """Return whether the locked folder is still in place, and was neither removed nor replaced by another folder."""
         path, descriptor = self._files[0]
         return is_same_file(path, descriptor)
 

@@ -53,7 +53,7 @@ def open_store(
     """Open the store of the images `paths`, and build it first if it does not exist.
 
     Args:
-        data_dir: see `imbalance.data.stores.store_root`.
+        data_dir: the folder of the data sets, from which `imbalance.data.stores.store_root` derives the folder of stores.
         name: the name of the data set.
         folder, paths: the image files; `paths` are relative to `folder`.
         recipe: the steps that decode an image.

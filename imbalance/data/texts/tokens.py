@@ -71,7 +71,7 @@ class Tokens:
 
     @property
     def shape(self) -> tuple[int]:
-        """The shape (N,), because texts differ in length."""
+        """The shape (N,); it has no second number, because texts differ in length."""
         return (len(self.rows),)
 
     def __len__(self) -> int:
