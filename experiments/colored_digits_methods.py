@@ -103,7 +103,7 @@ def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: in
     Args:
         tune: print the val results at each learning rate instead.
         untuned: print the table of UNTUNED instead.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     (print_tuning if tune else print_untuned if untuned else print_methods)(work_dir, jobs, stacked)
 

@@ -38,7 +38,7 @@ Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Group the rows by setting, that is by config and overrides."""
+    """Group the rows of runs by (config, overrides), called a setting."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -46,7 +46,7 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a table with a row for every setting.
+    """Return a table with a row for every setting: runs with the same config and overrides.
 
     A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
     left out of the means.
@@ -77,7 +77,9 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
-    """Return a table with a row for every test group of every setting, its worst group, and the mean of its groups.
+    """Return a table with rows for the test groups, the worst group and the mean of the groups of every setting.
+
+    A setting is all runs with the same config and overrides.
 
     Args:
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
@@ -191,7 +193,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
     Args:
-        metrics: test metrics, one column each. The page ranks by the first until its reader chooses another.
+        metrics: test metrics, one column each. The page ranks methods by the first until its reader chooses another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)

@@ -17,7 +17,10 @@ NOT_COMPARED = (
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return the name of the rule that selected a run's checkpoint, with its head if any, and the val labels they read."""
+    """Return the rule that selected a run's checkpoint, and the val labels that the rule reads.
+
+    If `config.head` fits a head to val, the rule includes the head.
+    """
     monitor, head = row["config.callbacks.monitor"], row.get("config.head.name", "none")
     last = row["config.callbacks.select"] == "last"
     name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
@@ -36,10 +39,10 @@ def selection_rule(row: Row) -> dict[str, str]:
 
 
 def varying_keys(firsts: list[Row]) -> list[str]:
-    """Return the config keys whose values differ between settings of the same config file.
+    """Return the config keys whose values differ between runs of the same config file, apart from the seed.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     by_name: dict[str, list[Row]] = {}
     for row in firsts:
@@ -70,7 +73,7 @@ def task_labels(firsts: list[Row]) -> list[str]:
     """Return the task of each setting: the data set's name, with the options in which settings on this data set differ.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts

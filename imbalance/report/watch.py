@@ -48,7 +48,7 @@ class WatchedRuns:
         self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
 
     def stamp(self) -> str:
-        """Return a digest of the sizes and modification times of the runs' files; it changes whenever a file does."""
+        """Return a digest of the sizes and modification times of the runs' files; any change of a file changes it."""
         sha256 = hashlib.sha256()
         for folder in self.folders:
             for directory in sorted(path.parent for path in folder.rglob("config.json")):
@@ -176,7 +176,7 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
     """Serve the page until Ctrl-C, and return the exit status.
 
     Args:
-        metrics: test metrics; the page ranks by the first until its reader chooses another.
+        metrics: test metrics; the page ranks methods by the first until its reader chooses another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)

@@ -37,9 +37,9 @@ def compare(
         config: config files or names. Each later config is compared with the first.
         overrides: config values by key, for all runs.
         metric_name: key of a metric in summary.json.
-        seeds: number of seeds of each config, from 0 on.
+        seeds: number of seeds of each config; seeds count from 0.
         jobs: number of worker processes.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     check_metric(metric_name)
     cells = [(path, seed) for seed in range(seeds) for path in config]
@@ -57,19 +57,19 @@ def compare(
 
 
 def display_name(config: str) -> str:
-    """Return the name of a config, or the name and overrides of a run whose config.json is given as the config."""
+    """Return a config's name for the table; for the config.json of a run, add the run's overrides."""
     name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 
 def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
-    """Return the table that `compare` prints, made from the kept results in ledger.csv without training.
+    """Return the table that `compare` prints, from results in <folder>/ledger.csv and without training.
 
     Args:
         variants: configs with overrides, by title. Each later variant is compared with the first.
         metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
-        folder: the folder of kept results.
-        seeds: number of seeds to read, from 0 on.
+        folder: folder that holds the tables of results, such as results/.
+        seeds: number of seeds to read; seeds count from 0.
     """
     rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
     values_of, group_numbers = {}, set()

@@ -29,7 +29,7 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     """Return the line for an evaluation: epoch and step, metrics, speed and remaining time.
 
     Args:
-        values: line of metrics.jsonl.
+        values: line of metrics.jsonl as a dictionary.
         epochs: number of epochs of the run.
     """
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
