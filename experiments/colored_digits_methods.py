@@ -155,7 +155,7 @@ def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
     runs = [variant.run({}, seed, work_dir) for variant in UNTUNED.values() for seed in SEEDS]
     summaries = iter(run_all(runs, jobs, stacked))
     worst = {title: {seed: metric(next(summaries), f"test/{WORST}") for seed in SEEDS} for title in UNTUNED}
-    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}, %"), end="")
+    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}"), end="")
 
 
 def best_val(summary: Summary) -> float:

@@ -267,8 +267,8 @@ COMMANDS = {
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
         "imbalance.report.report:report",
-        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=comma_list(),
-                                default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
+        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables; the first ranks the runs (default: the metric by which most runs select, "
+                                "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
          flag("--pictured", "number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
               metavar="N")),
     ),
@@ -277,8 +277,8 @@ COMMANDS = {
         "imbalance.report.watch:watch",
         (Flag(("folders",), {"nargs": "+", "metavar": "FOLDER", "help": "folder of runs, or a single run directory"}),
          flag("--port", "port on this machine; 0 for any free port", type=non_negative_integer, default=8000, metavar="N"),
-         flag("--metrics", "test metrics to show; the first ranks the runs", type=comma_list(),
-              default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
+         flag("--metrics", "test metrics to show; the first ranks the runs (default: the metric by which most runs select, "
+              "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
          flag("--pictured", "number of runs for which the page shows the most confident wrong predictions; each refresh of the page then loads their data", type=non_negative_integer, default=0,
               metavar="N")),
     ),

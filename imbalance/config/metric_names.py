@@ -19,6 +19,19 @@ GROUP_METRICS = ("group_accuracy", "training_group_accuracy")  # one value for e
 CLASS_METRICS = ("recall", "precision", "f1", "accuracy", "predicted")  # one value for each class
 RANKING_METRICS = ("auroc", "auprc")  # computed from scores; higher is better
 SCORE_METRICS = (*RANKING_METRICS, "nll", "brier", "ece", "ece_equal_mass")
+NOT_PERCENT = ("loss", "nll", "brier", "mcc")  # shown as they are; all other metrics are fractions, shown in percent
+
+
+def in_percent(name: str) -> bool:
+    """Return whether the metric `name`, such as "test/recall/cat" or "nll", is shown in percent."""
+    return (name.partition("/")[2] or name) not in NOT_PERCENT
+
+
+def shown(value: float, name: str) -> str:
+    """Return the value of the metric `name` as text: in percent or with three decimals; "-" for nan."""
+    if value != value:
+        return "-"
+    return f"{100 * value:.1f} %" if in_percent(name) else f"{value:.3f}"
 
 
 def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:

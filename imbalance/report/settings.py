@@ -4,8 +4,10 @@ A setting is a config file with overrides; its runs differ only in the seed.
 """
 
 import json
+from collections import Counter
 from typing import Any
 
+from imbalance.config.metric_names import RANKING_METRICS, SUMMARY_METRICS
 from imbalance.report.collect import Row
 
 NOT_COMPARED = (
@@ -36,6 +38,13 @@ def selection_rule(row: Row) -> dict[str, str]:
     reads_groups = any("group" in name or "adjusted" in name for name in read)
     labels = "val groups" if reads_groups else "val classes" if read else "none"
     return {"name": name, "labels": labels}
+
+
+def default_metrics(rows: list[Row]) -> list[str]:
+    """Return the test metrics to show if the user names none; the first is the metric by which most runs select epochs."""
+    monitors = Counter(str(row["config.callbacks.monitor"]).removeprefix("val/") for row in rows)
+    selected_by = [name for name, _ in monitors.most_common(1) if name in (*SUMMARY_METRICS, *RANKING_METRICS)]
+    return list(dict.fromkeys([*selected_by, "balanced_accuracy", "worst_group_accuracy"]))
 
 
 def varying_keys(firsts: list[Row]) -> list[str]:

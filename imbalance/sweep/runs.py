@@ -82,6 +82,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
     with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
+        line.show(status_text(len(runs), 0, 0, min(jobs, len(pending)), {}, line.seconds))
         while pending:
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:

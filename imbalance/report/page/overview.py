@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
+from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_percent
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
@@ -32,7 +32,6 @@ RULES: tuple[tuple[str, str, str], ...] = (
 )
 OWN_RULE = "each run's own rule"
 LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
-NOT_PERCENT = {"loss", "nll", "brier", "mcc"}
 
 CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
 CURVE_POINTS = 80
@@ -351,7 +350,7 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
         "name": name,
         "label": f"{label} over {groups}" if groups and name in GROUP_METRICS else label,
         "lower": name in LOWER_IS_BETTER,
-        "percent": name not in NOT_PERCENT,
+        "percent": in_percent(name),
         "low": low,
         "high": None if high == np.inf else high,
     }
