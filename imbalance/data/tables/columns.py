@@ -108,7 +108,7 @@ def frame_columns(frame: Any) -> Columns:
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return the arrays `values` of the file `path` as columns, and refuse arrays of different lengths."""
+    """Return the arrays `values` of the file `path` as columns; raise `BadInput` if their lengths differ."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -131,10 +131,12 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two classes, a class twice, an attribute twice, or target among these.
+    """Raise `BadInput` if there are fewer than two different classes, or if a class or a column is named twice.
 
     Args:
-        classes, target, attributes: `config.data.classes`, `config.data.target` and `config.data.attributes`.
+        classes: `config.data.classes`, names of classes.
+        target: `config.data.target`, the name of the column of classes.
+        attributes: `config.data.attributes`, names of other columns.
     """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
@@ -148,7 +150,7 @@ def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str])
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Join the class and the attributes of a group into its name; quote values with commas, so that names are unique."""
+    """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
@@ -157,13 +159,14 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     targets: Sequence[str] | Categories, classes: Sequence[str], attributes: Sequence[Sequence[str] | Categories]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; a group is a combination of class and attributes that occurs in a row.
+    """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
 
     The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
     Args:
         targets: (N,) the class of each row, one of `classes`.
-        attributes: (N,) values for each attribute; () if the classes are the groups.
+        classes: the names of the classes, in their order.
+        attributes: for each attribute its (N,) values; () if the classes are the groups.
 
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
@@ -185,21 +188,21 @@ def number_groups(
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Draw val, test or both from the examples of train if `splits` has none; the draw is stratified by group.
+    """Complete the splits: if `splits` has no val or no test examples, draw them from the training examples by group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
-        groups: (N,) the groups to stratify by.
-        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 for a split that
-            `splits` has.
+        groups: (N,) the groups; the draw is stratified by group.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 if `splits`
+            already has examples of val or test.
         where: the file, for messages.
 
     Returns:
         (N,) 0, 1 or 2 for train, val and test.
 
     Raises:
-        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or their sum is at
-            least 1.
+        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or the two fractions
+            leave no training example.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     if not len(splits):

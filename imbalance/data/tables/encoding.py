@@ -1,9 +1,9 @@
 """Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
 A numeric column is standardised, and its missing values become the mean. If it has missing values in the training set,
-a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the
-training set. There a missing value counts as a value of its own; a value that is not in the training set is 0 in all
-these columns.
+a further column marks missing values by 1. A categorical column becomes several columns, one for each of its values in the
+training set, with 1 for this value and 0 for all others. A missing value of a categorical column counts as a value of its
+own. A value that is not in the training set is 0 in all these columns.
 """
 
 import warnings
@@ -30,6 +30,7 @@ def fit_features(
 
     Args:
         train: the training rows, as a mask (N,) or as numbers of rows.
+        numeric, categorical: the names of the columns of each kind.
         missing: texts that stand for a missing value. If "" is among them, nulls count as missing; if "nan" is, the
             floating-point number nan does.
 
@@ -37,7 +38,8 @@ def fit_features(
         The argument `features` of `transform`.
 
     Raises:
-        BadInput: a numeric column has a value that is neither a number nor in `missing`, or no value in the training set.
+        BadInput: a numeric column has a value that is neither a number nor in `missing`, or has only missing values in
+            the training set.
     """
     numeric_features: list[dict[str, Any]] = []
     categorical_features: list[dict[str, Any]] = []
@@ -77,10 +79,11 @@ def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float]
 def transform(columns: Columns, features: Features, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
     """Encode rows of the columns as (M, D) float32, by `features`, the result of `fit_features`.
 
-    First come the numeric columns, each with its standardised values and then its marks of missing values; then come
-    the categorical columns, each with a column for each of its values.
+    First come the numeric columns: each one's standardised values, then, if it has one, its marks of missing values. Then
+    come the categorical columns: for each of them, one column for each of its values.
 
     Args:
+        features: the result of `fit_features`.
         rows: (M,) the numbers of the rows in the order of the result; by default all rows.
     """
     used = [column["column"] for column in (*features["numeric"], *features["categorical"])]
@@ -92,6 +95,7 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
             f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; the columns are "
             f"{', '.join(columns.values) or 'missing'}"
         )
+    check_numbers(columns, features)
     width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
     width += sum(len(column["values"]) for column in features["categorical"])
     length = len(np.arange(len(columns))[rows])
@@ -115,6 +119,22 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         encoded[known, start + codes[known]] = 1
         start += len(column["values"])
     return encoded
+
+
+def check_numbers(columns: Columns, features: Features) -> None:
+    """Raise `BadInput` if a numeric column has a value that is neither a finite number nor missing; count the rows with one."""
+    bad, first = np.zeros(len(columns), dtype=bool), ""
+    for column in features["numeric"]:
+        _, invalid = parse_column(columns, column["column"], features["missing"])
+        bad[invalid] = True
+        if len(invalid) and not first:
+            first = str(next(number_problems(columns, column["column"], invalid[:1]))).partition("; ")[0]
+    if first:
+        listed = ", ".join(map(repr, features["missing"])) or "none"
+        raise BadInput(
+            f"{first}; {bad.sum():,} of {len(columns):,} rows have a value that is no finite number; write numbers, or the texts that "
+            f"the training data had for missing values: {listed}"
+        )
 
 
 def known_codes(columns: Columns, column: Mapping[str, Any], missing: Collection[str]) -> np.ndarray:
@@ -179,7 +199,7 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a line for the log: the numbers of columns, of features, and of missing values in the training set.
+    """Return a line for the log, in a tuple: the numbers of columns, of encoded features, and of missing training values.
 
     Args:
         train: (N,) bool, the training rows.
