@@ -86,16 +86,7 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         features: the result of `fit_features`.
         rows: (M,) the numbers of the rows in the order of the result; by default all rows.
     """
-    used = [column["column"] for column in (*features["numeric"], *features["categorical"])]
-    absent = [name for name in used if name not in columns.values]
-    if absent:
-        one = len(absent) == 1
-        raise BadInput(
-            f"{columns.source}: no column{'' if one else 's'} {', '.join(map(repr, absent[:10]))}"
-            f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; the columns are "
-            f"{', '.join(columns.values) or 'missing'}"
-        )
-    check_numbers(columns, features)
+    check_table(columns, features)
     width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
     width += sum(len(column["values"]) for column in features["categorical"])
     length = len(np.arange(len(columns))[rows])
@@ -121,8 +112,20 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
     return encoded
 
 
-def check_numbers(columns: Columns, features: Features) -> None:
-    """Raise `BadInput` if a numeric column has a value that is neither a finite number nor missing; count the rows with one."""
+def check_table(columns: Columns, features: Features) -> None:
+    """Raise `BadInput` if a table lacks columns that `features` needs, or has numeric columns with other values than numbers.
+
+    The message names all missing columns, or counts all rows with such values.
+    """
+    used = [column["column"] for column in (*features["numeric"], *features["categorical"])]
+    absent = [name for name in used if name not in columns.values]
+    if absent:
+        one = len(absent) == 1
+        raise BadInput(
+            f"{columns.source}: no column{'' if one else 's'} {', '.join(map(repr, absent[:10]))}"
+            f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; the columns are "
+            f"{', '.join(columns.values) or 'missing'}"
+        )
     bad, first = np.zeros(len(columns), dtype=bool), ""
     for column in features["numeric"]:
         _, invalid = parse_column(columns, column["column"], features["missing"])
@@ -223,6 +226,7 @@ def unfamiliar_values(columns: Columns, features: Features) -> list[str]:
     Such values are the categories that are not in the training set, and missing values of a numeric column that has
     none in the training set.
     """
+    check_table(columns, features)
     lines = []
     for column in features["categorical"]:
         unknown = np.flatnonzero(known_codes(columns, column, features["missing"]) < 0)
