@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
-from imbalance.data.tables.columns import Columns, frame_columns, read_columns
+from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import transform, unfamiliar_values
 from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
@@ -94,7 +94,7 @@ class TrainedModel:
             UserWarning: a column has categories, or lacks values, as no training example did.
         """
         if self.about["preprocessing"].get("kind") == "columns" and is_table(examples):
-            examples = as_columns(examples)
+            examples = frame_columns(examples)
             for line in self.unfamiliar_values(examples):
                 warnings.warn(line, stacklevel=2)
         parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
@@ -158,7 +158,7 @@ class TrainedModel:
         """Return the `examples` that `predict` takes as a list of texts, or of pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
-            columns = as_columns(examples)
+            columns = frame_columns(examples)
             text_columns = [columns.text(name).tolist() for name in names]
             return text_columns[0] if len(names) == 1 else list(zip(*text_columns))
         is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
@@ -178,7 +178,7 @@ class TrainedModel:
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")
-        return torch.from_numpy(transform(as_columns(frame), preprocessing["features"]))
+        return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
 
     def unfamiliar_values(self, columns: Columns) -> list[str]:
         """Return a line for each column with values that the training data had not, such as new categories."""
@@ -259,16 +259,6 @@ class TrainedModel:
         from imbalance.deploy.export import export
 
         export(self, Path(path))
-
-
-def as_columns(examples: Any) -> Columns:
-    """Return a table for which `is_table` is true as `Columns`."""
-    return examples if isinstance(examples, Columns) else frame_columns(examples)
-
-
-def is_table(examples: Any) -> bool:
-    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
-    return isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names")
 
 
 def describe_shape(shape: Sequence[int]) -> str:

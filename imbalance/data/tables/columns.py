@@ -1,6 +1,7 @@
 """Read the columns of a file or data frame, and make classes, groups and splits from columns."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +100,59 @@ def read_columns(
     raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: unknown format; give {FORMATS}")
 
 
+def is_table(value: Any) -> bool:
+    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
+    return isinstance(value, Columns | Mapping) or hasattr(value, "columns") or hasattr(value, "column_names")
+
+
 def frame_columns(frame: Any) -> Columns:
-    """Return the columns of a data frame (pandas, polars, pyarrow) or of a mapping from names to arrays."""
+    """Return the columns of a table for which `is_table` is true.
+
+    Raises:
+        BadInput: two columns have the same name, the columns differ in length, or a column cannot be read as an array.
+    """
+    if isinstance(frame, Columns):
+        return frame
     names = getattr(frame, "column_names", None)  # of pyarrow
     if names is None:
         names = frame.keys() if isinstance(frame, Mapping) else frame.columns
-    return array_columns(Path("data frame"), {str(name): np.asarray(frame[name]) for name in names})
+    names = list(names)
+    for name, count in Counter(map(str, names)).items():
+        if count > 1:
+            raise BadInput(f"data frame: {count} columns are named {name!r}; give each column a name of its own")
+    values = {}
+    for name in names:
+        try:
+            values[str(name)] = np.asarray(frame[name])
+        except (
+            Exception
+        ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"data frame: column {name!r} cannot be read as an array ({reason})") from None
+        if not values[str(name)].ndim:
+            raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
+    return array_columns(Path("data frame"), values)
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Return the rows of several tables with the same columns, one table after another.
+
+    Raises:
+        BadInput: a table lacks a column of the first one, or its values have another shape.
+    """
+    joined = {}
+    for name in parts[0].values:
+        arrays = [as_array(part[name]) for part in parts]
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise BadInput(f"{parts[0].source}: column {name!r} has values of other shapes in other splits")
+        is_text = any(array.dtype.kind not in "iufb" for array in arrays)
+        joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
+    return array_columns(Path(parts[0].source), joined)
+
+
+def as_array(values: np.ndarray | Categories) -> np.ndarray:
+    """Return the values of a column as an array."""
+    return values.texts() if isinstance(values, Categories) else values
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
