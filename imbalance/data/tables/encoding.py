@@ -164,8 +164,13 @@ def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple
     values = columns[name]
     if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         numbers = values.reshape(len(values), -1).astype(np.float64, copy=False)
-        nan_allowed = columns.nan_is_missing or bool({"", "nan"} & set(missing))
-        valid = np.isfinite(numbers) | (np.isnan(numbers) & nan_allowed)
+        valid = np.isfinite(numbers)
+        if columns.nan_is_missing or {"", "nan"} & set(missing):
+            valid |= np.isnan(numbers)
+        marks = [float(text) for text in missing if text in ("inf", "-inf") or np.isfinite(number(text))]
+        if marks:  # such as -999
+            is_mark = np.isin(numbers, marks)
+            numbers, valid = np.where(is_mark, np.nan, numbers), valid | is_mark
         return numbers, np.flatnonzero(~valid.all(axis=1))
     texts = columns.categories(name)
     absent = texts.each(lambda text: text in missing).astype(bool)

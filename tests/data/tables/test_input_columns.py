@@ -120,3 +120,14 @@ def test_a_column_is_numeric_if_most_values_are_numbers():
     columns = frame_columns({"a": ["1", "2", "x"], "b": ["1", "x", "y"], "c": ["", "", ""], "d": [1.0, np.nan, np.nan]})
     chosen = choose_inputs(columns, list(columns.values), ("",))
     assert chosen.numeric == ("a", "d") and chosen.categorical == ("c",) and "'b' is left out" in chosen.notes[0]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, str])
+def test_a_number_may_stand_for_missing_values(kind):
+    values = np.array([-999, 1, 2, -999, 3]).astype(kind)
+    if kind is str:
+        values = np.array(["-999", "1", "2", "-999", "3"], dtype=object)
+    columns = frame_columns({"x": values})
+    features = fit_features(columns, np.arange(5), ["x"], [], ["-999"])
+    assert features["numeric"][0]["mean"] == [2.0] and features["numeric"][0]["gaps"] == [True]
+    assert transform(columns, features)[:, 1].tolist() == [1, 0, 0, 1, 0]
