@@ -86,7 +86,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "features": Example(dict(folder="features", standardise=True), elsewhere="tests/deploy/test_extract_features.py"),
         "text": Example(
-            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), attributes=(),
+            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), skip_empty=False, target="target", classes=("no", "yes"), attributes=(),
                           evaluated_by=(), split="", val_fraction=0.1, test_fraction=0.2, train_per_group=()),
             elsewhere=IN_TEXT,
         ),

@@ -170,7 +170,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     A key that the older version lacked gets the value that gives the same results as the older version. In older
     versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
     `data.attributes` they had `data.groups`. It is translated if the target comes first or if it names no columns, because
-    only then the groups are the same.
+    only then the groups are the same. Older versions refused empty texts, which is `data.skip_empty=False` now.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -182,6 +182,8 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     data = saved.get("data")
     if data == {"name": "given"}:
         data = {"name": "in_memory"}
+    if isinstance(data, dict) and data.get("name") == "text":
+        data = {"skip_empty": False} | data
     if (
         isinstance(data, dict)
         and isinstance(data.get("groups"), list)

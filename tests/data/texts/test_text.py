@@ -17,6 +17,7 @@ from ml_collections.config_dict import create
 
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
+from imbalance.config.resolve import upgrade_saved_config
 from imbalance.config.schema import build
 from imbalance.data.identity import digest
 from imbalance.data.texts import tokens as store
@@ -318,3 +319,33 @@ def test_a_run_that_diverges_names_its_step_and_can_be_replayed(config, tmp_path
     with pytest.raises(Diverged, match="first non-finite: "):
         loop.train(config, tmp_path / "run")
     assert "the same, bit for bit" in forensics.replay(tmp_path / "run")
+
+
+def test_rows_with_an_empty_text_are_refused_or_left_out_and_counted(config):
+    """One empty text of 1,500 used to refuse them all, without a way out."""
+    path = Path(config.data_dir) / "texts.csv"
+    with open(path, newline="") as file:
+        heading, *rows = csv.reader(file)
+    column = heading.index("text")
+    whole = dataset_of(config)
+    for row in (3, 10):
+        rows[row][column] = " " * row
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([heading, *rows])
+    with pytest.raises(
+        BadInput, match=r"texts.csv line 5: text is empty; set config.data.skip_empty=True .*\(and 1 more"
+    ) as error:
+        dataset_of(config)
+    assert len(error.value.problems) == 2
+    config.data.skip_empty = True
+    left = dataset_of(config)
+    note = f"2 of 240 rows have an empty text and are left out; the first is {path} line 5"
+    assert left.notes[0] == note and note not in whole.notes
+    kept = sorted(np.concatenate([getattr(left, name).indices for name in ("train", "val", "test")]).tolist())
+    assert kept == [row for row in range(240) if row not in (3, 10)]
+
+
+def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
+    saved = config.to_dict()
+    del saved["data"]["skip_empty"]
+    assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
