@@ -179,11 +179,11 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    data = saved.get("data")
+    data: Any = saved.get("data")
     if data == {"name": "given"}:
         data = {"name": "in_memory"}
     if isinstance(data, dict) and data.get("name") == "text":
-        data = {"skip_empty": False} | data
+        data = dict(data, skip_empty=data.get("skip_empty", False))
     if (
         isinstance(data, dict)
         and isinstance(data.get("groups"), list)

@@ -80,10 +80,7 @@ def list_text(
         causes = {value: label_cause(name, value, valid.get(name)) for value in column.values}
         bad = column.each(lambda value, causes=causes: causes[value] != "").astype(bool)
         good &= ~bad
-        problems += [
-            Problem(columns.where(row), causes[column.values[column.codes[row]]])
-            for row in np.flatnonzero(bad).tolist()
-        ]
+        problems += [Problem(columns.where(row), causes[column[row]]) for row in np.flatnonzero(bad).tolist()]
     notes = ()
     if skip_empty:
         empty = np.zeros(len(columns), dtype=bool)
