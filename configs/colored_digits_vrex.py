@@ -2,8 +2,8 @@
 
 Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation (REx)", ICML 2021. The environments are the
 two colours, each of which has both classes. Training reads the colour for the objective; the groups of val select the
-epoch. The factor of the penalty has the best worst-group accuracy on val of 1, 3, 10, 30 and 100 (ten seeds); some or
-all runs with a factor of 10 or more diverge at this learning rate.
+epoch. The penalty and the learning rate have the best worst-group accuracy on val of 1 and 3, and of 0.01, 0.03 and
+0.1, over three seeds; with a penalty of 10 some runs diverge.
 
 Nothing is downloaded.
 
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="vrex", environments="attribute", penalty=3.0, warmup_steps=100)
     config.model = create(name="mlp", hidden=(128, 128))
-    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim = create(name="sgd", lr=0.03, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training
 
