@@ -2,9 +2,10 @@
 
 import errno
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
+
+from imbalance.utils.read import regular_opener
 
 
 def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
@@ -21,16 +22,17 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=regular_opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if previous and path.exists():
             path.replace(previous)
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
+        error.filename = error.filename or str(path)  # a write that fails names no file, and the message must
         raise
     sync_folder(path.parent)
 
@@ -57,14 +59,3 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
-
-
-def check_regular(path: str | Path) -> None:
-    """Raise `OSError` unless `path` is a regular file or a link to one, since opening a pipe or device may never end."""
-    try:
-        mode = Path(path).stat().st_mode
-    except ValueError as error:  # the name has a NUL
-        raise OSError(errno.EINVAL, f"{error} in the name", str(path)) from None
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from imbalance.config import run_directory
 from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
+from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
@@ -138,19 +139,10 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
 def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
     """Read the arrays of a run's predictions/test.npz; return None if the file is missing, damaged or without examples."""
     try:
-        with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
-            arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
-            members = saved.get("members")
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        arrays = run_directory.read_predictions(directory, "test")
+    except (BadInput, OSError):
         return None
-    logits, *labels = arrays.values()
-    if logits.ndim != 2 or not logits.size or any(array.shape != logits.shape[:1] for array in labels):
-        return None
-    valid = arrays["targets"].min() >= 0 and arrays["targets"].max() < logits.shape[1]
-    if members is not None:  # the run's evaluation groups are not its training groups
-        valid &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
-        arrays["members"] = members
-    return arrays if valid and np.isfinite(logits).all() else None
+    return arrays if arrays["logits"].size and np.isfinite(arrays["logits"]).all() else None
 
 
 def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
