@@ -47,7 +47,7 @@ def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
     return {
         "status": summary.get("status") in STATUSES,
         "score": isinstance(summary.get("score", None if summary.get("status") != "done" else ""), int | float | None),
-        "metrics": holds("metrics", dict, int | float | None) if summary.get("status") == "done" else metrics is None,
+        "metrics": holds("metrics", dict, int | float | None) if summary.get("status") == "done" else not metrics,
         "classes": holds("classes", dict, dict),
         "groups": holds("groups", dict, dict) and (not groups or "test" in groups),
         "data": holds("data", dict, dict),

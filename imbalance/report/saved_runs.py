@@ -38,8 +38,7 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
     try:
         return read_evaluations(directory)
     except Damaged as error:
-        hint = f"remove {directory}, and train the run again"
-        raise Damaged(directory / "metrics.jsonl", error.reason, hint) from None
+        raise Damaged(error.args[0], error.reason, f"remove {directory}, and train the run again") from None
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:

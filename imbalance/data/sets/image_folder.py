@@ -115,7 +115,7 @@ def folders(path: Path) -> list[Path]:
     for entry in entries:
         if entry.is_symlink() and not entry.exists():
             raise BadInput(
-                f"config.data.folder: {entry.absolute()} is a link to {os.readlink(entry)}, which does not exist; fetch what "
+                f"config.data.folder: {entry.absolute()} is a link to {entry.readlink()}, which does not exist; fetch what "
                 "it links to (git annex get, dvc pull), or remove the link"
             )
     return [entry for entry in entries if entry.is_dir()]
