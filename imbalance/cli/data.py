@@ -143,7 +143,8 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
         try:
             shape = tuple(read_json(description)["shape"])
         except (Damaged, OSError, KeyError, TypeError) as error:
-            problems.append(Problem(str(description), f"{error}; remove {description.parent}"))
+            cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            problems.append(Problem(str(description), f"damaged ({cause}); remove {description.parent}"))
             continue
         damages = damage(description.parent, shape, every_row=True)
         problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in damages]

@@ -28,7 +28,7 @@ from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_co
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.overview import read_predictions
+from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import selection_rule, varying_keys
 
@@ -146,7 +146,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
-    saved = read_predictions(work_dir / run["run"]) or {}
+    saved = readable_predictions(work_dir / run["run"])[0] or {}
     return (
         count_combinations(saved["logits"].argmax(1) == saved["targets"], saved["members"])
         if "members" in saved

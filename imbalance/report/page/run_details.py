@@ -10,7 +10,7 @@ from imbalance.errors import BadInput
 from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
 from imbalance.report.collect import Row
 from imbalance.report.page.examples import Example, read_test_split, render_example
-from imbalance.report.page.overview import Overview, read_predictions, thinned
+from imbalance.report.page.overview import Overview, readable_predictions, thinned
 from imbalance.report.saved_runs import readable_evaluations, summary_of
 from imbalance.report.settings import NOT_COMPARED
 from imbalance.utils.read import MOST_TEXT, read_bytes
@@ -79,7 +79,7 @@ def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> D
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
     lines, _ = readable_evaluations(directory)
-    saved = read_predictions(directory) if row["status"] == "done" else None
+    saved = readable_predictions(directory)[0] if row["status"] == "done" else None
     if saved and not has_all_names(saved, summary):
         saved = None
     common = overview["common"]

@@ -169,6 +169,11 @@ class RunLog:
             if summary["status"] != "done" or self.config.debug:
                 return None, []
             damaged = damaged_files(self.directory, summary)
+        for name in damaged:
+            if (self.directory / name).is_dir():  # no file can take its place
+                raise BadInput(
+                    f"{self.directory / name}: a directory, not a file; remove it, and type the command again"
+                )
         if not (self.directory / "checkpoints" / "last.pt").exists():
             damaged = {name: reason for name, reason in damaged.items() if reason != MISSING}
             if damaged:
