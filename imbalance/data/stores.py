@@ -1,4 +1,4 @@
-"""The folder, the build lock and the check of the stores of decoded images, tokens and features.
+"""The folder of all stores (copies of data sets on disk as decoded images or tokens), their build lock, and their check.
 
 A store can have many gigabytes, so comparing all of its checksums at each start would cost seconds or minutes. A file whose
 stamp (size, mtime and ctime) equals the stamp of its last complete check counts as unchanged. Each write through the file
@@ -25,7 +25,7 @@ ELSEWHERE = "set IMBALANCE_STORE=<folder> in the environment to put the store in
 
 
 def store_root(data_dir: str) -> Path:
-    """Return the folder of all stores: the environment variable IMBALANCE_STORE, else `<data_dir>/decoded`."""
+    """Return the folder of all stores: the value of the environment variable IMBALANCE_STORE, or `<data_dir>/decoded`."""
     return Path(os.environ.get("IMBALANCE_STORE") or Path(data_dir) / "decoded")
 
 
@@ -83,7 +83,7 @@ def damaged_rows(array: np.ndarray, checksums: np.ndarray, sample: bool) -> list
 
 @contextmanager
 def build_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the store or file `path` inside the `with` block; a second process waits for the lock.
+    """Return a context manager that locks the folder or file `path`; a second process waits until it is free.
 
     If a process is killed, the operating system frees its lock at once.
     """

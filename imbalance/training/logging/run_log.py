@@ -257,7 +257,9 @@ class RunLog:
         position, digest = state.get("metrics_position", 0), state.get("metrics_digest")
         metrics, path = self._files.metrics, self.directory / "metrics.jsonl"
         if os.fstat(metrics.fileno()).st_size < position:
-            raise BadInput(f"{metrics.name}: shorter than the checkpoint says; remove {self.directory} to start anew")
+            raise BadInput(
+                f"{path}: shorter than the checkpoint says, so lines are lost; remove {self.directory} to start anew"
+            )
         self._metrics_hash = hashlib.sha256(read_bytes(path)[:position] if position else b"")
         if digest not in (None, self.metrics_digest):
             hint = f"restore the file from a copy, or remove {self.directory} to start anew"
@@ -305,7 +307,7 @@ class RunLog:
 
     def _go_on_without(self, tracker: str, error: Exception) -> None:
         """Log that a tracker has failed, and that the run goes on without it."""
-        self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
+        self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it; metrics.jsonl has all metrics")
 
     # metrics, results and lines
 
