@@ -45,6 +45,7 @@ from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
+from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import print_safely
@@ -73,6 +74,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
+    check_launch()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput(
             "launch: several processes given, but features are extracted by one process; start the command without torchrun"

@@ -203,7 +203,7 @@ def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.nd
         model.load_state_dict({key: value for key, value in state.items() if key in model.state_dict()})
     except RuntimeError as error:
         raise BadInput(f"the weights do not fit model.json ({' '.join(str(error).split())[:200]})") from None
-    inputs = dataset.train.inputs.numpy()
+    inputs = np.asarray(dataset.train.inputs)
     x, y = (np.linspace(inputs[:, i].min() - 1, inputs[:, i].max() + 1, 200) for i in range(2))
     grid = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).float()
     with torch.no_grad():

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imbalance.utils.read import regular_opener
@@ -23,19 +24,28 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb", opener=regular_opener) as file:
+        with names_file(path), open(temporary, "wb", opener=regular_opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if previous and path.exists():
             path.replace(previous)
         temporary.replace(path)
-    except OSError as error:
+    except OSError:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
-        error.filename = error.filename or str(path)  # a write that fails names no file, and the message must
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Return a context manager that adds `path` to an OSError inside it that names no file, as when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def make_folder(path: Path) -> None:

@@ -200,8 +200,8 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
     key = texts_hash([kind, str(vocabulary), *texts])
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
-        with build_lock(path):
-            if not path.exists():
+        if not path.exists():  # a file that exists is read without a lock, which a read-only disk does not allow
+            with build_lock(path):
                 learnt = json.loads(learn_tokenizer(kind, texts, vocabulary).to_str())
                 write_atomic(path, json.dumps(seal(learnt), ensure_ascii=False).encode())
         content = read_json(path)

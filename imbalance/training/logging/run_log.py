@@ -25,7 +25,7 @@ from imbalance.config.user_modules import user_module_files
 from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import write_atomic
+from imbalance.utils.files import names_file, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import parse_json, read_bytes, read_json, regular_opener, seal, short_hash
@@ -271,7 +271,8 @@ class RunLog:
     def _write_metrics(self) -> None:
         """Append the lines that are not written yet to metrics.jsonl."""
         while self._unwritten:
-            written = self._files.metrics.write(self._unwritten)
+            with names_file(self.directory / "metrics.jsonl"):
+                written = self._files.metrics.write(self._unwritten)
             self._metrics_hash.update(self._unwritten[:written])
             self._unwritten = self._unwritten[written:]
 
