@@ -78,7 +78,7 @@ def read_columns(
         BadInput: the file is missing, damaged or of another format, or its columns have different lengths.
     """
     if path.is_dir():
-        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("*.npy"))})
+        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("[!.]*.npy"))})
     kinds = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kinds in (".csv", ".csv.gz", ".tsv", ".txt"):
         values, length = read_csv_columns(path, delimiter, text, missing)
