@@ -1,6 +1,6 @@
 """Read the columns of a CSV file as numbers or categories.
 
-pyarrow reads a file about seven times as fast as Python's module csv, but takes broken quotation marks for text. So it
+pyarrow reads a file several times as fast as Python's module csv, but takes broken quotation marks for text. So it
 reads a file only if it is installed and all quotation marks are in place; csv reads all other files. A test compares
 the columns that both give.
 """
