@@ -165,6 +165,6 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,
-        **provenance(learner.data),
+        **provenance(learner.data, run.pretrained),
         "commit": commit(),
     }

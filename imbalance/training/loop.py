@@ -26,6 +26,7 @@ from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
+from imbalance.models.weights import pretrained_digest
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
@@ -153,9 +154,10 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
         keep_freed_memory()
     scaler = learner.accelerator.scaler
     first_scale = scaler.get_scale() if scaler else 1.0
-    progress = checkpoint.resume(config, learner, log)
+    pretrained = pretrained_digest(config.model)
+    progress = checkpoint.resume(config, learner, log, pretrained)
     clock = Clock(progress, config.callbacks.checkpoint_minutes)
-    run = Run(config, learner, progress, log, interrupt, clock, first_scale)
+    run = Run(config, learner, progress, log, interrupt, clock, first_scale, pretrained)
     remember(run)
     return run
 
