@@ -312,11 +312,8 @@ def run_directory(
     else:
         before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
-        overrides = (f"{key}={as_file_name(after[key])}" for key in changed)
-        folder = ",".join([*earlier_overrides, *overrides]) or "default"
-        encoded = folder.encode(errors="surrogateescape")
-        if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
-            folder = encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
+        overrides = (override_text(key, after[key]) for key in changed)
+        folder = shortened(",".join([*earlier_overrides, *overrides])) or "default"
     return Path(str(config.work_dir)) / name / folder / f"seed={config.seed}"
 
 
@@ -333,6 +330,19 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
 
     values = dict(config) if isinstance(config, Mapping) else config.to_dict()
     return json.loads(json.dumps({key: without_folder(v) for key, v in values.items() if key not in STORAGE_KEYS}))
+
+
+def override_text(key: str, value: Any) -> str:
+    """Return an override as part of a file name: `optim.lr=0.1`."""
+    return f"{key}={as_file_name(json.loads(json.dumps(value)))}"
+
+
+def shortened(name: str) -> str:
+    """Return a name of a folder unchanged, or cut and with a hash if it is too long for a file system."""
+    encoded = name.encode(errors="surrogateescape")
+    if len(name) <= 200 and len(encoded) <= 255:
+        return name
+    return encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
 
 
 def as_file_name(value: Any) -> str:
