@@ -14,39 +14,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
-from imbalance.config.registries import registries
+from imbalance.config.override_flags import PREFIX
+from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
-
-PREFIX = "--config."
-
-
-class OverrideText(str):
-    """Text of a value on a command line, still to be read as a number, a name or a tuple."""
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments.
-
-    If a key is given several times, its last value counts.
-
-    Raises:
-        BadInput: an override lacks a value.
-    """
-    overrides, others, rest = {}, [], list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith(PREFIX):
-            others.append(argument)
-            continue
-        key, equals, text = argument.removeprefix(PREFIX).partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise BadInput(f"{argument}: lacks a value; type {PREFIX}<key>=<value>")
-            text = rest.pop(0)
-        overrides[key] = OverrideText(text)
-    return overrides, others
 
 
 def value_at(config: ConfigDict, path: str) -> Any:
@@ -125,18 +97,30 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 def key_suggestion(key: str, config: ConfigDict) -> str:
     """Return the end of a message on an unknown key: what to type instead, or "".
 
-    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
-    or with a similar spelling.
+    If the section has a key with a similar spelling, suggest that. If other functions of the section take the key, suggest
+    their names. Otherwise suggest keys with the same last part, or with a similar spelling.
     """
     if hint := renamed_key(key, flatten(config)):
         return hint
     path, _, last = key.rpartition(".")
+    keys = list(flatten(config))
+    section = [other for other in keys if other.rpartition(".")[0] == path]
+    # A misspelt key is answered without the registries, whose import takes seconds.
+    near = difflib.get_close_matches(last, [other.rpartition(".")[2] for other in section], n=1, cutoff=0.75)
+    if near or path not in ENTRY_POINTS:
+        alike = [".".join([path, near[0]]) if path else near[0]] if near else keys_alike(key, keys)
+        return f"; did you mean {' or '.join(PREFIX + other for other in alike)}?" if alike else ""
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]
     if names:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
         return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
-    keys = list(flatten(config))
-    alike = [other for other in keys if other.rpartition(".")[2].lower() == last.lower()]
-    alike = alike or difflib.get_close_matches(key, keys, n=3)
-    return f"; did you mean {' or '.join(PREFIX + other for other in alike[:3])}?" if alike else ""
+    alike = keys_alike(key, keys)
+    return f"; did you mean {' or '.join(PREFIX + other for other in alike)}?" if alike else ""
+
+
+def keys_alike(key: str, keys: Sequence[str]) -> list[str]:
+    """Return up to three of `keys` with the same last part as `key`, or else with a similar spelling."""
+    last = key.rpartition(".")[2].lower()
+    same = [other for other in keys if other.rpartition(".")[2].lower() == last]
+    return same[:3] or difflib.get_close_matches(key, keys, n=3)

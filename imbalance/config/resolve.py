@@ -4,36 +4,33 @@ The functions stand in the order in which they are called: find the file, load i
 the run directory. `resolve` calls all of them; the command line, sweeps and `imbalance.run` call `resolve`.
 """
 
-import ast
 import copy
-import difflib
+import dis
+import functools
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any, cast
 
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, validate
+from imbalance.config.files import config_file
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import (
-    OverrideText,
     key_suggestion,
     read_by_annotation,
     read_like_file,
     section_given_value,
     value_at,
 )
-from imbalance.config.registries import registries
-from imbalance.config.renamed import replacement_flags
+from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.schema import flatten, keyword_annotations, look_up
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput
-
-# imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
-CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
 
 # These sections say where a run reads and writes, which does not change the results.
 STORAGE_KEYS = ("work_dir", "data_dir", "logger")
@@ -53,49 +50,11 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
         experiment = validate(override(config, changes))
         return experiment, run_directory(experiment)
     file = config_file(config)
-    base = load(file)
-    experiment = validate(override(base, changes))
+    config = load(file)
+    base = defining_values(config)
+    experiment = validate(_apply(config, changes))
     name, earlier_overrides = config_name_and_overrides(file)
     return experiment, run_directory(experiment, name, base, earlier_overrides)
-
-
-# Step 1: find the file
-
-
-def config_file(name: str | Path) -> Path:
-    """Return the file that `name` means: a path, or the name of a config in configs/ without the .py.
-
-    Raises:
-        BadInput: the file does not exist; the message suggests the names nearest to it.
-    """
-    if not str(name):
-        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
-    path, files_by_name = Path(name), config_files_by_name()
-    if _exists(path, "file") and path.suffix in (".py", ".json"):
-        return path
-    if str(name) in files_by_name:
-        return files_by_name[str(name)]
-    if _exists(path, "file", "dir"):
-        raise BadInput(f"--config: {name} is no config; name a .py or .json file")
-    if flags := replacement_flags(path.stem):
-        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
-    near = difflib.get_close_matches(path.stem, files_by_name, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
-    raise BadInput(f"--config: no config {name}; {hint}")
-
-
-def config_files_by_name() -> dict[str, Path]:
-    """Return the files of configs/ by name; of two files with one name, the one that is less deep in folders."""
-    deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
-    files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
-    return dict(sorted(files.items()))
-
-
-def _exists(path: Path, *kinds: str) -> bool:
-    try:
-        return any(getattr(path, f"is_{kind}")() for kind in kinds)
-    except OSError:  # the name is too long for a file
-        return False
 
 
 # Step 2: load the file
@@ -112,7 +71,7 @@ def load(path: str | Path) -> ConfigDict:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             return _saved_config(json.loads(text), path.parent / "modules")
-        statements = ast.parse(text).body
+        code = _compiled(text, str(path))
     except OSError as error:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
     except SyntaxError as error:
@@ -120,10 +79,12 @@ def load(path: str | Path) -> ConfigDict:
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
-    if not any("get_config" in _defined_names(statement) for statement in statements):
+    if not any(line.opname.startswith("STORE") and line.argval == "get_config" for line in dis.get_instructions(code)):
         raise BadInput(f"--config: {path} is no config: it has no get_config()")
+    namespace: dict[str, Any] = {"__name__": "<config>", "__file__": str(path)}
     try:
-        config = runpy.run_path(str(path))["get_config"]()
+        exec(code, namespace)
+        config = namespace["get_config"]()
     except Exception as error:
         raise user_code_error(path, error) from error
     if not isinstance(config, ConfigDict):
@@ -182,13 +143,10 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     return {"groups": {"name": "data"}} | saved | upgraded
 
 
-def _defined_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a top-level statement defines, without running it."""
-    if isinstance(statement, ast.FunctionDef):
-        return {statement.name}
-    if isinstance(statement, ast.ImportFrom):
-        return {alias.asname or alias.name for alias in statement.names}
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+@functools.lru_cache(maxsize=64)
+def _compiled(text: str, path: str) -> CodeType:
+    """Compile a config file; a sweep loads the same text again for each of its runs."""
+    return compile(text, path, "exec")
 
 
 # Step 3: apply the overrides
@@ -208,10 +166,14 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     """
     try:
         values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        # The stub of ConfigDict does not say that it takes a ConfigDict.
-        changed = ConfigDict(cast(Mapping[str, Any], values))
+        changed = values if type(values) is ConfigDict else ConfigDict(cast(Mapping[str, Any], values))
     except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
+    return _apply(changed, changes)
+
+
+def _apply(changed: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Apply `changes` to a config in place, as `override` does to a copy, and return the config."""
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
         path, _, last = key.rpartition(".")
@@ -248,7 +210,7 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
         section: the section that should have the key; None if the config has no such section.
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
-    is_section = key in registries() or isinstance(current, ConfigDict)
+    is_section = key in ENTRY_POINTS or isinstance(current, ConfigDict)
     if is_section and isinstance(value, Mapping | ConfigDict) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
     elif not isinstance(section, ConfigDict) or last not in section:
@@ -334,13 +296,15 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
     A section that names a function in a user's module keeps the name of the file, without its folder.
     """
 
-    def without_folder(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: without_folder(item) for key, item in value.items()}
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping | ConfigDict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
         return Path(value).name if isinstance(value, str) and user_module_file(value) else value
 
-    values = dict(config) if isinstance(config, Mapping) else config.to_dict()
-    return json.loads(json.dumps({key: without_folder(v) for key, v in values.items() if key not in STORAGE_KEYS}))
+    values = config.to_dict() if isinstance(config, Experiment) else config
+    return {key: plain(value) for key, value in values.items() if key not in STORAGE_KEYS}
 
 
 def override_text(key: str, value: Any) -> str:

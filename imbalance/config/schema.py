@@ -114,7 +114,8 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
     return bind(table, section, **provided)()
 
 
-def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
+@functools.cache
+def keyword_annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of the keyword-only parameters, by name.
 
     The names are the keys of a config section for `function`. Parameters that a `functools.partial` fills in are left
@@ -128,6 +129,7 @@ def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in filled}
 
 
+@functools.cache
 def required_arguments(function: Callable[..., Any]) -> set[str]:
     """Return the names of the parameters before the `*` that have no default, which the program must pass."""
     parameters = inspect.signature(function).parameters.values()

@@ -7,8 +7,7 @@ from contextlib import suppress
 from math import inf, isnan
 
 from imbalance.metrics.intervals import mean_with_diverged
-from imbalance.training.logging.run_log import duration
-from imbalance.utils.output import one_line
+from imbalance.utils.output import duration, one_line
 
 INTERVAL = 2.0  # seconds between two updates
 

@@ -20,7 +20,8 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imbalance.config.overrides import OverrideText, value_at
+from imbalance.config.override_flags import OverrideText
+from imbalance.config.overrides import value_at
 from imbalance.config.resolve import config_file, load, override, override_text, resolve, shortened
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput

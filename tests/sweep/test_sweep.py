@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,17 +10,18 @@ from contextlib import contextmanager
 from math import isnan, nan
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 import imbalance.sweep.runs
 from imbalance.cli.main import call
-from imbalance.config.overrides import OverrideText
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
+from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
-from imbalance.sweep import sweep
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Search
@@ -352,3 +354,122 @@ def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(main):
     assert all(found[key.removeprefix("config.")] == value for key, value in values.items())
     assert found["logger.mode"] == "online" and directory.endswith("/optim.lr=0.001,weights.exponent=2.0/seed=0")
     assert said["metric"]["name"] == found["score"]  # which every evaluation logs
+
+
+def write_table(path: Path, flipped: int = 0) -> None:
+    """Write a table of two classes of points, with the classes of the first `flipped` examples exchanged."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    labels[:flipped] = 1 - labels[:flipped]
+    rows = [f"{a:.4f},{b:.4f},{label}\n" for (a, b), label in zip(rng.normal(size=(200, 2)), labels)]
+    path.write_text("a,b,target\n" + "".join(rows))
+
+
+@pytest.mark.parametrize("axis", ["--grid=optim.lr=0.01,0.1", "--search=optim.lr=0.01:0.1"])
+def test_scores_of_data_that_have_changed_since_are_not_returned(tmp_path, axis, capfd):
+    write_table(tmp_path / "table.csv")
+    command = [
+        "sweep", "--config=arrays_ce", f"--config.data_dir={tmp_path}", "--config.trainer.epochs=1", axis, "--trials=2",
+        "--seeds=1", "--jobs=1", f"--work_dir={tmp_path / 'runs'}", f"--storage=journal:{tmp_path / 'journal'}", "--study=s",
+    ]  # fmt: skip
+    before = [run_sweep(command, capfd) for _ in range(2)]
+    assert before[0] == before[1] and before[0]["trials"] == {"done": 2}
+
+    write_table(tmp_path / "table.csv", flipped=40)
+    assert call(command) == 2  # as `imbalance train` refuses the run directory
+    out, err = capfd.readouterr()
+    assert not out and "these are not the data that" in err and "targets" in err
+    write_table(tmp_path / "table.csv")
+    assert run_sweep(command, capfd) == before[0]
+
+    write_table(tmp_path / "table.csv", flipped=40)
+    shutil.rmtree(tmp_path / "runs")
+    after = run_sweep(command, capfd)
+    assert after["trials"] == {"done": 2} and after["score"] != before[0]["score"]
+
+
+def run_sweep(command: list[str], capfd) -> dict:
+    """Run a sweep, and return the JSON object that it prints."""
+    assert call(command) == 0
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_trials_of_machines_with_different_data_are_not_compared(place):
+    studies.add(place, studies.grid({"config": [CONFIG], "optim.lr": [0.1, 0.2], "seed": [0, 1]}))
+    for number, digest in enumerate("aaab"):  # seeds may have different data, trials of one seed may not
+        end(place, number, 0.5, data=digest)
+    with pytest.raises(BadInput, match=r"trials 1 and 3 of the study were trained on different data"):
+        sweep.report(place, lambda point: True)
+
+
+def test_fixed_overrides_and_configs_are_part_of_a_studys_key_and_a_sweep_reports_its_own_trials(tmp_path, capfd):
+    def run(*arguments: str) -> dict:
+        return run_sweep(["sweep", "--jobs=1", "--seeds=1", f"--work_dir={tmp_path}", *arguments], capfd)
+
+    grid = ("--config=digits_ce", "--grid=optim.lr=0.05,0.1")
+    long, short = run(*grid, "--config.trainer.epochs=3"), run(*grid, "--config.trainer.epochs=1")
+    assert long["score"] > short["score"] and short["setting"]["trainer.epochs"] == 1
+    assert "/sweeps/digits_ce,trainer.epochs=1/" in short["study"] != long["study"]
+    both = run("--config=digits_ce,digits_erm", "--grid=optim.lr=0.1", "--config.trainer.epochs=1")
+    assert "/sweeps/digits_ce+digits_erm,trainer.epochs=1/" in both["study"] and both["trials"] == {"done": 2}
+
+    # Under one name, each command reports what it asked for, and a search does not learn from other trials.
+    named = "--study=mine"
+    run(*grid, "--config.trainer.epochs=3", named)
+    assert run(*grid, "--config.trainer.epochs=1", named) | {"study": ""} == short | {"study": ""}
+    search = ["sweep", "--config=digits_ce", "--search=optim.lr=0.01:1", "--trials=3", f"--work_dir={tmp_path}", named]
+    assert call([*search, "--config.trainer.epochs=1"]) == 2
+    assert "study mine: its trial 0 has trainer.epochs=3, which this search does not vary" in capfd.readouterr().err
+
+
+def test_an_override_of_an_axis_is_refused(tmp_path, capfd):
+    command = ["sweep", "--config=digits_ce", "--grid=optim.lr=1,2", "--config.optim.lr=3", f"--work_dir={tmp_path}"]
+    assert call(command) == 2 and "optim.lr is an axis too" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("run_directory", ["kept", "lost"])
+def test_a_study_of_an_older_version_goes_on_in_its_database(place, run_directory):
+    """Its trials have no identity, and were RUNNING under a file lock; its worker was killed here."""
+    points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 1e30, 0.2], "seed": [0]})
+    folder = Path(place.work_dir) / "sweeps" / "test"
+    folder.mkdir(parents=True)
+    study = optuna.create_study(study_name="test", storage=f"sqlite:///{folder / 'study.db'}", direction="maximize")
+    run_all([make_run(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir)], 1, 1)
+    directories = sorted(Path(place.work_dir).glob("*/optim*/*"))
+    for point in points:
+        study.enqueue_trial({"optim.lr": point["optim.lr"]}, user_attrs={"point": point})
+    first, second, third = study.ask(), study.ask(), study.ask()
+    for trial in (first, second, third):
+        trial.suggest_float("optim.lr", 0.05, 1e30)
+    first.set_user_attr("status", "done")
+    first.set_user_attr("run_directory", str(directories[0]))
+    study.tell(first, 0.25)
+    third.set_user_attr("status", "crashed")
+    study.tell(third, state=optuna.trial.TrialState.FAIL)
+    if run_directory == "lost":
+        shutil.rmtree(directories[0])
+
+    assert place.url.startswith("sqlite:///")
+    lease.GRACE, grace = 0.0, lease.GRACE
+    try:
+        studies.add(place, points)
+        work(place)
+    finally:
+        lease.GRACE = grace
+    found = {point["optim.lr"]: trial for point, trial in studies.points_of(studies.open_study(place))}
+    assert [studies.status(found[rate]) for rate in (0.05, 0.1, 1e30, 0.2)] == ["done", "done", "diverged", "done"]
+    # The data of the first trial are known from its run directory, and without that it is trained again.
+    assert (found[0.05].number == 0) == (run_directory == "kept")
+
+
+def test_a_study_is_read_when_trials_run_out_and_not_for_every_trial(place, monkeypatch):
+    number = 60
+    studies.add(place, studies.grid({"config": [CONFIG], "seed": list(range(number))}))
+    reads, resolved, get, make = [], [], optuna.Study.get_trials, studies.make_run
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **kw: reads.append(1) or get(*a, **kw))
+    monkeypatch.setattr(studies, "make_run", lambda *a: resolved.append(1) or make(*a))
+    summary = {"status": "done", "score": 0.5, "seconds": 1.0}
+    monkeypatch.setattr(studies, "train_quietly", lambda runs: [summary] * len(runs))
+    work(place, stacked=1)
+    assert [studies.status(trial) for trial in trials(place)] == ["done"] * number
+    assert len(reads) <= 4 and len(resolved) == number
