@@ -190,9 +190,10 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     if isinstance(config, Experiment):
         return config
     try:
-        values = _plain(config if isinstance(config, ConfigDict) else ConfigDict(dict(config)))
-    except ValueError as error:  # ConfigDict refuses a section inside a tuple
+        sections = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
+    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
+    values = _plain(sections)
     check_sections(values)
     value_sections = {path: kind(**values[path]) for path, kind in VALUE_SECTIONS.items()}
     calls = {key: Section(value) for key, value in values.items() if isinstance(value, Mapping)}
@@ -206,19 +207,27 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     return experiment
 
 
-def _plain(section: ConfigDict) -> dict[str, Any]:
+def _plain(section: ConfigDict, path: str = "") -> dict[str, Any]:
     """Return the values of a section in dictionaries, with tuples for lists.
 
+    Args:
+        path: path of the section with a dot at its end, such as "optim."; "" for the whole config.
+
     Raises:
-        ValueError: a list has a section in it.
+        BadInput: a list or tuple has a section in it.
     """
 
-    def plain(value: Any) -> Any:
+    def plain(key: str, value: Any) -> Any:
         if isinstance(value, Mapping | ConfigDict):
-            raise ValueError(f"a list or tuple has the section {dict(value)} in it; give the section a key of its own")
-        return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+            raise BadInput(
+                f"config.{path}{key}: the section {dict(value)} within a list or tuple; give it a key of its own"
+            )
+        return tuple(plain(key, item) for item in value) if isinstance(value, list | tuple) else value
 
-    return {key: _plain(value) if isinstance(value, ConfigDict) else plain(value) for key, value in section.items()}
+    return {
+        key: _plain(value, f"{path}{key}.") if isinstance(value, ConfigDict) else plain(key, value)
+        for key, value in section.items()
+    }
 
 
 def check_sections(values: Mapping[str, Any]) -> None:

@@ -50,9 +50,9 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
         experiment = validate(override(config, changes))
         return experiment, run_directory(experiment)
     file = config_file(config)
-    config = load(file)
-    base = defining_values(config)
-    experiment = validate(_apply(config, changes))
+    loaded = load(file)
+    base = defining_values(loaded)
+    experiment = validate(_apply(loaded, changes))
     name, earlier_overrides = config_name_and_overrides(file)
     return experiment, run_directory(experiment, name, base, earlier_overrides)
 

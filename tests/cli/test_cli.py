@@ -14,7 +14,8 @@ from conftest import CONFIG_FILES, ROOT
 from imbalance.cli import completion
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
-from imbalance.config.resolve import CONFIGS, load
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 
 
