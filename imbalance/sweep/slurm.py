@@ -63,6 +63,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
             f"Slurm array {array} of this study is not finished, so this command waits for it and submits no other; to submit "
             f"one with other parameters, type first: scancel {array}",
             file=sys.stderr,
+            flush=True,
         )
     else:
         sent = submit(location, name, search, jobs, stacked, parameters)
@@ -72,6 +73,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
             f"submitted Slurm array {array} of {jobs} jobs; their output is in {folder_of(location)}; to stop them, type: "
             f"scancel {array}",
             file=sys.stderr,
+            flush=True,
         )
     while _queued(array, name):
         time.sleep(2)
