@@ -11,10 +11,13 @@ CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
 
 
 def config_file(name: str | Path) -> Path:
-    """Return the file that `name` means: a path, or the name of a config in configs/ without the .py.
+    """Return the path of a config file.
+
+    Args:
+        name: the path itself, or the name of a file in configs/ without .py.
 
     Raises:
-        BadInput: the file does not exist; the message suggests the names nearest to it.
+        BadInput: the file does not exist; the message suggests names with a similar spelling.
     """
     if not str(name):
         raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
@@ -37,7 +40,10 @@ def config_file(name: str | Path) -> Path:
 
 
 def config_files_by_name() -> dict[str, Path]:
-    """Return the files of configs/ by name; of two files with one name, the one that is less deep in folders."""
+    """Return the path of each config file in configs/ and its subfolders, by name without .py.
+
+    If two files have the same name, return the one in fewer subfolders.
+    """
     deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
     files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
     return dict(sorted(files.items()))

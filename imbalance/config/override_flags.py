@@ -12,7 +12,7 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments.
+    """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
 
     If a key is given several times, its last value counts.
 

@@ -22,9 +22,9 @@ def launch(
     """Start workers that train the study's trials, and wait until no trial is left. Start none if none is left.
 
     Args:
-        search: the search that adds trials; None if the study has all its trials already.
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
         jobs: number of workers; fewer are started if fewer trials are left.
-        stacked: most trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
     """

@@ -80,7 +80,10 @@ class StatusLine:
         """Show the text in place of the text before.
 
         If the output cannot overwrite a line, each text takes a new line. Then a text that comes within two seconds of the
-        one before is skipped, unless `last` is true.
+        one before is skipped.
+
+        Args:
+            last: whether this is the final text, which is never skipped.
         """
         text = one_line(text)
         if self.status:

@@ -80,7 +80,7 @@ def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
 
 
 def canonical(point: Point) -> str:
-    """Return the point as JSON with sorted keys: equal points have equal texts."""
+    """Return a point (config, overrides and seed) as JSON with sorted keys: equal points have equal texts."""
     return json.dumps(point, sort_keys=True)
 
 
@@ -152,7 +152,7 @@ def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
 
 
 def points_of(study: "Study") -> "list[tuple[Point, FrozenTrial]]":
-    """Return every point of the study with the newest attempt at it."""
+    """Return every point (config, overrides and seed) of the study with the newest attempt at it."""
     newest = attempts_in(study.get_trials(deepcopy=False)).newest
     return [(point_of(trial), trial) for trial, _ in newest.values()]
 
@@ -172,6 +172,9 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
 
     A point whose trial is finished gets another attempt if the data have changed since. So the key of a finished trial is its
     point and the digest of its data.
+
+    Args:
+        points: for each run, a dictionary with its config, overrides and seed.
 
     Raises:
         BadInput: a point is not a valid run. No trial is added.
@@ -269,11 +272,11 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
     A trial whose run another process is training is tried again later.
 
     Args:
-        search: the search that adds trials; None if the study has all its trials already.
-        wait: wait until the trials of other workers end too, to resume the trials of workers that die. Otherwise wait only
-            until it is known that those workers live.
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die; False to
+            wait only until it is known that those workers live.
         workers: number of workers that share the trials, this one included.
-        stacked: most trials to train as one stacked model; used only where stacking is faster.
+        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
 
     Raises:
         BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.

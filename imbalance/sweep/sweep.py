@@ -1,5 +1,7 @@
 """Train a config over a grid, or by random or TPE search, and print the score of every setting.
 
+A setting is a combination of config values; its runs differ only in the seed.
+
     imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
     imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
 
@@ -55,7 +57,7 @@ def sweep(
     launcher: str,
     slurm: Sequence[str],
 ) -> int:
-    """Train the trials of the study until none is left, and print the score of every setting.
+    """Train the trials of an Optuna study until none is left, and print the mean score of each combination of values.
 
     Args:
         config: config files or names; with several, the grid is trained for each.
@@ -169,7 +171,7 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return the point with every `OverrideText` parsed to the type that its key has in the point's config."""
+    """Return a point (config, overrides, seed) with every `OverrideText` parsed to the type of the config's value."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
@@ -185,7 +187,10 @@ def parse_values(point: Mapping[str, Any]) -> Point:
 def parse_axis(path: str, text: str) -> tuple[str, Any]:
     """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
 
-    If the config at `path` does not have the key, its values stay `OverrideText`, to be parsed later.
+    If the config does not have the key, the values stay `OverrideText`, to be parsed later.
+
+    Args:
+        path: a config file or name, whose value of the key tells the type.
     """
     key, _, axis = text.partition("=")
     low, *rest = axis.split(":")
@@ -201,7 +206,9 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     except (ValueError, SyntaxError, TypeError):
         valid = False
     if not valid:
-        raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
+        raise BadInput(
+            f"{text!r} is neither a list nor a range of values; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]"
+        )
     base = load(config_file(path))
     known = flatten(base)
     if is_range:

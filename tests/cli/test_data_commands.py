@@ -180,7 +180,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
         (["build", f"--config={DIGITS}", "extra"], "extra: unknown; type an override as --config.<key>=<value>"),
-        (["download", "celeba"], "celeba: no working download"),
+        (["download", "celeba"], "celeba: cannot be downloaded by this command"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):
