@@ -45,7 +45,11 @@ def test_help_lists_exactly_the_flags_that_a_command_reads(name):
     [
         ("train --config=digits_cee", "did you mean digits_ce", {"torch", "numpy", "ml_collections", "pydantic"}),
         ("sweep --config=digits_cee --grid=optim.lr=1", "did you mean digits_ce", {"torch", "numpy", "ml_collections"}),
-        ("train --config=digits_ce --dryrun", "did you mean --dry_run", {"torch", "numpy", "ml_collections", "pydantic"}),
+        (
+            "train --config=digits_ce --dryrun",
+            "did you mean --dry_run",
+            {"torch", "numpy", "ml_collections", "pydantic"},
+        ),
         ("train --config=digits_ce --config.optim.lrr=1", "did you mean --config.optim.lr?", {"torch", "numpy"}),
         ("train --config=digits_ce --config.optim.lr=fast", "not a number", {"torch", "numpy"}),
         ("sweep --config=digits_ce --grid=optim.lrr=1", "did you mean --config.optim.lr?", {"torch"}),
