@@ -9,7 +9,6 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import event
 
 from imbalance.errors import BadInput
 from imbalance.sweep import lease
