@@ -6,6 +6,7 @@ trial atomically: of two workers that take one trial at once, one gets it.
 
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,11 @@ class StudyLocation(NamedTuple):
         older = self.folder / "study.db"
         return self.storage or (f"sqlite:///{older}" if older.exists() else f"{JOURNAL}{self.folder / 'study.journal'}")
 
+    @property
+    def shown_url(self) -> str:
+        """Return the URL without the password that it may have, to be printed."""
+        return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.url)
+
 
 def import_optuna():
     try:
@@ -71,7 +77,7 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
                 continue
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadInput(
-                f"--storage={url} cannot be opened: {reason}; type journal:<file> or the URL of a database that SQLAlchemy "
+                f"--storage={location.shown_url} cannot be opened: {reason}; type journal:<file> or the URL of a database that SQLAlchemy "
                 f"can open, such as --storage=sqlite:///study.db, or leave --storage out to keep the study in {location.folder}"
             ) from None
     raise AssertionError("the last attempt returns or raises")

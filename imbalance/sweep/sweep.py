@@ -323,7 +323,7 @@ def report(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
     counts: dict[str, int] = {}
     for _, trial in trials:
         counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
-    print(json.dumps({"study": location.url, "trials": counts, **best_setting(settings)}))
+    print(json.dumps({"study": location.shown_url, "trials": counts, **best_setting(settings)}))
     explain_choice(settings, lowest)
     if left := counts.get("unfinished", 0) + counts.get("lost", 0):
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)

@@ -80,11 +80,13 @@ def test_a_journal_is_free_as_soon_as_its_process_is_killed(tmp_path):
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("url", ["journal:/dev/null/x", "mongodb://localhost", "sqlite:////nowhere/at/all.db"])
+@pytest.mark.parametrize(
+    "url", ["journal:/dev/null/x", "mongodb://me:secret@localhost", "sqlite:////nowhere/at/all.db"]
+)
 def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path, url):
     with pytest.raises(BadInput, match=r"--storage=.* cannot be opened: .*type journal:<file>") as error:
         open_storage(StudyLocation("test", str(tmp_path), url))
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
 def states(place):
