@@ -7,7 +7,7 @@ function. Such a value is read by the annotation of the function's argument, by 
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -19,6 +19,16 @@ from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
+
+# Words that other programs use, and the last parts of our keys.
+WORDS = {
+    "learning_rate": "lr",
+    "rate": "lr",
+    "l2": "weight_decay",
+    "batchsize": "batch_size",
+    "num_epochs": "epochs",
+    "random_state": "seed",
+}
 
 
 def value_at(config: ConfigDict, path: str) -> Any:
@@ -43,10 +53,12 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
     refusal = f"{PREFIX}{key}={text}: not {kind}"
-    if isinstance(before, tuple) and not _is_literal(text):  # absl would read `cat,dog` and `(8,` as one name each
-        if set("()[]{}'\"") & set(text):
+    if isinstance(before, tuple):  # absl would read `cat,dog` and `(8,` as one name each, and `0,1` as numbers
+        is_literal, has_marks = _is_literal(text), bool(set("()[]{}'\"") & set(text))
+        if has_marks and not is_literal:
             raise BadInput(refusal)
-        text = str(tuple(name.strip() for name in text.split(",")))
+        if not is_literal or (holds_names(config, key) and not has_marks):
+            text = str(tuple(name.strip() for name in text.split(",")))
     argv = ["", f"{PREFIX}{key}={text}"]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=False, sys_argv=argv)
     try:
@@ -55,6 +67,22 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
         if isinstance(before, ConfigDict):
             raise section_given_value(key, before) from None
         raise BadInput(refusal) from None
+
+
+def holds_names(config: ConfigDict, key: str) -> bool:
+    """Return True if the function of the section takes names, and no numbers, at `key`."""
+    path, _, last = key.rpartition(".")
+    function = registries().get(path, {}).get(value_at(config, f"{path}.name"))
+    annotation = keyword_annotations(function).get(last) if function else None
+    return annotation is not None and _fits(("x",), annotation) and not _fits((1,), annotation)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    try:
+        adapter(annotation).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _is_literal(text: str) -> bool:
@@ -104,24 +132,31 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
     if hint := renamed_key(key, flatten(config)):
         return hint
     path, _, last = key.rpartition(".")
-    keys = list(flatten(config))
-    section = [other for other in keys if other.rpartition(".")[0] == path]
+    keys, word = list(flatten(config)), WORDS.get(last.lower(), last.lower())
+    siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
     # A misspelt key is answered without the registries, whose import takes seconds.
-    near = difflib.get_close_matches(last, [other.rpartition(".")[2] for other in section], n=1, cutoff=0.75)
-    if near or path not in ENTRY_POINTS:
-        alike = [".".join([path, near[0]]) if path else near[0]] if near else keys_alike(key, keys)
-        return f"; did you mean {' or '.join(PREFIX + other for other in alike)}?" if alike else ""
-    names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
+    alike = [word] if word in siblings else difflib.get_close_matches(last, siblings, n=1, cutoff=0.75)
+    if alike or path not in ENTRY_POINTS:
+        return _did_you_mean([siblings[name] for name in alike] or _keys_alike(key, word, keys, siblings))
+    names = [name for name, function in registries()[path].items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]
     if names:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
         return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
-    alike = keys_alike(key, keys)
-    return f"; did you mean {' or '.join(PREFIX + other for other in alike)}?" if alike else ""
+    return _did_you_mean(_keys_alike(key, word, keys, siblings))
 
 
-def keys_alike(key: str, keys: Sequence[str]) -> list[str]:
-    """Return up to three of `keys` with the same last part as `key`, or else with a similar spelling."""
-    last = key.rpartition(".")[2].lower()
-    same = [other for other in keys if other.rpartition(".")[2].lower() == last]
-    return same[:3] or difflib.get_close_matches(key, keys, n=3)
+def _keys_alike(key: str, word: str, keys: Sequence[str], siblings: Mapping[str, str]) -> list[str]:
+    """Return up to three of `keys` that end in `word`, or else with a similar spelling.
+
+    Args:
+        siblings: by last part, the keys in the section of `key`; they are compared first, by their last parts, because all
+            keys of a section share the beginning.
+    """
+    same = [other for other in keys if other.rpartition(".")[2].lower() == word]
+    near = [siblings[name] for name in difflib.get_close_matches(word, siblings, n=3)]
+    return (same or near or difflib.get_close_matches(key, keys, n=3, cutoff=0.75))[:3]
+
+
+def _did_you_mean(keys: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(PREFIX + key for key in keys)}?" if keys else ""
