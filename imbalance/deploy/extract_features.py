@@ -43,13 +43,12 @@ from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
-from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
-from imbalance.utils.output import print_safely
+from imbalance.utils.output import duration, print_safely
 from imbalance.utils.read import map_array, read_bytes, read_json, seal, short_hash
 
 SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses

@@ -96,6 +96,23 @@ def bounds(name: str) -> tuple[float, float]:
     return BOUNDS.get(name.removeprefix("train/").removeprefix("val/").removeprefix("test/"), (0, 1))
 
 
+def mean_with_diverged(scores: Sequence[float], lowest: float) -> float:
+    """Return the mean over seeds in which each diverged seed has the score `lowest`; -inf if every seed diverged.
+
+    Settings are compared by this mean. A mean over the seeds that did not diverge would favour a setting for the seeds that
+    it lost. A run that diverged leaves no model, so it is worth as little as the worst model. With this value a setting that
+    rarely diverges can still win, if its models are better by more than it loses.
+
+    Args:
+        scores: score of each seed; nan for a seed that diverged.
+        lowest: smallest possible score, the first of `bounds`.
+    """
+    values = np.asarray(scores, float)
+    if np.isnan(values).all():
+        return -np.inf
+    return float(np.where(np.isnan(values), lowest, values).mean())
+
+
 def quantiles(n: int) -> np.ndarray:
     """Return (n − 1,) quantiles of Student's t for two-sided 95 % intervals, with 1 to n − 1 degrees of freedom."""
     from scipy import stats

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from imbalance.config.overrides import OverrideText
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
 from imbalance.config.run_directory import read_predictions, read_run_config

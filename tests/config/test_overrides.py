@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import OverrideText, split_overrides, value_at
-from imbalance.config.resolve import CONFIGS, load, override, run_directory
+from imbalance.config.files import CONFIGS
+from imbalance.config.override_flags import OverrideText, split_overrides
+from imbalance.config.overrides import value_at
+from imbalance.config.resolve import load, override, run_directory
 from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput
 

@@ -18,7 +18,7 @@ from conftest import CONFIG_FILES
 from helpers.data_files import save_image
 from helpers.pages import FENCE, ROOT, blocks
 
-import imbalance.config.resolve
+import imbalance.config.files
 from imbalance.cli.main import call
 from imbalance.sweep import launch, runs
 
@@ -164,7 +164,7 @@ def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
     make_reader_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(imbalance.config.resolve, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(imbalance.config.files, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
         monkeypatch.setattr(module, "worker_pool", InThisProcess)
     monkeypatch.setenv("WANDB_MODE", "disabled")
