@@ -24,7 +24,7 @@ RENAMED = {
     "cifar_ce_early_stopped": "cifar_ce callbacks.select=best",
     "cifar_ce_exponent15": "cifar_ce optim.lr=0.008 optim.momentum=0 weights.exponent=1.5",
     "cifar_ce_exponent15_early_stopped": "cifar_ce callbacks.select=best optim.lr=0.008 optim.momentum=0 weights.exponent=1.5",
-    "cifar_dro": "cifar_erm objective.name=group_dro objective.size_adjustment=0 objective.step_size=0.01",
+    "cifar_dro": "cifar_erm objective.name=group_dro objective.adjust_absent=False objective.size_adjustment=0 objective.step_size=0.01",
     "cifar_logit_adjusted": "cifar_erm loss.name=logit_adjusted loss.tau=3 optim.lr=0.01 trainer.epochs=300",
     "cifar_pair_lenet_ce": "cifar_pair_ce model.name=lenet",
     "cifar_pair_lenet_poly": "cifar_pair_poly model.name=lenet",

@@ -168,7 +168,11 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
     data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
-    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+    upgraded = {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+    objective = saved.get("objective")
+    if isinstance(objective, dict) and objective.get("name") == "group_dro":
+        upgraded["objective"] = {"adjust_absent": False} | objective
+    return upgraded
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:

@@ -11,7 +11,7 @@ from ml_collections.config_dict import create, placeholder
 
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.registries import registries
-from imbalance.config.resolve import as_file_name, load, run_directory
+from imbalance.config.resolve import as_file_name, load, run_directory, upgrade_saved_config
 from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
@@ -199,3 +199,10 @@ def test_every_entry_of_every_table_says_its_values():
         keyword_annotations(registries()["model"]["resnet18_cosine"]).keys()
         == keyword_annotations(registries()["model"]["resnet18"]).keys()
     )
+
+
+def test_a_saved_config_of_group_dro_without_its_newest_key_is_what_its_run_computed():
+    saved = {"trainer": {}, "optim": {}, "objective": {"name": "group_dro", "step_size": 0.1, "size_adjustment": 1.0}}
+    assert upgrade_saved_config(saved)["objective"] == saved["objective"] | {"adjust_absent": False}
+    other = saved | {"objective": {"name": "average"}}
+    assert upgrade_saved_config(other)["objective"] == {"name": "average"}

@@ -256,7 +256,7 @@ def test_many_runs_at_once_are_those_of_one(config, tmp_path):
 METHODS = {
     "erm": {},
     "resampled": dict(sampler=dict(name="resample", by="group", exponent=1.0)),
-    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0)),
+    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)),
     "irm": dict(objective=dict(name="irm", environments="group", penalty=2.0, warmup_steps=4)),
     "coral": dict(objective=dict(name="coral", environments="group", penalty=2.0)),
     "lff": dict(objective=dict(name="lff", amplification=0.7, decay=0.5)),
