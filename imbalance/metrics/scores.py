@@ -93,6 +93,11 @@ def brier(probability: Array, targets: Array) -> float:
     return float((error**2).sum(axis=1).mean()) / (2 if probability.shape[1] == 2 else 1)
 
 
+def equal_width_bins(confidence: Array, bins: int) -> Array:
+    """Return the bin of each confidence, from 0; bin m has the confidences above m / bins and up to (m + 1) / bins."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+
+
 class Reliability(NamedTuple):
     """A reliability curve: the mean confidence, the accuracy and the number of examples of each bin with examples."""
 
@@ -114,7 +119,7 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
         place = np.empty(len(targets), dtype=np.int64)
         place[np.argsort(confidence, kind="stable")] = np.arange(len(targets)) * bins // max(1, len(targets))
     else:
-        place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+        place = equal_width_bins(confidence, bins)
     count = np.bincount(place, minlength=bins)
     filled = count > 0
     sums = (np.bincount(place, weights=values, minlength=bins)[filled] for values in (confidence, right))

@@ -1,6 +1,7 @@
 """Metrics of scores against scikit-learn and brute force, also where classes are missing and scores are tied."""
 
 import math
+from fractions import Fraction
 
 import mpmath
 import numpy as np
@@ -59,6 +60,19 @@ def test_calibration_error_is_the_sum_over_bins(equal_mass: bool):
     assert scores.ece(probability, targets, equal_mass=equal_mass) == pytest.approx(expected)
     curve = scores.reliability(probability, targets, equal_mass=equal_mass)
     assert curve.count.sum() == 333 and len(curve.count) == sum(len(rows) > 0 for rows in bins)
+
+
+def test_a_confidence_at_the_edge_of_two_bins_is_in_the_lower_one():
+    """As in the intervals ((m − 1)/M, m/M] of Guo et al., written with one example at a time in exact arithmetic."""
+    confidence = [0.5, 0.75, 0.75, 1.0, 0.875, 0.625, 0.5625]
+    right = [1, 0, 1, 1, 0, 1, 1]
+    probability = np.array([[c, 1 - c] for c in confidence])
+    groups = {}
+    for c, r in zip(confidence, right):
+        groups.setdefault(math.ceil(Fraction(c) * 8), []).append((c, r))
+    expected = sum(abs(sum(r - c for c, r in members)) for members in groups.values()) / len(right)
+    assert scores.ece(probability, 1 - np.array(right), bins=8) == pytest.approx(expected)
+    assert scores.equal_width_bins(np.array([0.0, 0.1, 0.3, 0.30001, 1.0]), 10).tolist() == [0, 0, 2, 3, 9]
 
 
 def test_a_calibrated_model_has_no_error_and_a_boastful_one_all_of_it():

@@ -14,7 +14,7 @@ import numpy as np
 from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
-from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
+from imbalance.metrics.scores import Reliability, equal_width_bins, probabilities, reliability, score_metrics
 from imbalance.report.collect import Row
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readable_evaluations
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
@@ -206,7 +206,7 @@ def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float
     if not known:
         return []
     confidence, accuracy, count = (np.concatenate(parts) for parts in zip(*known))
-    bin_of = np.minimum((confidence * 10).astype(int), 9)
+    bin_of = equal_width_bins(confidence, 10)
     return [
         {
             "confidence": _short(np.average(confidence[inside], weights=count[inside])),
