@@ -77,7 +77,7 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     if log.writes:
         checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.evaluated_network.state_dict()))
         log.model(description(config, learner.dataset, learner.evaluated_network))
-    warnings = run_warnings(config, log.evaluations(), values, learner.dataset)
+    warnings = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
     all_warnings = [*data_warnings(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
@@ -130,6 +130,11 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     return copied(state)
 
 
+def selected_epoch(run: Run) -> int:
+    """Return the number of epochs after which the weights that are evaluated at the end were selected."""
+    return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
+
+
 def summarise(run: Run, **values: Any) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -145,14 +150,13 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
     sources = {"train": dataset, "val": dataset.eval_dataset, "test": dataset.eval_dataset}
     splits = {name: (source, getattr(source, name)) for name, source in sources.items()}
     training_groups = {name: named(of.group_counts(split), of.group_names) for name, (of, split) in splits.items()}
-    best = config.callbacks.select == "best"
     return {
         "run_directory": str(run.log.directory),
         "score_name": config.score,
         **values,
         "epoch": progress.epoch,
         "step": progress.step,
-        "selected_epoch": progress.best_epoch if best else progress.epoch,
+        "selected_epoch": selected_epoch(run),
         "interpolation_epoch": progress.interpolation_epoch or None,
         "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
         "classes": {name: named(of.class_counts(split), of.class_names) for name, (of, split) in splits.items()},
