@@ -25,13 +25,19 @@ def start_accelerator(config: Experiment) -> Accelerator:
     """Start accelerate by `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the device cannot compute in `config.trainer.mixed_precision`, or fewer processes started than the
-            launcher was asked for.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher was asked to compile the
+            model, or fewer processes started than the launcher was asked for.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; a CPU does not compute in float16; use 'bf16' or 'no'"
+        )
+    # accelerate would wrap the model, and the names of the saved weights would begin with `_orig_mod.`.
+    if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
+        raise BadInput(
+            f"launch: the dynamo backend is {backend!r}; the config says how a run is compiled, so launch with "
+            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
         )
     set_arithmetic(config)
     # `accelerate launch --cpu --num_processes 2` starts only one process, which only these variables show.
