@@ -293,8 +293,7 @@ def test_the_form_of_accelerate_that_starts_one_process_only_is_refused(config):
 def test_a_launcher_that_would_compile_is_refused_because_the_saved_weights_would_get_other_names(
     config, monkeypatch, backend
 ):
-    """`accelerate launch --dynamo_backend inductor` sets this variable; in bf16 accelerate prepares the model."""
-    config.trainer.mixed_precision = "bf16"
+    """`accelerate launch --dynamo_backend inductor` sets this variable."""
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
     with pytest.raises(
         BadInput, match=rf"^launch: the dynamo backend is '{backend}'.*config\.trainer\.compile=default$"
