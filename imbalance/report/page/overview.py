@@ -314,10 +314,12 @@ def aggregates(
         rows: list[dict[str, Any]] = [
             {
                 "method": method,
-                "iqm": bootstrap(interquartile_mean, values, paired=False),
+                "iqm": bootstrap(
+                    interquartile_mean, values, paired=False, low=bounds(metric)[0], high=bounds(metric)[1]
+                ),
                 "improvement": None
                 if method == baseline
-                else bootstrap(improvement, values, scores[baseline], paired=True),
+                else bootstrap(improvement, values, scores[baseline], paired=True, low=0, high=1),
                 "profile": [_short(share) for share in profile(values, thresholds)],
             }
             for method, values in scores.items()
