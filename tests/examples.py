@@ -76,17 +76,17 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-                          classes=("water", "land"), groups=("place", "target"), split="split"), files=make_table,
+                          classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
         ),
         "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
         "arrays": Example(
             dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
-                 classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0),
+                 classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0),
             files=write_people,
         ),
         "features": Example(dict(folder="features", standardise=True), elsewhere="tests/deploy/test_extract_features.py"),
         "text": Example(
-            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), groups=(),
+            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), attributes=(),
                           evaluated_by=(), split="", val_fraction=0.1, test_fraction=0.2, train_per_group=()),
             elsewhere=IN_TEXT,
         ),
@@ -160,6 +160,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cvar": Example(dict(level=0.3)),
         "worst_group": Example(),
         "irm": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
+        "vrex": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),

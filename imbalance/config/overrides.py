@@ -15,10 +15,22 @@ from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
 from imbalance.config.registries import registries
+from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
 
 PREFIX = "--config."
+
+
+# Words that other programs use, and the last parts of our keys.
+WORDS = {
+    "learning_rate": "lr",
+    "rate": "lr",
+    "l2": "weight_decay",
+    "batchsize": "batch_size",
+    "num_epochs": "epochs",
+    "random_state": "seed",
+}
 
 
 class OverrideText(str):
@@ -26,7 +38,7 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments.
+    """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
 
     If a key is given several times, its last value counts.
 
@@ -62,18 +74,20 @@ KIND_NAMES = (
 
 
 def read_like_file(config: ConfigDict, key: str, text: str) -> None:
-    """Read `text` as the type of the value that `config` has at `key`, and set it there.
+    """Set `config` at `key` to `text`, after converting the text to the type of the present value.
 
     Raises:
-        BadInput: `text` is no value of that type.
+        BadInput: the text cannot be converted to this type.
     """
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
     refusal = f"{PREFIX}{key}={text}: not {kind}"
-    if isinstance(before, tuple) and not _is_literal(text):  # absl would read `cat,dog` and `(8,` as one name each
-        if set("()[]{}'\"") & set(text):
+    if isinstance(before, tuple):  # absl would read `cat,dog` and `(8,` as one name each, and `0,1` as numbers
+        is_literal, has_marks = _is_literal(text), bool(set("()[]{}'\"") & set(text))
+        if has_marks and not is_literal:
             raise BadInput(refusal)
-        text = str(tuple(name.strip() for name in text.split(",")))
+        if not is_literal or (holds_names(config, key) and not has_marks):
+            text = str(tuple(name.strip() for name in text.split(",")))
     argv = ["", f"{PREFIX}{key}={text}"]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=False, sys_argv=argv)
     try:
@@ -82,6 +96,22 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
         if isinstance(before, ConfigDict):
             raise section_given_value(key, before) from None
         raise BadInput(refusal) from None
+
+
+def holds_names(config: ConfigDict, key: str) -> bool:
+    """Return True if the function of the section takes names, and no numbers, at `key`."""
+    path, _, last = key.rpartition(".")
+    function = registries().get(path, {}).get(value_at(config, f"{path}.name"))
+    annotation = keyword_annotations(function).get(last) if function else None
+    return annotation is not None and _fits(("x",), annotation) and not _fits((1,), annotation)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    try:
+        adapter(annotation).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _is_literal(text: str) -> bool:
@@ -93,10 +123,10 @@ def _is_literal(text: str) -> bool:
 
 
 def read_by_annotation(text: Any, annotation: Any) -> Any:
-    """Return the value that `text` stands for, read so that it fits `annotation`.
+    """Convert the text of an override to a value that fits the type annotation of an argument.
 
-    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If
-    no reading fits, return the Python literal, or else the text.
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` stays a text if the annotation is a text. If no
+    conversion fits the annotation, return `text` as a Python literal, or unchanged if it is no literal.
     """
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
@@ -122,11 +152,13 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 
 
 def key_suggestion(key: str, config: ConfigDict) -> str:
-    """Return the end of a message on an unknown key: what to type instead, or "".
+    """Return the end of the message that `config` has no key `key`: what to type instead, or "".
 
-    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
-    or with a similar spelling.
+    If other functions that the section can name take this key, suggest these functions. Otherwise suggest keys of
+    `config` with the same last word, such as "lr" in "optim.lr", or with a similar spelling.
     """
+    if hint := renamed_key(key, flatten(config)):
+        return hint
     path, _, last = key.rpartition(".")
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]
@@ -134,6 +166,11 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
         return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
     keys = list(flatten(config))
-    alike = [other for other in keys if other.rpartition(".")[2].lower() == last.lower()]
-    alike = alike or difflib.get_close_matches(key, keys, n=3)
+    last = WORDS.get(last.lower(), last.lower())
+    alike = [other for other in keys if other.rpartition(".")[2].lower() == last]
+    alike = [other for other in alike if other.rpartition(".")[0] == path] or alike
+    if not alike:  # compare last parts first, because all keys of a section share the beginning
+        siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
+        alike = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=3)]
+    alike = alike or difflib.get_close_matches(key, keys, n=3, cutoff=0.75)
     return f"; did you mean {' or '.join(PREFIX + other for other in alike[:3])}?" if alike else ""

@@ -4,10 +4,10 @@
     imbalance features --run=runs/fashion_erm/default/seed=0 --output=data/fashion_convnet
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
-The network is that of config.model, with its pretrained weights if it has any, or the network that a finished run
-trained. The network is in evaluation mode, and images are not augmented. The same command resumes an interrupted
-extraction; after a finished extraction it writes nothing and says so. An output folder whose features come from other
-network weights, another preprocessing or other data is refused.
+Without --run, the network is that of config.model before training, which may have pretrained weights. With --run, it is
+the network that the run has trained. The network is in evaluation mode, and images are not augmented. If the command is
+interrupted, the same command resumes; if the features exist already, it writes nothing and says so. An output folder
+with features of other network weights, another preprocessing or other data is refused.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,7 +37,7 @@ from imbalance.data.splits import Split
 from imbalance.data.stores import build_lock
 from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
-from imbalance.errors import BadInput, is_out_of_memory
+from imbalance.errors import BadInput, Damaged, is_out_of_memory
 from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
@@ -44,9 +45,11 @@ from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
+from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import print_safely
+from imbalance.utils.read import map_array, read_json, seal
 
 SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses
 
@@ -57,10 +60,11 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     Args:
         config: the name or file of a config; None for the config of `run`.
         run: the directory of a finished run whose network computes the features; None for the network of the config.
+        output: the folder to write.
         overrides: new values of config keys.
 
     Returns:
-        The message for the user.
+        The message that the command prints.
     """
     if not config and not run:
         raise BadInput(
@@ -70,6 +74,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
+    check_launch()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput(
             "launch: several processes given, but features are extracted by one process; start the command without torchrun"
@@ -99,7 +104,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     into = Path(output)
     try:
         with build_lock(into):
-            if (into / "store.json").is_file():
+            if (into / "store.json").exists():
                 check_same(into, made_of)
                 return f"{into}: done before, so nothing is written; {training_hint(into)}"
             if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -117,12 +122,12 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
 
 
 def training_hint(folder: Path) -> str:
-    """Return the end of the message for the user: the flags that train on the features in `folder`."""
+    """Return the end of the message that the command prints: the flags with which to train on the features."""
     return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
 def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
-    """Return the initial network of a run with `config`, which may have pretrained weights."""
+    """Return the network of `config` as it is before training: with random or pretrained weights."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
@@ -151,21 +156,23 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
         "tokenizer"
     ):
         raise BadInput(
-            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same"
+            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same; "
+            "set config.data.tokenizer, or name another run"
         )
     for kind, value in data.items():
         if json.dumps(value) != json.dumps(trained[kind]):
             raise BadInput(
-                f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must be equal"
+                f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must "
+                "be equal; change config.data, or name another run"
             )
     return on_device(model.network, model.about)
 
 
 def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
-    """Return the network in evaluation mode, on a GPU if there is one and else on the CPU.
+    """Move `network` to a GPU, or to the CPU if there is no GPU, and return it as a model in evaluation mode.
 
     Args:
-        about: the content of model.json.
+        about: the description of the model, in the form of model.json.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
@@ -182,10 +189,10 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
-    """Raise `BadInput` if the features in `folder` are damaged, or were computed from anything else than `made_of`.
+    """Raise `BadInput` if the features in `folder` are damaged, or if their store.json has another `made_of`.
 
     Args:
-        made_of: the model, weights, inputs and data of this extraction, as in store.json.
+        made_of: descriptions of the model, weights, inputs and data from which this command computes features.
     """
     before = open_features(folder).description["made_of"]
     changes = []
@@ -200,19 +207,24 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
 
 
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
-    """Write the features of all splits into a partial folder, and rename it to `into` when it is complete.
+    """Write the features of all splits into a temporary folder, and rename the folder to `into` at the end.
 
-    If an interrupted extraction with the same `made_of` has left a partial folder, continue there.
+    If an interrupted call with the same `made_of` has left a temporary folder, continue there.
 
     Args:
-        made_of: the model, weights, inputs and data of this extraction, for store.json.
+        made_of: descriptions of the model, weights, inputs and data, for store.json.
+        into: the folder of the complete features.
     """
     if model.device.type == "cpu":
         keep_freed_memory()
     splits: list[Split] = [getattr(dataset, name) for name in SPLITS]
     indices, partial = torch.cat([split.indices for split in splits]), partial_folder(into)
-    done, array = open_partial(partial, made_of)
-    progress = Progress(len(indices), done)
+    done, array = open_partial(partial, made_of, len(indices))
+    progress, checksums = Progress(len(indices), done), np.zeros(len(indices), dtype=np.uint32)
+    running = 0  # CRC-32 of all rows that are done
+    if array is not None:
+        checksums[:done] = [crc(row) for row in array[:done]]
+        running = crc(array[:done])
     for first, values in feature_batches(config, dataset, model, done):
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
@@ -222,14 +234,17 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
             )
         if array is None:
             array = allocate(partial, made_of, (len(indices), values.shape[1]), values.dtype)
+        assert first == done, "feature_batches leaves out no row, or its features would stay zero"
         done = first + len(values)
         array[first:done] = values
+        checksums[first:done] = [crc(row) for row in values]
+        running = zlib.crc32(np.ascontiguousarray(values).data, running)
         if progress.report(done):
             array.flush()
-            write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
-    assert array is not None  # no split of a checked data set is empty
+            save_progress(partial, made_of, done, running)
+    assert array is not None and done == len(array)  # no split of a checked data set is empty
     array.flush()
-    close_features(partial, dataset, made_of, np.array([crc(row) for row in array], dtype=np.uint32))
+    close_features(partial, dataset, made_of, checksums)
     (partial / "done.json").unlink()
     if into.exists():
         into.rmdir()  # an empty folder, or the caller would have refused it
@@ -240,12 +255,13 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, for each batch, the number of its first row and its (B, D) features.
+    """Yield the (B, D) features of each batch, after the number of its first example.
 
-    The rows of train, val and test are numbered one after another.
+    The examples of train, val and test are numbered one after another, from 0.
 
     Args:
-        done: the number of rows to skip, because their features exist already; it must be the end of a batch.
+        done: the number of examples to skip, because their features exist already. The first batch begins there, so that
+            another `config.trainer.eval_batch_size` than before leaves no example out.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -256,40 +272,63 @@ def feature_batches(
     dataset = dataset.to(model.device, model.dtype)
     pending: list[tuple[int, Tensor]] = []
     for split in (dataset.train, dataset.val, dataset.test):
-        for start in range(0, len(split), size):
-            if first >= done:
-                with torch.autocast(device, half) if half else nullcontext():
-                    pending.append((first, model.features(split.inputs[start : start + size])))
-            first += len(split.targets[start : start + size])
+        for start in range(max(0, done - first), len(split), size):
+            with torch.autocast(device, half) if half else nullcontext():
+                pending.append((first + start, model.features(split.inputs[start : start + size])))
             if len(pending) == 2:  # the GPU computes the second batch while the first is copied
                 yield copy_to_cpu(*pending.pop(0))
+        first += len(split)
     yield from (copy_to_cpu(*last) for last in pending)
 
 
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
-    """Return `first` unchanged, and `values` as a (B, D) NumPy array of float32 or float64."""
+    """Copy the features `values` of a batch to a (B, D) NumPy array of float32 or float64.
+
+    Return the array after `first`, the number of the first example of the batch.
+    """
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
-def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.memmap | None]:
-    """Open the folder `partial` of an interrupted extraction: return the number of finished rows, and the (N, D) array.
+def open_partial(partial: Path, made_of: Mapping[str, Any], rows: int) -> tuple[int, np.memmap | None]:
+    """Open the temporary folder of an interrupted call; return the number of finished examples, and the (N, D) array.
 
-    If the folder is missing or damaged, or has another `made_of`, remove it and return 0 and None.
+    If the folder is missing or damaged, or has another `made_of`, remove the folder and return 0 and None.
+
+    Args:
+        rows: N, the number of examples of the data.
     """
+    reason = "it holds the features of other data, network weights or preprocessing"
     try:
-        state = json.loads((partial / "done.json").read_text())
-        if state["made_of"] == made_of:
-            print_safely(f"{partial}: resuming after {state['done']:,} examples", sys.stderr)
-            return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):  # damaged files, which are removed below
-        pass
+        state = read_json(partial / "done.json")
+        if state.get("made_of") == made_of:
+            done, array = state["done"], map_array(partial / "features.npy", "r+")
+            if array.ndim == 2 and len(array) == rows and 0 <= done <= rows and crc(array[:done]) == state["crc"]:
+                print_safely(f"{partial}: resuming after {done:,} examples", sys.stderr)
+                return done, array
+            reason = "features.npy is damaged"
+    except FileNotFoundError:
+        reason = ""
+    except (Damaged, OSError, KeyError, TypeError) as error:
+        reason = f"damaged ({getattr(error, 'reason', error)})"
+    if reason and partial.exists():
+        print_safely(f"{partial}: starting anew, because {reason}", sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     return 0, None
 
 
+def save_progress(partial: Path, made_of: Mapping[str, Any], done: int, running: int) -> None:
+    """Save the number of finished rows, for `open_partial`.
+
+    Args:
+        running: CRC-32 of the features of these rows.
+    """
+    state = seal({"made_of": made_of, "done": done, "crc": running})
+    write_atomic(partial / "done.json", json.dumps(state).encode())
+
+
 def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
-    """Allocate the memory-mapped (N, D) array on the disk, in the new folder `partial`.
+    """Make the temporary folder `partial` with a memory-mapped array of the shape (N, D), and return the array.
 
     All disk space is allocated at once, because a full disk would kill a process that writes to a memory map.
     """
@@ -304,15 +343,15 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
     array = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
     with open(partial / "features.npy", "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
+    save_progress(partial, made_of, 0, 0)
     return array
 
 
 class Progress:
-    """Progress on stderr: one line that is updated on a terminal, or a new line every `SAVE_SECONDS` in a log.
+    """Printer of progress on stderr: on a terminal one line that is updated, else a new line every `SAVE_SECONDS`.
 
-    total: the number of rows.
-    done: the number of rows that were finished before.
+    total: the number of examples.
+    done: the number of examples that an interrupted call has finished before.
     """
 
     def __init__(self, total: int, done: int):
@@ -320,7 +359,13 @@ class Progress:
         self.reported, self.bar = self.started, sys.stderr.isatty()
 
     def report(self, done: int) -> bool:
-        """Print the progress if `SAVE_SECONDS` have passed or all rows are done; return True if it was printed."""
+        """Print the progress if `SAVE_SECONDS` have passed since the last print, or all examples are done.
+
+        Return whether the progress was printed.
+
+        Args:
+            done: the number of finished examples.
+        """
         now = time.monotonic()
         if done < self.total and now - self.reported < SAVE_SECONDS:
             return False

@@ -5,6 +5,7 @@ the preprocessing of inputs, so that a model can be used without its training da
 """
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from imbalance.config.schema import build
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
-from imbalance.data.tables.columns import Columns, frame_columns
-from imbalance.data.tables.encoding import transform
+from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
+from imbalance.data.tables.encoding import transform, unfamiliar_values
 from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
 from imbalance.errors import BadInput
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 class Predictions(NamedTuple):
     """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. A loss that shifts logits by class, or weights examples,
-        shifts these probabilities away from the class frequencies.
+    probabilities: (N, K) float32, the softmax of the logits. If the model was trained with importance weights, or with a
+        loss that shifts logits by class, these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
     """
 
@@ -45,7 +46,7 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with the weights of the selected epoch, in evaluation mode, and the preprocessing of its inputs.
+    """A trained network in evaluation mode, with the weights of the selected epoch and the preprocessing of inputs.
 
     network: the network, which takes normalised inputs and returns logits (N, K).
     about: the content of model.json.
@@ -83,12 +84,19 @@ class TrainedModel:
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
                   texts.
 
-                Instead of several paths, images or texts, or of an array of N examples, you can pass a single one.
+                You can also pass a single path, image or text, or an array of shape `input_shape`.
             batch_size: the number of examples on the device at a time; it changes only speed and memory.
 
         Raises:
             BadInput: the model cannot take an example.
+
+        Warns:
+            UserWarning: a column has categories, or lacks values, as no training example did.
         """
+        if self.about["preprocessing"].get("kind") == "columns" and is_table(examples):
+            examples = frame_columns(examples)
+            for line in self.unfamiliar_values(examples):
+                warnings.warn(line, stacklevel=2)
         parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), dtype=np.float32)
         return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
@@ -113,7 +121,7 @@ class TrainedModel:
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Return a batch on the device of the model, with normalised images."""
+        """Return `batch` on the device of the model: images normalised, floats in the type of the network weights."""
         if isinstance(batch, Mapping):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)
@@ -122,7 +130,11 @@ class TrainedModel:
         return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
 
     def batches(self, examples: Any, size: int) -> Iterator[Inputs]:
-        """Turn the `examples` that `predict` takes into batches of `size` on the CPU, which `logits` takes."""
+        """Split the `examples` that `predict` takes into batches of inputs on the CPU, for `logits`.
+
+        Args:
+            size: the number of examples in a batch.
+        """
         if self.about["preprocessing"].get("kind") == "texts":
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
@@ -146,7 +158,7 @@ class TrainedModel:
         """Return the `examples` that `predict` takes as a list of texts, or of pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
-            columns = examples if isinstance(examples, Columns) else frame_columns(examples)
+            columns = frame_columns(examples)
             text_columns = [columns.text(name).tolist() for name in names]
             return text_columns[0] if len(names) == 1 else list(zip(*text_columns))
         is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
@@ -158,15 +170,31 @@ class TrainedModel:
         return examples if len(names) == 1 else [(first, second) for first, second in examples]
 
     def encode_columns(self, frame: Any) -> Tensor:
-        """Encode a data frame, a mapping of columns, or `Columns` as (N, D) inputs."""
+        """Turn N rows into (N, D) inputs, with the preprocessing of the training data.
+
+        Args:
+            frame: a data frame, a mapping from names to columns, or `Columns`.
+        """
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")
-        columns = frame if isinstance(frame, Columns) else frame_columns(frame)
-        return torch.from_numpy(transform(columns, preprocessing["features"]))
+        return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
+
+    def unfamiliar_values(self, columns: Columns) -> list[str]:
+        """Return a line for each column with values that the training data had not, such as new categories."""
+        return unfamiliar_values(columns, self.about["preprocessing"]["features"])
+
+    def read_columns(self, file: Path) -> Columns:
+        """Read a table as the training data was read."""
+        preprocessing = self.about["preprocessing"]
+        if preprocessing.get("kind") == "texts":
+            return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+        features = preprocessing["features"]
+        categorical = [column["column"] for column in features["categorical"]]
+        return read_columns(file, preprocessing["delimiter"], categorical, features["missing"])
 
     def as_array(self, examples: Any) -> Tensor:
-        """Check an array of examples, or a single example, and return it as a tensor (N, …)."""
+        """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):
@@ -224,7 +252,7 @@ class TrainedModel:
         return f"image files or {arrays}" if self.about["uint8"] else arrays
 
     def export(self, path: str | Path) -> None:
-        """Write the model for other programs to `path` (.pt2, .onnx or .safetensors), and check the written file.
+        """Write the model to the file `path` (.pt2, .onnx or .safetensors), for other programs, and check the file.
 
         See `imbalance.deploy.export`.
         """
@@ -233,13 +261,8 @@ class TrainedModel:
         export(self, Path(path))
 
 
-def is_table(examples: Any) -> bool:
-    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
-    return isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names")
-
-
 def describe_shape(shape: Sequence[int]) -> str:
-    """Return the shape (C, H, W) of an image in words."""
+    """Describe the shape (C, H, W) of an image in words."""
     return f"{shape[2]}×{shape[1]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
 
 
@@ -268,7 +291,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
-            f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); both must be of one run"
+            f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); restore model.json and checkpoints/selected.pt of the same run"
         ) from None
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
@@ -276,7 +299,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return the device, or raise `BadInput` if this machine cannot compute on it."""
+    """Return `device` as a `torch.device`; raise `BadInput` if this machine cannot compute on it."""
     try:
         torch.ones(1, device=device).item()
     except Exception as error:  # torch raises many kinds of exceptions here

@@ -1,30 +1,29 @@
 """The arguments that a run passes to samplers, weights, losses and all other functions that a config names.
 
-A function takes these arguments before the `*` of its signature, and the values of its config section after it.
+A function names these arguments before the `*` of its signature, and the values of its config section after the `*`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.run_directory import read_predictions, read_summary
 from imbalance.data import Labels
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.output import one_line
 
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The results of a finished first run, which a two-stage method needs before the run itself is trained.
+    """Predictions and metrics of a first run: the first of the two runs that a two-stage method trains.
 
-    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and those that
+    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and the names that
         `Objective.extra_outputs` adds.
     metrics: the metrics in summary.json of the first run.
     """
@@ -33,10 +32,10 @@ class FirstRun:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
-        """Return (N, K) logits of the examples of `split`.
+        """Return the first run's (N, K) logits of the examples of `split`.
 
-        A debug run has logits of its first batch only. For every other example the result is the one-hot vector of its
-        target.
+        A debug run saves the logits of its first batch only. In place of the missing logits, the result has the one-hot
+        vector of the example's target.
 
         Args:
             targets: (N,) the targets of `split`.
@@ -51,10 +50,10 @@ class FirstRun:
 
 
 class GroupAssignment(NamedTuple):
-    """The result that every function in `imbalance.methods.group_inference.registry.GROUPS` returns.
+    """The environments and metrics that a group inference, such as `eiil`, returns.
 
     environments: for each split, the (N,) environments of its examples, 0 or 1.
-    metrics: metrics of the inference by name, which are added to the metrics of the run.
+    metrics: metrics of the inference by name; the run adds them to its own metrics.
     """
 
     environments: Mapping[str, Tensor]
@@ -62,7 +61,10 @@ class GroupAssignment(NamedTuple):
 
 
 def read_first_run(directory: Path) -> FirstRun:
-    """Read the predictions and metrics of the finished run in `directory`.
+    """Read the predictions and metrics of a finished first run.
+
+    Args:
+        directory: the run directory of the first run.
 
     Raises:
         BadInput: a file of predictions is missing or damaged.
@@ -73,15 +75,15 @@ def read_first_run(directory: Path) -> FirstRun:
         if split == "held_out" and not path.exists():
             continue
         try:
-            with np.load(path) as saved:
-                predictions[split] = {name: torch.from_numpy(saved[name]) for name in saved if saved[name].ndim == 2}
-                predictions[split]["logits"]
-        except Exception as error:  # a damaged file can fail in any way
+            saved = read_predictions(directory, split)
+        except (Damaged, OSError) as error:
+            reason = one_line(getattr(error, "reason", None) or str(error))
             raise BadInput(
-                f"{path}: damaged ({one_line(str(error))}); to write it again, remove {directory / 'summary.json'}, "
-                "which marks the first run as done, and repeat the command"
+                f"{path}: damaged ({reason}); to write it again, remove {directory / 'summary.json'}, which marks the first "
+                "run as done, and repeat the command"
             ) from None
-    return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
+        predictions[split] = {name: torch.from_numpy(array) for name, array in saved.items() if array.ndim == 2}
+    return FirstRun(predictions, read_summary(directory)["metrics"])
 
 
 def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
@@ -95,8 +97,8 @@ def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
 def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return `config` as a dictionary, changed to train by plain cross-entropy for `epochs` epochs.
 
-    Group inference reads the predictions of this run, so no part of the run may read groups: the sampler, weights,
-    mixing, loss, objective, head and selection of `config` are replaced by those that read none.
+    Group inference trains this config as its first run, before any groups are known. So the sampler, weights, mixing,
+    loss, objective, head and selection of `config` are replaced by ones that read no groups.
     """
     values = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
@@ -108,12 +110,14 @@ def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The values that a run passes to its methods: a function gets each field that it has an argument for.
+    """The values that a run can pass to samplers, weights, losses and other functions.
+
+    A function gets only the fields that are arguments in its signature.
 
     targets, groups: (N,) class and group of each training example; the groups are inferred if `config.groups.name` is
         not "data".
     class_counts, group_counts: (K,) and (G,) numbers of training examples.
-    labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
+    labels: `labels("class")` returns `targets, class_counts`, and `labels("group")` returns `groups, group_counts`.
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
     first: the results of the first run; None if no method of the run needs one.

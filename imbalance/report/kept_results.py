@@ -15,8 +15,8 @@ import functools
 import gzip
 import hashlib
 import io
-import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ from filelock import FileLock
 from imbalance.config.overrides import OverrideText
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
+from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.report.collect import config_of
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import read_bytes
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")  # the columns that identify a run
@@ -57,7 +59,7 @@ def row_of(directory: Path) -> Row | None:
     summary = summary_of(directory)
     if summary["status"] not in ("done", "diverged"):
         return None
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = read_run_config(directory)
     trainer = config["trainer"]
     row = {
         "name": directory.absolute().parts[-3], "overrides": directory.absolute().parts[-2], "seed": config["seed"],
@@ -83,7 +85,7 @@ def row_of(directory: Path) -> Row | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config's value for each column of CONFIG_COLUMNS; None if the config has no such key."""
+    """Return the value of a config for each column in CONFIG_COLUMNS; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
 
@@ -120,9 +122,9 @@ def digest(directory: Path) -> str:
     """Return a hash of the indices, targets and groups of each split's examples, but not of their inputs."""
     sha256 = hashlib.sha256()
     for split in ("train", "val", "test"):
-        with np.load(directory / "predictions" / f"{split}.npz") as saved:
-            for name in ("indices", "targets", "groups"):
-                sha256.update(np.ascontiguousarray(saved[name], dtype=np.int64).tobytes())
+        saved = read_predictions(directory, split)
+        for name in ("indices", "targets", "groups"):
+            sha256.update(np.ascontiguousarray(saved[name], dtype=np.int64).tobytes())
     return sha256.hexdigest()[:10]
 
 
@@ -139,21 +141,27 @@ def text(value: Any) -> str:
 
 
 def file_of(table: str, folder: Path) -> Path:
-    """Return the path of a table's file, which need not exist yet."""
+    """Return the path of the file of a table of results, which need not exist yet."""
     packed = folder / f"{table}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
 def read(table: str, folder: Path) -> list[Row]:
-    """Read the rows of a table, or no rows if the table has no file yet.
+    """Read the rows of a table of results; return [] if the table has no file yet.
 
-    A row of a config that was removed gets the config and overrides that replace it.
+    If the config of a row was removed from configs/, the row gets the config and overrides that replace it.
     """
     path = file_of(table, folder)
     if not path.exists():
         return []
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [_with_current_name(row) for row in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+    try:
+        content = gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+        raise Damaged(path, str(error)) from None
+    if rows and not set(KEY) <= rows[0].keys():
+        raise Damaged(path, f"a table of results has the columns {', '.join(KEY)}")
+    return [_with_current_name(row) for row in rows]
 
 
 def _with_current_name(row: Row) -> Row:
@@ -188,7 +196,7 @@ def _values_of(overrides: str) -> dict[str, str]:
 
 
 def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add to a table those rows whose run it does not have yet, and return the number of added rows.
+    """Add those of `rows` to a table whose run has no row in it yet, and return the number of added rows.
 
     The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at the
     same time wait for one another.
@@ -237,7 +245,7 @@ def finished(work_dir: Path) -> list[Row]:
 
 
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
-    """Return a column as floats, with nan for an empty cell."""
+    """Return the column of this name as floats, with nan for an empty cell."""
     return np.array([float(row.get(column) or "nan") for row in rows])
 
 
@@ -260,10 +268,10 @@ def share_interpolating(rows: Sequence[Row]) -> str:
 
 
 def keep(*, study: str, work_dir: str, results: str) -> str:
-    """Add a row for every finished run under `work_dir` to a table, and return the message to print.
+    """Add a row for every finished run under `work_dir` to a table of results, and return the message to print.
 
     Args:
-        study: name of the table.
+        study: name of the table; its file is <results>/<study>.csv.
         results: folder of the table's file.
     """
     rows, folder = finished(Path(work_dir)), Path(results)

@@ -38,9 +38,10 @@ from imbalance.metrics.intervals import (
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.overview import read_predictions
+from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
-from imbalance.report.settings import selection_rule, varying_keys
+from imbalance.report.settings import default_metrics, selection_rule, varying_keys
+from imbalance.utils.files import write_atomic
 
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
@@ -48,7 +49,7 @@ Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Group the rows by setting, that is by config and overrides."""
+    """Group the rows of runs by (config, overrides), called a setting."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -56,7 +57,7 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a table with a row for every setting.
+    """Return a table with a row for every setting: runs with the same config and overrides.
 
     A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
     left out of the means.
@@ -87,7 +88,9 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
-    """Return a table with a row for every test group of every setting, its worst group, and the mean of its groups.
+    """Return a table with rows for the test groups, the worst group and the mean of the groups of every setting.
+
+    A setting is all runs with the same config and overrides.
 
     Args:
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
@@ -154,7 +157,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
-    saved = read_predictions(work_dir / run["run"]) or {}
+    saved = readable_predictions(work_dir / run["run"])[0] or {}
     return (
         count_combinations(saved["logits"].argmax(1) == saved["targets"], saved["members"])
         if "members" in saved
@@ -163,14 +166,14 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the table with every cell as text; metrics are in %, with their 95 % intervals."""
-    return [
-        {
-            key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Numbers) else str(value)
-            for key, value in row.items()
-        }
-        for row in table
-    ]
+    """Return the table with every cell as text: a metric with its 95 % interval, in percent if it is a fraction."""
+
+    def text(key: str, value: Any) -> str:
+        if isinstance(value, Mean):
+            return value.text(1, 1) if key == "seconds" else value.of_metric(key)
+        return value.percent() if isinstance(value, Interval) else str(value)
+
+    return [{key: text(key, value) for key, value in row.items()} for row in table]
 
 
 def markdown(table: list[dict[str, str]]) -> str:
@@ -183,8 +186,8 @@ def latex(table: list[dict[str, str]]) -> str:
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
     """Write <name>.md and .tex, and <name>.csv with separate columns for a metric's mean, interval ends and n."""
-    (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
-    (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
+    write_atomic(folder / f"{name}.md", markdown(as_text(table)).encode())
+    write_atomic(folder / f"{name}.tex", latex(as_text(table)).encode())
     flat = []
     for row in table:
         flat.append({})
@@ -199,7 +202,8 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
     Args:
-        metrics: test metrics, one column each. The page ranks by the first until its reader chooses another.
+        metrics: test metrics, one column each; () for `default_metrics`. The page ranks methods by the first until its
+            reader chooses another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
@@ -207,7 +211,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
-    table = write(runs, rows, Path(folder), metrics, pictured)
+    table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
 
@@ -235,7 +239,7 @@ def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str],
     drawn += [
         (f"Figure {path.stem[-1]} of Wang et al. (ICLR 2022)", path) for path in sorted(folder.glob("figure[1-5].png"))
     ]
-    (folder / "index.html").write_text(page(work_dir, rows, metrics, drawn, pictured), encoding="utf-8")
+    write_atomic(folder / "index.html", page(work_dir, rows, metrics, drawn, pictured).encode())
     return table
 
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
-from imbalance.data import Dataset, as_dataset
+from imbalance.data import Dataset, given_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
@@ -72,11 +72,13 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     *,
     directory: str | Path | None = None,
-    data: Dataset | Mapping[str, Any] | None = None,
+    data: Any = None,
+    **table: Any,
 ) -> Result:
     """Train and evaluate a config, as `imbalance train` does; if its run is finished already, return the saved result.
 
         result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
+        result = imbalance.run("arrays_poly", data=frame, target="income", attributes=("sex",))
 
     Args:
         config: path of a config file, name of a config in configs/, or a config itself; see
@@ -84,8 +86,11 @@ def run(
         overrides: values by key, as after `--config.` on the command line.
         directory: run directory. The default is the one that the command line uses, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
-        data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names. The
-            saved config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
+        data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names, see
+            `imbalance.data.as_dataset`; or a data frame, with `target` to name the column of the classes. The saved
+            config then has the data `name="in_memory"`.
+        table: with a data frame, the keyword arguments of `imbalance.data.frame_dataset`: `target`, `classes`,
+            `attributes`, `split`, `val_fraction`, `test_fraction`, `numeric`, `categorical`, `missing`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -94,9 +99,9 @@ def run(
         Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
-    dataset = None if data is None else check_population(as_dataset(data))
     given = {} if data is None else {"data": {"name": "in_memory"}}
     resolved, default = resolve(config, {**(overrides or {}), **given})
+    dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
     directory = Path(directory or default)
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
@@ -124,7 +129,7 @@ def train(
             path = directory / "summary.json"
             from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
-            log.line(f"{directory}: done before this command; {config.score} {score}")
+            log.line(f"{directory}: this run was done before this command; its score, {config.score}, is {score}")
             return summary
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
@@ -145,7 +150,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     if learner.smallest_batch > 1:
         log.line("batch normalisation needs two examples: a last batch of one is left out of its epoch")
     sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
-    log.line(f"weights: effective sample size {sample_size:,.1f} of {examples:,}")
+    log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
     scaler = learner.accelerator.scaler
@@ -172,7 +177,8 @@ def fit(run: Run) -> None:
         raise
     if all_steps_skipped(run):
         raise Diverged(
-            f"non-finite float16 gradients in all {run.progress.step} steps, so the weights never changed; use bf16 or no mixed precision"
+            f"non-finite float16 gradients in all {run.progress.step} steps, so the network weights never changed; use "
+            "config.trainer.mixed_precision='bf16' or 'no'"
         )
     save(run)
 
@@ -230,7 +236,10 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus a signal number to stop as well."""
+    """Return what this process asks all processes to do after the step.
+
+    The request is 0 for nothing, SAVE to save a checkpoint, or SAVE plus a signal number to save and stop.
+    """
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
@@ -320,8 +329,8 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
     """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
 
-    With `select="best"`, keep the weights too. End training once `patience` evaluations in a row brought no greater
-    value.
+    With `select="best"`, keep the network weights too. End training once `patience` evaluations in a row brought no
+    greater value.
     """
     progress = run.progress
     if not value > progress.best:

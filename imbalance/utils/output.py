@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def guard_streams() -> None:
@@ -20,6 +20,12 @@ def guard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this descriptor
     sys.stdout, sys.stderr = _GuardedStream.wrap(sys.stdout, 1), _GuardedStream.wrap(sys.stderr, 2)
+
+
+def csv_cell(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; a text that is a number stays."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return "'" + value if is_formula and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value) else value
 
 
 class _GuardedStream(io.TextIOWrapper):
@@ -55,12 +61,16 @@ class _GuardedStream(io.TextIOWrapper):
 
 
 def one_line(text: str) -> str:
-    """Return `text` with control characters and line breaks as escapes; names and paths in a message can have some."""
+    """Return `text` with control characters and line breaks as escapes, so that it fits on one line of a message."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], text)
 
 
 def print_safely(text: str, stream: TextIO | None, end: str = "\n") -> None:
-    """Print `text` to any stream, and ignore a failure to write, because a line of progress must not end a run."""
+    """Print `text` to `stream`, and ignore an error in writing, because a progress line must not end a run.
+
+    Args:
+        stream: an open stream; None to print nothing.
+    """
     if stream is None:
         return
     try:

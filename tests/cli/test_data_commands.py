@@ -10,7 +10,7 @@ from helpers.data_files import save_image
 from PIL import Image
 
 from imbalance.cli.main import call
-from imbalance.data.images import store
+from imbalance.data import stores
 
 CONFIG = """
 from imbalance.config.resolve import load
@@ -19,7 +19,7 @@ def get_config():
     config.data_dir = {data_dir!r}
     config.data = dict(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        classes=("land", "water"), attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0,
         mode="RGB", convert=False, resize=20, size=16, augment=())
     return config
 """
@@ -74,7 +74,7 @@ def test_build_makes_the_store_and_verify_finds_it_whole(main, birds, tmp_path, 
 
 
 def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(store, "SAMPLED", 1)
+    monkeypatch.setattr(stores, "SAMPLED", 1)
     assert main(["build", f"--config={birds}"]) == 0
     (pixels,) = (tmp_path / "decoded").glob("birds-16-*/images.u8")
     content = bytearray(pixels.read_bytes())
@@ -180,7 +180,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
         (["build", f"--config={DIGITS}", "extra"], "extra: unknown; type an override as --config.<key>=<value>"),
-        (["download", "celeba"], "celeba: no working download"),
+        (["download", "celeba"], "celeba: cannot be downloaded by this command"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):

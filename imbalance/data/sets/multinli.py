@@ -13,7 +13,7 @@ from imbalance.data.files import find_path, read_csv
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.texts.corpus import Corpus, text_dataset
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import open_regular
 
 METADATA = "metadata_random.csv"
 # The layouts of group_DRO, of codes that follow it, of WILDS, and of the two downloads side by side.
@@ -32,9 +32,9 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     """List pairs of sentences; the second sentence contradicts the first, follows from the first, or neither.
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
-    nothing. The metadata file has the class, negation and split of each pair, and names the pair by its position in
-    the three files of MultiNLI, one after another. A pair is refused if its class in the metadata file differs from its
-    label in MultiNLI.
+    nothing. A metadata file has the class, negation and split of each pair. It refers to a pair by a number: the three
+    files of MultiNLI are numbered as if they were one. A pair is refused if its class in the metadata file differs from
+    its label in MultiNLI.
 
     Args:
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
@@ -94,7 +94,7 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
         2 * targets + negations,
         splits,
         np.array(good, dtype=np.int64),
-        np.array(lines, dtype=np.int64)[good],
+        lambda row: f"{path} line {lines[good[row]]}",
         CLASSES,
         tuple(f"{label}, {negation}" for label in CLASSES for negation in ("no negation", "negation")),
         problems=problems,
@@ -104,7 +104,7 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
 
 
 def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
-    """Return the label and the two sentences of all pairs of MultiNLI, in the order of `PARTS`."""
+    """Read the three files of MultiNLI, in the order of `PARTS`: return the label and the two sentences of each pair."""
     names = [f"{folder}/multinli_1.0/multinli_1.0_train.jsonl".lstrip("/") for folder in FOLDERS]
     names += [name.replace("multinli_1.0/", "", 1) for name in names]
     first = find_path(data_dir, names, "MultiNLI", "`imbalance data download multinli` downloads it")
@@ -112,8 +112,7 @@ def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
     for part in PARTS:
         file, number = first.with_name(f"multinli_1.0_{part}.jsonl"), 0
         try:
-            check_regular(file)
-            with open(file, encoding="utf-8") as lines:
+            with open_regular(file) as lines:
                 for number, line in enumerate(lines, 1):  # noqa: B007 (the message below has the number)
                     pair = json.loads(line)
                     pairs.append((pair["gold_label"], (pair["sentence1"], pair["sentence2"])))

@@ -12,11 +12,12 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
-    composed,
+    check_labels,
     number_groups,
     read_columns,
 )
+from imbalance.data.tables.encoding import parse_column
+from imbalance.data.tables.values import Categories, composed
 from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
@@ -31,7 +32,7 @@ def list_text(
     text: tuple[Name, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     evaluated_by: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
@@ -45,18 +46,18 @@ def list_text(
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
-        evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
-            more. Each identity in each class is an evaluation group, and a text can be in several such groups or in
-            none. () to evaluate by the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
+        evaluated_by: columns of numbers, one for each identity that a text can mention; a number of 0.5 or more means
+            that the text mentions it. Each identity in each class is an evaluation group, and a text can be in several
+            evaluation groups or in none. () to evaluate by the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
             examples.
         test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the file has
             test examples.
-        train_per_group: the number of training texts of each group to draw with the run's seed, in the order of
-            the groups; () for all. Use it to make an imbalance.
+        train_per_group: the number of training texts to use of each group, in the order of the groups, drawn by the
+            run's seed; () for all. Use it to make an imbalance.
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
@@ -65,33 +66,30 @@ def list_text(
             which then need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
-    columns = read_columns(Path(data_dir) / file, delimiter)
-    label_columns: dict[str, None] = dict.fromkeys([target, *groups, *([split] if split else [])])
-    labels = {name: columns.text(name) for name in label_columns}
+    label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
+    columns = read_columns(Path(data_dir) / file, delimiter, (*text, *label_columns))
+    labels = {name: columns.categories(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
     good, problems = np.ones(len(columns), dtype=bool), []
-    for name, values in labels.items():
-        for row, value in enumerate(values):
-            if name in valid and value not in valid[name]:
-                cause = f"{name} is {value!r}, not one of {', '.join(valid[name])}"
-            elif not value or value != value.strip():
-                cause = f"{name} is {value!r}; it must not be empty, or begin or end with a space"
-            else:
-                continue
-            good[row] = False
-            problems.append(Problem(columns.where(row), cause))
+    for name, column in labels.items():
+        causes = {value: label_cause(name, value, valid.get(name)) for value in column.values}
+        bad = column.each(lambda value, causes=causes: causes[value] != "").astype(bool)
+        good &= ~bad
+        problems += [
+            Problem(columns.where(row), causes[column.values[column.codes[row]]])
+            for row in np.flatnonzero(bad).tolist()
+        ]
     kept = np.flatnonzero(good)
 
     def value_numbers(name: str) -> np.ndarray:
-        number = {value: i for i, value in enumerate(valid[name])}
-        return np.array([number[value] for value in labels[name][kept]], dtype=np.int64)
+        return labels[name].sorted(valid[name]).codes[kept]
 
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([labels[name][kept] for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        labels[target].rows(kept), classes, [labels[name].rows(kept) for name in attributes]
+    )
     splits = value_numbers(split) if split else np.zeros(len(kept), dtype=np.int64)
     splits = assign_splits(splits, group_numbers, val_fraction, test_fraction, seed, columns.source)
     if train_per_group:
@@ -112,7 +110,7 @@ def list_text(
         group_numbers,
         splits,
         kept,
-        columns.lines[kept] if len(columns.lines) else kept,
+        lambda row: columns.where(int(kept[row])),
         classes,
         group_names,
         mask,
@@ -122,10 +120,23 @@ def list_text(
     )
 
 
+def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
+    """Return what is wrong with the label `value` of the column `name`; "" if nothing is.
+
+    Args:
+        valid: the values that are allowed; None for any but empty ones.
+    """
+    if valid is not None and value not in valid:
+        return f"{name} is {value!r}, not one of {', '.join(valid)}"
+    if not value or value != value.strip():
+        return f"{name} is {value!r}; it must not be empty, or begin or end with a space"
+    return ""
+
+
 def draw_train_rows(
     groups: np.ndarray, train: np.ndarray, counts: Sequence[int], names: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return an (N,) mask that selects `counts[g]` random training rows of each group g.
+    """Return an (N,) mask of the training rows to use: `counts[g]` random rows of each group g.
 
     Args:
         groups: (N,) group numbers.
@@ -150,9 +161,9 @@ def draw_train_rows(
 
 
 def text_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) texts of a column, and refuse a column of numbers."""
+    """Return the (N,) texts of the column `name`; raise `BadInput` if it is a column of numbers."""
     values = columns[name]
-    if values.dtype.kind in "iufb":
+    if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         raise BadInput(
             f"{columns.source}: column {name!r} holds numbers, not texts; name a column of texts in config.data.text"
         )
@@ -160,13 +171,13 @@ def text_column(columns: Columns, name: str) -> np.ndarray:
 
 
 def identity_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) mask of the rows whose number in the column `name` is 0.5 or more."""
-    try:
-        return columns[name].astype(np.float64) >= 0.5
-    except (TypeError, ValueError):
+    """Return an (N,) mask, true for the rows whose number in the column `name` is 0.5 or more."""
+    numbers, invalid = parse_column(columns, name, ())
+    if len(invalid):
         raise BadInput(
-            f"config.data.evaluated_by: {columns.source}: column {name!r} does not hold numbers; name columns of numbers"
-        ) from None
+            f"config.data.evaluated_by: {columns.where(int(invalid[0]))}: {name} is not a number; name columns of numbers"
+        )
+    return numbers[:, 0] >= 0.5
 
 
 text = text_dataset(list_text)

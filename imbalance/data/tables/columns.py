@@ -1,7 +1,8 @@
 """Read the columns of a file or data frame, and make classes, groups and splits from columns."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from imbalance.data.files import check_columns, load_array, read_csv, read_parquet_table
+from imbalance.data.files import check_columns, csv_records, load_array, read_parquet_table
 from imbalance.data.population import SPLITS
-from imbalance.data.problems import raise_first
 from imbalance.data.splits import stratified_split
+from imbalance.data.tables.csv_columns import read_csv_columns
+from imbalance.data.tables.values import Categories, as_categories, factorise
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
@@ -24,64 +26,69 @@ class Columns:
     """The columns of a table with N rows.
 
     source: the file, for messages.
-    values: from the name of a column to its values: (N,) text or numbers, or (N, …) numbers.
-    lines: (N,) the line of each row in the file, from 1; empty for a file without lines, where messages give the
-        number of the row, from 0.
+    values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
+    nan_is_missing: True if nan stands for a missing value that has been read already, as in columns of a CSV file.
+    find_lines: returns the (N,) line of each row in the file, from 1; None for a file without lines, where messages
+        give the number of the row, from 0.
     """
 
     source: str
-    values: Mapping[str, np.ndarray]
-    lines: np.ndarray
+    values: Mapping[str, np.ndarray | Categories]
+    nan_is_missing: bool = False
+    find_lines: Callable[[], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values()))) if self.values else 0
 
+    @functools.cached_property
+    def lines(self) -> np.ndarray | None:
+        """The (N,) line of each row in the file; None without lines. Only messages need lines, so they are found late."""
+        return self.find_lines() if self.find_lines else None
+
     def where(self, row: int) -> str:
         """Return the file and the line of `row`, or without lines the file and `row` itself, for messages."""
-        return f"{self.source} line {self.lines[row]}" if len(self.lines) else f"{self.source} row {row}"
+        return f"{self.source} row {row}" if self.lines is None else f"{self.source} line {self.lines[row]}"
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> np.ndarray | Categories:
         if name not in self.values:
             raise BadInput(
                 f"{self.source}: no column {name!r}, which is needed; the columns are {', '.join(self.values) or 'missing'}"
             )
         return self.values[name]
 
+    def categories(self, name: str) -> Categories:
+        """Return the values of a column as text; see `as_categories`."""
+        return as_categories(self[name], f"{self.source}: column {name!r}")
+
     def text(self, name: str) -> np.ndarray:
-        """Return the (N,) values of a column as text; see `as_text`."""
-        return as_text(self[name], f"{self.source}: column {name!r}")
+        """Return the (N,) values of a column as text; see `as_categories`."""
+        return self.categories(name).texts()
 
 
-def as_text(values: np.ndarray, name: str) -> np.ndarray:
-    """Return (N,) or (N, 1) values as text: whole numbers without a decimal point, None as "".
+def read_columns(
+    path: Path, delimiter: str = ",", text: Collection[str] = (), missing: Collection[str] = ()
+) -> Columns:
+    """Read all columns of a file in one of the `FORMATS`.
 
     Args:
-        name: the name of the values, for messages.
-    """
-    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.ndim != 1:
-        raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
-    if values.dtype.kind == "f" and (values[np.isfinite(values)] % 1 == 0).all():
-        values = np.array([str(v) if not np.isfinite(v) else str(int(v)) for v in values], dtype=object)
-    return np.array(["" if value is None else composed(str(value)) for value in values.tolist()], dtype=object)
-
-
-def read_columns(path: Path, delimiter: str = ",") -> Columns:
-    """Read all columns of a file in one of the `FORMATS`.
+        text, missing: for CSV files, the columns whose values stay text if all are numbers, and the texts that stand
+            for a missing value; see `read_csv_columns`.
 
     Raises:
         BadInput: the file is missing, damaged or of another format, or its columns have different lengths.
     """
     if path.is_dir():
-        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("*.npy"))})
+        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("[!.]*.npy"))})
     kinds = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kinds in (".csv", ".csv.gz", ".tsv", ".txt"):
-        heading, rows, lines, problems = read_csv(path, (), delimiter)
-        raise_first(problems)
-        check_columns(path, heading, heading)
-        texts = zip(*rows) if rows else ((),) * len(heading)
-        values = {name: np.array(column, dtype=object) for name, column in zip(heading, texts)}
-        return Columns(str(path), values, np.array(lines, dtype=np.int64))
+        values, length = read_csv_columns(path, delimiter, text, missing)
+
+        def find_lines() -> np.ndarray:
+            records = csv_records(path, delimiter)
+            next(records, None)  # the heading
+            return np.fromiter((line for line, row in records if len(row) == len(values)), np.int64, length)
+
+        return Columns(str(path), values, True, find_lines)
     if kinds == ".parquet":
         return array_columns(path, parquet_arrays(path))
     if kinds == ".npy":
@@ -93,21 +100,68 @@ def read_columns(path: Path, delimiter: str = ",") -> Columns:
     raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: unknown format; give {FORMATS}")
 
 
+def is_table(value: Any) -> bool:
+    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
+    return isinstance(value, Columns | Mapping) or hasattr(value, "columns") or hasattr(value, "column_names")
+
+
 def frame_columns(frame: Any) -> Columns:
-    """Return the columns of a data frame (pandas, polars, pyarrow) or of a mapping from names to arrays."""
+    """Return the columns of a table for which `is_table` is true.
+
+    Raises:
+        BadInput: two columns have the same name, the columns differ in length, or a column cannot be read as an array.
+    """
+    if isinstance(frame, Columns):
+        return frame
     names = getattr(frame, "column_names", None)  # of pyarrow
     if names is None:
         names = frame.keys() if isinstance(frame, Mapping) else frame.columns
-    return array_columns(Path("data frame"), {str(name): np.asarray(frame[name]) for name in names})
+    names = list(names)
+    for name, count in Counter(map(str, names)).items():
+        if count > 1:
+            raise BadInput(f"data frame: {count} columns are named {name!r}; give each column a name of its own")
+    values = {}
+    for name in names:
+        try:
+            values[str(name)] = np.asarray(frame[name])
+        except (
+            Exception
+        ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"data frame: column {name!r} cannot be read as an array ({reason})") from None
+        if not values[str(name)].ndim:
+            raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
+    return array_columns(Path("data frame"), values)
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Return the rows of several tables with the same columns, one table after another.
+
+    Raises:
+        BadInput: a table lacks a column of the first one, or its values have another shape.
+    """
+    joined = {}
+    for name in parts[0].values:
+        arrays = [as_array(part[name]) for part in parts]
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise BadInput(f"{parts[0].source}: column {name!r} has values of other shapes in other splits")
+        is_text = any(array.dtype.kind not in "iufb" for array in arrays)
+        joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
+    return array_columns(Path(parts[0].source), joined)
+
+
+def as_array(values: np.ndarray | Categories) -> np.ndarray:
+    """Return the values of a column as an array."""
+    return values.texts() if isinstance(values, Categories) else values
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return the arrays `values` of the file `path` as columns, and refuse arrays of different lengths."""
+    """Return the arrays `values` of the file `path` as columns; raise `BadInput` if their lengths differ."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
-    return Columns(str(path), values, np.empty(0, dtype=np.int64))
+    return Columns(str(path), values)
 
 
 def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -124,67 +178,79 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 # Labels
 
 
-def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two classes, a class twice, or a column twice in `config.data.groups`.
+def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
+    """Raise `BadInput` if there are fewer than two different classes, or if a class or a column is named twice.
 
     Args:
-        classes, groups: `config.data.classes` and `config.data.groups`; the latter names columns.
+        classes: `config.data.classes`, names of classes.
+        target: `config.data.target`, the name of the column of classes.
+        attributes: `config.data.attributes`, names of other columns.
     """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
-    if len(set(groups)) != len(groups):
-        raise BadInput(f"config.data.groups: {groups} given; name each column once")
-
-
-def composed(text: str) -> str:
-    """Return `text` with composed accents (Unicode's NFC), so that texts that look the same are equal."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    if len(set(attributes)) != len(attributes):
+        raise BadInput(f"config.data.attributes: {attributes} given; name each column once")
+    if target in attributes:
+        raise BadInput(
+            f"config.data.attributes: {attributes} given; leave out {target!r}, because the groups are always the "
+            "combinations of the target with the attributes"
+        )
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Join a group's values in the group columns into its name; quote values with commas, so that names are unique."""
+    """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
 
 
 def number_groups(
-    columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
+    targets: Sequence[str] | Categories, classes: Sequence[str], attributes: Sequence[Sequence[str] | Categories]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; a group is a combination of values of `columns` that occurs in a row.
+    """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
+
+    The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
     Args:
-        columns: one or more columns of N values.
-        orders: the order of the values of each column; None for alphabetical order.
+        targets: (N,) the class of each row, one of `classes`.
+        classes: the names of the classes, in their order.
+        attributes: for each attribute its (N,) values; () if the classes are the groups.
 
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
     """
-    combinations = list(zip(*columns))
-    ranks = [dict(zip(order, range(len(order)))) if order else None for order in orders]
-    groups = sorted(set(combinations), key=lambda values: [rank[v] if rank else v for rank, v in zip(ranks, values)])
-    number = {values: i for i, values in enumerate(groups)}
-    return np.array([number[values] for values in combinations], dtype=np.int64), tuple(map(group_name, groups))
+    sorted_columns = [
+        (column if isinstance(column, Categories) else factorise(column)).sorted(order)
+        for column, order in [(targets, classes), *((attribute, ()) for attribute in attributes)]
+    ]
+    numbers, groups = np.zeros(len(targets), dtype=np.int64), [()]
+    for column in sorted_columns:  # numbered anew after each column, so that the numbers of many columns fit 64 bits
+        number_of_values = len(column.values)
+        numbers = numbers * number_of_values + column.codes
+        present = np.unique(numbers)
+        numbers = np.searchsorted(present, numbers)
+        groups = [(*groups[i // number_of_values], column.values[i % number_of_values]) for i in present.tolist()]
+    return numbers, tuple(map(group_name, groups))
 
 
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Draw val, test or both from the examples of train if `splits` has none; the draw is stratified by group.
+    """Complete the splits: if `splits` has no val or no test examples, draw them from the training examples by group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
-        groups: (N,) the groups to stratify by.
-        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 for a split that
-            `splits` has.
+        groups: (N,) the groups; the draw is stratified by group.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 if `splits`
+            already has examples of val or test.
         where: the file, for messages.
 
     Returns:
         (N,) 0, 1 or 2 for train, val and test.
 
     Raises:
-        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or their sum is at
-            least 1.
+        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or the two fractions
+            leave no training example.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     if not len(splits):

@@ -1,12 +1,13 @@
 """Store tokenised texts: memory-mapped files of token numbers that all runs and processes on a machine share.
 
 A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
-tokenizer, the texts and `VERSION`. A store has five files:
+tokenizer, the texts and `VERSION`. A store has six files:
 
-- `ids.npy`: the tokens of all texts, one text after another;
-- `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty without pairs;
-- `starts.npy`: the place of the first token of each text in `ids.npy`;
+- `ids.npy`: the tokens of all texts, one text after another, as numbers in the vocabulary;
+- `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty if there are no pairs;
+- `starts.npy`: the position in `ids.npy` at which each text begins;
 - `checksums.npy`: the CRC-32 of each text and its tokens;
+- `checked.json`: the stamps of the four arrays when they were last checked, see `imbalance.data.stores`;
 - `store.json`: a description of the content.
 
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
@@ -29,9 +30,11 @@ import torch
 from torch import Tensor
 
 from imbalance.data.problems import Problem
-from imbalance.data.stores import ELSEWHERE, build_lock, store_root
+from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, store_root
 from imbalance.data.texts.tokenizers import encode
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import map_array, read_array, read_bytes, read_json, seal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 VERSION = 1
 # The arrays of a store and their types.
 PARTS = {"ids": np.int32, "kinds": np.uint8, "starts": np.int64, "checksums": np.uint32}
+FILES = [f"{part}.npy" for part in PARTS]
 CHUNK = 8192  # texts between two updates of the progress
 
 CPU = torch.device("cpu")
@@ -50,12 +54,12 @@ class Tokens:
     """N tokenised texts, used in `Split.inputs` like a tensor: indexing returns a padded batch on the device.
 
     ids: (T,) int32, the tokens of all M texts of the store, one text after another.
-    kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) without pairs.
-    starts: (M + 1,) int64, the place of the first token of each text in `ids`; the last entry is T.
+    kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) if there are no pairs.
+    starts: (M + 1,) int64, the position in `ids` at which each text begins; the last entry is T.
     checksums: (M,) uint32, the CRC-32 of each text and its tokens.
-    rows: (N,) int64, on the CPU: the rows of these texts in the store.
-    vocabulary: the number of tokens of the tokenizer.
-    padding: the token that pads a batch.
+    rows: (N,) int64, on the CPU: the positions of these N texts among the M texts of the store.
+    vocabulary: the number of different tokens of the tokenizer.
+    padding: the number of the token that pads a batch.
     target: the device that batches are copied to.
     """
 
@@ -71,7 +75,7 @@ class Tokens:
 
     @property
     def shape(self) -> tuple[int]:
-        """The shape (N,), because texts differ in length."""
+        """The shape (N,); it has no second number, because texts differ in length."""
         return (len(self.rows),)
 
     def __len__(self) -> int:
@@ -94,7 +98,7 @@ class Tokens:
     def to(self, device: torch.device, dtype: torch.dtype) -> "Tokens":
         """Return these texts with `device` as the device that batches are copied to.
 
-        `dtype` is ignored, because tokens stay integers; it is an argument because a tensor's `to` takes it.
+        `dtype` is ignored, because tokens stay integers; it is an argument because `torch.Tensor.to` has one.
         """
         return replace(self, target=device)
 
@@ -128,20 +132,20 @@ class Tokens:
         return tensor.to(self.target, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> dict[str, Tensor]:
-        """Return `self[index]`; callers use `index_select`, because it is faster for tensors, and `dim` is always 0."""
+        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
         return self[index]
 
 
 def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generator: torch.Generator) -> Tensor:
     """Reorder an epoch so that the texts of a batch have similar lengths, which needs less padding.
 
-    The order is cut into stretches of `pool` batches. Each stretch is sorted by length (a stable sort) and cut into
-    batches, and all batches of the epoch are shuffled. An incomplete batch at the end stays there. The epoch keeps its
-    examples and its number of batches; only the examples that share a batch depend on their lengths.
+    The epoch is cut into stretches of `pool` batches. Each stretch is sorted by length (a stable sort) and cut into
+    batches, and all batches of the epoch are shuffled. An incomplete batch stays at the end. The epoch keeps its
+    examples and its number of batches; only which examples share a batch changes.
 
     Args:
-        order: (M,) the rows of the epoch, in the order in which the sampler drew them.
-        lengths: (N,) the length of each text of the split.
+        order: (M,) the positions in the split of the texts of the epoch, in the order in which the sampler drew them.
+        lengths: (N,) the number of tokens of each text of the split.
         pool: the number of batches in a stretch.
         generator: a generator seeded by the run's seed and the epoch alone.
     """
@@ -152,7 +156,7 @@ def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generat
 
 
 def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """Open the store of the texts' tokens, and build it first if it does not exist.
+    """Open the store of the tokens of `texts`, and build it first if it does not exist.
 
     Raises:
         BadInput: the store cannot be written, or is damaged.
@@ -180,7 +184,11 @@ def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
 
 
 def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
-    """Return `Tokens` on the CPU, made of the arrays that `PARTS` names, in this order."""
+    """Return `Tokens` on the CPU.
+
+    Args:
+        arrays: the arrays that `PARTS` names, in this order.
+    """
     padding = tokenizer.padding
     assert padding is not None  # both ways to get a tokenizer set the padding
     rows = torch.arange(len(arrays[3]))
@@ -195,16 +203,19 @@ def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path
 
 
 def texts_hash(texts: Texts) -> str:
-    """Return the SHA-256 of all texts in hexadecimal digits."""
+    """Return one SHA-256 of all texts together, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()
 
 
 def token_arrays(
     texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the arrays that `PARTS` names, in this order, for the texts and `encoded`, the result of `encode`.
+    """Return the arrays that `PARTS` names, in this order.
 
     A checksum depends on the text as well as on its tokens, because another text can have the same tokens.
+
+    Args:
+        encoded: the result of `encode` for these texts.
     """
     ids = [np.array(tokens, dtype=np.int32) for tokens, _ in encoded]
     kinds = [np.array(types, dtype=np.uint8) for _, types in encoded]
@@ -220,7 +231,7 @@ def token_arrays(
 
 
 def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
-    """Tokenise the texts into a new store; an interrupted build leaves no store.
+    """Tokenise the texts into a new store, the folder `directory`; an interrupted call leaves no store.
 
     The caller must hold the build lock.
     """
@@ -241,9 +252,10 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
                 np.save(file, array)
                 file.flush()
                 os.fsync(file.fileno())
-        sums = {part: zlib.crc32((temporary / f"{part}.npy").read_bytes()) for part in PARTS}
+        sums = {part: zlib.crc32(read_bytes(temporary / f"{part}.npy")) for part in PARTS}
         description = {"version": VERSION, "texts": len(texts), "tokens": sum(len(ids) for ids, _ in encoded)} | sums
-        (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
+        write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
+        StoreCheck(temporary, FILES).remember()
         shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
         temporary.rename(directory)
     finally:
@@ -251,9 +263,13 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
 
 
 def read(directory: Path, part: str) -> np.ndarray:
-    """Read the array `part`, one of `PARTS`; the large arrays of tokens are memory-mapped."""
-    mode = "r" if part in ("ids", "kinds") else None
-    array = np.load(directory / f"{part}.npy", mmap_mode=mode, allow_pickle=False)
+    """Read an array of the store in `directory`; the large arrays of tokens are memory-mapped.
+
+    Args:
+        part: the name of the array, one of `PARTS`.
+    """
+    path = directory / f"{part}.npy"
+    array = map_array(path) if part in ("ids", "kinds") else read_array(path)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
 
 
@@ -261,17 +277,22 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     """Return the problems of a store: wrong sizes, a wrong description, or files that fail their checksum.
 
     Args:
+        directory: the folder of the store.
         texts: the number of texts that the store must have.
-        whole: also read each file whole and compare its checksum.
+        whole: compare the checksum of each file, even if it is unchanged since it was last checked; see `StoreCheck`.
     """
     try:
-        description = json.loads((directory / "store.json").read_text())
+        check = StoreCheck(directory, FILES)
+        whole |= not check.is_recent
+        description = read_json(directory / "store.json")
         sums = {part: description.get(part) for part in PARTS}
         if whole:
-            sums = {part: zlib.crc32((directory / f"{part}.npy").read_bytes()) for part in PARTS}
+            sums = {part: zlib.crc32(read_bytes(directory / f"{part}.npy")) for part in PARTS}
         arrays = {part: read(directory, part) for part in PARTS}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last two from unexpected JSON
-        return [Problem(str(directory), str(error))]
+    except Damaged as error:
+        return [Problem(str(error.args[0]), f"damaged ({error.reason})")]
+    except OSError as error:
+        return [Problem(str(error.filename or directory), error.strerror or str(error))]
     starts, tokens = arrays["starts"], description.get("tokens")
     expected = {"version": VERSION, "texts": texts} | sums
     wrong = [key for key, value in expected.items() if description.get(key) != value]
@@ -280,4 +301,6 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     if wrong or not lengths_match:
         key = wrong[0] if wrong else "tokens"
         return [Problem(str(directory / "store.json"), f"{key} does not match the files of the store")]
+    if whole:
+        check.remember()
     return []

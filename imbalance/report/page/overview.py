@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
+from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_percent
+from imbalance.config.run_directory import read_predictions
+from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, equal_width_bins, probabilities, reliability, score_metrics
@@ -32,7 +33,6 @@ RULES: tuple[tuple[str, str, str], ...] = (
 )
 OWN_RULE = "each run's own rule"
 LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
-NOT_PERCENT = {"loss", "nll", "brier", "mcc"}
 
 CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
 CURVE_POINTS = 80
@@ -100,7 +100,7 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
 
 
 def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
-    """Return one run's entry in the overview; its key `metrics` has the test metrics by selection rule.
+    """Return the dictionary of one run in the overview; its key `metrics` has the test metrics by selection rule.
 
     Args:
         setting: index of the run's setting.
@@ -109,7 +109,8 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     lines, damage = readable_evaluations(directory)
     own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
     curve, extra = None, {}
-    if done and (saved := read_predictions(directory)):
+    saved, reasons = readable_predictions(directory) if done else (None, [])
+    if saved:
         logits, targets = saved["logits"], saved["targets"]
         curve = reliability(probabilities(logits), targets)
         names = [str(label) for label in range(logits.shape[1])]
@@ -126,7 +127,7 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
         "score": _short(row["score"]),
         "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
         "selected": row["selected_epoch"],
-        "warnings": [*(row.get("warnings") or []), *damage],
+        "warnings": [*(row.get("warnings") or []), *damage, *reasons],
         "groups": {key.removeprefix(prefix): _short(value) for key, value in own.items() if key.startswith(prefix)},
         "examples": {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")},
         "metrics": by_rule,
@@ -135,22 +136,19 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     }
 
 
-def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays of a run's predictions/test.npz; return None if the file is missing, damaged or without examples."""
+def readable_predictions(directory: Path) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Return the arrays in a run's predictions/test.npz, and a list of warnings.
+
+    If the file cannot be read, return None and one warning. If the file is missing or has no examples, return None.
+    """
     try:
-        with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
-            arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
-            members = saved.get("members")
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
-        return None
-    logits, *labels = arrays.values()
-    if logits.ndim != 2 or not logits.size or any(array.shape != logits.shape[:1] for array in labels):
-        return None
-    valid = arrays["targets"].min() >= 0 and arrays["targets"].max() < logits.shape[1]
-    if members is not None:  # the run's evaluation groups are not its training groups
-        valid &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
-        arrays["members"] = members
-    return arrays if valid and np.isfinite(logits).all() else None
+        arrays = read_predictions(directory, "test")
+    except FileNotFoundError:
+        return None, []
+    except (BadInput, OSError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        return None, [f"predictions/test.npz is damaged ({reason}), so the run has no confusion matrix and no errors"]
+    return (arrays if arrays["logits"].size and np.isfinite(arrays["logits"]).all() else None), []
 
 
 def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
@@ -224,7 +222,7 @@ def method_names(firsts: list[Row]) -> list[str]:
     The name is that of the config file, without the data set's name and without the words that all names begin with.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
     shared = 0
@@ -234,11 +232,12 @@ def method_names(firsts: list[Row]) -> list[str]:
 
 
 def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
-    """Choose, for every config file and task, the setting with the best mean val score; return the indices of these settings.
+    """Choose the setting with the best mean val score for every config file and task; return the chosen indices.
 
-    The mean is over the seeds that all settings of the config file and task have in common. If they have none in common, it
-    is over all seeds of each setting. Of equally good settings, the one with more seeds is chosen, because the user probably
-    chose it before training these seeds.
+    A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
+    that all settings of the config file and task have in common. If they have none in common, it is over all seeds of
+    each setting. Of equally good settings, the one with more seeds is chosen, because the user probably chose it before
+    training these seeds.
 
     Args:
         rows: one row for each run.
@@ -268,7 +267,13 @@ def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: lis
 def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the expected best val score after trying k settings, for each k, config file and task.
 
-    Config files with fewer than three settings on a task are left out.
+    A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
+    three settings on a task are left out.
+
+    Args:
+        rows: one row for each run.
+        setting_of_run: index of the setting of each row.
+        settings: name, task and method of each setting.
     """
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row, setting in zip(rows, setting_of_run):
@@ -287,7 +292,7 @@ def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, 
 def aggregates(
     settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for the methods that have runs on every task.
+    """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for methods with runs on every task.
 
     The scores of a method on a task are those of its setting with the best val score. Only seeds that all methods have on
     all tasks count. The result is empty if there is only one task.
@@ -346,7 +351,7 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
         "name": name,
         "label": f"{label} over {groups}" if groups and name in GROUP_METRICS else label,
         "lower": name in LOWER_IS_BETTER,
-        "percent": name not in NOT_PERCENT,
+        "percent": in_percent(name),
         "low": low,
         "high": None if high == np.inf else high,
     }

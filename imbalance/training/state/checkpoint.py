@@ -1,7 +1,6 @@
 """Checkpoints: write each whole or not at all, and check it before a run resumes from it."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from imbalance.config.experiment import Experiment
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.training.distributed.processes import from_main, of_all_processes
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
@@ -20,6 +19,7 @@ from imbalance.training.state.provenance import FORMAT, check_format, check_prov
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import read_torch
 
 
 def save_run(run: Run) -> None:
@@ -45,7 +45,7 @@ def save_run(run: Run) -> None:
         }
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the previous checkpoint stays"):
-            save(path, state | {"metrics_position": log.position()})
+            save(path, state | {"metrics_position": log.position(), **log.digests_so_far})
 
 
 def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
@@ -55,14 +55,15 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
     checkpoint. Additional processes then start with a new random state, from which dropout draws.
 
     Raises:
-        BadInput: all checkpoints are damaged, or the last one is of other data or of another version of this program.
+        BadInput: all checkpoints are damaged, or the last one was written with other data or by another version of this
+            program.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
     if state:
         from_main(accelerator, lambda: check_provenance(state, learner.data, path, log.line))
-    from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
+    from_main(accelerator, lambda: log.rewind(state or {}))
     from_main(accelerator, lambda: log.start_trackers(state["wandb_id"] if state else None))
     progress = Progress(device=accelerator.device)
     if not state:
@@ -82,8 +83,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Return the progress and the random state that this process restores from a checkpoint.
 
-    The main process restores the records that all processes made in the epoch; the other processes restore none of
-    these. A process that did not exist when the checkpoint was written gets no random state.
+    The main process restores the predictions and margins that all processes recorded in the epoch; the other processes
+    restore none. A process that did not exist when the checkpoint was written gets no random state.
 
     Args:
         state: content of the checkpoint.
@@ -105,16 +106,23 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write `state` to `path` by `torch.save`, whole or not at all; see `write_atomic`."""
+    """Write `state` to `path` by `torch.save`, whole or not at all.
+
+    Args:
+        previous: path at which the file that was at `path` is kept; None to replace it.
+    """
+    write_atomic(path, as_bytes(state), previous)
+
+
+def as_bytes(state: dict[str, Any]) -> memoryview:
+    """Return the content of the file that `torch.save` makes of `state`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_atomic(path, data.getbuffer(), previous)
+    return data.getbuffer()
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`; if it is damaged, warn and return the previous one; None if there is none.
-
-    Files of torch are zip archives, whose checksums show damage. No pickled code is run.
+    """Return the checkpoint at `path`, or None if there is none; if it is damaged, warn and return the previous one.
 
     Raises:
         BadInput: all checkpoints are damaged, or another version of this program wrote the last.
@@ -124,19 +132,16 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     read_error = None
     for candidate in candidates:
         try:
-            data = candidate.read_bytes()
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                damaged = archive.testzip()
-            if damaged:
-                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = read_torch(candidate)
+            if not isinstance(state, dict):
+                raise Damaged(candidate, "no checkpoint")
             check_format(state, candidate, oldest=FORMAT)
             return state
-        except BadInput:
-            raise
-        except Exception as error:  # a damaged file can fail in any way
+        except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
-            log.line(f"WARNING: {candidate} is damaged ({error}); trying the previous checkpoint")
+            log.line(
+                f"WARNING: {candidate} is damaged ({getattr(error, 'reason', error)}); trying the previous checkpoint"
+            )
     if read_error:
         raise read_error
     if candidates:
@@ -145,5 +150,5 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
 
 
 def previous(path: Path) -> Path:
-    """Return the path at which `save` keeps the previous file of `path`."""
+    """Return the path at which `save` keeps the checkpoint that was at `path` before."""
     return path.with_suffix(f".previous{path.suffix}")
