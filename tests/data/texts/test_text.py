@@ -318,3 +318,8 @@ def test_a_run_that_diverges_names_its_step_and_can_be_replayed(config, tmp_path
     with pytest.raises(Diverged, match="first non-finite: "):
         loop.train(config, tmp_path / "run")
     assert "the same, bit for bit" in forensics.replay(tmp_path / "run")
+
+
+def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):
+    """The digest of the data, which a resumed run compares, reads the bytes of int64."""
+    assert dataset_of(text_config(tmp_path)).train.targets.dtype == torch.int64
