@@ -72,7 +72,7 @@ def importance(by: str, exponent: str = "1.0") -> dict[str, str]:
 
 
 def group_dro(step_size: str) -> dict[str, str]:
-    return {"objective": f'name="group_dro", step_size={step_size}, size_adjustment=0.0'}
+    return {"objective": f'name="group_dro", step_size={step_size}, size_adjustment=0.0, adjust_absent=False'}
 
 
 def dpe(epochs: str, batch_size: str, lr: str, norm_penalty: str, similarity_penalty: str) -> dict[str, str]:

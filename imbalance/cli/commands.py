@@ -345,6 +345,11 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce interval_coverage": Command(
+        "Measure how often the intervals of a worst group, of a mean over groups and over few seeds contain the true value.",
+        "imbalance.experiments.interval_coverage:interval_coverage",
+        (),
+    ),
     "keep": Command(
         "Add finished runs to a table in results/.",
         "imbalance.report.kept_results:keep",

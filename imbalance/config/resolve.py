@@ -147,6 +147,9 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
         data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
         data["attributes"] = data["attributes"][1:]
     upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    objective = saved.get("objective")
+    if isinstance(objective, dict) and objective.get("name") == "group_dro":
+        upgraded["objective"] = {"adjust_absent": False} | objective
     return {"groups": {"name": "data"}} | saved | upgraded
 
 

@@ -92,8 +92,11 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         if model.about["preprocessing"].get("kind") in ("columns", "texts"):
             columns = model.read_columns(file)
             if model.about["preprocessing"]["kind"] == "columns":
-                for line in model.unfamiliar_values(columns):
-                    print(f"warning: {line}", file=sys.stderr)
+                lines = model.unfamiliar_values(columns)
+            else:
+                lines = [f"{file}: {line}" for line in model.empty_texts(columns)]
+            for line in lines:
+                print(f"warning: {line}", file=sys.stderr)
             yield file, columns
         else:
             columns = read_columns(file)

@@ -148,6 +148,8 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
+    if learner.smallest_batch > 1:
+        log.line("batch normalisation needs two examples: a last batch of one is left out of its epoch")
     sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":

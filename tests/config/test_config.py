@@ -12,7 +12,7 @@ from ml_collections.config_dict import create, placeholder
 
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.registries import registries
-from imbalance.config.resolve import as_file_name, load, resolve, run_directory
+from imbalance.config.resolve import as_file_name, load, resolve, run_directory, upgrade_saved_config
 from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
@@ -217,3 +217,10 @@ def test_a_config_in_configs_is_resolved_without_listing_the_others_and_its_file
     text = (tmp_path / "mine.py").read_text()
     (tmp_path / "mine.py").write_text(text.replace("lr=0.02", "lr=0.25"))  # a changed file is read again
     assert text.count("lr=0.02") == 1 and resolve("mine", {})[0].optim.lr == 0.25
+
+
+def test_a_saved_config_of_group_dro_without_its_newest_key_is_what_its_run_computed():
+    saved = {"trainer": {}, "optim": {}, "objective": {"name": "group_dro", "step_size": 0.1, "size_adjustment": 1.0}}
+    assert upgrade_saved_config(saved)["objective"] == saved["objective"] | {"adjust_absent": False}
+    other = saved | {"objective": {"name": "average"}}
+    assert upgrade_saved_config(other)["objective"] == {"name": "average"}

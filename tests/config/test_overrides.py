@@ -69,7 +69,7 @@ SWAPS = {
     "model": ["name=linear"],
     "sampler": ["name=undersample", "by=class", "redraw=True"],
     "weights": ["name=uniform"],
-    "objective": ["name=group_dro", "step_size=1", "size_adjustment=0"],
+    "objective": ["name=group_dro", "step_size=1", "size_adjustment=0", "adjust_absent=true"],
     "head": ["name=dfr", "inverse_penalties=1,0.1", "fits=2"],
     "optim": ["name=adamw", "betas=0.9,0.99"],
     "optim.schedule": ["name=step", "milestones=3,5", "factor=0.1"],

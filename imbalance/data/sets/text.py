@@ -95,6 +95,7 @@ def list_text(
     kept = np.flatnonzero(good)
 
     def value_numbers(name: str) -> np.ndarray:
+        # The digest of a data set depends on the type, so another one would refuse to resume older runs.
         return labels[name].sorted(valid[name]).codes[kept].astype(np.int64)
 
     group_numbers, group_names = number_groups(

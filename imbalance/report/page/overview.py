@@ -16,7 +16,7 @@ from imbalance.config.run_directory import read_predictions
 from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, mean_with_diverged, quantiles
-from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
+from imbalance.metrics.scores import Reliability, equal_width_bins, probabilities, reliability, score_metrics
 from imbalance.report.collect import Row
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readable_evaluations
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
@@ -205,7 +205,7 @@ def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float
     if not known:
         return []
     confidence, accuracy, count = (np.concatenate(parts) for parts in zip(*known))
-    bin_of = np.minimum((confidence * 10).astype(int), 9)
+    bin_of = equal_width_bins(confidence, 10)
     return [
         {
             "confidence": _short(np.average(confidence[inside], weights=count[inside])),
@@ -329,10 +329,12 @@ def aggregates(
         rows: list[dict[str, Any]] = [
             {
                 "method": method,
-                "iqm": bootstrap(interquartile_mean, values, paired=False),
+                "iqm": bootstrap(
+                    interquartile_mean, values, paired=False, low=bounds(metric)[0], high=bounds(metric)[1]
+                ),
                 "improvement": None
                 if method == baseline
-                else bootstrap(improvement, values, scores[baseline], paired=True),
+                else bootstrap(improvement, values, scores[baseline], paired=True, low=0, high=1),
                 "profile": [_short(share) for share in profile(values, thresholds)],
             }
             for method, values in scores.items()

@@ -3,7 +3,7 @@
 import functools
 import subprocess
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from imbalance.data.identity import differences, digest
 from imbalance.errors import BadInput
 from imbalance.models.weights import pretrained_digest
 from imbalance.training.learner import load_dataset
-from imbalance.utils.package import ROOT
+from imbalance.utils.package import ROOT, __version__
 
 FORMAT = 2  # format of run directories and checkpoints; raise it whenever an older version could misread them
-PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
+PACKAGES = (
+    "torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb",
+    "pillow", "pyarrow", "tokenizers", "transformers", "timm",
+)  # fmt: skip
 
 
 def provenance(data: Mapping[str, Any], pretrained: str | None) -> dict[str, Any]:
@@ -31,9 +34,16 @@ def provenance(data: Mapping[str, Any], pretrained: str | None) -> dict[str, Any
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what a run computes."""
-    return {package: version(package) for package in PACKAGES}
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide what a run computes; None for a package that is not installed."""
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {"imbalance": __version__, **{package: installed(package) for package in PACKAGES}}
 
 
 @functools.cache
@@ -97,7 +107,12 @@ def check_provenance(
                 "those data, use another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+    # A package that one of the two lacks was not used there, so it changes no result.
+    changed = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in now
+        if before.get(name) and now[name] and before[name] != now[name]
+    ]
     if changed:
         warn(f"WARNING: {path} was written with {'; '.join(changed)}; results may differ slightly")
 

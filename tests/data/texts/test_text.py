@@ -257,7 +257,7 @@ def test_many_runs_at_once_are_those_of_one(config, tmp_path):
 METHODS = {
     "erm": {},
     "resampled": dict(sampler=dict(name="resample", by="group", exponent=1.0)),
-    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0)),
+    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)),
     "irm": dict(objective=dict(name="irm", environments="group", penalty=2.0, warmup_steps=4)),
     "coral": dict(objective=dict(name="coral", environments="group", penalty=2.0)),
     "lff": dict(objective=dict(name="lff", amplification=0.7, decay=0.5)),
@@ -349,3 +349,8 @@ def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
     saved = config.to_dict()
     del saved["data"]["skip_empty"]
     assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
+
+
+def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):
+    """The digest of the data, which a resumed run compares, reads the bytes of int64."""
+    assert dataset_of(text_config(tmp_path)).train.targets.dtype == torch.int64

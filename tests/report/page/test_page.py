@@ -116,6 +116,17 @@ def test_many_groups_and_runs_keep_a_page_small():
     assert len(curve["epoch"]) == 8 and curve["epoch"][0] == 1 and curve["epoch"][-1] == 1000
 
 
+def test_surest_errors_are_in_order_where_their_confidence_rounds_to_one():
+    margins = np.array([50, 41, 60, 44, 38, 3])
+    saved = {
+        "logits": np.stack([np.zeros(6), margins], axis=1), "targets": np.array([0, 0, 0, 1, 0, 0]),
+        "groups": np.zeros(6, dtype=int), "indices": np.arange(6),
+    }  # fmt: skip
+    names = {"classes": {"test": dict.fromkeys("ab")}, "groups": {"test": {"all": 6}}}
+    (group,) = surest_errors(saved, names, most=13)
+    assert [example["row"] for example in group["examples"]] == [2, 0, 1, 4, 5]
+
+
 def test_the_page_stands_alone_and_nothing_in_it_can_end_a_script(work_dir):
     rows = collect(work_dir)
     rows[0]["name"] = "</script><script>alert(1)</script>"
