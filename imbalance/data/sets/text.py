@@ -85,7 +85,7 @@ def list_text(
     kept = np.flatnonzero(good)
 
     def value_numbers(name: str) -> np.ndarray:
-        return labels[name].sorted(valid[name]).codes[kept]
+        return labels[name].sorted(valid[name]).codes[kept].astype(np.int64)  # as digests of data expect
 
     group_numbers, group_names = number_groups(
         labels[target].rows(kept), classes, [labels[name].rows(kept) for name in attributes]

@@ -318,3 +318,11 @@ def test_a_run_that_diverges_names_its_step_and_can_be_replayed(config, tmp_path
     with pytest.raises(Diverged, match="first non-finite: "):
         loop.train(config, tmp_path / "run")
     assert "the same, bit for bit" in forensics.replay(tmp_path / "run")
+
+
+def test_labels_are_int64_as_in_the_digests_of_older_runs(tmp_path):
+    dataset = dataset_of(text_config(tmp_path))
+    assert {tensor.dtype for split in dataset.splits.values() for tensor in split.on_cpu.values()} <= {
+        torch.int64,
+        torch.bool,
+    }
