@@ -17,7 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ("tests/config", "tests/methods/test_losses.py", "tests/training/test_run.py")
-FIT_TORCH = ("numpy<2",)  # for the lowest torch, which was built with NumPy 1
 
 
 def tree(work_dir: Path) -> str:
@@ -51,43 +50,34 @@ def wheel(work_dir: Path) -> str:
 
 def newest(work_dir: Path) -> str:
     """Run the smoke tests with the newest version of every dependency."""
-    return smoke(work_dir / "newest", work_dir, "--upgrade")
+    return smoke(work_dir, "highest")
 
 
 def lowest(work_dir: Path) -> str:
     """Run the smoke tests with the lowest allowed version of every dependency."""
-    return smoke(work_dir / "lowest", work_dir, "--resolution=lowest-direct", *FIT_TORCH)
+    return smoke(work_dir, "lowest-direct")
 
 
 STEPS = (tree, version, wheel, newest, lowest)
 
 
-def smoke(environment: Path, work_dir: Path, *choice: str) -> str:
+def smoke(work_dir: Path, resolution: str) -> str:
     """Install the wheel into a new environment, and run the smoke tests outside the clone; return "" if they pass.
 
     Args:
         work_dir: the folder of the wheel.
-        choice: the arguments of `uv pip install` that choose the versions.
+        resolution: the strategy by which uv chooses the versions of the dependencies that pyproject.toml names.
     """
+    environment, pins = work_dir / resolution, work_dir / f"{resolution}.txt"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "uv")
-    built = next(work_dir.glob("*.whl"))
-    tools = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100")
-    run(
-        python,
-        "-m",
-        "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        python,
-        *choice,
-        f"imbalance @ {built.as_uri()}",
-        *tools,
-    )
-    print(output(python, "-m", "uv", "pip", "list", "--python", python), flush=True)
+    uv, options = [python, "-m", "uv", "pip"], [f"--resolution={resolution}", "--quiet", "--no-header", "--no-annotate"]
+    run(*uv, "compile", *options, "--python", python, "--output-file", pins, ROOT / "pyproject.toml")
+    print(pins.read_text(), flush=True)
+    tools = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
+    run(*uv, "install", "--quiet", "--python", python, "--requirements", pins, *tools)
+    run(*uv, "install", "--quiet", "--python", python, "--no-deps", next(work_dir.glob("*.whl")))
     tests = [
         python,
         "-m",
