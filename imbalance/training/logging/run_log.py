@@ -26,6 +26,8 @@ from imbalance.utils.files import write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 
+OPENED = ("log.txt", "metrics.jsonl")  # the files that a run keeps open
+
 
 class RunLog:
     """Files and console output of one run. Only the main process writes; on other processes nothing is written."""
@@ -35,6 +37,7 @@ class RunLog:
         self.trackers: list[Tracker] = []
         self.wandb_id: str | None = None  # id of the wandb run, which a resumed run continues
         self._claimed: ClaimedFiles | None = None
+        self._new_folders: list[Path] = []  # folders that `claim` makes, the deepest first
         self._unwritten = b""  # lines of metrics.jsonl that could not be written yet, as on a full disk
         self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
         self._last_line = self._last_bar = -math.inf
@@ -45,6 +48,8 @@ class RunLog:
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self._tell_trackers("finish", bool(error))
         self.clear_bar()
+        if error and issubclass(error, BadInput):
+            self._remove_untrained()
         for file in self._claimed or ():
             with suppress(OSError):  # closing log.txt fails on a full disk
                 file.close()
@@ -66,13 +71,15 @@ class RunLog:
         """
         trackers.check(self.config)  # first, because loading data may take long
         lock = None
+        self._new_folders = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
         try:
             lock = FolderLock(self.directory)
             check_directory_config(self.config, self.directory)
             self._keep_config()
             self._keep_modules()
-            text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
-            metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            log, metrics_file = (self.directory / name for name in OPENED)
+            text = open(log, "a", buffering=1, encoding="utf-8")
+            metrics = open(metrics_file, "ab", buffering=0)
             self._claimed, lock = ClaimedFiles(text, metrics, lock), None
         except BlockingIOError:
             raise Busy(str(self.directory)) from None
@@ -86,6 +93,17 @@ class RunLog:
                 lock.close()
         summary = self._saved_summary()
         return summary if summary["status"] == "done" and not self.config.debug else None
+
+    def _remove_untrained(self) -> None:
+        """Remove the run directory of a refused run, if `claim` made it and no step has been saved in it."""
+        names = {path.name for path in self.directory.glob("*")}
+        if self.directory not in self._new_folders or not names <= {"config.json", "modules", ".lock", *OPENED}:
+            return
+        if not (metrics := self.directory / "metrics.jsonl").exists() or not metrics.stat().st_size:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            with suppress(OSError):  # another run has made a directory beside this one
+                for folder in self._new_folders[1:]:
+                    folder.rmdir()
 
     def _keep_config(self) -> None:
         """Write config.json, unless it already has the same values, perhaps under the keys of an older version."""
