@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
 from imbalance.config.registries import registries
+from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
 
@@ -127,6 +128,8 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
     If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
     or with a similar spelling.
     """
+    if hint := renamed_key(key, flatten(config)):
+        return hint
     path, _, last = key.rpartition(".")
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]

@@ -1,9 +1,11 @@
-"""Names of configs that older versions had as files, and what to type instead.
+"""Names of configs and keys of older versions, and what to type instead.
 
-Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old
+Each config file that is gone differed in a few values from a file that still exists, and these values are overrides now. For an old
 name `config_file` raises an error with the flags to type. The tables in results/ may have old names, which
 `current_name` of `imbalance.report.kept_results` translates.
 """
+
+from collections.abc import Iterable
 
 # By old name: the config of now, and the overrides to type after `--config.`.
 RENAMED = {
@@ -70,6 +72,24 @@ RENAMED = {
     "waterbirds_mmd": "waterbirds_irm objective.name=mmd objective.environments=attribute objective.gammas=0.001,0.01,0.1,1,10,100,1000 objective.penalty=1",
     "waterbirds_remix": "waterbirds_erm mix.name=remix mix.alpha=1 mix.kappa=3 mix.tau=0.5",
 }
+
+# By old key: the key of now, and what differs.
+RENAMED_KEYS = {
+    "data.groups": (
+        "data.attributes",
+        "the columns that are crossed with the target to make the groups, without the target",
+    )
+}
+
+
+def renamed_key(key: str, keys: Iterable[str]) -> str:
+    """Return the end of a message on an unknown key that an older version had, or "".
+
+    Args:
+        keys: the keys that the config can have, in full, such as "data.attributes".
+    """
+    new, meaning = RENAMED_KEYS.get(key, ("", ""))
+    return f"; it is config.{new} now: {meaning}" if new in keys else ""
 
 
 def replacement_flags(name: str) -> str:

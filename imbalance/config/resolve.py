@@ -158,7 +158,8 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     """Return the values of a config.json, translated from the keys of older versions to those of this version.
 
     A key that an older version lacked gets the value with which that version computed. In older versions
-    `trainer.compile` was true or false, and the name of data in memory was "given".
+    `trainer.compile` was true or false, and the name of data in memory was "given". Instead of `data.attributes` they had
+    `data.groups`, which is translated if the target comes first or if there are no groups: only then the groups are the same.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -167,8 +168,18 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
-    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+    data = saved.get("data")
+    if data == {"name": "given"}:
+        data = {"name": "in_memory"}
+    if (
+        isinstance(data, dict)
+        and isinstance(data.get("groups"), list)
+        and data["groups"][:1] in ([], [data.get("target")])
+    ):
+        data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
+        data["attributes"] = data["attributes"][1:]
+    upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    return {"groups": {"name": "data"}} | saved | upgraded
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:

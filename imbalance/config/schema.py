@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from ml_collections import ConfigDict
 from pydantic import Field, TypeAdapter, ValidationError
 
+from imbalance.config.renamed import renamed_key
 from imbalance.config.user_modules import load_user_module, user_module_file
 from imbalance.errors import BadInput
 
@@ -163,7 +164,8 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())
     if unknown:
-        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{suggestion(unknown[0], annotations)}")
+        hint = renamed_key(prefix + unknown[0], [prefix + key for key in annotations])
+        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{hint or suggestion(unknown[0], annotations)}")
     if missing:
         flags = " ".join(f"--config.{prefix}{key}=<{describe_annotation(annotations[key])}>" for key in missing)
         raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")

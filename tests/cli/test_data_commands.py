@@ -19,7 +19,7 @@ def get_config():
     config.data_dir = {data_dir!r}
     config.data = dict(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        classes=("land", "water"), attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0,
         mode="RGB", convert=False, resize=20, size=16, augment=())
     return config
 """

@@ -13,7 +13,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
+    check_labels,
     composed,
     number_groups,
     read_columns,
@@ -33,7 +33,7 @@ def arrays(
     missing: tuple[str, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
     test_fraction: Fraction,
@@ -50,13 +50,13 @@ def arrays(
             is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
-            groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
+            attributes and split are inputs. A column whose values are all numbers is then numeric; if only most are
             numbers, name the other values in `missing`.
         missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
             "nan" is, the floating-point number nan does.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
             examples.
@@ -64,25 +64,25 @@ def arrays(
             test examples.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     columns = read_columns(Path(data_dir) / file, delimiter)
     targets = value_numbers(columns, target, classes)
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([columns.text(name) for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        columns.text(target), classes, [columns.text(name) for name in attributes]
+    )
     split_numbers = value_numbers(columns, split, SPLITS) if split else np.zeros(len(columns), dtype=np.int64)
     split_numbers = assign_splits(split_numbers, group_numbers, val_fraction, test_fraction, seed, columns.source)
     problems = population_problems(columns.source, targets, group_numbers, split_numbers, classes, group_names)
     raise_first(problems)
     train = split_numbers == 0
     if not (numeric or categorical):
-        candidates = [name for name in columns.values if name not in (target, split, *groups)]
+        candidates = [name for name in columns.values if name not in (target, split, *attributes)]
         numeric = tuple(name for name in candidates if is_numeric(columns, name, missing))
         categorical = tuple(name for name in candidates if name not in numeric)
         check_no_splits(columns, categorical)
     if not (numeric or categorical):
         raise BadInput(
-            f"config.data.numeric, categorical: {columns.source} has no column besides target, groups and split; a model "
+            f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split; a model "
             "needs at least one input column"
         )
     check_inputs(numeric, categorical, target, split)

@@ -1,6 +1,7 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics
 from imbalance.data.splits import Dataset, Split
+from imbalance.data.tables.columns import group_name
 from imbalance.errors import BadInput
 
 
@@ -40,8 +42,10 @@ def as_dataset(
             (inputs, targets) or (inputs, targets, groups) of tensors or arrays, or a map-style torch data set of such
             examples. The random transforms of a torch data set are drawn once. Inputs are floats, or uint8 images
             (N, C, H, W), which are normalised by the channel statistics of the training set.
+            Groups that hold examples of several classes are taken for values of an attribute: the groups of the data set
+            are then the combinations of class and attribute. Without groups, the groups are the classes.
         class_names, group_names: the names, in the order of the labels; by default the labels as text, or for classes the
-            attribute `classes` of a torch data set. Without groups, the groups are the classes.
+            attribute `classes` of a torch data set.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -76,6 +80,12 @@ def as_dataset(
     group_names = label_names([split.groups for split in splits.values()], group_names, "group_names")
     all_targets = torch.cat([split.targets for split in splits.values()]).numpy()
     all_groups = torch.cat([split.groups for split in splits.values()]).numpy()
+    pairs, crossed = np.unique(np.stack([all_targets, all_groups], axis=1), axis=0, return_inverse=True)
+    if len(pairs) > len(np.unique(all_groups)):  # a group holds several classes: cross the groups with the classes
+        all_groups = crossed.reshape(-1).astype(np.int64)
+        group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
+        parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
+        splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     raise_first(population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names))
     mean, std = (), ()

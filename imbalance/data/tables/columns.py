@@ -124,16 +124,21 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 # Labels
 
 
-def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two classes, a class twice, or a column twice in `config.data.groups`.
+def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
+    """Raise `BadInput` if there are fewer than two classes, a class twice, an attribute twice, or target among these.
 
     Args:
-        classes, groups: `config.data.classes` and `config.data.groups`; the latter names columns.
+        classes, target, attributes: `config.data.classes`, `config.data.target` and `config.data.attributes`.
     """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
-    if len(set(groups)) != len(groups):
-        raise BadInput(f"config.data.groups: {groups} given; name each column once")
+    if len(set(attributes)) != len(attributes):
+        raise BadInput(f"config.data.attributes: {attributes} given; name each column once")
+    if target in attributes:
+        raise BadInput(
+            f"config.data.attributes: {attributes} given; leave out {target!r}, because the groups are always the "
+            "combinations of the target with the attributes"
+        )
 
 
 def composed(text: str) -> str:
@@ -142,27 +147,29 @@ def composed(text: str) -> str:
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Join a group's values in the group columns into its name; quote values with commas, so that names are unique."""
+    """Join the class and the attributes of a group into its name; quote values with commas, so that names are unique."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
 
 
 def number_groups(
-    columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
+    targets: Sequence[str] | np.ndarray, classes: Sequence[str], attributes: Sequence[Sequence[str] | np.ndarray]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; a group is a combination of values of `columns` that occurs in a row.
+    """Assign a number to each group; a group is a combination of class and attributes that occurs in a row.
+
+    The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
     Args:
-        columns: one or more columns of N values.
-        orders: the order of the values of each column; None for alphabetical order.
+        targets: (N,) the class of each row, one of `classes`.
+        attributes: (N,) values for each attribute; () if the classes are the groups.
 
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
     """
-    combinations = list(zip(*columns))
-    ranks = [dict(zip(order, range(len(order)))) if order else None for order in orders]
-    groups = sorted(set(combinations), key=lambda values: [rank[v] if rank else v for rank, v in zip(ranks, values)])
+    combinations = list(zip(targets, *attributes))
+    rank = {name: i for i, name in enumerate(classes)}
+    groups = sorted(set(combinations), key=lambda values: (rank[values[0]], *values[1:]))
     number = {values: i for i, values in enumerate(groups)}
     return np.array([number[values] for values in combinations], dtype=np.int64), tuple(map(group_name, groups))
 
