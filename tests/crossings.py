@@ -122,7 +122,7 @@ def image_folder(folder: Path, config: ConfigDict) -> None:
 
 def image_table(folder: Path, config: ConfigDict) -> None:
     make_table(folder)
-    names = dict(path="path", target="target", classes=("water", "land"), groups=("place", "target"), split="split")
+    names = dict(path="path", target="target", classes=("water", "land"), attributes=("place",), split="split")
     images(config, name="table", file="birds.csv", delimiter=",", folder="images", **names)
 
 
@@ -135,7 +135,7 @@ def columns(folder: Path, config: ConfigDict, **data: Any) -> None:
     write_people(folder)
     config.data = dict(
         file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
-        classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0,
+        classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0,
         name="arrays",
     ) | data  # fmt: skip
     config.model = dict(name="mlp", hidden=(8,))
@@ -153,7 +153,7 @@ def arrays(folder: Path, config: ConfigDict) -> None:
     pixels = rng.integers(0, 200, (80, 6, 6)).astype(np.uint8) + 50 * targets[:, None, None].astype(np.uint8)
     splits = np.resize(["train", "val", "train", "test", "train"], 80).astype(object)
     np.savez(folder / "pixels.npz", x=pixels, target=targets, split=splits.astype("U5"))
-    columns(folder, config, file="pixels.npz", target="target", classes=("0", "1"), groups=(), missing=())
+    columns(folder, config, file="pixels.npz", target="target", classes=("0", "1"), attributes=(), missing=())
 
 
 def features(folder: Path, config: ConfigDict) -> None:
@@ -167,7 +167,7 @@ def features(folder: Path, config: ConfigDict) -> None:
 
 def texts(folder: Path, config: ConfigDict, **model: Any) -> None:
     write_texts(folder / "texts.csv", 80)
-    config.data.update(classes=("no", "yes"), groups=("target", "place"), vocabulary=60, bucket=2)
+    config.data.update(classes=("no", "yes"), attributes=("place",), vocabulary=60, bucket=2)
     config.model = dict(model)
 
 
@@ -175,7 +175,7 @@ def pairs(folder: Path, config: ConfigDict) -> None:
     texts(folder, config, name="bag_of_embeddings", width=6)
     table = read_table(folder / "texts.csv")
     write_csv(folder / "texts.csv", {"premise": table["place"], "text": table["text"], "target": table["target"]})
-    config.data.update(text=("premise", "text"), groups=())
+    config.data.update(text=("premise", "text"), attributes=())
 
 
 def in_memory(folder: Path, config: ConfigDict) -> None:
@@ -242,6 +242,9 @@ def make_old(run: Path) -> None:
     config["trainer"]["compile"] = False
     if config["data"]["name"] == "in_memory":
         config["data"]["name"] = "given"
+    if "attributes" in config["data"]:
+        attributes = config["data"].pop("attributes")
+        config["data"]["groups"] = [config["data"]["target"], *attributes] if attributes else []
     (run / "config.json").write_text(json.dumps(config, indent=2))
     if (run / "model.json").is_file():
         about = json.loads((run / "model.json").read_text())
