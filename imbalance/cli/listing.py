@@ -19,7 +19,7 @@ def configs() -> str:
 def _docstring(path: Path) -> str | None:
     """Return the docstring of a Python file, or why it cannot be parsed, since a user may put any file in configs/."""
     try:
-        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"), str(path)))
     except (SyntaxError, ValueError) as error:
         return f"(not Python: {one_line(str(error))})"
 

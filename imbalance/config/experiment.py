@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import reduce
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from imbalance.config.metric_names import check_metric_name
 from imbalance.config.registries import available_arguments, registries
@@ -20,9 +20,13 @@ from imbalance.config.schema import (
     Section,
     check_call,
     check_fields,
+    check_keys,
+    check_values,
     flatten,
     look_up,
+    plain,
     required_arguments,
+    shortened,
 )
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
@@ -158,6 +162,15 @@ class Experiment:
     optim: Section
     head: Section
 
+    def __post_init__(self) -> None:
+        """Raise `BadInput` if a value is wrong, also in a copy that `dataclasses.replace` makes."""
+        check_sections(self.to_dict())
+        check_together(self)
+        check_methods(self)
+        measured = measured_by(self)
+        check_metric_name("score", self.score, measured)
+        check_metric_name("callbacks.monitor", self.callbacks.monitor, measured)
+
     def section(self, path: str) -> Section:
         """Return the section at `path`, such as "optim.schedule"."""
         first, *rest = path.split(".")
@@ -183,22 +196,19 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    try:
-        mutable = ConfigDict(cast(Mapping[str, Any], config))  # its stub does not say that it also takes a ConfigDict
-        values = FrozenConfigDict(mutable).to_dict()
-    except ValueError as error:  # ConfigDict refuses a section inside a tuple
-        raise BadInput(f"config: {error}") from None
-    check_sections(values)
+    if not isinstance(config, Mapping | ConfigDict):
+        raise BadInput(
+            f"config: {shortened(config)} given; a config is needed, such as a ConfigDict or a dictionary of its sections"
+        )
+    values = plain(config)
+    check_keys("", values, get_type_hints(Experiment))
+    for path, kind in VALUE_SECTIONS.items():
+        check_values("config.", values, {path: Mapping[str, Any]})
+        check_keys(path, values[path], get_type_hints(kind, include_extras=True))
     value_sections = {path: kind(**values[path]) for path, kind in VALUE_SECTIONS.items()}
     calls = {key: Section(value) for key, value in values.items() if isinstance(value, Mapping)}
     arguments: dict[str, Any] = values | calls | value_sections
-    experiment = Experiment(**arguments)
-    check_together(experiment)
-    check_methods(experiment)
-    measured = measured_by(experiment)
-    check_metric_name("score", experiment.score, measured)
-    check_metric_name("callbacks.monitor", experiment.callbacks.monitor, measured)
-    return experiment
+    return Experiment(**arguments)
 
 
 def check_sections(values: Mapping[str, Any]) -> None:

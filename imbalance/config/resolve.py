@@ -13,12 +13,13 @@ import re
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.overrides import (
+    KIND_NAMES,
     OverrideText,
     key_suggestion,
     read_by_annotation,
@@ -28,7 +29,7 @@ from imbalance.config.overrides import (
 )
 from imbalance.config.registries import registries
 from imbalance.config.renamed import replacement_flags
-from imbalance.config.schema import flatten, keyword_annotations, look_up
+from imbalance.config.schema import flatten, keyword_annotations, look_up, plain, shortened
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput
 
@@ -49,6 +50,10 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
     Raises:
         BadInput: the file or a key does not exist, or a value is missing, of the wrong type or out of range.
     """
+    if not isinstance(changes, Mapping):
+        raise BadInput(
+            f"overrides: {shortened(changes)} given; a dictionary of values by key is needed, such as {{'optim.lr': 0.1}}"
+        )
     if not isinstance(config, str | Path):
         experiment = validate(override(config, changes))
         return experiment, run_directory(experiment)
@@ -79,6 +84,8 @@ def config_file(name: str | Path) -> Path:
         raise BadInput(f"--config: {name} is no config; name a .py or .json file")
     if flags := replacement_flags(path.stem):
         raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
+    if path.stem in files_by_name and path.suffix in (".py", ".json"):
+        raise BadInput(f"--config: no file {name}; for the config of this name in configs/, type {path.stem}")
     near = difflib.get_close_matches(path.stem, files_by_name, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
     raise BadInput(f"--config: no config {name}; {hint}")
@@ -206,11 +213,12 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     Raises:
         BadInput: the config has no such key, or the value does not fit it.
     """
+    if not isinstance(config, Mapping | ConfigDict | Experiment):
+        raise BadInput(f"config: {shortened(config)} given; a config is needed, or the name or file of one")
+    values, changes = plain(config), plain(changes, "overrides")
     try:
-        values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        # The stub of ConfigDict does not say that it takes a ConfigDict.
-        changed = ConfigDict(cast(Mapping[str, Any], values))
-    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
+        changed = ConfigDict(values)
+    except ValueError as error:  # a key with a dot, which ConfigDict refuses
         raise BadInput(f"config: {error}") from None
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
@@ -260,9 +268,11 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     else:
         try:
             section[last] = value
-        except TypeError:
-            kind = "a number" if isinstance(current, float) else f"of type {type(current).__name__}"
-            raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
+        except (TypeError, OverflowError):  # 10**400 is no number of 64 bits
+            kind = next((name for kind, name in KIND_NAMES if isinstance(current, kind)), "a text")
+            raise BadInput(
+                f"config.{key}: {shortened(value)} given; it should be {kind}, as in the config file"
+            ) from None
 
 
 def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
@@ -317,7 +327,7 @@ def run_directory(
         earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
     """
     if base is None:
-        values = {key: value for key, value in defining_values(config).items() if key != "seed"}
+        values = {key: value for key, value in without_added_keys(defining_values(config)).items() if key != "seed"}
         name = name or "_".join(as_file_name(values[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     else:
@@ -329,6 +339,24 @@ def run_directory(
         if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
             folder = encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
     return Path(str(config.work_dir)) / name / folder / f"seed={config.seed}"
+
+
+def without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config without every key that `upgrade_saved_config` would add again.
+
+    A hash of the result stays the same when a version adds a key, so that a run is found in its old directory.
+
+    Args:
+        values: result of `defining_values`.
+    """
+    kept = copy.deepcopy(values)
+    sections = [kept, *(value for value in kept.values() if isinstance(value, dict))]
+    for section in sections:
+        for key in list(section):
+            value = section.pop(key)
+            if upgrade_saved_config(kept) != values:
+                section[key] = value
+    return kept
 
 
 def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict[str, Any]:

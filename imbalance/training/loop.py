@@ -9,6 +9,7 @@ batch to one scalar. One step is in `imbalance.training.step`; it is the same fo
 processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,9 +22,10 @@ from ml_collections import ConfigDict
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
+from imbalance.config.schema import shortened
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
-from imbalance.errors import Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
 from imbalance.training.distributed.heartbeat import exchange
@@ -95,9 +97,11 @@ def run(
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
     dataset = None if data is None else check_population(as_dataset(data))
-    given = {} if data is None else {"data": {"name": "in_memory"}}
-    resolved, default = resolve(config, {**(overrides or {}), **given})
-    directory = Path(directory or default)
+    changes = {} if overrides is None else overrides
+    if data is not None and isinstance(changes, Mapping):
+        changes = {**changes, "data": {"name": "in_memory"}}
+    resolved, default = resolve(config, changes)
+    directory = default if directory is None else checked_directory(directory)
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
@@ -114,7 +118,7 @@ def train(
         dataset: data set, if `config.data.name` is "in_memory".
     """
     config = validate(config)
-    directory = Path(directory or run_directory(config))
+    directory = run_directory(config) if directory is None else checked_directory(directory)
     if first := first_run(config):
         train(first, directory / "first", dataset)
     accelerator = start_accelerator(config)
@@ -134,6 +138,14 @@ def train(
         except (Diverged, Interrupted) as error:
             write_early_summary(run, error)
             raise
+
+
+def checked_directory(directory: str | Path) -> Path:
+    """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
+    text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
+    if not text or "\0" in text:
+        raise BadInput(f"directory: {shortened(directory)} given; the path of a folder is needed")
+    return Path(text)
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:

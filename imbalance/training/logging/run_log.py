@@ -71,8 +71,8 @@ class RunLog:
         """
         trackers.check(self.config)  # first, because loading data may take long
         lock = None
-        self._new_folders = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
         try:
+            self._new_folders = [path for path in (self.directory, *self.directory.parents) if not path.exists()]
             lock = FolderLock(self.directory)
             check_directory_config(self.config, self.directory)
             self._keep_config()
@@ -96,8 +96,10 @@ class RunLog:
 
     def _remove_untrained(self) -> None:
         """Remove the run directory of a refused run, if `claim` made it and no step has been saved in it."""
-        names = {path.name for path in self.directory.glob("*")}
-        if self.directory not in self._new_folders or not names <= {"config.json", "modules", ".lock", *OPENED}:
+        if self.directory not in self._new_folders:
+            return
+        unfinished = {"config.json", "modules", ".lock", *OPENED}
+        if not {path.name for path in self.directory.glob("*")} <= unfinished:
             return
         if not (metrics := self.directory / "metrics.jsonl").exists() or not metrics.stat().st_size:
             shutil.rmtree(self.directory, ignore_errors=True)
