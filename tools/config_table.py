@@ -1,7 +1,8 @@
 """The table from which tools/write_configs.py writes configs/: a base for each data set, and a row for each file.
 
-The name of a row is the name of its file. A row names its base, and has a title, a paragraph on the method, and the
-slots of the template whose text differs from the base. The value of a slot is source text; a comment can follow it.
+A file is the template of tools/write_configs.py with text in its slots, the places marked `{…}`. The key of a row is the
+name of its file. A row names its base, and has a title, a paragraph on the method, and the text of the slots that differ
+from the base. The text of a slot is Python source; a comment can follow it.
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ from typing import NamedTuple
 class Base(NamedTuple):
     """The text that all config files of one data set share.
 
-    title: the beginning of the first line of their docstrings.
-    about: a paragraph on the data and the cost of a run; {epochs} is replaced with the number of epochs of the row.
-    data: the source text of the keys of the section `data`.
-    slots: the slots of the template whose text differs from DEFAULTS.
-    before: the commands that the docstring lists before the command of the run.
-    flags: the flags that the command of the run has after --config.
+    title: the beginning of the first line of each file's docstring.
+    about: a paragraph on the data and the cost of a run; {epochs} is replaced with the number of epochs of the file.
+    data: the Python source of the section `data` of the config.
+    slots: the text of the slots of the template that differ from DEFAULTS.
+    before: the commands that the docstring lists before the command that trains, such as a download.
+    flags: the flags after --config in the command that trains.
     """
 
     title: str
@@ -29,13 +30,13 @@ class Base(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One config file.
+    """One config file: a method on a data set.
 
-    base: the key of its base in BASES.
-    title: the end of the first line of its docstring, which names the method.
+    base: the key in BASES of the text on the data set.
+    title: the end of the first line of the file's docstring, which names the method.
     about: a paragraph on the method, its source and its result.
-    slots: the slots of the template whose text differs from the base. The slot "data" replaces the keys of the section
-        `data`; a slot such as "data.size" replaces the line of one key.
+    slots: the text of the slots of the template that differ from the base. The slot "data" replaces the whole section
+        `data`; a slot such as "data.size" replaces one key of it.
     """
 
     base: str

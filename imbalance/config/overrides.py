@@ -27,7 +27,7 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments.
+    """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
 
     If a key is given several times, its last value counts.
 
@@ -63,10 +63,10 @@ KIND_NAMES = (
 
 
 def read_like_file(config: ConfigDict, key: str, text: str) -> None:
-    """Read `text` as the type of the value that `config` has at `key`, and set it there.
+    """Set `config` at `key` to `text`, after converting the text to the type of the present value.
 
     Raises:
-        BadInput: `text` is no value of that type.
+        BadInput: the text cannot be converted to this type.
     """
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
@@ -94,10 +94,10 @@ def _is_literal(text: str) -> bool:
 
 
 def read_by_annotation(text: Any, annotation: Any) -> Any:
-    """Return the value that `text` stands for, read so that it fits `annotation`.
+    """Convert the text of an override to a value that fits the type annotation of an argument.
 
-    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If
-    no reading fits, return the Python literal, or else the text.
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` stays a text if the annotation is a text. If no
+    conversion fits the annotation, return `text` as a Python literal, or unchanged if it is no literal.
     """
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
@@ -123,10 +123,10 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 
 
 def key_suggestion(key: str, config: ConfigDict) -> str:
-    """Return the end of a message on an unknown key: what to type instead, or "".
+    """Return the end of the message that `config` has no key `key`: what to type instead, or "".
 
-    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
-    or with a similar spelling.
+    If other functions that the section can name take this key, suggest these functions. Otherwise suggest keys of
+    `config` with the same last word, such as "lr" in "optim.lr", or with a similar spelling.
     """
     if hint := renamed_key(key, flatten(config)):
         return hint

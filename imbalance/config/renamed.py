@@ -1,8 +1,8 @@
 """Names of configs and keys of older versions, and what to type instead.
 
-Each config file that is gone differed in a few values from a file that still exists, and these values are overrides now. For an old
-name `config_file` raises an error with the flags to type. The tables in results/ may have old names, which
-`current_name` of `imbalance.report.kept_results` translates.
+Each config file that is gone differed in a few values from a file that still exists, so flags now give these values. If a
+user types the name of such a file, the error message of `config_file` has the flags to type. Tables in results/ may contain
+old names; `current_name` of `imbalance.report.kept_results` translates them.
 """
 
 from collections.abc import Iterable
@@ -83,10 +83,13 @@ RENAMED_KEYS = {
 
 
 def renamed_key(key: str, keys: Iterable[str]) -> str:
-    """Return the end of a message on an unknown key that an older version had, or "".
+    """Return the end of the message that `key` is unknown: the key that replaces it, and what differs.
+
+    Return "" if no older version had this key, or if the config cannot have the key that replaces it.
 
     Args:
-        keys: the keys that the config can have, in full, such as "data.attributes".
+        key: the full key, such as "data.groups".
+        keys: the full keys that the config can have, such as "data.attributes".
     """
     new, meaning = RENAMED_KEYS.get(key, ("", ""))
     return f"; it is config.{new} now: {meaning}" if new in keys else ""

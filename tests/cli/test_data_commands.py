@@ -183,7 +183,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
             ["build", f"--config={DIGITS}", "extra"],
             "extra: unknown; name a config as --config=extra, and type an override as --config.<key>=<value>",
         ),
-        (["download", "celeba"], "celeba: no working download"),
+        (["download", "celeba"], "celeba: cannot be downloaded by this command"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):

@@ -50,8 +50,8 @@ def arrays(
             is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
-            attributes and split are inputs. A column whose values are all numbers is then numeric; if only most are
-            numbers, name the other values in `missing`.
+            attributes and split are inputs. Then a column is numeric if all its values are numbers, or are named in
+            `missing`. A column in which most values, but not all, are numbers is refused.
         missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
             "nan" is, the floating-point number nan does.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
@@ -115,7 +115,11 @@ def arrays(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.ndarray:
-    """Return the (N,) int64 index in `valid` of each value of the column `name`; refuse other values."""
+    """Return, for each value of the column `name`, its position in `valid`, as (N,) int64.
+
+    Raises:
+        BadInput: a value is not in `valid`.
+    """
     number, text = {value: i for i, value in enumerate(valid)}, columns.text(name)
     for row, value in enumerate(text):
         if value not in number:
@@ -124,7 +128,13 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.nda
 
 
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
-    """Raise `BadInput` if every value of an input column in `names` is a split, such as "train"; name it in config.data.split."""
+    """Raise `BadInput` if every value of a column in `names` is the name of a split, such as "train".
+
+    Such a column must not be an input of the model; the user should name it in `config.data.split`.
+
+    Args:
+        names: the columns that are inputs of the model.
+    """
     for name in names:
         if set(columns.text(name)) <= set(SPLITS):
             raise BadInput(
@@ -134,7 +144,7 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
 
 
 def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
-    """Raise `BadInput` if an input column appears twice, or is the target or the split."""
+    """Raise `BadInput` if a column is named twice as an input, or if the target or split column is an input."""
     inputs = (*numeric, *categorical)
     twice = [name for i, name in enumerate(inputs) if name in inputs[:i]]
     if twice:
@@ -147,7 +157,7 @@ def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target:
 
 
 def input_array(columns: Columns, name: str) -> torch.Tensor:
-    """Return the (N, …) floats of a column, or its uint8 images with the channels first."""
+    """Return a numeric column as an (N, …) tensor of floats, or, if it is uint8, as images (N, C, H, W)."""
     array = columns[name]
     if array.dtype == np.uint8:
         array = array[:, None] if array.ndim == 3 else array
@@ -166,9 +176,13 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 
 
 def channel_statistics(images: torch.Tensor, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel over the rows `train`, as fractions of 255.
+    """Return the mean and standard deviation of each channel over the training images, as fractions of 255.
 
     Both are computed from the counts of the 256 values, so both are exact for any number of images.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        train: the rows of the training images.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

@@ -112,7 +112,12 @@ def list_table(
 
 
 def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
-    """Return the recipe that resizes the shorter side to `resize` and crops the `size`×`size` pixels in the middle."""
+    """Return the steps that resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+
+    Args:
+        mode: the mode of the images, "RGB" or "L" (grey).
+        convert: convert images of other modes instead of refusing them.
+    """
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")
     first = (("convert", 0),) if convert else ()
@@ -123,9 +128,9 @@ table = image_dataset(list_table)
 
 
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a Parquet file as `read_csv` reads a CSV file.
+    """Read a Parquet file, and return the same four values as `read_csv` returns for a CSV file.
 
-    All values become text, and missing values become "". The line of a row is its number in the file, from 1.
+    All values become text, and missing values become "". The line numbers are the numbers of the rows, from 1.
     """
     content = read_parquet_table(file)
     heading = content.column_names

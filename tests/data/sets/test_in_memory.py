@@ -106,5 +106,5 @@ def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
     directory, data = Path(config.work_dir) / "given", parts(n=30)
     imbalance.run(config, directory=directory, data=data)
     data["val"] = (data["val"][0] + 1, data["val"][1])
-    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
+    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json was made from \(val"):
         imbalance.run(config, directory=directory, data=data)

@@ -99,6 +99,15 @@ def test_differences_and_p_values_are_scipys(browser, work_dir):
         values = np.random.default_rng(n).normal(shift, size=n).tolist()
         p = browser.execute_script("return pairedP(arguments[0])", values)
         assert p == pytest.approx(float(stats.ttest_1samp(values, 0).pvalue), rel=1e-7)
+    # The best method is level with each other method whose difference, paired by seed, may be chance.
+    values = {"a": [0.9, 0.91, 0.92, 0.9], "b": [0.5, 0.52, 0.51, 0.5], "c": [0.7, 0.95, 0.8, 0.9]}
+    level = browser.execute_script(
+        "return levelWithBest(Object.entries(arguments[0]).map(([label, v]) => ({label, bySeed: new Map(v.entries())})))"
+        ".map(({method, p}) => [method.label, p])",
+        values,
+    )
+    p = stats.ttest_rel(values["c"], values["a"]).pvalue  # the larger of two p-values: Holm leaves it as it is
+    assert level == [["c", pytest.approx(float(p), rel=1e-6)]]
     adjusted = browser.execute_script("return holm([0.01, null, 0.04, 0.03])")
     assert adjusted == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], OVERVIEW.t, 0, 1); return [m.low, m.high]")
