@@ -227,11 +227,7 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     """
     if not isinstance(config, Mapping | ConfigDict | Experiment):
         raise BadInput(f"config: {shortened(config)} given; a config is needed, or the name or file of one")
-    values, changes = plain(config), plain(changes, "overrides")
-    try:
-        changed = ConfigDict(values)
-    except ValueError as error:  # a key with a dot, which ConfigDict refuses
-        raise BadInput(f"config: {error}") from None
+    changed, changes = ConfigDict(plain(config)), plain(changes, "overrides")
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
         path, _, last = key.rpartition(".")

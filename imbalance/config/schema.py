@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from imbalance.config.renamed import renamed_key
 from imbalance.config.user_modules import load_user_module, user_module_file
 from imbalance.errors import BadInput
+from imbalance.utils.output import one_line
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -104,11 +106,14 @@ def plain(value: Any, path: str = "config") -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise BadInput(f"{path}: the key {shortened(key)} given; a key must be a text, such as 'seed'")
+            if "." in key and path.startswith("config"):
+                raise BadInput(f"{path}: the key {shortened(key)} given; in a config, write a section in a section")
         return {key: plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if as_list := getattr(value, "tolist", None):  # NumPy and torch, which are not imported here because they take long
-        value = as_list()
+        with suppress(RuntimeError):  # a sparse tensor, or one without data, is no value of a config
+            value = as_list()
     if isinstance(value, list | tuple):
         for item in value:
             if isinstance(item, Mapping | ConfigDict):
@@ -118,9 +123,9 @@ def plain(value: Any, path: str = "config") -> Any:
 
 
 def shortened(value: Any) -> str:
-    """Return a value as it is written in Python, with at most 100 characters."""
+    """Return a value as it is written in Python, in one line of at most 100 characters."""
     try:
-        text = repr(value)
+        text = one_line(repr(value))
     except Exception:  # Python refuses to write integers of more than 4,300 digits, and a class can fail in its own way
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:80]}…"
@@ -270,6 +275,7 @@ def checked(cls: type[T]) -> type[T]:
 
     @functools.wraps(init)
     def __init__(self: T, *args: Any, **values: Any) -> None:
+        values = plain(values, cls.__name__)
         check_values(f"{cls.__name__}: ", values, {key: annotations[key] for key in annotations if key in values})
         init(self, *args, **values)
 

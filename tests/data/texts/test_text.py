@@ -318,3 +318,17 @@ def test_a_run_that_diverges_names_its_step_and_can_be_replayed(config, tmp_path
     with pytest.raises(Diverged, match="first non-finite: "):
         loop.train(config, tmp_path / "run")
     assert "the same, bit for bit" in forensics.replay(tmp_path / "run")
+
+
+def test_examples_that_a_model_of_texts_cannot_take_are_one_line(config, tmp_path):
+    model = imbalance.load(imbalance.run(config, directory=tmp_path / "run").directory)
+    for examples, words in (
+        (None, "^NoneType given; this model takes texts"),
+        (b"text", "^bytes given; this model takes texts"),
+        ({}, "no column 'text'"),
+        (["good", 3], "^example 1 is int; this model takes texts"),
+        ("\ud800", "^example 0 has half of a surrogate pair"),
+        ({"text": ["good", "\udc00"]}, "^example 1 has half of a surrogate pair"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            model.predict(examples)
