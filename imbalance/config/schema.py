@@ -275,8 +275,9 @@ def checked(cls: type[T]) -> type[T]:
 
     @functools.wraps(init)
     def __init__(self: T, *args: Any, **values: Any) -> None:
-        values = plain(values, cls.__name__)
-        check_values(f"{cls.__name__}: ", values, {key: annotations[key] for key in annotations if key in values})
+        own = {key: annotations[key] for key in annotations if key in values}
+        values |= plain({key: values[key] for key in own}, cls.__name__)
+        check_values(f"{cls.__name__}: ", values, own)
         init(self, *args, **values)
 
     cls.__init__ = __init__

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -132,7 +133,7 @@ class TrainedModel:
         Args:
             size: the number of examples in a batch.
         """
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size < 2**31:
+        if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= size < 2**31:
             raise BadInput(f"batch_size: {shortened(size)} given; an integer from 1 on is needed")
         if self.about["preprocessing"].get("kind") == "texts":
             tokens = tokenise(self.as_texts(examples), self.tokenizer)

@@ -7,6 +7,7 @@ objectives are modules that you can use directly, see `imbalance.methods.losses`
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def check_integers(**values: Any) -> None:
     """Raise `BadInput` unless every value is an integer from 0 on; `epochs` must be at least 1."""
     for name, value in values.items():
         least = 1 if name in ("epochs", "world") else 0
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+        if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:
             raise BadInput(f"{name}: {shortened(value)} given; an integer from {least} on is needed")
 
 

@@ -1,6 +1,7 @@
 """Count predictions by class and group, and compute metrics from the counts."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_
         numbers: for each argument, the number of classes or groups.
     """
     for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
+        if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
             raise BadInput(
                 f"{name}: {shortened(number)} different labels given; an integer from 1 to {MOST_LABELS:,} is needed"
             )

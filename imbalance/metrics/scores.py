@@ -6,6 +6,7 @@ nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
             for bins of equal width.
     """
     probability, targets = checked_probability(probability, targets)
-    if not isinstance(bins, int) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
+    if not isinstance(bins, Integral) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
         raise BadInput(f"bins: {shortened(bins)} given; an integer from 1 to {MOST_BINS:,} is needed")
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == targets
     if equal_mass:

@@ -15,6 +15,7 @@ from helpers.texts import assert_close, dataset_of, text_config
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
+import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
 from imbalance.config.schema import build
