@@ -54,6 +54,7 @@ def count(
     """
     labels = {"predictions": predictions, "targets": targets, "groups": groups}
     check_labels(labels, {"predictions": num_classes, "targets": num_classes, "groups": num_groups}, eval_group_mask)
+    predictions, targets, groups = predictions.long(), targets.long(), groups.long()
     confusion, right = _tabulate(targets * num_classes + predictions, num_classes**2), predictions == targets
     eval_grouped = None
     if eval_group_mask is not None:
@@ -83,9 +84,9 @@ def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_
             f"predictions, targets, groups: tensors of one shape, (B,) or (M, B), are needed; given: {shapes}"
         )
     for name, tensor in labels.items():
-        if tensor.dtype != torch.int64:
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             dtype = str(tensor.dtype).removeprefix("torch.")
-            raise BadInput(f"{name}: a tensor of {dtype} given; int64 is needed, as tensor.long() returns")
+            raise BadInput(f"{name}: a tensor of {dtype} given; integers are needed, as tensor.long() returns")
         if tensor.device.type == "cpu" and tensor.numel() and not 0 <= tensor.min() <= tensor.max() < numbers[name]:
             raise BadInput(f"{name}: labels from {tensor.min()} to {tensor.max()} given; they must be 0 to {numbers[name] - 1}")  # fmt: skip
     if eval_group_mask is not None and (

@@ -42,7 +42,7 @@ def test_a_saved_mask_without_the_last_group_gives_it_nan():
         (lambda: count(LABELS[0], LABELS[1][:2], LABELS[2], 2, 3), "tensors of one shape"),
         (lambda: count(*LABELS, 2, 2), "^groups: labels from 0 to 2 given; they must be 0 to 1$"),
         (lambda: count(*LABELS, 10**6, 3), "an integer from 1 to 20,000 is needed"),
-        (lambda: count(LABELS[0].float(), *LABELS[1:], 2, 3), "^predictions: a tensor of float32 given; int64 is needed"),
+        (lambda: count(LABELS[0].float(), *LABELS[1:], 2, 3), "^predictions: a tensor of float32 given; integers are needed"),
         (lambda: compute(count(*LABELS, 2, 3), ("a",), *NAMES[1:]), "^class_names: 1 different names given; the counts need 2$"),
         (lambda: compute(count(*LABELS, 2, 3), *NAMES[:2], [1], [1, 1, 1]), "^train_class_counts: an array of shape"),
     ],
