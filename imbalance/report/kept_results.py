@@ -76,7 +76,7 @@ def row_of(directory: Path) -> Row | None:
     row |= {
         "seconds": round(summary["seconds"], 1), "together": summary["together"], "device": summary["device"],
         "precision": precision + (" channels last" if trainer["channels_last"] else ""),
-        "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items()),
+        "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items() if version),
         "commit": (summary["commit"] or "")[:10] + ("+" if (summary["commit"] or "").endswith("+") else ""),
     }  # fmt: skip
     return {key: text(value) for key, value in row.items()}

@@ -49,6 +49,19 @@ class Search(NamedTuple):
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
 
 
+class Outcome(NamedTuple):
+    """The end of a trial.
+
+    status: "done", "diverged", "crashed" or "unfinished".
+    score: score of the trial's run; None if the run has none.
+    directory: run directory; None if the run has not begun.
+    """
+
+    status: str
+    score: float | None
+    directory: str | None
+
+
 class StudyLocation(NamedTuple):
     """The name of a study and where it is stored: all that a worker on any machine needs to open it."""
 
@@ -131,7 +144,7 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
         BadInput: a point is not a valid run. No trial is added.
     """
     for point in points:
-        make_run(*_run_arguments(point), location.work_dir)  # raises before anything is trained
+        run_of(point, location.work_dir)  # raises before anything is trained
     study = open_study(location)
     with queue_lock(location):
         states = import_optuna().trial.TrialState
@@ -265,14 +278,14 @@ def _batch_key(point: str, work_dir: str) -> str | None:
 
 @functools.cache
 def _cached_run(point: str, work_dir: str) -> Run:
-    return make_run(*_run_arguments(_with_tuples(json.loads(point))), work_dir)
+    return run_of(_with_tuples(json.loads(point)), work_dir)
 
 
 def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
     """Train the runs of the trials, record how they ended, and return the number of crashed trials, which is all or none."""
     states, runs = import_optuna().trial.TrialState, []
     for trial in trials:
-        runs.append(make_run(*_run_arguments(_suggest(study, trial, search)), location.work_dir))
+        runs.append(run_of(_suggest(study, trial, search), location.work_dir))
         trial.set_user_attr("run_directory", str(runs[-1].directory))
     try:
         summaries = train_quietly(runs)
@@ -337,14 +350,17 @@ def points_of(study) -> list[tuple[Point, Any]]:
     return [(_with_tuples(trial.user_attrs["point"]), trial) for trial in newest.values()]
 
 
+def outcomes(study) -> list[tuple[Point, Outcome]]:
+    """Return every point of the study with the outcome of its newest trial."""
+    return [
+        (point, Outcome(status(trial), trial.value, trial.user_attrs.get("run_directory")))
+        for point, trial in points_of(study)
+    ]
+
+
 def status(trial) -> str:
     """Return how a trial ended: "done", "diverged", "crashed" or "unfinished"."""
     return trial.user_attrs.get("status", "unfinished")
-
-
-def score(trial) -> float:
-    """Return the trial's score, or nan if it has none."""
-    return trial.value if trial.value is not None else math.nan
 
 
 def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
@@ -358,9 +374,14 @@ def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
     return lock
 
 
-def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
-    """Return the first three arguments of `make_run` for a point: config, overrides and seed."""
-    return point["config"], {key: value for key, value in point.items() if key not in ("config", "seed")}, point["seed"]
+def run_of(point: Point, work_dir: str) -> Run:
+    """Return the run of a point.
+
+    Raises:
+        BadInput: the point is not a valid run.
+    """
+    overrides = {key: value for key, value in point.items() if key not in ("config", "seed")}
+    return make_run(point["config"], overrides, point["seed"], work_dir)
 
 
 def _numbers(point: Point) -> dict[str, float]:

@@ -9,12 +9,16 @@ checkpoints. Typed on several machines that share their files, the command runs 
 the study:
 
     pip install optuna-dashboard && optuna-dashboard sqlite:///runs/sweeps/digits_poly/study.db
+
+Without Optuna a grid is trained too, but on one machine and without a study: the run directories say what is finished.
 """
 
 import ast
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +30,8 @@ from imbalance.metrics.intervals import bounds, mean
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
-from imbalance.sweep.runs import check_common_overrides
-from imbalance.sweep.study import Point, Search, StudyLocation
+from imbalance.sweep.runs import check_common_overrides, run_all
+from imbalance.sweep.study import Outcome, Point, Search, StudyLocation
 
 
 def sweep(
@@ -72,12 +76,31 @@ def sweep(
     if grid:
         axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
-        studies.add(location, [parse_values(point) for point in points])
+        points = [parse_values(point) for point in points]
+        if not (find_spec("optuna") or study or storage or launcher == "slurm"):
+            return report(train_points(points, work_dir, jobs, stacked), None, 0)
+        studies.add(location, points)
         search_space = None
     else:
         search_space = make_search(location, config, common, search, sampler, trials)
     crashed = launch(location, search_space, jobs, stacked, launcher, slurm)
-    return report(location, crashed)
+    return report(studies.outcomes(studies.open_study(location)), location.url, crashed)
+
+
+def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int) -> list[tuple[Point, Outcome]]:
+    """Train the run of every point without a study, and return every point with its outcome.
+
+    Args:
+        jobs: number of worker processes.
+        stacked: most runs that one process trains as one stacked model.
+    """
+    print("Optuna is not installed, so the runs are listed in no study", file=sys.stderr)
+    runs = [studies.run_of(point, work_dir) for point in points]
+    summaries = run_all(runs, jobs, stacked)
+    return [
+        (point, Outcome(summary["status"], summary["score"], str(run.directory)))
+        for point, run, summary in zip(points, runs, summaries)
+    ]
 
 
 def make_search(
@@ -174,46 +197,46 @@ def split_values(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
+def best_setting(by_point: Mapping[tuple, Sequence[Outcome]]) -> dict[str, Any]:
     """Return the setting with the best mean score over seeds, its mean score, and the directory of its best run.
 
     Args:
-        by_point: the trials of every setting.
+        by_point: the outcomes of the trials of every setting.
     """
-    complete = {point: [trial for trial in trials if trial.value is not None] for point, trials in by_point.items()}
-    means = {point: sum(t.value for t in trials) / len(trials) for point, trials in complete.items() if trials}
+    scores = {
+        point: [(trial.score, trial.directory) for trial in trials if trial.score is not None]
+        for point, trials in by_point.items()
+    }
+    means = {point: sum(score for score, _ in values) / len(values) for point, values in scores.items() if values}
     if not means:
         return {"setting": None, "score": None, "seeds": 0, "best": None}
     point = max(means, key=means.__getitem__)
-    best = max(complete[point], key=lambda trial: trial.value)
-    return {
-        "setting": dict(point),
-        "score": means[point],
-        "seeds": len(complete[point]),
-        "best": best.user_attrs["run_directory"],
-    }
+    _, best = max(scores[point], key=lambda value: value[0])
+    return {"setting": dict(point), "score": means[point], "seeds": len(scores[point]), "best": best}
 
 
-def report(location: StudyLocation, crashed: int) -> int:
+def report(outcomes: Sequence[tuple[Point, Outcome]], url: str | None, crashed: int) -> int:
     """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
 
     Args:
+        outcomes: every point with the outcome of its trial.
+        url: URL of the study's storage; None without a study.
         crashed: number of trials that crashed in this command.
     """
     by_point, counts = {}, {}
-    for point, trial in studies.points_of(studies.open_study(location)):
+    for point, trial in outcomes:
         by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)
-        counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
+        counts[trial.status] = counts.get(trial.status, 0) + 1
     keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
     rows = []
     for point, trials in by_point.items():
         score = dict(point).get("score") or resolve(dict(point)["config"], {})[0].score
-        over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
-        diverged = sum(studies.status(t) == "diverged" for t in trials)
+        over_seeds = mean([math.nan if t.score is None else t.score for t in trials], *bounds(score))
+        diverged = sum(trial.status == "diverged" for trial in trials)
         rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
     print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
     best = best_setting(by_point)
-    print(json.dumps({"study": location.url, "trials": counts, **best}))
+    print(json.dumps({"study": url, "trials": counts, **best}))
     left = counts.get("unfinished", 0)
     if left:
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)

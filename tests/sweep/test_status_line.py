@@ -1,11 +1,11 @@
 """How runs stand while they are trained."""
 
 from math import nan
-from types import SimpleNamespace
 
 import pytest
 
 from imbalance.sweep.status_line import StatusLine, status_text
+from imbalance.sweep.study import Outcome
 from imbalance.sweep.sweep import best_setting
 
 
@@ -27,8 +27,8 @@ def test_without_a_terminal_there_are_plain_lines_and_always_the_last(capsys):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_best_setting_is_that_of_the_best_mean_not_of_the_luckiest_seed(order):
-    def trial(value: float | None, directory: str) -> SimpleNamespace:
-        return SimpleNamespace(value=value, user_attrs={"run_directory": directory})
+    def trial(score: float | None, directory: str) -> Outcome:
+        return Outcome("diverged" if score is None else "done", score, directory)
 
     steady = ((("optim.lr", 0.1),), [trial(0.8, "a"), trial(0.82, "b"), trial(None, "c")])
     lucky = ((("optim.lr", 0.3),), [trial(0.95, "d"), trial(0.5, "e")])

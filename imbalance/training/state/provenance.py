@@ -3,7 +3,7 @@
 import functools
 import subprocess
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,16 @@ def provenance(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what a run computes."""
-    return {package: version(package) for package in PACKAGES}
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide what a run computes; None for a package that is not installed."""
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {package: installed(package) for package in PACKAGES}
 
 
 @functools.cache
@@ -84,7 +91,12 @@ def check_provenance(
                 "another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+    # A package that one of the two lacks was not used there, so it changes no result.
+    changed = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in now
+        if before.get(name) and now[name] and before[name] != now[name]
+    ]
     if changed:
         warn(f"WARNING: {path} was written with {'; '.join(changed)}; results may differ slightly")
 
