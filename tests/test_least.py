@@ -1,13 +1,13 @@
 """Runs, a sweep and a report where only the fewest packages are installed, from an empty folder."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from helpers.least import make_least
+
+from imbalance.utils.package import process_environment
 
 SHORT = "--config.trainer.epochs=2"
 
@@ -19,7 +19,7 @@ def least(tmp_path_factory) -> Path:
 
 def call(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """`imbalance …` in an empty folder, from this checkout."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = process_environment(OMP_NUM_THREADS="1")
     command = [str(python), "-m", "imbalance", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.report import kept_results
-from imbalance.utils.package import ROOT
+from imbalance.utils.package import ROOT, process_environment
 
 KINDS = ("gpu", "tests", "bench", "rows")
 TESTS = (
@@ -85,7 +85,7 @@ def run_job(job: Job, folder: Path, seconds: float) -> int | None:
     log = open(folder / f"{job.name}.txt", "w")
     process = subprocess.Popen(
         [sys.executable, "-m", *job.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=process_environment(),
     )  # fmt: skip
     with log, process:
         try:
