@@ -214,6 +214,12 @@ COMMANDS = {
         (CONFIG,),
         overrides=True, documented=False,
     ),
+    "data cut": Command(
+        "Write the examples that a config uses to one file, for a machine without the data set.",
+        "imbalance.cli.data:cut",
+        (CONFIG, flag("--output", "folder to write the file to; runs read it with --config.data_dir=FOLDER", required=True, metavar="FOLDER")),
+        overrides=True, documented=False,
+    ),
     "data describe": Command(
         "Count a config's examples by split, class and group, and draw samples.",
         "imbalance.cli.data:describe",

@@ -140,8 +140,9 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
     All tensors are exchanged at once and copied at once, as float64, in which every count below 2^53 is exact.
     """
     tensors = sums | maxima
-    sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
-    with exchange("counts and sums"):
+    # Evaluation runs in inference mode, whose tensors torch 2.4 cannot gather.
+    with torch.inference_mode(False), exchange("counts and sums"):
+        sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
         gathered = cast(Tensor, accelerator.gather(sent[None])).cpu()
     end_of_sums = sum(tensor.numel() for tensor in sums.values())
     reduced = torch.cat([gathered[:, :end_of_sums].sum(0), gathered[:, end_of_sums:].amax(0)])

@@ -29,6 +29,7 @@ from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
 from imbalance.training.distributed import heartbeat
+from imbalance.training.distributed.processes import totals
 from imbalance.training.loop import train
 
 
@@ -323,3 +324,17 @@ def test_batch_normalisation_is_not_silently_of_one_process(config):
 
 def add_batch_norm() -> None:
     MODELS["normalised"] = lambda input_shape, num_classes: nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+
+
+def test_what_an_evaluation_sends_is_no_tensor_of_inference_mode():
+    """torch 2.4 refuses to gather such a tensor: "Inplace update to inference tensor outside InferenceMode"."""
+
+    class Two:
+        def gather(self, sent: torch.Tensor) -> torch.Tensor:
+            assert not sent.is_inference() and not torch.is_inference_mode_enabled()
+            return torch.cat([sent, 10 * sent])
+
+    with torch.inference_mode():
+        sums = {"a": torch.tensor([1, 2]), "b": torch.tensor([[3.0]], dtype=torch.float64)}
+        found = totals(Two(), sums, {"c": torch.tensor([4.0])})
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a": [11, 22], "b": [[33.0]], "c": [40.0]}
