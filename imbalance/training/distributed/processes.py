@@ -99,7 +99,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 def of_all_processes(value: T) -> list[T]:
     """Gather `value` from every process, and return all values in the order of the ranks, on every process."""
-    with exchange("collecting values"):
+    with torch.inference_mode(False), exchange("collecting values"):  # see `totals`
         return gather_object([value])
 
 

@@ -28,7 +28,7 @@ from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
-from imbalance.training.distributed import heartbeat
+from imbalance.training.distributed import heartbeat, processes
 from imbalance.training.distributed.processes import totals
 from imbalance.training.loop import train
 
@@ -338,3 +338,9 @@ def test_what_an_evaluation_sends_is_no_tensor_of_inference_mode():
         sums = {"a": torch.tensor([1, 2]), "b": torch.tensor([[3.0]], dtype=torch.float64)}
         found = totals(Two(), sums, {"c": torch.tensor([4.0])})
     assert {name: tensor.tolist() for name, tensor in found.items()} == {"a": [11, 22], "b": [[33.0]], "c": [40.0]}
+
+
+def test_objects_are_collected_outside_inference_mode(monkeypatch):
+    monkeypatch.setattr(processes, "gather_object", lambda values: [*values, torch.is_inference_mode_enabled()])
+    with torch.inference_mode():
+        assert processes.of_all_processes("own") == ["own", False]
