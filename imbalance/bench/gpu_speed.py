@@ -5,7 +5,7 @@
 - The ratio of the time to load batches of 224×224 images from pinned memory to the time to take them from GPU memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -62,8 +62,8 @@ def image_ratios(repeats: int) -> list[float]:
     return timed_in_turns(lambda: epoch(stored), lambda: epoch(on_device), repeats)
 
 
-def rows(repeats: int) -> list[Row]:
-    """Measure the ratios if there is a GPU, and return the rows of the benchmark's table."""
+def rows(repeats: int) -> Iterator[Row]:
+    """Measure the ratios if there is a GPU, and yield the rows of the benchmark's table."""
 
     def convnet() -> ConfigDict:
         return on_images("convnet", size=512, batch_size=64)
@@ -77,4 +77,5 @@ def rows(repeats: int) -> list[Row]:
         (IMAGES, f"{SHAPE[0]:,} images of 224×224, uint8", lambda: image_ratios(repeats), "≥ 5"),
     ]
     has_gpu = torch.cuda.is_available()
-    return [Row(part, case, ratios() if has_gpu else [], bar) for part, case, ratios, bar in measurements]
+    for part, case, ratios, bar in measurements:
+        yield Row(part, case, ratios() if has_gpu else [], bar)

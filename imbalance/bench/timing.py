@@ -35,12 +35,17 @@ class Row:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Return the seconds that `call` takes, including the work that it starts on a GPU."""
+    """Return the seconds that `call` takes, including the work that it starts on a GPU, but not the work started before."""
+    _finish_gpu_work()
     started = time.perf_counter()
     call()
+    _finish_gpu_work()
+    return time.perf_counter() - started
+
+
+def _finish_gpu_work() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:

@@ -29,7 +29,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("standin")
-torch.inference_mode = torch.no_grad  # subclasses of Tensor do not work in inference mode
 DEVICE = torch.device("standin:0")
 ALLOCATIONS = (
     "empty",
@@ -104,6 +103,17 @@ class Event:
         self.recorded = False
 
 
+class WithoutGradients:
+    """A replacement of the methods of `torch.inference_mode`, which changes no tensor."""
+
+    def __enter__(self) -> None:
+        self.before = torch.is_grad_enabled()
+        torch.set_grad_enabled(not self.mode)
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_grad_enabled(self.before)
+
+
 class Device(TorchDispatchMode):
     """The device, as a context manager: inside it accelerate uses the device, and `torch.cuda` acts for it.
 
@@ -126,6 +136,8 @@ class Device(TorchDispatchMode):
         Device.current = self
         self.patch.setattr(Accelerator, "device", DEVICE)
         self.patch.setattr(torch.cuda, "Event", Event)
+        for name in ("__enter__", "__exit__"):  # subclasses of Tensor do not work in inference mode
+            self.patch.setattr(torch.inference_mode, name, getattr(WithoutGradients, name))
         self.patch.setattr(torch.cuda, "synchronize", lambda: self.waits.update(["synchronize"]))
         for name in ("tensor", "as_tensor"):
             self.patch.setattr(torch, name, built_on_cpu(getattr(torch, name)))
