@@ -56,6 +56,8 @@ class Learner:
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
     micro_batches: number of micro-batches into which a batch is split.
+    eval_batch_size: number of examples in a batch of an evaluation.
+    records_graphs: whether CUDA graphs compute the steps, so that a step overwrites the tensors of the step before.
     """
 
     accelerator: Accelerator
@@ -75,6 +77,8 @@ class Learner:
     seed: int
     group_metrics: Mapping[str, float]
     micro_batches: int
+    eval_batch_size: int
+    records_graphs: bool
     ema: nn.Module | None
 
     @property
@@ -238,6 +242,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         config.seed,
         source.assignment.metrics if source.assignment else {},
         config.trainer.accumulation,
+        config.trainer.eval_batch_size,
+        config.trainer.compile == "reduce-overhead",
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
 

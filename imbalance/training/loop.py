@@ -10,12 +10,10 @@ processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, first_run, validate
@@ -41,7 +39,7 @@ from imbalance.training.finish import finish, write_early_summary
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
-from imbalance.training.oom_retry import oom_retry
+from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
@@ -185,14 +183,14 @@ def train_epoch(run: Run) -> None:
         Interrupted: a signal came; the caller saves, and a resumed run continues here.
     """
     config, learner, progress, log = run.config, run.learner, run.progress, run.log
-    epoch = draw_epoch(learner, progress.epoch)
+    epoch = with_freed_memory(lambda: draw_epoch(learner, progress.epoch), "to draw the examples of an epoch")
     batches = count_batches(config, epoch)
     request = partial(current_request, run, batches)
     learner.model.train()
     for batch in range(progress.batch, batches):
         # Take a step.
         done = None
-        with suppress(torch.cuda.OutOfMemoryError), exchange("a step"):
+        with suppress_out_of_memory(), exchange("a step"):
             done = take_step(config, learner, epoch, batch, batches, request)
         if done is None:
             oom_retry(run)

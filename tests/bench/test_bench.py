@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from helpers.standin import DEVICE, Device
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -201,26 +200,26 @@ def test_the_work_that_was_queued_before_is_not_timed(monkeypatch):
     assert timing.timed_in_turns(lambda: queue.append(6.0), lambda: queue.append(2.0), 2) == [3, 3]
 
 
-def test_on_a_gpu_the_bare_loop_never_waits_and_its_optimizer_is_fused(monkeypatch):
+def test_on_a_gpu_the_bare_loop_never_waits_and_its_optimizer_is_fused(monkeypatch, standin):
     """On the stand-in for a GPU."""
     seen, bare_epoch = [], steps.bare_epoch
 
     def observed(learner, optimizer, order, batch_size):
         device.reset()
         bare_epoch(learner, optimizer, order, batch_size)
-        seen.append((order.device, optimizer.defaults["fused"], dict(device.waits)))
+        seen.append((order.device.type, optimizer.defaults["fused"], dict(device.waits)))
 
     monkeypatch.setattr(steps, "bare_epoch", observed)
-    with Device() as device:
+    with standin() as device:
         steps.time_ratios(on_images("linear", size=80, batch_size=32), 1, 1)
-    assert len(seen) == 2 and set(map(str, seen)) == {str((DEVICE, True, {}))}
+    assert len(seen) == 2 and set(map(str, seen)) == {str(("standin", True, {}))}
 
 
 @pytest.mark.parametrize("whose", ["ours", "theirs"])
-def test_both_loops_of_the_paper_run_on_a_gpu(whose, monkeypatch):
+def test_both_loops_of_the_paper_run_on_a_gpu(whose, monkeypatch, standin):
     """NumPy takes no tensor of a GPU, and a model on a GPU takes no batch from the CPU."""
     monkeypatch.setattr(paper_loop, "on_images", lambda _, **values: on_images("linear", **values))
-    with Device():
+    with standin():
         assert paper_loop.measure(whose, batches=1) > 0
 
 

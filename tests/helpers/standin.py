@@ -117,6 +117,7 @@ class WithoutGradients:
 class Device(TorchDispatchMode):
     """The device, as a context manager: inside it accelerate uses the device, and `torch.cuda` acts for it.
 
+    tf32: whether matrix products and convolutions round their inputs to the 10 bits of mantissa of TF32.
     launches: the number of kernels by operation.
     waits: the number of times that the host waited for the device, by reason.
     copied: the number of bytes copied to the device.
@@ -127,8 +128,9 @@ class Device(TorchDispatchMode):
     current: "Device"
     pinned: ClassVar[list[Tensor]] = []
 
-    def __init__(self):
+    def __init__(self, tf32: bool = False):
         super().__init__()
+        self.tf32 = tf32
         self.patch = MonkeyPatch()
         self.reset()
 
@@ -170,6 +172,8 @@ class Device(TorchDispatchMode):
             return self.copy(operation, name, args, kwargs, target)
         self.check(name, operation, args, [tensor for tensor in tensors if not isinstance(tensor, OnDevice)])
         values = pytree.tree_map_only(OnDevice, lambda tensor: tensor.values, (args, kwargs))
+        if self.tf32 and name in ("mm", "addmm", "bmm", "convolution"):
+            values = pytree.tree_map_only(Tensor, rounded_to_tf32, values)
         result = operation(*values[0], **values[1])
         if not operation.is_view and name not in ALLOCATIONS:
             self.launches[name] += 1
@@ -224,6 +228,11 @@ class Device(TorchDispatchMode):
         varies = name in NOT_DETERMINISTIC and (name != "cumsum" or args[0].is_floating_point())
         if varies and torch.are_deterministic_algorithms_enabled():
             raise RuntimeError(f"{name} has no deterministic implementation on a GPU")
+
+
+def rounded_to_tf32(values: Tensor) -> Tensor:
+    """Return float32 values rounded to a mantissa of 10 bits; float32 has 23."""
+    return ((values.view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
 
 
 def built_on_cpu(function: Any) -> Any:

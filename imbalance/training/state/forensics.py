@@ -211,6 +211,7 @@ def replay(directory: Path) -> str:
     learner = make_learner(config, start_accelerator(config), directory)
     # Files of older versions have no scaler.
     parts = {name: part for name, part in learner.parts.items() if name in saved}
+    scaler = learner.accelerator.scaler
     epoch, world, size = draw_epoch(learner, saved["epoch"]), len(saved["random"]), config.trainer.batch_size
     labels = epoch.labels(batch_slices(saved["batch"], size, 0, world)[0])
     losses, trace, value = torch.empty_like(saved["losses"]), {}, saved["value"]
@@ -232,8 +233,9 @@ def replay(directory: Path) -> str:
             backward(value)  # adds to the gradients of the shares before
     if saved["value"].isfinite():
         set_rate(learner.optimizer, saved["learning_rate"])
+        scale = scaler.get_scale() if scaler else 1.0  # fp16 gradients are multiplied by it until the step
         trace |= {
-            f"gradient of {name}": _magnitude(p.grad)
+            f"gradient of {name}": _magnitude(p.grad) / scale
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }
