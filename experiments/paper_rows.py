@@ -6,6 +6,7 @@ figure 4 reads the runs of figure 3 at another epoch, and `imbalance select` can
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,10 @@ def compare(
         for row, row_runs in runs.items():
             results[data_set, row] = [result for run in row_runs if (result := result_of(run, choose))]
     print_ledger(name, rows, results)
-    draw(name, title, results, folder)
+    if find_spec("matplotlib"):
+        draw(name, title, results, folder)
+    else:
+        print("the figure is left out, because matplotlib is not installed; type pip install matplotlib")
 
 
 def in_pairs(rows: Iterable[str]) -> list[str]:

@@ -56,7 +56,11 @@ def config(tmp_path: Path) -> ConfigDict:
 
 @pytest.fixture
 def standin() -> Callable[..., Any]:
-    """Return the class of the stand-in for a GPU; see `helpers.standin`."""
+    """Return the class of the stand-in for a GPU; see `helpers.standin`.
+
+    A test that runs a backward pass on it needs a process of its own: torch's autograd engine knows only devices that were
+    registered before its first use.
+    """
     if not hasattr(torch._C, "_acc"):
         pytest.skip(f"torch {torch.__version__} knows no device that is written in Python")
     from helpers.standin import Device

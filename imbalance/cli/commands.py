@@ -177,7 +177,7 @@ DATA = (
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
-PACK = ("gpu", "tests", "bench", "rows")
+PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
     "--train", "train missing runs; --no-train shows existing runs only", action=argparse.BooleanOptionalAction, default=True
@@ -366,6 +366,7 @@ COMMANDS = {
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
+         flag("--on_cpu", "run work that needs a GPU without one too, as a trial of the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),

@@ -35,7 +35,7 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
     """
     configs = [path for path in sorted(work_dir.rglob("config.json")) if is_run(path, work_dir)]
     units = [[path for name in FILES for path in sorted(config.parent.glob(name))] for config in configs]
-    units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file() and path.suffix != ".done"]
+    units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file()]
     if not units:
         raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
     parts = _parts(work_dir, units, limit)

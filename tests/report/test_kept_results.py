@@ -131,7 +131,7 @@ def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, caps
     for name in ("config.json", "summary.json", "metrics.jsonl", "log.txt", "predictions/test.npz"):
         assert (copy / name).read_bytes() == (runs[0].directory / name).read_bytes()
     assert not list(other.rglob("*.pt"))
-    assert [path.name for path in (other / "pack").iterdir()] == ["waits.json"]
+    assert sorted(path.name for path in (other / "pack").iterdir()) == ["waits.done", "waits.json"]
 
     (copy / "log.txt").write_text("another log")
     unfinished = other / runs[1].directory.relative_to(work_dir)
