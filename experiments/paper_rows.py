@@ -84,11 +84,11 @@ def compare(
             run_all([runs[row][seed] for seed in range(seeds) for row in in_pairs(runs)], jobs, stacked)
         for row, row_runs in runs.items():
             results[data_set, row] = [result for run in row_runs if (result := result_of(run, choose))]
+    if not find_spec("matplotlib"):
+        print("the figure is left out, because matplotlib is not installed; type pip install matplotlib\n")
     print_ledger(name, rows, results)
     if find_spec("matplotlib"):
         draw(name, title, results, folder)
-    else:
-        print("the figure is left out, because matplotlib is not installed; type pip install matplotlib")
 
 
 def in_pairs(rows: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ cd "$(dirname "$0")/.."
 root=$PWD started=$(date +%s)
 data=${DATA:-cut} wheels=${WHEELS:-wheels} work=${WORK:-runs} to=${TO:-carried} minutes=${MINUTES:-9} seeds=${SEEDS:-10}
 jobs=${JOBS:-6} python=${PYTHON:-python3} on_cpu=${ON_CPU:+--on_cpu}
+env="${work%/}_env" first="${work%/}_first"  # the packages, and the two short runs, which are no results
 read -ra overrides <<< "${OVERRIDES:-}"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -39,18 +40,18 @@ names = dict(torch="torch", torchvision="torchvision", accelerate="accelerate", 
 print(*(package for module, package in names.items() if not find_spec(module)))
 END
 }
-if [ -x "$work/env/bin/python" ]; then python="$root/$work/env/bin/python"; fi
+if [ -x "$env/bin/python" ]; then python=$(realpath -s "$env/bin/python"); fi
 need=$(missing)
 if [ -n "$need" ]; then
-    "$python" -m venv --system-site-packages --without-pip "$work/env" || exit 1
-    site=$("$work/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$python" -m venv --system-site-packages --without-pip "$env" || exit 1
+    site=$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' > "$site/machine.pth"
     # shellcheck disable=SC2086  # a list of packages
-    if ! "$python" -m pip --python "$work/env/bin/python" install --quiet --no-index --find-links="$wheels" $need; then
+    if ! "$python" -m pip --python "$env/bin/python" install --quiet --no-index --find-links="$wheels" $need; then
         say "install: failed; missing are $need; put their wheels into $wheels"
         exit 1
     fi
-    python="$root/$work/env/bin/python"
+    python=$(realpath -s "$env/bin/python")
     [ -z "$(missing)" ] || { say "install: still missing are $(missing)"; exit 1; }
 fi
 imbalance() { "$python" -m imbalance "$@"; }
@@ -75,10 +76,10 @@ rate, score = summary["step"] / summary["seconds"], summary["score"]
 print(f"{summary['step']} steps, {rate:.1f} steps a second on {summary['device']}, {summary['score_name']} {score:.3f}")
 END
 }
-mkdir -p "$work"
+mkdir -p "$work" "$first"
 for config in cifar_ce cifar_poly; do
-    log="$work/first-$config.txt"
-    if ! imbalance train --config="$config" --config.data_dir="$data" --config.work_dir="$work/first_runs" \
+    log="$first/$config.txt"
+    if ! imbalance train --config="$config" --config.data_dir="$data" --config.work_dir="$first" \
         --config.trainer.epochs=2 "${overrides[@]}" > "$log" 2>&1; then
         say "first run of $config: failed; $(tail -n 1 "$log") ($log)"
         exit 1
@@ -99,4 +100,4 @@ wait "$runs"
 touch "$first_call"
 
 imbalance keep --work_dir="$work" --to="$to" | while read -r line; do say "carried away: $line"; done
-say "end of this call; $(find "$work" -path "$work/first_runs" -prune -o -name summary.json -print | wc -l) runs have a summary"
+say "end of this call; $(find "$work" -name summary.json | wc -l) runs have a summary"

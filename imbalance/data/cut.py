@@ -118,15 +118,16 @@ def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], d
 
 def _dataset(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], prefix: str = "") -> Dataset:
     """Return the data set that `_parts` has taken apart."""
-    splits = {}
+    splits: dict[str, Any] = {}
     for split_name in SPLITS:
         start = f"{prefix}{split_name}/"
         values = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
         if values:
-            splits[split_name] = Split(
-                **{n: array if n == "known_checksums" else torch.from_numpy(array) for n, array in values.items()}
-            )
-    others = {
+            tensors: dict[str, Any] = {
+                name: array if name == "known_checksums" else torch.from_numpy(array) for name, array in values.items()
+            }
+            splits[split_name] = Split(**tensors)
+    others: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in about.items()
         if key not in ("format", "digest", "probe")
