@@ -25,11 +25,11 @@ def get_config() -> ConfigDict:
         file="table.csv",  # in data_dir; can also be .parquet, .npz or a folder of .npy files
         delimiter=",",
         numeric=(),  # the columns of numbers that the model reads
-        categorical=(),  # the columns of categories; if both are (): all columns except target, groups and split
+        categorical=(),  # the columns of categories; if both are (): all columns except target, attributes and split
         missing=(),  # how the file writes a missing value, such as ("", "?"); (): missing values are refused
         target="target",  # the column of the classes
         classes=("0", "1"),  # the values of this column
-        groups=(),  # columns whose combinations are the groups, such as ("sex", "target"); (): each class is a group
+        attributes=(),  # groups: target × these columns, such as ("sex",); (): each class is a group
         split="",  # the column whose values are train, val or test; "": splits are drawn
         val_fraction=0.1,  # share of every group; 0.0 if the file has this split
         test_fraction=0.2,

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
         path="path",  # the column of the images' paths
         target="target",  # the column of the classes
         classes=("negative", "positive"),  # the values of this column
-        groups=(),  # columns whose combinations are groups, such as ("target", "hospital"); (): each class is a group
+        attributes=(),  # groups: target × these columns, such as ("hospital",); (): each class is a group
         split="",  # the column whose values are train, val or test; "": splits are drawn
         val_fraction=0.1,  # share of every group; 0.0 if the table has this split
         test_fraction=0.2,

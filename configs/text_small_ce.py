@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
         text=("text",),  # the column that the model reads; two columns for pairs of texts
         target="target",  # the column of the classes
         classes=("negative", "positive"),  # the values of this column
-        groups=(),  # columns whose combinations are the groups, such as ("target", "domain"); (): each class is a group
+        attributes=(),  # groups: target × these columns, such as ("domain",); (): each class is a group
         evaluated_by=(),  # columns of numbers; a text is in the evaluation group column × class if its value is ≥ 0.5
         split="",  # the column whose values are train, val or test; "": splits are drawn
         val_fraction=0.1,  # share of every group; 0.0 if the file has this split

@@ -103,7 +103,7 @@ def colored_digits_methods(*, tune: bool, untuned: bool, work_dir: str, jobs: in
     Args:
         tune: print the val results at each learning rate instead.
         untuned: print the table of UNTUNED instead.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     (print_tuning if tune else print_untuned if untuned else print_methods)(work_dir, jobs, stacked)
 
@@ -155,7 +155,7 @@ def print_untuned(work_dir: str, jobs: int, stacked: int) -> None:
     runs = [variant.run({}, seed, work_dir) for variant in UNTUNED.values() for seed in SEEDS]
     summaries = iter(run_all(runs, jobs, stacked))
     worst = {title: {seed: metric(next(summaries), f"test/{WORST}") for seed in SEEDS} for title in UNTUNED}
-    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}, %"), end="")
+    print(comparison_table(worst, f"test/{WORST}", f"test/{WORST}"), end="")
 
 
 def best_val(summary: Summary) -> float:

@@ -24,7 +24,7 @@ EXPONENTS = (0.0, 1.0, 2.0)
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the (220, 2) inputs and their targets, which are 1 for the minority."""
+    """Return random inputs (220, 2) and their targets, which are 1 for the minority."""
     generator = torch.Generator().manual_seed(seed)
     few, many = (torch.randn(size, 2, generator=generator).numpy() for size in SIZES)
     return np.vstack([few + MINORITY, many + MAJORITY]), np.repeat([1, 0], SIZES)
@@ -56,7 +56,7 @@ def measure(direction: np.ndarray) -> tuple[float, float]:
 
 
 def figure1(*, folder: str) -> None:
-    """Print the table, and draw the figure in `folder`."""
+    """Print our boundaries beside the published values, and write figure 1 to `folder`."""
     inputs, targets = draw(SEED)
     ours = {name: measure(direction) for name, direction in limits(inputs, targets).items()}
     over_seeds: dict[str, list[tuple[float, float]]] = {name: [] for name in ours}

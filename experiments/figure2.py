@@ -28,9 +28,9 @@ SEEDS = range(10)
 
 
 def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw (n, n + 2) inputs, and targets, which are 1 for the minority.
+    """Return random inputs (n, n + 2) and the targets (n,) of n examples; the target is 1 for the minority.
 
-    The coordinates are those along the two means, and those in the span of the noise.
+    The coordinates are two along the class means, and n in the span of the noise.
 
     Args:
         minority: number of minority examples.
@@ -67,7 +67,7 @@ def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[s
 
 
 def figure2(*, folder: str) -> None:
-    """Print the table, and draw the figure in `folder`."""
+    """Print our errors beside the published values, and write figure 2 to `folder`."""
     left = {m: [limit_errors(m, seed, EXPONENTS_LEFT) for seed in SEEDS] for m in MINORITIES}
     right = [limit_errors(MINORITIES[-1], seed, EXPONENTS_RIGHT) for seed in SEEDS]
     print(

@@ -37,5 +37,5 @@ ROWS = {
 
 
 def figure3(**arguments) -> None:
-    """Train the runs of ROWS, print their table and draw the figure, by `paper_rows.compare`."""
+    """Train the runs of ROWS, print their table and draw the figure; for the arguments see `paper_rows.compare`."""
     compare("figure3", "Last epoch", ROWS, last, **arguments)

@@ -14,5 +14,5 @@ ROWS = {data: {f"{row}-ES": rows[row] for row in rows if "No IW" not in row} for
 
 
 def figure4(**arguments) -> None:
-    """Train the runs of ROWS, print their table and draw the figure, by `paper_rows.compare`."""
+    """Train the runs of ROWS, print their table and draw the figure; for the arguments see `paper_rows.compare`."""
     compare("figure4", "Early-stopped", ROWS, best_group_average, **arguments)

@@ -51,5 +51,5 @@ ROWS = {
 
 
 def figure5(**arguments) -> None:
-    """Train the runs of ROWS, print their table and draw the figure, by `paper_rows.compare`."""
+    """Train the runs of ROWS, print their table and draw the figure; for the arguments see `paper_rows.compare`."""
     compare("figure5", "Tuned", ROWS, last, **arguments)

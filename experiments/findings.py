@@ -28,13 +28,13 @@ def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
     """Return the scores of all methods on all pairs of classes, by data set.
 
     Args:
-        folder: the folder of kept results.
+        folder: folder that holds the tables of results, such as results/.
     """
     return pairs.scores_by_data(pairs.by_method(kept_results.read(pairs.STUDY, folder), pairs.TITLES))
 
 
 def one_rate_table(folder: Path) -> str:
-    """Return `pairs.one_rate_table` of the kept results.
+    """Return `pairs.one_rate_table` of the results in `folder`.
 
     In this table a loss has the same learning rate with and without importance weights.
     """
@@ -43,7 +43,7 @@ def one_rate_table(folder: Path) -> str:
 
 
 def pairs_table(table: Callable[[dict], str]) -> Callable[[Path], str]:
-    """Return a function of the folder of kept results that applies `table` to the scores of all pairs."""
+    """Return a function that reads the scores of all pairs from a folder, and returns `table(scores)`."""
 
     def make(folder: Path) -> str:
         scores = pair_scores(folder)
@@ -77,7 +77,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
 
 
 def with_new_tables(text: str, folder: Path) -> str:
-    """Return a page's text with every table made anew from the folder of kept results."""
+    """Return the text of a page with every table made anew from the results in `folder`."""
     return BLOCK.sub(lambda block: f"{block[1]}{TABLES[block[2]](folder)}{block[3]}", text)
 
 
@@ -85,8 +85,8 @@ def findings(*, check: bool, results: str) -> int:
     """Rewrite PAGES, and draw results/pairs.png.
 
     Args:
-        check: name the pages that differ from the kept results, and change nothing.
-        results: the folder of kept results.
+        check: name the pages whose tables differ from the results, and change nothing.
+        results: folder that holds the tables of results, such as results/.
 
     Returns:
         1 if `check` and a page differs, else 0.

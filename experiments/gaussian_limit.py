@@ -47,7 +47,7 @@ def gaussian_limit(*, work_dir: str, jobs: int, stacked: int) -> None:
     """Train the runs that are not done yet, and print the exact balanced error for every row of ROWS and exponent.
 
     Args:
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     runs = [
         make_run(name, changes | FEW | {"weights.exponent": exponent}, seed, work_dir)

@@ -20,7 +20,7 @@ def draws_table(folder: Path) -> str:
     """Return a table of both losses, on the published images and on images that each seed draws.
 
     Args:
-        folder: the folder of kept results.
+        folder: folder that holds the tables of results, such as results/.
     """
     heads = ["images", "loss", "rate", "n", "interpolate", "test", "standard deviation", "poly minus cross-entropy"]
     every = kept_results.read("draws", folder)
@@ -51,7 +51,7 @@ def draw_of(row: Row) -> str:
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Format the standard deviation of fractions in percent, with its 95 % interval if the values are normal (chi-square)."""
+    """Return the standard deviation of fractions in percent, with a 95 % chi-square interval for normal values."""
     from scipy import stats
 
     n, estimate = len(values), 100 * np.std(values, ddof=1)

@@ -22,7 +22,7 @@ def long_tails_table(folder: Path) -> str:
     """Return a table of every network and method at the last epoch, the best epoch on val, and the best epoch on test.
 
     Args:
-        folder: the folder of kept results.
+        folder: folder that holds the tables of results, such as results/.
     """
     columns = {
         "last epoch": "test balanced",

@@ -1,7 +1,7 @@
 """Compare the poly loss with cross-entropy, with and without importance weights, on all pairs of ten classes.
 
     imbalance reproduce pairs --data=fashion,cifar --seeds=10 --config.data_dir=data
-    imbalance reproduce pairs --no-train       # tables and figure from the kept results only
+    imbalance reproduce pairs --no-train       # tables and figure from results/pairs.csv.gz only
 
 The pairs are all 45 pairs of the ten classes of Fashion-MNIST, and of CIFAR-10. On every pair a perceptron is trained on 250
 images of the first class and 25 of the second. The poly loss (`poly`) is the polynomially tailed loss of Wang et al. (ICLR
@@ -72,7 +72,7 @@ class Settings(NamedTuple):
     """The folders and options that all runs of this experiment share."""
 
     work_dir: str
-    folder: Path  # the folder of kept results
+    folder: Path  # the folder that holds the tables of results, such as results/
     common: Mapping[str, Any]  # overrides of all runs
     jobs: int
 
@@ -82,6 +82,8 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
 
     Args:
         data: a key of CLASSES.
+        method: the loss, and the exponent of the importance weights.
+        rate: learning rate.
     """
     loss, exponent = method
     overrides = {"data.classes": tuple(pair), "weights.exponent": exponent, "optim.lr": rate,
@@ -90,7 +92,7 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
 
 
 def train(settings: Settings, batches: Iterable[list[Run]]) -> None:
-    """Train the runs without kept results, each batch as one stacked model, and keep their results."""
+    """Train the runs that have no row in results/pairs.csv.gz, each batch as one stacked model, and add their rows."""
     run_and_keep(batches, settings.jobs, STUDY, settings.folder, IDENTITY)
 
 
@@ -152,8 +154,8 @@ def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float
 def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
     """Return the learning rate with the best val result among those at which enough tuning runs interpolate.
 
-    Enough is the share INTERPOLATING, or the largest share that occurs if no learning rate reaches INTERPOLATING. Return None if
-    there are no tuning runs.
+    At least the share INTERPOLATING of the tuning runs must interpolate. If no learning rate reaches this share, the
+    largest share that occurs is enough. Return None if there are no tuning runs.
     """
     results = tuning_results(rows, data, method)
     enough = min(INTERPOLATING, max((share for _, share in results.values()), default=0))
@@ -277,7 +279,10 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 
 
 def methods_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of every method: how many runs interpolate and for how long, and the interquartile mean on test."""
+    """Return a table of the methods: how many runs interpolate, for which share of training, and how accurate they are.
+
+    Accuracies on test are interquartile means.
+    """
     heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
         *(f"test, {name}" for name in COLUMNS),
@@ -364,7 +369,7 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
 
 
 def trend_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of rank correlations: does the gain of the poly loss grow with the share of training past interpolation?
+    """Return a table of the rank correlation of the poly loss's gain with the share of training past interpolation.
 
     A correlation is over the pairs of a data set. The gain is that of `past_and_gain`.
     """
@@ -383,7 +388,8 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
 def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the (pairs,) share of epochs after interpolation, averaged over both losses, and the gain of the poly loss.
 
-    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with this exponent.
+    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with importance weights
+    to the power `exponent`.
 
     Args:
         name: the choice of epoch, a key of COLUMNS.
@@ -444,13 +450,13 @@ def pairs(
     jobs: int,
     results: str,
 ) -> None:
-    """Train the runs without kept results, print the tables, and draw the figure in the folder of kept results.
+    """Train the runs that have no row in results/pairs.csv.gz, print the tables, and draw the figure in `results`.
 
     Args:
         data: names in CLASSES; if none, all.
-        train: False to train nothing, and use only results that are kept already.
+        train: False to train nothing, and use only the results in results/pairs.csv.gz.
         overrides: config values by key, for all runs.
-        results: the folder of kept results.
+        results: folder that holds the tables of results, such as results/.
     """
     unknown = sorted(set(data) - CLASSES.keys())
     if unknown:

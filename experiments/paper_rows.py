@@ -63,12 +63,12 @@ def compare(
     Args:
         name: name of the figure, such as "figure3".
         title: title of the figure.
-        rows: the rows of the figure, and their configs.
+        rows: for each data set, the rows of the figure and their configs.
         choose: returns the evaluation that the figure shows, from all evaluations of a run.
         data: data sets in `rows`; if none, all.
         train: False to train nothing, and show the runs so far.
         overrides: config values by key, for all runs, such as `data_dir`.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     results = {}
     for data_set in data or rows:
@@ -260,11 +260,11 @@ KEPT_COLUMNS = {  # for each figure: the choice of epoch, and its column in resu
 
 
 def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
-    """Return a table of the rows of figures 3 and 4 that have a finished run in results/rows.csv.
+    """Return a table of those rows of figures 3 and 4 that have a finished run in <folder>/rows.csv.
 
     Args:
         variants: the rows of figure 3 on CIFAR-10; those of figure 4 are the same with early stopping.
-        folder: the folder that has rows.csv.
+        folder: folder that holds the tables of results, such as results/.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
              "right from epoch on", "hours a run"]  # fmt: skip

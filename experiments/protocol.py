@@ -56,9 +56,10 @@ class Cell(NamedTuple):
         return f"{self.data.removesuffix(LENET)}_{self.method}"
 
     def point(self, rate: float, seed: int, epochs: int, common: Mapping[str, Any]) -> studies.Point:
-        """Return the trial of this cell at a learning rate and a seed.
+        """Return the config, overrides and seed of a run of this cell, for the Optuna study.
 
         Args:
+            rate: learning rate.
             epochs: number of epochs to train.
             common: config values by key, the same in all trials.
         """
@@ -91,8 +92,8 @@ def protocol(
         rates: learning rates to choose from; if none, those of RATES_OF.
         epochs: number of epochs of every run.
         overrides: config values by key, for all runs.
-        seeds: number of seeds at the best learning rate, from 0 on.
-        stacked: most runs that one worker trains as one stacked model.
+        seeds: number of seeds at the best learning rate; seeds count from 0.
+        stacked: largest number of runs that one worker trains as one stacked model.
         study: name of the Optuna study that holds the runs; "protocol" if None.
     """
     cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
@@ -135,11 +136,11 @@ def best_rate(summaries: dict[float, dict]) -> float | None:
 
 
 def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float]) -> None:
-    """Print the val score of every cell at each learning rate.
+    """Print the val score of every cell (data set, loss and batch size) at each learning rate.
 
     Args:
         scores: summary.json of each run, by cell and learning rate.
-        best: the learning rate to print in bold, by cell.
+        best: by cell, the learning rate whose score is printed in bold.
     """
     print("Val score by learning rate, seed 0, %. The best is in bold.\n")
     rows = []
@@ -155,7 +156,9 @@ def print_tuning(scores: dict[Cell, dict[float, dict]], best: dict[Cell, float])
 
 
 def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float]) -> None:
-    """Print the test metric of every cell over seeds, and the difference of poly from cross-entropy.
+    """Print the test metric of every cell (data set, loss, batch size), and the lead of poly over cross-entropy.
+
+    Both are means over seeds.
 
     Args:
         results: summary.json of each run, by cell and seed.
@@ -190,7 +193,7 @@ def print_results(results: dict[Cell, dict[int, dict]], best: dict[Cell, float])
     print(markdown(heads, rows), end="")
 
 
-# The same tables from kept results
+# The same tables from results/protocol.csv
 
 SEEDS = 10
 
@@ -221,7 +224,7 @@ def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
 
     Args:
         data_sets: the data sets by name.
-        folder: the folder of kept results; the rows are in protocol.csv.
+        folder: folder that holds the tables of results, such as results/; the rows are in protocol.csv.
     """
     table, every = [], kept_results.read("protocol", folder)
     for data, (title, metric_name) in data_sets.items():

@@ -53,9 +53,10 @@ class Cell(NamedTuple):
     method: str
 
     def make_run(self, rate: float, seed: int, common: Mapping[str, Any], work_dir: str) -> Run:
-        """Return the run of this cell at a learning rate and a seed.
+        """Return the config and the run directory of this cell; nothing is trained.
 
         Args:
+            rate: learning rate.
             common: config values by key, the same in all runs.
         """
         overrides = {"data.classes": self.pair, "optim.lr": rate, "trainer.eval_splits": ("val", "test")}
@@ -70,7 +71,7 @@ def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, j
 
     Args:
         overrides: config values by key, for all runs.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     common = check_common_overrides(overrides)
 

@@ -76,17 +76,17 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-                          classes=("water", "land"), groups=("place", "target"), split="split"), files=make_table,
+                          classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
         ),
         "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
         "arrays": Example(
             dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
-                 classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0),
+                 classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0),
             files=write_people,
         ),
         "features": Example(dict(folder="features", standardise=True), elsewhere="tests/deploy/test_extract_features.py"),
         "text": Example(
-            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), groups=(),
+            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), attributes=(),
                           evaluated_by=(), split="", val_fraction=0.1, test_fraction=0.2, train_per_group=()),
             elsewhere=IN_TEXT,
         ),

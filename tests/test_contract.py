@@ -210,7 +210,8 @@ def test_a_divergence_is_reported_and_can_be_replayed(entry, tmp_path):
     config = config_of(entry)
     config.optim.lr = 1e308
     with pytest.raises(
-        Diverged, match=r"^non-finite .* step \d+.*; first non-finite: .*; to look into it: imbalance forensics"
+        Diverged,
+        match=r"^non-finite .* step \d+.*; first non-finite: .*; to replay this step, type imbalance forensics",
     ):
         loop.train(config, tmp_path)
     directory = next(iter(sorted(tmp_path.rglob("divergence.pt")))).parent  # of a first run, where there is one

@@ -1,7 +1,8 @@
 """The table from which tools/write_configs.py writes configs/: a base for each data set, and a row for each file.
 
-The name of a row is the name of its file. A row names its base, and has a title, a paragraph on the method, and the
-slots of the template whose text differs from the base. The value of a slot is source text; a comment can follow it.
+A file is the template of tools/write_configs.py with text in its slots, the places marked `{…}`. The key of a row is the
+name of its file. A row names its base, and has a title, a paragraph on the method, and the text of the slots that differ
+from the base. The text of a slot is Python source; a comment can follow it.
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ from typing import NamedTuple
 class Base(NamedTuple):
     """The text that all config files of one data set share.
 
-    title: the beginning of the first line of their docstrings.
-    about: a paragraph on the data and the cost of a run; {epochs} is replaced with the number of epochs of the row.
-    data: the source text of the keys of the section `data`.
-    slots: the slots of the template whose text differs from DEFAULTS.
-    before: the commands that the docstring lists before the command of the run.
-    flags: the flags that the command of the run has after --config.
+    title: the beginning of the first line of each file's docstring.
+    about: a paragraph on the data and the cost of a run; {epochs} is replaced with the number of epochs of the file.
+    data: the Python source of the section `data` of the config.
+    slots: the text of the slots of the template that differ from DEFAULTS.
+    before: the commands that the docstring lists before the command that trains, such as a download.
+    flags: the flags after --config in the command that trains.
     """
 
     title: str
@@ -29,13 +30,13 @@ class Base(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One config file.
+    """One config file: a method on a data set.
 
-    base: the key of its base in BASES.
-    title: the end of the first line of its docstring, which names the method.
+    base: the key in BASES of the text on the data set.
+    title: the end of the first line of the file's docstring, which names the method.
     about: a paragraph on the method, its source and its result.
-    slots: the slots of the template whose text differs from the base. The slot "data" replaces the keys of the section
-        `data`; a slot such as "data.size" replaces the line of one key.
+    slots: the text of the slots of the template that differ from the base. The slot "data" replaces the whole section
+        `data`; a slot such as "data.size" replaces one key of it.
     """
 
     base: str
@@ -341,7 +342,7 @@ BASES = {
             text=("text",),  # the column that the model reads; two columns for pairs of texts
             target="target",  # the column of the classes
             classes=("negative", "positive"),  # the values of this column
-            groups=(),  # columns whose combinations are the groups, such as ("target", "domain"); (): each class is a group
+            attributes=(),  # groups: target × these columns, such as ("domain",); (): each class is a group
             evaluated_by=(),  # columns of numbers; a text is in the evaluation group column × class if its value is ≥ 0.5
             split="",  # the column whose values are train, val or test; "": splits are drawn
             val_fraction=0.1,  # share of every group; 0.0 if the file has this split
@@ -382,7 +383,7 @@ BASES = {
             path="path",  # the column of the images' paths
             target="target",  # the column of the classes
             classes=("negative", "positive"),  # the values of this column
-            groups=(),  # columns whose combinations are groups, such as ("target", "hospital"); (): each class is a group
+            attributes=(),  # groups: target × these columns, such as ("hospital",); (): each class is a group
             split="",  # the column whose values are train, val or test; "": splits are drawn
             val_fraction=0.1,  # share of every group; 0.0 if the table has this split
             test_fraction=0.2,
@@ -403,11 +404,11 @@ BASES = {
             file="table.csv",  # in data_dir; can also be .parquet, .npz or a folder of .npy files
             delimiter=",",
             numeric=(),  # the columns of numbers that the model reads
-            categorical=(),  # the columns of categories; if both are (): all columns except target, groups and split
+            categorical=(),  # the columns of categories; if both are (): all columns except target, attributes and split
             missing=(),  # how the file writes a missing value, such as ("", "?"); (): missing values are refused
             target="target",  # the column of the classes
             classes=("0", "1"),  # the values of this column
-            groups=(),  # columns whose combinations are the groups, such as ("sex", "target"); (): each class is a group
+            attributes=(),  # groups: target × these columns, such as ("sex",); (): each class is a group
             split="",  # the column whose values are train, val or test; "": splits are drawn
             val_fraction=0.1,  # share of every group; 0.0 if the file has this split
             test_fraction=0.2,

@@ -1,11 +1,11 @@
-"""Write every file of configs/ from one table and one template.
+"""Write the files of configs/ from the table in tools/config_table.py and the template below.
 
     python tools/write_configs.py            # rewrite every file that differs from the table
     python tools/write_configs.py --check    # print the files that differ and change none; exit with 1 if any differs
 
-`tools/config_table.py` has the table: a row for each file, and a base for each data set. TEMPLATE below is the template.
-A new key is one line of TEMPLATE. A value that differs between data sets or methods is a slot, `{name}`, in TEMPLATE.
-Files in configs/ that have no row in the table are not changed.
+The table has a row for each file, and a base for each data set. To add a key to all files, add a line to TEMPLATE. If
+the value differs between data sets or methods, write a slot `{name}` in place of the value. Files in configs/ that have no
+row in the table are not changed.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
 
 
 def text_of(name: str, row: Row) -> str:
-    """Return the whole text of the config file `name`."""
+    """Return the complete text of the config file `name`, which `row` describes."""
     base = BASES[row.base]
     slots = {"data": base.data, **DEFAULTS, **base.slots, **row.slots}
     keys = {line.partition("=")[0] for line in textwrap.dedent(slots["data"]).splitlines()}
@@ -98,7 +98,12 @@ def text_of(name: str, row: Row) -> str:
 
 
 def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
-    """Return the docstring of a config file: title, a paragraph on the method, one on the data set, and the commands."""
+    """Return the docstring of a config file: title, paragraphs on the method and the data set, and the commands.
+
+    Args:
+        name: the name of the file, without .py.
+        slots: the text of all slots of this file.
+    """
     base = BASES[row.base]
     commands = [*base.before, f"python main.py --config=configs/{name}.py{base.flags}"]
     prose = [f"{base.title}: {row.title}.", row.about, base.about.format(epochs=slots["epochs"])]
@@ -110,7 +115,10 @@ def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
 
 
 def finished(line: str) -> str:
-    """Return a line with the comment of its slot at the end, and with one line for each key if a call is too long."""
+    """Finish a line of the template after its slots are filled.
+
+    Move a comment from a slot to the end of the line. If a call is too long for the line, write each key on its own line.
+    """
     code, mark, comment = line.partition(COMMENT)
     if mark:
         closing = comment[-1] if comment[-1] in ")," and not code.startswith("    config.data_dir") else ""

@@ -31,12 +31,12 @@ with open("people.csv", "w", newline="") as file:
         table.writerow([*row, "woman" if w else "man", "high" if i else "low"])
 
 # %%
-# The config names the columns whose combinations are the groups. The inputs of the model are all other columns; the
+# The config names the attribute; the groups are its combinations with the class. The inputs of the model are all other columns; the
 # values of a column decide whether it is numeric or categorical.
 
 overrides = {
     "data_dir": ".", "data.file": "people.csv", "data.target": "income", "data.classes": ("low", "high"),
-    "data.groups": ("sex", "income"), "trainer.epochs": 15,
+    "data.attributes": ("sex",), "trainer.epochs": 15,
 }  # fmt: skip
 accuracy = {}
 for name in ("arrays_erm", "arrays_ce", "arrays_dro"):

@@ -37,7 +37,7 @@ HEADING = "| part: A / B | case | ratio | range | bar |\n|---|---|---|---|---|"
 
 
 def table_row(row: Row) -> str:
-    """Format a row of the Markdown table."""
+    """Return a measured row as a line of the Markdown table."""
     if not row.ratios:
         return f"| {row.part} | {row.case} | not measured |  | {row.bar} |"
     return f"| {row.part} | {row.case} | {row.median:.2f} | {row.ratios[0]:.2f} to {row.ratios[-1]:.2f} | {row.bar} |"
@@ -47,7 +47,7 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
     """Measure parts of the benchmark, and print and write each row of the table as soon as it is measured.
 
     Args:
-        only: names in PARTS.
+        only: names of parts to measure, from the keys of PARTS.
         repeats: number of ratios for each row; half as many if every ratio starts processes.
         output: a JSON file to write all ratios to.
     """

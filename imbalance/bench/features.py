@@ -4,10 +4,10 @@ The first ratio is that of the time of an extraction to the time of the network'
 
 The heads have eight learning rates and twelve seeds. They are trained as one stacked model, on random features of Waterbirds'
 size. Each head is trained for 20 epochs, evaluated after every epoch, and writes the files of a run. Three more ratios compare
-the stacked heads with other ways to train as many heads:
+the 96 stacked heads with other ways to train 96 heads:
 
 - The ratio of the time of the same runs in a process each to the time of the stacked runs. Only some processes are timed.
-- The ratio of the time of as many fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
+- The ratio of the time of 96 fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
   eight penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit
   draws no random numbers, so only one seed is timed.
 - The ratio of the time of one lbfgs step in every fit to the time of one epoch of the stacked heads. Each step and each epoch
@@ -73,7 +73,10 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
 
 
 def make_features(folder: Path) -> None:
-    """Write a store of random features with two classes and four groups; about one feature in ten is informative."""
+    """Write random features to `folder`, as `imbalance features` does; about one feature in ten is informative.
+
+    The examples have two classes and four groups.
+    """
     rng, splits = np.random.default_rng(0), []
     features = np.abs(rng.standard_normal((sum(EXAMPLES), WIDTH), dtype=np.float32))
     for count, first in zip(EXAMPLES, np.cumsum((0, *EXAMPLES))):
@@ -117,7 +120,7 @@ def stacked_seconds(folder: Path) -> float:
 
 
 def process_seconds(folder: Path) -> float:
-    """Estimate the seconds to train all heads in a process each, from the seconds of `TIMED` heads."""
+    """Estimate the seconds to train all heads in a process each, from the time of TIMED such processes."""
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
         timed = (lambda seed=seed: python("main.py", *flags, f"--config.seed={seed}") for seed in range(TIMED))

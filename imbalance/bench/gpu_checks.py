@@ -65,7 +65,7 @@ def make_config(name: str, epochs: int) -> Experiment:
 
 
 def waits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Return how often the CPU waited for the GPU, and the lines of code that waited most often."""
+    """Train the config `name`; return how often the CPU waited for the GPU, and in which lines of code most often."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_sync_debug_mode("warn")
@@ -83,7 +83,7 @@ def waits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def bits(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Train a config three times, and report whether repeated and resumed runs are bit for bit the same."""
+    """Train the config `name` three times, and return whether repeated and resumed runs are the same, bit for bit."""
     config = validate(override(make_config(name, epochs), {"trainer.deterministic": True}))
     with tempfile.TemporaryDirectory() as directory:
         first, again, resumed = (Path(directory) / name for name in ("first", "again", "resumed"))
@@ -120,7 +120,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
-    """Return the curve of the training loss in each precision, and its largest distance from the curve in float32.
+    """Train the config `name` in each precision; return the loss curves, and their largest distances from float32.
 
     Distances are divided by the first loss in float32.
     """
@@ -146,7 +146,7 @@ def precision(name: str, epochs: int, folder: Path) -> dict[str, Any]:
 
 
 def trace(name: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Profile `steps` training steps after five warm-up steps, write the trace to `folder`, and return its numbers."""
+    """Profile `steps` steps of the config `name` after five warm-up steps; write a trace, and return a summary of it."""
     config, on_gpu = make_config(name, 1), torch.cuda.is_available()
     learner = make(config)
     epoch, step = draw_epoch(learner, 0), 0

@@ -58,8 +58,8 @@ def make_jobs(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: 
     """Return all jobs, in the order in which they run.
 
     Args:
-        overrides: config values by key, for the runs of the figures.
-        seeds: number of seeds of the runs of the figures.
+        overrides: config values by key, for the runs of figures 3 to 5.
+        seeds: number of seeds of the runs of figures 3 to 5.
         jobs: number of processes that train runs at the same time.
     """
     gpu_tests = [
@@ -138,10 +138,10 @@ def pack(
 
     Args:
         only: kinds of jobs to run, as in KINDS.
-        overrides: config values by key, such as `data_dir`, for the runs of the figures.
-        seeds: number of seeds of the runs of the figures.
+        overrides: config values by key, such as `data_dir`, for the runs of figures 3 to 5.
+        seeds: number of seeds of the runs of figures 3 to 5.
         jobs: number of processes that train runs at the same time.
-        results: the folder of kept results.
+        results: folder that holds the tables of results, such as results/.
         on_cpu: run the jobs that need a GPU without one too. Their tests are skipped, and their values not measured.
 
     Returns:

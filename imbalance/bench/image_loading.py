@@ -59,7 +59,7 @@ def make_images(folder: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class StoreLoader:
-    """Yield the images of a store in random order, in batches to which `convert` is applied."""
+    """Yield images from a store of decoded images, in random order, in batches to which `convert` is applied."""
 
     stored: StoredImages
     convert: Callable[[Tensor], Tensor]
@@ -85,7 +85,7 @@ def rows(repeats: int, count: int = 640) -> Iterator[Row]:
 
 
 def loader_rows(directory: Path, count: int, repeats: int) -> Iterator[Row]:
-    """Write images to `directory`, and yield a row for every type of the batches and number of workers."""
+    """Write images to `directory`, and yield a row for every combination of batch type and number of workers."""
     names = make_images(directory / "images", count)
     transforms = import_torchvision().transforms
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]

@@ -20,7 +20,7 @@ from imbalance.utils.malloc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Scaled:
-    """A comparison: `measure` with small and with large arguments, and the bars on the growth of time and of memory."""
+    """A comparison of `measure` at small and at large arguments, with the allowed growth of time and of memory."""
 
     case: str
     small: dict[str, int]

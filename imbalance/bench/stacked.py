@@ -58,7 +58,7 @@ RUNS: dict[str, Callable[[], ConfigDict]] = {
 
 
 def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experiment]:
-    """Return the configs of a case at each of `rates` learning rates and `seeds` seeds."""
+    """Return the config that `case` makes, once for each combination of `rates` learning rates and `seeds` seeds."""
     base = validate(case())
     return [
         validate(override(base, {"seed": seed, "optim.lr": base.optim.lr * 1.3**rate}))

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 
 class Flag(NamedTuple):
-    """Names and options of an argument, as `ArgumentParser.add_argument` takes them."""
+    """The names and the options with which `ArgumentParser.add_argument` is called for one argument of a command."""
 
     names: tuple[str, ...]
     options: dict[str, Any]
 
 
 class Command(NamedTuple):
-    """Command of the command line.
+    """One command of `imbalance`, such as `imbalance train`.
 
     about: one line that says what the command does.
     function: function to call, as module:name. It has one keyword-only argument for each flag, and the argument
@@ -35,10 +35,11 @@ class Command(NamedTuple):
 
 
 def flag(name: str, about: str, **options: Any) -> Flag:
-    """Return a flag whose help is `about`, followed by the default value unless that is empty.
+    """Return a flag whose help text is `about`, followed by the default value if there is one.
 
     Args:
-        options: options of `ArgumentParser.add_argument`.
+        name: the flag as it is typed, such as "--seeds".
+        options: other arguments for `ArgumentParser.add_argument`.
     """
     default = options.get("default")
     if default in (None, [], "") or options.get("action"):
@@ -108,11 +109,11 @@ def positive_number(text: str) -> float:
 
 
 def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) -> Callable[[str], list]:
-    """Return a function that reads a list of values with commas between them.
+    """Return a function that converts a text with commas, such as "8,16", to a list of values.
 
     Args:
-        kind: function that reads one value.
-        valid: allowed values; all if empty.
+        kind: function that converts the text of one value.
+        valid: allowed texts; () allows all.
     """
 
     def read_list(text: str) -> list:
@@ -128,9 +129,10 @@ def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) ->
 
 
 def config_list(text: str) -> list[str]:
-    """Split `text` at its commas into names and files of configs.
+    """Split `text` at its commas into names and paths of configs.
 
-    A path can itself have commas, as the path of a run directory can, so the longest existing path is taken.
+    A comma can also belong to a path, such as that of a run directory. So the longest text that is an existing path is
+    not split.
     """
     parts, names = text.split(","), []
     while parts:
@@ -155,7 +157,7 @@ WORK_DIR = flag("--work_dir", "folder of the run directories", default="runs", m
 FOLDER = flag("--folder", "folder to write tables and figures to", default="report", metavar="FOLDER")
 JOBS = Flag(
     ("--jobs",),
-    {"help": "number of runs at a time, which share cores and GPUs (default: one for each core)",
+    {"help": "number of runs to train at the same time; the runs share cores and GPUs (default: the number of cores)",
      "type": positive_integer, "default": os.cpu_count() or 1, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
@@ -168,7 +170,7 @@ STUDY = (
     flag("--study", "name of the Optuna study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
     flag("--storage", "URL of Optuna's storage (default: SQLite in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
     flag("--launcher", "where the workers run: on this machine, or as Slurm jobs", choices=["local", "slurm"], default="local"),
-    flag("--slurm", "parameter of submitit, such as timeout_min=60 or slurm_partition=gpu; may be repeated",
+    flag("--slurm", "parameter for submitit, which submits the Slurm jobs, such as timeout_min=60 or slurm_partition=gpu; may be repeated",
          action="append", default=[], metavar="NAME=VALUE"),
 )  # fmt: skip
 RUN = Flag(("run",), {"help": "run directory: <work_dir>/<config>/<overrides>/seed=<n>", "metavar": "RUN"})
@@ -180,7 +182,7 @@ BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "f
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
-    "--train", "train missing runs; --no-train shows existing runs only", action=argparse.BooleanOptionalAction, default=True
+    "--train", "train the runs that are not finished; --no-train shows finished runs only", action=argparse.BooleanOptionalAction, default=True
 )  # fmt: skip
 FIGURE = (
     flag("--data", "data sets, out of cifar and celeba (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
@@ -191,7 +193,7 @@ COMMANDS = {
     "train": Command(
         "Train and evaluate one config.",
         "imbalance.cli.main:train",
-        (CONFIG, flag("--dry_run", "check all that a run checks before it trains, print the config and the run directory, and stop",
+        (CONFIG, flag("--dry_run", "do all checks of a run, print its config and run directory, and stop before the first training step",
                       action="store_true")),
         overrides=True, documented=False,
     ),
@@ -223,7 +225,7 @@ COMMANDS = {
     "data describe": Command(
         "Count a config's examples by split, class and group, and draw samples.",
         "imbalance.cli.data:describe",
-        (CONFIG, flag("--sheet", "image file to draw sample images in", default="sheet.png", metavar="FILE")),
+        (CONFIG, flag("--sheet", "image file to write, with sample images of every group", default="sheet.png", metavar="FILE")),
         overrides=True, documented=False,
     ),
     "features": Command(
@@ -238,9 +240,9 @@ COMMANDS = {
         "Train a config over a grid, or search by random sampling or TPE.",
         "imbalance.sweep.sweep:sweep",
         (CONFIGS,
-         flag("--grid", "axis of a grid: <key>=<value>,<value>,…; may be repeated, and axes multiply", action="append", default=[], metavar="AXIS"),
-         flag("--search", "axis of a search at seed 0: <key>=<low>:<high>[:log] or <key>=<value>,…; may be repeated", action="append", default=[], metavar="AXIS"),
-         flag("--sampler", "algorithm that chooses the points of --search", choices=["random", "tpe"], default="tpe"),
+         flag("--grid", "config key and values of a grid: <key>=<value>,<value>,…; if repeated, all combinations of values are trained", action="append", default=[], metavar="AXIS"),
+         flag("--search", "config key to search over with seed 0, and its range or values: <key>=<low>:<high>[:log] or <key>=<value>,…; may be repeated", action="append", default=[], metavar="AXIS"),
+         flag("--sampler", "algorithm that chooses the values to try in --search", choices=["random", "tpe"], default="tpe"),
          flag("--trials", "total number of trials of --search", type=positive_integer, default=20, metavar="N"),
          SEEDS, *TRAINING, *STUDY),
         overrides=True,
@@ -258,7 +260,7 @@ COMMANDS = {
         "imbalance.experiments.protocol:protocol",
         (flag("--data", f"data sets, out of {', '.join(DATA)}", type=comma_list(valid=DATA), required=True, metavar="NAME,…"),
          flag("--batch_sizes", "batch sizes to train with", type=comma_list(positive_integer), default=[64, 512], metavar="N,…"),
-         flag("--rates", "learning rates to choose from (default: rates that suit each data set)", type=comma_list(positive_number), default=[], metavar="RATE,…"),
+         flag("--rates", "learning rates to choose from on val (default: learning rates that suit each data set)", type=comma_list(positive_number), default=[], metavar="RATE,…"),
          flag("--epochs", "number of epochs of every run", type=positive_integer, default=200, metavar="N"),
          SEEDS, *TRAINING, *STUDY),
         overrides=True,
@@ -271,9 +273,9 @@ COMMANDS = {
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
         "imbalance.report.report:report",
-        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables", type=comma_list(),
-                                default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
-         flag("--pictured", "number of runs whose most confident errors the page shows, as images or rows", type=non_negative_integer, default=20,
+        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables; the first ranks the runs (default: the metric by which most runs select, "
+                                "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
+         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
               metavar="N")),
     ),
     "watch": Command(
@@ -281,9 +283,9 @@ COMMANDS = {
         "imbalance.report.watch:watch",
         (Flag(("folders",), {"nargs": "+", "metavar": "FOLDER", "help": "folder of runs, or a single run directory"}),
          flag("--port", "port on this machine; 0 for any free port", type=non_negative_integer, default=8000, metavar="N"),
-         flag("--metrics", "test metrics to show; the first ranks the runs", type=comma_list(),
-              default=["balanced_accuracy", "worst_group_accuracy"], metavar="METRIC,…"),
-         flag("--pictured", "number of runs whose most confident errors the page shows; each refresh of the page then loads the data of these runs", type=non_negative_integer, default=0,
+         flag("--metrics", "test metrics to show; the first ranks the runs (default: the metric by which most runs select, "
+              "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
+         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions; each refresh of the page then loads their data", type=non_negative_integer, default=0,
               metavar="N")),
     ),
     "select": Command(
@@ -291,7 +293,7 @@ COMMANDS = {
         "imbalance.sweep.select_epoch:select",
         (flag("--config", "configs to train if needed: files, or names in configs/, with commas between them (default: all runs under "
               "--work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
-         flag("--share", "fraction of val whose group labels the rule for few labels reads", type=fraction, default=0.1, metavar="SHARE"),
+         flag("--share", "fraction of the val examples whose group labels are known to the selection rule for few group labels", type=fraction, default=0.1, metavar="SHARE"),
          SEEDS, *TRAINING),
         overrides=True,
     ),
@@ -299,8 +301,8 @@ COMMANDS = {
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
         (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .npz, .npy)"}),
-         flag("--output", "CSV file to write: file, row, class, and the probability of each class", default="predictions.csv", metavar="FILE"),
-         flag("--batch_size", "number of examples at a time", type=positive_integer, default=256, metavar="N"),
+         flag("--output", "CSV file to write, with the columns file, row, class, and the probability of each class", default="predictions.csv", metavar="FILE"),
+         flag("--batch_size", "number of examples to predict at a time; changes only speed and memory", type=positive_integer, default=256, metavar="N"),
          flag("--device", "device, such as cpu or cuda (default: a GPU if there is one)", metavar="DEVICE")),
         documented=False,
     ),
@@ -333,7 +335,7 @@ COMMANDS = {
     "reproduce colored_digits_methods": Command(
         "Compare 21 methods by the accuracy of their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
-        (flag("--tune", "show instead the search that chose the learning rates in the configs", action="store_true"),
+        (flag("--tune", "print the val results by which the learning rates in the configs were chosen, instead of the comparison", action="store_true"),
          flag("--untuned", "compare another set of methods, none of them tuned, instead of the tuned ones", action="store_true"), *TRAINING),
     ),
     "reproduce ten_data_sets": Command(
@@ -359,13 +361,13 @@ COMMANDS = {
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",
         "imbalance.experiments.findings:findings",
-        (flag("--check", "write nothing; exit with status 1 if a table in docs/findings.md or docs/results.md is not as results/ gives it", action="store_true"), RESULTS),
+        (flag("--check", "write nothing; exit with status 1 if a table in docs/findings.md or docs/results.md differs from the one that results/ gives", action="store_true"), RESULTS),
     ),
     "pack": Command(
         "Run the work that needs a GPU, in short pieces.",
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
-         flag("--only", "kinds of work", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
+         flag("--only", "kinds of work to do", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
          flag("--on_cpu", "run work that needs a GPU without one too, as a trial of the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
@@ -373,7 +375,7 @@ COMMANDS = {
     "bench": Command(
         "Measure the speed of training, and compare it with reference code.",
         "imbalance.bench.bench:bench",
-        (flag("--only", "parts to measure", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
+        (flag("--only", "measurements to make", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
          flag("--repeats", "number of measurements of each ratio; half as many if a measurement starts new processes", type=positive_integer, default=5, metavar="N"),
          flag("--output", "JSON file to write all ratios to", metavar="FILE")),
     ),

@@ -26,7 +26,8 @@ def candidates(*, line: str, whole: bool) -> str:
 
     Args:
         line: the command line as typed so far.
-        whole: return whole words; otherwise only the part after the last =, because bash breaks words there.
+        whole: return each completed word in full; otherwise only its text after the last =, because bash breaks words
+            at =.
     """
     *before, word = line.split(" ")[1:] or [""]
     before = [part for part in before if part]
@@ -35,11 +36,11 @@ def candidates(*, line: str, whole: bool) -> str:
 
 
 def next_words(before: list[str], word: str) -> list[str]:
-    """Return all words that can stand after the words `before`, whether or not they start with `word`.
+    """Return all words that can be typed next; the caller keeps those that start with `word`.
 
     Args:
-        before: the whole words between `imbalance` and `word`.
-        word: the last word as typed so far, which tells whether a config or a key of a config comes next.
+        before: the complete words between `imbalance` and `word`.
+        word: the last word as typed so far; `--config=` asks for config names, and `--config.` for config keys.
     """
     from imbalance.cli.commands import COMMANDS
     from imbalance.cli.main import command_of, parser_of
@@ -68,7 +69,7 @@ def next_words(before: list[str], word: str) -> list[str]:
 
 
 def config_keys(before: list[str]) -> list[str]:
-    """Return the keys of the config that a word `--config=…` among `before` names; an empty list if there is none."""
+    """Return all keys of the config that is named by the word `--config=…` in `before`; [] if there is no such word."""
     from imbalance.config.resolve import config_file, load
     from imbalance.config.schema import flatten
 

@@ -46,12 +46,12 @@ def download(*, name: str, data_dir: str) -> None:
 
 
 def build(*, config: str, overrides: Mapping[str, Any]) -> None:
-    """Decode the images of a config's data, unless they are decoded already."""
+    """Decode the images of a config's data set into its store on disk; do nothing if the store exists."""
     load_dataset(resolve(config, overrides)[0])
 
 
 def load_dataset(experiment: Experiment) -> Dataset:
-    """Return the data set of a config, with images prepared for the model of the config."""
+    """Return the data set of a config, with images resized and normalised as the pretrained weights of its model need."""
     return load(experiment.data, experiment.data_dir, experiment.seed, preparation_of(experiment.model))
 
 
@@ -68,7 +68,7 @@ def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
-    """Print the number of examples of every split, class and group, and draw samples of images in the file `sheet`."""
+    """Print the number of examples of every split, class and group; write sample images to the image file `sheet`."""
     dataset = load_dataset(resolve(config, overrides)[0])
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
@@ -79,12 +79,13 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Print the problems of a config's data and of the stores made from them; open every image and every text.
+    """Open every image or text of a config's data set, and print the problems of the data and of stores made from them.
 
-    Return the exit status: 2 if there is a problem, and 0 otherwise.
+    Return the exit status: 2 if there is a problem, and 0 otherwise. A store is a copy of the data on disk, as decoded
+    pixels or as tokens.
 
     Args:
-        every: print every problem; otherwise print one of each of the first `KINDS_SHOWN` kinds.
+        every: print every problem; otherwise one problem for each cause, and at most `KINDS_SHOWN` causes.
     """
     experiment, _ = resolve(config, overrides)
     section, arguments = dict(experiment.data), {"data_dir": experiment.data_dir, "seed": experiment.seed}
@@ -109,7 +110,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
 
 
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
-    """Return the problems of metadata, splits and images, and notes on equal images.
+    """Return the problems of metadata, splits and images, and lines of text on duplicate images.
 
     Every image is opened, and its pixels are compared with those in the store of decoded images.
     """
@@ -139,9 +140,12 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
 
 def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:
-    """Return the problems of texts, labels and splits, and the number of texts.
+    """Return the problems of a data set of texts, and the number of its texts.
 
-    The store of the tokens is checked only if the texts, labels and splits have no problem.
+    Texts, labels and splits are checked first; if they have no problem, the store of tokens on disk is checked, too.
+
+    Args:
+        section: `config.data`.
     """
     token_settings = {key: section[key] for key in KEYS}
     corpus_section = {key: value for key, value in section.items() if key not in KEYS}
@@ -150,7 +154,7 @@ def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tup
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:
-    """Return the problems of every store in `folder` that belongs to the data set `name`, comparing every checksum."""
+    """Compare every checksum of the stores in `folder` that belong to the data set `name`, and return the problems."""
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:
@@ -164,7 +168,7 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
 
 
 def count_table(dataset: Dataset) -> str:
-    """Return the number of examples of every split, class and group, as a table."""
+    """Return a text table with the number of examples of each class and group in each split."""
     lines = [*dataset.notes, ""] if dataset.notes else []
     lines += _count_lines("class", dataset, lambda data, split: (data.class_names, data.class_counts(split)))
     if dataset.group_names != dataset.class_names:
@@ -188,9 +192,10 @@ def _count_lines(
     """Return one line for each class or group, with its number of examples in every split.
 
     Args:
-        kind: word for the head of the table: class, group or evaluation group.
-        names_and_counts: function from a data set and a split of it to the names and their counts.
-        total: add a line with the sum over all names.
+        kind: "class", "group" or "evaluation group", for the heading.
+        names_and_counts: function that takes the data set and one of its splits, and returns the names of the classes or
+            groups, and the number of examples of each.
+        total: add a line with the sum over all classes or groups.
     """
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:

@@ -12,12 +12,15 @@ from imbalance.utils.output import one_line
 
 
 def configs() -> str:
-    """Return a line for every file of configs/: its name and the first line of its docstring. The files are not run."""
+    """Return a line for every file of configs/: its name and the first line of its docstring. The files are not executed."""
     return _lines({name: _docstring(path) for name, path in config_files_by_name().items()})
 
 
 def _docstring(path: Path) -> str | None:
-    """Return the docstring of a Python file, or why it cannot be parsed, since a user may put any file in configs/."""
+    """Return the docstring of a Python file without executing it.
+
+    If the file cannot be parsed, return a text that says why, because a user may put any file in configs/.
+    """
     try:
         return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     except (SyntaxError, ValueError) as error:

@@ -57,9 +57,9 @@ def call(argv: Sequence[str]) -> int:
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the command at the start of `argv`, which has one word or two, and the words after it.
+    """Split `argv` into the name of a command, such as "train" or "data verify", and the words after the name.
 
-    Return None as the command if `argv` is empty, or asks for help without a whole command: `--help`, `data --help`.
+    The name is None if `argv` is empty, or asks for help on all commands (`--help`) or on some (`data --help`).
 
     Raises:
         BadInput: no command has this name.
@@ -77,9 +77,9 @@ def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def did_you_mean(word: str, valid: Collection[str]) -> str:
-    """Return "did you mean …?" with up to three words of `valid` that are spelt like `word`.
+    """Return "did you mean …?" with up to three words of `valid` that are spelt similarly to `word`.
 
-    If no word is, return all words of `valid` if they are at most eight, and otherwise "".
+    If none is similar, suggest all of `valid`, or return "" if these are more than eight.
     """
     near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
@@ -126,7 +126,11 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
 
 
 def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
-    """Return what to type instead of an argument that command `name` does not know."""
+    """Return a hint on what to type instead of `word`, an argument that the command `name` does not have.
+
+    Args:
+        prefix: the beginning of overrides, `--config.`.
+    """
     if word.startswith(prefix):
         return f"imbalance {name} takes no overrides of a config, so leave it out"
     if not word.startswith("-") and COMMANDS[name].overrides:
@@ -140,7 +144,10 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
 
 
 def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
-    """Call the command's function and return the exit status; print the result if it is a text."""
+    """Call the function of `command`, and return the exit status.
+
+    If the function returns a string, print it and return 0; if it returns a number, that is the exit status.
+    """
     module, _, function = command.function.partition(":")
     try:
         result = getattr(importlib.import_module(module), function)(**arguments)
@@ -184,7 +191,7 @@ def help_of(name: str) -> str:
 
 
 def module_docstring(command: Command) -> str:
-    """Return the docstring of the command's module; "" if it describes other commands too."""
+    """Return the docstring of the module with the function of `command`, for the help; "" if `documented` is False."""
     if not command.documented:
         return ""
     spec = find_spec(command.function.partition(":")[0])
@@ -237,7 +244,7 @@ def run(config: Any, directory: Path) -> int:
 
 
 def print_result(run_directory: str | None, status: str, score: float | None) -> None:
-    """Print the last line of stdout, one JSON object, on rank 0. A score that is not finite becomes null."""
+    """Print the last line of stdout, one JSON object, on rank 0 only. A score that is not finite becomes null."""
     if not RANK:
         score = score if score is not None and abs(score) < float("inf") else None
         print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
@@ -247,7 +254,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 
 def refuse(message: str) -> int:
-    """Print `message` as one line on stderr, after the rank if it is not 0, and return exit status 2."""
+    """Print `message` as one line on stderr, and return exit status 2. On ranks above 0 the line starts with the rank."""
     wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2
@@ -265,10 +272,11 @@ def wait_for_main_process() -> None:
 
 
 def exit_on_signal(signum: int, trains: bool) -> NoReturn:
-    """End the process on a signal that comes before or after training, when there is nothing to save.
+    """End the process after a signal that came before or after training, when there is nothing to save.
 
     Args:
-        trains: whether the command is `train`, whose last line on stdout is a JSON object.
+        signum: the number of the signal; it decides the exit status.
+        trains: true for the command `train`, which must print a JSON object as the last line on stdout.
     """
     wait_for_main_process()
     error = Interrupted(signum)

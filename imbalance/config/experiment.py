@@ -35,22 +35,22 @@ class Trainer:
     """Length, batches and arithmetic of training (`config.trainer`).
 
     Args:
-        epochs: passes over the examples that the sampler draws.
-        batch_size: examples of a batch, over all processes together.
-        accumulation: micro-batches that a batch is split into, one after the other, to save memory; 1: not split.
+        epochs: number of epochs; an epoch is one pass over the examples that the sampler draws.
+        batch_size: number of examples in a batch, over all processes together.
+        accumulation: number of micro-batches into which each batch is split, to save memory; 1: no split.
         clip_norm: largest norm of the gradient of the whole batch, over all parameters together; 0: no limit.
-        ema_decay: decay of a moving average of the network weights, which is evaluated and selected instead of the
-            weights; 0: no average.
-        eval_batch_size: examples of a batch of an evaluation; it has no effect on the metrics.
-        eval_every: epochs between evaluations; the last epoch is always evaluated.
-        eval_splits: splits that the evaluations during training read; at the end every split is evaluated.
+        ema_decay: decay of an exponential moving average of the network weights; evaluation and selection use the
+            averaged weights. 0: no average.
+        eval_batch_size: number of examples in a batch of an evaluation; it has no effect on the metrics.
+        eval_every: number of epochs from one evaluation to the next; the last epoch is always evaluated.
+        eval_splits: splits to evaluate during training; after training every split is evaluated.
         dtype: type of the parameters and of all computation.
-        mixed_precision: type of the forward and backward pass; "no": the type of dtype.
-        tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: none, convolutions, or also
-            matrix products ("all").
-        channels_last: stores images with channels last, which GPUs compute faster.
-        images_on_device: keeps all images of a store of decoded images on the device; data other than image files are
-            always kept there.
+        mixed_precision: type in which the forward and backward pass compute; "no": the type `dtype`.
+        tf32: operations that a GPU may compute in TF32, which has 10 bits of mantissa: "none", "convolutions", or
+            "all" for convolutions and matrix products.
+        channels_last: stores image tensors in torch's channels-last memory format, which is faster on GPUs.
+        images_on_device: for data sets of image files: copies all images to the device before training, instead of
+            batch by batch. Other data sets are always copied before training.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
         deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
     """
@@ -77,13 +77,14 @@ class Callbacks:
     """End of training, and the checkpoint that is tested (`config.callbacks`).
 
     Args:
-        select: checkpoint that is tested: of the last epoch, or of the epoch with the best monitored metric.
-        monitor: val metric by which "best" selects; higher is better.
-        patience: evaluations without a better monitored metric after which training ends; 0: never.
+        select: checkpoint that is tested: "last" for the last epoch, "best" for the epoch with the highest `monitor`.
+        monitor: val metric that `select` and `patience` compare; higher is better.
+        patience: training ends after this number of evaluations in a row without a higher `monitor`; 0: it never ends
+            early.
         stop_at_interpolation: ends training after the first epoch in which every training prediction was correct.
-        keep_logits: saves the logits of every evaluation in evaluations/, so that `imbalance select` can apply
-            other selection rules afterwards.
-        checkpoint_minutes: minutes between checkpoints; at most so much work is lost if the process is killed.
+        keep_logits: saves the logits of every evaluation in the folder evaluations/ of the run directory, so that
+            `imbalance select` can apply other selection rules afterwards.
+        checkpoint_minutes: minutes between checkpoints; a killed process loses at most the work of so many minutes.
     """
 
     select: Literal["last", "best"]
@@ -98,8 +99,8 @@ class Callbacks:
 class Logger:
     """Copies of the metrics for other programs (`config.logger`).
 
-    Every run writes metrics.jsonl in any case. If the environment variable WANDB_MODE is set, it replaces `mode`
-    for Weights & Biases; with the mode "tensorboard" TensorBoard is written all the same.
+    Every run writes its metrics to metrics.jsonl, whatever this section says. If the environment variable WANDB_MODE is
+    set, it decides in place of `mode` about Weights & Biases. It does not change whether TensorBoard is written.
 
     Args:
         mode: "offline" and "online" log to Weights & Biases, "tensorboard" to TensorBoard.
@@ -114,8 +115,8 @@ class Logger:
 class Experiment:
     """A whole config, validated and frozen.
 
-    A `Section` names a function and gives its arguments. `imbalance.config.registries` has the functions of each
-    section.
+    A `Section` names a function and gives its arguments. `imbalance.config.registries` lists the functions that each
+    section can name.
 
     Args:
         seed: seed of all random numbers: splits, initial weights, sampling, augmentation.
@@ -128,11 +129,11 @@ class Experiment:
         callbacks: end of training, and the checkpoint that is tested.
         logger: copies of the metrics for other programs.
         data: data set and its splits.
-        groups: groups that the methods use.
-        sampler: examples that an epoch draws.
+        groups: function that decides which group each example has for the methods.
+        sampler: function that chooses the examples of an epoch.
         weights: importance weight of each example.
         loss: loss of one example.
-        mix: mixing of examples.
+        mix: mixing of pairs of examples into one, such as mixup.
         objective: reduction of the losses of a batch to one scalar.
         model: network.
         optim: optimiser, with its schedule of the learning rate.
@@ -179,7 +180,7 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 
     Raises:
-        BadInput: a key is missing, unknown or misspelt, or a value is out of range. The message names the first.
+        BadInput: a key is missing or unknown, or a value is not valid. The message names the first such key.
     """
     if isinstance(config, Experiment):
         return config
@@ -202,7 +203,7 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
 
 
 def check_sections(values: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless every section has exactly its keys, each with a value of the right type and range."""
+    """Raise `BadInput` if a section lacks a key, has an unknown key, or has a value of a wrong type or out of range."""
     hints = get_type_hints(Experiment, include_extras=True)
     sections = {
         key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *VALUE_SECTIONS.values())
@@ -217,11 +218,11 @@ def check_sections(values: Mapping[str, Any]) -> None:
         check_call(path, section, table)
     for key, value in flatten(values).items():
         if "\0" in str(value):
-            raise BadInput(f"config.{key}: {value!r} given; remove the NUL, which no name of a file can have")
+            raise BadInput(f"config.{key}: {value!r} given; remove the NUL character, which no file name can have")
 
 
 def check_together(config: Experiment) -> None:
-    """Raise `BadInput` if two values, each of them valid, do not go together."""
+    """Raise `BadInput` if two values of `config` exclude each other, although each of them is valid alone."""
     trainer, callbacks = config.trainer, config.callbacks
     if trainer.accumulation > trainer.batch_size:
         raise BadInput(
@@ -250,21 +251,24 @@ def check_together(config: Experiment) -> None:
 
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
-    """Return the function that each section names, by the path of the section."""
+    """Return the function that each section of `config` names, by the path of the section, such as "optim.schedule"."""
     return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
 def check_methods(config: Experiment) -> None:
-    """Raise `BadInput` if a method requires an argument that no run passes, or if two methods each need a first run.
+    """Raise `BadInput` if a function that `config` names breaks one of three rules.
 
-    The tags of a method say whether it needs a first run; see `imbalance.config.tags`.
+    - A function must not require an argument that the program does not pass.
+    - An objective with the tag `unmixed` must not be used with mixing (`config.mix`).
+    - At most one function may have the tag `first_run`, by which another run is trained first. See `imbalance.config.tags`.
     """
     functions, available = methods(config), available_arguments()
     for path, function in functions.items():
         if unknown := sorted(required_arguments(function) - available[path]):
             raise BadInput(
                 f"config.{path}.name: {config.section(path).name!r} requires the argument {unknown[0]!r}, which no run passes; "
-                f"use only {', '.join(sorted(available[path]))}, or make it a key of the config by a * before it"
+                f"use only {', '.join(sorted(available[path]))}, or put a * before {unknown[0]!r} in the signature of "
+                f"the function, and give its value as config.{path}.{unknown[0]}"
             )
     if tags_of(functions["objective"]).unmixed and config.mix.name != "none":
         raise BadInput(
@@ -275,23 +279,31 @@ def check_methods(config: Experiment) -> None:
     if len(staged) > 1:
         first, second = staged[:2]
         raise BadInput(
-            f"config.{second}.name: {config.section(second).name!r} given, which needs a run before this one, as "
-            f"config.{first}.name={config.section(first).name!r} does; only one method may need one, so change one of the two"
+            f"config.{second}.name: {config.section(second).name!r} given, which trains another run before this one, and so does "
+            f"config.{first}.name={config.section(first).name!r}; only one of the two may do so, so change the other"
         )
 
 
 def measured_by(config: Experiment) -> tuple[str, ...]:
-    """Return the names of the metrics that the methods of this config add, such as "train/flip_rate"."""
+    """Return the names of the metrics that methods of `config` add to the standard metrics, such as "train/flip_rate"."""
     return tuple(dict.fromkeys(name for function in methods(config).values() for name in tags_of(function).measures))
 
 
 def check_balanced_once(sampler: str, weights: str) -> None:
-    """Raise `BadInput` if the sampler and the weights of these names would both correct the same imbalance."""
+    """Raise `BadInput` if a sampler and importance weights must not be used together.
+
+    This is so if both correct the same imbalance, or if the weights are "residual" and the sampler lacks the tag
+    `chance`.
+
+    Args:
+        sampler: the value of `config.sampler.name`.
+        weights: the value of `config.weights.name`.
+    """
     samplers, weightings = registries()["sampler"], registries()["weights"]
     if tags_of(look_up(samplers, sampler)).balances and tags_of(look_up(weightings, weights)).balances:
         raise BadInput(
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
-            "use weights 'uniform', or 'given' with a value for each class or group if both are meant"
+            "use config.weights.name='uniform', or, to correct it twice on purpose, 'given' with a value for each class or group"
         )
     annealed = [name for name, function in samplers.items() if tags_of(function).chance]
     if weights == "residual" and sampler not in annealed:
@@ -302,7 +314,10 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 
 
 def first_run(config: Experiment) -> Experiment | None:
-    """Return the config of the first run of a two-stage method; None if no method of `config` has two stages."""
+    """Return the config of the run that a two-stage method trains first; None if `config` names no such method.
+
+    The predictions of this run are an input of the method in the run of `config`.
+    """
     for function in methods(config).values():
         if derive := tags_of(function).first_run:
             return validate(derive(config))

@@ -19,17 +19,30 @@ GROUP_METRICS = ("group_accuracy", "training_group_accuracy")  # one value for e
 CLASS_METRICS = ("recall", "precision", "f1", "accuracy", "predicted")  # one value for each class
 RANKING_METRICS = ("auroc", "auprc")  # computed from scores; higher is better
 SCORE_METRICS = (*RANKING_METRICS, "nll", "brier", "ece", "ece_equal_mass")
+NOT_PERCENT = ("loss", "nll", "brier", "mcc")  # shown as they are; all other metrics are fractions, shown in percent
+
+
+def in_percent(name: str) -> bool:
+    """Return whether the metric `name`, such as "test/recall/cat" or "nll", is shown in percent."""
+    return (name.partition("/")[2] or name) not in NOT_PERCENT
+
+
+def shown(value: float, name: str) -> str:
+    """Return the value of the metric `name` as text: in percent or with three decimals; "-" for nan."""
+    if value != value:
+        return "-"
+    return f"{100 * value:.1f} %" if in_percent(name) else f"{value:.3f}"
 
 
 def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
-    """Raise `BadInput` unless `config.<key>` names a val metric.
+    """Raise `BadInput` unless `name`, the value of `config.<key>`, is a metric of the val split.
 
-    The class or group in the name is not checked. `check_labels` checks it once the data are loaded.
+    The class or group in `name` is not checked. `check_labels` checks it once the data are loaded.
 
     Args:
-        key: key of the config that has the name, such as "score".
+        key: key of the config, such as "score", for the message.
         name: full name of the metric, such as "val/accuracy".
-        own: full names of metrics that the methods of this config add.
+        own: full names of the metrics that methods of the config add to the standard metrics.
     """
     if name in own:
         return
@@ -45,20 +58,21 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
 
 
 def needs_scores(name: str) -> bool:
-    """Return whether the metric `name` is computed from the scores of all examples, not from counts of predictions."""
+    """Return whether the metric `name` needs the class scores of each example; other metrics need confusion counts only."""
     return name.partition("/")[2].partition("/")[0] in RANKING_METRICS
 
 
 def check_labels(
     key: str, name: str, classes: Sequence[str], groups: Sequence[str], eval_groups: Sequence[str] = ()
 ) -> None:
-    """Raise `BadInput` unless the data set has the class or group in a metric's name.
+    """Raise `BadInput` if the metric `name` contains a class or group that the data set does not have.
 
     Args:
-        key: key of the config that has the name, such as "score".
+        key: key of the config whose value is `name`, such as "score", for the message.
         name: full name of the metric, such as "val/recall/cat".
-        groups: groups that the run trains with.
-        eval_groups: evaluation groups, if the data set has any besides `groups`.
+        classes: names of all classes.
+        groups: names of the groups that the methods use in training.
+        eval_groups: names of the groups that metrics use, if they differ from `groups`.
     """
     kind, _, label = name.partition("/")[2].partition("/")
     if not eval_groups and kind in (*TRAINING_GROUP_METRICS, "training_group_accuracy"):
@@ -72,17 +86,22 @@ def check_labels(
 
 
 def describe_groups(metrics: Mapping[str, float], split: str) -> str:
-    """Return in words the number of groups that have a metric on a split: `8 groups`, or `16 evaluation groups`."""
+    """Count the groups of a split in `metrics`, and return the count as text: `8 groups`, or `16 evaluation groups`.
+
+    Args:
+        metrics: values of metrics by full name, such as "test/group_accuracy/cat".
+    """
     number = sum(key.startswith(f"{split}/group_accuracy/") for key in metrics)
     return f"{number} {'evaluation ' if f'{split}/{TRAINING_GROUP_METRICS[0]}' in metrics else ''}groups"
 
 
 def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
-    """Raise `BadInput` unless `name` is a metric that a summary.json can have. Any class or group in it is accepted.
+    """Raise `BadInput` unless `name` is a metric that a summary.json can have; its class or group is not checked.
 
     Args:
-        flag: flag of the command line that gave the name, with which the message starts.
-        split: split of the metric, if `name` does not start with one.
+        name: the metric, such as "val/recall/cat", or "recall/cat" if `split` is "val".
+        flag: flag of the command line whose value is `name`; the message starts with it.
+        split: split of the metric; "" if `name` starts with the split.
     """
     metric_split, _, metric = (f"{split}/{name}" if split else name).partition("/")
     kind, _, label = metric.partition("/")
@@ -98,12 +117,12 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
 
 
 def method_metrics() -> set[str]:
-    """Return the names, without the split, of all metrics that some method adds, such as "flip_rate"."""
+    """Return the names, without the split, of the metrics that methods add to the standard metrics, such as "flip_rate"."""
     entries = itertools.chain.from_iterable(table.values() for table in registries().values())
     return {name.partition("/")[2] for function in entries for name in tags_of(function).measures}
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise `BadInput` unless every name is a metric of the test split, without the prefix `test/`."""
+    """Raise `BadInput` unless each of `metrics` is a metric of the test split, written without `test/`."""
     for name in metrics:
         check_metric(name, "--metrics", split="test")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
 from imbalance.config.registries import registries
+from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
 
@@ -26,7 +27,7 @@ class OverrideText(str):
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Return the overrides of a command line by key, and its other arguments.
+    """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
 
     If a key is given several times, its last value counts.
 
@@ -62,10 +63,10 @@ KIND_NAMES = (
 
 
 def read_like_file(config: ConfigDict, key: str, text: str) -> None:
-    """Read `text` as the type of the value that `config` has at `key`, and set it there.
+    """Set `config` at `key` to `text`, after converting the text to the type of the present value.
 
     Raises:
-        BadInput: `text` is no value of that type.
+        BadInput: the text cannot be converted to this type.
     """
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
@@ -93,10 +94,10 @@ def _is_literal(text: str) -> bool:
 
 
 def read_by_annotation(text: Any, annotation: Any) -> Any:
-    """Return the value that `text` stands for, read so that it fits `annotation`.
+    """Convert the text of an override to a value that fits the type annotation of an argument.
 
-    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` is read as a name if the annotation is a name. If
-    no reading fits, return the Python literal, or else the text.
+    `True`, `8`, `0.1`, `cat`, `8,8` and `cat,dog` need no quotes. `1` stays a text if the annotation is a text. If no
+    conversion fits the annotation, return `text` as a Python literal, or unchanged if it is no literal.
     """
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
@@ -122,11 +123,13 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 
 
 def key_suggestion(key: str, config: ConfigDict) -> str:
-    """Return the end of a message on an unknown key: what to type instead, or "".
+    """Return the end of the message that `config` has no key `key`: what to type instead, or "".
 
-    If other functions of the section take the key, suggest their names. Otherwise suggest keys with the same last part,
-    or with a similar spelling.
+    If other functions that the section can name take this key, suggest these functions. Otherwise suggest keys of
+    `config` with the same last word, such as "lr" in "optim.lr", or with a similar spelling.
     """
+    if hint := renamed_key(key, flatten(config)):
+        return hint
     path, _, last = key.rpartition(".")
     names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]

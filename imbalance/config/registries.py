@@ -27,10 +27,10 @@ ENTRY_POINTS = {
 
 @functools.cache
 def registries() -> dict[str, Table]:
-    """Return, for every section, the table of the functions that its `name` can mean."""
+    """Return the table of functions of each section, by the path of the section, such as "optim.schedule"."""
     return {section: resolve_name(name) for section, name in ENTRY_POINTS.items()}
 
 
 def available_arguments() -> Mapping[str, set[str]]:
-    """Return, for every section, the names of the arguments that the program can pass to the section's functions."""
+    """Return, by section path, the names of the arguments that the program can pass to the functions of the section."""
     return resolve_name("imbalance.methods.context:AVAILABLE_ARGUMENTS")

@@ -1,9 +1,11 @@
-"""Names of configs that older versions had as files, and what to type instead.
+"""Names of configs and keys of older versions, and what to type instead.
 
-Each such file differed in a few values from a file that still exists, and these values are overrides now. For an old
-name `config_file` raises an error with the flags to type. The tables in results/ may have old names, which
-`current_name` of `imbalance.report.kept_results` translates.
+Each config file that is gone differed in a few values from a file that still exists, so flags now give these values. If a
+user types the name of such a file, the error message of `config_file` has the flags to type. Tables in results/ may contain
+old names; `current_name` of `imbalance.report.kept_results` translates them.
 """
+
+from collections.abc import Iterable
 
 # By old name: the config of now, and the overrides to type after `--config.`.
 RENAMED = {
@@ -70,6 +72,27 @@ RENAMED = {
     "waterbirds_mmd": "waterbirds_irm objective.name=mmd objective.environments=attribute objective.gammas=0.001,0.01,0.1,1,10,100,1000 objective.penalty=1",
     "waterbirds_remix": "waterbirds_erm mix.name=remix mix.alpha=1 mix.kappa=3 mix.tau=0.5",
 }
+
+# By old key: the key of now, and what differs.
+RENAMED_KEYS = {
+    "data.groups": (
+        "data.attributes",
+        "the columns that are crossed with the target to make the groups, without the target",
+    )
+}
+
+
+def renamed_key(key: str, keys: Iterable[str]) -> str:
+    """Return the end of the message that `key` is unknown: the key that replaces it, and what differs.
+
+    Return "" if no older version had this key, or if the config cannot have the key that replaces it.
+
+    Args:
+        key: the full key, such as "data.groups".
+        keys: the full keys that the config can have, such as "data.attributes".
+    """
+    new, meaning = RENAMED_KEYS.get(key, ("", ""))
+    return f"; it is config.{new} now: {meaning}" if new in keys else ""
 
 
 def replacement_flags(name: str) -> str:

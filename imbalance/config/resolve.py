@@ -43,8 +43,8 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
     """Return the validated config to run, and its run directory.
 
     Args:
-        config: a config file, or the name of one in configs/; or a config itself.
-        changes: values by key, such as "optim.lr"; see `override`.
+        config: the path of a config file, the name of a file in configs/ without .py, or the config itself.
+        changes: new values by key, such as `{"optim.lr": 0.1}`; see `override`.
 
     Raises:
         BadInput: the file or a key does not exist, or a value is missing, of the wrong type or out of range.
@@ -63,10 +63,13 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
 
 
 def config_file(name: str | Path) -> Path:
-    """Return the file that `name` means: a path, or the name of a config in configs/ without the .py.
+    """Return the path of a config file.
+
+    Args:
+        name: the path itself, or the name of a file in configs/ without .py.
 
     Raises:
-        BadInput: the file does not exist; the message suggests the names nearest to it.
+        BadInput: the file does not exist; the message suggests names with a similar spelling.
     """
     if not str(name):
         raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
@@ -85,7 +88,10 @@ def config_file(name: str | Path) -> Path:
 
 
 def config_files_by_name() -> dict[str, Path]:
-    """Return the files of configs/ by name; of two files with one name, the one that is less deep in folders."""
+    """Return the path of each config file in configs/ and its subfolders, by name without .py.
+
+    If two files have the same name, return the one in fewer subfolders.
+    """
     deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
     files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
     return dict(sorted(files.items()))
@@ -102,10 +108,10 @@ def _exists(path: Path, *kinds: str) -> bool:
 
 
 def load(path: str | Path) -> ConfigDict:
-    """Return what `get_config()` of a .py file returns, or the values of a run's config.json.
+    """Load a config: call `get_config()` of a .py file, or read the config.json that a run has saved.
 
     Raises:
-        BadInput: the file cannot be read or run, or holds no config.
+        BadInput: the file cannot be read or executed, or contains no config.
     """
     path = Path(path)
     try:
@@ -121,22 +127,26 @@ def load(path: str | Path) -> ConfigDict:
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
     if not any("get_config" in _defined_names(statement) for statement in statements):
-        raise BadInput(f"--config: {path} is no config: it has no get_config()")
+        raise BadInput(
+            f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
+        )
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except Exception as error:
         raise user_code_error(path, error) from error
     if not isinstance(config, ConfigDict):
-        raise BadInput(f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict")
+        raise BadInput(
+            f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
+        )
     return config
 
 
 def _saved_config(values: Any, modules: Path) -> ConfigDict:
-    """Return the config of a config.json, with tuples for JSON's lists.
+    """Return the config that a run has saved in config.json, with each JSON list as a tuple.
 
     Args:
-        values: content of the file.
-        modules: folder in which the run keeps copies of the user's modules; a copy is used if its original is gone.
+        values: the parsed content of config.json.
+        modules: folder with the run's copies of the user's modules; a copy is used if the original file is gone.
     """
     if not isinstance(values, dict):
         raise ValueError("the file holds no JSON object")
@@ -155,10 +165,12 @@ def _saved_config(values: Any, modules: Path) -> ConfigDict:
 
 
 def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a config.json, translated from the keys of older versions to those of this version.
+    """Translate the content of a config.json that an older version wrote into the keys and values of this version.
 
-    A key that an older version lacked gets the value with which that version computed. In older versions
-    `trainer.compile` was true or false, and the name of data in memory was "given".
+    A key that the older version lacked gets the value that gives the same results as the older version. In older
+    versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
+    `data.attributes` they had `data.groups`. It is translated if the target comes first or if it names no columns, because
+    only then the groups are the same.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -167,12 +179,22 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    data = {"data": {"name": "in_memory"}} if saved.get("data") == {"name": "given"} else {}
-    return {"groups": {"name": "data"}} | saved | data | {"trainer": trainer, "optim": decayed | optim}
+    data = saved.get("data")
+    if data == {"name": "given"}:
+        data = {"name": "in_memory"}
+    if (
+        isinstance(data, dict)
+        and isinstance(data.get("groups"), list)
+        and data["groups"][:1] in ([], [data.get("target")])
+    ):
+        data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
+        data["attributes"] = data["attributes"][1:]
+    upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    return {"groups": {"name": "data"}} | saved | upgraded
 
 
 def _defined_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a top-level statement defines, without running it."""
+    """Return the names that a top-level Python statement assigns, imports or defines, without executing it."""
     if isinstance(statement, ast.FunctionDef):
         return {statement.name}
     if isinstance(statement, ast.ImportFrom):
@@ -184,13 +206,14 @@ def _defined_names(statement: ast.stmt) -> set[str]:
 
 
 def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mapping[str, Any]) -> ConfigDict:
-    """Return a copy of `config` with `changes` applied.
+    """Return a copy of `config` with new values for some keys.
 
-    A section whose name changes is emptied first, since its keys are the arguments of another function.
+    If `changes` names another function for a section, the old arguments of the section are removed first. Sections inside
+    this section, such as "optim.schedule", stay.
 
     Args:
-        changes: values by key, such as "optim.lr". An `OverrideText` is read as the type of the value in `config`,
-            or, in a section whose name changes, by the annotation of the new function.
+        changes: new values by key, such as `{"optim.lr": 0.1}`. An `OverrideText` is converted to the type of the old
+            value. If the section names another function now, the text is converted to the type of its argument.
 
     Raises:
         BadInput: the config has no such key, or the value does not fit it.
@@ -221,20 +244,21 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
 
 
 def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> None:
-    """Add a key to a section that was emptied because its name changed.
+    """Add a key to a section that names another function now, and so has lost its old keys.
 
     Args:
-        annotation: annotation of the argument `key` of the new function.
+        annotation: annotation of the argument `key` of this function.
     """
     with section.ignore_type():
         section[key] = read_by_annotation(value, annotation) if isinstance(value, OverrideText) else value
 
 
 def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
-    """Set a key that the config has, or replace a whole section.
+    """Replace the value of an existing key of `config`; if the key is a section, a mapping replaces the whole section.
 
     Args:
-        section: the section that should have the key; None if the config has no such section.
+        section: the section that contains the key, such as "optim" for the key "optim.lr"; None if it does not exist.
+        key: the full key, such as "optim.lr".
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
     is_section = key in registries() or isinstance(current, ConfigDict)
@@ -262,9 +286,9 @@ def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | 
 
 
 def _annotation(path: str, name: str, key: str) -> Any:
-    """Return the annotation of the argument `key`, by which the text of an override is read.
+    """Return the type annotation of the argument `key` of the function `name`.
 
-    Return None if the section at `path` has no function called `name`, or that function has no such argument.
+    Return None if the section at `path` cannot name this function, or if the function has no such argument.
     """
     try:
         return keyword_annotations(look_up(registries().get(path, {}), name)).get(key)
@@ -279,10 +303,13 @@ def _annotation(path: str, name: str, key: str) -> Any:
 
 
 def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the config name and the overrides from which the run directory of a config file is named.
+    """Return the config name and the overrides with which the name of a run directory begins.
 
-    For a config.json in a run directory these are the config name and the overrides of that run. For any other file
-    they are the stem of the file, and no overrides.
+    For the config.json of an earlier run, return the config name and the overrides of that run. For any other file,
+    return the file name without its suffix, and no overrides.
+
+    Args:
+        path: the config file.
     """
     parts = path.resolve().parts
     if path.name != "config.json" or len(parts) < 4 or not parts[-2].startswith("seed="):
@@ -296,14 +323,15 @@ def run_directory(
     base: Mapping[str, Any] | ConfigDict | None = None,
     earlier_overrides: tuple[str, ...] = (),
 ) -> Path:
-    """Return `<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
+    """Return the run directory of `config`: `<work_dir>/<name>/<overrides, or "default">/seed=<n>/`.
 
     Args:
         config: the config to run.
-        name: name of the config file; "" for the names of data and loss, such as `digits_poly`.
-        base: the config before its overrides. Without `base`, as for a config made in Python, a hash of the config
+        name: name of the config; "" to join the names of its data set and its loss, such as `digits_poly`.
+        base: the config without the overrides; None for a config that was made in Python. Then a hash of the config
             replaces the overrides.
-        earlier_overrides: overrides of the run whose config.json the file is; see `config_name_and_overrides`.
+        earlier_overrides: overrides that the name of the run directory has before the new overrides; the second result
+            of `config_name_and_overrides`.
     """
     if base is None:
         values = {key: value for key, value in defining_values(config).items() if key != "seed"}
@@ -321,9 +349,9 @@ def run_directory(
 
 
 def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict[str, Any]:
-    """Return the values of a config that decide what its run computes, with lists for tuples as JSON has them.
+    """Return the values of a config that decide what its run computes, with tuples as lists, to compare with JSON.
 
-    A section that names a function in a user's module keeps the name of the file, without its folder.
+    A name such as `/folder/my_module.py:MyLoss` loses its folder, which does not change the result.
     """
 
     def without_folder(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from ml_collections import ConfigDict
 from pydantic import Field, TypeAdapter, ValidationError
 
+from imbalance.config.renamed import renamed_key
 from imbalance.config.user_modules import load_user_module, user_module_file
 from imbalance.errors import BadInput
 
@@ -78,10 +79,10 @@ class Section(Mapping[str, Any]):
 
 
 def look_up(table: Table[T], name: Any) -> Callable[..., T]:
-    """Return the function that the name of a section means: an entry of `table`, or `my_module.py:function`.
+    """Return the function called `name`: an entry of `table`, or a user's own function `my_module.py:function`.
 
     Raises:
-        BadInput: the table has no such entry, or the user's file or its function does not exist.
+        BadInput: `table` has no such entry, or the user's file or function does not exist.
     """
     if isinstance(name, str) and name in table:
         return table[name]
@@ -96,10 +97,12 @@ def look_up(table: Table[T], name: Any) -> Callable[..., T]:
 
 
 def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
-    """Return the function that `section` names, with its arguments filled in.
+    """Return the function that `section` names as a `functools.partial` with its arguments.
 
     Args:
-        provided: arguments from the program; those that the function does not take are left out.
+        table: the functions that the section can name.
+        section: the name of the function, and its keyword-only arguments.
+        provided: other arguments, which the program passes; arguments that the function does not take are ignored.
     """
     function = look_up(table, section["name"])
     values = {key: section[key] for key in section if key != "name"}
@@ -114,10 +117,10 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
 
 
 def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of the keyword-only parameters, by name.
+    """Return the annotations of the keyword-only parameters of `function`, by name.
 
-    The names are the keys of a config section for `function`. Parameters that a `functools.partial` fills in are left
-    out.
+    The names are the keys of a config section for `function`. If `function` is a `functools.partial`, the parameters
+    that already have a value are left out.
     """
     parameters, filled = inspect.signature(function).parameters.values(), set()
     while isinstance(function, functools.partial):  # an entry with tags can be a partial of a partial
@@ -128,7 +131,7 @@ def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def required_arguments(function: Callable[..., Any]) -> set[str]:
-    """Return the names of the parameters before the `*` that have no default, which the program must pass."""
+    """Return the parameters of `function` that are not keyword-only and have no default; the program must pass them."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
 
@@ -137,12 +140,12 @@ def required_arguments(function: Callable[..., Any]) -> set[str]:
 
 
 def check_call(path: str, section: Any, table: Table[Any]) -> None:
-    """Raise `BadInput` unless `section` names a function of `table`, and gives the right arguments.
+    """Raise `BadInput` if `section` names no function of `table` or of a user's file, or if its arguments are wrong.
 
     The keys must be exactly the keyword-only parameters of the function, and every value must fit its annotation.
 
     Args:
-        path: path of the section, such as "optim.schedule".
+        path: path of the section, such as "optim.schedule", for the message.
     """
     if not isinstance(section, Mapping) or "name" not in section:
         raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
@@ -158,12 +161,14 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
     """Raise `BadInput` unless `section` has exactly the keys of `annotations`, each with a value that fits.
 
     Args:
-        path: path of the section, such as "optim.schedule"; "" for the whole config.
+        path: path of the section, such as "optim.schedule"; "" for the whole config. The message starts with it.
+        annotations: the type annotation of each key.
     """
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())
     if unknown:
-        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{suggestion(unknown[0], annotations)}")
+        hint = renamed_key(prefix + unknown[0], [prefix + key for key in annotations])
+        raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{hint or suggestion(unknown[0], annotations)}")
     if missing:
         flags = " ".join(f"--config.{prefix}{key}=<{describe_annotation(annotations[key])}>" for key in missing)
         raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
@@ -171,7 +176,13 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
 
 
 def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless every value fits its annotation. The message starts with `prefix` and the key."""
+    """Raise `BadInput` unless every value fits its annotation.
+
+    Args:
+        prefix: text before the key in the message, such as "config.optim.".
+        values: values by key.
+        annotations: annotations by key.
+    """
     for key, annotation in annotations.items():
         try:
             adapter(annotation).validate_python(values[key], strict=True)
@@ -183,7 +194,7 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
 
 
 def checked(cls: type[T]) -> type[T]:
-    """Make the constructor of `cls` check its keyword-only arguments, for code that calls it without a config."""
+    """Decorate a class so that its constructor checks its keyword-only arguments, for code that has no config."""
     init, annotations = cls.__init__, keyword_annotations(cls)
 
     @functools.wraps(init)
@@ -202,7 +213,7 @@ adapter = functools.cache(TypeAdapter)  # making a TypeAdapter takes ten times a
 
 
 def describe_annotation(annotation: Any) -> str:
-    """Return in words the values that fit an annotation: `number, greater than 0`, or `'class' or 'group'`."""
+    """Describe the values that fit an annotation: `number, greater than 0`, or `'class' or 'group'`."""
     return _describe_schema(adapter(annotation).json_schema())
 
 
@@ -225,13 +236,17 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
 
 
 def suggestion(word: Any, valid: Iterable[str]) -> str:
-    """Return the end of a message on an unknown word: the valid word that is spelt most like it, and all valid words."""
+    """Return the end of a message that `word` is unknown: the valid word with the most similar spelling, and all others."""
     near = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" valid: {', '.join(valid)}"
 
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Return the values by full key: `{"optim.lr": 0.1}` for `{"optim": {"lr": 0.1}}`."""
+    """Flatten nested sections: return `{"optim.lr": 0.1}` for `{"optim": {"lr": 0.1}}`.
+
+    Args:
+        prefix: text to put before each key, such as "config.".
+    """
     flat = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping | ConfigDict) else {prefix + key: value}

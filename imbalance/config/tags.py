@@ -1,6 +1,8 @@
 """Tags: properties that a function in a registry declares about itself, as scikit-learn's estimators do.
 
-Other code reads the tags of a data set, sampler, objective or head, and need not know the names in the registry.
+A registry is a table of the functions that a config section can name; see `imbalance.config.registries`.
+
+Other code reads the tags of a data set, sampler, objective or head, so that it needs no list of function names.
 """
 
 from collections.abc import Callable
@@ -13,29 +15,29 @@ INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # exists for every 
 
 @dataclass(frozen=True)
 class Tags:
-    """Properties of an entry of a registry.
+    """Properties of a function or class that a config section can name (an entry of a registry).
 
     Args:
-        balances: the entry evens out classes or groups. A sampler and weights that both do so would correct the
-            imbalance twice, so the config is refused.
-        batched: runs that differ only in seed, learning rate and importance weights can train as one stacked model. A
-            sampler must then draw equally many examples at every seed. A model must have no dropout and no running
-            statistics, and an objective no state.
-        chance: for a sampler that keeps each example with some probability. The call `chance(labels, epoch, epochs,
-            **section)` returns the (N,) probabilities.
-        unmixed: for an objective that compares examples by class, so that a config with mixing is refused.
-        measures: names of metrics that this entry adds to a run, such as "train/flip_rate".
-        first_run: function from the config to the config of a run that is trained first. The predictions of that run
-            are passed to the entry as the argument `first`.
-        held_out: for a head: function from its section to the fraction of each class of train that no step trains on.
-            Then `features("held_out")` are the features of these examples, and `dataset.held_out` has their labels.
-        seeded: for a data set: function from its section to whether another seed gives other data. None means that
-            another seed gives other data exactly if the data set takes the argument `seed`.
-        preparation: for a model: function from its section to the `imbalance.data.images.decode.Preparation` of the
-            images on which its pretrained weights were trained; None if the model has no such weights.
-        module: for a head whose new last layer is not linear. The call `module(head, section)` takes the trained last
-            layer and the section, and returns a module like the new layer, with any weights. A saved state is loaded
-            into that module.
+        balances: true for a sampler or weights that make classes or groups count equally. If both the sampler and the
+            weights of a config do so, they would correct the imbalance twice, so the config is refused.
+        batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
+            model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
+            running statistics, and an objective no state.
+        chance: for a sampler that keeps each example with some probability: a function that returns these (N,)
+            probabilities. It is called as `chance(labels, epoch, epochs, **section)`.
+        unmixed: true for an objective that compares examples by class; a config with mixing is then refused.
+        measures: names of the metrics that this function adds to the standard metrics, such as "train/flip_rate".
+        first_run: for a two-stage method: a function that takes the config and returns the config of another run, which
+            is trained first. The method gets the predictions of the other run as its argument `first`.
+        held_out: for a head: a function that takes the head's section and returns a fraction. This fraction of each
+            training class is not trained on, but kept for the head: `features("held_out")` returns the features of
+            these examples, and `dataset.held_out` has their labels.
+        seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
+            the data depend on the seed exactly if the data set takes the argument `seed`.
+        preparation: for a model: a function that takes its section and returns the image preprocessing of its
+            pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
+        module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
+            load a saved state into it. It is called as `module(head, section)` with the trained last layer.
     """
 
     balances: bool = False
@@ -61,5 +63,5 @@ def tagged(**tags: Any) -> Callable[[T], T]:
 
 
 def tags_of(entry: Any) -> Tags:
-    """Return the tags of an entry of a registry; if it has none, the defaults of `Tags`."""
+    """Return the tags of a function or class of a registry; if it has no tags, return the defaults of `Tags`."""
     return getattr(entry, "tags", Tags())

@@ -13,16 +13,16 @@ from imbalance.errors import BadInput
 
 
 def user_module_file(name: str) -> str:
-    """Return the file part of a name such as `my_module.py:MyLoss`; "" for the name of a function of this package."""
+    """Return the file in a name such as `my_module.py:MyLoss`; "" for a name without a file, such as "poly"."""
     file, _, function = name.rpartition(":")
     return file if file.endswith(".py") and function else ""
 
 
 @functools.cache
 def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
-    """Run a user's module, and return its public functions and classes by name.
+    """Import a user's module, and return its public functions and classes by name.
 
-    Each process runs a module only once, so that a run under way keeps the code that it started with.
+    Each process imports a file only once, so changes of the file have no effect on a run that has started.
 
     Args:
         file: absolute path of the module.
@@ -31,11 +31,13 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
         BadInput: the file does not exist, or its code raises an error.
     """
     if not Path(file).is_file():
-        raise BadInput(f"no file {file}")
+        raise BadInput(f"no file {file}; give the path of an existing .py file before the colon")
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # typing looks up the names in annotations there
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # typing looks up names of annotations in sys.modules
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -44,7 +46,7 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
 
 
 def user_code_error(file: str | Path, error: Exception) -> BadInput:
-    """Return an error whose message names the line of the user's file at which `error` was raised."""
+    """Return a `BadInput` that says at which line of the user's file `error` was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
     place = f"{file}, line {line}" if line else str(file)
@@ -53,7 +55,10 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
 
 
 def new_module_name(name: str) -> str:
-    """Return the end of a message that says where the module `name` of this package is now; "" if there is none."""
+    """Return a hint on what to import instead of `name`, a module that older versions of this package had.
+
+    Return "" if no module of this package has the same last word as `name`.
+    """
     package = Path(__file__).parent.parent
     files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []
     modules = [".".join(("imbalance", *file.relative_to(package).with_suffix("").parts)) for file in files]
@@ -61,23 +66,25 @@ def new_module_name(name: str) -> str:
 
 
 def user_module_files(config: Mapping[str, Any]) -> list[Path]:
-    """Return the files of the user's modules that sections of `config` name.
+    """Return the files of the user's modules that `config` names, as in `my_module.py:MyLoss`.
 
     Raises:
-        BadInput: two of the files have the same name, and would be one file in the run directory.
+        BadInput: two files in different folders have the same name, so that their copies in the run directory would
+            overwrite each other.
     """
     files_by_name: dict[str, Path] = {}
     for file in sorted({Path(file) for value in _texts(config) if (file := user_module_file(value))}):
         other = files_by_name.setdefault(file.name, file)
         if other.resolve() != file.resolve():
             raise BadInput(
-                f"config: {other} and {file} are two modules with the same file name, of which a run keeps a copy; rename one of them"
+                f"config: {other} and {file} are two modules with the same file name, but a run keeps a copy of each in one "
+                "folder; rename one of them"
             )
     return list(files_by_name.values())
 
 
 def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield every value of every section that is a text."""
+    """Yield every string in `config` and its nested sections."""
     for value in config.values():
         if isinstance(value, Mapping):
             yield from _texts(value)

@@ -69,8 +69,8 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
         section: `config.data`, the name of the data set and its arguments.
         data_dir: the folder of the data files, or of a cut of the data set; see `imbalance.data.cut`.
         seed: the run's seed.
-        preparation: the resizing and normalisation of images that the model's pretrained weights need; None without such
-            weights.
+        preparation: the resizing and normalisation of images that the model's pretrained weights need; None if the model
+            starts from random weights.
 
     Raises:
         BadInput: the data is missing, damaged, or cannot be trained on; see `imbalance.data.population`.

@@ -26,7 +26,7 @@ def download(name: str, data_dir: str) -> None:
     source, root = SOURCES[name], Path(data_dir)
     print(f"{name}: licence: {source.licence}", flush=True)
     if not source.files:
-        raise BadInput(f"{name}: no working download; {source.by_hand}")
+        raise BadInput(f"{name}: cannot be downloaded by this command; {source.by_hand}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for file in source.files:
@@ -46,7 +46,7 @@ def fetch(file: File, root: Path, by_hand: str) -> None:
     """Download `file` into the folder `root`, from the first mirror that serves the complete file.
 
     Args:
-        by_hand: how to get the file by hand, for the error message.
+        by_hand: how a user can get the file by hand, as the end of the error message.
 
     Raises:
         BadInput: no mirror serves the file; the message has the error of each mirror.
@@ -79,7 +79,7 @@ def fetch(file: File, root: Path, by_hand: str) -> None:
 
 
 def transfer(url: str, part: Path) -> None:
-    """Append the rest of the file at `url` to the partial download `part`."""
+    """Download the file at `url` to the path `part`; if `part` has its first bytes already, append the others."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -108,12 +108,12 @@ def transfer(url: str, part: Path) -> None:
 
 
 def unpack(archive: Path, root: Path, made: str) -> None:
-    """Unpack the folder `made` of `archive` into the folder `root`.
+    """Unpack `archive` to get the folder `<root>/<made>`.
 
-    The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete `made`.
+    The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete folder.
 
     Args:
-        made: the name of the folder that the archive holds, and that `root` has afterwards.
+        made: the name of a folder in the archive; nothing else is kept.
 
     Raises:
         BadInput: the archive is damaged, or a file name in the archive leads out of the temporary folder.
@@ -138,7 +138,7 @@ def unpack(archive: Path, root: Path, made: str) -> None:
 def unpack_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive into `folder`; refuse devices, and names and links that lead out of `folder`.
 
-    The refusals are those of tarfile's "data" filter.
+    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`.
     """
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -150,23 +150,28 @@ def unpack_tar(archive: Path, folder: Path) -> None:
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
-    """Unpack a zip archive into `folder`; refuse links, absolute names and `..`, which zipfile would rewrite silently."""
+    """Unpack a zip archive into `folder`; raise `BadInput` if it has links, absolute names or names with `..`.
+
+    zipfile would not refuse such names, but change them without a message.
+    """
     with zipfile.ZipFile(archive) as content:
         for member in content.infolist():
             check_name(archive, member.filename)
             if (member.external_attr >> 28) == 0o12:
                 raise BadInput(
-                    f"{archive}: {member.filename!r} is a link, but an archive must hold only files and folders; nothing is unpacked"
+                    f"{archive}: {member.filename!r} is a link, but an archive must hold only files and folders; nothing is unpacked; "
+                    "use another copy of the archive"
                 )
             content.extract(member, folder)
 
 
 def check_name(archive: Path, name: str) -> None:
-    """Raise `BadInput` if the name of an archive member leads out of the folder that the archive is unpacked in."""
+    """Raise `BadInput` if `name`, a file name in `archive`, leads out of the folder that the archive is unpacked in."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise BadInput(
-            f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is unpacked"
+            f"{archive}: {name!r} leads out of the folder that the archive is unpacked in; nothing is unpacked; "
+            "use another copy of the archive"
         )
 
 

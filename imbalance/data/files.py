@@ -17,14 +17,15 @@ from imbalance.utils.memory import check_fits
 
 
 def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
-    """Return the first of the paths `candidates` that exists in `data_dir`.
+    """Return the first path of `candidates` that exists.
 
     Args:
+        candidates: paths of a file or folder of the data set, relative to `data_dir`.
         name: the name of the data set, for the message.
-        hint: how to get the data set, for the message.
+        hint: how a user can get the data set, as the end of the message.
 
     Raises:
-        BadInput: no candidate exists; the message lists all of them.
+        BadInput: no path exists; the message lists all of them.
     """
     for candidate in candidates:
         if (Path(data_dir) / candidate).exists():
@@ -37,16 +38,17 @@ def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) ->
 def read_csv(
     file: Path, columns: Sequence[str], delimiter: str = ","
 ) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a CSV file with a heading; a file whose name ends in `.gz` is unzipped.
+    """Read a CSV file whose first line names the columns; if the file name ends in `.gz`, unzip it.
 
     A byte-order mark and the line ends of Unix and Windows are accepted.
 
     Args:
-        columns: names that the heading must have exactly once.
+        columns: names that the first line must have exactly once; it may have other names, too.
+        delimiter: the character between two fields.
 
     Returns:
-        The heading; the rows that have as many fields as the heading; the line number of each of these rows; and a
-        problem for each row that has more or fewer fields and is left out.
+        The names of all columns; the rows, each with one field for each column; the line number of each of these rows in
+        the file; and a problem for each row with more or fewer fields, which is left out.
     """
     rows, lines, problems = [], [], []
     reader = None
@@ -76,7 +78,7 @@ def read_csv(
 
 
 def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) -> None:
-    """Raise `BadInput` unless the heading has each of `columns` exactly once."""
+    """Raise `BadInput` unless `heading`, the column names in a file, has each of `columns` exactly once."""
     for column in columns:
         if heading.count(column) != 1:
             number = f"{heading.count(column)} columns" if column in heading else "no column"
@@ -86,7 +88,7 @@ def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) ->
 
 
 def load_array(path: Path) -> Any:
-    """Return the array of an .npy file, or a mapping from names to the arrays of an .npz file.
+    """Read an .npy file as an array, or an .npz file as a mapping from names to arrays.
 
     Raises:
         BadInput: the file is missing or damaged, holds pickled objects, or is larger than the free memory.

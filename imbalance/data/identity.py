@@ -20,10 +20,10 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arra
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
-    """Return the digest of a data set, which must be on the CPU, in types that JSON can hold.
+    """Return the digest of a data set in types that JSON can hold; the data set must be on the CPU.
 
-    A digest has, for each split, its number of examples and a hash of each array in `PARTS`; and one hash of the class
-    and group names. The array "rows" in `PARTS` is `Split.indices`: the row of each example in its file or array.
+    For each split, a digest has the number of examples and a hash of each array that `PARTS` names. It also has one hash
+    of the class and group names. The array "rows" is `Split.indices`: the row of each example in its file or array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [
@@ -38,7 +38,7 @@ def digest(dataset: Dataset) -> dict[str, Any]:
 
 
 def split_digest(split: Split) -> dict[str, Any]:
-    """Return the number of examples of a split and a hash of each array in `PARTS`."""
+    """Return the number of examples of a split, and a hash of each array that `PARTS` names."""
     arrays = [split.checksums, *(tensor.numpy() for tensor in (split.targets, split.groups, split.indices))]
     arrays += [] if split.eval_group_mask is None else [split.eval_group_mask.numpy()]
     return {"examples": len(split)} | {
@@ -52,7 +52,7 @@ def short_hash(content: bytes | memoryview) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each split in which two digests differ, and a line if their class or group names differ.
+    """Compare two digests: return a line of text for each split that differs, and one if class or group names differ.
 
     Args:
         before, now: results of `digest`.
@@ -70,7 +70,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def dataset_duplicates(dataset: Dataset) -> list[str]:
-    """Return a line for each kind of duplicate examples in a data set; see `duplicates`."""
+    """Find duplicate examples in a data set, and describe them in lines of text; see `duplicates`."""
     evaluated = dataset.eval_dataset
     splits = {"train": dataset.train, "val": evaluated.val, "test": evaluated.test}
     places = [(name, row) for name, split in splits.items() for row in range(len(split))]
@@ -112,8 +112,10 @@ def duplicates(
             `equal` compares the examples themselves.
         splits: (N,) the split of each example: 0, 1 or 2 for train, val or test.
         labels: (N, 2) the class and the group of each example.
-        equal: takes two positions from 0 to N − 1, and tells whether the contents of these examples are equal.
-        place: takes a position from 0 to N − 1, and returns the row and split of this example as text.
+        equal: a function that takes two positions from 0 to N − 1, and returns whether the inputs of these two examples
+            are equal.
+        place: a function that takes a position from 0 to N − 1, and returns the place of this example as text, such as
+            "row 5 of val".
     """
     _, inverse, counts = np.unique(checksums, return_inverse=True, return_counts=True)
     first_with_checksum: dict[int, int] = {}

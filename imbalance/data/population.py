@@ -1,8 +1,8 @@
 """Check that a data set can be trained on and evaluated: valid names, and examples of each class and group.
 
-Data files must follow the strict rule: each split has an example of each class and group, because a gap in a split that
-somebody made by hand is a mistake. A config may ask for a gap, such as a group without training examples; then the gap
-is accepted and the log names it. Two gaps are always refused: a class without a training example, because it cannot
+A gap is a class or group without an example in a split. In data files every gap is refused, because it is most likely a
+mistake of the person who made the splits. A config may ask for a gap, such as a group without training examples; then the
+gap is accepted, and the log names it. Two gaps are always refused: a class without a training example, because it cannot
 be learnt, and a split with fewer than two classes, because its metrics mean nothing.
 """
 
@@ -25,12 +25,12 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group that has no example in a split.
+    """Return a problem for each class and group that is missing from a split; one for each split it is missing from.
 
-    A split with fewer than two classes gives a single problem that says so.
+    A split with examples of fewer than two classes gives a single problem that says so.
 
     Args:
-        where: the file or argument that the messages name.
+        where: the file or argument with the data, at the start of each problem.
         targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     """
     problems = []
@@ -53,11 +53,12 @@ def gaps_in_counts(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group whose count is 0; see `population_problems`.
+    """Return a problem for each class and group that has no example in one split; see `population_problems`.
 
     Args:
-        where: the file or argument that the messages name.
-        split: the name of the split that the counts are of.
+        where: the file or argument with the data, at the start of each problem.
+        split: the name of the split.
+        class_counts, group_counts: the number of examples of each class and of each group in this split.
     """
     present = np.flatnonzero(class_counts).tolist()
     if len(present) < 2:
@@ -72,11 +73,11 @@ def gaps_in_counts(
 def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[str]) -> list[Problem]:
     """Return a problem for each class or group name that is a duplicate, empty, unprintable or padded with spaces.
 
-    The names of metrics contain these names: of two metrics with one name, one would be lost, and spaces or unprintable
-    characters would make a name look like another.
+    Names of metrics contain the names of classes and groups. Two metrics with the same name would overwrite each other,
+    and with spaces or unprintable characters two different names would look the same.
 
     Args:
-        where: the file or argument that the messages name.
+        where: the file or argument with the data, at the start of each problem.
     """
     problems = []
     for kind, names in (("class", class_names), ("group", group_names)):

@@ -7,7 +7,7 @@ from imbalance.errors import BadInput
 
 
 class Problem(NamedTuple):
-    """A problem: its `place`, a file or row, and its `cause`; problems with the same cause are printed as one line."""
+    """A problem of a data file: its `place` (a file, a line or a row) and its `cause`."""
 
     place: str
     cause: str
@@ -17,16 +17,16 @@ class Problem(NamedTuple):
 
 
 def raise_first(problems: Sequence[Problem]) -> None:
-    """Raise `BadInput` with the first problem and the number of further problems; do nothing without a problem."""
+    """Raise `BadInput` with the first problem and the number of the others; do nothing if `problems` is empty."""
     if problems:
         more = f" (and {len(problems) - 1:,} more: imbalance data verify lists them)" if problems[1:] else ""
         raise BadInput(f"{problems[0]}{more}")
 
 
 def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
-    """Return one line for each cause, with its first place and the number of further places.
+    """Return one line of text for each cause: the cause, the first place with this cause, and the number of other places.
 
-    After `max_causes` causes, a last line counts the problems of all other causes.
+    If there are more than `max_causes` causes, a last line counts the problems of the causes left out.
     """
     places_by_cause: dict[str, list[str]] = {}
     for problem in problems:

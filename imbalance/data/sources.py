@@ -1,4 +1,4 @@
-"""Download addresses and licences of the data sets, and how to get them by hand if a download fails."""
+"""Download addresses and licences of the data sets, and instructions to get the data by hand if a download fails."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class File:
     path: the path under data_dir that the file is written to.
     urls: mirrors, tried in order.
     md5: the published checksum; "" if none is published; then the numbers of examples are checked instead.
-    unpacked: the folder under data_dir that unpacking makes; "" for a file that is not unpacked.
+    unpacked: the folder under data_dir into which the archive is unpacked; "" for a file that is no archive.
     """
 
     path: str
@@ -23,8 +23,8 @@ class File:
 class Source:
     """The licence and the files of a data set.
 
-    files: the files to download; () if no download works.
-    by_hand: how to get the data by hand, if the download fails or `files` is ().
+    files: the files to download; () if a program cannot download the data.
+    by_hand: instructions to get the data by hand, if a download fails or `files` is ().
     """
 
     licence: str

@@ -1,4 +1,4 @@
-"""Data sets and their splits; draw stratified splits, and subsample classes to an imbalance."""
+"""`Split` and `Dataset`, and functions to draw stratified splits and to make a data set imbalanced by leaving out examples."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +25,15 @@ Labels = Callable[[By], tuple[Tensor, Tensor]]  # "class" or "group" → (N,) la
 class Split:
     """A split of N examples.
 
-    inputs: (N, ...) floats that the model takes as they are, or (N, C, H, W) uint8 images to be normalised. They are a
-        tensor, or images or texts on disk that are indexed like a tensor.
+    inputs: a tensor, or images or texts on disk that are indexed like a tensor. A tensor has (N, ...) floats, which the
+        model takes as they are, or (N, C, H, W) uint8 images, which are normalised first.
     targets, groups: (N,) int64.
     indices: (N,) int64, the row of each example in its file or array, for messages and saved predictions.
     known_checksums: (N,) uint32, the values of `checksums` if they are known in advance; None to compute them.
-    inferred: (N,) int64, the groups that a method has inferred, which methods use in place of `groups`; or None.
+    inferred: (N,) int64, groups that a method has inferred; methods then use them in place of `groups`. None if no
+        method has inferred groups.
     eval_group_mask: (N, E) bool, the evaluation groups of each example, which may be several or none; None if the
-        evaluation groups are the groups.
+        evaluation groups are `groups`.
     """
 
     inputs: Tensor | StoredImages | Tokens
@@ -48,7 +49,7 @@ class Split:
 
     @cached_property
     def checksums(self) -> np.ndarray:
-        """The (N,) uint32 CRC-32 of each input: of the decoded pixels of a stored image, or of the bytes of a tensor's row.
+        """The (N,) uint32 CRC-32 of each input: of the bytes of a tensor's row, of decoded pixels, or of a text's tokens.
 
         float64 inputs are rounded to float32 first, because the last bits of computed inputs differ between machines.
         """
@@ -62,13 +63,13 @@ class Split:
 
     @cached_property
     def on_cpu(self) -> dict[str, Tensor]:
-        """The targets, groups, indices, inferred groups and mask on the CPU, by name; a tensor that is None is left out."""
+        """The tensors that have a row for each example, except `inputs`, on the CPU, by name; None is left out."""
         labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "eval_group_mask")}
         return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
     def saved_labels(self) -> dict[str, Tensor]:
-        """The tensors of `on_cpu` by their names in predictions/<split>.npz, where `members` is `eval_group_mask`."""
+        """The tensors of `on_cpu` by their names in predictions/<split>.npz, which calls `eval_group_mask` `members`."""
         return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
 
     @property
@@ -77,10 +78,10 @@ class Split:
         return self.groups if self.inferred is None else self.inferred
 
     def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Split":
-        """Return this split on `device`, with float inputs as `dtype`; calls with equal arguments return the same split.
+        """Return this split on `device`, with float inputs as `dtype`; equal arguments return the same object.
 
         Args:
-            images: move all stored images to the device now, instead of batch by batch later.
+            images: copy all images of a store on disk to the device now; False: copy each batch when it is indexed.
 
         Raises:
             BadInput: the device has too little memory for the images.
@@ -105,11 +106,11 @@ class Split:
 
     @cached_property
     def moved_splits(self) -> dict[tuple, "Split"]:
-        """The splits that `to` has returned, by its arguments, so that runs that train together share one copy."""
+        """The results of earlier calls of `to`, by arguments, so that runs that train together share one copy."""
         return {}
 
     def subset(self, rows: Tensor) -> "Split":
-        """Return the split of the examples at `rows`."""
+        """Return the split that has only the examples at the positions `rows`."""
         inputs = self.inputs.subset(rows) if isinstance(self.inputs, StoredImages | Tokens) else self.inputs[rows]
         return Split(
             inputs,
@@ -127,13 +128,14 @@ class Dataset:
 
     evaluation_names: names of the evaluation groups if these are not the groups that methods use; see
         `eval_group_names`.
-    bucket: the number of batches that are sorted by length together; see `imbalance.data.texts.tokens.bucketed`.
-    mean, std: mean and deviation of each channel of uint8 inputs, as fractions of 255; empty for float inputs.
+    bucket: the number of batches of texts that are sorted by length together; see
+        `imbalance.data.texts.tokens.bucketed`. 0 for no sorting.
+    mean, std: mean and standard deviation of each channel of uint8 inputs, as fractions of 255; empty for float inputs.
     augmentations: the augmentations of training batches; see `imbalance.data.images.augment`.
-    probe: a data set of the classes to evaluate on, if these are not the classes to train on: a new head is fitted on
-        its train split and evaluated on its val and test splits.
+    probe: a second data set if the network is evaluated on other classes than it is trained on: a new head is fitted on
+        the train split of `probe`, and evaluated on its val and test splits. Otherwise None.
     probe_strength: the inverse of the L2 penalty of the new head of `probe`.
-    held_out: training examples that a method keeps for later, and that are not in train; see `hold_out`.
+    held_out: training examples that are not in train, because a head is fitted on them after training; see `hold_out`.
     preprocessing: the steps from a file or table to inputs, in types that JSON has; empty if inputs are arrays. A
         trained model saves these steps, to apply them when it predicts; see `imbalance.deploy`.
     inferred_names: names of the groups in `Split.inferred`; empty if no method has inferred groups.
@@ -183,7 +185,7 @@ class Dataset:
 
     @property
     def for_methods(self) -> "Dataset":
-        """The data set that methods use: its groups are the inferred groups if there are any."""
+        """The data set as methods use it: if a method has inferred groups, these replace the groups of the data."""
         if not self.inferred_names:
             return self
         splits = {
@@ -195,7 +197,8 @@ class Dataset:
     def hold_out(self, fraction: float, seed: int) -> "Dataset":
         """Return this data set with a random `fraction` of each training class moved to the split `held_out`.
 
-        The draw is stratified by class and not by group, because the methods that call this read no training groups.
+        The draw is stratified by class and not by group, because the methods that need held-out examples know no
+        training groups.
         """
         rng = np.random.default_rng(derived_seed(seed, "held out"))
         rest, held_out = stratified_split(self.train.targets.numpy(), fraction, rng)
@@ -214,7 +217,7 @@ class Dataset:
 
     @property
     def eval_group_names(self) -> tuple[str, ...]:
-        """The names of the groups of evaluation: the evaluation groups if there are any, else the groups."""
+        """The names of the groups that metrics use: the evaluation groups if there are any, else the groups of the data."""
         return self.evaluation_names or self.group_names
 
     @property
@@ -248,14 +251,18 @@ class Dataset:
         return self.group_counts(split) if split.eval_group_mask is None else split.on_cpu["eval_group_mask"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
-        """Return the (N,) class or group of each example of `split`, and the (K,) or (G,) counts of these labels."""
+        """Return the (N,) class or group of each example of `split`, and the number of examples of each class or group.
+
+        Args:
+            by: "class" or "group".
+        """
         if by == "class":
             return split.on_cpu["targets"], self.class_counts(split)
         return split.on_cpu["groups"], self.group_counts(split)
 
 
 def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
-    """Raise `BadInput` unless `chosen` (config.data.classes) has two or more available classes and each only once."""
+    """Raise `BadInput` unless `chosen` (config.data.classes) names at least two of the `available` classes, each once."""
     if set(chosen) - set(available) or len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise BadInput(
             f"config.data.classes: {chosen} given; name at least two different ones of {', '.join(available)}"
@@ -263,14 +270,14 @@ def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
 
 
 def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, ratio: float, total: int) -> np.ndarray:
-    """Return the number of examples to keep of each class; earlier classes are larger.
+    """Return the number of examples to keep of each class, to subsample a data set to an imbalance.
 
     Args:
         available: the number of examples of each class. With "step" or "exp" and a total of 0, the largest class keeps
             min(available) examples.
-        profile: "step": the first half of the classes is `ratio` times as large as the rest; "exp": counts fall
-            geometrically from the first class to the last (Cui et al., CVPR 2019; Cao et al., NeurIPS 2019);
-            "none": all available examples.
+        profile: "step": each class of the first half is `ratio` times as large as each class of the second half; "exp":
+            counts fall geometrically from the first class to the last (Cui et al., CVPR 2019; Cao et al., NeurIPS
+            2019); "none": all available examples.
         ratio: the count of the largest class divided by that of the smallest, at least 1.
         total: the number of examples of all classes together, so that different ratios can be compared at equal size;
             0 to keep as many as possible.
@@ -280,7 +287,7 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
         a total, the counts are rounded by largest remainder and sum to the total.
 
     Raises:
-        BadInput: the total needs more examples of a class than are available, or leaves a class empty.
+        BadInput: `total` and `ratio` need more examples of a class than are available, or leave a class empty.
     """
     available = np.asarray(available)
     num_classes = len(available)
@@ -308,7 +315,8 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
     if (counts > available).any() or (counts < 1).any():
         problem = (
             f"needs {counts.tolist()} examples of the classes, but they have {available.tolist()}; each class must keep "
-            "one example or more, and can keep no more than it has"
+            "one example or more, and can keep no more than it has; change config.data.total or "
+            "config.data.imbalance_ratio"
         )
         raise BadInput(
             f"config.data.{'total' if total else 'imbalance_ratio'}: {total or ratio} given, which {problem}"
@@ -323,13 +331,24 @@ def draw_per_class(targets: np.ndarray, counts: Sequence[int] | np.ndarray, rng:
 
 
 def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `fraction` of the rows of each label, rounded; return the other rows and the drawn rows, both ascending."""
+    """Draw a fraction of the rows of each label; return the rows that were not drawn, then the drawn rows.
+
+    Both are in ascending order. The number of drawn rows of a label is rounded to a whole number.
+
+    Args:
+        labels: (N,) the label of each row.
+    """
     counts = np.bincount(labels)
     second = draw_per_class(labels, np.floor(counts * fraction + 0.5).astype(np.int64), rng)
     return np.setdiff1d(np.arange(len(labels)), second), second
 
 
 def class_split(inputs: Tensor, targets: np.ndarray, indices: np.ndarray) -> Split:
-    """Return a split whose groups are its classes."""
+    """Return the split of these examples, with the classes as groups.
+
+    Args:
+        targets: (N,) the classes.
+        indices: (N,) the row of each example in its file or array.
+    """
     labels = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64))
     return Split(inputs, labels, labels, torch.from_numpy(np.asarray(indices, dtype=np.int64)))

@@ -1,4 +1,4 @@
-"""The folder and the build lock that the stores of decoded images and of tokens share."""
+"""The folder of all stores (copies of data sets on disk as decoded images or tokens), and the lock to build a store."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ ELSEWHERE = "set IMBALANCE_STORE=<folder> in the environment to put the store in
 
 
 def store_root(data_dir: str) -> Path:
-    """Return the folder of all stores: the environment variable IMBALANCE_STORE, else `<data_dir>/decoded`."""
+    """Return the folder of all stores: the value of the environment variable IMBALANCE_STORE, or `<data_dir>/decoded`."""
     return Path(os.environ.get("IMBALANCE_STORE") or Path(data_dir) / "decoded")
 
 
 @contextmanager
 def build_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the store or file `path` inside the `with` block; a second process waits for the lock.
+    """Return a context manager that locks the folder or file `path`; a second process waits until it is free.
 
     If a process is killed, the operating system frees its lock at once.
     """

@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest log
 
 
 class Exported(nn.Module):
-    """The network of a trained model: takes uint8 images and normalises them, or floats as they are, and returns logits."""
+    """The network of a trained model with the normalisation of its inputs: uint8 images are normalised, floats are not."""
 
     mean: Tensor
     std: Tensor
@@ -43,7 +43,7 @@ class Exported(nn.Module):
 
 
 def export(model: "TrainedModel", path: Path) -> None:
-    """Write `model` to the file `path`, whose suffix chooses the format.
+    """Write `model` to the file `path`; the suffix of the file name chooses the format.
 
     A `.pt2` or `.onnx` file is a program that takes a batch of any size, of uint8 images or floats before normalisation,
     and returns logits. A `.safetensors` file has only the network weights, named as in the network's state_dict. All
@@ -51,7 +51,7 @@ def export(model: "TrainedModel", path: Path) -> None:
 
     Raises:
         BadInput: the suffix is unknown, a package is missing, or the file cannot be written.
-        ArithmeticError: the written file computes other logits than the model; then the file is removed.
+        ArithmeticError: the exported model computes other logits than `model`; no file is left.
     """
     if path.suffix not in WRITERS:
         raise BadInput(f"{path}: the name must end in one of {', '.join(WRITERS)}, which chooses the format")
@@ -76,7 +76,8 @@ def export(model: "TrainedModel", path: Path) -> None:
             difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1)
             if not difference <= TOLERANCE:
                 raise ArithmeticError(
-                    f"{path}: its outputs differ from the model's by {difference:.2g} of the largest logit, more than {TOLERANCE}; not written"
+                    f"{path}: the logits of the exported model differ by {difference:.2g} of the largest logit, and at most "
+                    f"{TOLERANCE} is allowed, so the file is not written; use another format"
                 )
         temporary.replace(path)
     except OSError as error:
@@ -86,7 +87,7 @@ def export(model: "TrainedModel", path: Path) -> None:
 
 
 def random_inputs(model: "TrainedModel", number: int) -> Inputs:
-    """Return a batch of `number` random inputs before normalisation; for a model of texts, texts of seven tokens."""
+    """Return a batch of `number` random inputs as they are before normalisation; each text has seven tokens."""
     if vocabulary := model.about.get("vocabulary"):
         tokens = torch.randint(vocabulary, (number, 7), generator=torch.Generator().manual_seed(number))
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
@@ -104,7 +105,7 @@ def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., 
 
 
 def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
-    """Return the graph of the model on the CPU, which takes batches of any size."""
+    """Return the model as a graph for the CPU; the graph takes batches of any size."""
     module = Exported(model).eval()
     # The example batch has five examples, because torch.export would make a batch size of one a constant of the graph.
     return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))

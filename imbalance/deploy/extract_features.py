@@ -4,10 +4,10 @@
     imbalance features --run=runs/fashion_erm/default/seed=0 --output=data/fashion_convnet
     imbalance compare --config=features_erm,features_poly,features_dfr --config.data.folder=waterbirds_resnet50
 
-The network is that of config.model, with its pretrained weights if it has any, or the network that a finished run
-trained. The network is in evaluation mode, and images are not augmented. The same command resumes an interrupted
-extraction; after a finished extraction it writes nothing and says so. An output folder whose features come from other
-network weights, another preprocessing or other data is refused.
+Without --run, the network is that of config.model before training, which may have pretrained weights. With --run, it is
+the network that the run has trained. The network is in evaluation mode, and images are not augmented. If the command is
+interrupted, the same command resumes; if the features exist already, it writes nothing and says so. An output folder
+with features of other network weights, another preprocessing or other data is refused.
 """
 
 import hashlib
@@ -57,10 +57,11 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     Args:
         config: the name or file of a config; None for the config of `run`.
         run: the directory of a finished run whose network computes the features; None for the network of the config.
+        output: the folder to write.
         overrides: new values of config keys.
 
     Returns:
-        The message for the user.
+        The message that the command prints.
     """
     if not config and not run:
         raise BadInput(
@@ -117,12 +118,12 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
 
 
 def training_hint(folder: Path) -> str:
-    """Return the end of the message for the user: the flags that train on the features in `folder`."""
+    """Return the end of the message that the command prints: the flags with which to train on the features."""
     return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
 def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
-    """Return the initial network of a run with `config`, which may have pretrained weights."""
+    """Return the network of `config` as it is before training: with random or pretrained weights."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
@@ -151,21 +152,23 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
         "tokenizer"
     ):
         raise BadInput(
-            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same"
+            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same; "
+            "set config.data.tokenizer, or name another run"
         )
     for kind, value in data.items():
         if json.dumps(value) != json.dumps(trained[kind]):
             raise BadInput(
-                f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must be equal"
+                f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must "
+                "be equal; change config.data, or name another run"
             )
     return on_device(model.network, model.about)
 
 
 def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
-    """Return the network in evaluation mode, on a GPU if there is one and else on the CPU.
+    """Move `network` to a GPU, or to the CPU if there is no GPU, and return it as a model in evaluation mode.
 
     Args:
-        about: the content of model.json.
+        about: the description of the model, in the form of model.json.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
@@ -182,10 +185,10 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
-    """Raise `BadInput` if the features in `folder` are damaged, or were computed from anything else than `made_of`.
+    """Raise `BadInput` if the features in `folder` are damaged, or if their store.json has another `made_of`.
 
     Args:
-        made_of: the model, weights, inputs and data of this extraction, as in store.json.
+        made_of: descriptions of the model, weights, inputs and data from which this command computes features.
     """
     before = open_features(folder).description["made_of"]
     changes = []
@@ -200,12 +203,13 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
 
 
 def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
-    """Write the features of all splits into a partial folder, and rename it to `into` when it is complete.
+    """Write the features of all splits into a temporary folder, and rename the folder to `into` at the end.
 
-    If an interrupted extraction with the same `made_of` has left a partial folder, continue there.
+    If an interrupted call with the same `made_of` has left a temporary folder, continue there.
 
     Args:
-        made_of: the model, weights, inputs and data of this extraction, for store.json.
+        made_of: descriptions of the model, weights, inputs and data, for store.json.
+        into: the folder of the complete features.
     """
     if model.device.type == "cpu":
         keep_freed_memory()
@@ -240,12 +244,12 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, for each batch, the number of its first row and its (B, D) features.
+    """Yield the (B, D) features of each batch, after the number of its first example.
 
-    The rows of train, val and test are numbered one after another.
+    The examples of train, val and test are numbered one after another, from 0.
 
     Args:
-        done: the number of rows to skip, because their features exist already; it must be the end of a batch.
+        done: the number of examples to skip, because their features exist already; it must be the end of a batch.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -267,15 +271,18 @@ def feature_batches(
 
 
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
-    """Return `first` unchanged, and `values` as a (B, D) NumPy array of float32 or float64."""
+    """Copy the features `values` of a batch to a (B, D) NumPy array of float32 or float64.
+
+    Return the array after `first`, the number of the first example of the batch.
+    """
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
 def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.memmap | None]:
-    """Open the folder `partial` of an interrupted extraction: return the number of finished rows, and the (N, D) array.
+    """Open the temporary folder of an interrupted call; return the number of finished examples, and the (N, D) array.
 
-    If the folder is missing or damaged, or has another `made_of`, remove it and return 0 and None.
+    If the folder is missing or damaged, or has another `made_of`, remove the folder and return 0 and None.
     """
     try:
         state = json.loads((partial / "done.json").read_text())
@@ -289,7 +296,7 @@ def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.mem
 
 
 def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
-    """Allocate the memory-mapped (N, D) array on the disk, in the new folder `partial`.
+    """Make the temporary folder `partial` with a memory-mapped array of the shape (N, D), and return the array.
 
     All disk space is allocated at once, because a full disk would kill a process that writes to a memory map.
     """
@@ -309,10 +316,10 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
 
 
 class Progress:
-    """Progress on stderr: one line that is updated on a terminal, or a new line every `SAVE_SECONDS` in a log.
+    """Printer of progress on stderr: on a terminal one line that is updated, else a new line every `SAVE_SECONDS`.
 
-    total: the number of rows.
-    done: the number of rows that were finished before.
+    total: the number of examples.
+    done: the number of examples that an interrupted call has finished before.
     """
 
     def __init__(self, total: int, done: int):
@@ -320,7 +327,13 @@ class Progress:
         self.reported, self.bar = self.started, sys.stderr.isatty()
 
     def report(self, done: int) -> bool:
-        """Print the progress if `SAVE_SECONDS` have passed or all rows are done; return True if it was printed."""
+        """Print the progress if `SAVE_SECONDS` have passed since the last print, or all examples are done.
+
+        Return whether the progress was printed.
+
+        Args:
+            done: the number of finished examples.
+        """
         now = time.monotonic()
         if done < self.total and now - self.reported < SAVE_SECONDS:
             return False

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class Predictions(NamedTuple):
     """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. A loss that shifts logits by class, or weights examples,
-        shifts these probabilities away from the class frequencies.
+    probabilities: (N, K) float32, the softmax of the logits. If the model was trained with importance weights, or with a
+        loss that shifts logits by class, these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
     """
 
@@ -45,7 +45,7 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with the weights of the selected epoch, in evaluation mode, and the preprocessing of its inputs.
+    """A trained network in evaluation mode, with the weights of the selected epoch and the preprocessing of inputs.
 
     network: the network, which takes normalised inputs and returns logits (N, K).
     about: the content of model.json.
@@ -83,7 +83,7 @@ class TrainedModel:
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
                   texts.
 
-                Instead of several paths, images or texts, or of an array of N examples, you can pass a single one.
+                You can also pass a single path, image or text, or an array of shape `input_shape`.
             batch_size: the number of examples on the device at a time; it changes only speed and memory.
 
         Raises:
@@ -113,7 +113,7 @@ class TrainedModel:
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Return a batch on the device of the model, with normalised images."""
+        """Return `batch` on the device of the model: images normalised, floats in the type of the network weights."""
         if isinstance(batch, Mapping):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
         batch = batch.to(self.device)
@@ -122,7 +122,11 @@ class TrainedModel:
         return pixel_normaliser(self.about["mean"], self.about["std"], self.device, self.dtype)(batch.contiguous())
 
     def batches(self, examples: Any, size: int) -> Iterator[Inputs]:
-        """Turn the `examples` that `predict` takes into batches of `size` on the CPU, which `logits` takes."""
+        """Split the `examples` that `predict` takes into batches of inputs on the CPU, for `logits`.
+
+        Args:
+            size: the number of examples in a batch.
+        """
         if self.about["preprocessing"].get("kind") == "texts":
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
@@ -158,7 +162,11 @@ class TrainedModel:
         return examples if len(names) == 1 else [(first, second) for first, second in examples]
 
     def encode_columns(self, frame: Any) -> Tensor:
-        """Encode a data frame, a mapping of columns, or `Columns` as (N, D) inputs."""
+        """Turn N rows into (N, D) inputs, with the preprocessing of the training data.
+
+        Args:
+            frame: a data frame, a mapping from names to columns, or `Columns`.
+        """
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")
@@ -166,7 +174,7 @@ class TrainedModel:
         return torch.from_numpy(transform(columns, preprocessing["features"]))
 
     def as_array(self, examples: Any) -> Tensor:
-        """Check an array of examples, or a single example, and return it as a tensor (N, …)."""
+        """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):
@@ -224,7 +232,7 @@ class TrainedModel:
         return f"image files or {arrays}" if self.about["uint8"] else arrays
 
     def export(self, path: str | Path) -> None:
-        """Write the model for other programs to `path` (.pt2, .onnx or .safetensors), and check the written file.
+        """Write the model to the file `path` (.pt2, .onnx or .safetensors), for other programs, and check the file.
 
         See `imbalance.deploy.export`.
         """
@@ -239,7 +247,7 @@ def is_table(examples: Any) -> bool:
 
 
 def describe_shape(shape: Sequence[int]) -> str:
-    """Return the shape (C, H, W) of an image in words."""
+    """Describe the shape (C, H, W) of an image in words."""
     return f"{shape[2]}×{shape[1]} pixels in {shape[0]} channel{'s' if shape[0] > 1 else ''}"
 
 
@@ -268,7 +276,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
-            f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); both must be of one run"
+            f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); restore model.json and checkpoints/selected.pt of the same run"
         ) from None
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
@@ -276,7 +284,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return the device, or raise `BadInput` if this machine cannot compute on it."""
+    """Return `device` as a `torch.device`; raise `BadInput` if this machine cannot compute on it."""
     try:
         torch.ones(1, device=device).item()
     except Exception as error:  # torch raises many kinds of exceptions here

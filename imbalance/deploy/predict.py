@@ -25,7 +25,7 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
         device: the device of the model; None for a GPU if there is one.
 
     Returns:
-        The message for the user.
+        The message that the command prints.
     """
     into = Path(output)
     if into.is_dir():
@@ -49,13 +49,16 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
 
 
 def export_file(*, run: str, file: str) -> str:
-    """Run `imbalance export RUN FILE`: export the model of a run to `file`, and return the message for the user."""
+    """Run `imbalance export RUN FILE`: export the model of a run to `file`, and return the message to print."""
     load(run, "cpu").export(file)
     return f"{file}: {Path(file).stat().st_size:,} bytes; checked: the outputs equal those of {run}"
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
-    """Yield the examples in `files`: (None, all image files) if any, then (file, its columns or array) per table."""
+    """Yield the examples in `files`: first (None, list of all image files) if any, then (file, content) for each table.
+
+    The content is the table's columns, or its array.
+    """
     images, tables = [], []
     for file in files:
         if not file.exists():

@@ -1,4 +1,4 @@
-"""The batch of examples that a method gets."""
+"""Batch: inputs and labels of several examples, as a method gets them."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,8 +11,9 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), targets (B,
 
 
 class Partners(NamedTuple):
-    """The second example of each mixture: its (B,) targets and groups.
+    """Labels of the second example of each mixture, and the share of the first.
 
+    targets, groups: (B,) class and group of the second example.
     shares: (B,) factor on the loss for the first example's target; one minus it is the factor on the loss for the
         second example's target.
     """
@@ -29,9 +30,8 @@ class Batch(NamedTuple):
         independent augmentation of the same examples; `Objective.views` is their number. Empty if only the labels are
         needed.
     targets, groups, weights: (B,) class, group and example weight of each example.
-    rows: (B,) positions of the examples in the training split; a method with a state for each example indexes it by
-        them.
-    partners: the second example of each mixture; None without mixing.
+    rows: (B,) positions of the examples in the training split, for methods that keep a value for each training example.
+    partners: labels of the second example of each mixture; None without mixing.
     """
 
     views: tuple[Inputs, ...]
@@ -43,11 +43,14 @@ class Batch(NamedTuple):
 
     @property
     def inputs(self) -> Inputs:
-        """Return the first view."""
+        """Return the inputs of the first view."""
         return self.views[0]
 
     def losses(self, loss: Loss, logits: Tensor) -> Tensor:
-        """Return (B,) losses; the loss of a mixture is the weighted mean of the losses for its two targets."""
+        """Return the (B,) losses `loss(logits, targets, groups)`.
+
+        The loss of a mixture is the mean of the losses for its two targets, weighted by `partners.shares`.
+        """
         own = loss(logits, self.targets, self.groups)
         if self.partners is None:
             return own

@@ -1,6 +1,6 @@
 """The arguments that a run passes to samplers, weights, losses and all other functions that a config names.
 
-A function takes these arguments before the `*` of its signature, and the values of its config section after it.
+A function names these arguments before the `*` of its signature, and the values of its config section after the `*`.
 """
 
 import json
@@ -22,9 +22,9 @@ from imbalance.utils.output import one_line
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The results of a finished first run, which a two-stage method needs before the run itself is trained.
+    """Predictions and metrics of a first run: the first of the two runs that a two-stage method trains.
 
-    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and those that
+    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and the names that
         `Objective.extra_outputs` adds.
     metrics: the metrics in summary.json of the first run.
     """
@@ -33,10 +33,10 @@ class FirstRun:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
-        """Return (N, K) logits of the examples of `split`.
+        """Return the first run's (N, K) logits of the examples of `split`.
 
-        A debug run has logits of its first batch only. For every other example the result is the one-hot vector of its
-        target.
+        A debug run saves the logits of its first batch only. In place of the missing logits, the result has the one-hot
+        vector of the example's target.
 
         Args:
             targets: (N,) the targets of `split`.
@@ -51,10 +51,10 @@ class FirstRun:
 
 
 class GroupAssignment(NamedTuple):
-    """The result that every function in `imbalance.methods.group_inference.registry.GROUPS` returns.
+    """The environments and metrics that a group inference, such as `eiil`, returns.
 
     environments: for each split, the (N,) environments of its examples, 0 or 1.
-    metrics: metrics of the inference by name, which are added to the metrics of the run.
+    metrics: metrics of the inference by name; the run adds them to its own metrics.
     """
 
     environments: Mapping[str, Tensor]
@@ -62,7 +62,10 @@ class GroupAssignment(NamedTuple):
 
 
 def read_first_run(directory: Path) -> FirstRun:
-    """Read the predictions and metrics of the finished run in `directory`.
+    """Read the predictions and metrics of a finished first run.
+
+    Args:
+        directory: the run directory of the first run.
 
     Raises:
         BadInput: a file of predictions is missing or damaged.
@@ -95,8 +98,8 @@ def shortened(config: Experiment, epochs: int) -> dict[str, Any]:
 def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return `config` as a dictionary, changed to train by plain cross-entropy for `epochs` epochs.
 
-    Group inference reads the predictions of this run, so no part of the run may read groups: the sampler, weights,
-    mixing, loss, objective, head and selection of `config` are replaced by those that read none.
+    Group inference trains this config as its first run, before any groups are known. So the sampler, weights, mixing,
+    loss, objective, head and selection of `config` are replaced by ones that read no groups.
     """
     values = shortened(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
@@ -108,12 +111,14 @@ def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The values that a run passes to its methods: a function gets each field that it has an argument for.
+    """The values that a run can pass to samplers, weights, losses and other functions.
+
+    A function gets only the fields that are arguments in its signature.
 
     targets, groups: (N,) class and group of each training example; the groups are inferred if `config.groups.name` is
         not "data".
     class_counts, group_counts: (K,) and (G,) numbers of training examples.
-    labels: a function from "class" or "group" to labels and counts, see `imbalance.data.Labels`.
+    labels: `labels("class")` returns `targets, class_counts`, and `labels("group")` returns `groups, group_counts`.
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
     first: the results of the first run; None if no method of the run needs one.

@@ -42,7 +42,7 @@ def keep_chance(counts: Tensor) -> Tensor:
 
 @tagged(batched=True)
 def shuffle(groups: Tensor, generator: Generator) -> Tensor:
-    """Draw every example once."""
+    """Draw every example once, in random order."""
     return torch.randperm(len(groups), generator=generator)
 
 
@@ -172,7 +172,10 @@ def elapsed(epoch: int, epochs: int) -> float:
 
 
 def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
-    """Return (N,) probabilities (n_min / n)^exponent of keeping each example."""
+    """Return (N,) probabilities (n_min / n)^exponent of keeping each example.
+
+    n is the size of the example's class or group, and n_min the size of the smallest.
+    """
     example_labels, counts = labels(by)
     return keep_chance(counts)[example_labels] ** exponent
 

@@ -1,8 +1,9 @@
 """Samplers and weights for a training loop of your own, without a config and a run directory.
 
-Both are built from the labels of a training set, with the names and values of a config. Losses and objectives are
-modules that you can use directly, see `imbalance.methods.losses` and `imbalance.methods.objectives.registry`. Pass
-`torch.bincount(targets)` as their `class_counts`, and `torch.bincount(groups)` as their `group_counts`.
+Samplers and weights are built from the labels of a training set, with the names and values of a config. Losses and
+objectives are modules that you can use directly, see `imbalance.methods.losses` and
+`imbalance.methods.objectives.registry`. Pass `torch.bincount(targets)` as their `class_counts`, and
+`torch.bincount(groups)` as their `group_counts`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ class EpochSampler(Sampler[int]):
     `set_epoch` before each epoch, as with torch's DistributedSampler; a loader prepared by accelerate calls it itself.
 
     With several processes, accelerate distributes the batches, so leave `rank` and `world` at their defaults. With
-    torch.distributed and without accelerate, pass them. Then each process gets every `world`-th row. All processes get
-    the same number of rows, so up to world − 1 rows of an epoch are left out.
+    torch.distributed and without accelerate, pass `rank` and `world`. Then each process gets every `world`-th row. All
+    processes get the same number of rows, so up to world − 1 rows of an epoch are left out.
 
     Args:
         name: an entry of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
@@ -119,7 +120,7 @@ def example_weights(
 
 
 def section_of(section: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config section with this name and these values, after a check of both.
+    """Return the config section `{"name": name, **values}`, after a check of the name and the values.
 
     Args:
         section: the name of the section, "sampler" or "weights", for messages.
@@ -134,8 +135,8 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
         raise BadInput(f"{section}: {error}") from None
     if values.keys() != annotations.keys():
         raise BadInput(
-            f"{section} {name!r}: its arguments are {', '.join(annotations) or 'none'}, but {', '.join(values) or 'none'} "
-            "given; pass all of its arguments, and no others"
+            f"{section} {name!r}: {', '.join(values) or 'no argument'} given; pass exactly these arguments: "
+            f"{', '.join(annotations) or 'none'}"
         )
     check_values(f"{section} {name!r}: ", values, annotations)
     return {"name": name, **values}

@@ -35,7 +35,7 @@ def mean_one(weights: Tensor) -> Tensor:
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """Return (Σw)² / Σw²: an unweighted mean of so many examples is as precise as the weighted mean (Kish, 1965)."""
+    """Return (Σw)² / Σw², the number of examples whose plain mean is as precise as this weighted mean (Kish, 1965)."""
     return (weights.sum() ** 2 / (weights**2).sum()).item()
 
 
@@ -167,7 +167,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 
 def jtt_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the config of the first run of `just_train_twice` as a dictionary: `config`, unweighted and shorter."""
+    """Return the config of the first run of `just_train_twice`, with equal weights and `first_epochs` epochs."""
     return shortened(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 
@@ -176,7 +176,7 @@ def just_train_twice(targets: Tensor, first: FirstRun, *, first_epochs: Repeats,
     """Weight each example that a first run predicts wrongly `upweight` times as much as every other example (JTT).
 
     Liu et al., "Just Train Twice: Improving Group Robustness without Training Group Information", ICML 2021. The first
-    run has the same config without weights, and takes `first_epochs` epochs. It is trained before this run, in the
+    run has the same config, but equal weights and `first_epochs` epochs. It is trained before this run, in the
     folder `first/` of the run directory.
 
     Args:

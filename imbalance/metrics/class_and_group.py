@@ -17,7 +17,7 @@ SHOTS = {
 
 
 class Counts(NamedTuple):
-    """Counts of predictions, from which `compute` computes all metrics; the counts of batches and processes are added.
+    """Counts of predictions, from which `compute` computes all metrics; add the counts of several batches or processes.
 
     confusion: (K, K), confusion[target, prediction].
     grouped: (G, 2), the numbers of wrong and of right predictions in each group.

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.config.metric_names import in_percent
+
 LEVEL = 0.95
 SMALL = 10  # examples; the accuracy of a group with fewer examples is unreliable
 FEWEST = 3  # values; there is no interval for fewer values, because two values hardly determine a spread
@@ -40,6 +42,10 @@ class Mean(NamedTuple):
     def percent(self) -> str:
         """Return the mean and interval in percent, such as `12.3 ± 0.4`."""
         return self.text(100, 1)
+
+    def of_metric(self, name: str) -> str:
+        """Return the mean and interval of the metric `name`: in percent, or with three decimals if it is no fraction."""
+        return self.percent() if in_percent(name) else self.text()
 
     def text(self, scale: float = 1, digits: int = 3) -> str:
         """Return the mean and interval as text, such as `12.3 ± 0.4`, after multiplication by `scale`.

@@ -1,7 +1,8 @@
 """Compute metrics of ranking, calibration and likelihood from logits; counts of predictions do not suffice for them.
 
-The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,). A metric that scikit-learn has
-is defined as there. An undefined metric, such as the AUROC of a class without examples, is nan.
+The functions take NumPy arrays: probabilities (N, K), whose rows sum to 1, and targets (N,), class numbers from 0. A
+metric that scikit-learn has is defined as there. An undefined metric, such as the AUROC of a class without examples, is
+nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -13,11 +13,13 @@ FEW = 10  # val examples; with fewer, a single example moves an accuracy by more
 
 
 def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
-    """Return warnings about the data of a run, before it begins.
+    """Return warnings about the data of a run, before the run begins.
 
-    They name each class and group without examples; a val metric that selects the epoch (config.callbacks.monitor) or
-    the best run of a sweep (config.score), but depends on classes or groups with few val examples; and an objective
-    that compares several augmented copies of an example, if the data set has no augmentation.
+    There is a warning about
+
+    - each class and group without examples;
+    - a val metric in config.callbacks.monitor or config.score that depends on classes or groups with few val examples;
+    - an objective that compares several augmented copies of an example, if the data set has no augmentation.
     """
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))

@@ -18,7 +18,7 @@ from imbalance.models.text import bag_of_embeddings, transformer
 
 
 def with_cosine_head(model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Return the function `model`, changed to build the network with the last layer `CosineLinear`."""
+    """Return a function like `model` that builds the same network with `CosineLinear` as the last layer."""
     return tagged(preparation=tags_of(model).preparation)(partial(model, head=CosineLinear))
 
 

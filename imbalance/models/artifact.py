@@ -1,4 +1,4 @@
-"""Trained models on disk: model.json, and the weights of the selected epoch of a finished run."""
+"""Trained models on disk: the files of a finished run with the description (model.json) and weights of its network."""
 
 import json
 import pickle
@@ -18,7 +18,7 @@ FORMAT = 1  # the version of the format of model.json
 
 
 def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
-    """Return the content of model.json, which describes the model of a run so that it can be built again."""
+    """Return the content of model.json: a description of the network and its inputs, to build the network again."""
     # `encoder` and `pretrained` set it to the section that builds the network without its pretrained weights.
     section = getattr(getattr(network, "features", None), "section", None)
     return {
@@ -41,7 +41,7 @@ def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dic
 
 
 def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the content of model.json, and the state dict of the selected epoch, of a finished run.
+    """Read the trained model of a finished run: the content of model.json, and the state dict of the selected epoch.
 
     Args:
         directory: the run directory.
@@ -76,7 +76,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def describe_run(directory: Path) -> str:
-    """Return the end of the message that `directory` has no trained model: the run's status, and what to give."""
+    """Return the end of the message that `directory` has no trained model: the reason, and which directory to give."""
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"
     try:

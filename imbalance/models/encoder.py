@@ -17,9 +17,9 @@ Pool = Literal["pooler", "first", "mean"]
 
 
 class Encoder(nn.Module):
-    """A text encoder that returns one vector for each text, which `pool` chooses; see `encoder`.
+    """A text encoder that returns one vector for each text; `pool` decides how the vector is computed, see `encoder`.
 
-    section: the section `config.model` that builds this network without loading weights, for model.json.
+    section: a section `config.model` for model.json. It builds the same network without loading pretrained weights.
     positions: the largest number of tokens that a text can have.
     """
 
@@ -69,12 +69,12 @@ def encoder(
     """Build a pretrained text encoder with a new last layer; training changes both (Devlin et al., NAACL 2019).
 
     Args:
-        architecture: the architecture from model.json of a finished run, to build the encoder with random weights; None
-            to load `pretrained`.
+        architecture: None to load the encoder `pretrained`. To rebuild the network of a finished run: the architecture in
+            its model.json; the encoder then has random weights, into which the trained weights can be loaded.
         pretrained: the pretrained encoder: a name on the Hugging Face hub, or a folder that `save_pretrained` has
             written. `config.data.tokenizer` must name the tokenizer of this encoder.
-        pool: the vector of a text: "first" for the last state of the first token, "pooler" for the pretrained layer
-            on that state (BERT has one), "mean" for the mean of the last states of all tokens.
+        pool: the vector of a text, computed from the outputs of the last block. "first": the output of the first token;
+            "pooler": this output after a pretrained layer, which BERT has; "mean": the mean output of all tokens.
         dropout: the probability of dropout before the last layer.
     """
     if architecture is None:
@@ -86,7 +86,7 @@ def encoder(
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):
         raise BadInput(
             f"config.data.tokenizer: it has {vocabulary:,} tokens, and config.model.pretrained={pretrained!r} has "
-            f"embeddings for {rows:,}; use the tokenizer of the weights"
+            f"embeddings for {rows:,}; set config.data.tokenizer={pretrained!r}"
         )
     features = Encoder(transformer, pool, dropout)
     features.section = {  # a finished run must load without the pretrained weights, which may be gone

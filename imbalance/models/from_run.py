@@ -19,8 +19,8 @@ def pretrained(
     """Build the network of a finished run, with its trained features and a new last layer.
 
     Args:
-        pretrained: the directory of the finished run. It is read once, when the new run begins; from then on model.json
-            of the new run describes the network.
+        pretrained: the directory of the finished run. It is needed only when the new run begins: the new run describes
+            the network in its own model.json.
     """
     about, state = read(Path(pretrained))
     section = dict(about["model"])

@@ -1,4 +1,4 @@
-"""Networks and weights of torchvision, timm and transformers, by name, with the preprocessing of the weights.
+"""Networks of torchvision, timm and transformers, by name, with pretrained weights and their image preprocessing.
 
 The libraries look for weights in their cache or in a folder that you name, and download weights that they do not find.
 """
@@ -28,11 +28,11 @@ FILTERS = {"bilinear": "", "bicubic": " bicubic"}
 
 
 def torchvision_weights(network: str, pretrained: str) -> Any:
-    """Return torchvision's entry for the weights that `pretrained` names; None if it names none, so must be a path.
+    """Return torchvision's enum member for the weights `pretrained`; None if `pretrained` is not the name of weights.
 
     Args:
         network: the name of the network in torchvision.
-        pretrained: the name of weights of torchvision, or the path of a file or run directory.
+        pretrained: the name of weights of torchvision, "imagenet" for IMAGENET1K_V1, or a path of other weights.
 
     Raises:
         BadInput: `pretrained` looks like the name of weights, but the network has no weights of this name.
@@ -48,13 +48,13 @@ def torchvision_weights(network: str, pretrained: str) -> Any:
 
 
 def torchvision_download(network: str, pretrained: str) -> Callable[[], Mapping[str, Tensor]] | None:
-    """Return a function that downloads the weights; None if `torchvision_weights` finds none of this name."""
+    """Return a function that downloads torchvision's weights `pretrained`; None if torchvision has no such weights."""
     weights = torchvision_weights(network, pretrained)
     return (lambda: weights.get_state_dict(check_hash=True)) if weights else None
 
 
 def torchvision_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the image preprocessing of the weights; None if `torchvision_weights` finds none of this name."""
+    """Return the image preprocessing of torchvision's weights `pretrained`; None if torchvision has no such weights."""
     weights = torchvision_weights(network, pretrained)
     if not weights:
         return None
@@ -75,10 +75,11 @@ def center_crop(
 
     Args:
         resize: "shorter" resizes the shorter side of the image to `size`, "square" resizes the image to size × size.
-        crop: the side of the square.
+        size: a length in pixels.
+        crop: the side in pixels of the square that is cropped.
         interpolation: "bilinear" or "bicubic".
         mean, std: mean and standard deviation of each channel, as fractions of 255.
-        cut: the name of the crop step, see `images.decode.Recipe`.
+        cut: how the middle is rounded; see the steps "crop" and "crop floor" of `imbalance.data.images.decode.Recipe`.
 
     Raises:
         BadInput: the interpolation is neither bilinear nor bicubic.
@@ -172,9 +173,9 @@ def transformers_vision(
     """Build an image encoder of transformers (ViT, DINOv2, CLIP, SigLIP, ConvNeXt, Swin, …) with a new last layer.
 
     The features are the `pooler_output` of the encoder. For CLIP and DINOv2 this is the class token after the last
-    normalisation; for CLIP it is the vector before the projection, which Radford et al. (ICML 2021) use for linear
-    probes. For networks without a class token it is the mean over positions. One exception is ViT: its pooler is a
-    dense layer, which the published classifiers do not use and so do not train, so the features are the class token.
+    normalisation. For CLIP this vector precedes the projection; Radford et al. (ICML 2021) use it for linear probes. For
+    networks without a class token, `pooler_output` is the mean over positions. ViT is an exception: its pooler is a
+    dense layer that the published classifiers do not use and so do not train. So its features are the class token.
 
     Args:
         network: a name on the Hugging Face hub ("facebook/dinov2-small"), or the path of a folder that
@@ -199,7 +200,8 @@ def transformers_vision(
 class Pooled(nn.Module):
     """An image encoder of transformers, from images (B, C, H, W) to one vector for each image (B, D).
 
-    A pooler with a dense layer is removed, see `transformers_vision`; the vector is then the class token.
+    If the encoder has a pooler with a dense layer, the pooler is removed, and the vector is the class token; see
+    `transformers_vision`.
     """
 
     def __init__(self, network: nn.Module):
@@ -223,10 +225,12 @@ def with_weights(
     pretrained: str,
     frozen: bool,
 ) -> nn.Sequential:
-    """Return `model` with a new last layer, after loading the weights that `pretrained` names, if any.
+    """Load the weights `pretrained` into `model`, if any, and return `model` with a new last layer.
 
     Args:
         model: the network without a last layer; it has the published weights already if `pretrained` is "published".
+        network: the name of the network, for messages.
+        head: the Python class of the new last layer.
         pretrained, frozen: as for `timm`.
     """
     if pretrained == "published":
@@ -239,7 +243,13 @@ def with_weights(
 def with_new_head(
     model: nn.Module, network: str, input_shape: Sequence[int], num_classes: int, head: Head, frozen: bool
 ) -> nn.Sequential:
-    """Return `model` with a new last layer. A forward pass of one image shows how many features the layer needs.
+    """Return `model` with a new last layer, whose number of inputs is found by a forward pass of one image.
+
+    Args:
+        model: the network without a last layer.
+        network: the name of the network, for messages.
+        head: the Python class of the new last layer.
+        frozen: true to train the new layer alone.
 
     Raises:
         BadInput: the network does not take inputs of shape `input_shape`.
@@ -259,7 +269,7 @@ def with_new_head(
 
 
 def load_error(network: str, pretrained: str, error: Exception) -> BadInput:
-    """Return the `BadInput` to raise when a library fails with `error` to load a network or its weights."""
+    """Return the `BadInput` to raise if a library cannot load a network or its weights because of `error`."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     hint = "give the name of a network, or the path of its folder; a first download needs an internet connection"
     problem = "no weights of" if pretrained == "published" else "no network"
@@ -267,7 +277,7 @@ def load_error(network: str, pretrained: str, error: Exception) -> BadInput:
 
 
 def timm_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the image preprocessing of the weights that `network` names; None if `pretrained` is not "published"."""
+    """Return the image preprocessing of timm's weights for `network`; None if `pretrained` is not "published"."""
     if pretrained != "published":
         return None
     package = import_library("timm", "vision")
@@ -294,7 +304,7 @@ def timm_preparation(network: str, pretrained: str) -> Preparation | None:
 
 
 def transformers_preparation(network: str, pretrained: str) -> Preparation | None:
-    """Return the image preprocessing that preprocessor_config.json of `network` describes.
+    """Return the image preprocessing of transformers' weights for `network`, as its preprocessor_config.json says.
 
     Return None if `pretrained` is not "published".
     """

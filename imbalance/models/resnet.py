@@ -54,11 +54,11 @@ def resnet_of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with a shortcut.
 
-    The shortcut keeps every `stride`-th pixel, and adds channels of zeros up to `after` channels.
+    The shortcut keeps every `stride`-th pixel of each row and column, and adds channels of zeros up to `after` channels.
 
     Args:
         before, after: the numbers of input and output channels.
-        stride: the stride of the first convolution.
+        stride: the stride of the first convolution; that of the second is 1.
     """
 
     def __init__(self, before: int, after: int, stride: int):

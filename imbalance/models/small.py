@@ -24,10 +24,10 @@ from imbalance.methods.margins import at_least_float32
 class CosineLinear(nn.Linear):
     """A last layer whose logits are the cosines between the feature vector and the weight vector of each class.
 
-    It has no bias. It is the normalised head of Cao et al., NeurIPS 2019 (`NormedLinear` in their code). Their LDAM
-    loss multiplies the logits by its scale. The weight vectors start in random directions with length 1. The layer
-    computes in at least float32: a cosine in bfloat16 has an error of 1/256, which a scale of 30 would increase to a
-    tenth.
+    The layer has no bias. It is the normalised head of Cao et al., NeurIPS 2019 (`NormedLinear` in their code), whose
+    LDAM loss multiplies the cosines by a scale such as 30. The weight vectors start in random directions with length 1.
+    The layer computes in at least float32. In bfloat16 a cosine would have an error of 1/256, and a logit of LDAM an
+    error of about 0.1.
     """
 
     def __init__(self, in_features: int, out_features: int):

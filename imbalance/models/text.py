@@ -1,8 +1,8 @@
 """Text networks trained from random weights: a bag of embeddings, and a small transformer.
 
 Their input is a mapping with `input_ids` (B, L) and `attention_mask` (B, L), which is 1 for tokens and 0 for padding.
-No output depends on the padding. The argument `vocabulary` of the functions is the number of different tokens; a model
-function with this argument is for texts.
+No output depends on the padding. The argument `vocabulary` of the functions is the number of different tokens. A model
+function that has this argument takes texts; a model function without it takes images or arrays.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Block(nn.Module):
     """A transformer block: attention and a perceptron, with layer normalisation before each (Xiong et al., ICML 2020).
 
     Args:
-        width: the length of a state.
+        width: the length of the state, a vector, of each token.
         heads: the number of attention heads.
     """
 
@@ -88,9 +88,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A transformer encoder that returns the mean of the last states of each text.
+    """A transformer encoder that returns one vector for each text: the mean of its token states after the last block.
 
-    Its first states are the sum of token embeddings and sinusoidal position encodings.
+    The states before the first block are the sums of token embeddings and sinusoidal position encodings.
     """
 
     def __init__(self, vocabulary: int, width: int, depth: int, heads: int, dropout: float):
@@ -134,13 +134,14 @@ def transformer(
     heads: Count,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """Build a small transformer encoder with random weights, and a linear layer on the mean of the last states.
+    """Build a small transformer encoder with random weights, and a linear layer on the mean of the last token states.
 
     Args:
-        width: the length of the states.
+        width: the length of the state, a vector, of each token.
         depth: the number of blocks.
         heads: the number of attention heads of each block.
-        dropout: the probability of dropout of attention weights, and of the outputs of attention and perceptron.
+        dropout: the probability with which dropout sets to 0 an attention weight, or an output of the attention or the
+            perceptron of a block.
     """
     if width % (2 * heads):
         raise BadInput(f"config.model.width: {width} given; it must be a multiple of 2 · heads = {2 * heads}")

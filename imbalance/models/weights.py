@@ -1,4 +1,4 @@
-"""Loading of pretrained network weights, and features that training does not change."""
+"""Load pretrained network weights, and freeze the features of a network, so that only its head is trained."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from imbalance.utils.files import check_regular
 
 
 class Frozen(nn.Module):
-    """Features that training does not change.
+    """Wrapper around the layers before the head; it keeps training from changing their weights.
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
     """
@@ -34,13 +34,15 @@ def load_weights(
     published: Callable[[], Mapping[str, Tensor]] | None = None,
     head: str = "",
 ) -> None:
-    """Load pretrained weights into `network`, which has no head, and check that they are finite.
+    """Load pretrained weights into `network`, and check that they are finite.
 
     Args:
+        network: the layers before the head.
         pretrained: the path of a state dict (.pth, or .safetensors), or the directory of a finished run that trained
-            the same network; if `published` is not None, only the name of the weights, for messages.
-        published: a function that returns the state dict, in place of reading `pretrained`.
-        head: the prefix of the keys of the state dict that belong to its head, and are not loaded.
+            the same network.
+        published: a function that returns the state dict to load. Then `pretrained` is not read, but names the weights
+            in messages.
+        head: the prefix of the keys of the head in the state dict, which are not loaded; "" to load all keys.
 
     Raises:
         BadInput: the weights are missing, damaged, of another network, or not finite.
@@ -67,7 +69,12 @@ def load_weights(
 
 
 def weights_error(pretrained: str, error: Exception, hint: str) -> BadInput:
-    """Return the `BadInput` for weights that cannot be loaded because of `error`; its message ends with `hint`."""
+    """Return the `BadInput` to raise if weights cannot be loaded because of `error`.
+
+    Args:
+        pretrained: the name or path of the weights.
+        hint: the end of the message, on what to give instead.
+    """
     reason = getattr(error, "strerror", None) or " ".join(str(error).split()).split(". ")[0][:200]
     return BadInput(
         f"config.model.pretrained: no weights from {pretrained!r} ({reason or type(error).__name__}); {hint}"
@@ -89,9 +96,9 @@ def check_finite(network: nn.Module, pretrained: str) -> None:
 
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:
-    """Return the state dict of the features of a finished run, without its head.
+    """Return the trained weights of the layers before the head, from a finished run.
 
-    The keys are those of the features alone: without the prefix `features.` of the whole network.
+    The keys of this state dict lack the prefix `features.` that they have in the whole network.
     """
     _, state = read(run_directory)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}

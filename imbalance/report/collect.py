@@ -104,7 +104,7 @@ def config_of(path: Path) -> dict[str, Any] | None:
 
 
 def columns(rows: list[Row]) -> list[str]:
-    """Return the keys that occur in any row, in order of their first appearance."""
+    """Return all keys that occur in at least one row, in order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 

@@ -86,7 +86,7 @@ def row_of(directory: Path) -> Row | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config's value for each column of CONFIG_COLUMNS; None if the config has no such key."""
+    """Return the value of a config for each column in CONFIG_COLUMNS; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
 
@@ -142,15 +142,15 @@ def text(value: Any) -> str:
 
 
 def file_of(table: str, folder: Path) -> Path:
-    """Return the path of a table's file, which need not exist yet."""
+    """Return the path of the file of a table of results, which need not exist yet."""
     packed = folder / f"{table}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
 def read(table: str, folder: Path) -> list[Row]:
-    """Read the rows of a table, or no rows if the table has no file yet.
+    """Read the rows of a table of results; return [] if the table has no file yet.
 
-    A row of a config that was removed gets the config and overrides that replace it.
+    If the config of a row was removed from configs/, the row gets the config and overrides that replace it.
     """
     path = file_of(table, folder)
     if not path.exists():
@@ -191,7 +191,7 @@ def _values_of(overrides: str) -> dict[str, str]:
 
 
 def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add to a table those rows whose run it does not have yet, and return the number of added rows.
+    """Add those of `rows` to a table whose run has no row in it yet, and return the number of added rows.
 
     The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at the
     same time wait for one another.
@@ -237,7 +237,7 @@ def finished(work_dir: Path) -> list[Row]:
 
 
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
-    """Return a column as floats, with nan for an empty cell."""
+    """Return the column of this name as floats, with nan for an empty cell."""
     return np.array([float(row.get(column) or "nan") for row in rows])
 
 
@@ -260,10 +260,10 @@ def share_interpolating(rows: Sequence[Row]) -> str:
 
 
 def keep(*, study: str | None, work_dir: str, results: str, to: str | None = None, source: str | None = None) -> str:
-    """Add a row for every finished run under `work_dir` to a table, or carry runs, and return the message to print.
+    """Add a row for every finished run under `work_dir` to a table of results, or carry runs; return the message to print.
 
     Args:
-        study: name of the table; None only with `to`.
+        study: name of the table; its file is <results>/<study>.csv. None only with `to`.
         results: folder of the table's file.
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
         source: folder that such a command wrote, whose runs are put under `work_dir` first.

@@ -26,6 +26,7 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
 
     Args:
         work_dir: folder of the run directories.
+        settings: by config and overrides, the rows of the runs, which differ only in the seed.
         metrics: test metrics of the box plots.
     """
     figures = []
@@ -54,7 +55,8 @@ def title_of(key: tuple[str, str], width: int = 34) -> str:
 def curves(work_dir: Path, settings: Settings) -> "Figure":
     """Draw the val accuracy of every group by epoch, in one panel for each of the first MOST_CURVES settings.
 
-    Lines are means over seeds. If there are at most four groups, bands show the range over seeds.
+    Lines are means over seeds. If there are at most four groups, bands show the range over seeds. A setting is a config
+    with overrides, and its runs differ only in the seed.
     """
     shown = list(settings.items())[:MOST_CURVES]
     columns = min(3, len(shown))
@@ -96,6 +98,9 @@ def rates(settings: Settings) -> "Figure | None":
     """Draw the score of every run over its learning rate, with a cross at the bottom for each diverged run.
 
     Return None if no config has runs at several learning rates.
+
+    Args:
+        settings: by config and overrides, the rows of the runs.
     """
     by_name: dict[str, list[Row]] = {}
     for (name, overrides), runs in settings.items():
@@ -121,7 +126,7 @@ def rates(settings: Settings) -> "Figure | None":
 def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
     """Draw a box plot of each test metric for every setting with at least two done runs; each run is a point.
 
-    Return None if there is no such setting.
+    The runs of a setting differ only in the seed. Return None if no setting has two done runs.
     """
     shown = {key: [run for run in runs if run["status"] == "done"] for key, runs in settings.items()}
     shown = {key: runs for key, runs in shown.items() if len(runs) > 1}

@@ -32,7 +32,7 @@ from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
 from imbalance.report.page.overview import read_predictions
 from imbalance.report.saved_runs import evaluation_groups
-from imbalance.report.settings import selection_rule, varying_keys
+from imbalance.report.settings import default_metrics, selection_rule, varying_keys
 
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
@@ -40,7 +40,7 @@ Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Group the rows by setting, that is by config and overrides."""
+    """Group the rows of runs by (config, overrides), called a setting."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -48,7 +48,7 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 
 
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a table with a row for every setting.
+    """Return a table with a row for every setting: runs with the same config and overrides.
 
     A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
     left out of the means.
@@ -79,7 +79,9 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:
-    """Return a table with a row for every test group of every setting, its worst group, and the mean of its groups.
+    """Return a table with rows for the test groups, the worst group and the mean of the groups of every setting.
+
+    A setting is all runs with the same config and overrides.
 
     Args:
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
@@ -157,14 +159,14 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def as_text(table: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the table with every cell as text; metrics are in %, with their 95 % intervals."""
-    return [
-        {
-            key: value.text(1, 1) if key == "seconds" else value.percent() if isinstance(value, Numbers) else str(value)
-            for key, value in row.items()
-        }
-        for row in table
-    ]
+    """Return the table with every cell as text: a metric with its 95 % interval, in percent if it is a fraction."""
+
+    def text(key: str, value: Any) -> str:
+        if isinstance(value, Mean):
+            return value.text(1, 1) if key == "seconds" else value.of_metric(key)
+        return value.percent() if isinstance(value, Interval) else str(value)
+
+    return [{key: text(key, value) for key, value in row.items()} for row in table]
 
 
 def markdown(table: list[dict[str, str]]) -> str:
@@ -193,7 +195,8 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
     Args:
-        metrics: test metrics, one column each. The page ranks by the first until its reader chooses another.
+        metrics: test metrics, one column each; () for `default_metrics`. The page ranks methods by the first until its
+            reader chooses another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
@@ -201,7 +204,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
-    table = write(runs, rows, Path(folder), metrics, pictured)
+    table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
 

@@ -68,7 +68,7 @@ def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[st
 
 
 def evaluation_groups(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
-    """Return the groups that the runs' `GROUP_METRICS` are computed over, in words such as `4 evaluation groups`.
+    """Return the groups over which the runs' `GROUP_METRICS` are computed, in words such as `4 evaluation groups`.
 
     Return "" if the evaluation groups of every run are its training groups.
 

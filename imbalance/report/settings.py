@@ -4,8 +4,10 @@ A setting is a config file with overrides; its runs differ only in the seed.
 """
 
 import json
+from collections import Counter
 from typing import Any
 
+from imbalance.config.metric_names import RANKING_METRICS, SUMMARY_METRICS
 from imbalance.report.collect import Row
 
 NOT_COMPARED = (
@@ -17,7 +19,10 @@ NOT_COMPARED = (
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return the name of the rule that selected a run's checkpoint, with its head if any, and the val labels they read."""
+    """Return the rule that selected a run's checkpoint, and the val labels that the rule reads.
+
+    If `config.head` fits a head to val, the rule includes the head.
+    """
     monitor, head = row["config.callbacks.monitor"], row.get("config.head.name", "none")
     last = row["config.callbacks.select"] == "last"
     name = "last epoch" if last else f"best {monitor.removeprefix('val/').replace('_', ' ')}"
@@ -35,11 +40,18 @@ def selection_rule(row: Row) -> dict[str, str]:
     return {"name": name, "labels": labels}
 
 
+def default_metrics(rows: list[Row]) -> list[str]:
+    """Return the test metrics to show if the user names none; the first is the metric by which most runs select epochs."""
+    monitors = Counter(str(row["config.callbacks.monitor"]).removeprefix("val/") for row in rows)
+    selected_by = [name for name, _ in monitors.most_common(1) if name in (*SUMMARY_METRICS, *RANKING_METRICS)]
+    return list(dict.fromkeys([*selected_by, "balanced_accuracy", "worst_group_accuracy"]))
+
+
 def varying_keys(firsts: list[Row]) -> list[str]:
-    """Return the config keys whose values differ between settings of the same config file.
+    """Return the config keys whose values differ between runs of the same config file, apart from the seed.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     by_name: dict[str, list[Row]] = {}
     for row in firsts:
@@ -70,7 +82,7 @@ def task_labels(firsts: list[Row]) -> list[str]:
     """Return the task of each setting: the data set's name, with the options in which settings on this data set differ.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts

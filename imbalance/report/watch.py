@@ -24,6 +24,7 @@ from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row, collect
 from imbalance.report.page import page
+from imbalance.report.settings import default_metrics
 
 HOST = "127.0.0.1"
 FILES = ("config.json", "metrics.jsonl", "summary.json")  # the files of a run that the page depends on
@@ -48,7 +49,7 @@ class WatchedRuns:
         self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
 
     def stamp(self) -> str:
-        """Return a digest of the sizes and modification times of the runs' files; it changes whenever a file does."""
+        """Return a digest of the sizes and modification times of the runs' files; any change of a file changes it."""
         sha256 = hashlib.sha256()
         for folder in self.folders:
             for directory in sorted(path.parent for path in folder.rglob("config.json")):
@@ -66,7 +67,8 @@ class WatchedRuns:
         with self._lock:
             if self._cached[0] != stamp:
                 rows = self.rows()
-                text = page(self.root, rows, self.metrics, pictured=self.pictured, live=stamp) if rows else self.empty()
+                metrics = self.metrics or default_metrics(rows)
+                text = page(self.root, rows, metrics, pictured=self.pictured, live=stamp) if rows else self.empty()
                 self._cached = stamp, text
             return self._cached[1]
 
@@ -176,7 +178,8 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
     """Serve the page until Ctrl-C, and return the exit status.
 
     Args:
-        metrics: test metrics; the page ranks by the first until its reader chooses another.
+        metrics: test metrics; () for `default_metrics`. The page ranks methods by the first until its reader chooses
+            another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)

@@ -7,11 +7,13 @@ The command prints a Markdown table: the mean of a metric with its 95 % t-interv
 config, paired by seed. Diverged runs are counted, and left out of the means.
 """
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.metric_names import check_metric
+from imbalance.config.metric_names import check_metric, in_percent
 from imbalance.config.resolve import config_file, config_name_and_overrides
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report import kept_results
@@ -37,9 +39,9 @@ def compare(
         config: config files or names. Each later config is compared with the first.
         overrides: config values by key, for all runs.
         metric_name: key of a metric in summary.json.
-        seeds: number of seeds of each config, from 0 on.
+        seeds: number of seeds of each config; seeds count from 0.
         jobs: number of worker processes.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     check_metric(metric_name)
     cells = [(path, seed) for seed in range(seeds) for path in config]
@@ -51,25 +53,38 @@ def compare(
     split, _, name = metric_name.partition("/")
     metrics = (summary.get("metrics") or {} for summary in summaries)
     groups = evaluation_groups(metrics, split) if name in GROUP_METRICS else ""
-    heading = f"{metric_name} over {groups}, %" if groups else f"{metric_name}, %"
+    heading = f"{metric_name} over {groups}" if groups else metric_name
     table = comparison_table({display_name(path): values for path, values in values_of.items()}, metric_name, heading)
     print(table, end="")
+    for warning in count_warnings([summary.get("warnings") or [] for summary in summaries]):
+        print(f"WARNING: {warning}", file=sys.stderr)
+
+
+def count_warnings(warnings_per_run: Sequence[Sequence[str]]) -> list[str]:
+    """Return each warning of some runs once, with the number of runs; warnings that differ only in numbers count as one."""
+    alike: dict[str, list[str]] = {}
+    for warnings in warnings_per_run:
+        for kind, text in {re.sub(r"\d+(\.\d+)?", "#", text): text for text in warnings}.items():
+            alike.setdefault(kind, []).append(text)
+    total = len(warnings_per_run)
+    texts = sorted(alike.values(), key=len, reverse=True)
+    return [f"{len(same)} of {total} runs: {same[0]}" + ", or similar" * (len(set(same)) > 1) for same in texts]
 
 
 def display_name(config: str) -> str:
-    """Return the name of a config, or the name and overrides of a run whose config.json is given as the config."""
+    """Return a config's name for the table; for the config.json of a run, add the run's overrides."""
     name, overrides = config_name_and_overrides(config_file(config))
     return "/".join((name, *overrides))
 
 
 def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
-    """Return the table that `compare` prints, made from the kept results in ledger.csv without training.
+    """Return the table that `compare` prints, from results in <folder>/ledger.csv and without training.
 
     Args:
         variants: configs with overrides, by title. Each later variant is compared with the first.
         metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
-        folder: the folder of kept results.
-        seeds: number of seeds to read, from 0 on.
+        folder: folder that holds the tables of results, such as results/.
+        seeds: number of seeds to read; seeds count from 0.
     """
     rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
     values_of, group_numbers = {}, set()
@@ -80,7 +95,7 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
     if not all(values_of.values()):
         return "Not all of these configs have kept results yet.\n"
     over = f" over {max(group_numbers)} groups" if metric_name == "worst_group_accuracy" else ""
-    return comparison_table(values_of, f"test/{metric_name}", f"test/{metric_name}{over}, %")
+    return comparison_table(values_of, f"test/{metric_name}", f"test/{metric_name}{over}")
 
 
 def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: str, heading: str) -> str:
@@ -89,12 +104,20 @@ def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: 
     Args:
         values_of: by config, the metric by seed; nan for a diverged run.
         metric_name: key of the metric, whose bounds cut off the intervals.
-        heading: head of the first column.
+        heading: head of the first column; ", %" is added if the metric is shown in percent.
     """
     rows, limits, (first, *_) = [], bounds(metric_name), values_of
     for config, values in values_of.items():
         over_seeds = mean(list(values.values()), *limits)
-        difference = "" if config == first else paired_difference(values, values_of[first], *limits).percent()
-        rows.append([config, over_seeds.percent(), over_seeds.n, len(values) - over_seeds.n, difference])
-    heads = [heading, "mean ± 95 % t-interval", "n", "diverged", f"difference from {first}"]
+        difference = (
+            "" if config == first else paired_difference(values, values_of[first], *limits).of_metric(metric_name)
+        )
+        rows.append([config, over_seeds.of_metric(metric_name), over_seeds.n, len(values) - over_seeds.n, difference])
+    heads = [
+        heading + ", %" * in_percent(metric_name),
+        "mean ± 95 % t-interval",
+        "n",
+        "diverged",
+        f"difference from {first}",
+    ]
     return markdown(heads, rows)

@@ -13,12 +13,12 @@ from imbalance.sweep.study import Search, StudyLocation
 def launch(
     location: StudyLocation, search: Search | None, jobs: int, stacked: int, launcher: str, slurm: Sequence[str]
 ) -> int:
-    """Start workers that train the study's trials, wait until no trial is left, and return the number of crashed trials.
+    """Start workers that train the trials of an Optuna study, wait for them, and return the number of crashed trials.
 
     Args:
-        search: the search that adds trials; None if the study has all its trials already.
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
         jobs: number of workers.
-        stacked: most trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
     """

@@ -65,7 +65,7 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
     Args:
         jobs: number of worker processes.
-        stacked: most runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains as one stacked model.
     """
     unique = list({run.directory: run for run in runs}.values())
     summaries = run_batches(make_batches(unique, jobs, stacked), jobs)
@@ -73,7 +73,7 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
-    """Train the runs that are not done yet, in `jobs` processes; the runs of a batch are trained as one stacked model.
+    """Train the runs that are not done yet, in `jobs` processes, and each batch of runs as one stacked model.
 
     Returns:
         The summary of every run, by run directory.
@@ -83,6 +83,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
     with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
+        line.show(status_text(len(runs), 0, 0, min(jobs, len(pending)), {}, line.seconds))
         while pending:
             finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -111,12 +112,16 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
 
 
 def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
-    """Train the runs that have no row in <folder>/<table>.csv.gz, and add their rows after every few batches.
+    """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
+
+    Rows are added after every few batches, so that a stop loses little.
 
     Args:
-        batches: runs to train as one stacked model each.
-        folder: the folder of kept results.
-        identity: columns of the table that together identify a run.
+        batches: lists of runs; the runs of a list are trained as one stacked model.
+        jobs: number of worker processes.
+        table: name of the table, such as "pairs".
+        folder: folder that holds the tables of results, such as results/.
+        identity: columns of the table; two rows with equal cells in these columns are the same run.
     """
 
     def identity_of(run: Run) -> tuple[str, ...]:
@@ -135,7 +140,11 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
 
 
 def train_later(run: Run, busy: bool) -> list[Summary]:
-    """Train one run, after a second if another process is training it (`busy`), and return its summary in a list."""
+    """Train one run, and return its summary in a list.
+
+    Args:
+        busy: True to wait a second before, because another process is training the run.
+    """
     time.sleep(busy)
     return train_quietly([run])
 
@@ -218,7 +227,12 @@ def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(counter, gpus: list[str]) -> None:
-    """Set up a worker process: choose its GPU, and end the worker when its parent ends."""
+    """Set up a worker process: choose its GPU, and end the worker when its parent ends.
+
+    Args:
+        counter: number shared by all workers, which counts the workers that have begun.
+        gpus: ids of the GPUs, which workers take in turn.
+    """
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     if gpus:

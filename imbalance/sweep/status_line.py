@@ -24,7 +24,7 @@ def status_text(
         total: number of runs of the command.
         done_before: number of runs that were done before this command began; `done` counts them too.
         running: number of runs that are being trained.
-        scores: by setting, the score of each run that is done. The best setting has the highest mean score.
+        scores: scores of the runs that are done, by config and overrides; the best of these has the highest mean score.
         seconds: time since this command began.
     """
     parts = [f"{done} of {total} runs done" + (f" ({done_before} before this command)" if done_before else "")]
@@ -71,7 +71,10 @@ class StatusLine:
         """Show the text in place of the text before.
 
         If the output cannot overwrite a line, each text takes a new line. Then a text that comes within two seconds of the
-        one before is skipped, unless `last` is true.
+        one before is skipped.
+
+        Args:
+            last: whether this is the final text, which is never skipped.
         """
         text = one_line(text)
         if self.status:

@@ -90,7 +90,7 @@ def import_optuna():
 
 
 def queue_lock(location: StudyLocation) -> FileLock:
-    """Return the lock that a process holds while it reads or adds trials of the study."""
+    """Return the lock that a process must hold while it reads the waiting trials of the study or adds trials."""
     return FileLock(location.folder / "queue.lock")
 
 
@@ -140,6 +140,9 @@ def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
 def add(location: StudyLocation, points: Sequence[Point]) -> None:
     """Add a trial for every point that the study does not have yet, and for every point whose trial crashed.
 
+    Args:
+        points: for each run, a dictionary with its config, overrides and seed.
+
     Raises:
         BadInput: a point is not a valid run. No trial is added.
     """
@@ -168,10 +171,10 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
     A trial whose run another process is training is skipped and tried again later.
 
     Args:
-        search: the search that adds trials; None if the study has all its trials already.
-        wait: wait until the trials of other workers end too, to resume the trials of workers that die.
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die.
         workers: number of workers that share the trials, this one included.
-        stacked: most trials to train as one stacked model; used only where stacking is faster.
+        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
 
     Raises:
         BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
@@ -260,7 +263,7 @@ def _take(
 
 
 def _run_directory(trial, location: StudyLocation) -> str | None:
-    """Return the run directory of a trial; None if Optuna has not chosen the point of the trial yet."""
+    """Return the run directory of a trial; None if Optuna has not chosen the config values of the trial yet."""
     point = trial.user_attrs.get("point")
     return str(_cached_run(canonical(point), location.work_dir).directory) if point else None
 
@@ -282,7 +285,7 @@ def _cached_run(point: str, work_dir: str) -> Run:
 
 
 def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
-    """Train the runs of the trials, record how they ended, and return the number of crashed trials, which is all or none."""
+    """Train the runs of the trials, record how they ended, and return the number of crashed trials: all or none."""
     states, runs = import_optuna().trial.TrialState, []
     for trial in trials:
         runs.append(run_of(_suggest(study, trial, search), location.work_dir))
@@ -315,9 +318,9 @@ def _train_trials(study, trials: list, location: StudyLocation, search: Search |
 
 
 def _suggest(study, trial, search: Search | None) -> Point:
-    """Return the point of a trial, and record the numbers in the point as Optuna's parameters, which Optuna's dashboard plots.
+    """Return the point of a trial: its config, overrides and seed. Optuna's sampler chooses them if the trial has none.
 
-    A trial without a point gets one from Optuna's sampler.
+    Record the numbers in the point as Optuna's parameters, which Optuna's dashboard plots.
     """
     if "point" in trial.user_attrs:
         point = _with_tuples(trial.user_attrs["point"])
@@ -342,7 +345,10 @@ def _suggest(study, trial, search: Search | None) -> Point:
 
 
 def points_of(study) -> list[tuple[Point, Any]]:
-    """Return every point of the study with its newest trial. A point that crashed and was added again has several trials."""
+    """Return every point (config, overrides and seed) of the study with its newest trial.
+
+    A point whose trial crashed and was added again has several trials.
+    """
     newest = {}
     for trial in study.get_trials(deepcopy=False):
         if "point" in trial.user_attrs:
@@ -359,7 +365,7 @@ def outcomes(study) -> list[tuple[Point, Outcome]]:
 
 
 def status(trial) -> str:
-    """Return how a trial ended: "done", "diverged", "crashed" or "unfinished"."""
+    """Return the status of a trial: "done", "diverged", "crashed" or "unfinished"."""
     return trial.user_attrs.get("status", "unfinished")
 
 
@@ -389,12 +395,12 @@ def _numbers(point: Point) -> dict[str, float]:
 
 
 def canonical(point: Point) -> str:
-    """Return the point as JSON with sorted keys: equal points have equal texts."""
+    """Return a point (config, overrides and seed) as JSON with sorted keys: equal points have equal texts."""
     return json.dumps(point, sort_keys=True)
 
 
 def _with_tuples(point: Point) -> Point:
-    """Return the point with its lists as tuples. Configs have tuples, which JSON turns into lists."""
+    """Return the point with tuples in place of lists: JSON has turned the tuples of the config into lists."""
     return {key: _as_tuple(value) for key, value in point.items()}
 
 

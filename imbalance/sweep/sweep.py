@@ -1,5 +1,7 @@
 """Train a config over a grid, or by random or TPE search, and print the score of every setting.
 
+A setting is a combination of config values; its runs differ only in the seed.
+
     imbalance sweep --config=digits_poly --grid=optim.lr=0.01,0.03,0.1 --seeds=3
     imbalance sweep --config=digits_poly --search=optim.lr=0.001:1:log --sampler=tpe --trials=20
 
@@ -51,7 +53,7 @@ def sweep(
     launcher: str,
     slurm: Sequence[str],
 ) -> int:
-    """Train the trials of the study until none is left, and print the score of every setting.
+    """Train the trials of an Optuna study until none is left, and print the mean score of each combination of values.
 
     Args:
         config: config files or names; with several, the grid is trained for each.
@@ -59,7 +61,7 @@ def sweep(
         grid: axes, as `parse_axis` reads them.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
         jobs: number of workers.
-        stacked: most trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains as one stacked model.
         study: name of the Optuna study; the first config's name if None.
         storage: URL of Optuna's storage; "" for a file under `work_dir`.
 
@@ -111,7 +113,7 @@ def make_search(
     sampler: str,
     trials: int,
 ) -> Search:
-    """Return the search space given on the command line, and check that the ends of every range are valid.
+    """Return the search space that the command line describes, and check that the ends of every range are valid.
 
     Args:
         config: config files or names; there must be exactly one.
@@ -140,7 +142,7 @@ def make_search(
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return the point with every `OverrideText` parsed to the type that its key has in the point's config."""
+    """Return a point (config, overrides, seed) with every `OverrideText` parsed to the type of the config's value."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
@@ -156,7 +158,10 @@ def parse_values(point: Mapping[str, Any]) -> Point:
 def parse_axis(path: str, text: str) -> tuple[str, Any]:
     """Parse `optim.lr=0.01,0.1` to ("optim.lr", [0.01, 0.1]), and `optim.lr=1e-3:1:log` to a key and a range.
 
-    If the config at `path` does not have the key, its values stay `OverrideText`, to be parsed later.
+    If the config does not have the key, the values stay `OverrideText`, to be parsed later.
+
+    Args:
+        path: a config file or name, whose value of the key tells the type.
     """
     key, _, axis = text.partition("=")
     low, *rest = axis.split(":")
@@ -172,7 +177,9 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     except (ValueError, SyntaxError, TypeError):
         valid = False
     if not valid:
-        raise BadInput(f"{text!r} is no axis; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]")
+        raise BadInput(
+            f"{text!r} is neither a list nor a range of values; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]"
+        )
     base = load(config_file(path))
     known = flatten(base)
     if is_range:
@@ -198,10 +205,10 @@ def split_values(text: str) -> list[str]:
 
 
 def best_setting(by_point: Mapping[tuple, Sequence[Outcome]]) -> dict[str, Any]:
-    """Return the setting with the best mean score over seeds, its mean score, and the directory of its best run.
+    """Return the config values with the best mean score over seeds, this mean, and the directory of their best run.
 
     Args:
-        by_point: the outcomes of the trials of every setting.
+        by_point: by config values without the seed, the outcomes of the trials of all seeds.
     """
     scores = {
         point: [(trial.score, trial.directory) for trial in trials if trial.score is not None]
@@ -216,7 +223,7 @@ def best_setting(by_point: Mapping[tuple, Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def report(outcomes: Sequence[tuple[Point, Outcome]], url: str | None, crashed: int) -> int:
-    """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
+    """Print the mean score of each setting over seeds, and a line of JSON with the best; return the exit status.
 
     Args:
         outcomes: every point with the outcome of its trial.

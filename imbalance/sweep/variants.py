@@ -26,7 +26,10 @@ class Variant:
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return the kept rows of this variant. Overrides in KEPT are ignored, because they only save more evaluations."""
+        """Return those `rows` that belong to runs of this variant.
+
+        The overrides in KEPT are ignored: they only make a run save more, and change no result.
+        """
         folder = self.folder()
         return [row for row in rows if row["name"] == self.config and _without_kept(row["overrides"]) == folder]
 

@@ -15,9 +15,10 @@ from imbalance.errors import BadInput
 
 
 def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True) -> np.ndarray:
-    """Return the limit direction under cross-entropy, which is the same for all example weights.
+    """Return the limit direction under cross-entropy; importance weights of the examples do not change it.
 
-    It is the unit vector u with the largest min_i z_i · u, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in class 0.
+    The direction is the unit vector u with the largest min_i z_i · u. Here z_i is [x_i, 1] in class 1 and −[x_i, 1] in
+    class 0.
 
     Soudry et al., "The Implicit Bias of Gradient Descent on Separable Data", JMLR 2018. The equivalent problem, min |v|
     subject to Zv ≥ 1, is solved as a non-negative least-squares problem (Lawson and Hanson, 1974, chapter 23:
@@ -39,20 +40,20 @@ def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True)
 def poly_direction(
     inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, alpha: float, bias: bool = True
 ) -> np.ndarray:
-    """Return the limit direction under a loss with the tail m^−α and example weights w.
+    """Return the limit direction under a loss that falls like m^−α for large margins m, with importance weights w.
 
-    It is the unit vector u with the smallest Σ w_i (z_i · u)^−α, where z_i is [x_i, 1] in class 1 and −[x_i, 1] in
-    class 0.
+    The direction is the unit vector u with the smallest Σ w_i (z_i · u)^−α. Here z_i is [x_i, 1] in class 1 and
+    −[x_i, 1] in class 0.
 
     Wang et al., ICLR 2022, section 4; Ji et al., "Gradient Descent Follows the Regularization Path for General
-    Losses", COLT 2020. It is computed as the direction of the minimiser of Σ w_i (z_i · v)^−α + |v|²/2, which is
-    strictly convex in the region where all margins are positive. Damped Newton steps start at the solution for
+    Losses", COLT 2020. The direction is that of the v that minimises Σ w_i (z_i · v)^−α + |v|²/2. This function is
+    strictly convex in the region where all margins z_i · v are positive. Damped Newton steps start at the solution for
     cross-entropy; a step that leaves this region is halved.
 
     Args:
         inputs: (n, d).
         targets: (n,), 0 or 1.
-        weights: (n,), positive.
+        weights: (n,), the importance weights w; positive.
         alpha: the exponent α of the tail.
         bias: true if the classifier has a bias. Without a bias a direction has shape (d,).
 
@@ -82,21 +83,26 @@ def poly_direction(
 
 
 def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
-    """Return the unit vector (d + 1,) of (w₁ − w₀, b₁ − b₀), for the weight (2, d) and bias (2,) of a layer."""
+    """Return the direction of a layer of two classes: the unit vector (d + 1,) of (w₁ − w₀, b₁ − b₀).
+
+    Args:
+        weight: (2, d), the rows w₀ and w₁.
+        bias: (2,), b₀ and b₁.
+    """
     w, b = (parameter.detach().double().cpu().numpy() for parameter in (weight, bias))
     return _unit(np.append(w[1] - w[0], b[1] - b[0]))
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the angle between two vectors in degrees; it is accurate for nearly parallel vectors, too."""
+    """Return the angle in degrees between two vectors, computed so that small angles are accurate, too."""
     a, b = _unit(a), _unit(b)
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))))
 
 
 def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors z = ±[x, 1] as (n, r) coordinates in a basis of their span, and the basis (d + 1, r).
+    """Return the vectors z = ±[x, 1] as (n, r) coordinates in a basis of their span, and this (d + 1, r) basis.
 
-    Both limit directions lie in the span, so the problem has r ≤ n variables instead of d + 1.
+    The limit directions lie in the span, so they are found with r ≤ n variables instead of d + 1.
     """
     inputs = np.column_stack([inputs, np.ones(len(inputs))]) if bias else inputs
     signed = inputs * (2 * targets - 1)[:, None]

@@ -1,4 +1,4 @@
-"""Exponential moving average of the network weights, which is evaluated and selected instead of the weights."""
+"""Exponential moving average of the network weights, which a run evaluates and saves in place of the weights."""
 
 import copy
 

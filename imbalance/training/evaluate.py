@@ -67,6 +67,9 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the
     device only after all batches are queued, except to copy many logits.
 
+    Args:
+        keep_logits: whether each outcome has the logits of all examples.
+
     Raises:
         Interrupted: a signal came to any process.
     """
@@ -179,11 +182,11 @@ def local_batches(run: Run, size: int) -> list[slice]:
 
 
 def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
-    """Return the (M, N, K) logits of a split in the order of its examples, from the logits of all processes.
+    """Gather the (M, N, K) logits of M models from all processes, in the order of the split's examples.
 
     Args:
         size: the number of examples in the split.
-        logits: logits of this process's batches, in their order.
+        logits: (M, …, K) logits of this process's batches, in the order of the batches.
     """
     starts = [batch.start for batch in local_batches(run, size)]
     own = dict(zip(starts, torch.cat(list(logits), 1).split(run.learner.eval_batch_size, 1))) if logits else {}
@@ -242,14 +245,15 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
         what = "loss" if isfinite(outcome.largest) else "logits"
         bad = shortened(non_finite_rows(run, name))
         raise Diverged(
-            f"non-finite {what} on {name} after step {run.progress.step}, although the weights are finite; examples (source rows): {bad}"
+            f"non-finite {what} on {name} after step {run.progress.step}, although the weights are "
+            f"finite; examples (row numbers in the data): {bad}; check these examples, or use a smaller config.optim.lr"
         )
     return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
 
 @torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
-    """Return the rows, in the source of the data, of all examples of split `name` with non-finite logits or loss."""
+    """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
@@ -287,7 +291,7 @@ def weight_norm(network: nn.Module) -> Tensor:
 
 
 def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the (M, N) predictions that the epoch's steps made on this process, with targets, groups and group masks.
+    """Return the (M, N) predictions of this process in the epoch, and the targets, groups and group masks.
 
     The group masks say in which evaluation groups the examples are; see `stacked_group_masks`.
     """
@@ -301,7 +305,10 @@ def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
-    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split; None if there are none."""
+    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split.
+
+    Return None if the data set has no evaluation groups.
+    """
     if splits[0].eval_group_mask is None:
         return None
     # All splits of a data set have masks, or none has.
@@ -346,7 +353,7 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
     """Return the mean and the smallest margin of each group's examples, for each model.
 
     Args:
-        reduced: result of `totals` for the tables of `count_tables` and `reduce_margins`.
+        reduced: result of `totals` for the tensors of `count_tables` and `reduce_margins`.
     """
     counts = reduced["grouped"].sum(2)
     means = (reduced["margins"] / counts).tolist()
@@ -361,13 +368,13 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Count the (M, N) predictions of M models on this process, and return the tables of `Counts` by name."""
+    """Count the (M, N) predictions of M models on this process, and return the fields of `Counts` by name."""
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
-    """Return as `Counts` the tables of `count_tables`, summed over all processes."""
+    """Return the `Counts` whose fields are in `reduced`, the sums of `count_tables` over all processes."""
     return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
@@ -413,7 +420,8 @@ def features(learner: Learner, split: Split) -> Tensor:
     if not finite([outputs]):
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(
-            f"non-finite features, although the weights are finite; examples (source rows): {shortened(bad)}"
+            f"non-finite features, although the weights are finite; examples (row numbers in the data): "
+            f"{shortened(bad)}; check these examples, or use a smaller config.optim.lr"
         )
     return outputs
 
@@ -440,7 +448,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 
 def probed(learner: Learner) -> nn.Module:
-    """Return the trained body of the model with a new head, fitted to classes that were not trained on.
+    """Return the trained model with a new last layer, fitted to classes that were not trained on.
 
     `Dataset.probe` has the examples of these classes.
     """

@@ -1,4 +1,4 @@
-"""End of a run: evaluate the selected weights, perhaps with a new head, on every split, and write all results."""
+"""End of a run: replace the last layer if the config asks for it, evaluate every split, and write all results."""
 
 from typing import Any, cast
 
@@ -134,7 +134,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
     """Return the content of summary.json.
 
     Args:
-        values: entries that the end of the run decides, such as status and score.
+        values: entries of summary.json that are known only at the end, such as status and score.
     """
     config, learner, progress = run.config, run.learner, run.progress
     dataset = learner.dataset

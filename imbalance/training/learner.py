@@ -47,11 +47,11 @@ class Learner:
     Epoch-dependent parts (sampler, weights, mixing, schedule) are stateless functions of the epoch.
 
     data: digest of the data set; empty on processes other than the main one.
-    sampler: function from an epoch to the rows of train that it draws, in order, on the CPU.
+    sampler: function from an epoch to the rows of train that are drawn in it, in order, on the CPU.
     weights: function from an epoch to the (N,) importance weights of all examples of train.
-    mixing: function from an epoch and its rows to the mixing of its examples; see `make_mixing`.
+    mixing: function from an epoch and the rows drawn in it to the mixing of these examples; see `make_mixing`.
     rate: learning rate, `config.optim.lr`; for stacked models, a tensor with the learning rate of each.
-    schedule: function from a fractional epoch to the factor on the learning rate.
+    schedule: function from an epoch, which may be a fraction, to the factor on the learning rate.
     normalise: function from a batch of the data set to the input of the model.
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
@@ -83,7 +83,7 @@ class Learner:
 
     @property
     def network(self) -> nn.Module:
-        """Return the model without the DistributedDataParallel around it, if there is one; both share their weights.
+        """Return the model without the DistributedDataParallel around it; the weights are the same tensors.
 
         `accelerator.unwrap_model` is not used, because it imports torch's compiler.
         """
@@ -101,7 +101,7 @@ class Learner:
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """Return every part that a step changes, by its name in a checkpoint; see `training.state.registry`."""
+        """Return every stateful part that a step changes, by its name in checkpoints (`training.state.registry`)."""
         parts = {
             "model": self.network,
             "optimizer": self.optimizer,
@@ -249,7 +249,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
-    """Return a function from an epoch to the rows of train that it draws, in order, on the CPU."""
+    """Return a function from an epoch to the rows of train that are drawn in it, in order, on the CPU."""
     draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
     depends_on_epoch = "epoch" in inspect.signature(draw).parameters
     inputs = dataset.train.inputs
@@ -280,7 +280,7 @@ def make_weights(
 
 
 def make_schedule(config: Experiment) -> Callable[[float], float]:
-    """Return a function from a fractional epoch to the factor on the learning rate."""
+    """Return a function from an epoch, which may be a fraction, to the factor on the learning rate."""
     schedule: Callable[..., float] = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
     return schedule
 
@@ -297,7 +297,12 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_data(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` if the data set lacks the class or group of a metric, or has fewer examples than micro-batches."""
+    """Check the data set against the config.
+
+    Raises:
+        BadInput: a metric in the config names a class or group that the data set lacks, or there are fewer training
+            examples than `config.trainer.accumulation`.
+    """
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
         check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
@@ -356,7 +361,7 @@ def check_inputs(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_lengths(model: nn.Module, dataset: Dataset) -> None:
-    """Raise `BadInput` if a text is longer than the model has positions."""
+    """Raise `BadInput` if a text has more tokens than the model has positions."""
     positions = [cast(int, module.positions) for module in model.modules() if hasattr(module, "positions")]
     if positions and dataset.vocabulary:
         longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
@@ -370,7 +375,7 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 def make_mixing(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """Return a function from an epoch and the rows that it draws to the mixing of these examples.
+    """Return a function from an epoch and the rows drawn in it to the mixing of these examples.
 
     The function returns None if the config has no mixing. A partner is a position among the drawn rows, and comes from
     the same batch. Partners are on the CPU.

@@ -122,7 +122,7 @@ def train(
             path = directory / "summary.json"
             from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
-            log.line(f"{directory}: done before this command; {config.score} {score}")
+            log.line(f"{directory}: this run was done before this command; its score, {config.score}, is {score}")
             return summary
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
@@ -141,7 +141,7 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
     sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
-    log.line(f"weights: effective sample size {sample_size:,.1f} of {examples:,}")
+    log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
     scaler = learner.accelerator.scaler
@@ -168,7 +168,8 @@ def fit(run: Run) -> None:
         raise
     if all_steps_skipped(run):
         raise Diverged(
-            f"non-finite float16 gradients in all {run.progress.step} steps, so the weights never changed; use bf16 or no mixed precision"
+            f"non-finite float16 gradients in all {run.progress.step} steps, so the network weights never changed; use "
+            "config.trainer.mixed_precision='bf16' or 'no'"
         )
     save(run)
 
@@ -226,7 +227,10 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return this process's request for the end of the step: 0, SAVE, or SAVE plus a signal number to stop as well."""
+    """Return what this process asks all processes to do after the step.
+
+    The request is 0 for nothing, SAVE to save a checkpoint, or SAVE plus a signal number to save and stop.
+    """
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
     return SAVE if run.log.writes and run.clock.save_is_due(run.progress.batch + 1 == batches) else 0
@@ -316,8 +320,8 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
     """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
 
-    With `select="best"`, keep the weights too. End training once `patience` evaluations in a row brought no greater
-    value.
+    With `select="best"`, keep the network weights too. End training once `patience` evaluations in a row brought no
+    greater value.
     """
     progress = run.progress
     if not value > progress.best:

@@ -1,4 +1,7 @@
-"""Optimisers, and learning-rate schedules as functions of the epoch."""
+"""Optimisers, and learning-rate schedules.
+
+A schedule is a function of `epoch`, the number of epochs done, which may be a fraction, and of `epochs`, their total.
+"""
 
 import bisect
 import inspect
@@ -46,7 +49,7 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 def by_part(
     parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
 ) -> list[dict[str, Any]]:
-    """Split parameters as `by_decay` does, but with a learning rate of its own for the last layer.
+    """Split parameters as `by_decay` does, and give the last layer another learning rate than all other layers.
 
     Args:
         head_parameters: parameters of the last layer.
@@ -69,7 +72,7 @@ def by_part(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
-    """Set the learning rate of every parameter group to `rate`, times the factor of the group if it has one."""
+    """Set the learning rate of every parameter group to `rate`, times the factor of the group if the group has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"] if "factor" in group else rate
 
@@ -127,7 +130,7 @@ def sgd(
 
 
 def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for parameter groups."""
+    """Build stochastic gradient descent for optimiser parameter groups."""
     optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.

@@ -34,7 +34,7 @@ class Images:
     inputs: inputs of all examples of the training split.
     rows: (M,) or (S, M) drawn rows of the training split, on the device of `inputs`: the CPU for images on disk and for
         texts.
-    drawn: random numbers (M, count) or (S, M, count) for each view and each of `augmentations`.
+    drawn: for each view and each of `augmentations`, the R random numbers of each example, (M, R) or (S, M, R).
     normalise: function from a batch of `inputs` to the input of the model.
     """
 
@@ -129,7 +129,7 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> I
     Args:
         order: (M,) rows of the training split that the epoch draws, on the CPU.
         rows: the same rows on the device.
-        ids: (M,) `draw_ids` of the rows.
+        ids: (M,) number of each draw, from `draw_ids`, with which its augmentation is seeded.
     """
     train, names = learner.dataset.train, learner.dataset.augmentations
     stored = order if train.inputs.device.type == "cpu" else rows
@@ -219,6 +219,7 @@ def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, s
     Args:
         batch: number of the batch in the epoch, counted from 0.
         size: number of examples in a global batch.
+        rank, world: number of the process, and number of processes.
     """
     start, stop = batch * size, (batch + 1) * size
     return slice(start, stop), slice(start + rank, stop, world)

@@ -1,4 +1,4 @@
-"""Refuse a model that cannot fit before its memory is allocated."""
+"""Refuse a model that is too large for the free memory, before the memory is allocated."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from imbalance.errors import BadInput
 
 
 class MemoryBudget(TorchFunctionMode):
-    """Context manager that adds up the memory of all layers built inside it, and refuses a model that needs too much.
+    """Context manager that adds up the memory of all layers that are built inside it, and refuses a model too large.
 
     Layers allocate their weights by `torch.empty` and fill them afterwards, so every call of `torch.empty` is counted
     before it allocates. Building the model on the meta device first would show its size too, but torch would import
     its compiler, which takes three seconds.
 
     Args:
-        what: config key of the model, with which the message starts.
-        available: bytes into which the network weights, and gradients of the same size, must fit.
+        what: config key of the model, such as "config.model"; the message starts with it.
+        available: number of free bytes.
 
     Raises:
-        BadInput: the weights and gradients need more bytes than `available`.
+        BadInput: the network weights, and gradients of the same size, need more bytes than `available`.
     """
 
     def __init__(self, what: str, available: int):

@@ -13,7 +13,8 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     Once this function has returned, the new file also survives a power loss.
 
     Args:
-        previous: path to which the old file is moved. After a crash the old file may exist at that path alone.
+        previous: path to which the old file is moved, to keep it; None to replace it. After a crash there may be a file
+            at `previous` and none at `path`.
 
     Raises:
         OSError: the file cannot be written; the old file is kept.
@@ -36,7 +37,7 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its missing parents so that they survive a power loss."""
+    """Make the folder `path` and its missing parents so that they survive a power loss."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -44,7 +45,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the file names in `folder` to the disk, since a power loss can remove a file whose folder was not synced.
+    """Sync `folder` to the disk (fsync), since a power loss can remove a new file whose folder was not synced.
 
     Do nothing if the file system cannot sync a folder (EINVAL), or the folder is writable but not readable (EACCES).
     """

@@ -1,4 +1,4 @@
-"""Import the packages of published networks, which are optional extras, when a config asks for one."""
+"""Import packages of published networks (optional extras), when a config names one of their networks."""
 
 import importlib
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from imbalance.utils.torchvision_import import import_torchvision
 
 
 def import_library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
-    """Import package `name`, after torchvision.
+    """Import and return the package `name`; import torchvision first, by `import_torchvision`.
 
-    Packages of published networks import torchvision if it is installed, and may need `import_torchvision` for that.
+    The packages of published networks import torchvision themselves, which can fail without `import_torchvision`.
 
     Args:
         extra: optional extra that installs the package, such as "text" in `pip install 'imbalance[text]'`.
-        key: key of the config that needs the package, with which the message starts.
+        key: key of the config that needs the package; the message starts with it.
 
     Raises:
         BadInput: the package is not installed.
@@ -32,7 +32,11 @@ def import_library(name: str, extra: str, key: str = "config.model.name") -> Mod
 
 @contextmanager
 def quiet_transformers(transformers: ModuleType) -> Iterator[None]:
-    """Silence transformers' progress bars, and its report on unused weights such as those of CLIP's text encoder."""
+    """Silence the progress bars of transformers, and its warnings about weights in a file that the network does not use.
+
+    Args:
+        transformers: the imported package.
+    """
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -51,7 +55,7 @@ def load_from_transformers(kind: str, name: str, key: str) -> Any:
     Args:
         kind: class of transformers, such as "AutoModel".
         name: name of a model on the Hugging Face hub, or a folder.
-        key: key of the config that names the model, with which the message starts.
+        key: key of the config that names the model; the message starts with it.
 
     Raises:
         BadInput: the package is missing, or neither this machine nor the hub has such a model.

@@ -8,7 +8,7 @@ from imbalance.utils.files import make_folder
 
 
 class FolderLock:
-    """Lock of a folder, held until it is closed or the process ends.
+    """Lock of a folder, held until `close` is called or the process ends.
 
     The folder itself is locked, since removing a lock file would let a second process in. The file `.lock` in the
     folder is locked too, for file systems (NFS) that can lock files only, and for programs that look for a lock file.
@@ -42,7 +42,7 @@ class FolderLock:
             self._files.append((path, descriptor))
 
     def holds(self) -> bool:
-        """Return whether the locked folder is still in place, and was neither removed nor replaced by another."""
+        """Return whether the locked folder is still in place, and was neither removed nor replaced by another folder."""
         path, descriptor = self._files[0]
         return is_same_file(path, descriptor)
 
@@ -53,7 +53,7 @@ class FolderLock:
 
 
 def is_same_file(path: Path, descriptor: int) -> bool:
-    """Return whether `path` is the file that is open as `descriptor`."""
+    """Return whether `path` still names the file or folder that is open as the file descriptor `descriptor`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

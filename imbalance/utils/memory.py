@@ -1,4 +1,4 @@
-"""Measure free memory, so that what cannot fit is refused before it is allocated."""
+"""Measure free memory, so that data or a model too large for it are refused before they are allocated."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 def available_memory() -> int:
-    """Return the bytes that this process can still allocate: the free memory of the machine, or less in a cgroup."""
+    """Return the number of bytes of main memory that this process can still allocate.
+
+    They are the free memory of the machine, or less if the cgroup of a container or batch job sets a limit.
+    """
     limits = [1 << 62]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -24,7 +27,7 @@ def available_memory() -> int:
 
 
 def free_memory(device: "torch.device") -> int:
-    """Return the bytes that this process can still allocate on `device`."""
+    """Return the number of bytes that this process can still allocate on `device`."""
     if device.type != "cuda":
         return available_memory()
     import torch
@@ -33,10 +36,10 @@ def free_memory(device: "torch.device") -> int:
 
 
 def check_fits(needed: int, what: str) -> None:
-    """Raise `BadInput` if fewer than `needed` bytes are free.
+    """Raise `BadInput` if fewer than `needed` bytes of main memory are free.
 
     Args:
-        what: config key or file that needs them, with which the message starts.
+        what: config key or file that needs the memory; the message starts with it.
     """
     available = available_memory()
     if needed > available:

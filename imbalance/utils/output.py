@@ -55,12 +55,16 @@ class _GuardedStream(io.TextIOWrapper):
 
 
 def one_line(text: str) -> str:
-    """Return `text` with control characters and line breaks as escapes; names and paths in a message can have some."""
+    """Return `text` with control characters and line breaks as escapes, so that it fits on one line of a message."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], text)
 
 
 def print_safely(text: str, stream: TextIO | None, end: str = "\n") -> None:
-    """Print `text` to any stream, and ignore a failure to write, because a line of progress must not end a run."""
+    """Print `text` to `stream`, and ignore an error in writing, because a progress line must not end a run.
+
+    Args:
+        stream: an open stream; None to print nothing.
+    """
     if stream is None:
         return
     try:

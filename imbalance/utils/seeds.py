@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """Return a seed made from the run's seed, a purpose and numbers such as the epoch.
+    """Return a seed that is computed from the run's seed, a purpose such as "sampler", and numbers such as the epoch.
 
-    Two seeds made from different arguments give independent random streams.
+    Different arguments give seeds whose random streams are independent.
     """
     entropy = [seed, zlib.crc32(purpose.encode()), *numbers]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
@@ -22,7 +22,7 @@ def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
 
 
 def random_state() -> dict[str, Tensor]:
-    """Return the state of torch's global generators, from which dropout draws, on the CPU and, if in use, the GPU."""
+    """Return the states of torch's global random generators, which dropout uses: of the CPU, and of a GPU in use."""
     state = {"cpu": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 

@@ -102,7 +102,7 @@ MISTAKES = {
     "compare --config=digits_ce --config.seed=3": "--config.seed cannot be set for many runs at once; type --seeds=<value> instead",
     "compare --config=digits_ce --config.optim.lr=fast": "--config.optim.lr=fast: not a number",
     "sweep --config=digits_ce": "a sweep needs either --grid or --search",
-    "sweep --config=digits_ce --grid=optim.lr": "'optim.lr' is no axis; type <key>=<value>,<value>,…",
+    "sweep --config=digits_ce --grid=optim.lr": "'optim.lr' is neither a list nor a range of values; type <key>=<value>,<value>,…",
     "sweep --config=digits_ce --grid=optim.Lr=1,2": "config.optim.Lr: no such key; did you mean --config.optim.lr?",
     "sweep --config=digits_ce --grid=optim.lr=fast": "--config.optim.lr=fast: not a number",
     "sweep --config=digits_ce --grid=loss.name=poly": "add --config.loss.alpha=<number, greater than 0> --config.loss",

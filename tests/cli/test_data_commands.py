@@ -19,7 +19,7 @@ def get_config():
     config.data_dir = {data_dir!r}
     config.data = dict(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-        classes=("land", "water"), groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0,
+        classes=("land", "water"), attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0,
         mode="RGB", convert=False, resize=20, size=16, augment=())
     return config
 """
@@ -180,7 +180,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
         (["build", f"--config={DIGITS}", "extra"], "extra: unknown; type an override as --config.<key>=<value>"),
-        (["download", "celeba"], "celeba: no working download"),
+        (["download", "celeba"], "celeba: cannot be downloaded by this command"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):

@@ -115,7 +115,7 @@ def test_a_non_finite_loss_is_one_line_and_status_3(main, tmp_path):
     done = main(CONFIG, "--config.optim.lr=1e20")
     assert done.returncode == 3
     assert done.stderr.startswith("non-finite loss") and done.stderr.count("\n") == 1
-    assert all(word in done.stderr for word in ("step 1", "epoch 1", "learning rate 1e+20", "source rows"))
+    assert all(word in done.stderr for word in ("step 1", "epoch 1", "learning rate 1e+20", "row numbers"))
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "diverged"
     (summary,) = (tmp_path / "runs").rglob("summary.json")
     assert json.loads(summary.read_text())["status"] == "diverged"

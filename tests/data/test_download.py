@@ -164,7 +164,9 @@ def test_the_licence_comes_first_and_a_dead_source_says_what_to_do(tmp_path, ser
     assert len(server.asked) == 1
     with pytest.raises(BadInput, match=r"^--data_dir: .*metadata.csv: "):
         download("birds", str(tmp_path / "data" / "birds" / "metadata.csv"))
-    with pytest.raises(BadInput, match=r"celeba: no working download; .*Google Drive.*img_align_celeba"):
+    with pytest.raises(
+        BadInput, match=r"celeba: cannot be downloaded by this command; .*Google Drive.*img_align_celeba"
+    ):
         download("celeba", str(tmp_path))
 
 

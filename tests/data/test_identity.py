@@ -41,7 +41,7 @@ def birds(config: ConfigDict, tmp_path: Path) -> ConfigDict:
     config.data_dir = str(folder)
     config.data = create(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
-        classes=("land", "water"), groups=("target",), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB",
+        classes=("land", "water"), attributes=(), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB",
         convert=False, resize=20, size=16, augment=(),
     )  # fmt: skip
     config.trainer.update(epochs=2, batch_size=8)
@@ -83,7 +83,7 @@ def test_a_finished_run_repeated_on_other_data_is_refused(birds, tmp_path, chang
     done = train(birds)
     change(Path(birds.data_dir))
     with pytest.raises(
-        BadInput, match=rf"^config.data_dir: these are not the data that .*summary.json is of \({what}\)"
+        BadInput, match=rf"^config.data_dir: these are not the data that .*summary.json was made from \({what}\)"
     ):
         train(birds)
     shutil.copytree(birds.data_dir, tmp_path / "other")  # it is the same from another place
@@ -100,7 +100,9 @@ def test_a_run_that_was_stopped_is_not_resumed_on_other_data(birds, monkeypatch,
         with pytest.raises(Interrupted):
             train(birds)
     change(Path(birds.data_dir))
-    with pytest.raises(BadInput, match=rf"^config.data_dir: these are not the data that .*last.pt is of \({what}\)"):
+    with pytest.raises(
+        BadInput, match=rf"^config.data_dir: these are not the data that .*last.pt was made from \({what}\)"
+    ):
         train(birds)
 
 
@@ -165,7 +167,7 @@ def test_other_packages_get_a_warning_and_a_later_format_is_refused(config, tmp_
     assert f"{path} was written with numpy 0.9, now {np.__version__}" in capfd.readouterr().out
     path.write_text(json.dumps({key: summary[key] for key in summary if key not in ("data", "format")}))
     train(config, tmp_path)
-    assert "does not say which data it is of" in capfd.readouterr().out
+    assert "does not say which data it was made from" in capfd.readouterr().out
     path.write_text(json.dumps(summary | {"format": FORMAT + 1}))
     with pytest.raises(BadInput, match=rf"summary.json: written by a newer version of imbalance .format {FORMAT + 1},"):
         train(config, tmp_path)

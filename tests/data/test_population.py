@@ -149,7 +149,7 @@ def test_arrays_that_are_no_file_or_take_all_memory_are_one_line(tmp_path, make,
     section = dict(name="medmnist", flag="pneumoniamnist", augment=())
     if name == "arrays":
         section = dict(name="arrays", file=path.name, delimiter=",", numeric=(), categorical=(), missing=(), target="y",
-                       classes=("0", "1"), groups=(), split="", val_fraction=0.2, test_fraction=0.2)  # fmt: skip
+                       classes=("0", "1"), attributes=(), split="", val_fraction=0.2, test_fraction=0.2)  # fmt: skip
     with pytest.raises(BadInput) as error:
         load(section, str(tmp_path), 0)
     assert "\n" not in str(error.value) and str(error.value)

@@ -251,7 +251,7 @@ def test_a_head_predicts_from_a_folder_of_features_and_arrays_reads_one(made, tm
     found = model.predict(read_columns(made)).probabilities[-len(logits["logits"]) :]
     np.testing.assert_allclose(found, torch.tensor(logits["logits"]).softmax(1).numpy(), atol=1e-6)
     arrays = load_config(ROOT / "configs" / "arrays_erm.py").data
-    arrays.update(file=str(made), numeric=("features",), target="targets", groups=("groups",), split="splits", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
+    arrays.update(file=str(made), numeric=("features",), target="targets", attributes=("groups",), split="splits", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
     ours, theirs = load(section(made, True), "data", 0), load(arrays, "data", 0)
     torch.testing.assert_close(ours.val.inputs, theirs.val.inputs)
     assert ours.val.groups.equal(theirs.val.groups)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from helpers.browsers import CHROMIUM, DRIVER, resize, start, violations
+from helpers.browsers import CHROMIUM, DRIVER, open_page, resize, start, violations
 from helpers.pages import BUILT
 
 from imbalance.utils.package import process_environment
@@ -50,7 +50,7 @@ def test_it_asks_no_other_host_and_its_search_finds_every_method(site):
 def test_axe_finds_nothing_on_a_page_and_it_fits_a_phone(browser, site, page, theme):
     for width in (1280, 390):
         resize(browser, width)
-        browser.get(f"file://{site / page}.html")
+        open_page(browser, f"file://{site / page}.html")
         browser.execute_script("document.body.dataset.theme = arguments[0]", theme)
         assert violations(browser) == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width

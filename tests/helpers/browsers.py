@@ -32,6 +32,15 @@ def start(profile: Path):
     return webdriver.Chrome(options=options, service=Service(DRIVER))
 
 
+def open_page(browser, url: str) -> None:
+    """Go to `url`, and return when its scripts have run: on a busy machine `get` returns before that."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(url)
+    script = "return document.readyState === 'complete' && location.href.startsWith(arguments[0])"
+    WebDriverWait(browser, 60).until(lambda _: browser.execute_script(script, url))
+
+
 def resize(browser, width: int) -> None:
     """Set the width of the screen in pixels; below 500 the browser acts as a phone."""
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}

@@ -65,7 +65,7 @@ def text_config(tmp_path: Path) -> ConfigDict:
     write_texts(tmp_path / "texts.csv")
     config = load(ROOT / "configs" / "text_small_erm.py")
     config.data_dir, config.work_dir = str(tmp_path), str(tmp_path / "runs")
-    config.data.update(classes=("no", "yes"), groups=("target", "place"), vocabulary=60, bucket=2)
+    config.data.update(classes=("no", "yes"), attributes=("place",), vocabulary=60, bucket=2)
     config.model.width = 6
     config.trainer.update(epochs=2, batch_size=33, dtype="float64", eval_batch_size=50)
     config.callbacks.select = "last"

@@ -127,10 +127,13 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
     ("call", "words"),
     [
         (lambda: EpochSampler("balance", TARGETS), "sampler: 'balance' given; did you mean balanced?"),
-        (lambda: EpochSampler("balanced", TARGETS), "sampler 'balanced': its arguments are by, but none given"),
+        (
+            lambda: EpochSampler("balanced", TARGETS),
+            "sampler 'balanced': no argument given; pass exactly these arguments: by",
+        ),
         (
             lambda: EpochSampler("balanced", TARGETS, by="class", redraw=True),
-            "its arguments are by, but by, redraw given",
+            "by, redraw given; pass exactly these arguments: by",
         ),
         (
             lambda: EpochSampler("balanced", TARGETS, by="kind"),
@@ -140,7 +143,7 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
         (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank=2, world=2 given"),
         (
             lambda: example_weights("importance", TARGETS, by="class"),
-            "weights 'importance': its arguments are by, exponent",
+            "weights 'importance': by given; pass exactly these arguments: by, exponent",
         ),
         (
             lambda: example_weights("importance", TARGETS, by="class", exponent=-1.0),

@@ -16,6 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, wilson
 from imbalance.report import plots, report
 from imbalance.report.collect import collect, columns, write, write_csv, write_parquet
+from imbalance.report.settings import default_metrics
 from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
 
@@ -58,6 +59,14 @@ def work_dir(tmp_path):
 def test_metrics_that_no_run_has_are_refused():
     with pytest.raises(BadInput, match="^--metrics: 'foo' given; it must be one of loss, accuracy"):
         report.report(work_dir=".", folder=".", metrics=["balanced_accuracy", "recall/cat", "foo"], pictured=0)
+
+
+def test_the_report_opens_on_the_metric_by_which_the_runs_select():
+    rows = [{"config.callbacks.monitor": f"val/{name}"} for name in ("mcc", "auroc", "auroc", "auroc/cat", "accuracy")]
+    assert default_metrics(rows) == ["auroc", "balanced_accuracy", "worst_group_accuracy"]
+    assert default_metrics(rows[3:4]) == ["balanced_accuracy", "worst_group_accuracy"]  # a metric of one class
+    balanced = [{"config.callbacks.monitor": "val/worst_group_accuracy"}]
+    assert default_metrics(balanced) == ["worst_group_accuracy", "balanced_accuracy"]
 
 
 def test_collect_has_a_row_for_every_run_whatever_became_of_it(work_dir, tmp_path):

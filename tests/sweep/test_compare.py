@@ -1,5 +1,6 @@
 """The commands that train several runs and print a table, from their flags to the table."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from imbalance.cli.main import call
 from imbalance.config.metric_names import check_metric
 from imbalance.errors import BadInput
 from imbalance.sweep import select_epoch as selection
+from imbalance.sweep.compare import count_warnings
 
 
 @pytest.fixture
@@ -35,6 +37,25 @@ def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(comman
     table = [line for line in first.splitlines() if line.startswith("| digits_")]
     assert len(table) == rows and all("_short" in line and ", " in line for line in table)
     assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
+
+
+def test_a_metric_that_is_no_fraction_is_not_in_percent_and_warnings_are_repeated(tmp_path, capsys):
+    """After one epoch all is predicted as the common class, and a run warns of that."""
+    arguments = ["--config=colored_digits_erm", "--config.trainer.epochs=1", f"--work_dir={tmp_path / 'runs'}"]
+    assert call(["compare", *arguments, "--seeds=3", "--jobs=1", "--metric=test/nll"]) == 0
+    out, err = capsys.readouterr()
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/seed=*/summary.json")]
+    mean = sum(summary["metrics"]["test/nll"] for summary in summaries) / 3
+    head, _, row = out.splitlines()
+    assert head.startswith("| test/nll |") and f"| {mean:.3f} " in row
+    warned = [summary for summary in summaries if summary["warnings"]]
+    assert warned and f"WARNING: {len(warned)} of 3 runs: " in err
+    assert err.startswith("0 of 3 runs done")
+
+
+def test_warnings_that_differ_only_in_numbers_are_one():
+    runs = [["best at epoch 2", "no cat"], ["best at epoch 4.5", "best at epoch 8"], ["best at epoch 2"]]
+    assert count_warnings(runs) == ["3 of 3 runs: best at epoch 2, or similar", "1 of 3 runs: no cat"]
 
 
 def test_metrics_that_only_some_methods_have_can_be_compared():

@@ -110,7 +110,7 @@ def test_training_goes_on_past_nothing_that_is_not_finite(config):
     config.optim.lr = 1e10
     config.trainer.update(batch_size=512, eval_splits=())  # val's logits would be infinite a step before
     config.callbacks.update(select="last", patience=0)
-    with pytest.raises(Diverged, match=r"step 2 .*learning rate 1e\+10.*source rows"):
+    with pytest.raises(Diverged, match=r"step 2 .*learning rate 1e\+10.*row numbers"):
         run(config)
     (path,) = Path(config.work_dir).rglob("summary.json")
     summary = json.loads(path.read_text())

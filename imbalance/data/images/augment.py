@@ -1,8 +1,7 @@
-"""Augment whole batches on their device, as a function of (seed, epoch, example, draw number) alone.
+"""Augment batches of images on their device, with random numbers hashed from (seed, epoch, example, draw number).
 
-The random numbers are not drawn from a generator but hashed from these four values. So the random numbers do not depend
-on how an epoch is divided into batches and processes, or on where a run was resumed. The draw number counts how often a
-sampler has drawn the example before in the epoch.
+The draw number counts how often the sampler has drawn the example before in the epoch. No generator is used, so the random
+numbers do not depend on how an epoch is divided into batches and processes, or on where a run was resumed.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +21,24 @@ TRIES = 10  # random crops to try before the whole image is used, as in torchvis
 
 
 def flip(images: Tensor, uniform: Tensor) -> Tensor:
-    """Flip each image horizontally with probability one half."""
+    """Flip each image horizontally with probability one half.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, 1) random numbers from 0 to 1.
+    """
     return torch.where(uniform[:, 0, None, None, None] < 0.5, images.flip(3), images)
 
 
 def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Pad four black pixels on every side, and crop to the original size at a random position (He et al., CVPR 2016)."""
+    """Pad each image with four black pixels on every side, and crop it to the original size at a random position.
+
+    He et al., CVPR 2016.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, 2) random numbers from 0 to 1.
+    """
     count, _, height, width = images.shape
     top, left = (uniform[:, :2] * 9).long().unbind(1)
     rows = (top[:, None] + torch.arange(height, device=images.device))[:, :, None]
@@ -39,8 +50,12 @@ def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
 def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     """Crop 70 to 100 % of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the original size.
 
-    As in torchvision, the first of ten random crops that fits into the image is used; if none fits, the whole image. The
-    result has floating-point values on the same scale as `images`.
+    As in torchvision, the first of ten random crops that fits into the image is used, or the whole image if none fits.
+    The result has floating-point values on the same scale as `images`.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, count) random numbers from 0 to 1; `AUGMENTATIONS` has the count.
     """
     height, width = images.shape[2:]
     low, high = torch.tensor([3 / 4, 4 / 3]).log().tolist()
@@ -71,7 +86,7 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """Return the (N, count) random numbers that each augmentation in `names` needs for N drawn examples.
+    """Return the random numbers that the augmentations `names` need for N drawn examples: (N, count) per augmentation.
 
     Args:
         indices: (N,) the index of each drawn example.
@@ -84,7 +99,7 @@ def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Seque
     """Apply the augmentations `names` to (B, C, H, W) `images`, in this order.
 
     Args:
-        random_numbers: (B, count) for each augmentation, from `draws`.
+        random_numbers: the result of `draws` for these images: (B, count) for each augmentation.
     """
     for name, uniform in zip(names, random_numbers, strict=True):
         images = AUGMENTATIONS[name][1](images, uniform).contiguous()
@@ -92,7 +107,9 @@ def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Seque
 
 
 def draw_ids(epoch: int, order: Tensor) -> Tensor:
-    """Return (N,) ids of the draws of an epoch: epoch · 2³² + the draw number of the example.
+    """Return (N,) ids of the draws of an epoch: epoch · 2³² + draw number.
+
+    The draw number counts how often the epoch has drawn the same example before.
 
     Args:
         order: (N,) the examples in the order in which the epoch draws them.
@@ -101,7 +118,7 @@ def draw_ids(epoch: int, order: Tensor) -> Tensor:
 
 
 def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
-    """Return (B, count) random float32 in [0, 1), hashed from (seed, index, draw id, column).
+    """Return (B, count) random float32 in [0, 1), each hashed from the seed, index, draw id and column number.
 
     The hash is the finaliser of splitmix64 (Steele, 2014).
 
@@ -117,7 +134,7 @@ def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
 
 
 def mix(x: Tensor) -> Tensor:
-    """Hash int64 values one to one, so that neighbouring values become unrelated; products overflow on purpose."""
+    """Hash int64 values; different values get different hashes. The multiplications overflow on purpose."""
     x = x + as_signed(0x9E3779B97F4A7C15)
     x = (x ^ shift_right(x, 30)) * as_signed(0xBF58476D1CE4E5B9)
     x = (x ^ shift_right(x, 27)) * as_signed(0x94D049BB133111EB)
@@ -125,7 +142,7 @@ def mix(x: Tensor) -> Tensor:
 
 
 def shift_right(x: Tensor, bits: int) -> Tensor:
-    """Shift int64 right and fill with zeros, because torch's own shift fills with the sign bit."""
+    """Shift int64 values right by `bits`, filling with zeros, because torch's own shift fills with the sign bit."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -135,7 +152,11 @@ def as_signed(x: int) -> int:
 
 
 def draw_numbers(order: Tensor) -> Tensor:
-    """Return, for each entry of an epoch's (N,) `order`, the number of equal entries before this entry."""
+    """Return, for each entry of `order`, how many earlier entries are equal to it.
+
+    Args:
+        order: (N,) the examples in the order in which an epoch draws them.
+    """
     by_value = order.argsort(stable=True)
     values = order[by_value]
     place = torch.arange(len(order), device=order.device)

@@ -37,16 +37,16 @@ TURNS = {
 
 
 class Recipe(NamedTuple):
-    """The steps that turn an image file into (C, size, size) uint8 pixels, with the same result as torchvision's transforms.
+    """The steps that turn an image file into uint8 pixels, with the same result as torchvision's transforms.
 
     mode: Pillow's mode, "RGB" or "L". A file of another mode is refused unless the first step is "convert".
-    steps: (name, size) pairs, done in order:
+    steps: (name, n) pairs, done in order:
 
         - ("convert", 0) converts an image of one of the modes `CONVERTIBLE` to `mode`; only as the first step;
         - ("square", n) resizes to n×n, and ("shorter", n) resizes the shorter side to n; both are bilinear with
           antialiasing. ("square bicubic", n) and ("shorter bicubic", n) do the same with bicubic resizing;
-        - ("crop", n) crops to the n×n pixels in the middle; ("crop floor", n) rounds half a pixel down, as
-          transformers does.
+        - ("crop", n) crops to the n×n pixels in the middle. ("crop floor", n) does the same, but if the middle is
+          between two pixels, it rounds down, as transformers does.
     """
 
     mode: str
@@ -60,9 +60,9 @@ class Recipe(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """The preparation of images that pretrained weights were trained with.
+    """The preprocessing of images that pretrained weights were trained with.
 
-    steps: the steps of a `Recipe`.
+    steps: the steps of a `Recipe`, which resize and crop.
     mean, std: the mean and standard deviation of each channel, as fractions of 255.
     """
 
@@ -75,8 +75,8 @@ def decode(path: str | Path, recipe: Recipe) -> np.ndarray:
     """Return the (C, H, W) uint8 pixels of an image file.
 
     Raises:
-        ValueError: the file is missing or damaged, or the recipe does not allow its mode or size. The message does not name
-            the file, because the caller does.
+        ValueError: the file is missing or damaged, or the recipe does not allow its mode or size. The message does not
+            contain the path; callers add it.
     """
     return image_pixels(open_image(read_image(path)), recipe)
 
@@ -90,7 +90,7 @@ def read_image(path: str | Path) -> bytes:
     try:
         check_regular(path)
         if Path(path).stat().st_size > MAX_BYTES:
-            raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file")
+            raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file; make it smaller")
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def open_image(content: bytes) -> "PIL.Image.Image":
     """Decode an image from the bytes of its file, and turn the image upright by its EXIF data, as viewers do.
 
     Raises:
-        ValueError: the bytes are no image or are damaged, or hold several images, or an image that is too large.
+        ValueError: the bytes are no image, are damaged, or are several images; or the image is too large.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -134,7 +134,7 @@ def open_image(content: bytes) -> "PIL.Image.Image":
 
 
 def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
-    """Return the (C, H, W) uint8 pixels of an open image.
+    """Return the (C, H, W) uint8 pixels of a Pillow image after the steps of `recipe`.
 
     Raises:
         ValueError: the recipe does not allow the mode or size of the image.
@@ -176,11 +176,11 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
 
 
 class UnacceptableImage(ValueError):
-    """An undamaged image that is too large, or several images in one file."""
+    """Error for an image file that is not damaged, but too large, or has several images."""
 
 
 def check_pixels(what: str, width: int, height: int) -> None:
-    """Raise `UnacceptableImage` for more than `MAX_PIXELS`, because a file of 300 bytes can claim 10¹⁰ pixels.
+    """Raise `UnacceptableImage` if an image has more than `MAX_PIXELS`; a file of 300 bytes can claim 10¹⁰ pixels.
 
     Args:
         what: the beginning of the message.
@@ -192,11 +192,15 @@ def check_pixels(what: str, width: int, height: int) -> None:
 def decode_chunk(
     first: int, folder: Path, paths: Sequence[str], recipe: Recipe, store: Path | None = None
 ) -> ChunkResult:
-    """Decode the images `paths` of `folder`; if the file `store` is given, write the pixels there from row `first` on.
+    """Decode the image files `paths`, which are relative to `folder`; write their pixels to the file `store` if given.
+
+    Args:
+        first: the position of the first of `paths` in the list of all images; its pixels are written there.
+        store: an existing file with space for the pixels of all images; None to check the files only.
 
     Returns:
-        A pair for each image, the CRC-32 of its file and that of its pixels, both 0 if it cannot be decoded; and the
-        row and reason of each failure, where rows count from `first`.
+        For each image the CRC-32 of its file and the CRC-32 of its pixels, both 0 if it cannot be decoded; and for each
+        failure the position of the image in the list of all images, and the reason.
     """
     checksums, problems = [], []
     descriptor = os.open(store, os.O_WRONLY) if store else None
@@ -219,7 +223,7 @@ def decode_chunk(
 
 
 def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
-    """Read files without decoding them; return the same as `decode_chunk`, with 0 for the CRC-32 of the pixels."""
+    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels."""
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:
@@ -231,7 +235,7 @@ def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -
 
 
 def start_worker() -> None:
-    """Ignore Ctrl-C, which the parent process handles, and exit when the parent process ends."""
+    """Make this worker process ignore Ctrl-C, which the parent process handles, and exit when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None  # the pool calls this function only in child processes

@@ -25,7 +25,7 @@ def run_chunks(
 
     Args:
         function: `decode_chunk` or `read_chunk`.
-        title: what is done, for the line of progress.
+        title: the text before the numbers in the progress line, such as "decoding images".
         more: further arguments of `function`.
 
     Returns:
@@ -52,7 +52,11 @@ def run_chunks(
 
 
 def show_progress(title: str, futures: list[Future[ChunkResult]], images: int) -> None:
-    """Print the title to stderr and wait for the futures; on a terminal, keep a line of progress up to date."""
+    """Print `title` to stderr and wait for the futures; on a terminal, show progress.
+
+    Args:
+        images: the number of images in all futures together.
+    """
     started, bar = time.monotonic(), sys.stderr.isatty()
     print(f"{title}: {images:,} images", file=sys.stderr, flush=True)
     for done, future in enumerate(as_completed(futures), 1):
@@ -65,7 +69,7 @@ def show_progress(title: str, futures: list[Future[ChunkResult]], images: int) -
 
 
 def checksum_pairs(results: Sequence[ChunkResult]) -> np.ndarray:
-    """Return the (N, 2) uint32 checksums of each file and of its pixels."""
+    """Join the results of all chunks: return (N, 2) uint32, the CRC-32 of each file and the CRC-32 of its pixels."""
     return np.array([pair for pairs, _ in results for pair in pairs], dtype=np.uint32).reshape(-1, 2)
 
 
@@ -74,7 +78,7 @@ def file_problems(results: Sequence[ChunkResult], where: Callable[[int], str], p
 
     Args:
         results: the results of `run_chunks` on `paths`.
-        where: takes a row of `paths`, and returns its file and line in the metadata.
+        where: a function from a position in `paths` to the metadata file and line that list this image, as text.
     """
     return [Problem(f"{where(row)}: {paths[row]}", reason) for _, wrong in results for row, reason in wrong]
 
@@ -85,10 +89,11 @@ def check_images(
     """Decode every image to check it, without storing the pixels.
 
     Args:
-        where: takes a row of `paths`, and returns its file and line in the metadata.
+        where: a function from a position in `paths` to the metadata file and line that list this image, as text.
 
     Returns:
-        The (N,) CRC-32 of the pixels, 0 for an image that cannot be decoded; and a problem for each such image.
+        The (N,) CRC-32 of the pixels of each image, 0 if it cannot be decoded; and a problem for each image that cannot
+        be decoded.
     """
     results = run_chunks(decode_chunk, folder, paths, recipe, f"checking {folder}")
     return checksum_pairs(results)[:, 1], file_problems(results, where, paths)

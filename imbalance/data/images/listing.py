@@ -23,17 +23,17 @@ MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of N image files with their labels, and the problems of the metadata file; no image has been opened.
+    """A list of N image files with their labels, made without opening the images.
 
-    name: the name of the data set, which begins the name of its store of decoded images.
-    file: the metadata file.
+    name: the name of the data set, with which the name of its store of decoded images begins.
+    file: the metadata file: the table that lists the images and their labels.
     folder: the folder that the N `paths` are relative to.
     recipe: the steps that decode an image.
     augment: the augmentations of training batches.
     lines: (N,) the line of each image in the metadata file.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each image in the metadata file, from 0.
-    problems: the problems of the metadata file; a row that cannot be read is in no other field.
+    problems: the problems of the metadata file; its rows with a problem are not among the N images.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Listing:
     problems: list[Problem]
 
     def where(self, row: int) -> str:
-        """Return the metadata file and the line of the image `row`, for messages."""
+        """Return the metadata file and the line that lists image number `row`, for messages."""
         return f"{self.file} line {self.lines[row]}"
 
     def split_problems(self) -> list[Problem]:
-        """Return the problems of the class and group names and of the splits; see `imbalance.data.population`."""
+        """Return the problems of class names and group names, and of splits; see `imbalance.data.population`."""
         names = self.class_names, self.group_names
         return name_problems(str(self.file), *names) + population_problems(
             str(self.file), self.targets, self.groups, self.splits, *names
@@ -64,7 +64,7 @@ class Listing:
 
 
 def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
-    """Return a function with the signature of `list_images` that builds the data set of the listed images."""
+    """Return a function that has the arguments of `list_images`, and builds the data set of the images that it lists."""
 
     @functools.wraps(list_images)
     def dataset(data_dir: str, *args: Any, **values: Any) -> Dataset:
@@ -74,10 +74,10 @@ def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]
 
 
 def with_preparation(listing: Listing, preparation: Preparation | None) -> Listing:
-    """Return `listing`; if `config.data.size` is 0, resize and crop as `preparation` says.
+    """Return `listing`; if its `config.data.size` is 0, replace its resizing and cropping by those of `preparation`.
 
     Args:
-        preparation: the preparation of images for the model's pretrained weights; None without such weights.
+        preparation: the preprocessing for the model's pretrained weights; None if the model has no such weights.
 
     Raises:
         BadInput: `config.data.size` is 0, but the model has no pretrained weights that state their image size.
@@ -94,11 +94,11 @@ def with_preparation(listing: Listing, preparation: Preparation | None) -> Listi
 
 
 def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
-    """Return the data set of a listing; the images are read from the store of decoded images, which is built if missing.
+    """Return the data set of a listing; build the store of decoded images first if it does not exist.
 
     Args:
-        preparation: the preparation of images for the model's pretrained weights, whose mean and std normalise RGB images;
-            None for the channel statistics of ImageNet.
+        preparation: the preprocessing for the model's pretrained weights, whose mean and std normalise RGB images. None
+            to normalise by the channel statistics of ImageNet.
 
     Raises:
         BadInput: the metadata, the splits or the images have a problem; the message names the first problem.

@@ -1,4 +1,4 @@
-"""Normalise batches of a data set into inputs of the model."""
+"""Turn batches of a data set into inputs of the model: normalise images, and leave other inputs unchanged."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,8 +16,8 @@ def normaliser(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function that turns a batch of `dataset` into the model's input.
 
-    The function normalises uint8 images to mean 0 and standard deviation 1 in `dtype`; the values of floats and tokens do
-    not change. Images get the memory format `layout`.
+    The function turns uint8 images into `dtype`, with mean 0 and standard deviation 1 over the training set, in the
+    memory format `layout`. It does not change floats and tokens.
     """
     if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
         return lambda batch: batch.contiguous(memory_format=layout)

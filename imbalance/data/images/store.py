@@ -3,18 +3,18 @@
 A store is a folder `<name>-<size>-<list>-<content>` in the folder that `imbalance.data.stores.store_root` returns. `<list>`
 is a hash of the file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has five files:
 
-- `images.u8`: the pixels, row after row;
-- `checksums.npy`: the CRC-32 of the pixels of each row;
+- `images.u8`: the pixels of one image after another;
+- `checksums.npy`: the CRC-32 of the pixels of each image;
 - `files.npy`: the CRC-32 of each image file;
-- `stamps.npy`: the stamp of each image file when it was last compared: size, mtime and ctime, in nanoseconds;
+- `stamps.npy`: the stamp of each image file (size, mtime and ctime, in nanoseconds) when its CRC-32 was last checked;
 - `store.json`: a description of the content.
 
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
 
 An image file whose stamp equals the saved stamp counts as unchanged. Any other image file is read, and its CRC-32 is
-compared with the saved CRC-32. The ctime reveals a change, because `rsync -t`, `cp -p` and `tar` set the mtime of a file but
-cannot set its ctime. A copied folder or new permissions also change the ctime; then the image files are read once, but
-not decoded again. The inode is not compared, because it changes by itself on many network file systems.
+compared with the saved CRC-32. The stamp has the ctime, because `rsync -t`, `cp -p` and `tar` can give a changed file its old
+mtime, but not its old ctime. Copied image files and new permissions also change the ctime. Then the image files are read
+once, but not decoded again. The inode is not in the stamp, because it changes by itself on many network file systems.
 """
 
 import errno
@@ -53,11 +53,11 @@ def open_store(
     """Open the store of the images `paths`, and build it first if it does not exist.
 
     Args:
-        data_dir: see `imbalance.data.stores.store_root`.
+        data_dir: the folder of the data sets, from which `imbalance.data.stores.store_root` derives the folder of stores.
         name: the name of the data set.
         folder, paths: the image files; `paths` are relative to `folder`.
         recipe: the steps that decode an image.
-        where: takes a row of `paths`, and returns its file and line in the metadata, for messages.
+        where: a function from a position in `paths` to the metadata file and line that list this image, for messages.
 
     Returns:
         The images; indexing them returns a batch on the CPU.
@@ -88,9 +88,9 @@ def open_store(
 
 
 def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
-    """Return the path of the store of these image files and this recipe, without `-<content>`.
+    """Return the path of the store of these image files and this recipe, without its end `-<content>`.
 
-    Stores that were built from different contents of the same file names share this beginning.
+    If image files have changed but kept their names, there are several stores whose paths begin with this path.
     """
     return store_root(data_dir) / f"{name}-{recipe.shape[1]}-{json_hash([VERSION, recipe, list(paths)])}"
 
@@ -98,9 +98,9 @@ def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -
 def stored_checksums(
     data_dir: str, name: str, paths: Sequence[str], recipe: Recipe, stamps: np.ndarray
 ) -> tuple[Path | None, np.ndarray]:
-    """Return the store whose saved stamps equal `stamps`, and the (N,) CRC-32 of the pixels of its rows.
+    """Return the folder of the store whose saved stamps equal `stamps`, and the (N,) CRC-32 of the pixels of its images.
 
-    Return None and an empty array if there is no such store, or if it is damaged.
+    Return None and an empty array if there is no such store, or if the store is damaged.
     """
     directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps)
     if not directory or damage(directory, (len(paths), *recipe.shape), 1):
@@ -114,12 +114,15 @@ def json_hash(content: Any) -> str:
 
 
 def existing_stores(base: Path) -> list[Path]:
-    """Return the complete stores whose paths begin with `base`, the result of `store_base`."""
+    """Return the folders of all complete stores whose paths begin with `base`, a result of `store_base`."""
     return sorted(description.parent for description in base.parent.glob(f"{glob.escape(base.name)}-*/store.json"))
 
 
 def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
-    """Return the store whose saved stamps equal `stamps`, so that its image files are unchanged; else None."""
+    """Return the folder of the store whose saved stamps equal `stamps`, the present stamps of the files; else None.
+
+    Equal stamps show that the image files have not changed since the store was built.
+    """
     for directory in existing_stores(base):
         if np.array_equal(read_array(directory / "stamps.npy"), stamps):
             return directory
@@ -134,9 +137,9 @@ def find_or_build(
     recipe: Recipe,
     where: Callable[[int], str],
 ) -> Path:
-    """Return the store that was built from the present content of the image files, or build a store.
+    """Return the folder of the store that has the present content of the image files; build it if there is none.
 
-    Only image files whose stamps have changed are read for the comparison.
+    To find it, only image files whose stamps have changed are read.
     """
     candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # CRC-32 of files, rows whose stamps have changed
     for directory in existing_stores(base):
@@ -161,7 +164,7 @@ def find_or_build(
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Return the array of an .npy file; an empty array, which matches nothing, if the file cannot be read."""
+    """Return the array of an .npy file; return an empty array, which equals no other, if the file cannot be read."""
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -176,12 +179,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Problem]:
-    """Return the problems of a store: wrong file sizes, a wrong description, and rows that fail their checksum.
+    """Return the problems of a store: wrong file sizes, a wrong description, and images with a wrong checksum.
 
     Args:
         directory: the folder of the store.
         shape: the shape (N, C, H, W) that the store must have.
-        sampled: the number of rows to check; 0 for all.
+        sampled: the number of images whose checksum is compared; 0 for all.
     """
     images = directory / "images.u8"
     try:
@@ -211,7 +214,7 @@ def build(
     recipe: Recipe,
     where: Callable[[int], str],
 ) -> Path:
-    """Decode `paths` into a new store and return its folder; an interrupted build leaves no store.
+    """Decode the image files `paths` into a new store, and return its folder; an interrupted call leaves no store.
 
     The caller must hold the build lock.
     """
@@ -257,9 +260,10 @@ def build(
 
 
 def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (N, 3) size, mtime and ctime of each file, and a problem for each missing, special or duplicate file.
+    """Return the (N, 3) size, mtime and ctime of each file, and a problem for each file that cannot be used.
 
-    A special file is a pipe, a device or the like. The times are in nanoseconds; a missing or special file has zeros.
+    Such a file is missing, is listed twice, or is a pipe, a device or the like. The times are in nanoseconds. A file that
+    is missing or is a pipe or device has zeros.
     """
     stamps, problems = [(0, 0, 0)] * len(paths), []
     first_row: dict[tuple[int, int], int] = {}
@@ -284,9 +288,9 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
 
 
 def other_spelling(path: Path) -> str:
-    """Return a hint for the end of the message that the file `path` is missing.
+    """Return the end of the message that the file `path` is missing.
 
-    The hint says that a file exists whose name looks the same but has another Unicode form; it is "" if none exists.
+    If there is a file whose name looks the same but has another Unicode form, the end says so; otherwise it is "".
     """
     for form in ("NFC", "NFD"):
         if Path(unicodedata.normalize(form, str(path))).exists():

@@ -20,7 +20,7 @@ class StoredImages:
 
     images: (M, C, H, W) uint8, the read-only memory map of the store.
     checksums: (M,) uint32, the CRC-32 of each image of the store.
-    rows: (N,) int64, on the CPU: the rows of these images in the store.
+    rows: (N,) int64, on the CPU: the positions of these N images among the M images of the store.
     target: the device that batches are copied to.
     """
 
@@ -49,7 +49,7 @@ class StoredImages:
     def to(self, device: torch.device, dtype: torch.dtype) -> "StoredImages":
         """Return these images with `device` as the device that batches are copied to.
 
-        `dtype` is ignored, because images stay uint8; it is an argument because a tensor's `to` takes it.
+        `dtype` is ignored, because images stay uint8; it is an argument because `torch.Tensor.to` has one.
         """
         return replace(self, target=device)
 
@@ -96,22 +96,22 @@ class StoredImages:
         return batch
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return `self[index]`; callers use `index_select`, because it is faster for tensors, and `dim` is always 0."""
+        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
         return self[index]
 
 
 class PinnedCopier:
-    """Copy batches to a GPU through two blocks of pinned memory: one is filled while the GPU copies the other.
+    """Copier of batches to a GPU through two blocks of pinned memory: one is filled while the GPU copies the other.
 
-    The GPU copies pinned memory while the program continues. Two blocks limit the memory: with a block for every batch,
-    a program that never waits for the device would pin a whole split.
+    The GPU copies pinned memory while the program continues. The number of blocks is limited to two, because a program
+    that never waits for the GPU would otherwise pin the memory of a whole split.
     """
 
     def __init__(self):
         self.blocks = [(torch.empty(0, dtype=torch.uint8), torch.cuda.Event()) for _ in range(2)]
 
     def copy(self, shape: Sequence[int], fill: Callable[[Tensor], None], device: torch.device) -> Tensor:
-        """Call `fill` on a uint8 tensor of `shape` in pinned memory, and return its copy on `device`."""
+        """Let `fill` write to a uint8 tensor of `shape` in pinned memory, and return a copy of this tensor on `device`."""
         memory, copied = self.blocks.pop(0)
         copied.synchronize()  # the GPU may still copy this block, two batches later; usually it has ended
         size = int(np.prod(shape))

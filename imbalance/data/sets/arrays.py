@@ -13,7 +13,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
+    check_labels,
     composed,
     number_groups,
     read_columns,
@@ -33,7 +33,7 @@ def arrays(
     missing: tuple[str, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
     test_fraction: Fraction,
@@ -50,13 +50,13 @@ def arrays(
             is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
-            groups and split are inputs. A column whose values are all numbers is then numeric; if only most are
-            numbers, name the other values in `missing`.
+            attributes and split are inputs. Then a column is numeric if all its values are numbers, or are named in
+            `missing`. A column in which most values, but not all, are numbers is refused.
         missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
             "nan" is, the floating-point number nan does.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
             examples.
@@ -64,25 +64,25 @@ def arrays(
             test examples.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     columns = read_columns(Path(data_dir) / file, delimiter)
     targets = value_numbers(columns, target, classes)
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([columns.text(name) for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        columns.text(target), classes, [columns.text(name) for name in attributes]
+    )
     split_numbers = value_numbers(columns, split, SPLITS) if split else np.zeros(len(columns), dtype=np.int64)
     split_numbers = assign_splits(split_numbers, group_numbers, val_fraction, test_fraction, seed, columns.source)
     problems = population_problems(columns.source, targets, group_numbers, split_numbers, classes, group_names)
     raise_first(problems)
     train = split_numbers == 0
     if not (numeric or categorical):
-        candidates = [name for name in columns.values if name not in (target, split, *groups)]
+        candidates = [name for name in columns.values if name not in (target, split, *attributes)]
         numeric = tuple(name for name in candidates if is_numeric(columns, name, missing))
         categorical = tuple(name for name in candidates if name not in numeric)
         check_no_splits(columns, categorical)
     if not (numeric or categorical):
         raise BadInput(
-            f"config.data.numeric, categorical: {columns.source} has no column besides target, groups and split; a model "
+            f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split; a model "
             "needs at least one input column"
         )
     check_inputs(numeric, categorical, target, split)
@@ -115,7 +115,11 @@ def arrays(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.ndarray:
-    """Return the (N,) int64 index in `valid` of each value of the column `name`; refuse other values."""
+    """Return, for each value of the column `name`, its position in `valid`, as (N,) int64.
+
+    Raises:
+        BadInput: a value is not in `valid`.
+    """
     number, text = {value: i for i, value in enumerate(valid)}, columns.text(name)
     for row, value in enumerate(text):
         if value not in number:
@@ -124,7 +128,13 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.nda
 
 
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
-    """Raise `BadInput` if every value of an input column in `names` is a split, such as "train"; name it in config.data.split."""
+    """Raise `BadInput` if every value of a column in `names` is the name of a split, such as "train".
+
+    Such a column must not be an input of the model; the user should name it in `config.data.split`.
+
+    Args:
+        names: the columns that are inputs of the model.
+    """
     for name in names:
         if set(columns.text(name)) <= set(SPLITS):
             raise BadInput(
@@ -134,7 +144,7 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
 
 
 def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
-    """Raise `BadInput` if an input column appears twice, or is the target or the split."""
+    """Raise `BadInput` if a column is named twice as an input, or if the target or split column is an input."""
     inputs = (*numeric, *categorical)
     twice = [name for i, name in enumerate(inputs) if name in inputs[:i]]
     if twice:
@@ -147,7 +157,7 @@ def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target:
 
 
 def input_array(columns: Columns, name: str) -> torch.Tensor:
-    """Return the (N, …) floats of a column, or its uint8 images with the channels first."""
+    """Return a numeric column as an (N, …) tensor of floats, or, if it is uint8, as images (N, C, H, W)."""
     array = columns[name]
     if array.dtype == np.uint8:
         array = array[:, None] if array.ndim == 3 else array
@@ -166,9 +176,13 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 
 
 def channel_statistics(images: torch.Tensor, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel over the rows `train`, as fractions of 255.
+    """Return the mean and standard deviation of each channel over the training images, as fractions of 255.
 
     Both are computed from the counts of the 256 values, so both are exact for any number of images.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        train: the rows of the training images.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

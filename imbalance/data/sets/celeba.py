@@ -45,15 +45,15 @@ def list_celeba(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images of the published splits, or a part of these images, and check the published counts.
+    """List the images of the published splits, or a random part of them, and check the published counts.
 
     The class is the value of the target; the group is the combination of the values of target and confounders.
 
     Args:
         target: the attribute to predict, such as Blond_Hair.
         confounders: the attributes that make groups with the target, such as Male; () if the classes are the groups.
-        train_fraction: the share of the training images, drawn regardless of groups. 0.02 with subset_seed 0
-            gives the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
+        train_fraction: the share of the training images that is used, drawn regardless of groups. 0.02 with
+            subset_seed 0 gives the 1446, 1308, 468 and 33 examples of Blond_Hair × Male in Wang et al., ICLR 2022.
         val_fraction: the share of every group's validation images that is used.
         test: "full" for all test images; "balanced" for as many of each group as the smallest group has (180 each
             for Blond_Hair × Male).
@@ -134,7 +134,11 @@ def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int)
 
 
 def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> np.ndarray:
-    """Return the rows of the test images: all if `part` is "full", else as many of each group as the smallest has."""
+    """Return the rows of the test images to use.
+
+    Args:
+        part: "full" for all test images; "balanced" for equally many of each group, as many as the smallest group has.
+    """
     rows = np.flatnonzero(splits == 2)
     if part == "full" or not len(rows):
         return rows
@@ -146,10 +150,13 @@ def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> n
 def read_attributes(
     file: Path, wanted: tuple[str, ...], problems: list[Problem]
 ) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
-    """Read the attributes `wanted` of each image; append a problem to `problems` for each line that cannot be read.
+    """Read CelebA's file of attributes; append a problem to `problems` for each line that cannot be read.
+
+    Args:
+        wanted: the names of the attributes to read.
 
     Returns:
-        The names of the images, their line numbers, and the attributes as 0 and 1.
+        The file names of the images; their line numbers; and for each wanted attribute its (N,) values 0 and 1.
     """
     words = split_words(file)
     if file.suffix == ".txt":  # the number of images, the 40 names, then a line for each image
@@ -177,7 +184,14 @@ def read_attributes(
 
 
 def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.ndarray:
-    """Return the (N,) split of each image in `names`; an image that `file` does not list gets -1 and a problem."""
+    """Return the split of each image as (N,) numbers: 0, 1, 2 for train, val, test.
+
+    An image that `file` does not list gets -1, and a problem is appended to `problems`.
+
+    Args:
+        file: CelebA's file of splits.
+        names: the file names of the images.
+    """
     words = split_words(file)
     lines = words.valid_lines(2, 1 if file.suffix == ".csv" else 0, file, problems)
     listed, splits = words.column(lines, 0), words.digits(lines, 1)
@@ -191,13 +205,13 @@ def read_partition(file: Path, names: list[str], problems: list[Problem]) -> np.
 
 
 class Words(NamedTuple):
-    """The words of a text file, as positions in its text; lines count from 0.
+    """The words of a text file, saved as positions in the text; lines count from 0.
 
-    Making Python strings of eight million words would take five seconds, so a word becomes a string only on request.
+    Making Python strings of CelebA's eight million words would take five seconds, so only requested words become strings.
 
     text, characters: the text, as a string and as bytes.
     starts, ends: word i is `text[starts[i]:ends[i]]`.
-    first: the words of line k begin with word `first[k]`.
+    first: the number of the first word of each line: line k begins with word `first[k]`.
     """
 
     text: str
@@ -207,16 +221,22 @@ class Words(NamedTuple):
     first: np.ndarray
 
     def line_words(self, line: int) -> list[str]:
-        """Return the words of a line; none beyond the end of the file."""
+        """Return the words of a line; an empty list if the file has no such line."""
         bounds = [*self.first, len(self.starts)][line : line + 2]
         return [self.word(i) for i in range(*bounds)] if len(bounds) == 2 else []
 
     def word(self, i: int) -> str:
-        """Return word i."""
+        """Return word number `i` of the file, from 0."""
         return self.text[self.starts[i] : self.ends[i]]
 
     def valid_lines(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
-        """Return the lines from `first` on that have `count` words; append a problem to `problems` for each other line."""
+        """Return the numbers of the lines, from line `first` on, that have `count` words.
+
+        For each other line, append a problem to `problems`.
+
+        Args:
+            file: the path of the file, for the problems.
+        """
         counts = np.diff(self.first, append=len(self.starts))
         lines = np.arange(first, len(counts))
         wrong = lines[counts[first:] != count]
@@ -226,20 +246,24 @@ class Words(NamedTuple):
         return lines[counts[first:] == count]
 
     def column(self, lines: np.ndarray, column: int) -> list[str]:
-        """Return the word at position `column` of each of `lines`; positions count from 0."""
+        """Return word number `column` of each line in `lines`; words and lines count from 0."""
         words = self.first[lines] + column
         bounds = zip(self.starts[words].tolist(), self.ends[words].tolist())
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read a column of 1 and −1 (or 0): return int64 1 and 0, and a mask of the lines that have such a word."""
+        """Read word number `column` of each line in `lines`, which is "1" for yes, and "-1" or "0" for no.
+
+        Returns:
+            (N,) int64, 1 for yes and 0 for any other word; and (N,) bool, true if the word is "1", "-1" or "0".
+        """
         words, digits = self.first[lines] + column, self.digits(lines, column)
         start, end = self.starts[words], self.ends[words]
         minus_one = (end == start + 2) & (self.characters[start] == ord("-")) & (self.characters[end - 1] == ord("1"))
         return (digits == 1).astype(np.int64), (digits == 0) | (digits == 1) | minus_one
 
     def digits(self, lines: np.ndarray, column: int) -> np.ndarray:
-        """Return the single digits of a column as int64, and −1 for any other word."""
+        """Return word number `column` of each line in `lines` as int64 if it is a single digit, and else −1."""
         words = self.first[lines] + column
         values = self.characters[self.starts[words]].astype(np.int64) - ord("0")
         is_digit = (self.ends[words] == self.starts[words] + 1) & (values >= 0) & (values <= 9)

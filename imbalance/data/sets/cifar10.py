@@ -45,7 +45,7 @@ def cifar10(
     draw: Literal["stratified", "published"],
     download: bool,
 ) -> Dataset:
-    """Return all or some classes of CIFAR-10: train and val from the training set, made imbalanced, and the test set.
+    """Return all or some classes of CIFAR-10; the published training set is made imbalanced, and split into train and val.
 
     With cat and dog, a step imbalance of 10 and a val fraction of 0.2, train has 4000 cats and 400 dogs, val 1000 and 100,
     and test 1000 of each, as in Wang et al., ICLR 2022.
@@ -53,8 +53,8 @@ def cifar10(
     Args:
         classes: names of the classes, the largest first.
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
-            The counts include val.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half. The counts include val.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of the imbalanced training set that becomes val.
@@ -75,7 +75,11 @@ def cifar10(
     rng = np.random.default_rng(seed)
 
     def chosen_classes(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the chosen classes, and their targets."""
+        """Return the rows of the images that belong to the chosen classes, and the targets of these images.
+
+        Args:
+            labels: the label of each image of the published training or test set.
+        """
         label_of = np.full(len(CLASSES), -1)
         label_of[[CLASSES.index(name) for name in classes]] = np.arange(len(classes))
         targets = label_of[labels]
@@ -99,9 +103,9 @@ def cifar10(
 
 
 def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the training and validation rows of cats and dogs like the code of Wang et al. (ICLR 2022).
+    """Draw the rows of cats and dogs for train and for val exactly as the code of Wang et al. (ICLR 2022) does.
 
-    The code goes through the classes in the order of their first appearance. It keeps a random 5,000 images of each of
+    The draw goes through the classes in the order of their first appearance. It keeps a random 5,000 images of each of
     the labels 0 to 4 and 500 of each other label. The kept cats and dogs are shuffled together, and the first four fifths
     are train. The split is not stratified: train has 3,990 cats and 410 dogs, val 1,010 and 90.
 
@@ -121,7 +125,11 @@ def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1)  # saves a second of reading and checking for each further run of a sweep
 def published(name: str, data_dir: str, download: bool) -> tuple[Any, Any]:
-    """Return torchvision's training and test sets of "CIFAR10" or "CIFAR100"; torchvision checks the checksums.
+    """Return the published training set and test set, which torchvision reads and compares with their checksums.
+
+    Args:
+        name: "CIFAR10" or "CIFAR100".
+        download: download the files if they are missing.
 
     Raises:
         BadInput: the files are missing or damaged, and `download` is False or fails.

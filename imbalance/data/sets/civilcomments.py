@@ -24,12 +24,12 @@ CLASSES = ("not toxic", "toxic")
 def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse"]) -> Corpus:
     """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
-    The four groups cross the two classes with "mentions an identity": at least half of the raters saw one of eight
-    identities in the comment.
+    The four groups cross the two classes with "mentions an identity". A comment mentions one of eight identities if at
+    least half of the raters said so.
 
     Args:
-        evaluation: "fine" evaluates by the sixteen groups of WILDS, each identity in each class; a comment can be
-            in several of them or in none. "coarse" evaluates by the four groups.
+        evaluation: "fine" evaluates by the sixteen groups of WILDS, each of the eight identities in each class; a
+            comment can be in several of these groups or in none. "coarse" evaluates by the four groups.
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
@@ -85,7 +85,7 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
 
 
 def is_number(text: str) -> bool:
-    """Return True if a text is a finite number."""
+    """Return whether `text` can be read as a finite number."""
     try:
         return bool(np.isfinite(float(text)))
     except ValueError:

@@ -19,7 +19,7 @@ def class_map(
 ) -> Dataset:
     """Relabel the classes of another data set, by `train_map` in train and by `eval_map` in val and test.
 
-    `eval_map` may have only labels that `train_map` has, because the model's own head is evaluated.
+    Every label of `eval_map` must be a label of `train_map`, because the trained head can predict no other label.
 
     With `train_map` (("cat", "animal"), ("truck", "vehicle")) and `eval_map` (("dog", "animal"), ("ship", "vehicle")), a
     model is evaluated on kinds of animals and vehicles that it was not trained on. Examples of other classes are left
@@ -58,8 +58,8 @@ def new_classes(
 ) -> Dataset:
     """Train features on the labels of `train_map`, and evaluate the features on the labels of `eval_map`.
 
-    The two maps must have no label in common. At each evaluation the features are frozen, and a new linear head is
-    fitted on the training examples of the old classes in `eval_map` (see `imbalance.methods.heads.probe.fit_head`).
+    The two maps must have no label in common. Each evaluation freezes the features, and fits a new linear head on the
+    training examples of the old classes in `eval_map`; see `imbalance.methods.heads.probe.fit_head`.
 
     Args:
         source: the config section of the other data set: its name and arguments.
@@ -82,7 +82,7 @@ def new_classes(
 
 
 def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
-    """Build the data set that `source`, which is `config.data.source`, names."""
+    """Build the data set that the config section `source` (`config.data.source`) names."""
     data_sets = registries()["data"]
     section = dict(source)
     check_call("data.source", section, data_sets)
@@ -90,10 +90,11 @@ def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset
 
 
 def new_labels(dataset: Dataset, pairs: ClassMap, key: str) -> tuple[str, ...]:
-    """Check a class map, and return its new labels in the order of first appearance.
+    """Check the map `pairs` from old classes to new labels, and return its labels in the order of first appearance.
 
     Args:
-        key: "train_map" or "eval_map", for messages.
+        dataset: the data set with the old classes.
+        key: the key of the map, "train_map" or "eval_map", for messages.
     """
     classes, names = [old for old, _ in pairs], tuple(dict.fromkeys(new for _, new in pairs))
     unknown = sorted(set(classes) - set(dataset.class_names))
@@ -106,10 +107,11 @@ def new_labels(dataset: Dataset, pairs: ClassMap, key: str) -> tuple[str, ...]:
 
 
 def relabel(dataset: Dataset, split: Split, pairs: ClassMap, names: tuple[str, ...]) -> Split:
-    """Return the examples of `split` whose class is in the map `pairs`, with their new labels.
+    """Return the examples of `split` whose old class is in the map `pairs`, with the new labels as targets.
 
     Args:
-        names: the new labels, in the order of their numbers.
+        dataset: the data set with the old classes.
+        names: the new labels; the target of an example is the position of its label.
     """
     label_of = torch.full((dataset.num_classes,), -1)
     for old, new in pairs:

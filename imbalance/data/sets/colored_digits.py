@@ -20,16 +20,16 @@ def colored_digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return even and odd digits in red and green, like Waterbirds in miniature; the group is 2 · odd + green.
+    """Return images of even and odd digits in red and green, to predict "odd": a miniature of Waterbirds.
 
-    The numbering of groups is that of Sagawa et al., ICLR 2020. In val and test each class is half red and half green, so
-    the colour does not predict the class. No digit is used twice.
+    The group is 2 · odd + green, numbered as in Sagawa et al., ICLR 2020. In val and test each class is half red and half
+    green, so the colour does not predict the class. No image is used twice.
 
     Args:
         train_per_group: the numbers of training examples that are even red, even green, odd red and odd green.
             (420, 22, 7, 127) has the proportions of Waterbirds, where 95 % of each class have the usual colour.
-        saturation: the share by which a digit is darker in the two channels that are not of its colour; 0.0 for
-            grey digits. The blue channel is the same for red and green digits.
+        saturation: a red digit has its green and blue channels multiplied by 1 − saturation, a green digit its red
+            and blue channels. 0.0 leaves all digits grey.
         val_fraction: the share of each class's examples (about 900) that becomes val.
         test_fraction: the share of each class's examples (about 900) that becomes test.
     """
@@ -51,7 +51,7 @@ def colored_digits(
         if sum(train_sizes) > left:
             raise BadInput(
                 f"config.data.train_per_group: {tuple(train_sizes)} {name} digits given, but val and test leave {left}; give "
-                "fewer, or make the fractions smaller"
+                "fewer, or make config.data.val_fraction or test_fraction smaller"
             )
         for split_name, sizes_per_colour in (sizes | {"train": train_sizes}).items():
             for colour, size in enumerate(sizes_per_colour):
@@ -67,10 +67,10 @@ def colored_digits(
 
 
 def tint(images: Tensor, colours: Tensor, saturation: float) -> Tensor:
-    """Tint (N, 8, 8) grey images: return (N, 3, 8, 8), times 1 − saturation in the two channels other than `colours`.
+    """Tint (N, 8, 8) grey images: return (N, 3, 8, 8) with two channels multiplied by 1 − `saturation`.
 
     Args:
-        colours: (N,) the channel of the colour of each image: 0 for red, 1 for green.
+        colours: (N,) the channel that stays unchanged in each image: 0 for red, 1 for green.
     """
     strength = torch.full((len(images), 3), 1 - saturation).scatter(1, colours[:, None], 1.0)
     return images[:, None] * strength[:, :, None, None]

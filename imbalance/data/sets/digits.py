@@ -22,12 +22,13 @@ def digits(
     val_fraction: Fraction,
     test_fraction: Fraction,
 ) -> Dataset:
-    """Return handwritten digits: stratified val and test splits, and an imbalanced training set.
+    """Return handwritten digits with an imbalanced training set, and val and test splits that are stratified by class.
 
     Args:
         classes: the digits to use, the largest class first.
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of each digit's examples that becomes val.
@@ -61,9 +62,10 @@ def digits(
 
 
 def read_digits() -> tuple[Tensor, np.ndarray]:
-    """Return (1797, 8, 8) grey images from 0 to 1, a scale that suits the default initialisation, and (1797,) digits.
+    """Return the (1797, 8, 8) grey images, with values from 0 to 1, and the (1797,) digits.
 
-    The installed file of scikit-learn's `load_digits` is read directly, because importing scikit-learn takes as long as torch.
+    The scale suits torch's default initialisation. The file that scikit-learn's `load_digits` reads is read directly,
+    because importing scikit-learn takes as long as importing torch.
     """
     package = find_spec("sklearn")
     assert package is not None and package.origin is not None  # imbalance depends on scikit-learn

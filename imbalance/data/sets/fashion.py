@@ -40,7 +40,8 @@ def fashion(
     Args:
         classes: names of the classes, the largest first.
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
             They include val if val_from is "train".
@@ -63,7 +64,11 @@ def fashion(
 
 
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (N, 1, 28, 28) images and (N,) labels of the part "train" or "t10k", and check their counts."""
+    """Return the (N, 1, 28, 28) images and (N,) labels of one of the two published sets, and check their counts.
+
+    Args:
+        part: the beginning of the file names: "train" for the training set, "t10k" for the test set.
+    """
     images = read_idx(folder / f"{part}-images-idx3-ubyte", dims=3)
     labels = read_idx(folder / f"{part}-labels-idx1-ubyte", dims=1).astype(np.int64)
     counts = np.bincount(labels, minlength=10)
@@ -76,9 +81,9 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """Return the uint8 array of an IDX file with `dims` dimensions; the file may be gzipped.
+    """Read an IDX file, also gzipped: return its uint8 array, which must have `dims` dimensions.
 
-    The format is: two zero bytes, the type (8), the number of dimensions, the size of each dimension, the data.
+    Its bytes are: two zeros, the type (8), the number of dimensions, the sizes as big-endian int32, and the data.
     """
     zipped = path.with_name(path.name + ".gz")
     try:

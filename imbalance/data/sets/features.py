@@ -1,15 +1,15 @@
 """Data set of features that a network computed: `imbalance features` writes them, `data.name="features"` reads them.
 
-The folder has `store.json`, which describes the features, their classes and their groups, and an array in each of these
-.npy files. The rows of train, val and test follow one another.
+The folder has `store.json`, which describes the features, their classes and their groups, and a .npy file for each of these
+arrays. Each array has the N examples of train, then those of val, then those of test.
 
 - `features` (N, D): the features, memory-mapped, so that all runs and processes on a machine share one copy;
-- `targets`, `groups`, `splits` (text): the labels and split of each example;
-- `rows`: the row of each example in the data that the features were computed from;
-- `checksums`: the CRC-32 of the features of each example;
-- `members` (N, E), only with evaluation groups: the mask of the evaluation groups of each example.
+- `targets`, `groups`, `splits` (N,): the class, group and split of each example; the splits are text;
+- `rows` (N,): the row of each example in the data from which the features were computed;
+- `checksums` (N,): the CRC-32 of the features of each example;
+- `members` (N, E): the evaluation groups of each example, as booleans; missing if the data have no evaluation groups.
 
-The folder has another name until it is complete, so an interrupted extraction is never read.
+While the features are computed, the folder has another name, so that an incomplete folder is never read.
 """
 
 import io
@@ -46,10 +46,10 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
     For your own features in a .npz, .npy or Parquet file, use `arrays`.
 
     Args:
-        folder: the folder that --output of `imbalance features` named, relative to data_dir. `{seed}` in the name stands
-            for the run's seed, for data or networks that depend on the seed.
-        standardise: scale each feature to mean 0 and standard deviation 1 on train. This copies the features into the memory of
-            every process. False leaves the features as the network computed them.
+        folder: the folder that `imbalance features` has written, relative to data_dir. `{seed}` in the name is
+            replaced with the run's seed, for data or networks that depend on the seed.
+        standardise: scale each feature to mean 0 and standard deviation 1 on train; every process then holds a copy of
+            all features in memory. False leaves the features as the network computed them.
     """
     stored = open_features(Path(data_dir) / folder.replace(SEED, str(seed)))
     about, inputs = stored.description, stored.features
@@ -84,17 +84,17 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
 
 
 def describe_section(section: Mapping[str, Any]) -> str:
-    """Describe a section of a config, such as `resnet50 (pretrained imagenet, frozen False)`."""
+    """Describe a config section in words, such as `resnet50 (pretrained imagenet, frozen False)`."""
     values = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name" and value != "")
     return f"{section['name']} ({values})" if values else section["name"]
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """A complete folder of features.
+    """The content of a folder that `imbalance features` has written.
 
     features: (N, D), memory-mapped.
-    tables: the (N,) arrays that `TABLES` names, and `members` (N, E) if there are evaluation groups.
+    tables: the (N,) arrays that `TABLES` names, by name, and `members` (N, E) if there are evaluation groups.
     description: the content of store.json: `made_of` (the model, weights, inputs and data that the features were computed
         from), `classes`, `groups`, `evaluation_groups`, and the number of `examples` of each split.
     """
@@ -106,10 +106,10 @@ class StoredFeatures:
 
 
 def open_features(folder: Path) -> StoredFeatures:
-    """Open a folder of features, and check the arrays and a sample of the rows.
+    """Open a folder that `imbalance features` has written; check its arrays, and the checksums of some examples.
 
     Raises:
-        BadInput: the folder has no features, has them in another format, or is damaged.
+        BadInput: the folder has no features, has features in another format, or is damaged.
     """
     if not (folder / "store.json").is_file():
         unfinished = partial_folder(folder).is_dir()
@@ -140,12 +140,12 @@ def open_features(folder: Path) -> StoredFeatures:
 
 
 def damage_message(folder: Path, cause: str) -> str:
-    """Return the message for the user about a damaged folder of features."""
+    """Return the error message that the features in `folder` are damaged, because of `cause`."""
     return f"{folder}: damaged: {cause}; remove {folder} and write it again with imbalance features"
 
 
 def partial_folder(folder: Path) -> Path:
-    """Return the folder that features are written into; it is renamed to `folder` when all features are computed."""
+    """Return the temporary folder into which features are written; when it is complete, it is renamed to `folder`."""
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -155,10 +155,11 @@ def crc(array: np.ndarray) -> int:
 
 
 def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
-    """Complete the folder `partial`, whose features are all computed: write the tables, and store.json last.
+    """Write the files beside the features into the temporary folder `partial`: labels, checksums, and store.json last.
 
     Args:
-        dataset: the data that the features were computed from.
+        partial: the folder with all features.
+        dataset: the data from which the features were computed.
         made_of: see `StoredFeatures.description`.
         checksums: (N,) the CRC-32 of the features of each example.
     """
@@ -188,7 +189,10 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
 
 
 def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (D,) float64 mean and standard deviation of each column; 1 as the deviation of a constant column."""
+    """Return the mean and the standard deviation of each column, (D,) float64 each.
+
+    The standard deviation of a constant column is given as 1, so that one can divide by it.
+    """
     total = np.zeros(inputs.shape[1])
     for chunk in row_chunks(inputs):
         total += chunk.sum(0, dtype=np.float64)
@@ -204,7 +208,7 @@ def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return a standardised copy of `inputs`, computed in float64 like `imbalance.data.tables.encoding.transform`."""
+    """Return (inputs − mean) / std, computed in float64 like `imbalance.data.tables.encoding.transform`."""
     copy = np.empty(inputs.shape, inputs.dtype)
     start = 0
     for chunk in row_chunks(inputs):

@@ -23,14 +23,14 @@ def gaussian(
     val_per_class: tuple[Count, ...],
     test_per_class: tuple[Count, ...],
 ) -> Dataset:
-    """Draw each example of class k as means[k] + scale · g, where g is standard normal, truncated to |g| ≤ radius.
+    """Return Gaussian classes: an example of class k is means[k] + scale · g, with g standard normal and |g| ≤ radius.
 
     Args:
         dim: the number of dimensions.
         means: the first coordinates of the mean of each class; the other coordinates are 0.
         scale: the standard deviation before truncation.
-        radius: the radius of the truncation; 0 for none. A standard normal vector in 500 dimensions has length
-            22.4 ± 0.7.
+        radius: the largest length of g; 0 for no limit. For comparison: a standard normal vector in 500 dimensions
+            has length 22.4 ± 0.7.
         train_per_class, val_per_class, test_per_class: the number of examples of each class.
     """
     for key, value in (("train", train_per_class), ("val", val_per_class), ("test", test_per_class)):
@@ -44,7 +44,9 @@ def gaussian(
             f"config.data.means: a mean of {max(map(len, means))} coordinates given; config.data.dim={dim} allows {dim} at most"
         )
     if len(means) < 2:
-        raise BadInput(f"config.data.means: the mean of {len(means)} class given; at least 2 are needed")
+        raise BadInput(
+            f"config.data.means: the mean of {len(means)} class given; give the means of two classes or more"
+        )
     examples = sum(map(sum, (train_per_class, val_per_class, test_per_class)))
     check_fits(8 * dim * examples, f"config.data.dim, …_per_class: {examples:,} examples of {dim:,} numbers")
     rng = np.random.default_rng(seed)
@@ -64,9 +66,9 @@ def gaussian(
 def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) -> np.ndarray:
     """Draw (n, dim) standard normal vectors whose length is at most `radius`; a radius of 0 sets no limit.
 
-    The draw is exact for any radius. The direction is uniform and independent of the length, and the squared length is
-    chi-squared, so its distribution function is cut at the radius and inverted. (Rejection would accept a share of 2e-224
-    of the draws at dim 500, radius 5.)
+    The draw is exact for any radius: the direction is uniform, and the squared length is drawn from a truncated
+    chi-squared distribution by inverting its distribution function. Rejection sampling is not used, because it would
+    accept a fraction of 2e-224 of the draws at dim 500 and radius 5.
     """
     g = rng.standard_normal((n, dim))
     if not radius:
@@ -78,7 +80,9 @@ def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) 
 
 
 def balanced_error(weight: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: float) -> float:
-    """Return the exact error of a linear classifier on two Gaussian classes without truncation, averaged over classes.
+    """Return the exact error rate of a linear classifier on two Gaussian classes, as the mean over the two classes.
+
+    The classes are not truncated.
 
     Args:
         weight, bias: (2, dim) and (2,); the logits are weight · x + bias.

@@ -30,10 +30,10 @@ def list_folder(
     size: Natural,
     augment: tuple[Augmentation, ...],
 ) -> Listing:
-    """List the images of a folder with a subfolder for each class; `train`, `val` and `test` may each have such subfolders.
+    """List the images of a folder that has a subfolder for each class, or folders train, val and test with such subfolders.
 
-    The classes are the folders' names, sorted, as ImageFolder numbers them; the groups are the classes. Images in
-    deeper subfolders count, too. Hidden files and files that are not images are left out.
+    The classes are the names of the subfolders, in alphabetical order as in ImageFolder; the groups are the classes.
+    Images in deeper subfolders count, too. Hidden files and files that are not images are left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
@@ -55,7 +55,7 @@ def list_folder(
         other = next(path for path in folders(root) if path not in parts)
         raise BadInput(
             f"{root}: folders of splits ({', '.join(p.name for p in parts)}) beside another folder, {other.name}; move "
-            f"{other.name} away, or rename the folders of splits"
+            f"{other.name} out of {root}, or rename the folders of splits"
         )
     parts = parts or {root: 0}
     classes = sorted({path.name for part in parts for path in folders(part)})
@@ -93,10 +93,10 @@ def list_folder(
 
 
 class FolderListing(Listing):
-    """A listing of the files in a folder, without a metadata file."""
+    """A `Listing` of the image files in a folder; there is no metadata file."""
 
     def where(self, row: int) -> str:
-        """Return the folder, because there is no line of a file to name in messages."""
+        """Return the folder as the place of each image in messages, because there is no line of a metadata file."""
         return str(self.folder)
 
 

@@ -13,7 +13,7 @@ from imbalance.data.images.decode import Recipe
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.tables.columns import Delimiter, assign_splits, check_classes, composed, number_groups
+from imbalance.data.tables.columns import Delimiter, assign_splits, check_labels, composed, number_groups
 from imbalance.errors import BadInput
 
 
@@ -27,7 +27,7 @@ def list_table(
     path: Name,
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
     test_fraction: Fraction,
@@ -45,8 +45,8 @@ def list_table(
         folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
         path, target: the columns that hold the path and the class of each image.
         classes: the values of the column target, in the order of the classes.
-        groups: the columns whose combinations are the groups: () if the classes are the groups; ("target", "place")
-            for each class in each place, if the column target is called "target"; ("group",) for a column of groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the table
             has val images.
@@ -60,9 +60,9 @@ def list_table(
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     table_file = Path(data_dir) / file
-    needed: tuple[str, ...] = tuple(dict.fromkeys([path, target, *groups, *([split] if split else [])]))
+    needed: tuple[str, ...] = tuple(dict.fromkeys([path, target, *attributes, *([split] if split else [])]))
     if table_file.suffix == ".parquet":
         heading, rows, lines, problems = read_parquet(table_file, needed)
     else:
@@ -90,9 +90,7 @@ def list_table(
     def column(name: str) -> list[str]:
         return [rows[row][columns[name]] for row in kept]
 
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([column(name) for name in grouping], orders)
+    group_numbers, group_names = number_groups(column(target), classes, [column(name) for name in attributes])
     split_names = column(split) if split else ["train"] * len(kept)
     splits = np.array([SPLITS.index(name) for name in split_names], dtype=np.int64)
     return Listing(
@@ -114,7 +112,12 @@ def list_table(
 
 
 def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
-    """Return the recipe that resizes the shorter side to `resize` and crops the `size`×`size` pixels in the middle."""
+    """Return the steps that resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+
+    Args:
+        mode: the mode of the images, "RGB" or "L" (grey).
+        convert: convert images of other modes instead of refusing them.
+    """
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")
     first = (("convert", 0),) if convert else ()
@@ -125,9 +128,9 @@ table = image_dataset(list_table)
 
 
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a Parquet file as `read_csv` reads a CSV file.
+    """Read a Parquet file, and return the same four values as `read_csv` returns for a CSV file.
 
-    All values become text, and missing values become "". The line of a row is its number in the file, from 1.
+    All values become text, and missing values become "". The line numbers are the numbers of the rows, from 1.
     """
     content = read_parquet_table(file)
     heading = content.column_names

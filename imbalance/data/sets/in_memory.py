@@ -1,6 +1,7 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics
 from imbalance.data.splits import Dataset, Split
+from imbalance.data.tables.columns import group_name
 from imbalance.errors import BadInput
 
 
 def in_memory() -> Dataset:
-    """Refuse to load data that a program passed to `imbalance.run(config, data=…)`.
+    """Raise `BadInput`: data that a program passed to `imbalance.run(config, data=…)` cannot be loaded from a config.
 
-    The config of such a run has the data set "in_memory", so the run cannot be repeated from its config alone.
+    The config of such a run names the data set "in_memory", but does not contain the data.
 
     Raises:
         BadInput: always, because only the program can pass the data again.
@@ -36,12 +38,15 @@ def as_dataset(
     """Turn tensors, arrays or torch data sets into a `Dataset`; torch data sets are read into memory.
 
     Args:
-        data: a Dataset, which is returned unchanged; or a mapping with "train", "val" and "test". Each of these is a tuple
-            (inputs, targets) or (inputs, targets, groups) of tensors or arrays, or a map-style torch data set of such
-            examples. The random transforms of a torch data set are drawn once. Inputs are floats, or uint8 images
-            (N, C, H, W), which are normalised by the channel statistics of the training set.
-        class_names, group_names: the names, in the order of the labels; by default the labels as text, or for classes the
-            attribute `classes` of a torch data set. Without groups, the groups are the classes.
+        data: a Dataset, which is returned unchanged; or a mapping with the keys "train", "val" and "test". Each value is
+            a tuple (inputs, targets) or (inputs, targets, groups) of tensors or arrays, or a map-style torch data set
+            whose examples are such tuples. A torch data set is read once, so its random transforms do not change from
+            epoch to epoch. Inputs are floats, or uint8 images (N, C, H, W), which are normalised by the channel
+            statistics of the training set. If a group has examples of several classes, the groups that you give are
+            taken for the values of an attribute: the groups of the data set are the combinations of class and attribute.
+            If you give no groups, the classes are the groups.
+        class_names, group_names: the names, in the order of the labels. By default they are the labels as text; the
+            attribute `classes` of a torch data set gives the class names.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -76,6 +81,12 @@ def as_dataset(
     group_names = label_names([split.groups for split in splits.values()], group_names, "group_names")
     all_targets = torch.cat([split.targets for split in splits.values()]).numpy()
     all_groups = torch.cat([split.groups for split in splits.values()]).numpy()
+    pairs, crossed = np.unique(np.stack([all_targets, all_groups], axis=1), axis=0, return_inverse=True)
+    if len(pairs) > len(np.unique(all_groups)):  # a group holds several classes: cross the groups with the classes
+        all_groups = crossed.reshape(-1).astype(np.int64)
+        group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
+        parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
+        splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     raise_first(population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names))
     mean, std = (), ()
@@ -85,7 +96,12 @@ def as_dataset(
 
 
 def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the inputs, the targets and the groups (None without groups) of the split `name`, and check them."""
+    """Check the examples of a split, and return their inputs, targets, and groups (None if there are no groups).
+
+    Args:
+        name: "train", "val" or "test", for messages.
+        examples: a value of the mapping `data` of `as_dataset`.
+    """
     if not isinstance(examples, tuple):
         if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
             raise BadInput(
@@ -117,6 +133,7 @@ def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str)
     """Return `names` as text; if `names` is None, return "0", "1", … up to the largest label.
 
     Args:
+        labels: the classes or groups of all splits.
         key: "class_names" or "group_names", for the message.
     """
     number = 1 + max((int(values.max()) for values in labels if len(values)), default=-1)
@@ -127,5 +144,5 @@ def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str)
 
 
 def describe(value: Any) -> str:
-    """Return the type of a value in words, and the keys of a mapping."""
+    """Return the type of a value in words, for messages; for a mapping also its keys."""
     return f"a mapping with {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__

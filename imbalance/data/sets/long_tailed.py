@@ -38,7 +38,8 @@ def cifar10lt(
 
     Args:
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest. Some
             publications call a ratio of 100 an "imbalance factor" of 0.01.
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
@@ -72,7 +73,8 @@ def cifar100lt(
 
     Args:
         imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as large as the rest.
+            the last; with "step", each class of the first half is imbalance_ratio times as
+            large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest. Some
             publications call a ratio of 100 an "imbalance factor" of 0.01.
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
@@ -112,7 +114,7 @@ def long_tailed(
     val_fraction: float,
     augment: Sequence[Augmentation],
 ) -> Dataset:
-    """Subsample a published training set to an imbalance, and draw a stratified val split.
+    """Return a data set with an imbalanced subsample of a published training set, and a stratified val split.
 
     Args:
         train, test: images (N, C, H, W) uint8 and labels (N,); an example with label -1 is left out.
@@ -137,5 +139,5 @@ def long_tailed(
 
 
 def array_split(images: np.ndarray, targets: np.ndarray, rows: np.ndarray) -> Split:
-    """Return the examples at `rows` as a split whose groups are the classes."""
+    """Return the split of the examples at `rows`; its groups are the classes."""
     return class_split(torch.from_numpy(images[rows]), targets[rows], rows)

@@ -32,9 +32,9 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     """List pairs of sentences; the second sentence contradicts the first, follows from the first, or neither.
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
-    nothing. The metadata file has the class, negation and split of each pair, and names the pair by its position in
-    the three files of MultiNLI, one after another. A pair is refused if its class in the metadata file differs from its
-    label in MultiNLI.
+    nothing. A metadata file has the class, negation and split of each pair. It refers to a pair by a number: the three
+    files of MultiNLI are numbered as if they were one. A pair is refused if its class in the metadata file differs from
+    its label in MultiNLI.
 
     Args:
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
@@ -104,7 +104,7 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
 
 
 def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
-    """Return the label and the two sentences of all pairs of MultiNLI, in the order of `PARTS`."""
+    """Read the three files of MultiNLI, in the order of `PARTS`: return the label and the two sentences of each pair."""
     names = [f"{folder}/multinli_1.0/multinli_1.0_train.jsonl".lstrip("/") for folder in FOLDERS]
     names += [name.replace("multinli_1.0/", "", 1) for name in names]
     first = find_path(data_dir, names, "MultiNLI", "`imbalance data download multinli` downloads it")

@@ -12,7 +12,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_classes,
+    check_labels,
     composed,
     number_groups,
     read_columns,
@@ -31,7 +31,7 @@ def list_text(
     text: tuple[Name, ...],
     target: Name,
     classes: tuple[Name, ...],
-    groups: tuple[Name, ...],
+    attributes: tuple[Name, ...],
     evaluated_by: tuple[Name, ...],
     split: str,
     val_fraction: Fraction,
@@ -45,18 +45,18 @@ def list_text(
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
-        groups: the columns whose combinations are the groups; include the target to cross the groups with the
-            classes; () if the classes are the groups.
-        evaluated_by: columns of numbers, one for each identity; a text has the identity if the number is 0.5 or
-            more. Each identity in each class is an evaluation group, and a text can be in several such groups or in
-            none. () to evaluate by the groups.
+        attributes: the columns that are crossed with the target: each combination of a class with values of these
+            columns is a group. () if the classes are the groups.
+        evaluated_by: columns of numbers, one for each identity that a text can mention; a number of 0.5 or more means
+            that the text mentions it. Each identity in each class is an evaluation group, and a text can be in several
+            evaluation groups or in none. () to evaluate by the groups.
         split: the column that says train, val or test; "" if there is none.
         val_fraction: the share of every group that becomes val, drawn by the run's seed; 0.0 if the file has val
             examples.
         test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the file has
             test examples.
-        train_per_group: the number of training texts of each group to draw with the run's seed, in the order of
-            the groups; () for all. Use it to make an imbalance.
+        train_per_group: the number of training texts to use of each group, in the order of the groups, drawn by the
+            run's seed; () for all. Use it to make an imbalance.
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
@@ -65,11 +65,11 @@ def list_text(
             which then need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
-    check_classes(classes, groups)
+    check_labels(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
     columns = read_columns(Path(data_dir) / file, delimiter)
-    label_columns: dict[str, None] = dict.fromkeys([target, *groups, *([split] if split else [])])
+    label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
     labels = {name: columns.text(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
     good, problems = np.ones(len(columns), dtype=bool), []
@@ -89,9 +89,9 @@ def list_text(
         number = {value: i for i, value in enumerate(valid[name])}
         return np.array([number[value] for value in labels[name][kept]], dtype=np.int64)
 
-    grouping = groups or (target,)
-    orders = [classes if name == target else None for name in grouping]
-    group_numbers, group_names = number_groups([labels[name][kept] for name in grouping], orders)
+    group_numbers, group_names = number_groups(
+        labels[target][kept], classes, [labels[name][kept] for name in attributes]
+    )
     splits = value_numbers(split) if split else np.zeros(len(kept), dtype=np.int64)
     splits = assign_splits(splits, group_numbers, val_fraction, test_fraction, seed, columns.source)
     if train_per_group:
@@ -125,7 +125,7 @@ def list_text(
 def draw_train_rows(
     groups: np.ndarray, train: np.ndarray, counts: Sequence[int], names: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return an (N,) mask that selects `counts[g]` random training rows of each group g.
+    """Return an (N,) mask of the training rows to use: `counts[g]` random rows of each group g.
 
     Args:
         groups: (N,) group numbers.
@@ -150,7 +150,7 @@ def draw_train_rows(
 
 
 def text_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) texts of a column, and refuse a column of numbers."""
+    """Return the (N,) texts of the column `name`; raise `BadInput` if it is a column of numbers."""
     values = columns[name]
     if values.dtype.kind in "iufb":
         raise BadInput(
@@ -160,7 +160,7 @@ def text_column(columns: Columns, name: str) -> np.ndarray:
 
 
 def identity_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) mask of the rows whose number in the column `name` is 0.5 or more."""
+    """Return an (N,) mask, true for the rows whose number in the column `name` is 0.5 or more."""
     try:
         return columns[name].astype(np.float64) >= 0.5
     except (TypeError, ValueError):

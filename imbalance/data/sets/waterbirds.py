@@ -43,8 +43,8 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
     Args:
         size: the side in pixels of the square images: an image is resized to 8/7 of this side and cropped in the
             middle; for 224, it is resized to 256. 0 to resize and crop as the pretrained weights of config.model need.
-        regenerated: accept a copy with other counts than the published data; results on such a copy cannot be
-            compared with the literature.
+        regenerated: False for the published data. True for data that somebody generated again, with other counts;
+            results on such data cannot be compared with the literature.
         augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
             Published runs use flip and random_resized_crop, or nothing.
@@ -91,11 +91,11 @@ waterbirds = image_dataset(list_waterbirds)
 
 
 def count_problems(where: str, groups: np.ndarray, splits: np.ndarray, regenerated: bool) -> list[Problem]:
-    """Return a problem if `regenerated` is wrong: it must be False for the published counts, and True for others.
+    """Return a problem if `config.data.regenerated` is wrong: False is for the published counts, True for other counts.
 
     Args:
-        where: the file that the message names.
-        regenerated: `config.data.regenerated`, by which a user accepts a copy with other counts.
+        where: the metadata file, for the message.
+        regenerated: `config.data.regenerated`.
     """
     counts = tuple(tuple(np.bincount(groups[splits == split], minlength=4).tolist()) for split in range(3))
     if counts == PUBLISHED:

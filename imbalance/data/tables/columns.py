@@ -25,8 +25,8 @@ class Columns:
 
     source: the file, for messages.
     values: from the name of a column to its values: (N,) text or numbers, or (N, …) numbers.
-    lines: (N,) the line of each row in the file, from 1; empty for a file without lines, where messages give the
-        number of the row, from 0.
+    lines: (N,) the line of each row in a text file, from 1. Empty for other files; messages then give the number of the
+        row, from 0.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Columns:
         return len(next(iter(self.values.values()))) if self.values else 0
 
     def where(self, row: int) -> str:
-        """Return the file and the line of `row`, or without lines the file and `row` itself, for messages."""
+        """Return the file and the line of row number `row`, for messages; if `lines` is empty, the file and `row`."""
         return f"{self.source} line {self.lines[row]}" if len(self.lines) else f"{self.source} row {row}"
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -48,7 +48,7 @@ class Columns:
         return self.values[name]
 
     def text(self, name: str) -> np.ndarray:
-        """Return the (N,) values of a column as text; see `as_text`."""
+        """Return the (N,) values of the column `name` as text; see `as_text`."""
         return as_text(self[name], f"{self.source}: column {name!r}")
 
 
@@ -56,7 +56,7 @@ def as_text(values: np.ndarray, name: str) -> np.ndarray:
     """Return (N,) or (N, 1) values as text: whole numbers without a decimal point, None as "".
 
     Args:
-        name: the name of the values, for messages.
+        name: the name of the column, for messages.
     """
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1:
@@ -102,7 +102,7 @@ def frame_columns(frame: Any) -> Columns:
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return the arrays `values` of the file `path` as columns, and refuse arrays of different lengths."""
+    """Return the arrays `values` of the file `path` as columns; raise `BadInput` if their lengths differ."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -124,16 +124,23 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 # Labels
 
 
-def check_classes(classes: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise `BadInput` if there are fewer than two classes, a class twice, or a column twice in `config.data.groups`.
+def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
+    """Raise `BadInput` if there are fewer than two different classes, or if a class or a column is named twice.
 
     Args:
-        classes, groups: `config.data.classes` and `config.data.groups`; the latter names columns.
+        classes: `config.data.classes`, names of classes.
+        target: `config.data.target`, the name of the column of classes.
+        attributes: `config.data.attributes`, names of other columns.
     """
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise BadInput(f"config.data.classes: {classes} given; at least two different classes are needed")
-    if len(set(groups)) != len(groups):
-        raise BadInput(f"config.data.groups: {groups} given; name each column once")
+    if len(set(attributes)) != len(attributes):
+        raise BadInput(f"config.data.attributes: {attributes} given; name each column once")
+    if target in attributes:
+        raise BadInput(
+            f"config.data.attributes: {attributes} given; leave out {target!r}, because the groups are always the "
+            "combinations of the target with the attributes"
+        )
 
 
 def composed(text: str) -> str:
@@ -142,27 +149,30 @@ def composed(text: str) -> str:
 
 
 def group_name(values: Sequence[str]) -> str:
-    """Join a group's values in the group columns into its name; quote values with commas, so that names are unique."""
+    """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:
         return values[0]
     return ", ".join('"' + v.replace('"', '""') + '"' if "," in v or '"' in v else v for v in values)
 
 
 def number_groups(
-    columns: Sequence[Sequence[str] | np.ndarray], orders: Sequence[Sequence[str] | None]
+    targets: Sequence[str] | np.ndarray, classes: Sequence[str], attributes: Sequence[Sequence[str] | np.ndarray]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; a group is a combination of values of `columns` that occurs in a row.
+    """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
+
+    The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
     Args:
-        columns: one or more columns of N values.
-        orders: the order of the values of each column; None for alphabetical order.
+        targets: (N,) the class of each row, one of `classes`.
+        classes: the names of the classes, in their order.
+        attributes: for each attribute its (N,) values; () if the classes are the groups.
 
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
     """
-    combinations = list(zip(*columns))
-    ranks = [dict(zip(order, range(len(order)))) if order else None for order in orders]
-    groups = sorted(set(combinations), key=lambda values: [rank[v] if rank else v for rank, v in zip(ranks, values)])
+    combinations = list(zip(targets, *attributes))
+    rank = {name: i for i, name in enumerate(classes)}
+    groups = sorted(set(combinations), key=lambda values: (rank[values[0]], *values[1:]))
     number = {values: i for i, values in enumerate(groups)}
     return np.array([number[values] for values in combinations], dtype=np.int64), tuple(map(group_name, groups))
 
@@ -170,21 +180,21 @@ def number_groups(
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Draw val, test or both from the examples of train if `splits` has none; the draw is stratified by group.
+    """Complete the splits: if `splits` has no val or no test examples, draw them from the training examples by group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
-        groups: (N,) the groups to stratify by.
-        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 for a split that
-            `splits` has.
+        groups: (N,) the groups; the draw is stratified by group.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 if `splits`
+            already has examples of val or test.
         where: the file, for messages.
 
     Returns:
         (N,) 0, 1 or 2 for train, val and test.
 
     Raises:
-        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or their sum is at
-            least 1.
+        BadInput: the fraction of a missing split is 0, the fraction of an existing split is not 0, or the two fractions
+            leave no training example.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     if not len(splits):

@@ -1,9 +1,9 @@
 """Encode columns as inputs of a model; the encoding is fitted on the training set and saved with the model as JSON.
 
 A numeric column is standardised, and its missing values become the mean. If it has missing values in the training set,
-a further column of 0 and 1 marks them. A categorical column becomes a column of 0 and 1 for each of its values in the
-training set. There a missing value counts as a value of its own; a value that is not in the training set is 0 in all
-these columns.
+a further column marks missing values by 1. A categorical column becomes several columns, one for each of its values in the
+training set, with 1 for this value and 0 for all others. A missing value of a categorical column counts as a value of its
+own. A value that is not in the training set is 0 in all these columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ def fit_features(
 
     Args:
         train: (N,) bool, the training rows.
+        numeric, categorical: the names of the columns of each kind.
         missing: texts that stand for a missing value. If "" is among them, nulls count as missing; if "nan" is, the
             floating-point number nan does.
 
@@ -31,7 +32,8 @@ def fit_features(
         The argument `features` of `transform`.
 
     Raises:
-        BadInput: a numeric column has a value that is neither a number nor in `missing`, or no value in the training set.
+        BadInput: a numeric column has a value that is neither a number nor in `missing`, or has only missing values in
+            the training set.
     """
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -55,10 +57,13 @@ def fit_features(
 
 
 def transform(columns: Columns, features: Features) -> np.ndarray:
-    """Encode the columns as (N, D) float32, by `features`, the result of `fit_features`.
+    """Encode the columns as (N, D) float32.
 
-    First come the numeric columns, each with its standardised values and then its marks of missing values; then come
-    the categorical columns, each with a column for each of its values.
+    First come the numeric columns: each one's standardised values, then, if it has one, its marks of missing values. Then
+    come the categorical columns: for each of them, one column for each of its values.
+
+    Args:
+        features: the result of `fit_features`.
     """
     parts = []
     for column in features["numeric"]:
@@ -78,7 +83,11 @@ def transform(columns: Columns, features: Features) -> np.ndarray:
 
 
 def numeric_values(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """Return the (N, D) float64 values of a numeric column, with nan for missing values."""
+    """Return the values of the numeric column `name` as (N, D) float64, with nan for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
+    """
     values = columns[name]
     if values.dtype.kind in "iufb":
         numbers = values.reshape(len(values), -1).astype(np.float64)
@@ -99,7 +108,11 @@ def numeric_values(columns: Columns, name: str, missing: Sequence[str]) -> np.nd
 
 
 def category_values(columns: Columns, name: str, missing: Sequence[str]) -> np.ndarray:
-    """Return the (N,) text of a categorical column, with "" for missing values."""
+    """Return the values of the categorical column `name` as (N,) texts, with "" for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
+    """
     text = as_text(columns[name], f"{columns.source}: column {name!r}")
     if not missing:
         return text
@@ -107,7 +120,7 @@ def category_values(columns: Columns, name: str, missing: Sequence[str]) -> np.n
 
 
 def number(text: str) -> float:
-    """Return a text as a number; nan if it is no number."""
+    """Return the number that `text` stands for, or nan if it is no number."""
     try:
         return float(text)
     except ValueError:
@@ -115,11 +128,11 @@ def number(text: str) -> float:
 
 
 def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
-    """Return True if all values of a column are numbers or missing, and at least one is a number.
+    """Return whether every value of the column `name` is a number or in `missing`, and at least one is a number.
 
     Raises:
-        BadInput: more than half of the values are numbers, and some are neither numbers nor in `missing`. These most
-            likely stand for missing values, so the user must name them.
+        BadInput: more than half of the values are numbers, and some are neither numbers nor in `missing`. The latter most
+            likely stand for missing values, so the user must add them to `missing`.
     """
     try:
         return not np.isnan(numeric_values(columns, name, missing)).all()
@@ -130,7 +143,7 @@ def is_numeric(columns: Columns, name: str, missing: Sequence[str]) -> bool:
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a line for the log: the numbers of columns, of features, and of missing values in the training set.
+    """Return a line for the log, in a tuple: the numbers of columns, of encoded features, and of missing training values.
 
     Args:
         width: the number of encoded features.

@@ -29,7 +29,7 @@ KEYS = {"tokenizer": Name, "vocabulary": Natural, "max_tokens": Count, "bucket":
 
 @dataclass(frozen=True)
 class Corpus:
-    """A list of N texts with their labels, and the problems of their file; no text has been tokenised.
+    """A list of N texts with their labels, made without tokenising the texts.
 
     file: the file that lists the texts.
     columns: the column that holds the texts; two columns for pairs of texts.
@@ -39,9 +39,9 @@ class Corpus:
     lines: (N,) the line of each text in the file, for messages.
     eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
     evaluation_names: the names of the E evaluation groups.
-    problems: the problems of the file; a row that cannot be read is in no other field.
-    preprocessing: what a trained model must know beside the tokenizer to read a file, such as the delimiter.
-    blanks: True if a text may be empty, as a few published texts are.
+    problems: the problems of the file; its rows with a problem are not among the N texts.
+    preprocessing: what a trained model must know to read a file, such as the delimiter; the tokenizer is added later.
+    blanks: True if a text may be empty, as a few texts of published data sets are.
     """
 
     file: Path
@@ -61,7 +61,7 @@ class Corpus:
     blanks: bool = False
 
     def all_problems(self) -> list[Problem]:
-        """Return the problems of the file, of the class and group names and of the splits, and one for each blank text."""
+        """Return all problems: of the file, of class names and group names, of splits, and one for each blank text."""
         where, names = str(self.file), (self.class_names, self.group_names)
         problems = list(self.problems)
         problems += name_problems(where, *names)
@@ -79,7 +79,7 @@ class Corpus:
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
     """Return a function that builds the data set of the texts that `list_texts` lists.
 
-    The signature of the function is that of `list_texts` with four more arguments, which a config must have as keys:
+    The function has the arguments of `list_texts` and these four, which are keys of `config.data`:
 
     tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
         pretrained weights, to use their tokenizer.
@@ -106,10 +106,10 @@ def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
 def build_text_dataset(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> Dataset:
-    """Return the data set of a corpus; the tokens are read from the token store, which is built if it does not exist.
+    """Return the data set of a corpus; build the store of its tokens first if it does not exist.
 
-    The rows of a split are sorted by length, longest first. An evaluation reads the rows in this order, so it needs little
-    padding, and a batch that is too large for the memory fails at once.
+    The texts of a split are sorted by length, longest first. An evaluation reads them in this order. So it needs little
+    padding, and if a batch is too large for the memory, this shows at the first batch.
     """
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     tokens = open_tokens(data_dir, corpus.texts, built)
@@ -151,7 +151,10 @@ def build_text_dataset(
 def token_problems(
     corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
 ) -> list[Problem]:
-    """Check the whole token store of `corpus` and return its problems; without a store, return no problem."""
+    """Check all files in the token store of `corpus`, and return the problems; return [] if there is no store.
+
+    The other arguments are the keys of `config.data` by which the store was built.
+    """
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     directory = store_directory(data_dir, corpus.texts, built)
     problems = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
@@ -159,7 +162,13 @@ def token_problems(
 
 
 def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":
-    """Return the tokenizer that `kind`, which is `config.data.tokenizer`, names; it truncates at `max_tokens`."""
+    """Learn or load the tokenizer of a config, and make it truncate texts to `max_tokens` tokens.
+
+    Args:
+        kind: `config.data.tokenizer`: "words" or "pieces" to learn a tokenizer on the training texts; otherwise the name
+            or folder of pretrained weights.
+        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+    """
     if kind not in LEARNT:
         if vocabulary:
             raise BadInput(f"config.data.vocabulary: {vocabulary} given; it must be 0 for the tokenizer of {kind}")
@@ -180,7 +189,12 @@ def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, ma
 
 
 def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) -> "Tokenizer":
-    """Learn a tokenizer on the texts and save it, or load it if an earlier run has saved the same tokenizer."""
+    """Learn a tokenizer on `texts` and save it; load it if an earlier call has learnt one from the same arguments.
+
+    Args:
+        kind: "words" or "pieces".
+        vocabulary: the size of the vocabulary.
+    """
     key = texts_hash([kind, str(vocabulary), *texts])
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
@@ -199,12 +213,13 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
 def identity_class_groups(
     has_identity: np.ndarray, identities: Sequence[str], targets: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Make an evaluation group of each identity in each class.
+    """Make an evaluation group of each pair of an identity and a class.
 
-    An example is in a group for each of its identities, and in no group without an identity.
+    An example with several identities is in several groups; an example without an identity is in none.
 
     Args:
-        has_identity: (N, I) bool, the identities of each example.
+        has_identity: (N, I) bool, true for the identities that each example mentions.
+        identities: the names of the I identities.
 
     Returns:
         The (N, I · K) bool mask of the evaluation groups, and the names of these groups.

@@ -1,7 +1,7 @@
 """Learn a tokenizer on the training texts, or load the tokenizer of pretrained weights.
 
-Both kinds are tokenizers of the package `tokenizers`. The JSON of a tokenizer describes it completely, so the JSON serves
-as the key of a token store and is saved with a trained model.
+Both kinds are tokenizers of the package `tokenizers`. The JSON of a tokenizer describes it completely. So a trained model
+saves this JSON, and the name of a token store has a hash of it.
 """
 
 import json
@@ -30,13 +30,14 @@ def import_tokenizers() -> Any:
 
 
 def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
-    """Learn a tokenizer on the texts.
+    """Learn a tokenizer on `texts`.
 
-    An encoded text begins with the token [CLS], so that no text is empty; in a pair, [SEP] comes before the second text.
+    The tokenizer puts the token [CLS] before each text, so that no text is empty. It puts [SEP] between the texts of a
+    pair.
 
     Args:
         kind: "words" for words in lower case; "pieces" for byte pairs, which are parts of words.
-        size: the size of the vocabulary, special tokens included.
+        size: the largest number of tokens in the vocabulary, with the special tokens.
     """
     tokenizers = import_tokenizers()
     if kind == "words":
@@ -66,10 +67,13 @@ def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
 
 
 def load_tokenizer(name: str) -> "Tokenizer":
-    """Load the tokenizer of pretrained weights by the weights' name or folder, as `transformers` does.
+    """Load the tokenizer of pretrained weights.
+
+    Args:
+        name: the name of the weights on the Hugging Face hub, or their folder.
 
     Raises:
-        BadInput: there is no such tokenizer, or it is not a fast tokenizer, whose rules are all in tokenizer.json.
+        BadInput: there is no such tokenizer, or no fast tokenizer, which has all its rules in tokenizer.json.
     """
     tokenizers = import_tokenizers()
     if (Path(name) / "tokenizer.json").is_file():  # the file is enough, and transformers need not be installed
@@ -84,7 +88,7 @@ def load_tokenizer(name: str) -> "Tokenizer":
 
 
 def padding_token(folder: Path) -> str | None:
-    """Return the padding token that tokenizer_config.json names; "[PAD]" if the file cannot be read."""
+    """Return the padding token that tokenizer_config.json in `folder` names; "[PAD]" if this file cannot be read."""
     try:
         token = json.loads((folder / "tokenizer_config.json").read_text()).get("pad_token")
     except (OSError, ValueError):
@@ -93,9 +97,10 @@ def padding_token(folder: Path) -> str | None:
 
 
 def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Tokenizer":
-    """Set the padding token of the tokenizer, and return the tokenizer.
+    """Set the padding token of the tokenizer, and return the tokenizer; raise `BadInput` if there is no such token.
 
     Args:
+        token: the padding token, such as "[PAD]".
         name: the name of the pretrained weights, for the message.
     """
     number = tokenizer.token_to_id(token) if token else None
@@ -111,8 +116,8 @@ def encode(
     """Tokenise texts or pairs of texts, without padding.
 
     Returns:
-        Two lists of equal length for each text or pair: the numbers of its tokens; and for each token, 0 if it is in
-        the first text of a pair and 1 if in the second.
+        Two lists of equal length for each text or pair: the numbers of its tokens in the vocabulary; and for each token,
+        1 if it is in the second text of a pair, and 0 otherwise.
     """
     padding, _ = tokenizer.padding, tokenizer.no_padding()
     assert padding is not None  # both ways to get a tokenizer set the padding

@@ -3,9 +3,9 @@
 A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
 tokenizer, the texts and `VERSION`. A store has five files:
 
-- `ids.npy`: the tokens of all texts, one text after another;
-- `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty without pairs;
-- `starts.npy`: the place of the first token of each text in `ids.npy`;
+- `ids.npy`: the tokens of all texts, one text after another, as numbers in the vocabulary;
+- `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty if there are no pairs;
+- `starts.npy`: the position in `ids.npy` at which each text begins;
 - `checksums.npy`: the CRC-32 of each text and its tokens;
 - `store.json`: a description of the content.
 
@@ -50,12 +50,12 @@ class Tokens:
     """N tokenised texts, used in `Split.inputs` like a tensor: indexing returns a padded batch on the device.
 
     ids: (T,) int32, the tokens of all M texts of the store, one text after another.
-    kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) without pairs.
-    starts: (M + 1,) int64, the place of the first token of each text in `ids`; the last entry is T.
+    kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) if there are no pairs.
+    starts: (M + 1,) int64, the position in `ids` at which each text begins; the last entry is T.
     checksums: (M,) uint32, the CRC-32 of each text and its tokens.
-    rows: (N,) int64, on the CPU: the rows of these texts in the store.
-    vocabulary: the number of tokens of the tokenizer.
-    padding: the token that pads a batch.
+    rows: (N,) int64, on the CPU: the positions of these N texts among the M texts of the store.
+    vocabulary: the number of different tokens of the tokenizer.
+    padding: the number of the token that pads a batch.
     target: the device that batches are copied to.
     """
 
@@ -71,7 +71,7 @@ class Tokens:
 
     @property
     def shape(self) -> tuple[int]:
-        """The shape (N,), because texts differ in length."""
+        """The shape (N,); it has no second number, because texts differ in length."""
         return (len(self.rows),)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class Tokens:
     def to(self, device: torch.device, dtype: torch.dtype) -> "Tokens":
         """Return these texts with `device` as the device that batches are copied to.
 
-        `dtype` is ignored, because tokens stay integers; it is an argument because a tensor's `to` takes it.
+        `dtype` is ignored, because tokens stay integers; it is an argument because `torch.Tensor.to` has one.
         """
         return replace(self, target=device)
 
@@ -128,20 +128,20 @@ class Tokens:
         return tensor.to(self.target, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> dict[str, Tensor]:
-        """Return `self[index]`; callers use `index_select`, because it is faster for tensors, and `dim` is always 0."""
+        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
         return self[index]
 
 
 def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generator: torch.Generator) -> Tensor:
     """Reorder an epoch so that the texts of a batch have similar lengths, which needs less padding.
 
-    The order is cut into stretches of `pool` batches. Each stretch is sorted by length (a stable sort) and cut into
-    batches, and all batches of the epoch are shuffled. An incomplete batch at the end stays there. The epoch keeps its
-    examples and its number of batches; only the examples that share a batch depend on their lengths.
+    The epoch is cut into stretches of `pool` batches. Each stretch is sorted by length (a stable sort) and cut into
+    batches, and all batches of the epoch are shuffled. An incomplete batch stays at the end. The epoch keeps its
+    examples and its number of batches; only which examples share a batch changes.
 
     Args:
-        order: (M,) the rows of the epoch, in the order in which the sampler drew them.
-        lengths: (N,) the length of each text of the split.
+        order: (M,) the positions in the split of the texts of the epoch, in the order in which the sampler drew them.
+        lengths: (N,) the number of tokens of each text of the split.
         pool: the number of batches in a stretch.
         generator: a generator seeded by the run's seed and the epoch alone.
     """
@@ -152,7 +152,7 @@ def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generat
 
 
 def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """Open the store of the texts' tokens, and build it first if it does not exist.
+    """Open the store of the tokens of `texts`, and build it first if it does not exist.
 
     Raises:
         BadInput: the store cannot be written, or is damaged.
@@ -180,7 +180,11 @@ def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
 
 
 def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
-    """Return `Tokens` on the CPU, made of the arrays that `PARTS` names, in this order."""
+    """Return `Tokens` on the CPU.
+
+    Args:
+        arrays: the arrays that `PARTS` names, in this order.
+    """
     padding = tokenizer.padding
     assert padding is not None  # both ways to get a tokenizer set the padding
     rows = torch.arange(len(arrays[3]))
@@ -195,16 +199,19 @@ def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path
 
 
 def texts_hash(texts: Texts) -> str:
-    """Return the SHA-256 of all texts in hexadecimal digits."""
+    """Return one SHA-256 of all texts together, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()
 
 
 def token_arrays(
     texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the arrays that `PARTS` names, in this order, for the texts and `encoded`, the result of `encode`.
+    """Return the arrays that `PARTS` names, in this order.
 
     A checksum depends on the text as well as on its tokens, because another text can have the same tokens.
+
+    Args:
+        encoded: the result of `encode` for these texts.
     """
     ids = [np.array(tokens, dtype=np.int32) for tokens, _ in encoded]
     kinds = [np.array(types, dtype=np.uint8) for _, types in encoded]
@@ -220,7 +227,7 @@ def token_arrays(
 
 
 def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
-    """Tokenise the texts into a new store; an interrupted build leaves no store.
+    """Tokenise the texts into a new store, the folder `directory`; an interrupted call leaves no store.
 
     The caller must hold the build lock.
     """
@@ -251,7 +258,11 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
 
 
 def read(directory: Path, part: str) -> np.ndarray:
-    """Read the array `part`, one of `PARTS`; the large arrays of tokens are memory-mapped."""
+    """Read an array of the store in `directory`; the large arrays of tokens are memory-mapped.
+
+    Args:
+        part: the name of the array, one of `PARTS`.
+    """
     mode = "r" if part in ("ids", "kinds") else None
     array = np.load(directory / f"{part}.npy", mmap_mode=mode, allow_pickle=False)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
@@ -261,8 +272,9 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     """Return the problems of a store: wrong sizes, a wrong description, or files that fail their checksum.
 
     Args:
+        directory: the folder of the store.
         texts: the number of texts that the store must have.
-        whole: also read each file whole and compare its checksum.
+        whole: also read each file completely, and compare its checksum.
     """
     try:
         description = json.loads((directory / "store.json").read_text())

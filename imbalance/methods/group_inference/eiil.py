@@ -32,7 +32,7 @@ def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator
     Args:
         slopes: (N,) as for `violation`.
         steps: the number of steps of Adam.
-        chooser: the generator of the first shares.
+        chooser: the random generator that draws the initial shares.
     """
     start = torch.randn(len(slopes), generator=chooser, dtype=torch.float64)
     assignment, slopes = start.requires_grad_(), slopes.double()
@@ -54,7 +54,7 @@ def eiil(
     ascent_steps: Repeats,
     ascent_lr: Positive,
 ) -> GroupAssignment:
-    """Infer the two environments that maximise the penalty of IRM for a first model, and cross them with the classes.
+    """Infer two environments that maximise the penalty of IRM for a reference model, and cross them with classes.
 
     Creager, Jacobsen and Zemel, "Environment Inference for Invariant Learning", ICML 2021. The environments are the
     assignment q that maximises the penalty of IRM for a reference model, Σ_e ‖∇_{w | w=1.0} 1/N Σ_i q_i(e) ℓ(w·z_i)‖².

@@ -36,8 +36,8 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
     """
     if dataset.probe:
         raise BadInput(
-            "config.groups.name: must be 'data' for config.data.name='new_classes', because a first run does not learn "
-            "the classes that are evaluated"
+            "config.groups.name: groups cannot be inferred for config.data.name='new_classes', because the first run "
+            "does not learn the classes that are evaluated; use config.groups.name='data'"
         )
     names = tuple(f"{name}, environment {e}" for name in dataset.class_names for e in (0, 1))
     splits = {name: getattr(dataset, name) for name in SPLITS}

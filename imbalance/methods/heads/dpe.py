@@ -135,8 +135,8 @@ def dpe(
                 ensemble.prototypes[m], ensemble.scales[m] = prototypes.detach(), scale.detach()
         if not (prototypes.isfinite().all() and scale.isfinite()):
             raise Diverged(
-                f"config.head.name: 'dpe' made a member that is not finite ({m + 1} of {members}); use a smaller "
-                "config.head.lr"
+                f"config.head.name: 'dpe' gave ensemble member {m + 1} of {members} NaN or infinite prototypes; use a "
+                "smaller config.head.lr"
             )
     return ensemble
 
@@ -155,7 +155,12 @@ def penalty(prototypes: Tensor, before: Tensor, norm_penalty: float, similarity_
 
 
 def worst_group_accuracy(units: Tensor, prototypes: Tensor, split: Split, num_groups: int) -> float:
-    """Return the worst accuracy of a group of the split, if the prediction is the class of the nearest prototype."""
+    """Return the accuracy of the worst group of `split` if every example gets the class of its nearest prototype.
+
+    Args:
+        units: (N, D) directions of the features of the split.
+        prototypes: (K, D).
+    """
     right = (distances(units, prototypes).argmin(1) == split.targets).to(units)
     accuracies, present = group_means(right, split.groups, num_groups)
     return accuracies[present].min().item()

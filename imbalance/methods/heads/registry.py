@@ -38,11 +38,11 @@ HEADS = {
 
 
 def untrained_head(head: nn.Linear, section: Mapping[str, Any]) -> nn.Module:
-    """Return an untrained module of the type that the head of the section `config.head` returns, to load a state into.
+    """Return an untrained module into which the saved state of a head can be loaded.
 
     Args:
         head: the last layer of the model.
-        section: the section `config.head`.
+        section: the section `config.head` of the run that saved the state.
     """
     module = tags_of(look_up(HEADS, section["name"])).module
     return module(head, Section(section)).to(head.weight) if module else head

@@ -16,8 +16,8 @@ class Alignment(Objective):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes. Then every environment has all classes, like the domains in the
-            papers; features of groups of different classes should not be made similar.
+            groups that are combinations of a class and an attribute. Then every environment has all classes, like the
+            domains in the papers; features of groups of different classes should not be made similar.
         penalty: the factor λ of the distance.
     """
 
@@ -54,7 +54,7 @@ class CorrelationAlignment(Alignment):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes.
+            groups that are combinations of a class and an attribute.
         penalty: the factor λ of the distance.
     """
 
@@ -82,7 +82,7 @@ class MaximumMeanDiscrepancy(Alignment):
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes. Then every environment has all classes.
+            groups that are combinations of a class and an attribute. Then every environment has all classes.
         penalty: the factor λ of the distance.
         gammas: γ of each Gaussian kernel; the powers of ten from 0.001 to 1000 in DomainBed.
     """
@@ -112,16 +112,16 @@ class MaximumMeanDiscrepancy(Alignment):
         return ((own_means + own_means[:, None] - 2 * means) * both).sum() / pairs.clamp(min=1)
 
 
-def mean_over_pairs(rows: Tensor, valid: Tensor) -> Tensor:
+def mean_over_pairs(vectors: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of ‖a_i − a_j‖² over all pairs of valid vectors; 0 if fewer than two are valid.
 
     For n valid vectors it is computed as 2 / (n − 1) · Σ ‖a_i − mean a‖².
 
     Args:
-        rows: (E, D) vectors a.
+        vectors: (E, D) vectors a.
         valid: (E,) booleans.
     """
     number = valid.sum()
     valid = valid[:, None]
-    centre = (rows * valid).sum(0) / number.clamp(min=1)
-    return 2 * (((rows - centre) * valid) ** 2).sum() / (number - 1).clamp(min=1)
+    centre = (vectors * valid).sum(0) / number.clamp(min=1)
+    return 2 * (((vectors - centre) * valid) ** 2).sum() / (number - 1).clamp(min=1)

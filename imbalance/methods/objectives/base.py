@@ -55,7 +55,7 @@ class Objective(nn.Module):
         return terms
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Return the scalar to minimise: `forward` of the terms of the whole batch that `columns` names."""
+        """Return the scalar to minimise: call `forward` with the terms of the whole batch that `columns` names."""
         columns = {name: terms[name] if name in terms else getattr(batch, name) for name in self.columns}
         return self(terms["losses"], batch.weights, batch.groups, **columns)
 
@@ -69,13 +69,16 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics that are computed from the state of the objective, by their names in `tags.measures`."""
+        """Return metrics of the objective's state, such as "train/flip_rate".
+
+        The keys are the names that the objective lists in `tags.measures`.
+        """
         return {}
 
     def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         """Return further (B, K) outputs of the selected model by name, which are saved next to the logits.
 
-        A run of two stages reads them from its first run.
+        A two-stage method reads these outputs of its first run in `FirstRun.predictions`.
         """
         return {}
 

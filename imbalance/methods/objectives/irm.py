@@ -18,14 +18,15 @@ class InvariantRisk(Objective):
 
     - Risks and penalties are averaged over environments, not summed, so the effect of λ does not depend on the number
       of environments. Later benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).
-    - The slope is squared. Its expectation exceeds the squared expected slope by the variance of the slope. The
-      authors' code is unbiased instead: it multiplies the slopes of the two halves of a batch.
+    - The slope of the batch is squared. On average this square exceeds the squared true slope by the variance of the
+      slope. The authors' code is unbiased instead: it multiplies the slopes of the two halves of a batch.
     - If λ is above 1, all terms are divided by λ, so that learning rates need not change with λ. The authors' code does
       the same.
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
-            groups that are classes times attributes. Then every environment has all classes, as in the paper.
+            groups that are combinations of a class and an attribute. Then every environment has all classes, as in the
+            paper.
         penalty: the factor λ of the penalty.
         warmup_steps: the number of steps at the start of training in which λ is at most 1, as in the authors' code, so
             that the model first learns features.

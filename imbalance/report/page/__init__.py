@@ -30,12 +30,12 @@ def page(
     pictured: int = 20,
     live: str = "",
 ) -> str:
-    """Return the page's HTML.
+    """Return the HTML of the report page.
 
     Args:
         work_dir: folder of the run directories.
         rows: one row for each run, as `collect` returns it.
-        metrics: test metrics. The page ranks the methods by the first until the reader chooses another.
+        metrics: test metrics. The page ranks the methods by the first metric until the reader chooses another.
         figures: title and PNG file of each figure to embed.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
         live: `WatchedRuns.stamp` if `imbalance watch` serves the page; "" otherwise.

@@ -67,13 +67,18 @@ function draw() {
 }
 
 function drawAnswer({metric, methods, baseline}) {
-  const [best, second] = methods.filter(method => method.mean !== null);
+  const valued = methods.filter(method => method.mean !== null), [best] = valued;
   if (!best) return void (control("answer").textContent = "No finished run matches the filter.");
-  const ahead = best.difference && best.difference.low !== null
-    ? ` The difference from ${baseline?.label ?? OVERVIEW.settings[chosen.baseline].label} is ${signed(best.difference, metric)}${metric.percent ? " points" : ""}, paired by seed (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)} after Holm's correction).` : "";
-  const close = second && best.low !== null && second.low !== null && (metric.lower ? second.low <= best.high : second.high >= best.low)
-    ? ` The interval overlaps with that of ${second.label}, the second best.` : "";
-  control("answer").replaceChildren(element("strong", {}, best.label), ` has the best test ${metric.label}: ${meanText(best, metric)}${metric.percent ? " %" : ""} over ${best.n} seed${best.n === 1 ? "" : "s"}. Labels that its selection reads: ${best.reads}.${ahead}${close}`);
+  const level = levelWithBest(valued), names = level.slice(0, 4).map(({method, p}) => `${method.label}${p === null ? "" : ` (p = ${pText(p)})`}`);
+  const value = `${meanText(best, metric)}${metric.percent ? " %" : ""} over ${best.n} seed${best.n === 1 ? "" : "s"}`;
+  const chance = level.length > names.length ? `${names.join(", ")} and ${level.length - names.length} more` : names.join(", ");
+  const verdict = valued.length === 1 ? ` has a test ${metric.label} of ${value}.`
+    : level.length ? ` has the ${metric.lower ? "lowest" : "highest"} mean test ${metric.label}, ${value}, but no method is clearly best: the difference from ${chance} may be chance.`
+    : ` has the best test ${metric.label}: ${value}. Every other method differs from it with p < 0.05.`;
+  const ahead = best.difference && best.difference.low !== null && !level.some(({method}) => method === baseline)
+    ? ` The difference from ${baseline?.label ?? OVERVIEW.settings[chosen.baseline].label} is ${signed(best.difference, metric)}${metric.percent ? " points" : ""} (p ${best.adjusted < 0.001 ? "" : "= "}${pText(best.adjusted)}).` : "";
+  const how = valued.length > 1 ? " Differences are paired by seed, and their p-values corrected by Holm's method." : "";
+  control("answer").replaceChildren(element("strong", {}, best.label), `${verdict}${ahead}${how} Labels that its selection reads: ${best.reads}.`);
 }
 
 function signed(difference, metric) {
@@ -143,12 +148,14 @@ function drawRuns() {
   control("more-runs").textContent = `Show all ${runs.length} runs`;
 }
 
+// List each warning once; warnings that differ only in their numbers count as one.
 function drawWarnings() {
-  const labelsByWarning = d3.rollups(OVERVIEW.runs.filter(run => OVERVIEW.settings[run.setting].task === chosen.task).flatMap(run => run.warnings.map(text => ({text, run}))),
-    rows => new Set(rows.map(row => OVERVIEW.settings[row.run.setting].label)), row => row.text);
-  control("warnings").hidden = !labelsByWarning.length;
-  control("warnings").querySelector("ul").replaceChildren(...d3.sort(labelsByWarning, ([, labels]) => -labels.size).slice(0, 12).map(([text, labels]) =>
-    element("li", {}, `${text} (${labels.size === 1 ? [...labels][0] : `${labels.size} settings`})`)));
+  const texts = OVERVIEW.runs.filter(run => OVERVIEW.settings[run.setting].task === chosen.task).flatMap(run => run.warnings.map(text => ({text, run})));
+  const alike = d3.sort(d3.groups(texts, ({text}) => text.replace(/\d+(\.\d+)?/g, "#")).map(([, rows]) => rows), rows => -rows.length);
+  const where = rows => { const labels = new Set(rows.map(row => OVERVIEW.settings[row.run.setting].label)); return labels.size === 1 ? [...labels][0] : `${labels.size} settings`; };
+  control("warnings").hidden = !alike.length;
+  control("warnings").querySelector("ul").replaceChildren(...alike.slice(0, 12).map(rows =>
+    element("li", {}, `${rows[0].text}${new Set(rows.map(row => row.text)).size > 1 ? ", or similar" : ""} (${rows.length} run${rows.length === 1 ? "" : "s"}, ${where(rows)})`)));
 }
 
 setUp();

@@ -69,6 +69,13 @@ function rankedMethods() {
   return {metric, methods, baseline: methods.find(method => method.isBaseline)};
 }
 
+// Return the methods whose difference from the best one may be chance: p of at least 0.05 after Holm's correction, paired by seed.
+function levelWithBest([best, ...others]) {
+  const differences = others.map(other => [...best.bySeed].filter(([seed]) => other.bySeed.has(seed)).map(([seed, value]) => value - other.bySeed.get(seed)));
+  const adjusted = holm(differences.map(pairedP));
+  return others.map((method, i) => ({method, p: adjusted[i]})).filter(({p}) => p === null || p >= 0.05);
+}
+
 function summarised(setting, index) {
   const metric = OVERVIEW.metrics[index], all = runsOf.get(setting.i) ?? [];
   const done = all.filter(run => run.status === "done");

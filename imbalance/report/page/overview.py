@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS
+from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_percent
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
@@ -32,7 +32,6 @@ RULES: tuple[tuple[str, str, str], ...] = (
 )
 OWN_RULE = "each run's own rule"
 LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
-NOT_PERCENT = {"loss", "nll", "brier", "mcc"}
 
 CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
 CURVE_POINTS = 80
@@ -100,7 +99,7 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
 
 
 def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
-    """Return one run's entry in the overview; its key `metrics` has the test metrics by selection rule.
+    """Return the dictionary of one run in the overview; its key `metrics` has the test metrics by selection rule.
 
     Args:
         setting: index of the run's setting.
@@ -224,7 +223,7 @@ def method_names(firsts: list[Row]) -> list[str]:
     The name is that of the config file, without the data set's name and without the words that all names begin with.
 
     Args:
-        firsts: one row for each setting, that of any of its runs.
+        firsts: one row for each setting (config with overrides): the row of any of its runs.
     """
     names = [row["name"].removeprefix(f"{row.get('config.data.name', '')}_").split("_") for row in firsts]
     shared = 0
@@ -234,11 +233,12 @@ def method_names(firsts: list[Row]) -> list[str]:
 
 
 def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
-    """Choose, for every config file and task, the setting with the best mean val score; return the indices of these settings.
+    """Choose the setting with the best mean val score for every config file and task; return the chosen indices.
 
-    The mean is over the seeds that all settings of the config file and task have in common. If they have none in common, it
-    is over all seeds of each setting. Of equally good settings, the one with more seeds is chosen, because the user probably
-    chose it before training these seeds.
+    A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
+    that all settings of the config file and task have in common. If they have none in common, it is over all seeds of
+    each setting. Of equally good settings, the one with more seeds is chosen, because the user probably chose it before
+    training these seeds.
 
     Args:
         rows: one row for each run.
@@ -268,7 +268,13 @@ def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: lis
 def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the expected best val score after trying k settings, for each k, config file and task.
 
-    Config files with fewer than three settings on a task are left out.
+    A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
+    three settings on a task are left out.
+
+    Args:
+        rows: one row for each run.
+        setting_of_run: index of the setting of each row.
+        settings: name, task and method of each setting.
     """
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row, setting in zip(rows, setting_of_run):
@@ -287,7 +293,7 @@ def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, 
 def aggregates(
     settings: list[dict[str, Any]], runs: list[dict[str, Any]], metrics: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for the methods that have runs on every task.
+    """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for methods with runs on every task.
 
     The scores of a method on a task are those of its setting with the best val score. Only seeds that all methods have on
     all tasks count. The result is empty if there is only one task.
@@ -344,7 +350,7 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
         "name": name,
         "label": f"{label} over {groups}" if groups and name in GROUP_METRICS else label,
         "lower": name in LOWER_IS_BETTER,
-        "percent": name not in NOT_PERCENT,
+        "percent": in_percent(name),
         "low": low,
         "high": None if high == np.inf else high,
     }

@@ -107,7 +107,7 @@ def has_all_names(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> bool
 
 
 def confusion(saved: dict[str, np.ndarray], summary: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's confusion matrix; with more than MOST_CLASSES classes, the 20 pairs confused most often."""
+    """Return a run's confusion matrix; above MOST_CLASSES classes, only the 20 most confused pairs of classes."""
     names, classes = list(summary["classes"]["test"]), saved["logits"].shape[1]
     counts = np.bincount(saved["targets"] * classes + saved["logits"].argmax(1), minlength=classes**2)
     counts = counts.reshape(classes, classes)
@@ -134,7 +134,7 @@ def example_counts(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
-    """Return a run's metrics on val and test. If they are more than `most`, leave out the metrics of single classes."""
+    """Return a run's metrics on val and test; if they are more than `most`, leave out those of single classes."""
     metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
     if len(metrics) <= most:
         return metrics
@@ -147,8 +147,8 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     The groups with the lowest accuracy come first.
 
     Args:
-        most: most predictions to return for all groups together. Each group gets at least one, so with many groups only the
-            first `most` groups are returned.
+        most: largest number of predictions to return, for all groups together. Each group gets at least one, so with
+            many groups only the first `most` groups are returned.
     """
     names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
     probability = probabilities(saved["logits"])

@@ -1,4 +1,4 @@
-"""Heartbeat of many processes: name a silent process, since torch does not notice that a process has stopped.
+"""Heartbeat between processes: report a process that has stopped, which torch does not notice.
 
 An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, or work that the
 main process does for all. A process waits in an exchange until all other processes have reached it.
@@ -26,19 +26,20 @@ _watch: "Heartbeat | None" = None
 
 
 class Heartbeat:
-    """Thread that tells the other processes that this one is alive, and names silent processes on stderr.
+    """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
-    A beat is an increment of a counter in torch's store. A process that computes goes on beating. A process that is
-    stopped, or whose machine is gone, does not beat; each of its silences is reported once. If the process continues
-    (SIGCONT), so does the run. If not, torch stops waiting after WAIT.
+    A beat is an increment of a counter in torch's store. A computing process beats every INTERVAL seconds. A process
+    that is stopped, or whose machine is gone, does not beat; each of its silences is reported once. If the stopped
+    process continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
 
     number: number of exchanges that this process has reached.
-    what: description of the last of these exchanges.
-    since: time at which this process reached that exchange; None between exchanges.
+    what: description of the last exchange that this process has reached.
+    since: time at which this process reached its current exchange; None between exchanges.
 
     Args:
         store: key-value store of torch.distributed, which all processes share.
-        aborts: whether torch kills a process that has waited for WAIT; otherwise torch raises an error in it.
+        rank, world: number of this process, and number of processes.
+        aborts: True if torch kills a process that has waited for WAIT, False if torch raises an error in the process.
     """
 
     def __init__(self, store: Any, rank: int, world: int, aborts: bool):
@@ -58,7 +59,7 @@ class Heartbeat:
             unanswered.daemon = True
             unanswered.start()
             try:
-                self._exchange()
+                self._beat()
             except Exception:  # the store has closed because a process has ended, which torch reports
                 return
             finally:
@@ -66,8 +67,8 @@ class Heartbeat:
             self._named.discard(None)
             time.sleep(INTERVAL)
 
-    def _exchange(self) -> None:
-        """Write this process's beat and its last exchange to the store, and read those of the other processes."""
+    def _beat(self) -> None:
+        """Write a beat and the last exchange of this process to the store, and read those of the other processes."""
         self.store.add(f"imbalance/beat/{self.rank}", 1)
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         since = self.since
@@ -86,7 +87,7 @@ class Heartbeat:
                 self._others[other] = int(number), what
 
     def timeout_message(self) -> str:
-        """Return the message of a process that has waited for WAIT: its exchange, the late processes, what to do."""
+        """Return the message for a process that has waited too long: its exchange, the late processes, what to do."""
         late = {other: what for other, (number, what) in self._others.items() if number < self.number}
         whom = " and ".join(f"process {other}, last in {what!r}" for other, what in late.items()) or "another process"
         return (
@@ -94,7 +95,7 @@ class Heartbeat:
         )
 
     def _name(self, other: int | None) -> None:
-        """Name a silent process on stderr, once for each silence.
+        """Report a silent process on stderr, once for each silence.
 
         Args:
             other: rank of the process; None for the process that serves the store, whose rank is unknown.
@@ -126,10 +127,10 @@ def watch_processes(rank: int, world: int) -> None:
 
 
 def exchange(what: str) -> AbstractContextManager[None]:
-    """Return the context manager for an exchange, which `what` describes in the messages of the heartbeat.
+    """Return a context manager for an exchange; `what` describes the exchange in the messages of the heartbeat.
 
     Raises:
-        TimeoutError: inside the context, torch has stopped waiting for another process.
+        TimeoutError: another process did not reach the exchange, so torch has stopped waiting for it.
     """
     return watched_exchange(_watch, what) if _watch else nullcontext()
 

@@ -44,12 +44,12 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """From now on only record signals in `signum`; the loop reads it, saves and stops."""
+        """Record all later signals in `signum` only; the loop then reads `signum`, saves and stops."""
         self._deferred = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Return a context manager inside which a signal raises `Interrupted` immediately; an earlier signal raises on entry.
+        """Return a context manager in which a signal raises `Interrupted` at once; one recorded before raises on entry.
 
         Use it for long work that a resumed run can repeat.
         """

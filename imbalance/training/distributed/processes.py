@@ -1,4 +1,4 @@
-"""Several processes for one run, by accelerate, with the same result as one process."""
+"""Train one run in several processes with accelerate; the result is the same as in one process."""
 
 import functools
 import os
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 def start_accelerator(config: Experiment) -> Accelerator:
-    """Start accelerate by `config.trainer`, and return its accelerator.
+    """Start accelerate with the options in `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the device cannot compute in `config.trainer.mixed_precision`, or fewer processes started than the
-            launcher was asked for.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, or the number of started
+            processes is not the number that the launcher was asked for.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
@@ -42,17 +42,18 @@ def start_accelerator(config: Experiment) -> Accelerator:
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
     if accelerator.num_processes != expected:
         raise BadInput(
-            f"launch: {expected or 'several'} processes were to start, and {accelerator.num_processes} did, or they cannot "
-            "reach each other; use torchrun --standalone --nproc_per_node N main.py … (see docs/how-to/many-processes.md)"
+            f"launch: {expected or 'several'} processes expected, but {accelerator.num_processes} started, or they "
+            "cannot reach each other; type torchrun --standalone --nproc_per_node N main.py … (see "
+            "docs/how-to/many-processes.md)"
         )
     heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
 
 
 def set_arithmetic(config: Experiment) -> None:
-    """Set for this process whether a GPU computes deterministically and in TF32, by `config.trainer`.
+    """Apply `config.trainer.deterministic` and `config.trainer.tf32` to the GPU computations of this process.
 
-    In TF32, tensor cores multiply float32 numbers with 10 bits of mantissa. The default of torch is "convolutions".
+    In TF32, tensor cores multiply float32 numbers with 10 bits of mantissa. torch's own default is tf32="convolutions".
     """
     # A later run in this process may be deterministic, and the variable must be set before the first matrix product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -108,13 +109,14 @@ def across_processes(
 ) -> tuple[dict[str, Tensor], int | Tensor]:
     """Return the terms of the global batch, in the order of its examples, and the greatest request of all processes.
 
-    From these terms every process computes the same objective as a single process, even if the objective combines
-    examples. Gradients flow through the rows of this process only. Processes average their gradients, but their sum is
-    needed, so the step multiplies the objective by the number of processes.
+    A request asks all processes to save a checkpoint, or to save and stop, after the current step. From the global
+    terms every process computes the same objective as a single process, even if the objective combines examples.
+    Gradients flow through the rows of this process only. Processes average their gradients, but their sum is needed, so
+    the step multiplies the objective by the number of processes.
 
     Args:
         terms: terms of this process's share of the batch.
-        request: request of this process, see `imbalance.training.loop.current_request`.
+        request: request of this process, a number from `imbalance.training.loop.current_request`.
         size: number of examples in the global batch.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -151,14 +153,15 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
 
 
 def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:
-    """Start to copy a step's value and request to the host, and return a function that waits for both.
+    """Start to copy a step's `value` and `request` to the host, and return a function that waits for both.
 
     The returned function returns whether the value is finite, and the request. On a GPU, call the returned function
     once the backward pass is queued: it then waits for the forward pass only, so the device stays busy. Call it before
     `async_item` is called again, because all copies share one pinned buffer.
 
     Args:
-        request: tensor on the device if it was gathered from several processes; only then it is copied.
+        value: scalar that the step minimises.
+        request: tensor on the device if it was gathered from several processes, and copied only then; else a number.
     """
     if value.device.type == "cpu":
         return lambda: (isfinite(value.item()), int(request))

@@ -5,10 +5,12 @@ from math import isnan
 
 from torch import Tensor, device, nn
 
-from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups
+from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups, shown
 from imbalance.data import Dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.training.state.progress import Clock
+
+SPLITS = ("val", "test")  # the splits that a run is judged on at its end
 
 
 def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
@@ -29,7 +31,7 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
     """Return the line for an evaluation: epoch and step, metrics, speed and remaining time.
 
     Args:
-        values: line of metrics.jsonl.
+        values: line of metrics.jsonl as a dictionary.
         epochs: number of epochs of the run.
     """
     parts = [f"epoch {values['epoch']}/{epochs}", f"step {values['step']:,}"]
@@ -62,22 +64,24 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
             "evaluation group": ("group_accuracy", dataset.evaluation_names),
             "training group": ("training_group_accuracy", dataset.group_names),
         }
-    width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *tables)))
-    lines = []
-    for split in ("val", "test"):
-        defined = (name for name in (*SUMMARY_METRICS, *SCORE_METRICS) if not isnan(values[f"{split}/{name}"]))
-        overall = (f"{name} {_percent(values[f'{split}/{name}'])}" for name in defined)
-        lines += [
-            "",
-            f"{split}, over {describe_groups(values, split)}: {', '.join(overall)}",
-            f"  {'class':{width}}" + "".join(f"{kind:>11}" for kind in CLASS_METRICS),
-        ]
+    titles = [f"{title}, accuracy in %" for title in tables]
+    width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *titles, "test, %")))
+    names = [name for name in (*SUMMARY_METRICS, *SCORE_METRICS) if not isnan(values[f"val/{name}"])]
+    wide = max(width, *map(len, names))
+    lines = ["", f"{'':{wide}}" + "".join(f"{split:>10}" for split in SPLITS)]
+    for name in names:
+        lines.append(f"{name:{wide}}" + "".join(f"{shown(values[f'{split}/{name}'], name):>10}" for split in SPLITS))
+    lines.append(f"Metrics by group are over {describe_groups(values, 'test')}.")
+    for split in SPLITS:
+        lines += ["", f"{f'{split}, %':{width}}" + "".join(f"{kind:>11}" for kind in CLASS_METRICS)]
         for name in dataset.class_names:
             row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in CLASS_METRICS)
-            lines.append(f"  {name:{width}}" + "".join(row))
-        for what, (kind, names) in tables.items():
-            lines.append(f"  {what:{width}}   accuracy")
-            lines += [f"  {name:{width}}{_percent(values[f'{split}/{kind}/{name}']):>11}" for name in names]
+            lines.append(f"{name:{width}}" + "".join(row))
+    for title, (kind, group_names) in tables.items():
+        lines += ["", f"{f'{title}, accuracy in %':{width}}" + "".join(f"{split:>10}" for split in SPLITS)]
+        for name in group_names:
+            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>10}" for split in SPLITS)
+            lines.append(f"{name:{width}}" + "".join(row))
     return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
 
 

@@ -166,14 +166,16 @@ class RunLog:
         return self._files.metrics.tell()
 
     def rewind(self, position: int) -> None:
-        """Cut metrics.jsonl to the length `position`, because the resumed run writes all later lines again.
+        """Cut metrics.jsonl to `position` bytes, because the resumed run writes all later lines again.
 
         Raises:
-            BadInput: metrics.jsonl is already shorter than `position`.
+            BadInput: metrics.jsonl is already shorter.
         """
         metrics = self._files.metrics
         if os.fstat(metrics.fileno()).st_size < position:
-            raise BadInput(f"{metrics.name}: shorter than the checkpoint says; remove {self.directory} to start anew")
+            raise BadInput(
+                f"{metrics}: shorter than the checkpoint says, so lines are lost; remove {self.directory} to start anew"
+            )
         metrics.truncate(position)
         metrics.seek(position)
 
@@ -214,7 +216,7 @@ class RunLog:
 
     def _go_on_without(self, tracker: str, error: Exception) -> None:
         """Log that a tracker has failed, and that the run goes on without it."""
-        self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it, metrics.jsonl has everything")
+        self.line(f"{tracker}: {type(error).__name__}: {error}; going on without it; metrics.jsonl has all metrics")
 
     # metrics, results and lines
 

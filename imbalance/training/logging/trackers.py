@@ -40,7 +40,7 @@ class Tracker(Protocol):
 
 
 def uses_wandb(config: Experiment) -> bool:
-    """Return whether a run of `config` logs to wandb, which allows one run in a process."""
+    """Return whether a run of `config` logs to wandb; a process can log only one run at a time to wandb."""
     return _wandb_mode(config) != "disabled"
 
 
@@ -149,7 +149,7 @@ def _wandb_mode(config: Experiment) -> Mode:
     if given == "tensorboard" and not os.environ.get("WANDB_MODE"):
         return "disabled"
     if given not in WANDB_MODES:
-        raise BadInput(f"WANDB_MODE: {given!r} given; it should be 'disabled', 'offline' or 'online'")
+        raise BadInput(f"WANDB_MODE: {given!r} given; it must be 'disabled', 'offline' or 'online'")
     return WANDB_MODES[given]
 
 

@@ -24,11 +24,11 @@ from imbalance.training.step import Epoch, Images, StepOutput, draw_epoch
 class Stack:
     """Stack of the models of many runs, used as the model and the objective of a learner.
 
-    The objective is the sum of the objectives of all runs. Their parameters and momenta are stacked along two new
-    leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place. Only
-    the progress of the runs is updated separately, by `hand_over`. The first new dimension is the seed, and the second
-    is the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all runs are in
-    the first dimension.
+    The objective is the sum of the objectives of all runs. The parameters and momenta of the runs are stacked along two
+    new leading dimensions, and become views of the stacked tensors, so a step of the stack updates every run in place.
+    Only the progress of the runs is updated separately, by `hand_over`. The first new dimension is the seed, and the
+    second is the runs with that seed, which share the inputs of a batch. If seeds have different numbers of runs, all
+    runs are in the first dimension.
 
     members: runs, ordered by seed.
     shape: sizes of the two new dimensions.
@@ -76,7 +76,7 @@ class Stack:
         self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Stack one tensor of each member, return the stacked tensor, and make the given tensors views of it."""
+        """Stack one tensor of each member, return the stacked tensor, and make `tensors` views of it."""
         whole = torch.stack([tensor.detach() for tensor in tensors])
         for tensor, part in zip(tensors, whole):
             tensor.data = part
@@ -87,9 +87,9 @@ class Stack:
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
-        """Draw epoch `number` of all members.
+        """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        Rows, targets and groups are (N, seeds), weights are (N, seeds, runs), and inputs are (seeds, B, …).
+        In the result rows, targets and groups are (N, seeds), weights (N, seeds, runs), and inputs (seeds, B, …).
         """
         epochs: dict[int, Epoch] = {}
         for member in self.members:

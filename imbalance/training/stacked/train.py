@@ -47,9 +47,9 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 
 
 def in_common(config: Experiment) -> str | None:
-    """Return, as text, the values of a config that must be equal for runs to be stacked.
+    """Return, as text, all values of a config but seed, learning rate and importance weights.
 
-    These are all values but seed, learning rate and importance weights. Return None if the config cannot be stacked.
+    Runs can be stacked if these texts are equal. Return None if the config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
@@ -135,7 +135,7 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
 
 def position(member: Run) -> tuple[int, int]:
-    """Return the current epoch of a member, and the number of its batches that are done."""
+    """Return the current epoch of a member, and the number of batches that are done in this epoch."""
     return member.progress.epoch, member.progress.batch
 
 

@@ -55,7 +55,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
     checkpoint. Additional processes then start with a new random state, from which dropout draws.
 
     Raises:
-        BadInput: all checkpoints are damaged, or the last one is of other data or of another version of this program.
+        BadInput: all checkpoints are damaged, or the last one was written with other data or by another version of this
+            program.
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
@@ -82,8 +83,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Return the progress and the random state that this process restores from a checkpoint.
 
-    The main process restores the records that all processes made in the epoch; the other processes restore none of
-    these. A process that did not exist when the checkpoint was written gets no random state.
+    The main process restores the predictions and margins that all processes recorded in the epoch; the other processes
+    restore none. A process that did not exist when the checkpoint was written gets no random state.
 
     Args:
         state: content of the checkpoint.
@@ -105,14 +106,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write `state` to `path` by `torch.save`, whole or not at all; see `write_atomic`."""
+    """Write `state` to `path` by `torch.save`, whole or not at all.
+
+    Args:
+        previous: path at which the file that was at `path` is kept; None to replace it.
+    """
     data = io.BytesIO()
     torch.save(state, data)
     write_atomic(path, data.getbuffer(), previous)
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`; if it is damaged, warn and return the previous one; None if there is none.
+    """Return the checkpoint at `path`, or None if there is none; if it is damaged, warn and return the previous one.
 
     Files of torch are zip archives, whose checksums show damage. No pickled code is run.
 
@@ -145,5 +150,5 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
 
 
 def previous(path: Path) -> Path:
-    """Return the path at which `save` keeps the previous file of `path`."""
+    """Return the path at which `save` keeps the checkpoint that was at `path` before."""
     return path.with_suffix(f".previous{path.suffix}")

@@ -79,5 +79,5 @@ def first_non_finite(learner: Learner) -> str | None:
 
 
 def shortened(rows: list[int]) -> str:
-    """Return the first 20 numbers of rows as text, followed by how many more there are."""
+    """Return the first 20 of the row numbers as text, and how many more there are."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

@@ -40,7 +40,7 @@ FILE = "divergence.pt"  # in the run directory
 
 
 def find(run: Run, end: int) -> Diverged:
-    """Find the step that made a value non-finite, write FILE about it, and return the error to raise.
+    """Find the step that made a value non-finite, write it to `divergence.pt`, and return the error to raise.
 
     Repeat the steps since the state that `remember` last copied, and check the state after each. Every process must
     call this function, since all processes take their steps together.
@@ -52,7 +52,8 @@ def find(run: Run, end: int) -> Diverged:
     go_back(run)
     if end - progress.step > 1:
         run.log.line(
-            f"non-finite by step {end - 1}: repeating {end - progress.step} steps, to find the step that made it so"
+            f"a value is non-finite after step {end - 1}; repeating the last {end - progress.step} steps to find the "
+            "step that made it so"
         )
     parts = stateful_parts(learner)
     while progress.step < end:
@@ -70,16 +71,19 @@ def find(run: Run, end: int) -> Diverged:
                 break
         else:
             progress.next_epoch()
-    return Diverged(f"non-finite between steps {begun} and {end}; repeating these steps did not show it again")
+    return Diverged(
+        f"non-finite between steps {begun} and {end}; repeating these steps did not show it again; type the same command "
+        "to resume the run"
+    )
 
 
 def stateful_parts(learner: Learner) -> dict[str, Stateful]:
-    """Return every stateful part that a step may change, by its name in FILE."""
+    """Return every stateful part that a step may change, by its name in `divergence.pt`."""
     return {**learner.parts, "random": RandomState()}
 
 
 def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> Diverged:
-    """Write FILE about a step that made a value non-finite, and return the error to raise.
+    """Write a step that made a value non-finite to `divergence.pt` in the run directory, and return the error to raise.
 
     Args:
         epoch: epoch of the step.
@@ -140,8 +144,8 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     bad = train.indices[rows[~losses.isfinite()]].tolist()
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
-        + (f"; examples with a non-finite loss (source rows): {shortened(bad)}" if bad else "")
-        + f"; to look into it: imbalance forensics {log.directory}"
+        + (f"; examples with a non-finite loss (row numbers in the data): {shortened(bad)}" if bad else "")
+        + f"; to replay this step, type imbalance forensics {log.directory}"
     )
 
 
@@ -204,7 +208,7 @@ def replay(directory: Path) -> str:
     """
     if not (directory / FILE).is_file():
         raise BadInput(
-            f"{directory}: holds no {FILE}, so no run diverged there; name the run directory of a run that did"
+            f"{directory}: holds no {FILE}, so no run diverged there; type the run directory of a run that diverged"
         )
     config = validate(load(directory / "config.json"))
     saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)

@@ -45,7 +45,7 @@ class Progress:
     device: torch.device | str = "cpu"  # device of the records
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the progress, with the records of all steps joined. Call `reduce_logits` before."""
+        """Return the progress, with the records of all steps joined; `reduce_logits` must be called first."""
         assert not self.logits, "reduce_logits must come before state_dict"
         state = {key: value for key, value in vars(self).items() if key not in ("logits", "device")}
         state["values"] = torch.stack(self.values) if self.values else torch.empty(0)
@@ -112,8 +112,8 @@ class Clock:
     def save_is_due(self, epoch_ends: bool) -> bool:
         """Return whether a checkpoint is due.
 
-        One is due `checkpoint_minutes` after the last. At the end of an epoch one is due earlier, as soon as the last
-        save took at most 2 % of the time since then.
+        One is due `checkpoint_minutes` after the last save. At the end of an epoch, one is already due if the time
+        since the last save is over 50 times the duration of that save.
 
         Args:
             epoch_ends: whether the current step is the last of its epoch.

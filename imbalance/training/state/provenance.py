@@ -42,7 +42,7 @@ def versions() -> dict[str, str | None]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the git commit of this code, followed by "+" if files were changed since; None outside a git checkout."""
+    """Return the git commit of this code, with "+" if files have uncommitted changes; None outside a git checkout."""
     if not (ROOT / ".git").exists():
         return None
 
@@ -82,13 +82,13 @@ def check_provenance(
         BadInput: the data differ.
     """
     if "data" not in saved:
-        warn(f"WARNING: {path} does not say which data it is of, so these may be other data")
+        warn(f"WARNING: {path} does not say which data it was made from, so these may be other data")
     else:
         other = differences(saved["data"], data)
         if other:
             raise BadInput(
-                f"config.data_dir: these are not the data that {path} is of ({'; '.join(other)}); restore those data, use "
-                "another config.work_dir, or remove the run directory, which has this file"
+                f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore "
+                "those data, use another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
     # A package that one of the two lacks was not used there, so it changes no result.

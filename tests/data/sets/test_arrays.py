@@ -26,7 +26,7 @@ from imbalance.training.stacked.train import train_stacked
 from imbalance.utils.package import process_environment
 
 PEOPLE = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
-              classes=("low", "high"), groups=("sex", "income"), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
+              classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
 
 
 def test_features_are_those_of_scikit_learns_transformers(tmp_path):
@@ -47,7 +47,7 @@ def test_features_are_those_of_scikit_learns_transformers(tmp_path):
         expected = theirs.transform(table[columns["split"] == name]).astype(np.float64)
         ours = getattr(dataset, name).inputs.numpy()[:, [0, 2, 1, 3, 4, 5]]  # an indicator stands beside its column
         np.testing.assert_allclose(ours, expected, atol=1e-6)
-    assert dataset.group_names == ("man, low", "man, high", "woman, low", "woman, high")
+    assert dataset.group_names == ("low, man", "low, woman", "high, man", "high, woman")
     missing = {name: int((gone[name] & is_train).sum()) for name in gone}
     expected = f"2 numeric and 1 categorical columns → 6 features; missing values in train: age {missing['age']}, work {missing['work']}"
     assert dataset.notes == (f"inputs: {expected}",)
@@ -113,7 +113,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(target="wealth"), r"people.csv: no column 'wealth', which is needed; the columns are age, hours"),
         (dict(classes=("low", "middle")), r"people.csv line \d+: income is 'high', not one of low, middle"),
         (dict(classes=("low", "low")), r"config.data.classes"),
-        (dict(groups=("sex", "sex")), r"config.data.groups"),
+        (dict(attributes=("sex", "sex")), r"config.data.attributes"),
         (dict(categorical=("work", "work")), r"'work' appears twice"),
         (dict(categorical=("work", "income")), r"'income' is the target, which must not be an input"),
         (dict(split=""), r"config.data.val_fraction: 0.0 given"),
@@ -151,7 +151,7 @@ def test_arrays_of_images_are_normalised_by_their_channels(tmp_path, layout):
     part = np.resize(["train", "train", "val", "test"], 12)
     target = np.repeat([0, 1, 0], 4)
     np.savez(tmp_path / "images.npz", inputs=images, target=target, split=part)
-    values = PEOPLE | dict(file="images.npz", target="target", classes=("0", "1"), groups=(), missing=())
+    values = PEOPLE | dict(file="images.npz", target="target", classes=("0", "1"), attributes=(), missing=())
     dataset = arrays(str(tmp_path), 0, **values)
     first = np.moveaxis(images, -1, 1) if layout == "NHWC" else images.reshape(12, -1, 8, 9)
     assert (dataset.test.inputs.numpy() == first[part == "test"]).all()
@@ -186,7 +186,7 @@ def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_l
     write_csv(tmp_path / "data" / "people.csv", columns)
     config = load(ROOT / "configs" / "arrays_erm.py")
     config.update(data_dir=str(tmp_path / "data"), work_dir=str(tmp_path))
-    config.data.update({key: PEOPLE[key] for key in ("file", "missing", "target", "classes", "groups")})
+    config.data.update({key: PEOPLE[key] for key in ("file", "missing", "target", "classes", "attributes")})
     config.trainer.epochs = 2
     runs = [(config.copy_and_resolve_references(), tmp_path / str(seed)) for seed in range(6)]
     for seed, (of_seed, _) in enumerate(runs):

@@ -22,7 +22,7 @@ def counts(listing) -> list[list[int]]:
 
 TABLE = dict(
     file="birds.csv", delimiter=",", folder="images", path="path", target="target", classes=("land", "water"),
-    groups=("target", "place"), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False,
+    attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False,
     resize=20, size=16, augment=(),
 )  # fmt: skip
 
@@ -48,13 +48,15 @@ def test_a_table_without_splits_is_divided_by_group(tmp_path):
     assert (again == listing.splits).all() and (other != listing.splits).any()
 
 
-@pytest.mark.parametrize("groups", [("target",), ("group",)])
-def test_groups_of_a_table_are_its_classes_or_a_column(tmp_path, groups):
+@pytest.mark.parametrize(
+    ("attributes", "names", "size"),
+    [((), ("land", "water"), 4), (("group",), ("land, a", "land, b", "water, a", "water, b"), 2)],
+)
+def test_groups_of_a_table_are_its_classes_or_their_combinations_with_columns(tmp_path, attributes, names, size):
     rows = [f"{row},{'ab'[i % 2]}" for i, row in enumerate(rows_of_table())]
     make_table(tmp_path, rows, heading="path,target,place,split,group", images=False)
-    listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(groups=groups))
-    assert listing.group_names == (("land", "water") if groups == ("target",) else ("a", "b"))
-    assert counts(listing) == [[4, 4]] * 3
+    listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(attributes=attributes))
+    assert listing.group_names == names and counts(listing) == [[size] * len(names)] * 3
 
 
 def test_grey_images_are_taken_where_the_config_says_so(tmp_path):
@@ -104,13 +106,14 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, change, reason):
     ("values", "reason"),
     [
         (dict(classes=("land", "land")), "config.data.classes"),
-        (dict(groups=("place", "place")), "config.data.groups"),
+        (dict(attributes=("place", "place")), "config.data.attributes: .* name each column once"),
+        (dict(attributes=("place", "target")), "config.data.attributes: .* leave out 'target'"),
         (dict(split=""), "config.data.val_fraction: 0.0 given; it must be above 0"),
         (
             dict(delimiter=";"),
             "line 1: no column 'path', but exactly one is needed; the heading has path,target,place,split",
         ),
-        (dict(groups=("colour",)), "no column 'colour'"),
+        (dict(attributes=("colour",)), "no column 'colour'"),
         (dict(size=21), "config.data.size: 21 given; it must be at most config.data.resize=20"),
         (dict(split="", val_fraction=0.5, test_fraction=0.5), "leaves no training set"),
         (dict(val_fraction=0.1), "config.data.val_fraction: 0.1 given; it must be 0.0, because .* has val examples"),
@@ -140,9 +143,10 @@ def test_groups_whose_values_have_commas_keep_names_of_their_own(tmp_path):
             for s in ("train", "val", "test") for i, t in enumerate(("land", "water"))
             for j, (a, b) in enumerate((("x, y", "z"), ("x", "y, z"), ('""x', "z")))]  # fmt: skip
     make_table(tmp_path, rows, heading="path,target,a,b,split", images=False)
-    listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(groups=("a", "b")))
-    assert listing.group_names == ('"""x", z', 'x, "y, z"', '"x, y", z')
-    assert listing.split_problems() == [] and counts(listing) == [[2, 2, 2]] * 3
+    listing = LISTINGS["table"](str(tmp_path), 0, **TABLE | dict(attributes=("a", "b")))
+    names = ('"""x", z', 'x, "y, z"', '"x, y", z')
+    assert listing.group_names == tuple(f"{target}, {name}" for target in ("land", "water") for name in names)
+    assert listing.split_problems() == [] and counts(listing) == [[1] * 6] * 3
 
 
 def test_a_class_that_a_split_lacks_is_refused_whatever_the_groups_are(tmp_path):
@@ -152,7 +156,7 @@ def test_a_class_that_a_split_lacks_is_refused_whatever_the_groups_are(tmp_path)
         images=False,
     )
     file = tmp_path / "birds.csv"
-    values = TABLE | dict(classes=("land", "water", "bog"), groups=("place",))
+    values = TABLE | dict(classes=("land", "water", "bog"), attributes=())
     assert LISTINGS["table"](str(tmp_path), 0, **values).split_problems() == []
     for split in ("train", "test"):
         text = file.read_text()
@@ -214,7 +218,7 @@ def test_a_table_says_which_columns_it_means_and_needs_no_groups(tmp_path):
             save_image(tmp_path / f"{part}{label}.png")
             lines.append(f"{part}{label}.png;{label};{part}")
     (tmp_path / "list.csv").write_text("\n".join(lines))
-    values = dict(file="list.csv", delimiter=";", folder="", path="file", target="kind", classes=("a", "b"), groups=(),
+    values = dict(file="list.csv", delimiter=";", folder="", path="file", target="kind", classes=("a", "b"), attributes=(),
                   split="part", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16,
                   augment=())  # fmt: skip
     dataset = table(str(tmp_path), 0, **values)

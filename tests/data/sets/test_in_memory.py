@@ -30,9 +30,21 @@ def test_tensors_arrays_and_torch_data_sets_are_the_same_data():
         for name in ("train", "val", "test"):
             one, two = getattr(ours, name), getattr(other, name)
             assert torch.equal(one.inputs, two.inputs) and torch.equal(one.groups, two.groups)
-    assert ours.class_names == ("0", "1", "2") and ours.group_names == ("a", "b")
+    assert ours.class_names == ("0", "1", "2") and ours.group_names == ("0, a", "1, a", "2, b")
     assert as_dataset(parts()).group_names == ("0", "1", "2")
     assert as_dataset(ours) is ours
+
+
+def test_groups_that_mix_classes_are_crossed_with_the_classes():
+    """A group is class × attribute, as for a file: weights by an attribute alone are blind to the classes."""
+    attribute = torch.tensor([0, 1] * 6)
+    data = {name: (inputs, targets, attribute) for name, (inputs, targets) in parts().items()}
+    crossed = as_dataset(data, ("x", "y", "z"), ("man", "woman"))
+    assert crossed.group_names == ("x, man", "x, woman", "y, man", "y, woman", "z, man", "z, woman")
+    assert torch.equal(crossed.val.groups, 2 * crossed.val.targets + attribute)
+    nested = {name: (inputs, targets, 2 - targets) for name, (inputs, targets) in parts().items()}
+    kept = as_dataset(nested, ("x", "y", "z"), ("a", "b", "c"))
+    assert kept.group_names == ("a", "b", "c") and torch.equal(kept.test.groups, 2 - kept.test.targets)
 
 
 def changed(change):
@@ -94,5 +106,5 @@ def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
     directory, data = Path(config.work_dir) / "given", parts(n=30)
     imbalance.run(config, directory=directory, data=data)
     data["val"] = (data["val"][0] + 1, data["val"][1])
-    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json is of \(val"):
+    with pytest.raises(BadInput, match=r"these are not the data that .*summary.json was made from \(val"):
         imbalance.run(config, directory=directory, data=data)

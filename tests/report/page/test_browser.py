@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers.browsers import CHROMIUM, DRIVER, resize, start, violations
+from helpers.browsers import CHROMIUM, DRIVER, open_page, resize, start, violations
 from scipy import stats
 
 from imbalance.report.collect import collect
@@ -43,7 +43,7 @@ def driver(tmp_path_factory):
 def browser(driver, work_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "index.html"
     path.write_text(page(work_dir, collect(work_dir), ["worst_group_accuracy", "balanced_accuracy"], pictured=12))
-    driver.get(f"file://{path}")
+    open_page(driver, f"file://{path}")
     return driver
 
 
@@ -99,6 +99,15 @@ def test_differences_and_p_values_are_scipys(browser, work_dir):
         values = np.random.default_rng(n).normal(shift, size=n).tolist()
         p = browser.execute_script("return pairedP(arguments[0])", values)
         assert p == pytest.approx(float(stats.ttest_1samp(values, 0).pvalue), rel=1e-7)
+    # The best method is level with each other method whose difference, paired by seed, may be chance.
+    values = {"a": [0.9, 0.91, 0.92, 0.9], "b": [0.5, 0.52, 0.51, 0.5], "c": [0.7, 0.95, 0.8, 0.9]}
+    level = browser.execute_script(
+        "return levelWithBest(Object.entries(arguments[0]).map(([label, v]) => ({label, bySeed: new Map(v.entries())})))"
+        ".map(({method, p}) => [method.label, p])",
+        values,
+    )
+    p = stats.ttest_rel(values["c"], values["a"]).pvalue  # the larger of two p-values: Holm leaves it as it is
+    assert level == [["c", pytest.approx(float(p), rel=1e-6)]]
     adjusted = browser.execute_script("return holm([0.01, null, 0.04, 0.03])")
     assert adjusted == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
     low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], OVERVIEW.t, 0, 1); return [m.low, m.high]")
@@ -213,7 +222,7 @@ def test_the_page_of_one_or_two_settings_has_its_figures(driver, work_dir, tmp_p
     path = tmp_path / "index.html"
     path.write_text(page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=0))
     driver.get_log("browser")
-    driver.get(f"file://{path}")
+    open_page(driver, f"file://{path}")
     assert texts(driver, "#methods tbody tr") and texts(driver, "#forest svg") and texts(driver, "#groups svg")
     assert driver.get_log("browser") == []
 
@@ -240,7 +249,7 @@ def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):
     path = tmp_path / "index.html"
     path.write_text(page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=2))
     driver.get_log("browser")
-    driver.get(f"file://{path}")
+    open_page(driver, f"file://{path}")
     assert texts(driver, "#warnings li")[0].startswith(script) and violations(driver) == []
     click(driver, "#run-table tbody a")
     waited(driver, lambda: driver.execute_script("return document.getElementById('run').open"))
@@ -260,7 +269,7 @@ def test_the_live_page_follows_runs_and_keeps_what_the_reader_chose(driver, work
     threading.Thread(target=server.serve_forever, daemon=True).start()
     new = work_dir / "colored_digits_dro" / "a_new_one" / "seed=0"
     try:
-        driver.get(f"http://{HOST}:{server.server_address[1]}/")
+        open_page(driver, f"http://{HOST}:{server.server_address[1]}/")
         assert violations(driver) == []
         choose(driver, "baseline", "lisa")
         choose(driver, "metric", "balanced")

@@ -75,7 +75,7 @@ def test_a_resumed_run_goes_on_in_the_same_record(tensorboard, tmp_path, monkeyp
 def test_a_disk_that_is_full_ends_tensorboard_and_not_the_run(tensorboard):
     job = Job(tensorboard, target=partial(full_at, 20_000))
     job.wait()
-    assert job.stdout().count("going on without it, metrics.jsonl has everything") == 1
+    assert job.stdout().count("going on without it; metrics.jsonl has all metrics") == 1
     assert "tensorboard: OSError" in job.stdout()
 
 

@@ -158,7 +158,7 @@ def test_what_finite_weights_make_of_val_is_never_selected(config, tmp_path, spo
         step, forward = 5, LOSSES["poly"].forward
         infinite = lambda self, *given: forward(self, *given) / (not torch.is_inference_mode_enabled())  # noqa: E731
         monkeypatch.setattr(LOSSES["poly"], "forward", infinite)
-    ends_with_3(config, tmp_path, rf"non-finite {kind} on val after step {step}, .*rows\): \d+, \d+.* and \d+ more$")
+    ends_with_3(config, tmp_path, rf"non-finite {kind} on val after step {step}, .*data\): \d+, \d+.* and \d+ more; ")
 
 
 def test_a_head_that_is_not_finite(tmp_path):
@@ -166,7 +166,7 @@ def test_a_head_that_is_not_finite(tmp_path):
         ("crt", {"lr": 1e30}, r"'crt' gave the last layer NaN or infinite weights at its step \d+ \(epoch 0,"),
         ("crt", {"lr": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
         ("crt", {"weight_decay": 1e39}, r"'crt' gave the last layer NaN or infinite weights at its step 0 \(epoch 0,"),
-        ("dpe", {"lr": 1e39}, "'dpe' made a member that is not finite .1 of 15."),
+        ("dpe", {"lr": 1e39}, "'dpe' gave ensemble member 1 of 15 NaN or infinite prototypes"),
         (
             "erm",
             {"name": "logit_adjusted", "tau": 1e39},
@@ -200,7 +200,9 @@ def test_features_that_are_not_finite(tmp_path, head, monkeypatch):
     config.model = create(name="late")
     config.trainer.epochs = 1
     ends_with_3(
-        config, tmp_path, r"non-finite features, although the weights are finite; examples \(source rows\): \d+, "
+        config,
+        tmp_path,
+        r"non-finite features, although the weights are finite; examples \(row numbers in the data\): \d+, ",
     )
 
 

@@ -1,0 +1,31 @@
+"""Output of a run for people: the tables at its end."""
+
+from conftest import ROOT
+
+from imbalance.config.metric_names import in_percent, shown
+from imbalance.config.resolve import load
+from imbalance.training.loop import train
+
+
+def test_a_run_ends_in_tables_of_its_metrics_by_split(tmp_path, capsys):
+    config = load(ROOT / "configs" / "colored_digits_erm.py")
+    config.trainer.epochs, config.work_dir = 1, str(tmp_path)
+    metrics = train(config, tmp_path / "run")["metrics"]
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert rows["accuracy"] == [
+        f"{100 * metrics['val/accuracy']:.1f}",
+        "%",
+        f"{100 * metrics['test/accuracy']:.1f}",
+        "%",
+    ]
+    assert rows["nll"] == [f"{metrics['val/nll']:.3f}", f"{metrics['test/nll']:.3f}"]
+    assert "mcc" not in rows  # 0/0, because all is predicted as one class
+
+
+def test_only_fractions_are_in_percent():
+    assert not any(map(in_percent, ("nll", "val/loss", "test/brier", "test/mcc")))
+    assert all(
+        map(in_percent, ("auroc", "test/accuracy", "test/recall/nll", "val/group_accuracy/loss"))
+    )  # a class "nll"
+    assert [shown(0.12345, name) for name in ("test/f1/cat", "nll")] == ["12.3 %", "0.123"]
+    assert shown(float("nan"), "nll") == "-"
