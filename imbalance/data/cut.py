@@ -36,10 +36,17 @@ def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None)
         data_dir: folder of the cut.
         seed: seed that the data set was drawn with; None if the data set is the same at every seed.
     """
-    values = {key: value for key, value in section.items() if key != "download"}
-    key = json.dumps({"data": defining_values({"data": values})["data"], "seed": seed}, sort_keys=True)
+    values = defining_values({"data": _without_download(section)})
+    key = json.dumps({**values, "seed": seed}, sort_keys=True)
     name = re.sub(r"\W+", "_", Path(section["name"]).stem)
     return Path(data_dir) / f"cut-{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
+
+
+def _without_download(value: Any) -> Any:
+    """Return a section as a dictionary, as are the sections in it, without the keys that allow a download."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_download(item) for key, item in value.items() if key != "download"}
 
 
 def write_cut(dataset: Dataset, path: Path) -> None:

@@ -60,7 +60,6 @@ class Evaluation(NamedTuple):
     outcomes: dict[str, Outcome]
 
 
-@torch.inference_mode()
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
     """Evaluate the model of each run on the split `name`, with several models at a time.
 
@@ -144,6 +143,7 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
     return outputs
 
 
+@torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
     """Run each run's model over this process's batches of that run's split, and stop early if a signal comes.
 
@@ -251,13 +251,13 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
 
-@torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
     """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
-        logits, losses = forward(batch)
+        with torch.inference_mode():
+            logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
     return sorted(row for process_rows in of_all_processes(bad) for row in process_rows)
 

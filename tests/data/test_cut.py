@@ -99,7 +99,7 @@ def test_a_run_from_a_cut_is_the_run_from_the_files(config, tmp_path, monkeypatc
     )
     assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
     assert loop.train(config, tmp_path / "files")["data"] == files["data"]  # done already, and of the same data
-    assert f"{tmp_path / 'files'}: done before this command" in capsys.readouterr().out
+    assert f"{tmp_path / 'files'}: this run was done before this command" in capsys.readouterr().out
 
 
 def test_a_data_set_that_is_the_same_at_every_seed_has_one_cut(tmp_path, capsys, monkeypatch):
@@ -114,6 +114,21 @@ def test_permission_to_download_is_no_part_of_the_data(tmp_path):
     one, two = (cut_path(dict(name="cifar10", draw="published", download=allowed), tmp_path, 0) for allowed in (0, 1))
     assert one == two
     assert cut_path(dict(name="cifar10", draw="stratified", download=False), tmp_path, 0) != one
+
+
+def test_a_data_set_made_of_another_has_a_cut_too(tmp_path):
+    """Its section has the other's section in it."""
+    digits = dict(section("digits_poly"))
+    mapped = [validate(config_of_new_classes(digits | {"total": total})).data for total in (0, 0, 40)]
+    one, same, other = (cut_path(data, tmp_path, 0) for data in mapped)
+    assert one == same != other
+    assert find_cut(mapped[0], str(tmp_path), 0) is None
+
+
+def config_of_new_classes(source: dict) -> dict:
+    config = load_config(ROOT / "configs" / "cifar10_new_classes.py").to_dict()
+    config["data"]["source"] = source
+    return config
 
 
 def test_a_cut_that_is_damaged_or_of_another_version_is_refused(tmp_path):

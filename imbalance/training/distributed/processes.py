@@ -100,7 +100,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 def of_all_processes(value: T) -> list[T]:
     """Gather `value` from every process, and return all values in the order of the ranks, on every process."""
-    with torch.inference_mode(False), exchange("collecting values"):  # see `totals`
+    with exchange("collecting values"):
         return gather_object([value])
 
 
@@ -142,9 +142,8 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
     All tensors are exchanged at once and copied at once, as float64, in which every count below 2^53 is exact.
     """
     tensors = sums | maxima
-    # Evaluation runs in inference mode, whose tensors torch 2.4 cannot gather.
-    with torch.inference_mode(False), exchange("counts and sums"):
-        sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
+    sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])
+    with exchange("counts and sums"):
         gathered = cast(Tensor, accelerator.gather(sent[None])).cpu()
     end_of_sums = sum(tensor.numel() for tensor in sums.values())
     reduced = torch.cat([gathered[:, :end_of_sums].sum(0), gathered[:, end_of_sums:].amax(0)])

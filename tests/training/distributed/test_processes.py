@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import ROOT
 from helpers.jobs import Job
 from ml_collections import ConfigDict
@@ -28,8 +30,8 @@ from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
+from imbalance.training import evaluate
 from imbalance.training.distributed import heartbeat, processes
-from imbalance.training.distributed.processes import totals
 from imbalance.training.loop import train
 
 
@@ -326,21 +328,26 @@ def add_batch_norm() -> None:
     MODELS["normalised"] = lambda input_shape, num_classes: nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
 
 
-def test_what_an_evaluation_sends_is_no_tensor_of_inference_mode():
-    """torch 2.4 refuses to gather such a tensor: "Inplace update to inference tensor outside InferenceMode"."""
+@pytest.mark.parametrize("ending", ["done", "diverged"])
+def test_processes_exchange_nothing_in_inference_mode(config, tmp_path, monkeypatch, ending):
+    """torch 2.4 refuses it: "Inplace update to inference tensor outside InferenceMode"."""
+    exchanged = []
 
-    class Two:
-        def gather(self, sent: torch.Tensor) -> torch.Tensor:
-            assert not sent.is_inference() and not torch.is_inference_mode_enabled()
-            return torch.cat([sent, 10 * sent])
+    class Gathering(Accelerator):
+        def gather(self, tensor):
+            exchanged.append(torch.is_inference_mode_enabled() or tensor.is_inference())
+            return super().gather(tensor)
 
-    with torch.inference_mode():
-        sums = {"a": torch.tensor([1, 2]), "b": torch.tensor([[3.0]], dtype=torch.float64)}
-        found = totals(Two(), sums, {"c": torch.tensor([4.0])})
-    assert {name: tensor.tolist() for name, tensor in found.items()} == {"a": [11, 22], "b": [[33.0]], "c": [40.0]}
+    def gather_object(values: list) -> list:
+        exchanged.append(torch.is_inference_mode_enabled())
+        return values
 
-
-def test_objects_are_collected_outside_inference_mode(monkeypatch):
-    monkeypatch.setattr(processes, "gather_object", lambda values: [*values, torch.is_inference_mode_enabled()])
-    with torch.inference_mode():
-        assert processes.of_all_processes("own") == ["own", False]
+    monkeypatch.setattr(processes, "Accelerator", Gathering)
+    monkeypatch.setattr(processes, "gather_object", gather_object)
+    config.callbacks.keep_logits = True
+    if ending == "diverged":
+        monkeypatch.setattr(evaluate, "split_metrics", lambda run, name, _: evaluate.non_finite_rows(run, name))
+        monkeypatch.setattr(loop, "split_metrics", evaluate.split_metrics)
+    with suppress(TypeError):  # the rows are no metrics
+        train(config, tmp_path)
+    assert len(exchanged) > 3 and not any(exchanged)
