@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 from imbalance.report import kept_results
 from imbalance.utils.package import ROOT, process_environment
+from imbalance.utils.read import read_bytes
 
 KINDS = ("gpu", "quiet", "tests", "bench", "rows")
 NEED_GPU = ("gpu", "quiet")
@@ -105,7 +106,7 @@ def run_job(job: Job, folder: Path, seconds: float) -> int | None:
 def last_line(log: Path) -> str:
     """Return the last line of a job's output, cut off at 160 characters, and the path of the output."""
     path = log.with_name(f"{log.name}.txt")
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in read_bytes(path).decode(errors="replace").splitlines() if line.strip()]
     shown = lines[-1].strip()[:160] if lines else "no output"
     return f"{shown} ({path})"
 

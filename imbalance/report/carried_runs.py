@@ -6,7 +6,6 @@ hold config, summary, metrics, log and predictions of every run, but no checkpoi
 
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import tempfile
@@ -15,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imbalance.data.download import unpack_tar
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.report.collect import is_run
-from imbalance.utils.files import check_regular, write_atomic
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import check_regular, read_json
 
 FILES = ("config.json", "summary.json", "metrics.jsonl", "log.txt", "predictions/*.npz", "first/*.json")
 LIMIT = 16 << 20  # most bytes of a file
@@ -117,6 +117,6 @@ def read_runs(source: Path, work_dir: Path) -> int:
 def _finished(directory: Path) -> bool:
     """Return whether the run in `directory` is done or diverged."""
     try:
-        return json.loads((directory / "summary.json").read_text(encoding="utf-8"))["status"] in ("done", "diverged")
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(directory / "summary.json").get("status") in ("done", "diverged")
+    except (OSError, Damaged):
         return False
