@@ -5,7 +5,8 @@ group-balanced test accuracies: the mean of the groups' accuracies. Every run sa
 figure 4 reads the runs of figure 3 at another epoch, and `imbalance select` can apply any other selection rule to them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,11 +80,22 @@ def compare(
             for row, variant in rows[data_set].items()
         }
         if train:
-            run_all([run for row_runs in runs.values() for run in row_runs], jobs, stacked)
+            # Seed by seed, and the losses of a pair together, so that finished runs can be compared before all are done.
+            run_all([runs[row][seed] for seed in range(seeds) for row in in_pairs(runs)], jobs, stacked)
         for row, row_runs in runs.items():
             results[data_set, row] = [result for run in row_runs if (result := result_of(run, choose))]
+    if not find_spec("matplotlib"):
+        print("the figure is left out, because matplotlib is not installed; type pip install matplotlib\n")
     print_ledger(name, rows, results)
-    draw(name, title, results, folder)
+    if find_spec("matplotlib"):
+        draw(name, title, results, folder)
+
+
+def in_pairs(rows: Iterable[str]) -> list[str]:
+    """Return the names of rows with those next to each other that differ only in the first word, such as "ce" or "poly"."""
+    names = list(rows)
+    others = list(dict.fromkeys(name.partition(" ")[2] for name in names))
+    return sorted(names, key=lambda name: others.index(name.partition(" ")[2]))
 
 
 def last(evaluations: Sequence[Line]) -> Line:

@@ -59,8 +59,14 @@ class Interrupted(BaseException):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch with such a text."""
-    phrases = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch with such a text.
+
+    cuBLAS and cuDNN have memory of their own, and report its end by a status such as CUBLAS_STATUS_ALLOC_FAILED.
+    """
+    phrases = (
+        "can't allocate memory", "out of memory", "Storage size calculation overflowed", "ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+    )  # fmt: skip
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,20 @@ def config(tmp_path: Path) -> ConfigDict:
     config.work_dir = str(tmp_path / "runs")
     config.trainer.update(epochs=3, batch_size=64, eval_every=1)
     return config
+
+
+@pytest.fixture
+def standin() -> Callable[..., Any]:
+    """Return the class of the stand-in for a GPU; see `helpers.standin`.
+
+    A test that runs a backward pass on it needs a process of its own: torch's autograd engine knows only devices that were
+    registered before its first use.
+    """
+    if not hasattr(torch._C, "_acc"):
+        pytest.skip(f"torch {torch.__version__} knows no device that is written in Python")
+    from helpers.standin import Device
+
+    return Device
 
 
 @pytest.fixture

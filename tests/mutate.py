@@ -134,7 +134,8 @@ def fails(copy: Path, tests: list[str], path: Path, mutant: str, seconds: float)
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    env = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    path_list = os.pathsep.join([str(copy), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"PYTHONPATH": path_list, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     try:
         return subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=seconds).returncode != 0
     except subprocess.TimeoutExpired:

@@ -23,7 +23,11 @@ from imbalance.training.stacked.train import train_stacked
 from imbalance.training.step import draw_epoch, take_step
 
 GPUS = torch.cuda.device_count()
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(GPUS == 0, reason="no GPU: what only one can show is not shown")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(600),  # the first compilation of a model takes minutes on some machines
+    pytest.mark.skipif(GPUS == 0, reason="no GPU: what only one can show is not shown"),
+]
 two_gpus = pytest.mark.skipif(GPUS < 2, reason="fewer than two GPUs: what several processes do on them is not shown")
 SECTIONS = {
     "CVaR": {"objective": create(name="cvar", level=0.3)},

@@ -10,7 +10,7 @@ is wide and the median is unreliable.
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import torch
 from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
 from imbalance.bench.timing import Row
 from imbalance.errors import BadInput
+from imbalance.utils.files import write_atomic
 
-PARTS: dict[str, Callable[[int], list[Row]]] = {
+PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "step": steps.rows,
     "paper": paper_loop.rows,
     "images": image_loading.rows,
@@ -43,7 +44,7 @@ def table_row(row: Row) -> str:
 
 
 def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
-    """Measure parts of the benchmark, and print each row of the table as soon as its part is measured.
+    """Measure parts of the benchmark, and print and write each row of the table as soon as it is measured.
 
     Args:
         only: names of parts to measure, from the keys of PARTS.
@@ -61,5 +62,5 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
         for row in PARTS[name](repeats):
             table.append(asdict(row) | {"median": row.median})
             print(table_row(row), flush=True)
-    if output:
-        Path(output).write_text(json.dumps(machine | {"rows": table}, indent=2) + "\n")
+            if output:
+                write_atomic(Path(output), (json.dumps(machine | {"rows": table}, indent=2) + "\n").encode())

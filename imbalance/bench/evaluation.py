@@ -5,7 +5,7 @@ images the ratio would be lower, because the work after the predictions hardly g
 pass of a linear model takes almost no time, so the ratio of a linear model shows the cost of the metrics, and has no bar.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -43,12 +43,10 @@ def time_ratios(config: Experiment, repeats: int) -> list[float]:
     )
 
 
-def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> list[Row]:
-    """Measure evaluations, and return the rows of the benchmark's table."""
+def rows(repeats: int, cases: Sequence[tuple[str, int, int, int, str]] = CASES) -> Iterator[Row]:
+    """Measure evaluations, and yield the rows of the benchmark's table."""
     keep_freed_memory()
-    table = []
     for model, size, classes, groups, bar in cases:
         config = validate(on_images(model, size=size, batch_size=64, classes=classes, groups=groups))
         case = f"{model}, {size:,} images, {classes:,} classes, {groups:,} groups"
-        table.append(Row("evaluation: all / forward pass", case, time_ratios(config, repeats), bar))
-    return table
+        yield Row("evaluation: all / forward pass", case, time_ratios(config, repeats), bar)

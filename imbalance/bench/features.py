@@ -20,7 +20,7 @@ The random features are independent of one another, which is the fastest case fo
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -180,11 +180,11 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
     ]
 
 
-def rows(repeats: int) -> list[Row]:
-    """Measure the extraction and the heads, and return the rows of the benchmark's table."""
+def rows(repeats: int) -> Iterator[Row]:
+    """Measure the extraction and the heads, and yield the rows of the benchmark's table."""
     keep_freed_memory()
-    table = [Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")]
+    yield Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "features"
         make_features(folder)
-        return table + head_rows(folder, repeats)
+        yield from head_rows(folder, repeats)

@@ -4,15 +4,20 @@
 
 The jobs are, in this order:
 
-1. gpu: the tests that need a GPU (synchronisation, determinism, precision, compilation, stacked runs); the checks of
-   `imbalance.bench.gpu_checks`; the GPU part of the benchmark; and a trace of twenty steps.
-2. tests: the test files that use a GPU if the machine has one.
-3. bench: the other parts of the benchmark.
-4. rows: the runs of figures 3 to 5 of Wang et al. (ICLR 2022) on CIFAR-10, over --seeds, with several processes on the GPU.
+1. gpu: the tests that need a GPU (synchronisation, determinism, precision, compilation, stacked runs), and the checks of
+   `imbalance.bench.gpu_checks`.
+2. quiet: measurements that need the GPU for themselves: the GPU part of the benchmark, and a trace of twenty steps.
+3. tests: the test files that use a GPU if the machine has one.
+4. bench: the other parts of the benchmark.
+5. rows: the runs of figures 3 to 5 of Wang et al. (ICLR 2022) on CIFAR-10, over --seeds, with several processes on the GPU.
+   They are trained seed by seed, each run in a process of its own, so that early seeds can be compared early.
 
 After --minutes the job that is running is stopped. A stopped training run saves a checkpoint, from which the next command
 resumes it. A stopped test file or part of the benchmark starts again with the next command. <work_dir>/pack/ has the output of
-every job, and an empty file <job>.done for every finished job. Finished training runs are added to results/rows.csv.
+every job, whose last line is printed, and an empty file <job>.done for every finished job. Finished training runs are added
+to results/rows.csv.
+
+tools/first_gpu.sh uses this queue on a machine that is lent for minutes.
 """
 
 import os
@@ -25,9 +30,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.report import kept_results
-from imbalance.utils.package import ROOT
+from imbalance.utils.package import ROOT, process_environment
+from imbalance.utils.read import read_bytes
 
-KINDS = ("gpu", "tests", "bench", "rows")
+KINDS = ("gpu", "quiet", "tests", "bench", "rows")
+NEED_GPU = ("gpu", "quiet")
 TESTS = (
     "training/test_step", "training/test_loop", "training/stacked/test_stacked", "training/state/test_finite",
     "training/state/test_resume", "data/images/test_store",
@@ -62,16 +69,16 @@ def make_jobs(*, overrides: Mapping[str, Any], seeds: int, work_dir: str, jobs: 
     ]
     folder = Path(work_dir).absolute() / "pack"
     checks = [Job("gpu", name, ("imbalance.bench.gpu_checks", name, f"--folder={folder}")) for name in CHECKS]
-    gpu_bench = Job("gpu", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
+    gpu_bench = Job("quiet", "bench-gpu", ("imbalance", "bench", "--only=gpu", f"--output={folder}/bench-gpu.json"))
     tests = [Job("tests", name.rpartition("/")[2], ("pytest", "-x", "-q", f"tests/{name}.py")) for name in TESTS]
     bench = [Job("bench", name, ("imbalance", "bench", f"--only={name}")) for name in BENCH]
     shared = (
-        "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}",
+        "--data=cifar", f"--seeds={seeds}", f"--work_dir={Path(work_dir).absolute()}", f"--jobs={jobs}", "--stacked=1",
         f"--folder={folder}", *(f"--config.{key}={value}" for key, value in overrides.items()),
     )  # fmt: skip
     rows = [Job("rows", f"{name}-{seeds}-seeds", ("imbalance", "reproduce", name, *shared)) for name in FIGURES]
     *other_checks, trace = checks
-    return [*gpu_tests, *other_checks, gpu_bench, trace, *tests, *bench, *rows]
+    return [*gpu_tests, *other_checks, gpu_bench, trace._replace(kind="quiet"), *tests, *bench, *rows]
 
 
 def has_gpu() -> bool:
@@ -85,7 +92,7 @@ def run_job(job: Job, folder: Path, seconds: float) -> int | None:
     log = open(folder / f"{job.name}.txt", "w")
     process = subprocess.Popen(
         [sys.executable, "-m", *job.arguments], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=process_environment(),
     )  # fmt: skip
     with log, process:
         try:
@@ -94,6 +101,14 @@ def run_job(job: Job, folder: Path, seconds: float) -> int | None:
             os.killpg(process.pid, signal.SIGTERM)
             wait_for_group(process)
             return None
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a job's output, cut off at 160 characters, and the path of the output."""
+    path = log.with_name(f"{log.name}.txt")
+    lines = [line for line in read_bytes(path).decode(errors="replace").splitlines() if line.strip()]
+    shown = lines[-1].strip()[:160] if lines else "no output"
+    return f"{shown} ({path})"
 
 
 def wait_for_group(process: subprocess.Popen) -> None:
@@ -118,6 +133,7 @@ def pack(
     work_dir: str,
     jobs: int,
     results: str,
+    on_cpu: bool = False,
 ) -> int:
     """Run jobs that are not done yet, for `minutes` minutes.
 
@@ -127,6 +143,7 @@ def pack(
         seeds: number of seeds of the runs of figures 3 to 5.
         jobs: number of processes that train runs at the same time.
         results: folder that holds the tables of results, such as results/.
+        on_cpu: run the jobs that need a GPU without one too. Their tests are skipped, and their values not measured.
 
     Returns:
         1 if a job failed, else 0.
@@ -136,7 +153,7 @@ def pack(
     every = make_jobs(overrides=overrides, seeds=seeds, work_dir=work_dir, jobs=jobs)
     wanted = [job for job in every if job.kind in only]
     left = [job for job in wanted if not (folder / f"{job.name}.done").exists()]
-    waiting = [job for job in left if job.kind == "gpu"] if not has_gpu() else []
+    waiting = [job for job in left if job.kind in NEED_GPU] if not (on_cpu or has_gpu()) else []
     if waiting:
         print(f"this machine has no GPU, which {len(waiting)} jobs need; type the same command on a machine with a GPU")
         left = [job for job in left if job not in waiting]
@@ -144,7 +161,7 @@ def pack(
         job = left[0]
         status = run_job(job, folder, until - time.monotonic())
         outcome = "stopped for now" if status is None else "done" if status == 0 else f"exit status {status}"
-        print(f"{job.kind} {job.name}: {outcome}; output in {folder / job.name}.txt", flush=True)
+        print(f"{job.kind} {job.name}: {outcome}; {last_line(folder / job.name)}", flush=True)
         if status is None:
             break
         if status == 0:

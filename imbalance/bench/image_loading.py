@@ -73,19 +73,19 @@ def go_through(batches: Iterable[Tensor]) -> None:
         pass
 
 
-def rows(repeats: int, count: int = 640) -> list[Row]:
-    """Measure the loading of images, and return the rows of the benchmark's table.
+def rows(repeats: int, count: int = 640) -> Iterator[Row]:
+    """Measure the loading of images, and yield the rows of the benchmark's table.
 
     Args:
         count: number of images.
     """
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as directory:
-        return loader_rows(Path(directory), count, repeats)
+        yield from loader_rows(Path(directory), count, repeats)
 
 
-def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
-    """Write images to `directory`, and return a row for every combination of batch type and number of workers."""
+def loader_rows(directory: Path, count: int, repeats: int) -> Iterator[Row]:
+    """Write images to `directory`, and yield a row for every combination of batch type and number of workers."""
     names = make_images(directory / "images", count)
     transforms = import_torchvision().transforms
     pixels = [transforms.CenterCrop(178), transforms.Resize((224, 224)), transforms.PILToTensor()]
@@ -96,12 +96,10 @@ def loader_rows(directory: Path, count: int, repeats: int) -> list[Row]:
     split = Split(stored, labels, labels, torch.arange(count))
     normalise = normaliser(Dataset(split, split, split, ("0",), ("0",), MEAN["RGB"], STD["RGB"]), CPU, torch.float32)
     kinds = {"uint8": (pixels, lambda batch: batch), "float32": (pixels + normalised, normalise)}
-    table = []
     for (kind, workers), bar in BARS.items():
         steps, convert = kinds[kind]
         files = Files(directory / "images", names, transforms.Compose(steps))
         loader = DataLoader(files, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
         ratios = timed_in_turns(partial(go_through, loader), partial(go_through, StoreLoader(stored, convert)), repeats)
-        table.append(Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar))
-    return table
+        yield Row("images: decoded / stored", f"{kind}, {workers or 'no'} workers", ratios, bar)

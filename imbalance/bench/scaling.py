@@ -6,6 +6,7 @@ With K classes, the logits have N·K elements and the confusion matrix K². G gr
 G·K·N or even G·K² elements would break that bar.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,13 +75,13 @@ def resident(field: str) -> int:
     return int(status[field].split()[0]) * 1024
 
 
-def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE) -> list[Row]:
-    """Measure the growth, and return the rows of the benchmark's table.
+def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE) -> Iterator[Row]:
+    """Measure the growth, and yield the rows of the benchmark's table.
 
     Args:
         base: arguments of `measure` that a case does not change.
     """
-    table, per_byte = [], []
+    per_byte = []
     for scaled in cases:
         times, memories = [], []
         for _ in range(halved(repeats)):
@@ -89,8 +90,7 @@ def rows(repeats: int, cases: list[Scaled] = CASES, base: dict[str, int] = BASE)
             memories.append(large[1] / small[1])
             if large[2] > small[2]:
                 per_byte.append((large[1] - small[1]) / (large[2] - small[2]))
-        table.append(Row("growth: time", scaled.case, sorted(times), scaled.time))
-        table.append(Row("growth: memory", scaled.case, sorted(memories), scaled.memory))
+        yield Row("growth: time", scaled.case, sorted(times), scaled.time)
+        yield Row("growth: memory", scaled.case, sorted(memories), scaled.memory)
     if per_byte:
-        table.append(Row("growth: peak memory / data", "a further image, uint8", sorted(per_byte), "≤ 1.2"))
-    return table
+        yield Row("growth: peak memory / data", "a further image, uint8", sorted(per_byte), "≤ 1.2")

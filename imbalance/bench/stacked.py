@@ -8,7 +8,7 @@ on a CPU does not stack ConvNets.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -117,11 +117,10 @@ def run_ratios(case: Callable[[], ConfigDict], repeats: int) -> list[float]:
     return timed_in_turns(lambda: quietly(one_by_one), lambda: quietly(stacked), repeats)
 
 
-def rows(repeats: int) -> list[Row]:
-    """Measure stacked training, and return the rows of the benchmark's table."""
+def rows(repeats: int) -> Iterator[Row]:
+    """Measure stacked training, and yield the rows of the benchmark's table."""
     keep_freed_memory()
-    table = [
-        Row(PART, name, epoch_ratios(case, epochs, repeats, RATES, SEEDS), bar)
-        for name, (case, epochs, bar) in EPOCHS.items()
-    ]
-    return table + [Row(PART, name, run_ratios(case, halved(repeats)), "") for name, case in RUNS.items()]
+    for name, (case, epochs, bar) in EPOCHS.items():
+        yield Row(PART, name, epoch_ratios(case, epochs, repeats, RATES, SEEDS), bar)
+    for name, case in RUNS.items():
+        yield Row(PART, name, run_ratios(case, halved(repeats)), "")

@@ -1,6 +1,7 @@
 """Measure the ratio of the time until the first step of `imbalance train` to that of a process that only imports torch."""
 
 import tempfile
+from collections.abc import Iterator
 from functools import partial
 
 from imbalance.bench.timing import Row, halved, python, timed_in_turns
@@ -30,11 +31,9 @@ def train_one_step(config: str) -> None:
         python("-c", FIRST_STEP.format(arguments=arguments))
 
 
-def rows(repeats: int) -> list[Row]:
-    """Measure the start-up of `imbalance train`, and return the rows of the benchmark's table."""
-    table = []
+def rows(repeats: int) -> Iterator[Row]:
+    """Measure the start-up of `imbalance train`, and yield the rows of the benchmark's table."""
     for config in CONFIGS:
         # `timed_in_turns` calls both once as a warm-up, which brings the files into the operating system's cache.
         ratios = timed_in_turns(partial(train_one_step, config), import_torch, halved(repeats))
-        table.append(Row("start: to the first step / import torch", f"configs/{config}.py", ratios, "≤ 1.6"))
-    return table
+        yield Row("start: to the first step / import torch", f"configs/{config}.py", ratios, "≤ 1.6")

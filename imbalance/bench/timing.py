@@ -1,7 +1,6 @@
 """Measure ratios of times, and start processes for measurements."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from imbalance.utils.package import ROOT
+from imbalance.utils.package import process_environment
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,17 @@ class Row:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Return the seconds that `call` takes, including the work that it starts on a GPU."""
+    """Return the seconds that `call` takes, including the work that it starts on a GPU, but not the work started before."""
+    _finish_gpu_work()
     started = time.perf_counter()
     call()
+    _finish_gpu_work()
+    return time.perf_counter() - started
+
+
+def _finish_gpu_work() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:
@@ -78,9 +82,8 @@ def halved(repeats: int) -> int:
 
 def python(*arguments: str) -> str:
     """Run Python with these arguments in a new process that can import this project, and return its output."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    call = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    return call.stdout
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=process_environment()).stdout
 
 
 def measure_in_process(module: str, **arguments: Any) -> Any:

@@ -179,7 +179,7 @@ DATA = (
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
-PACK = ("gpu", "tests", "bench", "rows")
+PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
     "--train", "train the runs that are not finished; --no-train shows finished runs only", action=argparse.BooleanOptionalAction, default=True
@@ -214,6 +214,12 @@ COMMANDS = {
         "Decode a config's images before the first run.",
         "imbalance.cli.data:build",
         (CONFIG,),
+        overrides=True, documented=False,
+    ),
+    "data cut": Command(
+        "Write the examples that a config uses to one file, for a machine without the data set.",
+        "imbalance.cli.data:cut",
+        (CONFIG, flag("--output", "folder to write the file to; runs read it with --config.data_dir=FOLDER", required=True, metavar="FOLDER")),
         overrides=True, documented=False,
     ),
     "data describe": Command(
@@ -351,9 +357,11 @@ COMMANDS = {
         (),
     ),
     "keep": Command(
-        "Add finished runs to a table in results/.",
+        "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
-        (flag("--study", "name of the table to add the runs to: results/<study>.csv", required=True, type=file_name, metavar="NAME"), WORK_DIR, RESULTS),
+        (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
+         flag("--to", "folder to write all runs under --work_dir to, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
+         Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",
@@ -365,6 +373,7 @@ COMMANDS = {
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work to do", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
+         flag("--on_cpu", "run work that needs a GPU without one too, as a trial of the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),

@@ -13,8 +13,9 @@ from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import resolve
 from imbalance.config.schema import build as build_section
 from imbalance.data import CORPORA, LISTINGS, Dataset, load
+from imbalance.data.cut import cut_path, write_cut
 from imbalance.data.download import download as fetch
-from imbalance.data.identity import dataset_duplicates, duplicates
+from imbalance.data.identity import dataset_duplicates, digest, duplicates
 from imbalance.data.images.decode import decode
 from imbalance.data.images.decode_pool import check_images
 from imbalance.data.images.listing import Listing, with_preparation
@@ -52,6 +53,18 @@ def build(*, config: str, overrides: Mapping[str, Any]) -> None:
 def load_dataset(experiment: Experiment) -> Dataset:
     """Return the data set of a config, with images resized and normalised as the pretrained weights of its model need."""
     return load(experiment.data, experiment.data_dir, experiment.seed, preparation_of(experiment.model))
+
+
+def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
+    """Write the examples that a config uses to a file in the folder `output`, and print how to use the file."""
+    experiment, _ = resolve(config, overrides)
+    dataset = load_dataset(experiment)
+    other_seed = load(experiment.data, experiment.data_dir, experiment.seed + 1, preparation_of(experiment.model))
+    every_seed = digest(other_seed) == digest(dataset)
+    path = cut_path(experiment.data, output, None if every_seed else experiment.seed)
+    write_cut(dataset, path)
+    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {'every seed' if every_seed else f'seed {experiment.seed}'}")
+    print(f"to use it: --config.data_dir={output}")
 
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
         "classes": holds("classes", dict, dict),
         "groups": holds("groups", dict, dict) and (not groups or "test" in groups),
         "data": holds("data", dict, dict),
-        "versions": holds("versions", dict, str),
+        "versions": holds("versions", dict, str | None),  # None: the package is not installed
         FILES: holds(FILES, dict, str),
     } | {
         key: isinstance(summary.get(key), int | float | None)

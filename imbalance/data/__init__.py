@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imbalance.config.schema import build
+from imbalance.data.cut import find_cut
 from imbalance.data.images.decode import Preparation
 from imbalance.data.images.listing import build_image_dataset
 from imbalance.data.images.normalise import normaliser
@@ -67,7 +68,7 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
 
     Args:
         section: `config.data`, the name of the data set and its arguments.
-        data_dir: the folder of the data files.
+        data_dir: the folder of the data files, or of a cut of the data set; see `imbalance.data.cut`.
         seed: the run's seed.
         preparation: the resizing and normalisation of images that the model's pretrained weights need; None if the model
             starts from random weights.
@@ -76,6 +77,8 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
         BadInput: the data is missing, damaged, or cannot be trained on; see `imbalance.data.population`.
     """
     arguments = dict(data_dir=data_dir, seed=seed)
+    if cut := find_cut(section, data_dir, seed):
+        return check_population(cut)
     if section["name"] in LISTINGS:
         return check_population(build_image_dataset(build(LISTINGS, section, **arguments), data_dir, preparation))
     dataset = build(DATASETS, section, **arguments)

@@ -142,6 +142,7 @@ def convnet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear
     )  # fmt: skip
 
 
+@tagged(batched=True)
 def lenet(input_shape: Sequence[int], num_classes: int, head: Head = nn.Linear) -> nn.Sequential:
     """Build LeNet-5 (LeCun et al., 1998) with ReLU and max pooling, which is small enough for a CPU.
 

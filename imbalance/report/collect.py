@@ -46,9 +46,7 @@ def collect(work_dir: Path) -> list[Row]:
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
         directory = path.parent
-        if (
-            directory.name == "first" or "wandb" in directory.relative_to(work_dir).parts
-        ):  # belongs to the run in a parent directory
+        if not is_run(path, work_dir):
             continue
         config = config_of(path)
         if config is None:
@@ -68,6 +66,11 @@ def collect(work_dir: Path) -> list[Row]:
             }
         )
     return rows
+
+
+def is_run(path: Path, work_dir: Path) -> bool:
+    """Return whether the config.json at `path` is that of a run, and not of a first run or of wandb inside a run."""
+    return path.parent.name != "first" and "wandb" not in path.relative_to(work_dir).parts
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
     imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --to=carried      # on a machine that goes away: all runs in small files
+    imbalance keep --from=carried --study=rows       # elsewhere: these runs under runs/, and in results/rows.csv
 
 A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, precision, versions,
 commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
@@ -30,7 +32,8 @@ from imbalance.config.resolve import as_file_name, config_file, defining_values,
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.collect import config_of
+from imbalance.report.carried_runs import read_runs, write_runs
+from imbalance.report.collect import config_of, is_run
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import read_bytes
@@ -236,10 +239,7 @@ def finished(work_dir: Path) -> list[Row]:
     """Return the rows of all runs under `work_dir` that are done or diverged."""
     rows = []
     for path in sorted(work_dir.rglob("config.json")):
-        is_part = (
-            path.parent.name == "first" or "wandb" in path.relative_to(work_dir).parts
-        )  # belongs to the run in a parent directory
-        if not is_part and config_of(path) and (row := row_of(path.parent)):
+        if is_run(path, work_dir) and config_of(path) and (row := row_of(path.parent)):
             rows.append(row)
     return rows
 
@@ -267,13 +267,24 @@ def share_interpolating(rows: Sequence[Row]) -> str:
     return f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}"
 
 
-def keep(*, study: str, work_dir: str, results: str) -> str:
-    """Add a row for every finished run under `work_dir` to a table of results, and return the message to print.
+def keep(*, study: str | None, work_dir: str, results: str, to: str | None = None, source: str | None = None) -> str:
+    """Add a row for every finished run under `work_dir` to a table of results, or carry runs; return the message to print.
 
     Args:
-        study: name of the table; its file is <results>/<study>.csv.
+        study: name of the table; its file is <results>/<study>.csv. None only with `to`.
         results: folder of the table's file.
+        to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
+        source: folder that such a command wrote, whose runs are put under `work_dir` first.
     """
+    if to:
+        if study or source:
+            raise BadInput("--to writes no table and reads no runs; leave --study and --from out, or type two commands")
+        files = write_runs(Path(work_dir), Path(to))
+        return "\n".join(f"{file}: {file.stat().st_size / 2**20:,.1f} MiB" for file in files)
+    if not study:
+        raise BadInput("--study is missing; type the name of a table, as --study=rows, or --to=<folder>")
+    if source:
+        print(f"{work_dir}: {read_runs(Path(source), Path(work_dir))} run directories from {source}")
     rows, folder = finished(Path(work_dir)), Path(results)
     if not rows:
         raise BadInput(

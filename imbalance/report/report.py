@@ -8,7 +8,8 @@ The folder gets these files:
 - groups.md, .tex and .csv: for every test group, the mean accuracy over seeds with its interval, and the interval of a
   single run's accuracy that comes from the number of test examples in the group.
 - runs.csv: a row for every run.
-- Figures as PNG and PDF: learning curves, learning rates, box plots over seeds, decision boundaries in two dimensions.
+- Figures as PNG and PDF, if matplotlib is installed: learning curves, learning rates, box plots over seeds, decision
+  boundaries in two dimensions.
 - index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to
   the same folder.
 
@@ -17,6 +18,7 @@ Runs that diverged, were interrupted or are incomplete are counted beside each m
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +235,9 @@ def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str],
     write_table(folder, "results", table)
     if group_table:
         write_table(folder, "groups", group_table)
-    figures = plots.draw(work_dir, groups, metrics, folder)
+    figures = plots.draw(work_dir, groups, metrics, folder) if find_spec("matplotlib") else []
+    if not find_spec("matplotlib"):
+        print("the figures are left out, because matplotlib is not installed; type pip install matplotlib")
     # The page draws the other figures itself.
     drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]
     drawn += [

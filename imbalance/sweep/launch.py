@@ -1,5 +1,6 @@
 """Start the workers of an Optuna study, on this machine or as a Slurm array."""
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -63,7 +64,7 @@ def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int) -
                     lowest, _ = bounds(point.get("score") or resolve(point["config"], {})[0].score)
                 if studies.status(trial) in ("done", "diverged"):
                     setting = ", ".join(f"{key}={value}" for key, value in point.items() if key != "seed")
-                    scores.setdefault(setting, []).append(studies.score(trial))
+                    scores.setdefault(setting, []).append(math.nan if trial.value is None else trial.value)
             done = sum(trial.state.is_finished() for _, trial in trials)
             done_before = done if done_before is None else done_before
             running = min(jobs, len(trials) - done) if pending else 0

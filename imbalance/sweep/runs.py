@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import pairwise
 from math import ceil, nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,16 +155,18 @@ def make_batches(runs: Sequence[Run], jobs: int, stacked: int) -> list[list[Run]
     """Divide the runs into batches, each to be trained as one stacked model.
 
     A run that cannot be stacked, or is not faster when stacked, gets a batch of its own. The other batches have at most
-    `stacked` runs, and fewer if that keeps all `jobs` processes busy.
+    `stacked` runs, and fewer if that keeps all `jobs` processes busy. A batch has runs that follow one another, and the
+    batches are in the order of their first runs.
     """
-    alike_runs: dict[Any, list[Run]] = {}
+    alike_runs: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
-        alike_runs.setdefault(batch_key(run) or i, []).append(run)
+        alike_runs.setdefault(batch_key(run) or i, []).append(i)
     batches = []
     for alike in alike_runs.values():
-        parts = max(ceil(len(alike) / stacked), ceil(jobs * len(alike) / len(runs)))
-        batches += [alike[i::parts] for i in range(parts)]
-    return batches
+        parts = min(len(alike), max(ceil(len(alike) / stacked), ceil(jobs * len(alike) / len(runs))))
+        cuts = [ceil(len(alike) * part / parts) for part in range(parts + 1)]
+        batches += [alike[start:stop] for start, stop in pairwise(cuts)]
+    return [[runs[i] for i in batch] for batch in sorted(batches)]
 
 
 def batch_key(run: Run) -> str | None:
@@ -176,14 +179,22 @@ def batch_key(run: Run) -> str | None:
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:
     """Train one run, or several as one stacked model, without output on stdout, and return their summaries.
 
-    A diverged run has a summary too. The output of a run is in its log.txt.
+    A diverged run has a summary too. The output of a run is in its log.txt. If the memory is too small for all runs at
+    once, train one half after the other, from their checkpoints.
     """
     from imbalance.training.loop import train
+    from imbalance.training.oom_retry import suppress_out_of_memory
     from imbalance.training.stacked.train import train_stacked
 
     with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         if len(runs) > 1:
-            return train_stacked(runs)
+            with suppress_out_of_memory():
+                return train_stacked(runs)
+            print(
+                f"out of memory for {len(runs)} stacked runs; going on with half as many", file=sys.stderr, flush=True
+            )
+            half = len(runs) // 2
+            return [*train_quietly(runs[:half]), *train_quietly(runs[half:])]
         try:
             return [train(*runs[0])]
         except Diverged:

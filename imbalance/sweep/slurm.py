@@ -108,7 +108,7 @@ def submit(
         "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": name,
         "slurm_additional_parameters": {"requeue": True},
         # Jobs start in the folder of the submission, which may be another one, so name the package's folder.
-        "slurm_setup": [f"export PYTHONPATH={ROOT}:$PYTHONPATH", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
+        "slurm_setup": [f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
     }  # fmt: skip
     for text in parameters:
         key, equals, value = text.partition("=")

@@ -31,7 +31,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,9 +108,37 @@ def status(trial: "FrozenTrial") -> str:
     return result(trial).get("status", "lost") if trial.state.is_finished() else "unfinished"
 
 
-def score(trial: "FrozenTrial") -> float:
-    """Return the trial's score, or nan if it has none."""
-    return trial.value if trial.value is not None else math.nan
+class Outcome(NamedTuple):
+    """The end of a trial.
+
+    status: as in the table above; "unfinished" for a trial that has not ended.
+    score: score of the trial's run; None if the run has none.
+    directory: run directory; None if the run has not begun.
+    number: number of the trial in its study.
+    data: digest of the run's data; None for a trial that has not ended.
+    """
+
+    status: str
+    score: float | None
+    directory: str | None
+    number: int
+    data: str | None
+
+
+def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
+    """Return every point of the study that is wanted, with the outcome of the newest attempt at it.
+
+    A sampler can choose a point twice, which is one run: of the two attempts, the finished one counts.
+    """
+    by_point: dict[str, tuple[Point, Outcome]] = {}
+    for point, trial in points_of(study):
+        ended = trial.state.is_finished()
+        if wanted(point) and (ended or canonical(point) not in by_point):
+            facts = result(trial)
+            data = facts.get("data") if ended else None
+            outcome = Outcome(status(trial), trial.value, facts.get("run_directory"), trial.number, data)
+            by_point[canonical(point)] = point, outcome
+    return list(by_point.values())
 
 
 class Attempts(NamedTuple):
@@ -179,7 +207,7 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
     Raises:
         BadInput: a point is not a valid run. No trial is added.
     """
-    runs = [make_run(*_run_arguments(point), location.work_dir) for point in points]  # raises before anything is added
+    runs = [run_of(point, location.work_dir) for point in points]  # raises before anything is added
     study = open_study(location)
     newest = attempts_in(study.get_trials(deepcopy=False)).newest
     every = [*points, *(point_of(trial) for trial, _ in newest.values())]
@@ -258,9 +286,14 @@ def _stack_key(run: Run) -> str | None:
     return key and hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
-    """Return the first three arguments of `make_run` for a point: config, overrides and seed."""
-    return point["config"], {key: value for key, value in point.items() if key not in ("config", "seed")}, point["seed"]
+def run_of(point: Point, work_dir: str) -> Run:
+    """Return the run of a point.
+
+    Raises:
+        BadInput: the point is not a valid run.
+    """
+    overrides = {key: value for key, value in point.items() if key not in ("config", "seed")}
+    return make_run(point["config"], overrides, point["seed"], work_dir)
 
 
 # Train trials
@@ -400,7 +433,7 @@ class Worker:
             group, passed = self.waiting[0], []
             while group and len(self.held) < most:
                 trial = group.popleft()
-                run = make_run(*_run_arguments(point_of(trial)), self.location.work_dir)
+                run = run_of(point_of(trial), self.location.work_dir)
                 directory = str(run.directory)
                 if time.monotonic() - self.busy.get(directory, -math.inf) < BUSY_SECONDS:
                     self.others += 1
@@ -441,7 +474,7 @@ class Worker:
         identity = {"key": f"trial {number}", "attempt": 0, "stack": None}
         self.storage.set_trial_user_attr(trial_id, "identity", identity)
         self.storage.set_trial_user_attr(trial_id, "point", point)
-        self.held.append(Taken(trial_id, number, make_run(*_run_arguments(point), self.location.work_dir)))
+        self.held.append(Taken(trial_id, number, run_of(point, self.location.work_dir)))
 
     # Train them
 

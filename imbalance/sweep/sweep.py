@@ -11,6 +11,8 @@ checkpoints. Typed on several machines that share their files, the command runs 
 the study:
 
     pip install optuna-dashboard && optuna-dashboard runs/sweeps/digits_poly/study.journal
+
+Without Optuna a grid is trained too, but on one machine and without a study: the run directories say what is finished.
 """
 
 import ast
@@ -18,26 +20,24 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import value_at
-from imbalance.config.resolve import config_file, load, override, override_text, resolve, short_repr
+from imbalance.config.resolve import config_file, load, override, override_text, resolve, short_folder_name
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
-from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.runs import check_common_overrides, run_all
 from imbalance.sweep.storage import StudyLocation
-from imbalance.sweep.study import Point, Search
+from imbalance.sweep.study import Outcome, Point, Search
 from imbalance.sweep.trial_data import data_part
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
 
 
 def sweep(
@@ -85,18 +85,36 @@ def sweep(
         axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
         points = [parse_values(point) for point in points]
+        if not (find_spec("optuna") or study or storage or launcher == "slurm"):
+            return report(train_points(points, work_dir, jobs, stacked), None)
         location = StudyLocation(study or study_name(points[0], config, common), work_dir, storage)
         studies.add(location, points)
         wanted = {studies.key_of(point) for point in points}
         launch(location, None, jobs, stacked, launcher, slurm)
-        return report(location, lambda point: studies.key_of(point) in wanted)
+        return report_study(location, lambda point: studies.key_of(point) in wanted)
     space, example = make_space(config, common, search, work_dir)
     location = StudyLocation(study or study_name(example, config, common), work_dir, storage)
     check_search(location, space)
     plan = Search(sampler, trials, space)
     studies.renew(studies.open_study(location), location)
     launch(location, plan, jobs, stacked, launcher, slurm)
-    return report(location, plan.has)
+    return report_study(location, plan.has)
+
+
+def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int) -> list[tuple[Point, Outcome]]:
+    """Train the run of every point without a study, and return every point with its outcome.
+
+    Args:
+        jobs: number of worker processes.
+        stacked: largest number of runs that one process trains as one stacked model.
+    """
+    print("Optuna is not installed, so the runs are listed in no study", file=sys.stderr)
+    runs = [studies.run_of(point, work_dir) for point in points]
+    summaries = run_all(runs, jobs, stacked)
+    return [
+        (point, Outcome(summary["status"], summary["score"], str(run.directory), number, None))
+        for number, (point, run, summary) in enumerate(zip(points, runs, summaries))
+    ]
 
 
 def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> str:
@@ -107,7 +125,7 @@ def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> st
         common: keys of the overrides that all trials have.
     """
     overrides = (override_text(key, point[key]) for key in sorted(common))
-    return short_repr(",".join(["+".join(Path(path).stem for path in config), *overrides]))
+    return short_folder_name(",".join(["+".join(Path(path).stem for path in config), *overrides]))
 
 
 def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,24 +267,24 @@ class Setting(NamedTuple):
     best: str | None
 
 
-def setting_of(values: Mapping[str, Any], trials: "Sequence[FrozenTrial]", lowest: float) -> Setting:
+def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: float) -> Setting:
     """Return what the trials of a setting show. Unfinished and crashed trials do not count.
 
     Args:
         values: config values that the trials have in common.
         lowest: smallest possible score.
     """
-    done = [trial for trial in trials if trial.value is not None]
-    diverged = sum(studies.status(trial) == "diverged" for trial in trials)
-    scores = [studies.score(trial) for trial in done]
-    best = max(done, key=studies.score, default=None)
+    done = [(trial.score, trial.directory) for trial in trials if trial.score is not None]
+    diverged = sum(trial.status == "diverged" for trial in trials)
+    scores = [score for score, _ in done]
+    _, best = max(done, key=lambda pair: pair[0], default=(nan, None))
     return Setting(
         dict(values),
         sum(scores) / len(scores) if scores else nan,
         mean_with_diverged([*scores, *[nan] * diverged], lowest),
         len(done),
         diverged,
-        studies.result(best)["run_directory"] if best else None,
+        best,
     )
 
 
@@ -286,22 +304,23 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
     }
 
 
-def report(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
+def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
+    """Report on the points of a study that are wanted; see `report`."""
+    return report(studies.outcomes(studies.open_study(location), wanted), location.shown_url)
+
+
+def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
     """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
 
     Args:
-        wanted: whether a point of the study belongs to this command.
+        trials: every point with the outcome of its trial.
+        url: the study's storage, to print; None without a study.
 
     Raises:
         BadInput: trials were trained on different data.
     """
-    by_point: dict[str, tuple[Point, FrozenTrial]] = {}  # a sampler can choose a point twice, which is one run
-    for point, trial in studies.points_of(studies.open_study(location)):
-        if wanted(point) and (trial.state.is_finished() or studies.canonical(point) not in by_point):
-            by_point[studies.canonical(point)] = point, trial
-    trials = list(by_point.values())
     check_same_data(trials)
-    by_setting: dict[str, list[tuple[Point, FrozenTrial]]] = {}
+    by_setting: dict[str, list[tuple[Point, Outcome]]] = {}
     for point, trial in trials:
         values = {key: value for key, value in point.items() if key != "seed"}
         by_setting.setdefault(studies.canonical(values), []).append((values, trial))
@@ -313,7 +332,7 @@ def report(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
         lowest = limits[0]
         setting = setting_of(values, of_setting, lowest)
         settings.append(setting)
-        over_seeds = mean([studies.score(trial) for trial in of_setting], *limits)
+        over_seeds = mean([nan if trial.score is None else trial.score for trial in of_setting], *limits)
         ranked = f"{setting.rank:.3f}" if setting.seeds else "–"
         rows.append([*(values.get(key, "") for key in keys), over_seeds.text(), over_seeds.n, setting.diverged, ranked])
     heads = [*keys, "score, mean ± 95 % t-interval", "n", "diverged", f"mean, diverged as {lowest:g}"]
@@ -322,8 +341,8 @@ def report(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
     print(markdown(heads, rows), end="")
     counts: dict[str, int] = {}
     for _, trial in trials:
-        counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
-    print(json.dumps({"study": location.shown_url, "trials": counts, **best_setting(settings)}))
+        counts[trial.status] = counts.get(trial.status, 0) + 1
+    print(json.dumps({"study": url, "trials": counts, **best_setting(settings)}))
     explain_choice(settings, lowest)
     if left := counts.get("unfinished", 0) + counts.get("lost", 0):
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
@@ -350,17 +369,16 @@ def score_of(config: str) -> str:
     return resolve(config, {})[0].score
 
 
-def check_same_data(trials: "Iterable[tuple[Point, FrozenTrial]]") -> None:
+def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
     """Raise `BadInput` if two trials with the same data section and seed were trained on different data.
 
     Machines whose files are not the same can share a study.
     """
-    first: dict[str, FrozenTrial] = {}
+    first: dict[str, Outcome] = {}
     for point, trial in trials:
-        digest = studies.result(trial).get("data") if trial.state.is_finished() else None
         part = {key: value for key, value in data_part(point).items() if key != "data_dir"}
-        other = first.setdefault(studies.canonical(part), trial) if digest else trial
-        if digest and studies.result(other).get("data") != digest:
+        other = first.setdefault(studies.canonical(part), trial) if trial.data else trial
+        if trial.data != other.data:
             raise BadInput(
                 f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
                 "compared; put the same data on all machines, and type the same command again, which trains the other trials anew"

@@ -21,6 +21,7 @@ from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import Counts, compute, count, count_right
 from imbalance.training.distributed.processes import of_all_processes, totals
 from imbalance.training.learner import Learner
+from imbalance.training.oom_retry import with_smaller_batches
 from imbalance.training.stacked.vectorised import vectorised
 from imbalance.training.state.finite import finite, listed_rows
 from imbalance.training.state.progress import joined
@@ -59,7 +60,6 @@ class Evaluation(NamedTuple):
     outcomes: dict[str, Outcome]
 
 
-@torch.inference_mode()
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
     """Evaluate the model of each run on the split `name`, with several models at a time.
 
@@ -76,7 +76,7 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     if len(set(map(len, splits))) > 1:
         return [outcome for run in runs for outcome in evaluate([run], name, keep_logits)]
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.eval_dataset
-    outputs, signum = forward_split(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
+    outputs, signum = forward_with_memory(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
     rows, predictions = outputs.rows, outputs.predictions
     targets, groups, method_groups = (
         labels[:, rows] for labels in stacked_labels(splits, "targets", "groups", "method_groups")
@@ -127,6 +127,23 @@ class Outputs(NamedTuple):
     logits: list[Tensor]
 
 
+def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
+    """Return the result of `forward_split`; if memory runs out, use smaller batches from then on, and say so in the log."""
+    learner = runs[0].learner
+
+    def attempt(size: int) -> Outputs:
+        for run in runs:
+            run.learner.eval_batch_size = size
+        return forward_split(runs, splits, with_margins, with_logits)
+
+    before, alone = learner.eval_batch_size, learner.accelerator.num_processes == 1
+    outputs, size = with_smaller_batches(attempt, before, may_halve=alone)
+    if size < before:
+        runs[0].log.line(f"out of memory: evaluations continue with config.trainer.eval_batch_size={size}")
+    return outputs
+
+
+@torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
     """Run each run's model over this process's batches of that run's split, and stop early if a signal comes.
 
@@ -159,7 +176,7 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
 
 def local_batches(run: Run, size: int) -> list[slice]:
     """Return this process's batches of a split of `size` examples, as slices; in a debug run, only one batch."""
-    accelerator, step = run.learner.accelerator, run.config.trainer.eval_batch_size
+    accelerator, step = run.learner.accelerator, run.learner.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
 
@@ -172,7 +189,7 @@ def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
         logits: (M, …, K) logits of this process's batches, in the order of the batches.
     """
     starts = [batch.start for batch in local_batches(run, size)]
-    own = dict(zip(starts, torch.cat(list(logits), 1).split(run.config.trainer.eval_batch_size, 1))) if logits else {}
+    own = dict(zip(starts, torch.cat(list(logits), 1).split(run.learner.eval_batch_size, 1))) if logits else {}
     batches = {start: batch for process_batches in of_all_processes(own) for start, batch in process_batches.items()}
     return torch.cat([batches[start] for start in sorted(batches)], 1)
 
@@ -191,7 +208,7 @@ def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slic
     models = [run.learner.evaluated_network.eval() for run in runs]
     losses = [run.learner.loss for run in runs]
     if runs[0].learner.dataset.probe:
-        models, losses = [probed(run.config, run.learner) for run in runs], [CrossEntropy()] * len(runs)
+        models, losses = [probed(run.learner) for run in runs], [CrossEntropy()] * len(runs)
 
     def inputs(i: int, batch: slice):
         return runs[i].learner.normalise(splits[i].inputs[batch])
@@ -234,13 +251,13 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     return {f"{name}/{key}": value for key, value in ({"loss": outcome.loss} | outcome.metrics).items()}
 
 
-@torch.inference_mode()
 def non_finite_rows(run: Run, name: str) -> list[int]:
     """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
     forward, bad = make_forward([run], [split]), []
     for batch in local_batches(run, len(split)):
-        logits, losses = forward(batch)
+        with torch.inference_mode():
+            logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
     return sorted(row for process_rows in of_all_processes(bad) for row in process_rows)
 
@@ -384,17 +401,21 @@ def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, flo
 
 
 @torch.no_grad()
-def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
+def features(learner: Learner, split: Split) -> Tensor:
     """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
 
     Raises:
         Diverged: a feature is not finite.
     """
-    model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
+    model = learner.evaluated_network.eval()
     body = cast(nn.Module, model.features)
-    batches = (slice(start, start + size) for start in range(0, len(split), size))
+
+    def forward(size: int) -> Tensor:
+        batches = (slice(start, start + size) for start in range(0, len(split), size))
+        return torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
+
     with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
-        outputs = torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
+        outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
     outputs = at_least_float32(outputs)
     if not finite([outputs]):
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
@@ -412,23 +433,27 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
         type(learner.objective).extra_outputs is Objective.extra_outputs
     ):  # the objective saves none, so do not read the inputs
         return {}
-    model, size = learner.evaluated_network.eval(), config.trainer.eval_batch_size
-    starts = range(0, len(split), size)
-    batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
-    outputs = [
-        learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(split.inputs[batch])))
-        for batch in batches
-    ]
+    model = learner.evaluated_network.eval()
+
+    def forward(size: int) -> list[dict[str, Tensor]]:
+        starts = range(0, len(split), size)
+        batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
+        return [
+            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(split.inputs[batch])))
+            for batch in batches
+        ]
+
+    outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
     return {name: torch.cat([batch[name] for batch in outputs]).float() for name in outputs[0]}
 
 
-def probed(config: Experiment, learner: Learner) -> nn.Module:
+def probed(learner: Learner) -> nn.Module:
     """Return the trained model with a new last layer, fitted to classes that were not trained on.
 
     `Dataset.probe` has the examples of these classes.
     """
     probe, model = learner.dataset.probe, learner.evaluated_network
     assert probe is not None  # the caller has checked
-    inputs = features(config, learner, probe.train)
+    inputs = features(learner, probe.train)
     head = fit_head(inputs, probe.train.targets, learner.dataset.probe_strength)
     return nn.Sequential(cast(nn.Module, model.features), head)

@@ -113,7 +113,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             **vars(learner.context),
             head=old_head,
             dataset=dataset,
-            features=lambda name: features(config, learner, getattr(dataset, name)),
+            features=lambda name: features(learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
         )
     messages = (str(warning.message) for warning in caught)

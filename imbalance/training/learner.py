@@ -66,6 +66,8 @@ class Learner:
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
     micro_batches: number of micro-batches into which a batch is split.
     smallest_batch: fewest examples that the model can be trained on at a time; see `smallest_trainable_batch`.
+    eval_batch_size: number of examples in a batch of an evaluation.
+    records_graphs: whether CUDA graphs compute the steps, so that a step overwrites the tensors of the step before.
     """
 
     accelerator: Accelerator
@@ -86,6 +88,8 @@ class Learner:
     group_metrics: Mapping[str, float]
     micro_batches: int
     smallest_batch: int
+    eval_batch_size: int
+    records_graphs: bool
     ema: nn.Module | None
 
     @property
@@ -266,6 +270,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         source.assignment.metrics if source.assignment else {},
         config.trainer.accumulation,
         smallest_batch,
+        config.trainer.eval_batch_size,
+        config.trainer.compile == "reduce-overhead",
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
 

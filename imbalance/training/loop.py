@@ -11,18 +11,16 @@ processes. `imbalance.training.stacked.train` trains many runs as one.
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
-from imbalance.config.schema import listed_rows
+from imbalance.config.schema import short_repr
 from imbalance.data import Dataset, given_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import BadInput, Diverged, Interrupted
@@ -44,7 +42,7 @@ from imbalance.training.finish import finish, write_early_summary
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
-from imbalance.training.oom_retry import oom_retry
+from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
@@ -150,7 +148,7 @@ def checked_directory(directory: str | Path) -> Path:
     """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
     text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
     if not text or "\0" in text:
-        raise BadInput(f"directory: {listed_rows(directory)} given; the path of a folder is needed")
+        raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
     return Path(text)
 
 
@@ -207,14 +205,14 @@ def train_epoch(run: Run) -> None:
         Interrupted: a signal came; the caller saves, and a resumed run continues here.
     """
     config, learner, progress, log = run.config, run.learner, run.progress, run.log
-    epoch = draw_epoch(learner, progress.epoch)
+    epoch = with_freed_memory(lambda: draw_epoch(learner, progress.epoch), "to draw the examples of an epoch")
     batches = count_batches(config, epoch)
     request = partial(current_request, run, batches)
     learner.model.train()
     for batch in range(progress.batch, batches):
         # Take a step.
         done = None
-        with suppress(torch.cuda.OutOfMemoryError), exchange("a step"):
+        with suppress_out_of_memory(), exchange("a step"):
             done = take_step(config, learner, epoch, batch, batches, request)
         if done is None:
             oom_retry(run)

@@ -181,7 +181,7 @@ def take_step(
     terms, requested = across_processes(accelerator, columns, request(), len(global_batch.rows))
     value = learner.objective.value(terms, global_batch)
     kept_value = value
-    if config.trainer.compile == "reduce-overhead":
+    if learner.records_graphs:
         # CUDA graphs reuse these buffers in the next step, so clone them.
         logits, kept_value = logits.clone(), value.clone()
     read = async_item(kept_value, requested)
@@ -277,6 +277,10 @@ def forward(
                 terms = objective.terms(learner.model, learner.loss, epoch.batch(part))
                 sums = ((c[cuts[i] : cuts[i + 1]] * terms[name]).sum() for name, c in coefficients.items())
                 go_backward(accelerator, functools.reduce(torch.add, sums))
+            if i == 0 and learner.records_graphs:
+                # The first gradients lie in buffers that the graphs of the next micro-batch overwrite, so clone them.
+                for parameter in learner.model.parameters():
+                    parameter.grad = None if parameter.grad is None else parameter.grad.clone()
 
     return terms, backward
 

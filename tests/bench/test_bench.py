@@ -1,9 +1,12 @@
 """The benchmark measures what it says; how fast anything is, only it can say."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +23,7 @@ from imbalance.bench import (
     stacked,
     startup,
     steps,
+    timing,
 )
 from imbalance.bench.cases import make, on_images, our_epoch, start_run
 from imbalance.bench.timing import Row, in_turns, measure_in_process
@@ -28,6 +32,7 @@ from imbalance.cli.main import call
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.training.evaluate import evaluate, split_metrics, training_metrics
 from imbalance.training.state.progress import Progress
+from imbalance.utils.package import process_environment
 
 
 @pytest.mark.parametrize("case", (steps.digits_mlp, lambda: on_images("linear", size=80, batch_size=32)))
@@ -102,7 +107,7 @@ def test_every_part_gives_rows(monkeypatch):
     """Those that start processes are tried in this one."""
     tiny = {"linear": (lambda: on_images("linear", size=64, batch_size=32), 2, "≤ 1")}
     monkeypatch.setattr(steps, "CASES", tiny)
-    found = steps.rows(2) + evaluation.rows(2, [("linear", 64, 3, 5, "")])
+    found = [*steps.rows(2), *evaluation.rows(2, [("linear", 64, 3, 5, "")])]
     monkeypatch.setattr(image_loading, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
     found += image_loading.rows(2, count=10)
     monkeypatch.setattr(paper_loop, "measure_in_process", lambda _, **values: paper_loop.measure(**values))
@@ -140,8 +145,8 @@ def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
 
 def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = gpu_speed.rows(2)
-    assert [row.bar for row in found] == ["≤ 1.05"] * 3 + ["≥ 4", "≥ 5"]
+    found = list(gpu_speed.rows(2))
+    assert [row.bar for row in found] == ["≥ 4"] + ["≤ 1.05"] * 3 + ["≥ 5"]
     assert all(row.median is None and "| not measured |" in bench.table_row(row) for row in found)
 
 
@@ -170,6 +175,71 @@ def test_the_table_and_the_file_have_every_row(tmp_path, monkeypatch, capsys):
     saved = json.loads((tmp_path / "bench.json").read_text())
     assert saved["rows"] == [{"part": "images", "case": "a case", "ratios": [1, 1, 2.5], "bar": "≤ 1.5", "median": 1}]
     assert saved["torch"] == torch.__version__
+
+
+def test_a_row_is_in_the_file_as_soon_as_it_is_measured(tmp_path, monkeypatch):
+    """What was measured before a machine goes away is not lost."""
+
+    def rows(repeats):
+        yield Row("images", "first", [1.0], "")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "PARTS", bench.PARTS | {"images": rows})
+    with pytest.raises(KeyboardInterrupt):
+        bench.bench(only=["images"], repeats=1, output=str(tmp_path / "bench.json"))
+    assert [row["case"] for row in json.loads((tmp_path / "bench.json").read_text())["rows"]] == ["first"]
+
+
+def test_the_work_that_was_queued_before_is_not_timed(monkeypatch):
+    """A GPU that works through a queue: a call only adds to it, and the host waits for all of it."""
+    queue, now = [], [0.0]
+
+    def synchronize() -> None:
+        now[0] += sum(queue)
+        queue.clear()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    assert timing.timed_in_turns(lambda: queue.append(6.0), lambda: queue.append(2.0), 2) == [3, 3]
+
+
+ON_STANDIN = """
+import json, sys
+from helpers.standin import Device
+from imbalance.bench import paper_loop, steps
+from imbalance.bench.cases import on_images
+
+def small(*_, **values):
+    return on_images("linear", size=80, batch_size=32)
+
+seen, bare_epoch = [], steps.bare_epoch
+
+def observed(learner, optimizer, order, batch_size):
+    device.reset()
+    bare_epoch(learner, optimizer, order, batch_size)
+    seen.append([order.device.type, optimizer.defaults["fused"], dict(device.waits)])
+
+steps.bare_epoch, paper_loop.on_images = observed, small
+with Device() as device:
+    steps.time_ratios(small(), 1, 1)
+    seconds = [paper_loop.measure(whose, batches=1) for whose in ("ours", "theirs")]
+print(json.dumps([seen, seconds]))
+"""
+
+
+def test_on_a_gpu_the_bare_loop_never_waits_and_the_papers_loop_runs(standin):
+    """On the stand-in, in a process of its own, because torch's engine knows only devices from before its first use.
+
+    The paper's loop has images and labels on the CPU, and NumPy takes no tensor of a GPU.
+    """
+    env = process_environment(OMP_NUM_THREADS="1")
+    env["PYTHONPATH"] += f":{ROOT / 'tests'}"
+    done = subprocess.run([sys.executable, "-c", ON_STANDIN], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    seen, seconds = json.loads(done.stdout.splitlines()[-1])
+    assert seen == [["standin", True, {}]] * 2
+    assert len(seconds) == 2 and min(seconds) > 0
 
 
 def test_other_processes_measure_and_start():

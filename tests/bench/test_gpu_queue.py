@@ -11,9 +11,9 @@ from imbalance.cli.main import arguments_of
 from imbalance.report import kept_results as results
 
 
-def packed(tmp_path, only: str, minutes: float = 0.5) -> int:
+def packed(tmp_path, only: str, minutes: float = 0.5, on_cpu: bool = False) -> int:
     return gpu_queue.pack(minutes=minutes, only=[only], overrides={}, seeds=2, work_dir=str(tmp_path / "runs"), jobs=1,
-                     results=str(tmp_path / "results"))  # fmt: skip
+                     results=str(tmp_path / "results"), on_cpu=on_cpu)  # fmt: skip
 
 
 def test_every_piece_names_what_there_is():
@@ -34,8 +34,9 @@ def test_every_piece_names_what_there_is():
 def test_what_needs_a_gpu_comes_first_and_the_evidence_last():
     every = gpu_queue.make_jobs(overrides={}, seeds=2, work_dir="runs", jobs=1)
     of_gpu = [piece.name for piece in every if piece.kind == "gpu"]
-    assert of_gpu[-5:] == ["waits", "bits", "precision", "bench-gpu", "trace"]
-    assert all(name.startswith("gpu-") for name in of_gpu[:-5])
+    assert of_gpu[-3:] == ["waits", "bits", "precision"]
+    assert all(name.startswith("gpu-") for name in of_gpu[:-3])
+    assert [piece.name for piece in every if piece.kind == "quiet"] == ["bench-gpu", "trace"]
     assert [piece.kind for piece in every] == sorted((piece.kind for piece in every), key=gpu_queue.KINDS.index)
 
 
@@ -50,12 +51,24 @@ def test_pieces_are_done_once_and_in_order(tmp_path, monkeypatch, capsys):
 
 
 def test_what_only_a_gpu_can_show_waits_for_one(tmp_path, monkeypatch, capsys):
-    piece = gpu_queue.Job("gpu", "bits", ("json.tool", "--help"))
-    monkeypatch.setattr(gpu_queue, "make_jobs", lambda **_: [piece])
-    for there, said in ((False, "1 of 1 jobs left"), (True, "0 of 1 jobs left")):
-        monkeypatch.setattr(gpu_queue, "has_gpu", lambda there=there: there)
-        assert packed(tmp_path, "gpu") == 0
-        assert said in capsys.readouterr().out
+    for kind in ("gpu", "quiet"):
+        piece = gpu_queue.Job(kind, kind, ("json.tool", "--help"))
+        monkeypatch.setattr(gpu_queue, "make_jobs", lambda piece=piece, **_: [piece])
+        for there, said in ((False, "1 of 1 jobs left"), (True, "0 of 1 jobs left")):
+            monkeypatch.setattr(gpu_queue, "has_gpu", lambda there=there: there)
+            assert packed(tmp_path, kind) == 0
+            assert said in capsys.readouterr().out
+
+
+def test_a_trial_without_a_gpu_runs_every_piece(tmp_path, monkeypatch, capsys):
+    """Its line has the last line of the piece's output."""
+    (tmp_path / "piece_of_a_queue.py").write_text("print('first'); print('3 skipped in 0.1s'); print()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(gpu_queue, "has_gpu", lambda: False)
+    monkeypatch.setattr(gpu_queue, "make_jobs", lambda **_: [gpu_queue.Job("gpu", "bits", ("piece_of_a_queue",))])
+    assert packed(tmp_path, "gpu", on_cpu=True) == 0
+    out = capsys.readouterr().out
+    assert f"gpu bits: done; 3 skipped in 0.1s ({tmp_path / 'runs' / 'pack' / 'bits.txt'})" in out
 
 
 def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsys):

@@ -403,6 +403,19 @@ def test_what_is_no_path_is_one_line(digits_model, path):
         digits_model.export(path)
 
 
+def test_a_model_on_a_gpu_that_computes_in_tf32_is_exported(digits, tmp_path, standin):
+    """Its own outputs differ from those of the file by more than is allowed; those of a copy on the CPU do not."""
+    on_cpu, path = imbalance.load(digits, device="cpu"), tmp_path / "model.pt2"
+    batch = export.random_inputs(on_cpu, 5)
+    with standin(tf32=True):
+        model = imbalance.load(digits, device="standin:0")
+        difference = (model.logits(batch).cpu() - on_cpu.logits(batch)).abs().max()
+        model.export(path)
+        assert model.device.type == next(model.network.parameters()).device.type == "standin"
+    assert difference > export.TOLERANCE * on_cpu.logits(batch).abs().max().clamp(min=1)
+    torch.testing.assert_close(torch.export.load(path).module()(batch), on_cpu.logits(batch))
+
+
 def test_values_that_train_had_not_are_counted_and_said(people, tmp_path, capsys):
     directory, _ = people
     (tmp_path / "new.csv").write_text("age,work\n30,a\n,=1+1\n40,abroad\n")

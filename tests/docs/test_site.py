@@ -1,6 +1,5 @@
 """Tests of the built site: it builds without running the scripts of the gallery, and axe-core has no complaint."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import pytest
 from conftest import ROOT
 from helpers.browsers import CHROMIUM, DRIVER, open_page, resize, start, violations
 from helpers.pages import BUILT
+
+from imbalance.utils.package import process_environment
 
 pytest.importorskip("myst_parser", reason="the extra 'docs' is not installed; it needs Python 3.11")
 pytest.importorskip("sphinx_gallery", reason="the extra 'docs' is not installed")
@@ -23,7 +24,7 @@ def site(tmp_path_factory):
     for name in ("experiments", "imbalance", "results"):
         (folder / name).symlink_to(ROOT / name)
     call = [sys.executable, "-m", "sphinx", "-W", "-q", "-D", "plot_gallery=0", "docs", "docs/_build"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = process_environment(OMP_NUM_THREADS="1")
     done = subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "docs" / "_build"

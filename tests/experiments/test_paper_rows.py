@@ -7,7 +7,7 @@ import re
 import pytest
 
 from imbalance.cli.main import arguments_of
-from imbalance.experiments import figure3, figure4, figure5
+from imbalance.experiments import figure3, figure4, figure5, paper_rows
 from imbalance.experiments.paper_rows import best_group_average, compare, last, result_of
 from imbalance.experiments.published import published
 from imbalance.metrics.selection import KEPT, RULES, evaluations, group_average
@@ -34,6 +34,22 @@ SETTINGS = {
     ("celeba", "IW"): (1, 4e-4, 0.9, 50),
     ("celeba", "IW-Exp"): (2, 4e-4, 0.9, 100),
 }
+
+
+def test_runs_go_seed_by_seed_with_cross_entropy_and_poly_side_by_side(tmp_path, monkeypatch):
+    """So that what is finished can be compared when the time is up."""
+    ordered = []
+    monkeypatch.setattr(paper_rows, "run_all", lambda runs, *_: ordered.extend(runs))
+    monkeypatch.setattr(paper_rows, "draw", lambda *_: None)
+    flags = ["--data=cifar", "--seeds=2", f"--work_dir={tmp_path}", f"--folder={tmp_path}"]
+    figure3.figure3(**arguments_of("reproduce figure3", flags))
+    assert [run.config.seed for run in ordered] == [0] * 6 + [1] * 6
+    seed_0 = [
+        (run.config.loss.name, run.config.weights.name, run.config.weights.get("exponent")) for run in ordered[:6]
+    ]
+    losses, weights = [name for name, *_ in seed_0], [rest for _, *rest in seed_0]
+    assert losses == ["cross_entropy", "poly"] * 3
+    assert weights[::2] == weights[1::2] == [["uniform", None], ["importance", 1.0], ["importance", 1.5]]
 
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure3.ROWS.items() for row in rows])

@@ -19,7 +19,10 @@ from torch import nn
 
 from imbalance.models import MODELS, with_head
 
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))  # so that the server can import `helpers`
+# The server imports `helpers`. Paths that were there before stay: some machines list all their packages in PYTHONPATH.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["__main__", "helpers.warm"])
 

@@ -29,7 +29,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _setup_privateuseone_for_python_backend("standin")
-torch.inference_mode = torch.no_grad  # subclasses of Tensor do not work in inference mode
 DEVICE = torch.device("standin:0")
 ALLOCATIONS = (
     "empty",
@@ -104,9 +103,21 @@ class Event:
         self.recorded = False
 
 
+class WithoutGradients:
+    """A replacement of the methods of `torch.inference_mode`, which changes no tensor."""
+
+    def __enter__(self) -> None:
+        self.before = torch.is_grad_enabled()
+        torch.set_grad_enabled(not self.mode)
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_grad_enabled(self.before)
+
+
 class Device(TorchDispatchMode):
     """The device, as a context manager: inside it accelerate uses the device, and `torch.cuda` acts for it.
 
+    tf32: whether matrix products and convolutions round their inputs to the 10 bits of mantissa of TF32.
     launches: the number of kernels by operation.
     waits: the number of times that the host waited for the device, by reason.
     copied: the number of bytes copied to the device.
@@ -117,8 +128,9 @@ class Device(TorchDispatchMode):
     current: "Device"
     pinned: ClassVar[list[Tensor]] = []
 
-    def __init__(self):
+    def __init__(self, tf32: bool = False):
         super().__init__()
+        self.tf32 = tf32
         self.patch = MonkeyPatch()
         self.reset()
 
@@ -126,6 +138,8 @@ class Device(TorchDispatchMode):
         Device.current = self
         self.patch.setattr(Accelerator, "device", DEVICE)
         self.patch.setattr(torch.cuda, "Event", Event)
+        for name in ("__enter__", "__exit__"):  # subclasses of Tensor do not work in inference mode
+            self.patch.setattr(torch.inference_mode, name, getattr(WithoutGradients, name))
         self.patch.setattr(torch.cuda, "synchronize", lambda: self.waits.update(["synchronize"]))
         for name in ("tensor", "as_tensor"):
             self.patch.setattr(torch, name, built_on_cpu(getattr(torch, name)))
@@ -158,6 +172,8 @@ class Device(TorchDispatchMode):
             return self.copy(operation, name, args, kwargs, target)
         self.check(name, operation, args, [tensor for tensor in tensors if not isinstance(tensor, OnDevice)])
         values = pytree.tree_map_only(OnDevice, lambda tensor: tensor.values, (args, kwargs))
+        if self.tf32 and name in ("mm", "addmm", "bmm", "convolution"):
+            values = pytree.tree_map_only(Tensor, rounded_to_tf32, values)
         result = operation(*values[0], **values[1])
         if not operation.is_view and name not in ALLOCATIONS:
             self.launches[name] += 1
@@ -212,6 +228,11 @@ class Device(TorchDispatchMode):
         varies = name in NOT_DETERMINISTIC and (name != "cumsum" or args[0].is_floating_point())
         if varies and torch.are_deterministic_algorithms_enabled():
             raise RuntimeError(f"{name} has no deterministic implementation on a GPU")
+
+
+def rounded_to_tf32(values: Tensor) -> Tensor:
+    """Return float32 values rounded to a mantissa of 10 bits; float32 has 23."""
+    return ((values.view(torch.int32) + (1 << 12)) & ~((1 << 13) - 1)).view(torch.float32)
 
 
 def built_on_cpu(function: Any) -> Any:

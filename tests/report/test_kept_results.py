@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from imbalance.cli.main import call
 from imbalance.errors import BadInput
 from imbalance.metrics.selection import RULES, balanced, evaluations
+from imbalance.report import carried_runs
 from imbalance.report import kept_results as results
 from imbalance.sweep.runs import make_run, run_all
 
@@ -108,6 +110,65 @@ def test_the_command_adds_what_is_new(runs, tmp_path):
     )
     with pytest.raises(BadInput, match="has no finished run"):
         results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
+
+
+def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, capsys):
+    """Every file that the table and the report read; no checkpoint; a finished run there stays as it is."""
+    work_dir, carried, other = runs[0].directory.parents[2], tmp_path / "carried", tmp_path / "other"
+    (work_dir / "pack").mkdir(exist_ok=True)
+    (work_dir / "pack" / "waits.json").write_text('{"device": "a GPU"}')
+    (work_dir / "pack" / "waits.done").touch()
+    assert call(["keep", f"--work_dir={work_dir}", f"--to={carried}"]) == 0
+    assert capsys.readouterr().out.startswith(f"{carried / 'runs-1-of-1.tar.gz'}: 0.")
+    assert call(["keep", f"--from={carried}", "--study=rows", f"--work_dir={other}", f"--results={tmp_path}"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{other}: 3 run directories from {carried}",
+        f"{tmp_path / 'rows.csv'}: 3 of 3 runs added; the file now has 3 runs",
+    ]
+    results.add("direct", tmp_path, results.finished(work_dir))
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "direct.csv").read_bytes()
+    copy = other / runs[0].directory.relative_to(work_dir)
+    for name in ("config.json", "summary.json", "metrics.jsonl", "log.txt", "predictions/test.npz"):
+        assert (copy / name).read_bytes() == (runs[0].directory / name).read_bytes()
+    assert not list(other.rglob("*.pt"))
+    assert sorted(path.name for path in (other / "pack").iterdir()) == ["waits.done", "waits.json"]
+
+    (copy / "log.txt").write_text("another log")
+    unfinished = other / runs[1].directory.relative_to(work_dir)
+    (unfinished / "summary.json").write_text('{"status": "interrupted"}')
+    assert carried_runs.read_runs(carried, other) == 1
+    assert (copy / "log.txt").read_text() == "another log"
+    assert json.loads((unfinished / "summary.json").read_text())["status"] == "done"
+
+
+def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
+    work_dir = runs[0].directory.parents[2]
+    (whole,) = carried_runs.write_runs(work_dir, tmp_path)
+    limit = whole.stat().st_size * 2 // 3
+    files = carried_runs.write_runs(work_dir, tmp_path, limit)
+    assert len(files) > 1 and all(file.stat().st_size <= limit for file in files)
+    assert sorted(tmp_path.iterdir()) == sorted(files)  # the file of before is gone
+    assert carried_runs.read_runs(tmp_path, tmp_path / "other") == 3
+    assert carried_runs.LIMIT == 16 * 2**20
+
+
+def test_carried_runs_that_are_missing_or_damaged_are_one_line(runs, tmp_path, capsys):
+    for arguments, words in (
+        ([f"--to={tmp_path}", "--study=rows"], "--to writes no table and reads no runs; leave --study and --from out"),
+        ([], "--study is missing; type the name of a table, as --study=rows, or --to=<folder>"),
+        ([f"--from={tmp_path}", "--study=rows"], "no file runs-<i>-of-<n>.tar.gz; type the folder that"),
+        (
+            [f"--to={tmp_path / 'x'}", f"--work_dir={tmp_path / 'none'}"],
+            "has no runs; type a folder of run directories",
+        ),
+    ):
+        assert call(["keep", *arguments]) == 2
+        assert words in capsys.readouterr().err
+    (file,) = carried_runs.write_runs(runs[0].directory.parents[2], tmp_path)
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.raises(BadInput, match="runs-1-of-1.tar.gz is damaged .*; copy it again"):
+        carried_runs.read_runs(tmp_path, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path, monkeypatch):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
-from imbalance.sweep.runs import make_batches, make_run, run_all, worker_pool
+from imbalance.sweep.runs import make_batches, make_run, run_all, train_quietly, worker_pool
+from imbalance.training.stacked import train as stacked_training
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -37,6 +39,43 @@ def test_a_mistake_in_a_run_is_one_line(path, overrides, words, tmp_path):
     with pytest.raises(BadInput) as error:
         make_run(path, overrides, 0, str(tmp_path))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["convnet", "lenet", "mlp"])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_convolutions_are_stacked_on_a_gpu_and_never_on_a_cpu(model, on_gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    changes = {} if model == "convnet" else {"model.name": model}
+    changes |= {"model.hidden": (8,)} if model == "mlp" else {}
+    runs = [make_run("cifar_ce", changes, seed, str(tmp_path)) for seed in range(4)]
+    batches = make_batches(runs, jobs=1, stacked=16)
+    assert batches == ([runs] if on_gpu or model == "mlp" else [[run] for run in runs])
+    assert make_batches(runs, jobs=1, stacked=1) == [[run] for run in runs]
+
+
+def test_batches_are_in_the_order_of_the_runs(tmp_path):
+    """The first batch of each setting comes before the second of any, so early runs of all settings end early."""
+    settings = ("digits_ce", "digits_poly")
+    runs = [make_run(name, {}, seed, str(tmp_path)) for seed in range(4) for name in settings]
+    found = [[(run.directory.parts[-3], run.config.seed) for run in batch] for batch in make_batches(runs, 1, 2)]
+    assert found == [[(name, seed), (name, seed + 1)] for seed in (0, 2) for name in settings]
+
+
+def test_a_stack_without_memory_is_trained_in_halves(tmp_path, monkeypatch, capsys):
+    sizes, train = [], stacked_training.train_stacked
+
+    def limited(runs):
+        sizes.append(len(runs))
+        if len(runs) > 2:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return train(runs)
+
+    monkeypatch.setattr(stacked_training, "train_stacked", limited)
+    runs = [make_run("digits_ce", SHORT, seed, str(tmp_path)) for seed in range(4)]
+    summaries = train_quietly(runs)
+    assert sizes == [4, 2, 2] and [summary["status"] for summary in summaries] == ["done"] * 4
+    assert [summary["run_directory"] for summary in summaries] == [str(run.directory) for run in runs]
+    assert "out of memory for 4 stacked runs; going on with half as many" in capsys.readouterr().err
 
 
 def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path):

@@ -232,7 +232,7 @@ def test_a_diverged_seed_counts_as_the_lowest_score_when_settings_are_compared(
     studies.add(place, points)
     for number, value in enumerate(value for scores in values.values() for value in scores):
         end(place, number, None if isnan(value) else value, "diverged" if isnan(value) else "done")
-    assert sweep.report(place, lambda point: True) == 0
+    assert sweep.report_study(place, lambda point: True) == 0
     out, err = capsys.readouterr()
     table, line = out.splitlines()[:-1], json.loads(out.splitlines()[-1])
     assert (line["setting"] or {}).get("optim.lr") == best and line["score"] == pytest.approx(score)
@@ -399,7 +399,7 @@ def test_trials_of_machines_with_different_data_are_not_compared(place):
     for number, digest in enumerate("aaab"):  # seeds may have different data, trials of one seed may not
         end(place, number, 0.5, data=digest)
     with pytest.raises(BadInput, match=r"trials 1 and 3 of the study were trained on different data"):
-        sweep.report(place, lambda point: True)
+        sweep.report_study(place, lambda point: True)
 
 
 def test_fixed_overrides_and_configs_are_part_of_a_studys_key_and_a_sweep_reports_its_own_trials(tmp_path, capfd):

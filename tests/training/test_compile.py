@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.jobs import at_call
 from ml_collections.config_dict import create
-from torch import Tensor
+from torch import Tensor, nn
 
 from imbalance.config.resolve import upgrade_saved_config
 from imbalance.errors import BadInput, Diverged, Interrupted
@@ -43,12 +43,32 @@ def test_a_compiled_run_is_six_graphs_and_learns_the_same(config, tmp_path, grap
     assert len(set(map(tuple, keys))) == 1
 
 
+class FromGraph(torch.autograd.Function):
+    """A parameter as a graph takes it: its gradient lies in memory of the graph, which `returned` lists."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor, returned: list[Tensor]) -> Tensor:
+        ctx.returned = returned
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient.clone()
+        ctx.returned.append(gradient.data)
+        return gradient, None
+
+
+def needs_gradient(given: Any) -> bool:
+    return isinstance(given, nn.Parameter) and given.requires_grad
+
+
 @pytest.fixture
 def recorded(monkeypatch) -> list[dict[str, Any]]:
     """How each function is compiled. With "reduce-overhead" its graphs do what is a trap of CUDA graphs.
 
     Without a GPU torch records none. Here, as there, what the graphs of a step return is gone as soon as the next begins:
-    when a graph is called and no backward pass is to come of those before it. It becomes nan.
+    when a graph is called and no backward pass is to come of those before it. It becomes nan. The gradients that a graph's
+    backward pass returns are among it, and autograd keeps the first ones without a copy.
     """
     calls, returned, to_come, compile = [], [], [], torch.compile
 
@@ -57,7 +77,9 @@ def recorded(monkeypatch) -> list[dict[str, Any]]:
             if not to_come:
                 while returned:
                     returned.pop().fill_(torch.nan)
-            outputs = graph.forward(*given)
+            outputs = graph.forward(
+                *(FromGraph.apply(tensor, returned) if needs_gradient(tensor) else tensor for tensor in given)
+            )
             for output in outputs:
                 if isinstance(output, Tensor) and output.is_floating_point():
                     returned.append(output.data)
@@ -105,6 +127,22 @@ def test_a_run_of_cuda_graphs_keeps_nothing_that_they_overwrite(in_graphs, tmp_p
     assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, nan_ok=True)
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count("nan") for name in ("plain", "graphs")]
     assert lines[0] == lines[1]
+
+
+def test_a_run_of_cuda_graphs_without_memory_for_a_batch_goes_on_in_micro_batches(in_graphs, tmp_path, monkeypatch):
+    expected = loop.train(plain(in_graphs), tmp_path / "plain")["metrics"]
+    step, calls = loop.take_step, []
+
+    def short_of_memory(config, learner, *arguments):
+        calls.append(learner.micro_batches)
+        if len(calls) > 6 and learner.micro_batches == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return step(config, learner, *arguments)
+
+    monkeypatch.setattr(loop, "take_step", short_of_memory)
+    found = loop.train(in_graphs, tmp_path / "graphs")["metrics"]
+    assert calls[-1] == 2
+    assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def test_a_run_of_cuda_graphs_is_resumed_within_an_epoch(in_graphs, tmp_path, monkeypatch):

@@ -11,10 +11,11 @@ from helpers.jobs import at_call, dropout
 from ml_collections.config_dict import create
 from torch import nn
 
-from imbalance.errors import BadInput, Interrupted
+from imbalance.bench.cases import make
+from imbalance.errors import BadInput, Interrupted, is_out_of_memory
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.models import MODELS, with_head
-from imbalance.training import loop
+from imbalance.training import evaluate, loop
 
 
 @pytest.mark.parametrize("parts", [2, 5, 60])
@@ -230,6 +231,122 @@ def test_without_memory_for_a_batch_a_run_goes_on_in_parts_to_the_same_numbers(
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
     assert len(said) == 2 and "with 4 micro-batches a batch, which changes no result" in said[1]
     assert max(calls[-20:]) <= 20
+
+
+def test_gradients_are_dropped_before_the_cache_is_emptied(config, tmp_path, monkeypatch):
+    """A block of the cache that holds a gradient is not given back to the GPU."""
+    learners, held, make = [], [], loop.make_learner
+    monkeypatch.setattr(loop, "make_learner", lambda *arguments: learners.append(make(*arguments)) or learners[-1])
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: held.append(any(p.grad is not None for p in learners[0].model.parameters()))
+    )
+    step, calls = loop.take_step, []
+
+    def fails_after_its_backward_pass(*arguments):
+        done = step(*arguments)
+        calls.append(None)
+        if len(calls) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return done
+
+    monkeypatch.setattr(loop, "take_step", fails_after_its_backward_pass)
+    loop.train(config, tmp_path)
+    assert held == [False]
+
+
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        CUBLAS,
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_every_message_of_memory_that_has_run_out_is_known(message):
+    """cuBLAS and cuDNN report it by a plain RuntimeError."""
+    assert is_out_of_memory(RuntimeError(message))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
+
+
+def limited_in_evaluation(model: nn.Module, examples: int) -> list[int]:
+    """Have a module raise cuBLAS's error in evaluation for more examples than so many; return the sizes it was given."""
+    sizes = []
+
+    def check(module: nn.Module, inputs: tuple) -> None:
+        if not module.training:
+            sizes.append(len(inputs[0]))
+            if sizes[-1] > examples:
+                raise RuntimeError(CUBLAS)
+
+    model.register_forward_pre_hook(check)
+    return sizes
+
+
+@pytest.mark.parametrize("part", ["take_step", "draw_epoch", "evaluation"])
+def test_wherever_memory_runs_out_a_run_goes_on_to_the_same_numbers(config, tmp_path, monkeypatch, part, capsys):
+    config.model = create(name="mlp", hidden=(8,))
+    config.trainer.update(dtype="float64", epochs=2, eval_batch_size=100)
+    whole = loop.train(config, tmp_path / "whole")["metrics"]
+    capsys.readouterr()
+    make, failed = MODELS["mlp"], []
+
+    def fail() -> None:
+        failed.append(None)
+        raise RuntimeError(CUBLAS)
+
+    @wraps(make)
+    def limited(*args, **kwargs) -> nn.Module:
+        model = make(*args, **kwargs)
+        failed.append(limited_in_evaluation(model, 30))
+        return model
+
+    if part == "evaluation":
+        monkeypatch.setitem(MODELS, "mlp", limited)
+    else:
+        at_call(monkeypatch, loop, part, 2, fail)
+    found = loop.train(config, tmp_path / "again")["metrics"]
+    assert failed and found == pytest.approx(whole, rel=1e-9, nan_ok=True)
+    said = "out of memory: evaluations continue with config.trainer.eval_batch_size=25" in capsys.readouterr().out
+    assert said == (part == "evaluation")
+
+
+def test_features_without_memory_for_a_batch_are_those_of_smaller_ones(config):
+    config.trainer.update(dtype="float64", eval_batch_size=200)
+    learner = make(config)
+    expected = evaluate.features(learner, learner.dataset.val)
+    sizes = limited_in_evaluation(learner.model.features, 60)
+    torch.testing.assert_close(evaluate.features(learner, learner.dataset.val), expected)
+    assert sizes[:3] == [200, 100, 50] and learner.eval_batch_size == 200
+
+
+def test_without_memory_to_evaluate_one_example_or_to_draw_an_epoch_a_run_ends_in_words(config, tmp_path, monkeypatch):
+    def fail(*_) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw_epoch", fail)
+        with pytest.raises(
+            BadInput, match="not enough memory to draw the examples of an epoch; use a smaller config.model"
+        ):
+            loop.train(config, tmp_path / "epoch")
+    monkeypatch.setattr(evaluate, "forward_split", fail)
+    with pytest.raises(BadInput, match="config.trainer.eval_batch_size: 1 given, .* use a smaller config.model"):
+        loop.train(config, tmp_path / "evaluation")
+
+
+def test_an_error_that_is_none_of_memory_is_raised(config, tmp_path, monkeypatch):
+    def fail(*_) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    for place, name in ((loop, "draw_epoch"), (evaluate, "forward_split"), (loop, "take_step")):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="device-side assert"):
+            patch.setattr(place, name, fail)
+            loop.train(config, tmp_path / name)
 
 
 def test_without_memory_for_one_example_a_run_ends_in_words(config, tmp_path, monkeypatch):

@@ -157,11 +157,16 @@ def wandb_settings(config: Experiment) -> Any:
     """Return the settings with which wandb sends only config and metrics, and prints nothing; None if it is disabled.
 
     Raises:
-        BadInput: an environment variable WANDB_… has a value that wandb refuses.
+        BadInput: wandb is not installed, or refuses the value of an environment variable WANDB_….
     """
     mode = _wandb_mode(config)
     if mode == "disabled":
         return None
+    if not find_spec("wandb"):
+        key = "WANDB_MODE" if os.environ.get("WANDB_MODE") else "config.logger.mode"
+        raise BadInput(
+            f"{key}: {mode!r} given, which needs wandb, which is not installed; type pip install wandb, or use 'disabled'"
+        )
     from pydantic import ValidationError
 
     try:

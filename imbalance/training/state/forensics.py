@@ -20,7 +20,7 @@ from imbalance.training.distributed.processes import of_all_processes, start_acc
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.optim import set_rate
 from imbalance.training.state import checkpoint
-from imbalance.training.state.finite import finite, first_non_finite, is_finite, named_tensors, listed_rows
+from imbalance.training.state.finite import finite, first_non_finite, is_finite, listed_rows, named_tensors
 from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
 from imbalance.training.state.run_state import Run, go_back
 from imbalance.training.step import (
@@ -216,6 +216,7 @@ def replay(directory: Path) -> str:
     learner = make_learner(config, start_accelerator(config), directory)
     # Files of older versions have no scaler.
     parts = {name: part for name, part in learner.parts.items() if name in saved}
+    scaler = learner.accelerator.scaler
     epoch, world, size = draw_epoch(learner, saved["epoch"]), len(saved["random"]), config.trainer.batch_size
     labels = epoch.labels(batch_slices(saved["batch"], size, 0, world)[0])
     losses, trace, value = torch.empty_like(saved["losses"]), {}, saved["value"]
@@ -237,8 +238,9 @@ def replay(directory: Path) -> str:
             backward(value)  # adds to the gradients of the shares before
     if saved["value"].isfinite():
         set_rate(learner.optimizer, saved["learning_rate"])
+        scale = scaler.get_scale() if scaler else 1.0  # fp16 gradients are multiplied by it until the step
         trace |= {
-            f"gradient of {name}": _magnitude(p.grad)
+            f"gradient of {name}": _magnitude(p.grad) / scale
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }

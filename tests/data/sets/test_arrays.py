@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 
@@ -24,6 +23,7 @@ from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
 from imbalance.training.stacked.train import train_stacked
+from imbalance.utils.package import process_environment
 
 PEOPLE = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
               classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
@@ -167,7 +167,7 @@ def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_gr
     write_csv(tmp_path / "data" / "people.csv", {key: values for key, values in people().items() if key != "split"})
     command = text.replace("arrays_ce,arrays_poly,", "").replace("--seeds=5", "--seeds=2 --jobs=1")
     command = command.replace("imbalance compare", f"{sys.executable} -m imbalance compare --config.trainer.epochs=1")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = process_environment(OMP_NUM_THREADS="1")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "test/worst_group_accuracy" in done.stdout and "| arrays_dro |" in done.stdout

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from imbalance.cli.main import call
+from imbalance.data import load
+from imbalance.data.identity import digest
 from imbalance.data.images.normalise import normaliser
-from imbalance.data.sets.cifar10 import CLASSES, cifar10
+from imbalance.data.sets.cifar10 import CLASSES, cifar10, published
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -158,3 +161,17 @@ def test_a_stratified_draw_is_the_seeds_own(files, checksums):
 def test_no_other_setting_has_a_published_draw(files, key, value):
     with pytest.raises(BadInput, match="config.data.draw: 'published' given"):
         cifar10(str(files), 0, **PAPERS | {key: value}, draw="published")
+
+
+def test_the_published_images_have_one_small_cut_which_needs_no_files(files, checksums, tmp_path, monkeypatch):
+    """Of 60,000 images it holds the 7,500 that are used; neither torchvision nor the files are needed to read it."""
+    section = dict(name="cifar10", **PAPERS, draw="published")
+    options = [f"--config.data_dir={files}", "--config.seed=3"]
+    assert call(["data", "cut", "--config=cifar_poly", f"--output={tmp_path}", *options]) == 0
+    expected = load(section, str(files), 3)
+    published.cache_clear()
+    monkeypatch.setattr(sys.modules[cifar10.__module__], "import_torchvision", lambda: pytest.fail("not from the cut"))
+    for seed in (0, 8):
+        data = load(section, str(tmp_path), seed)
+        assert digest(data) == digest(expected)
+        assert sum(len(split) for split in data.splits.values()) == 7500

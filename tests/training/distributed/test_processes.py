@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import ROOT
 from helpers.jobs import Job
 from ml_collections import ConfigDict
@@ -29,7 +31,8 @@ from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
-from imbalance.training.distributed import heartbeat
+from imbalance.training import evaluate
+from imbalance.training.distributed import heartbeat, processes
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.loop import train
 
@@ -339,3 +342,28 @@ def test_batch_normalisation_is_not_silently_of_one_process(config):
 
 def add_batch_norm() -> None:
     MODELS["normalised"] = lambda input_shape, num_classes: nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("ending", ["done", "diverged"])
+def test_processes_exchange_nothing_in_inference_mode(config, tmp_path, monkeypatch, ending):
+    """torch 2.4 refuses it: "Inplace update to inference tensor outside InferenceMode"."""
+    exchanged = []
+
+    class Gathering(Accelerator):
+        def gather(self, tensor):
+            exchanged.append(torch.is_inference_mode_enabled() or tensor.is_inference())
+            return super().gather(tensor)
+
+    def gather_object(values: list) -> list:
+        exchanged.append(torch.is_inference_mode_enabled())
+        return values
+
+    monkeypatch.setattr(processes, "Accelerator", Gathering)
+    monkeypatch.setattr(processes, "gather_object", gather_object)
+    config.callbacks.keep_logits = True
+    if ending == "diverged":
+        monkeypatch.setattr(evaluate, "split_metrics", lambda run, name, _: evaluate.non_finite_rows(run, name))
+        monkeypatch.setattr(loop, "split_metrics", evaluate.split_metrics)
+    with suppress(TypeError):  # the rows are no metrics
+        train(config, tmp_path)
+    assert len(exchanged) > 3 and not any(exchanged)

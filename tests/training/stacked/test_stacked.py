@@ -152,6 +152,12 @@ def convnet(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def lenet(config: ConfigDict) -> ConfigDict:
+    config = convnet(config)
+    config.model = create(name="lenet")
+    return config
+
+
 def augmented(config: ConfigDict) -> ConfigDict:
     """Images that are gathered and augmented for all seeds at once."""
     config = convnet(config)
@@ -215,6 +221,7 @@ def resampled(config: ConfigDict) -> ConfigDict:
         grid,
         linear,
         convnet,
+        lenet,
         adjusted,
         best,
         resampled,
@@ -405,5 +412,6 @@ def test_every_model_without_a_state_of_its_own_is_batched():
         "linear",
         "mlp",
         "convnet",
+        "lenet",
         "bag_of_embeddings",
     }

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,34 @@ def test_a_divergence_is_reported_in_full_and_can_be_replayed(config, tmp_path, 
     saved["random"][0]["cpu"] = torch.Generator().manual_seed(1).get_state()
     torch.save(saved, tmp_path / "divergence.pt")
     assert "NOT the same" in forensics.replay(tmp_path)
+
+
+def test_a_step_of_scaled_gradients_is_replayed_with_its_scale(config, tmp_path, monkeypatch):
+    """As of fp16: gradients are unscaled before the step, which the first replay did not do. The loss is finite."""
+    make = loop.make_learner
+
+    def with_scaler(*arguments):
+        learner = make(*arguments)
+        learner.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+        return learner
+
+    monkeypatch.setattr(loop, "make_learner", with_scaler)
+    monkeypatch.setattr(forensics, "make_learner", with_scaler)
+    monkeypatch.setattr(OBJECTIVES["average"], "forward", lambda _, losses, *__: 1e6 * losses.mean())
+    config.optim.lr = 1e38
+    config.trainer.update(epochs=40, batch_size=512)
+    saved = diverge(config, tmp_path)
+    assert saved["value"].isfinite() and 1 < saved["scaler"]["scale"] < 2.0**127  # some steps were skipped before
+    report = forensics.replay(tmp_path)
+    assert "the losses are the same, bit for bit" in report
+    rows = (re.fullmatch(r" +(\S+)  (\S.*)", line) for line in report.splitlines())
+    lines = {row[2]: row[1] for row in rows if row}
+    gradients = [float(value) for name, value in lines.items() if name.startswith("gradient of ")]
+    assert gradients and 0 < max(gradients) < 1e8  # times the scale it would exceed 1e30
+    after = {
+        name for name, value in lines.items() if name.endswith(", after the step") and not math.isfinite(float(value))
+    }
+    assert saved["first_nonfinite"] in {name.removesuffix(", after the step") for name in after}
 
 
 class Root(nn.Module):

@@ -1,0 +1,122 @@
+"""Carry the results of runs from one machine to another, in compressed files that are small enough for slow transfers.
+
+`imbalance keep --to=<folder>` writes the files runs-<i>-of-<n>.tar.gz, and `imbalance keep --from=<folder>` reads them. They
+hold config, summary, metrics, log and predictions of every run, but no checkpoint, and the output of `imbalance pack`.
+"""
+
+import gzip
+import io
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from imbalance.data.download import unpack_tar
+from imbalance.errors import BadInput, Damaged
+from imbalance.report.collect import is_run
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import check_regular, read_json
+
+FILES = ("config.json", "summary.json", "metrics.jsonl", "log.txt", "predictions/*.npz", "first/*.json")
+LIMIT = 16 << 20  # most bytes of a file
+QUEUE = "pack"  # folder under work_dir with the output of `imbalance pack`
+NAME = "runs-{}-of-{}.tar.gz"
+
+
+def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
+    """Write all runs under `work_dir` to files in `folder`, and return the files; files of an earlier call are replaced.
+
+    A file has at most `limit` bytes, unless a single run takes more.
+
+    Raises:
+        BadInput: there are no runs, or the files cannot be written.
+    """
+    configs = [path for path in sorted(work_dir.rglob("config.json")) if is_run(path, work_dir)]
+    units = [[path for name in FILES for path in sorted(config.parent.glob(name))] for config in configs]
+    units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file()]
+    if not units:
+        raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
+    parts = _parts(work_dir, units, limit)
+    old = set(folder.glob(NAME.format("*", "*")))
+    paths = [folder / NAME.format(i + 1, len(parts)) for i in range(len(parts))]
+    try:
+        for path, content in zip(paths, parts):
+            write_atomic(path, content)
+        for path in old - set(paths):
+            path.unlink()
+    except OSError as error:
+        raise BadInput(f"--to={folder}: {error.strerror or error}; name a folder that can be written") from None
+    return paths
+
+
+def _parts(work_dir: Path, units: Sequence[Sequence[Path]], limit: int) -> list[bytes]:
+    """Return archives of at most `limit` bytes that together hold all files.
+
+    Args:
+        units: lists of files; the files of a list stay in one archive.
+    """
+    content = _archive(work_dir, units)
+    if len(content) <= limit or len(units) == 1:
+        return [content]
+    half = len(units) // 2
+    return [*_parts(work_dir, units[:half], limit), *_parts(work_dir, units[half:], limit)]
+
+
+def _archive(work_dir: Path, units: Sequence[Sequence[Path]]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for path in (path for paths in units for path in paths):
+            tar.add(path, str(path.relative_to(work_dir)), recursive=False)
+    return content.getvalue()
+
+
+def read_runs(source: Path, work_dir: Path) -> int:
+    """Put the runs in files of `write_runs` under `work_dir`, and return the number of run directories that were written.
+
+    A finished run under `work_dir` stays as it is. An unfinished run is replaced by a finished one only.
+
+    Args:
+        source: a file, or a folder with files.
+
+    Raises:
+        BadInput: there is no such file, or a file is damaged.
+    """
+    files = sorted(source.glob(NAME.format("*", "*"))) if source.is_dir() else [source]
+    if not files or not all(file.exists() for file in files):
+        raise BadInput(
+            f"--from={source}: no file runs-<i>-of-<n>.tar.gz; type the folder that `imbalance keep --to` wrote"
+        )
+    written = 0
+    work_dir.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        with tempfile.TemporaryDirectory(dir=work_dir, prefix=".from-") as temporary:
+            unpacked = Path(temporary)
+            try:
+                check_regular(file)
+                unpack_tar(file, unpacked)
+            except (OSError, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+                raise BadInput(f"--from={source}: {file.name} is damaged ({error}); copy it again") from None
+            for config in sorted(unpacked.rglob("config.json")):
+                relative = config.parent.relative_to(unpacked)
+                target = work_dir / relative
+                if not is_run(config, unpacked):
+                    continue
+                if not target.exists() or _finished(config.parent) > _finished(target):
+                    shutil.rmtree(target, ignore_errors=True)
+                    shutil.copytree(config.parent, target)
+                    written += 1
+            for path in sorted((unpacked / QUEUE).glob("*")):
+                if path.is_file() and not (work_dir / QUEUE / path.name).exists():
+                    (work_dir / QUEUE).mkdir(exist_ok=True)
+                    shutil.copy(path, work_dir / QUEUE / path.name)
+    return written
+
+
+def _finished(directory: Path) -> bool:
+    """Return whether the run in `directory` is done or diverged."""
+    try:
+        return read_json(directory / "summary.json").get("status") in ("done", "diverged")
+    except (OSError, Damaged):
+        return False
