@@ -94,7 +94,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, Any]:
-    """Return the cells for a split's balanced accuracy and for the accuracies of its groups.
+    """Return two cells for a split: its balanced accuracy, and the accuracies of all its groups in one cell.
 
     Args:
         prefix: beginning of the two column names.

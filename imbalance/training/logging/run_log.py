@@ -443,7 +443,7 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
     path = directory / "config.json"
     if not is_trained(directory):
         return
-    hint = f"put it back, or remove {directory} to start anew"
+    hint = f"restore it from a backup, or remove {directory} to start anew"
     try:
         before = read_json(path)
     except FileNotFoundError:

@@ -146,10 +146,12 @@ class Stack:
 
 
 def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
-    """Return a function from a slice of the examples of S epochs to the inputs (S, B, …) of the models, for each view.
+    """Return a function that takes a slice of positions in an epoch, and returns the inputs of the S models there.
+
+    The inputs are a tuple of (S, B, …) tensors, one for each view.
 
     Args:
-        images: images of the epoch of each seed; epochs of the same data must follow one another.
+        images: one epoch's images for each of the S runs; entries of the same data must be adjacent.
     """
     same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
     together = [

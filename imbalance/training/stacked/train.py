@@ -275,7 +275,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
 
 
 def raise_diverged(member: Run) -> None:
-    """Find the step at which the loss of a run became non-finite, as for a run alone, and raise the error.
+    """Find the step at which the loss of one of the stacked runs became non-finite, and raise the error.
 
     Raises:
         Diverged: always.
