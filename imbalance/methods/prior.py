@@ -45,9 +45,9 @@ def effective_prior(
         weights: (N,) importance weight of each example; None for equal weights.
         draws: (N,) expected number of draws of each example in an epoch, up to a common factor; None for equal numbers.
     """
-    shift = loss.log_prior_shift() if hasattr(loss, "log_prior_shift") else None
-    if shift is None:
-        return "the softmax of the logits that this loss is smallest at is not the class probabilities"
+    log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
+    if (shift := log_prior_shift()) is None:
+        return "this loss is smallest at logits whose softmax is not the class probabilities"
     targets = targets.cpu()
     mass = torch.ones(len(targets), dtype=torch.float64)
     for factor in (weights, draws):
