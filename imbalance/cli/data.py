@@ -1,7 +1,6 @@
 """Download, verify, build and describe data sets: the commands `imbalance data …`."""
 
 import glob
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,13 +21,14 @@ from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
-from imbalance.data.problems import Problem, problem_lines
+from imbalance.data.problems import DataProblems, Problem, problem_lines
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.models import preparation_of
+from imbalance.utils.read import read_json
 
 KINDS_SHOWN = 10  # kinds of problems that `verify` prints
 
@@ -82,11 +82,15 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         problems, notes = listing_problems(listing, experiment.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
-        problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
-        if not problems:
-            dataset = load(section, **arguments)
-            notes = [*missing_examples(dataset), *dataset_duplicates(dataset)]
-            size = sum(len(getattr(dataset, split)) for split in SPLITS)
+        size = 0
+        try:
+            problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
+            if not problems:
+                dataset = load(section, **arguments)
+                notes = [*dataset.notes, *missing_examples(dataset), *dataset_duplicates(dataset)]
+                size = sum(len(getattr(dataset, split)) for split in SPLITS)
+        except DataProblems as error:
+            problems = error.problems
     problems += store_problems(store_root(experiment.data_dir), name)
     for line in map(str, problems) if every else problem_lines(problems, KINDS_SHOWN):
         print(line, file=sys.stderr)
@@ -145,11 +149,12 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:
-            shape = tuple(json.loads(description.read_text())["shape"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(Problem(str(description), f"{error}; remove {description.parent}"))
+            shape = tuple(read_json(description)["shape"])
+        except (Damaged, OSError, KeyError, TypeError) as error:
+            cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            problems.append(Problem(str(description), f"damaged ({cause}); remove {description.parent}"))
             continue
-        damages = damage(description.parent, shape, 0)
+        damages = damage(description.parent, shape, every_row=True)
         problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in damages]
     return problems
 

@@ -2,18 +2,17 @@
 
 import csv
 import gzip
-import zipfile
+import io
+import sys
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, BinaryIO, cast
 
 from imbalance.data.problems import Problem
-from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
-from imbalance.utils.memory import check_fits
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.read import open_regular, read_arrays
 
 
 def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
@@ -51,21 +50,38 @@ def read_csv(
         the file; and a problem for each row with more or fewer fields, which is left out.
     """
     rows, lines, problems = [], [], []
+    records = csv_records(file, delimiter)
+    _, heading = next(records, (1, []))
+    check_columns(file, heading, columns)
+    for line, row in records:
+        if len(row) == len(heading):
+            rows.append(row)
+            lines.append(line)
+        else:
+            problems.append(width_problem(file, line, len(row), len(heading)))
+    return heading, rows, lines, problems
+
+
+def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the fields of each record of a CSV file, the heading first.
+
+    Empty lines are left out. Fields may have any length.
+
+    Raises:
+        BadInput: the file is missing or damaged, or is not valid CSV in UTF-8.
+    """
+    csv.field_size_limit(sys.maxsize)  # by default 131,072 characters, which is less than a long document has
     reader = None
     try:
-        check_regular(file)
-        open_text = gzip.open if file.suffix == ".gz" else open
-        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
+        with (
+            open_regular(file) as content,
+            gzip.open(content) if file.suffix == ".gz" else content as unzipped,
+            io.TextIOWrapper(cast(BinaryIO, unzipped), encoding="utf-8-sig", newline="") as text,
+        ):
             reader = csv.reader(text, delimiter=delimiter, strict=True)
-            heading = next(reader, [])
-            check_columns(file, heading, columns)
             for row in reader:
-                if len(row) == len(heading):
-                    rows.append(row)
-                    lines.append(reader.line_num)
-                elif row:
-                    wrong = f"{len(row)} fields, but the heading has {len(heading)}; each line needs as many"
-                    problems.append(Problem(f"{file} line {reader.line_num}", wrong))
+                if row:
+                    yield reader.line_num, row
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
@@ -74,14 +90,19 @@ def read_csv(
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    return heading, rows, lines, problems
+
+
+def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
+    """Return the problem of a line with `width` fields under a heading with `needed` fields."""
+    return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 
 def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) -> None:
     """Raise `BadInput` unless `heading`, the column names in a file, has each of `columns` exactly once."""
+    counts = Counter(heading)
     for column in columns:
-        if heading.count(column) != 1:
-            number = f"{heading.count(column)} columns" if column in heading else "no column"
+        if counts[column] != 1:
+            number = f"{counts[column]} columns" if counts[column] else "no column"
             raise BadInput(
                 f"{file} line 1: {number} {column!r}, but exactly one is needed; the heading has {', '.join(heading) or 'no column'}"
             )
@@ -94,21 +115,11 @@ def load_array(path: Path) -> Any:
         BadInput: the file is missing or damaged, holds pickled objects, or is larger than the free memory.
     """
     try:
-        check_regular(path)
-        if zipfile.is_zipfile(path):  # a small archive may unpack to more than the memory, so check first
-            with zipfile.ZipFile(path) as archive:
-                check_fits(sum(member.file_size for member in archive.infolist()), str(path))
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except BadInput:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        if "pickle" in reason:
-            reason = (
-                "it holds Python objects, which are never loaded; save text as fixed-width strings: array.astype(str)"
-            )
-        raise BadInput(f"{path}: {reason}") from None
+        return read_arrays(path)
+    except Damaged as error:
+        raise BadInput(f"{path}: {error.reason}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from None
 
 
 def read_parquet_table(path: Path) -> Any:
@@ -121,7 +132,7 @@ def read_parquet_table(path: Path) -> Any:
             f"{path}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
         ) from None
     try:
-        check_regular(path)
-        return pyarrow.parquet.read_table(path)
+        with open_regular(path) as file:
+            return pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise BadInput(f"{path}: {getattr(error, 'strerror', None) or ' '.join(str(error).split())}") from None

@@ -1,6 +1,7 @@
 """Run the commands `imbalance predict` and `imbalance export`: predict files with a trained model, or export the model."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import read_columns
 from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
+from imbalance.utils.output import csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
 
@@ -49,6 +51,7 @@ def predict_files(
     model = load(run, device)
     model.check_prior(prior)
     sources = list(read_sources([Path(file) for file in files], model))
+    check_output(into, [Path(file) for file in files], sources)
     batches = [model.batched_logits(examples, batch_size) for _, examples in sources]
     told = ""
     if is_estimated(prior):
@@ -57,7 +60,7 @@ def predict_files(
         prior = estimate = model.estimated(torch.cat([torch.empty(0, len(model.class_names)), *logits])).tolist()
         shares = [f"{name} {share:.3g}" for name, share in zip(model.class_names, estimate, strict=True)]
         told = f"; estimated class shares: {', '.join(shares)}"
-    temporary = into.with_name(into.name + ".tmp")
+    temporary = into.with_name(f"{into.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", newline="", encoding="utf-8") as text:
             count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
@@ -67,6 +70,17 @@ def predict_files(
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {count:,} predictions{told}"
+
+
+def check_output(output: Path, files: Sequence[Path], sources: Sequence[tuple[Path | None, Any]]) -> None:
+    """Raise `BadInput` if the file to write is one of the files to predict.
+
+    Args:
+        sources: the results of `read_sources`.
+    """
+    images = [image for file, examples in sources if file is None for image in examples]
+    if output.exists() and any(output.samefile(file) for file in (*files, *images)):
+        raise BadInput(f"--output: {output} is one of the files to predict, and would be lost; name another file")
 
 
 def export_file(*, run: str, file: str, prior: str | list[float] | None = None) -> str:
@@ -98,7 +112,11 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         yield None, images
     for file in tables:
         if model.about["preprocessing"].get("kind") in ("columns", "texts"):
-            yield file, read_columns(file, model.about["preprocessing"]["delimiter"])
+            columns = model.read_columns(file)
+            if model.about["preprocessing"]["kind"] == "columns":
+                for line in model.unfamiliar_values(columns):
+                    print(f"warning: {line}", file=sys.stderr)
+            yield file, columns
         else:
             columns = read_columns(file)
             if len(columns.values) != 1:
@@ -126,15 +144,15 @@ def write_predictions(
         batches: for each source, the (B, K) logits of its examples in batches.
         shift: (K,) numbers to add to the logits; None for none.
     """
-    writer.writerow(["file", "row", "class", *model.class_names])
+    writer.writerow(["file", "row", "class", *map(csv_cell, model.class_names)])
     total, done, bar = sum(len(examples) for _, examples in sources), 0, sys.stderr.isatty()
     for (file, examples), source_logits in zip(sources, batches, strict=True):
         row = 0
         for logits in source_logits:
             for values in at_prior(logits, shift).tolist():
                 name = model.class_names[values.index(max(values))]
-                where = (file, row) if file else (examples[row], "")
-                writer.writerow([*where, name, *(f"{value:.6g}" for value in values)])
+                where = (csv_cell(str(file)), row) if file else (csv_cell(str(examples[row])), "")
+                writer.writerow([*where, csv_cell(name), *(f"{value:.6g}" for value in values)])
                 row += 1
             done += len(logits)
             if bar:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imbalance.utils.output import one_line
+from imbalance.utils.files import names_file
+from imbalance.utils.output import csv_cell, one_line
 
 # Characters that would end a Markdown cell or begin a format in it. Underscores within words, as in our names, do not.
 MARKDOWN = {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": "\\$", "[": "\\[", "~": "\\~"}
@@ -28,11 +29,6 @@ def markdown_cell(value: Any) -> str:
 def latex_cell(value: Any) -> str:
     """Escape a cell for LaTeX. `[` and `*` are escaped too, because LaTeX reads them as an argument of the `\\\\` before them."""
     return _escape(value, LATEX)
-
-
-def csv_cell(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; spreadsheets hide the apostrophe."""
-    return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
 def _escape(value: Any, replacements: Mapping[str, str]) -> str:
@@ -62,7 +58,7 @@ def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str
 
 def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows as CSV; nan and missing keys are empty cells."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with names_file(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))
         writer.writerows([csv_cell(row.get(head, "")) for head in heads] for row in rows)

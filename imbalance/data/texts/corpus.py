@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.data.texts.tokenizers import LEARNT, from_json, learn_tokenizer, load_tokenizer
 from imbalance.data.texts.tokens import Texts, damage, open_tokens, store_directory, texts_hash
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import checked_format, read_json, seal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,7 +38,7 @@ class Corpus:
     texts: N texts, or N pairs of texts.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each text in the file, from 0.
-    lines: (N,) the line of each text in the file, for messages.
+    where: returns the file and line of a text, from its number between 0 and N − 1, for messages.
     eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
     evaluation_names: the names of the E evaluation groups.
     problems: the problems of the file; its rows with a problem are not among the N texts.
@@ -51,7 +53,7 @@ class Corpus:
     groups: np.ndarray
     splits: np.ndarray
     indices: np.ndarray
-    lines: np.ndarray
+    where: Callable[[int], str]
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
     eval_group_mask: np.ndarray | None = None
@@ -62,18 +64,16 @@ class Corpus:
 
     def all_problems(self) -> list[Problem]:
         """Return all problems: of the file, of class names and group names, of splits, and one for each blank text."""
-        where, names = str(self.file), (self.class_names, self.group_names)
+        file, names = str(self.file), (self.class_names, self.group_names)
         problems = list(self.problems)
-        problems += name_problems(where, *names)
+        problems += name_problems(file, *names)
         if self.evaluation_names:
-            problems += name_problems(where, self.class_names, self.evaluation_names)
+            problems += name_problems(file, self.class_names, self.evaluation_names)
         for row, example in enumerate(() if self.blanks else self.texts):
             for name, text in zip(self.columns, (example,) if isinstance(example, str) else example):
                 if not text.strip():
-                    problems.append(
-                        Problem(f"{where} line {self.lines[row]}", f"{name} is empty; each text must have a character")
-                    )
-        return problems + population_problems(where, self.targets, self.groups, self.splits, *names)
+                    problems.append(Problem(self.where(row), f"{name} is empty; each text must have a character"))
+        return problems + population_problems(file, self.targets, self.groups, self.splits, *names)
 
 
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
@@ -198,16 +198,16 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
     key = texts_hash([kind, str(vocabulary), *texts])
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
-        with build_lock(path):
-            if not path.is_file():
-                write_atomic(path, learn_tokenizer(kind, texts, vocabulary).to_str().encode())
-        content = path.read_text()
+        if not path.exists():  # a file that exists is read without a lock, which a read-only disk does not allow
+            with build_lock(path):
+                learnt = json.loads(learn_tokenizer(kind, texts, vocabulary).to_str())
+                write_atomic(path, json.dumps(seal(learnt), ensure_ascii=False).encode())
+        content = read_json(path)
+        return checked_format(path, lambda: from_json(json.dumps(content, ensure_ascii=False)))
+    except Damaged as error:
+        raise Damaged(path, error.reason, f"remove {path}, and the next run writes it again") from None
     except OSError as error:
         raise BadInput(f"config.data_dir: {path}: {error.strerror or error}; {ELSEWHERE}") from None
-    try:
-        return from_json(content)
-    except Exception as error:  # the package tokenizers raises plain Exception for invalid JSON
-        raise BadInput(f"{path}: damaged ({error}); remove {path}, and the next run writes it again") from None
 
 
 def identity_class_groups(
