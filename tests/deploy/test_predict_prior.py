@@ -142,7 +142,7 @@ def test_a_model_whose_probabilities_have_no_prior_is_refused(weighted, tmp_path
     config.head = ConfigDict(dict(name="prior", target="natural"))
     with pytest.raises(BadInput, match="'prior' given, which needs the effective prior of training, and there is none"):
         train(config, tmp_path / "refused")
-    assert not (tmp_path / "refused" / "metrics.jsonl").read_text()  # it has trained no step
+    assert not (tmp_path / "refused").exists()
     for head, known in (
         (dict(name="thresholds", metric="balanced_accuracy", rounds=1), None),
         (dict(name="temperature"), SHARES.tolist()),
