@@ -103,6 +103,11 @@ def evaluate(
     target_labels, predicted = array(targets), array(predictions)
     probability = predicted.astype(np.float64) if predicted.ndim == 2 else None
     check_lengths(targets=target_labels, predictions=predicted, **({} if groups is None else {"groups": array(groups)}))
+    if predicted.ndim == 1 and predicted.dtype.kind == "f" and not (predicted == np.round(predicted)).all():
+        raise BadInput(
+            "evaluate: predictions are one fraction for each example; for two classes pass the probabilities of both, "
+            "np.stack([1 - p, p], axis=1), else the predicted classes"
+        )
     if classes is None and probability is not None:
         classes = list(range(probability.shape[1]))
     names = np.unique(np.concatenate([target_labels, predicted])).tolist() if classes is None else list(classes)

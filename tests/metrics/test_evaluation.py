@@ -131,6 +131,7 @@ def test_a_frame_has_a_row_a_metric(monkeypatch):
     [
         (([0, 1], [0]), "targets 2, predictions 1; all must be equal"),
         (([], []), "at least 1"),
+        (([0, 1], [0.2, 0.7]), r"one fraction for each example; .*np.stack\(\[1 - p, p\], axis=1\)"),
         (([0, 1], [0, 1], [0]), "groups 1"),
         (([0, 1], [[2.0, -1.0], [0.5, 0.5]]), r"predictions\[0\] sums to 1; .*pass logits.softmax"),
         (([0, 1], [[0.5, 0.5], [0.5, 0.6]]), r"predictions\[1\] sums to 1.1"),
