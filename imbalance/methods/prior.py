@@ -48,7 +48,7 @@ def effective_prior(
     log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
     if (shift := log_prior_shift()) is None:
         return "this loss is smallest at logits whose softmax is not the class probabilities"
-    targets = targets.cpu()
+    targets = targets.cpu().long()
     mass = torch.ones(len(targets), dtype=torch.float64)
     for factor in (weights, draws):
         mass = mass if factor is None else mass * factor.cpu().double()
