@@ -103,12 +103,16 @@ class TrainedModel:
                 prior.
 
         Warns:
-            UserWarning: a column has categories, or lacks values, as no training example did.
+            UserWarning: a column has categories, or lacks values, as no training example did; or a text is empty.
         """
         self.check_prior(prior)
-        if self.about["preprocessing"].get("kind") == "columns" and is_table(examples):
+        kind = self.about["preprocessing"].get("kind")
+        if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
             for line in self.unfamiliar_values(examples):
+                warnings.warn(line, stacklevel=2)
+        elif kind == "texts":
+            for line in self.empty_texts(examples):
                 warnings.warn(line, stacklevel=2)
         parts = list(self.batched_logits(examples, batch_size))
         logits = torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
@@ -117,9 +121,26 @@ class TrainedModel:
         return Predictions(probabilities.numpy(), [self.class_names[i] for i in probabilities.argmax(1).tolist()])
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes."""
+        """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.
+
+        Raises:
+            BadInput: a value is too large for the type in which the model computes.
+        """
+        start = 0
         for batch in self.batches(examples, batch_size):
-            yield self.logits(batch).float().cpu()
+            logits = self.logits(batch).float().cpu()
+            finite = logits.softmax(1).isfinite().all(1)
+            if isinstance(batch, Tensor) and batch.is_floating_point():
+                # A network with bounded activations turns an infinite input into a finite output.
+                finite &= batch.to(self.dtype).isfinite().flatten(1).all(1)
+            if not finite.all():
+                row = start + int((~finite).nonzero()[0])
+                raise BadInput(
+                    f"row {row}: a value is too large for the model, which computes in {self.about['dtype']}; remove or "
+                    "replace it"
+                )
+            start += len(logits)
+            yield logits
 
     def check_prior(self, prior: Prior | None) -> None:
         """Raise `BadInput` if `prior` is not None and the model's probabilities have no known prior."""
@@ -225,6 +246,18 @@ class TrainedModel:
             if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
                 raise BadInput(f"example {row} is {type(example).__name__}; this model takes {self.expected()}")
         return examples if len(names) == 1 else [(first, second) for first, second in examples]
+
+    def empty_texts(self, examples: Any) -> list[str]:
+        """Return a line about empty texts among the `examples` that `predict` takes; an empty list if there are none."""
+        texts = self.as_texts(examples)
+        pairs = ((text,) if isinstance(text, str) else text for text in texts)
+        rows = [row for row, parts in enumerate(pairs) if not all(part.strip() for part in parts)]
+        if not rows:
+            return []
+        return [
+            f"{len(rows):,} of {len(texts):,} rows have an empty text (row {rows[0]} is the first); the prediction for an "
+            "empty text depends on no word"
+        ]
 
     def encode_columns(self, frame: Any) -> Tensor:
         """Turn N rows into (N, D) inputs, with the preprocessing of the training data.
