@@ -171,6 +171,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "none": Example(),
         "logit_adjusted": Example(dict(tau=1.0)),
         "tau_normalised": Example(dict(tau=0.7)),
+        "prior": Example(dict(target="uniform"), other=dict(target="natural")),
         "crt": Example(LAYER),
         "lws": Example(LAYER),
         "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),

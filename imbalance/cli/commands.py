@@ -128,6 +128,11 @@ def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) ->
     return read_list
 
 
+def class_shares(text: str) -> str | list[float]:
+    """Return `text` as a list of class shares if it has a comma; else return `text`, the name of class shares."""
+    return comma_list(real_number)(text) if "," in text else text
+
+
 def config_list(text: str) -> list[str]:
     """Split `text` at its commas into names and paths of configs.
 
@@ -303,13 +308,17 @@ COMMANDS = {
         (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .npz, .npy)"}),
          flag("--output", "CSV file to write, with the columns file, row, class, and the probability of each class", default="predictions.csv", metavar="FILE"),
          flag("--batch_size", "number of examples to predict at a time; changes only speed and memory", type=positive_integer, default=256, metavar="N"),
+         flag("--prior", "class shares to predict for: natural (those of the training set), uniform, estimated (from the examples in the files), or a "
+              "share for each class with commas between them (default: none, the softmax of the logits)", type=class_shares, metavar="SHARES"),
          flag("--device", "device, such as cpu or cuda (default: a GPU if there is one)", metavar="DEVICE")),
         documented=False,
     ),
     "export": Command(
         "Write a trained model as .pt2 (torch.export), .onnx or .safetensors.",
         "imbalance.deploy.predict:export_file",
-        (RUN, Flag(("file",), {"metavar": "FILE", "help": "file to write; its name ends in .pt2, .onnx or .safetensors"})),
+        (RUN, Flag(("file",), {"metavar": "FILE", "help": "file to write; its name ends in .pt2, .onnx or .safetensors"}),
+         flag("--prior", "class shares whose logits to export: natural (those of the training set), uniform, or a share for each class with commas "
+              "between them (default: none, the logits of the model)", type=class_shares, metavar="SHARES")),
         documented=False,
     ),
     "forensics": Command(
@@ -330,6 +339,11 @@ COMMANDS = {
     "reproduce gaussian_limit": Command(
         "Show whether importance weights change what a linear classifier converges to.",
         "imbalance.experiments.gaussian_limit:gaussian_limit",
+        TRAINING,
+    ),
+    "reproduce prior_correction": Command(
+        "Show how far class probabilities are from the truth, before and after prior correction.",
+        "imbalance.experiments.prior_correction:prior_correction",
         TRAINING,
     ),
     "reproduce colored_digits_methods": Command(

@@ -308,8 +308,8 @@ def measured_by(config: Experiment) -> tuple[str, ...]:
 def check_balanced_once(sampler: str, weights: str) -> None:
     """Raise `BadInput` if a sampler and importance weights must not be used together.
 
-    This is so if both correct the same imbalance, or if the weights are "residual" and the sampler lacks the tag
-    `chance`.
+    This is so if both correct the same imbalance, or if the weights are "residual" and the sampler does not depend on
+    the epoch.
 
     Args:
         sampler: the value of `config.sampler.name`.
@@ -321,7 +321,7 @@ def check_balanced_once(sampler: str, weights: str) -> None:
             f"config.weights.name: {weights!r} given, but config.sampler.name={sampler!r} corrects the imbalance too; "
             "use config.weights.name='uniform', or, to correct it twice on purpose, 'given' with a value for each class or group"
         )
-    annealed = [name for name, function in samplers.items() if tags_of(function).chance]
+    annealed = [name for name, function in samplers.items() if "epoch" in required_arguments(function)]
     if weights == "residual" and sampler not in annealed:
         raise BadInput(
             f"config.weights.name: 'residual' given, which needs config.sampler.name to be one of {', '.join(annealed)}; "

@@ -10,7 +10,7 @@ from imbalance.errors import BadInput
 SUMMARY_METRICS = (
     "accuracy", "balanced_accuracy", "worst_class_recall",
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
-    "g_mean", "mcc", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
+    "g_mean", "mcc", "macro_f1", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
 # On a data set with evaluation groups, metrics called `group` count evaluation groups. These metrics, which no other
 # data set has, count the groups that the run trains with.

@@ -23,8 +23,13 @@ class Tags:
         batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
-        chance: for a sampler that keeps each example with some probability: a function that returns these (N,)
-            probabilities. It is called as `chance(labels, epoch, epochs, **section)`.
+        chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
+            up to a common factor. It is called as `chance(labels, epoch, epochs, **section)`.
+        averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
+            objective adds for earlier layers.
+        prior: for a head: a function that returns the prior of the new probabilities, (K,) class shares, or None if
+            they have none; see `imbalance.methods.prior`. It is called as `prior(training_prior, natural, section)`
+            with the prior of the trained last layer and the class shares of the training set.
         unmixed: true for an objective that compares examples by class; a config with mixing is then refused.
         measures: names of the metrics that this function adds to the standard metrics, such as "train/flip_rate".
         first_run: for a two-stage method: a function that takes the config and returns the config of another run, which
@@ -44,6 +49,8 @@ class Tags:
     unmixed: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
+    averages: bool = False
+    prior: Callable[..., Any] | None = None
     measures: tuple[str, ...] = ()
     first_run: Callable[[Any], Any] | None = None
     held_out: Callable[[Any], float] | None = None

@@ -4,12 +4,13 @@ A finished run saves `model.json` beside the weights of the selected epoch. The 
 the preprocessing of inputs, so that a model can be used without its training data.
 """
 
+import copy
 import functools
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -27,7 +28,9 @@ from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
+from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.heads.registry import untrained_head
+from imbalance.methods.prior import class_shares, em_prior, log_ratio
 from imbalance.models import MODELS
 from imbalance.models.artifact import read
 
@@ -36,13 +39,15 @@ if TYPE_CHECKING:
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+Prior = str | Sequence[float] | np.ndarray | Tensor  # class shares of a population, see `TrainedModel.predict`
 
 
 class Predictions(NamedTuple):
     """Predictions for N examples.
 
-    probabilities: (N, K) float32, the softmax of the logits. If the model was trained with importance weights, or with a
-        loss that shifts logits by class, these probabilities do not follow the class frequencies of the training data.
+    probabilities: (N, K) float32. Without the argument `prior` of `predict` they are the softmax of the logits. If the
+        model was trained with importance weights, with a balancing sampler, or with a loss that shifts logits by class,
+        these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
     """
 
@@ -78,7 +83,7 @@ class TrainedModel:
         """The type of the network weights."""
         return getattr(torch, self.about["dtype"])
 
-    def predict(self, examples: Any, batch_size: int = 256) -> Predictions:
+    def predict(self, examples: Any, batch_size: int = 256, prior: Prior | None = None) -> Predictions:
         """Predict the class and the class probabilities of each example.
 
         Args:
@@ -92,13 +97,19 @@ class TrainedModel:
 
                 You can also pass a single path, image or text, or an array of shape `input_shape`.
             batch_size: the number of examples on the device at a time; it changes only speed and memory.
+            prior: the class shares of the population that the examples come from; see `imbalance.methods.prior`. None
+                for the softmax of the logits; "natural" for the shares of the training set; "uniform" for equal shares;
+                a sequence with a share for each class; or "estimated" for shares that `em_prior` estimates from the
+                examples, which must then be a sample of the population.
 
         Raises:
-            BadInput: the model cannot take an example.
+            BadInput: the model cannot take an example, or `prior` is given and the model's probabilities have no known
+                prior.
 
         Warns:
             UserWarning: a column has categories, or lacks values, as no training example did; or a text is empty.
         """
+        self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
         if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
@@ -107,20 +118,22 @@ class TrainedModel:
         elif kind == "texts":
             for line in self.empty_texts(examples):
                 warnings.warn(line, stacklevel=2)
-        parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
-        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), dtype=np.float32)
-        return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
+        parts = list(self.batched_logits(examples, batch_size))
+        logits = torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
+        shares = self.estimated(logits) if is_estimated(prior) else prior
+        probabilities = at_prior(logits, self.prior_shift(shares))
+        return Predictions(probabilities.numpy(), [self.class_names[i] for i in probabilities.argmax(1).tolist()])
 
-    def batched_probabilities(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield the (B, K) probabilities of each batch of the `examples` that `predict` takes.
+    def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
+        """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.
 
         Raises:
             BadInput: a value is too large for the type in which the model computes.
         """
         start = 0
         for batch in self.batches(examples, batch_size):
-            probabilities = self.logits(batch).float().softmax(1).cpu()
-            finite = probabilities.isfinite().all(1)
+            logits = self.logits(batch).float().cpu()
+            finite = logits.softmax(1).isfinite().all(1)
             if isinstance(batch, Tensor) and batch.is_floating_point():
                 # A network with bounded activations turns an infinite input into a finite output.
                 finite &= batch.to(self.dtype).isfinite().flatten(1).all(1)
@@ -130,8 +143,50 @@ class TrainedModel:
                     f"row {row}: a value is too large for the model, which computes in {self.about['dtype']}; remove or "
                     "replace it"
                 )
-            start += len(probabilities)
-            yield probabilities
+            start += len(logits)
+            yield logits
+
+    def check_prior(self, prior: Prior | None) -> None:
+        """Raise `BadInput` if `prior` is not None and the model's probabilities have no known prior."""
+        entry = self.about.get("prior")
+        if prior is not None and (entry is None or entry["model"] is None):
+            reason = "its model.json is of an older version; train it again" if entry is None else entry["reason"]
+            raise BadInput(
+                f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}"
+            )
+        if prior is not None and not isinstance(prior, str):
+            self.prior_shift(prior)  # check the numbers before anything is computed
+
+    def prior_shift(self, prior: Prior | None) -> Tensor | None:
+        """Return the (K,) float64 numbers to add to the logits for `prior`, which is not "estimated"; None for None."""
+        if prior is None:
+            return None
+        natural, model = (torch.tensor(self.about["prior"][key], dtype=torch.float64) for key in ("natural", "model"))
+        return log_ratio(class_shares(prior, natural), model)
+
+    def estimated(self, logits: Tensor) -> np.ndarray:
+        """Return the (K,) class shares that `em_prior` estimates from (N, K) logits of a sample of a population."""
+        return em_prior(logits.double().softmax(1).numpy(), self.about["prior"]["model"])
+
+    def at_prior(self, prior: Prior) -> "TrainedModel":
+        """Return a copy of the model whose logits are those for the class shares `prior`, as in `predict`.
+
+        Raises:
+            BadInput: `prior` is "estimated", has a share of 0, or the prior of the model's probabilities is not known.
+        """
+        self.check_prior(prior)
+        if is_estimated(prior):
+            raise BadInput("prior: 'estimated' given, which needs examples; give the class shares as numbers")
+        shift, head = self.prior_shift(prior), self.network.get_submodule("head")
+        assert shift is not None  # `prior` is not None
+        if not shift.isfinite().all():
+            raise BadInput(f"prior: {prior!r} given; every class that was trained on needs a share above 0")
+        if type(head) is not nn.Linear:
+            raise BadInput(f"prior: {prior!r} given; the last layer of this model has no bias, which the prior changes")
+        network = copy.deepcopy(self.network)
+        network.head = linear(head.weight, head.bias + shift.to(head.bias)).requires_grad_(False)
+        shares = class_shares(prior, torch.tensor(self.about["prior"]["natural"])).tolist()
+        return replace(self, network=network, about={**self.about, "prior": {**self.about["prior"], "model": shares}})
 
     @torch.inference_mode()
     def logits(self, batch: Inputs) -> Tensor:
@@ -306,16 +361,30 @@ class TrainedModel:
         )
         return f"image files or {arrays}" if self.about["uint8"] else arrays
 
-    def export(self, path: str | Path) -> None:
+    def export(self, path: str | Path, prior: Prior | None = None) -> None:
         """Write the model to the file `path` (.pt2, .onnx or .safetensors), for other programs, and check the file.
 
         See `imbalance.deploy.export`.
+
+        Args:
+            prior: class shares, as in `predict` but without "estimated"; the exported model has the logits for them. None
+                for the logits of this model.
         """
         from imbalance.deploy.export import export
 
         if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
             raise BadInput(f"path: {short_repr(path)} given; the path of a file is needed")
-        export(self, Path(path))
+        export(self if prior is None else self.at_prior(prior), Path(path))
+
+
+def is_estimated(prior: Prior | None) -> bool:
+    """Return whether `prior` is "estimated"; a NumPy array would be compared element by element."""
+    return isinstance(prior, str) and prior == "estimated"
+
+
+def at_prior(logits: Tensor, shift: Tensor | None) -> Tensor:
+    """Return the (N, K) float32 softmax of the logits plus `shift`, the result of `TrainedModel.prior_shift`."""
+    return logits.softmax(1) if shift is None else (logits + shift).softmax(1).float()
 
 
 Texts = TypeVar("Texts", list[str], list[tuple[str, str]])

@@ -3,20 +3,31 @@
 import csv
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import as_array, read_columns
-from imbalance.deploy.load import TrainedModel, load
+from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
 from imbalance.utils.output import csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
 
 
-def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: int, device: str | None) -> str:
+def predict_files(
+    *,
+    run: str,
+    files: Sequence[str],
+    output: str,
+    batch_size: int,
+    device: str | None,
+    prior: str | list[float] | None = None,
+) -> str:
     """Run `imbalance predict RUN FILES… --output=predictions.csv`: predict each example in the files, and write CSV.
 
     Args:
@@ -25,6 +36,7 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
         output: the CSV file to write.
         batch_size: the number of examples on the device at a time.
         device: the device of the model; None for a GPU if there is one.
+        prior: the class shares to predict for, as in `TrainedModel.predict`; "estimated" reads the examples of all files.
 
     Returns:
         The message that the command prints.
@@ -37,18 +49,27 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
     if "" in files:  # "" would mean the current folder
         raise BadInput("FILE: '' given; name image files, folders of images, or tables")
     model = load(run, device)
+    model.check_prior(prior)
     sources = list(read_sources([Path(file) for file in files], model))
     check_output(into, [Path(file) for file in files], sources)
+    batches = [model.batched_logits(examples, batch_size) for _, examples in sources]
+    told = ""
+    if is_estimated(prior):
+        batches = [list(source) for source in batches]
+        logits = [batch for source in batches for batch in source]
+        prior = estimate = model.estimated(torch.cat([torch.empty(0, len(model.class_names)), *logits])).tolist()
+        shares = [f"{name} {share:.3g}" for name, share in zip(model.class_names, estimate, strict=True)]
+        told = f"; estimated class shares: {', '.join(shares)}"
     temporary = into.with_name(f"{into.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", newline="", encoding="utf-8") as text:
-            count = write_predictions(csv.writer(text), model, sources, batch_size)
+            count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
         temporary.replace(into)
     except OSError as error:
         raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
-    return f"{into}: {count:,} predictions"
+    return f"{into}: {count:,} predictions{told}"
 
 
 def check_output(output: Path, files: Sequence[Path], sources: Sequence[tuple[Path | None, Any]]) -> None:
@@ -62,10 +83,11 @@ def check_output(output: Path, files: Sequence[Path], sources: Sequence[tuple[Pa
         raise BadInput(f"--output: {output} is one of the files to predict, and would be lost; name another file")
 
 
-def export_file(*, run: str, file: str) -> str:
+def export_file(*, run: str, file: str, prior: str | list[float] | None = None) -> str:
     """Run `imbalance export RUN FILE`: export the model of a run to `file`, and return the message to print."""
-    load(run, "cpu").export(file)
-    return f"{file}: {Path(file).stat().st_size:,} bytes; checked: the outputs equal those of {run}"
+    load(run, "cpu").export(file, prior)
+    shifted = "" if prior is None else ", with its logits shifted to the class shares of --prior"
+    return f"{file}: {Path(file).stat().st_size:,} bytes; checked: the outputs equal those of {run}{shifted}"
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
@@ -111,25 +133,31 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
 
 
 def write_predictions(
-    writer: Any, model: TrainedModel, sources: Sequence[tuple[Path | None, Any]], batch_size: int
+    writer: Any,
+    model: TrainedModel,
+    sources: Sequence[tuple[Path | None, Any]],
+    batches: Sequence[Iterable[Tensor]],
+    shift: Tensor | None,
 ) -> int:
     """Write a line of CSV for each example, and return the number of examples.
 
     Args:
         writer: a writer of the module `csv`.
         sources: the results of `read_sources`.
+        batches: for each source, the (B, K) logits of its examples in batches.
+        shift: (K,) numbers to add to the logits; None for none.
     """
     writer.writerow(["file", "row", "class", *map(csv_cell, model.class_names)])
     total, done, bar = sum(len(examples) for _, examples in sources), 0, sys.stderr.isatty()
-    for file, examples in sources:
+    for (file, examples), source_logits in zip(sources, batches, strict=True):
         row = 0
-        for probabilities in model.batched_probabilities(examples, batch_size):
-            for values in probabilities.tolist():
+        for logits in source_logits:
+            for values in at_prior(logits, shift).tolist():
                 name = model.class_names[values.index(max(values))]
                 where = (csv_cell(str(file)), row) if file else (csv_cell(str(examples[row])), "")
                 writer.writerow([*where, csv_cell(name), *(f"{value:.6g}" for value in values)])
                 row += 1
-            done += len(probabilities)
+            done += len(logits)
             if bar:
                 print(f"\r\x1b[K{done:,} of {total:,}", end="" if done < total else "\n", file=sys.stderr, flush=True)
     return done

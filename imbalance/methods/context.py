@@ -149,5 +149,5 @@ AVAILABLE_ARGUMENTS = {
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
-    "head": _CONTEXT | {"head", "dataset", "features", "generator"},
+    "head": _CONTEXT | {"head", "dataset", "features", "generator", "training_prior"},
 }

@@ -5,6 +5,10 @@ left="logistic")(logits, targets).mean()`; see `imbalance.methods.standalone`.
 
 To add a loss, write an `nn.Module` with keyword-only hyperparameters and put it into `LOSSES`. The run passes the
 arguments before the `*` (`class_counts`, `group_counts`, `num_classes`), which it computes from the training set.
+
+A loss whose minimiser is z_j = log p_j + s_j, for the class probabilities p of an input, has a method
+`log_prior_shift() -> Tensor | None`. The method returns the (K,) shifts s, or one shift for all classes. It returns None
+if the values of the loss allow no such minimiser. A loss without the method has none; see `imbalance.methods.prior`.
 """
 
 import math
@@ -31,6 +35,9 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 class CrossEntropy(nn.Module):
     """Cross-entropy, −log softmax(z)_y."""
+
+    def log_prior_shift(self) -> Tensor:
+        return torch.zeros(1, dtype=torch.float64)
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         return cross_entropy(logits, targets)
@@ -88,6 +95,11 @@ class Adjusted(nn.Module):
         super().__init__()
         self.register_buffer("factors", factors)
         self.register_buffer("offsets", offsets)
+
+    def log_prior_shift(self) -> Tensor | None:
+        if self.factors is not None and not (self.factors == 1).all():
+            return None
+        return torch.zeros(1, dtype=torch.float64) if self.offsets is None else -self.offsets
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         logits = at_least_float32(logits)
@@ -226,6 +238,9 @@ class Focal(nn.Module):
         super().__init__()
         self.gamma = gamma
 
+    def log_prior_shift(self) -> Tensor | None:
+        return None if self.gamma else torch.zeros(1, dtype=torch.float64)
+
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         odds = log_odds_against(logits, targets)
         return (self.gamma * F.logsigmoid(odds)).exp() * softplus(odds)
@@ -254,6 +269,9 @@ class ClassBalanced(nn.Module):
         super().__init__()
         self.focal = Focal(gamma=gamma)
         self.register_buffer("factors", class_balanced_factors(class_counts, beta))
+
+    def log_prior_shift(self) -> Tensor | None:
+        return None if self.focal.gamma else self.factors.log()
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         losses = self.focal(logits, targets, groups)

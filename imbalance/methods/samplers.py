@@ -40,13 +40,33 @@ def keep_chance(counts: Tensor) -> Tensor:
     return counts[counts > 0].min() / counts.clamp(min=1).double()
 
 
-@tagged(batched=True)
+def equal_chance(labels: Labels, epoch: int, epochs: int) -> Tensor:
+    """Return (N,) equal numbers of draws, for `shuffle`."""
+    example_labels, _ = labels("class")
+    return torch.ones(len(example_labels), dtype=torch.float64)
+
+
+def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: bool = True) -> Tensor:
+    """Return (N,) expected numbers of draws n_min / n, for samplers that draw equally from all classes or groups.
+
+    n is the size of the example's class or group, and n_min the size of the smallest.
+    """
+    example_labels, counts = labels(by)
+    return keep_chance(counts)[example_labels]
+
+
+def resample_chance(labels: Labels, epoch: int, epochs: int, *, by: By, exponent: float) -> Tensor:
+    """Return (N,) expected numbers of draws (n_min / n)^exponent, for `resample`; n as in `balanced_chance`."""
+    return balanced_chance(labels, epoch, epochs, by=by) ** exponent
+
+
+@tagged(batched=True, chance=equal_chance)
 def shuffle(groups: Tensor, generator: Generator) -> Tensor:
     """Draw every example once, in random order."""
     return torch.randperm(len(groups), generator=generator)
 
 
-@tagged(balances=True, batched=True)
+@tagged(balances=True, batched=True, chance=balanced_chance)
 def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
     """Draw as many examples of each class or group as the smallest has, without replacement.
 
@@ -61,7 +81,7 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
     return shuffled(torch.cat(chosen), generator)
 
 
-@tagged(balances=True)
+@tagged(balances=True, chance=balanced_chance)
 def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
     """Keep each example with probability n_min / n for the size n of its class or group.
 
@@ -89,7 +109,7 @@ def kept(chance: Tensor, chooser: Generator, generator: Generator) -> Tensor:
     return shuffled(torch.nonzero(uniform < chance)[:, 0], generator)
 
 
-@tagged(balances=True, batched=True)
+@tagged(balances=True, batched=True, chance=balanced_chance)
 def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     """Draw as many examples of each class or group as the largest has.
 
@@ -104,7 +124,7 @@ def oversample(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     return shuffled(torch.cat(drawn), generator)
 
 
-@tagged(balances=True, batched=True)
+@tagged(balances=True, batched=True, chance=balanced_chance)
 def balanced(labels: Labels, generator: Generator, *, by: By) -> Tensor:
     """Draw from all classes or groups in turn, so that each batch has equally many examples of all of them.
 
@@ -127,7 +147,7 @@ def cycled(rows: Tensor, size: int, generator: Generator) -> Tensor:
     return torch.cat([shuffled(rows, generator) for _ in range(math.ceil(size / len(rows)))])[:size]
 
 
-@tagged(balances=True, batched=True)
+@tagged(balances=True, batched=True, chance=resample_chance)
 def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegative) -> Tensor:
     """Draw examples with replacement, with probability ∝ (1 / n)^exponent for the size n of the class or group.
 
@@ -153,31 +173,23 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
 
 def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
     """Return (N,) probabilities of keeping each example, for `annealed_linear`."""
-    return annealed_chance(labels, by, 1 - elapsed(epoch, epochs))
+    return balanced_chance(labels, epoch, epochs, by=by) ** (1 - elapsed(epoch, epochs))
 
 
 def sigmoid_chance(labels: Labels, epoch: int, epochs: int, *, by: By, steepness: float) -> Tensor:
     """Return (N,) probabilities of keeping each example, for `annealed_sigmoid`."""
-    return annealed_chance(labels, by, 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5))))
+    exponent = 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5)))
+    return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 
 def step_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
     """Return (N,) probabilities of keeping each example, for `annealed_step`."""
-    return annealed_chance(labels, by, float(elapsed(epoch, epochs) <= 0.5))
+    return balanced_chance(labels, epoch, epochs, by=by) ** float(elapsed(epoch, epochs) <= 0.5)
 
 
 def elapsed(epoch: int, epochs: int) -> float:
     """Return the elapsed share t of training: 0 in the first epoch, 1 in the last."""
     return epoch / max(1, epochs - 1)
-
-
-def annealed_chance(labels: Labels, by: By, exponent: float) -> Tensor:
-    """Return (N,) probabilities (n_min / n)^exponent of keeping each example.
-
-    n is the size of the example's class or group, and n_min the size of the smallest.
-    """
-    example_labels, counts = labels(by)
-    return keep_chance(counts)[example_labels] ** exponent
 
 
 @tagged(balances=True, chance=linear_chance)

@@ -130,7 +130,8 @@ def compute(
       `group_balanced_accuracy`, the mean accuracy of the groups; `adjusted_accuracy`, the mean of group accuracies
       weighted by the groups' shares of the training set, which the Waterbirds literature reports.
     - `g_mean`, the geometric mean of the recalls (Kubat and Matwin, ICML 1997); `mcc`, Matthews' correlation of targets
-      and predictions (Gorodkin, 2004, for more than two classes), between −1 and 1.
+      and predictions (Gorodkin, 2004, for more than two classes), between −1 and 1; `macro_f1`, the mean F1 of the
+      classes that occur as targets or predictions.
     - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
 
@@ -166,29 +167,27 @@ def compute(
     total, right = support.sum(1, keepdims=True), hits.sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, precision = hits / support, hits / predicted
-        f1 = 2 * hits / (support + predicted)
+        f1 = f1_scores(hits, support, predicted)
         accuracy, predicted_share = (total - support - predicted + 2 * hits) / total, predicted / total
         training_group_accuracy = grouped[..., 1] / grouped.sum(2)
         group_accuracy = eval_grouped[..., 1] / eval_grouped.sum(2)
-        # The covariances of one-hot targets and predictions, times n², are integers of the confusion matrix.
-        n = total[:, 0]
-        spreads = (n**2 - np.square(support).sum(1)) * (n**2 - np.square(predicted).sum(1))
-        mcc = (right * n - (support * predicted).sum(1)) / np.sqrt(spreads)
+        mcc = matthews_correlation(hits, support, predicted)
         shares = train_group_counts * ~np.isnan(training_group_accuracy)
         summaries = [
-            right / n,
-            _mean(recall),
+            right / total[:, 0],
+            mean_ignoring_nan(recall),
             _least(recall),
             _least(group_accuracy),
-            _mean(group_accuracy),
+            mean_ignoring_nan(group_accuracy),
             np.nansum(shares * training_group_accuracy, 1) / shares.sum(1),
-            _geometric_mean(recall),
+            geometric_mean(recall),
             mcc,
+            mean_ignoring_nan(f1),
         ]
         for least, most in SHOTS.values():
             in_range = (train_class_counts >= least) & (train_class_counts <= most)
-            summaries.append(_mean(np.where(in_range, recall, np.nan)))
-        worst_and_mean = [_least(training_group_accuracy), _mean(training_group_accuracy)]
+            summaries.append(mean_ignoring_nan(np.where(in_range, recall, np.nan)))
+        worst_and_mean = [_least(training_group_accuracy), mean_ignoring_nan(training_group_accuracy)]
     names, columns = list(SUMMARY_METRICS), [np.stack(summaries, 1)]
     for name, values in zip(CLASS_METRICS, (recall, precision, f1, accuracy, predicted_share), strict=True):
         names += [f"{name}/{label}" for label in class_names]
@@ -220,9 +219,26 @@ def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
     return array
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_ignoring_nan(values: np.ndarray) -> np.ndarray:
     """Return the mean of each row of (M, n) values, ignoring nan; nan for a row that is all nan."""
     return np.nansum(values, 1) / (~np.isnan(values)).sum(1)
+
+
+def f1_scores(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the (M, K) F1 of each class; nan for a class that occurs neither as a target nor as a prediction.
+
+    Args:
+        hits, support, predicted: (M, K) numbers of right predictions, of targets and of predictions of each class.
+    """
+    return 2 * hits / (support + predicted)
+
+
+def matthews_correlation(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the (M,) correlations of targets and predictions; the arguments are those of `f1_scores`."""
+    # The covariances of one-hot targets and predictions, times n², are integers of the confusion matrix.
+    n, right = support.sum(1), hits.sum(1)
+    spreads = (n**2 - np.square(support).sum(1)) * (n**2 - np.square(predicted).sum(1))
+    return (right * n - (support * predicted).sum(1)) / np.sqrt(spreads)
 
 
 def _least(values: np.ndarray) -> np.ndarray:
@@ -230,7 +246,7 @@ def _least(values: np.ndarray) -> np.ndarray:
     return np.fmin.reduce(values, 1)
 
 
-def _geometric_mean(values: np.ndarray) -> np.ndarray:
+def geometric_mean(values: np.ndarray) -> np.ndarray:
     """Return the geometric mean of each row of (M, n) values, ignoring nan; nan for a row that is all nan."""
     present = (~np.isnan(values)).sum(1)
     return np.where(present, np.nanprod(values, 1) ** (1 / present), np.nan)

@@ -5,9 +5,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from imbalance.config.schema import build
+from imbalance.config.schema import build, look_up
+from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.heads.registry import HEADS, untrained_head
+from imbalance.methods.prior import training_prior
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
@@ -77,8 +79,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     config, learner, log = run.config, run.learner, run.log
     if log.writes:
         log.write(SELECTED, checkpoint.as_bytes(copied(learner.evaluated_network.state_dict())))
-        weights = {"weights": log.digests[SELECTED]}
-        log.model(description(config, learner.dataset, learner.evaluated_network) | weights)
+        extra = {"weights": log.digests[SELECTED], "prior": describe_prior(run)}
+        log.model(description(config, learner.dataset, learner.evaluated_network) | extra)
     about_run = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
     late_warnings = [*run.head_warnings, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
@@ -87,6 +89,24 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     for warning in late_warnings:
         log.line(f"WARNING: {warning}")
     return log.summary(summary)
+
+
+def describe_prior(run: Run) -> dict[str, Any]:
+    """Return the entry `prior` of model.json, from which predictions for other class shares are computed.
+
+    It has the class shares of the training set, `natural`, and the prior of the probabilities of the model, `model`. If
+    there is no such prior, `model` is None and `reason` says why.
+    """
+    config, context = run.config, run.learner.context
+    natural = context.class_counts.double().cpu() / context.class_counts.sum().item()
+    prior = training_prior(config, context, run.learner.weights, run.learner.loss)
+    if not isinstance(prior, str) and config.head.name != "none" and not config.debug:
+        head_prior = tags_of(look_up(HEADS, config.head.name)).prior
+        after_head = head_prior(prior, natural, config.head) if head_prior else None
+        prior = f"config.head.name={config.head.name!r} replaces the last layer" if after_head is None else after_head
+    if isinstance(prior, str):
+        return {"natural": natural.tolist(), "model": None, "reason": prior}
+    return {"natural": natural.tolist(), "model": prior.tolist()}
 
 
 def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
@@ -115,6 +135,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             dataset=dataset,
             features=lambda name: features(learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
+            training_prior=training_prior(config, learner.context, learner.weights, learner.loss),
         )
     messages = (str(warning.message) for warning in caught)
     run.head_warnings = [message for message in messages if message.startswith("config.head")]  # not those of libraries

@@ -29,6 +29,7 @@ from imbalance.methods.losses import LOSSES
 from imbalance.methods.mixing import MIXINGS, Mix
 from imbalance.methods.objectives.base import Objective, as_objective
 from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
@@ -217,6 +218,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     objective = as_objective(reduction).to(device)
     check_views_and_columns(config, objective)
 
+    check_prior(config, context, weights, loss)
     check_inputs(config, dataset)
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
@@ -399,6 +401,17 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
         raise BadInput(
             f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
             "the number of training examples, as every micro-batch needs an example"
+        )
+
+
+def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
+    """Raise `BadInput` if the head takes the effective prior of training, and this training has none."""
+    if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
+        return
+    if isinstance(reason := training_prior(config, context, weights, loss), str):
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} given, which needs the effective prior of training, and there is none: "
+            f"{reason}; use another head, such as 'temperature'"
         )
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 from sklearn.metrics import (
     balanced_accuracy_score,
     confusion_matrix,
+    f1_score,
     matthews_corrcoef,
     precision_recall_fscore_support,
 )
@@ -55,6 +56,7 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
         warnings.simplefilter("ignore", UserWarning)  # scikit-learn warns of predicted classes without targets
         np.testing.assert_allclose(found["balanced_accuracy"], balanced_accuracy_score(targets, predictions))
     np.testing.assert_allclose(found["worst_class_recall"], np.nanmin(recall))
+    np.testing.assert_allclose(found["macro_f1"], f1_score(targets, predictions, average="macro"))
     present = recall[~np.isnan(recall)]
     np.testing.assert_allclose(found["g_mean"], stats.gmean(present) if present.all() else 0)
     one_of_each = len(set(targets)) == 1 or len(set(predictions)) == 1  # 0/0, which scikit-learn calls 0

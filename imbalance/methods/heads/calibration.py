@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import Repeats
+from imbalance.config.tags import tagged
 from imbalance.data import Dataset
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 
 
+@tagged(prior=lambda training_prior, natural, section: training_prior if training_prior.allclose(natural) else None)
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 

@@ -3,16 +3,25 @@
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import NonNegative
+from imbalance.config.schema import NonNegative, Section
+from imbalance.config.tags import tagged
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import share
 
 
+@tagged(prior=lambda training_prior, natural, section: training_prior)
 def none(head: nn.Linear) -> nn.Module:
     """Keep the trained last layer unchanged."""
     return head
 
 
+def adjusted_prior(training_prior: Tensor, natural: Tensor, section: Section) -> Tensor:
+    """Return the prior of the head `logit_adjusted`, proportional to q / π^τ for the prior q of the trained layer."""
+    prior = training_prior * natural.clamp(min=torch.finfo(natural.dtype).tiny) ** -section.tau
+    return prior / prior.sum()
+
+
+@tagged(prior=adjusted_prior)
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> nn.Module:
     """Subtract τ log π_j from the logit of each class j (Menon et al., ICLR 2021, equation 9).
 

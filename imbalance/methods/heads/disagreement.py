@@ -18,7 +18,7 @@ from imbalance.methods.losses import cross_entropy
 from imbalance.methods.samplers import cycled, rows_by_label
 
 
-@tagged(held_out=lambda section: section.fraction)
+@tagged(held_out=lambda section: section.fraction, prior=lambda training_prior, natural, section: training_prior)
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
     """Hold out a `fraction` of each class of train from training, and return the trained last layer unchanged.
 

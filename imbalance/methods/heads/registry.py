@@ -20,11 +20,13 @@ from imbalance.methods.heads.decoupling import crt, lws
 from imbalance.methods.heads.dfr import dfr
 from imbalance.methods.heads.disagreement import disagreement, hold_out
 from imbalance.methods.heads.dpe import dpe
+from imbalance.methods.heads.prior import prior
 
 HEADS = {
     "none": none,
     "logit_adjusted": logit_adjusted,
     "tau_normalised": tau_normalised,
+    "prior": prior,
     "crt": crt,
     "lws": lws,
     "dfr": dfr,

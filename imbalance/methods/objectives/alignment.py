@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from imbalance.config.schema import NonNegative, Positive, checked
+from imbalance.config.tags import Tags
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Environments, Objective, count_environments
 
@@ -21,6 +22,7 @@ class Alignment(Objective):
         penalty: the factor λ of the distance.
     """
 
+    tags = Tags(batched=True, averages=True)  # the penalty does not reach the last layer
     columns = ("features",)
 
     def __init__(self, num_classes: int, num_groups: int, *, environments: Environments, penalty: NonNegative):

@@ -14,6 +14,8 @@ class Average(Objective):
     It divides by the number of examples B, not by Σw, so it is an unbiased estimate of the weighted risk.
     """
 
+    tags = Tags(batched=True, averages=True)
+
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None) -> Tensor:
         return (weights * losses).mean()
 

@@ -60,7 +60,7 @@ class SupervisedContrastive(Objective):
         detached: true if the gradient of ℓ does not reach the features.
     """
 
-    tags = Tags(batched=True, unmixed=True)
+    tags = Tags(batched=True, unmixed=True, averages=True)
     columns = ("projections", "targets")
     views = 2
 

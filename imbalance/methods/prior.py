@@ -1,0 +1,196 @@
+"""Prior correction: class probabilities for other class shares than those that training has made the model expect.
+
+Training by cross-entropy makes the probabilities of a network right for a population with the class shares q, the
+effective prior of training. Importance weights and samplers multiply the share π_j of a class in the data by the
+weight w_j and by the number of draws s_j of its examples. A loss that adds ι_j to the logits divides it by exp ι_j:
+
+    q_j ∝ π_j · w_j · s_j · exp(−ι_j).
+
+For a population with the class shares t, add log t_j − log q_j to the logit of each class j. Only the class shares may
+differ between the populations: the inputs of a class must be distributed as in training (label shift).
+
+No such q exists for a loss whose minimiser is not the logarithm of class probabilities (`poly`, `ldam`, `focal`, …), for
+an objective that is no mean of losses (`group_dro`, …), for mixed examples, for weights or draws that change between
+epochs, or that differ within a class. Then the functions here return the reason instead. And q is that of the minimiser:
+a network that fits every training example may have ignored the importance weights.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imbalance.config.experiment import Experiment
+from imbalance.config.schema import look_up
+from imbalance.config.tags import tags_of
+from imbalance.errors import BadInput
+from imbalance.methods.context import RunContext
+from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.methods.samplers import SAMPLERS
+
+Array = np.ndarray
+SUM_TOLERANCE = 0.01  # allowed difference of a sum of rounded class shares from 1
+EQUAL = 1e-4  # relative difference up to which two weights or shares count as equal; weights are float32
+
+
+def effective_prior(
+    targets: Tensor, num_classes: int, loss: nn.Module, weights: Tensor | None = None, draws: Tensor | None = None
+) -> Tensor | str:
+    """Return the effective prior q of training, (K,) float64 class shares, or the reason why there is none.
+
+    Args:
+        targets: (N,) class of each training example.
+        loss: the loss module, such as an entry of `imbalance.methods.losses.LOSSES`.
+        weights: (N,) importance weight of each example; None for equal weights.
+        draws: (N,) expected number of draws of each example in an epoch, up to a common factor; None for equal numbers.
+    """
+    log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
+    if (shift := log_prior_shift()) is None:
+        return "this loss is smallest at logits whose softmax is not the class probabilities"
+    targets = targets.cpu().long()
+    mass = torch.ones(len(targets), dtype=torch.float64)
+    for factor in (weights, draws):
+        mass = mass if factor is None else mass * factor.cpu().double()
+    largest = mass.new_zeros(num_classes).scatter_reduce(0, targets, mass, "amax")
+    if (mass < (1 - EQUAL) * largest[targets]).any():
+        return "examples of one class count unequally in training, by group for example"
+    prior = mass.new_zeros(num_classes).index_add(0, targets, mass) * shift.cpu().double().exp()
+    return prior / prior.sum()
+
+
+def training_prior(
+    config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module
+) -> Tensor | str:
+    """Return the effective prior of a run's training, before any head, or the reason why there is none.
+
+    Args:
+        context: the labels of the training set.
+        weights: function from an epoch to the (N,) importance weights.
+        loss: the loss module of the run.
+    """
+    if not tags_of(look_up(OBJECTIVES, config.objective.name)).averages:
+        return f"config.objective.name={config.objective.name!r} is no weighted mean of the losses"
+    if config.mix.name != "none":
+        return f"config.mix.name={config.mix.name!r} trains on mixtures of examples"
+    chance = tags_of(look_up(SAMPLERS, config.sampler.name)).chance
+    if chance is None:
+        return f"config.sampler.name={config.sampler.name!r} has no tag `chance`, see imbalance.config.tags"
+    section = {key: value for key, value in config.sampler.items() if key != "name"}
+    priors: list[Tensor] = []
+    for epoch in (0, config.trainer.epochs - 1):
+        draws = chance(context.labels, epoch, config.trainer.epochs, **section)
+        prior = effective_prior(context.targets, context.num_classes, loss, weights(epoch), draws)
+        if isinstance(prior, str):
+            names = [config.loss.name, config.weights.name, config.sampler.name]
+            return "config.loss.name={!r}, config.weights.name={!r}, config.sampler.name={!r}: ".format(*names) + prior
+        priors.append(prior)
+    if not priors[0].allclose(priors[1], rtol=EQUAL, atol=0):
+        return (
+            f"config.sampler.name={config.sampler.name!r} and config.weights.name={config.weights.name!r} together change "
+            "the class shares from epoch to epoch"
+        )
+    return priors[-1]
+
+
+def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor) -> Tensor:
+    """Return the (K,) float64 class shares that `prior` stands for.
+
+    Args:
+        prior: "natural" for the shares of the training set, "uniform" for equal shares, or K shares that sum to 1.
+        natural: (K,) the class shares of the training set.
+
+    Raises:
+        BadInput: `prior` is another name, or its numbers are no K shares.
+    """
+    if isinstance(prior, str):
+        if prior not in ("natural", "uniform"):
+            raise BadInput(f"prior: {prior!r} given; it must be 'natural', 'uniform' or {len(natural)} class shares")
+        return natural.double() if prior == "natural" else torch.full((len(natural),), 1 / len(natural)).double()
+    shares = torch.as_tensor(prior, dtype=torch.float64).cpu()
+    if shares.shape != natural.shape:
+        raise BadInput(f"prior: {shares.numel()} class shares given; give {len(natural)}, one for each class")
+    if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
+        raise BadInput(
+            f"prior: {', '.join(f'{share:g}' for share in shares.tolist())} given; class shares must be at least 0 and sum to 1"
+        )
+    return shares / shares.sum()
+
+
+def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
+    """Return the (K,) numbers log t_j − log q_j to add to the logits of a model with the prior q.
+
+    A class that has the share 0 in both gets the number 0, and one that has the share 0 in t only gets −inf.
+
+    Args:
+        target: (K,) the class shares t of the population to predict for.
+        prior: (K,) the prior q of the model's probabilities.
+
+    Raises:
+        BadInput: a class with a positive share in t has the share 0 in q: the model has never seen it.
+    """
+    if unseen := torch.nonzero((target > 0) & (prior == 0)).flatten().tolist():
+        raise BadInput(
+            f"prior: a share of {target[unseen[0]].item():g} for class number {unseen[0]}, counted from 0, given; the model "
+            "was trained on no example of this class, so the share must be 0"
+        )
+    return torch.where(target == prior, 0.0, target.log() - prior.log())
+
+
+def em_prior(
+    probabilities: Array, prior: Sequence[float] | Array, tolerance: float = 1e-8, most: int = 10_000
+) -> Array:
+    """Estimate the (K,) class shares of a population from a model's probabilities for unlabelled examples, by EM.
+
+    Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori Probabilities", Neural
+    Computation 2002, equation 2.9. The limit has the largest likelihood. The probabilities must be calibrated, and the
+    inputs of each class distributed as in training; otherwise the estimate is biased.
+
+    Args:
+        probabilities: (N, K) probabilities of the model for the examples.
+        prior: (K,) the prior of these probabilities, see `training_prior`.
+        tolerance: the iteration ends if no share changes by more.
+        most: the largest number of iterations.
+    """
+    start = np.asarray(prior, dtype=np.float64)
+    shares, ratios = start / start.sum(), np.asarray(probabilities, dtype=np.float64)
+    if not len(ratios):
+        raise BadInput("prior: 'estimated' given, and no examples; the shares are estimated from the examples")
+    ratios = np.divide(ratios, shares, out=np.zeros_like(ratios), where=shares > 0)
+    for _ in range(most):
+        before, shares = shares, shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)
+        if np.abs(shares - before).max() <= tolerance:
+            break
+    return shares / shares.sum()
+
+
+def bbse_prior(val_predictions: Array, val_targets: Array, predictions: Array) -> Array:
+    """Estimate the (K,) class shares of a population from predictions for unlabelled examples, by BBSE.
+
+    Lipton, Wang and Smola, "Detecting and Correcting for Label Shift with Black Box Predictors", ICML 2018. The ratios w
+    of the class shares to those of val solve C w = μ. C_ij is the share of val examples that are predicted as i and are
+    of class j; μ_i is the share of examples that are predicted as i. Negative solutions are set to 0, and the shares are
+    scaled to the sum 1. The model may be uncalibrated, but each class needs enough examples in val.
+
+    Args:
+        val_predictions: predictions for N labelled val examples: (N,) class numbers, or (N, K) probabilities.
+        val_targets: (N,) classes of the val examples.
+        predictions: predictions for M unlabelled examples, (M,) or (M, K) like `val_predictions`.
+
+    Raises:
+        BadInput: C cannot be inverted: val lacks a class, or two classes are predicted alike.
+    """
+    val_predictions, val_targets, predictions = map(np.asarray, (val_predictions, val_targets, predictions))
+    if val_predictions.ndim == 1:
+        classes = np.arange(1 + max(int(labels.max()) for labels in (val_predictions, val_targets, predictions)))
+        val_predictions, predictions = (labels[:, None] == classes for labels in (val_predictions, predictions))
+    onehot = val_targets[:, None] == np.arange(val_predictions.shape[1])
+    joint = val_predictions.T.astype(np.float64) @ onehot / len(val_targets)
+    if np.linalg.matrix_rank(joint) < len(joint):
+        raise BadInput(
+            "BBSE: the confusion matrix on val cannot be inverted, because val lacks a class, or two classes are predicted "
+            "alike; use em_prior, or more val examples"
+        )
+    ratios = np.linalg.solve(joint, predictions.mean(0)).clip(min=0)
+    shares = ratios * onehot.mean(0)
+    return shares / shares.sum()

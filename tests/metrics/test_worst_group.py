@@ -1,0 +1,29 @@
+"""The worst group's accuracy over batches, without torchmetrics; with it the same class is a `torchmetrics.Metric`."""
+
+import pytest
+import torch
+
+from imbalance.errors import BadInput
+from imbalance.metrics import WorstGroupAccuracy
+
+
+def test_batches_add_up_and_reset_forgets_them():
+    generator = torch.Generator().manual_seed(0)
+    targets, groups = torch.randint(3, (2, 90), generator=generator)
+    logits = torch.randn(90, 3, generator=generator) + 2 * torch.nn.functional.one_hot(targets, 3)
+    right = (logits.argmax(1) == targets).float()
+    metric = WorstGroupAccuracy(num_groups=4)  # group 3 has no example
+    assert metric.compute().isnan()
+    for part in torch.arange(90).split(32):
+        metric.update(logits[part], targets[part], groups[part])
+    expected = min(right[groups == group].mean().item() for group in range(3))
+    assert metric.compute().item() == pytest.approx(expected)
+    of_batch = metric(logits[:10].argmax(1), targets[:10], torch.zeros(10, dtype=torch.int64))
+    assert of_batch.item() == pytest.approx(right[:10].mean().item())
+    assert metric.counts.sum() == 100
+    metric.reset()
+    assert metric.counts.sum() == 0 and metric.compute().isnan()
+    metric.update(torch.tensor([1]), torch.tensor([1]), torch.tensor([2]))
+    assert metric.compute() == 1
+    with pytest.raises(BadInput, match="num_groups=0 given"):
+        WorstGroupAccuracy(num_groups=0)
