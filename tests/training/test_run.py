@@ -50,7 +50,9 @@ def test_a_run_whose_config_is_damaged_or_lost_is_not_gone_on_with(config, tmp_p
     loop.train(config, tmp_path)
     path = tmp_path / "config.json"
     path.write_text(text) if text is not None else path.unlink()
-    with pytest.raises(BadInput, match=r"config.json: (damaged|missing).* restore it from a backup, or remove .* to start anew"):
+    with pytest.raises(
+        BadInput, match=r"config.json: (damaged|missing).* restore it from a backup, or remove .* to start anew"
+    ):
         loop.train(config, tmp_path)
 
 
