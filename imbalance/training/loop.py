@@ -9,6 +9,7 @@ batch to one scalar. One step is in `imbalance.training.step`; it is the same fo
 processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -37,7 +38,7 @@ from imbalance.training.evaluate import (
     split_metrics,
     training_metrics,
 )
-from imbalance.training.finish import finish, write_early_summary
+from imbalance.training.finish import finish, first_results, load_selected, write_early_summary
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
@@ -134,6 +135,25 @@ def train(
         except (Diverged, Interrupted) as error:
             write_early_summary(run, error)
             raise
+
+
+def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
+    """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
+
+    Nothing is written or printed, and signals end the training in Python's own way, since there is nothing to resume.
+
+    Raises:
+        BadInput: the config or the data is wrong.
+        Diverged: a value became non-finite.
+    """
+    first = first_run(config)
+    results = first_results(train_in_memory(first, dataset)) if first else None
+    accelerator, nowhere = start_accelerator(config), Path(os.devnull)
+    learner = make_learner(config, accelerator, nowhere, dataset, results)
+    run = begin(config, learner, RunLog(nowhere, config, writes=False), Interrupt())
+    fit(run)
+    load_selected(run)
+    return run
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import Repeats
+from imbalance.config.tags import tagged
 from imbalance.data import Dataset
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 
 
+@tagged(reads_val=True)
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
@@ -33,6 +35,7 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
     return linear(inverse * head.weight, inverse * head.bias)
 
 
+@tagged(reads_val=True)
 def thresholds(
     head: nn.Linear,
     dataset: Dataset,

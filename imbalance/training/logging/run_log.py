@@ -171,6 +171,8 @@ class RunLog:
         Raises:
             BadInput: metrics.jsonl is already shorter.
         """
+        if not self.writes:
+            return
         metrics = self._files.metrics
         if os.fstat(metrics.fileno()).st_size < position:
             raise BadInput(
