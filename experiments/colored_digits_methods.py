@@ -46,6 +46,7 @@ METHODS = (
     ("JTT", Variant("colored_digits_jtt"), "none"),
     ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
     ("IRM", Variant("colored_digits_irm"), "objective"),
+    ("V-REx", Variant("colored_digits_vrex"), "objective"),
     # The penalties are the best by val worst-group accuracy: for CORAL of 0.1, 1 and 10, for MMD of 0.01, 0.1, 0.3, 1 and 10.
     ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
     ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),

@@ -1,6 +1,7 @@
 """Errors that end a run early, each with its exit status."""
 
 import signal
+from pathlib import Path
 
 
 class BadInput(ValueError):
@@ -17,6 +18,22 @@ class Busy(BadInput):
 
     def __str__(self) -> str:
         return f"config.work_dir: another process is training in {self.args[0]}; wait for its end, or choose another work_dir"
+
+
+class Damaged(BadInput):
+    """A file that exists cannot be trusted: it is too large, has another format, or another digest than was recorded."""
+
+    def __init__(self, path: str | Path, reason: str, hint: str = ""):
+        super().__init__(path, reason, hint)  # pickle calls the class with these arguments
+
+    @property
+    def reason(self) -> str:
+        """The reason why the file cannot be trusted, without its path."""
+        return self.args[1]
+
+    def __str__(self) -> str:
+        path, reason, hint = self.args
+        return f"{path}: damaged ({reason}); {hint or 'restore the file from a copy'}"
 
 
 class Diverged(ArithmeticError):

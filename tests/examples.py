@@ -160,6 +160,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cvar": Example(dict(level=0.3)),
         "worst_group": Example(),
         "irm": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
+        "vrex": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),

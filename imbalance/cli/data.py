@@ -1,7 +1,6 @@
 """Download, verify, build and describe data sets: the commands `imbalance data …`."""
 
 import glob
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,8 +26,9 @@ from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.models import preparation_of
+from imbalance.utils.read import read_json
 
 KINDS_SHOWN = 10  # kinds of problems that `verify` prints
 
@@ -145,11 +145,12 @@ def store_problems(folder: Path, name: str) -> list[Problem]:
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:
-            shape = tuple(json.loads(description.read_text())["shape"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(Problem(str(description), f"{error}; remove {description.parent}"))
+            shape = tuple(read_json(description)["shape"])
+        except (Damaged, OSError, KeyError, TypeError) as error:
+            cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            problems.append(Problem(str(description), f"damaged ({cause}); remove {description.parent}"))
             continue
-        damages = damage(description.parent, shape, 0)
+        damages = damage(description.parent, shape, every_row=True)
         problems += [Problem(place, f"{cause}; remove {description.parent}") for place, cause in damages]
     return problems
 

@@ -20,9 +20,10 @@ from typing import Any, NoReturn
 from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
+from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
 
-RANK = int(os.environ.get("RANK", 0))  # rank of this process, if a launcher started several
+RANK = int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "0").isdecimal() else 0  # `call` refuses other texts
 OVERRIDES = (
     "  --config.<key>=<value>  override a value of the config; may be repeated. If the name of a section\n"
     "                          changes, as in --config.loss.name=vs, type every key of that section"
@@ -48,6 +49,7 @@ def call(argv: Sequence[str]) -> int:
         if {"-h", "--help"} & set(rest):
             print(help_of(name))
             return 0
+        check_launch()
         return run_command(COMMANDS[name], arguments_of(name, rest))
     except BadInput as error:
         return refuse(str(error))
@@ -279,6 +281,8 @@ def exit_on_signal(signum: int, trains: bool) -> NoReturn:
         trains: true for the command `train`, which must print a JSON object as the last line on stdout.
     """
     wait_for_main_process()
+    if util := sys.modules.get("multiprocessing.util"):
+        util._run_finalizers(0)  # removes the semaphores of workers, or Python would print a warning about leaked ones
     error = Interrupted(signum)
     if not RANK:
         os.write(2, f"{error if trains else 'stopped; the same command resumes'}\n".encode())

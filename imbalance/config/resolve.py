@@ -30,7 +30,8 @@ from imbalance.config.registries import registries
 from imbalance.config.renamed import replacement_flags
 from imbalance.config.schema import flatten, keyword_annotations, look_up
 from imbalance.config.user_modules import user_code_error, user_module_file
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.read import read_json, read_text
 
 # imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
 CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
@@ -115,12 +116,13 @@ def load(path: str | Path) -> ConfigDict:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            return _saved_config(json.loads(text), path.parent / "modules")
-        statements = ast.parse(text).body
+            return _saved_config(read_json(path), path.parent / "modules")
+        statements = ast.parse(read_text(path)).body
     except OSError as error:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
+    except Damaged as error:
+        raise BadInput(f"--config: {path} is no config: {error.reason}") from None
     except SyntaxError as error:
         raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
@@ -141,15 +143,13 @@ def load(path: str | Path) -> ConfigDict:
     return config
 
 
-def _saved_config(values: Any, modules: Path) -> ConfigDict:
+def _saved_config(values: dict[str, Any], modules: Path) -> ConfigDict:
     """Return the config that a run has saved in config.json, with each JSON list as a tuple.
 
     Args:
         values: the parsed content of config.json.
         modules: folder with the run's copies of the user's modules; a copy is used if the original file is gone.
     """
-    if not isinstance(values, dict):
-        raise ValueError("the file holds no JSON object")
 
     def restored(value: Any) -> Any:
         if isinstance(value, dict):

@@ -2,18 +2,15 @@
 
 import csv
 import gzip
-import zipfile
+import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, BinaryIO, cast
 
 from imbalance.data.problems import Problem
-from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
-from imbalance.utils.memory import check_fits
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.read import open_regular, read_arrays
 
 
 def find_path(data_dir: str, candidates: Sequence[str], name: str, hint: str) -> Path:
@@ -53,9 +50,11 @@ def read_csv(
     rows, lines, problems = [], [], []
     reader = None
     try:
-        check_regular(file)
-        open_text = gzip.open if file.suffix == ".gz" else open
-        with open_text(file, "rt", encoding="utf-8-sig", newline="") as text:
+        with (
+            open_regular(file) as content,
+            gzip.open(content) if file.suffix == ".gz" else content as unzipped,
+            io.TextIOWrapper(cast(BinaryIO, unzipped), encoding="utf-8-sig", newline="") as text,
+        ):
             reader = csv.reader(text, delimiter=delimiter, strict=True)
             heading = next(reader, [])
             check_columns(file, heading, columns)
@@ -94,21 +93,11 @@ def load_array(path: Path) -> Any:
         BadInput: the file is missing or damaged, holds pickled objects, or is larger than the free memory.
     """
     try:
-        check_regular(path)
-        if zipfile.is_zipfile(path):  # a small archive may unpack to more than the memory, so check first
-            with zipfile.ZipFile(path) as archive:
-                check_fits(sum(member.file_size for member in archive.infolist()), str(path))
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except BadInput:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        if "pickle" in reason:
-            reason = (
-                "it holds Python objects, which are never loaded; save text as fixed-width strings: array.astype(str)"
-            )
-        raise BadInput(f"{path}: {reason}") from None
+        return read_arrays(path)
+    except Damaged as error:
+        raise BadInput(f"{path}: {error.reason}") from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from None
 
 
 def read_parquet_table(path: Path) -> Any:
@@ -121,7 +110,7 @@ def read_parquet_table(path: Path) -> Any:
             f"{path}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
         ) from None
     try:
-        check_regular(path)
-        return pyarrow.parquet.read_table(path)
+        with open_regular(path) as file:
+            return pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise BadInput(f"{path}: {getattr(error, 'strerror', None) or ' '.join(str(error).split())}") from None

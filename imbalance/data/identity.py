@@ -5,7 +5,6 @@ The inputs enter a digest as one checksum for each example. The checksum of an i
 which the store of decoded images keeps.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
+from imbalance.utils.read import short_hash
 
 PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arrays of a split that are hashed
 
@@ -44,11 +44,6 @@ def split_digest(split: Split) -> dict[str, Any]:
     return {"examples": len(split)} | {
         part: short_hash(np.ascontiguousarray(array).data) for part, array in zip(PARTS, arrays)
     }
-
-
-def short_hash(content: bytes | memoryview) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of `content`."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,25 @@
-"""The folder of all stores (copies of data sets on disk as decoded images or tokens), and the lock to build a store."""
+"""The folder of all stores (copies of data sets on disk as decoded images or tokens), their build lock, and their check.
 
+A store can have many gigabytes, so comparing all of its checksums at each start would cost seconds or minutes. A file whose
+stamp (size, mtime and ctime) equals the stamp of its last complete check counts as unchanged. Each write through the file
+system changes the ctime, and no program can set it. Only decay below the file system keeps the stamp; the stores of images
+and features compare some rows at each opening, and `imbalance data verify` compares all.
+"""
+
+import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
+
+from imbalance.errors import Damaged
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import check_regular, read_json
 
 ELSEWHERE = "set IMBALANCE_STORE=<folder> in the environment to put the store into another folder"
 
@@ -12,6 +27,58 @@ ELSEWHERE = "set IMBALANCE_STORE=<folder> in the environment to put the store in
 def store_root(data_dir: str) -> Path:
     """Return the folder of all stores: the value of the environment variable IMBALANCE_STORE, or `<data_dir>/decoded`."""
     return Path(os.environ.get("IMBALANCE_STORE") or Path(data_dir) / "decoded")
+
+
+CHECKED = "checked.json"  # file of a store with the stamps of its other files when they were last checked
+SAMPLED = 64  # rows whose checksums are compared each time a store is opened
+ROWS_PER_CALL = 256  # rows that a thread checks at a time
+THREADS = 8  # more threads read a disk no faster
+
+
+class StoreCheck:
+    """Stamps of the files `names` in the folder of a store, taken before the files are read.
+
+    Raises:
+        OSError: a file is missing, or is a directory, pipe or device.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self.folder, self.stamps = folder, {}
+        for name in names:
+            check_regular(folder / name)
+            status = (folder / name).stat()
+            self.stamps[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether no file has changed since `remember` was last called."""
+        try:
+            return read_json(self.folder / CHECKED) == self.stamps
+        except (Damaged, OSError):
+            return False
+
+    def remember(self) -> None:
+        """Save the stamps, because the content of all files has been checked or was just written."""
+        with suppress(OSError):  # a store that is read-only is checked again when it is opened next
+            write_atomic(self.folder / CHECKED, json.dumps(self.stamps).encode())
+
+
+def damaged_rows(array: np.ndarray, checksums: np.ndarray, sample: bool) -> list[int]:
+    """Return the rows of `array` whose CRC-32 is not that in `checksums`.
+
+    Args:
+        sample: compare `SAMPLED` rows only.
+    """
+    rows = np.arange(len(array))
+    if sample:
+        rows = np.unique(np.linspace(0, len(array) - 1, min(len(array), SAMPLED)).astype(np.int64))
+
+    def damaged(rows: np.ndarray) -> list[int]:
+        return [row for row in rows.tolist() if zlib.crc32(np.ascontiguousarray(array[row]).data) != checksums[row]]
+
+    with ThreadPoolExecutor(1 if sample else THREADS) as threads:
+        parts = threads.map(damaged, np.split(rows, range(ROWS_PER_CALL, len(rows), ROWS_PER_CALL)))
+        return [row for part in parts for row in part]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -36,7 +37,7 @@ from imbalance.data.splits import Split
 from imbalance.data.stores import build_lock
 from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
-from imbalance.errors import BadInput, is_out_of_memory
+from imbalance.errors import BadInput, Damaged, is_out_of_memory
 from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
@@ -44,9 +45,11 @@ from imbalance.training.learner import load_dataset
 from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
+from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import print_safely
+from imbalance.utils.read import map_array, read_json, seal
 
 SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses
 
@@ -71,6 +74,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
+    check_launch()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput(
             "launch: several processes given, but features are extracted by one process; start the command without torchrun"
@@ -100,7 +104,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
     into = Path(output)
     try:
         with build_lock(into):
-            if (into / "store.json").is_file():
+            if (into / "store.json").exists():
                 check_same(into, made_of)
                 return f"{into}: done before, so nothing is written; {training_hint(into)}"
             if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -215,8 +219,12 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
         keep_freed_memory()
     splits: list[Split] = [getattr(dataset, name) for name in SPLITS]
     indices, partial = torch.cat([split.indices for split in splits]), partial_folder(into)
-    done, array = open_partial(partial, made_of)
-    progress = Progress(len(indices), done)
+    done, array = open_partial(partial, made_of, len(indices))
+    progress, checksums = Progress(len(indices), done), np.zeros(len(indices), dtype=np.uint32)
+    running = 0  # CRC-32 of all rows that are done
+    if array is not None:
+        checksums[:done] = [crc(row) for row in array[:done]]
+        running = crc(array[:done])
     for first, values in feature_batches(config, dataset, model, done):
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
@@ -226,14 +234,17 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
             )
         if array is None:
             array = allocate(partial, made_of, (len(indices), values.shape[1]), values.dtype)
+        assert first == done, "feature_batches leaves out no row, or its features would stay zero"
         done = first + len(values)
         array[first:done] = values
+        checksums[first:done] = [crc(row) for row in values]
+        running = zlib.crc32(np.ascontiguousarray(values).data, running)
         if progress.report(done):
             array.flush()
-            write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": done}).encode())
-    assert array is not None  # no split of a checked data set is empty
+            save_progress(partial, made_of, done, running)
+    assert array is not None and done == len(array)  # no split of a checked data set is empty
     array.flush()
-    close_features(partial, dataset, made_of, np.array([crc(row) for row in array], dtype=np.uint32))
+    close_features(partial, dataset, made_of, checksums)
     (partial / "done.json").unlink()
     if into.exists():
         into.rmdir()  # an empty folder, or the caller would have refused it
@@ -249,7 +260,8 @@ def feature_batches(
     The examples of train, val and test are numbered one after another, from 0.
 
     Args:
-        done: the number of examples to skip, because their features exist already; it must be the end of a batch.
+        done: the number of examples to skip, because their features exist already. The first batch begins there, so that
+            another `config.trainer.eval_batch_size` than before leaves no example out.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -260,13 +272,12 @@ def feature_batches(
     dataset = dataset.to(model.device, model.dtype)
     pending: list[tuple[int, Tensor]] = []
     for split in (dataset.train, dataset.val, dataset.test):
-        for start in range(0, len(split), size):
-            if first >= done:
-                with torch.autocast(device, half) if half else nullcontext():
-                    pending.append((first, model.features(split.inputs[start : start + size])))
-            first += len(split.targets[start : start + size])
+        for start in range(max(0, done - first), len(split), size):
+            with torch.autocast(device, half) if half else nullcontext():
+                pending.append((first + start, model.features(split.inputs[start : start + size])))
             if len(pending) == 2:  # the GPU computes the second batch while the first is copied
                 yield copy_to_cpu(*pending.pop(0))
+        first += len(split)
     yield from (copy_to_cpu(*last) for last in pending)
 
 
@@ -279,20 +290,41 @@ def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
 
 
-def open_partial(partial: Path, made_of: Mapping[str, Any]) -> tuple[int, np.memmap | None]:
+def open_partial(partial: Path, made_of: Mapping[str, Any], rows: int) -> tuple[int, np.memmap | None]:
     """Open the temporary folder of an interrupted call; return the number of finished examples, and the (N, D) array.
 
     If the folder is missing or damaged, or has another `made_of`, remove the folder and return 0 and None.
+
+    Args:
+        rows: N, the number of examples of the data.
     """
+    reason = "it holds the features of other data, network weights or preprocessing"
     try:
-        state = json.loads((partial / "done.json").read_text())
-        if state["made_of"] == made_of:
-            print_safely(f"{partial}: resuming after {state['done']:,} examples", sys.stderr)
-            return state["done"], np.load(partial / "features.npy", mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError):  # damaged files, which are removed below
-        pass
+        state = read_json(partial / "done.json")
+        if state.get("made_of") == made_of:
+            done, array = state["done"], map_array(partial / "features.npy", "r+")
+            if array.ndim == 2 and len(array) == rows and 0 <= done <= rows and crc(array[:done]) == state["crc"]:
+                print_safely(f"{partial}: resuming after {done:,} examples", sys.stderr)
+                return done, array
+            reason = "features.npy is damaged"
+    except FileNotFoundError:
+        reason = ""
+    except (Damaged, OSError, KeyError, TypeError) as error:
+        reason = f"damaged ({getattr(error, 'reason', error)})"
+    if reason and partial.exists():
+        print_safely(f"{partial}: starting anew, because {reason}", sys.stderr)
     shutil.rmtree(partial, ignore_errors=True)
     return 0, None
+
+
+def save_progress(partial: Path, made_of: Mapping[str, Any], done: int, running: int) -> None:
+    """Save the number of finished rows, for `open_partial`.
+
+    Args:
+        running: CRC-32 of the features of these rows.
+    """
+    state = seal({"made_of": made_of, "done": done, "crc": running})
+    write_atomic(partial / "done.json", json.dumps(state).encode())
 
 
 def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
@@ -311,7 +343,7 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
     array = np.lib.format.open_memmap(partial / "features.npy", mode="w+", dtype=dtype, shape=shape)
     with open(partial / "features.npy", "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-    write_atomic(partial / "done.json", json.dumps({"made_of": made_of, "done": 0}).encode())
+    save_progress(partial, made_of, 0, 0)
     return array
 
 

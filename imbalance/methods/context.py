@@ -3,20 +3,19 @@
 A function names these arguments before the `*` of its signature, and the values of its config section after the `*`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.run_directory import read_predictions, read_summary
 from imbalance.data import Labels
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.output import one_line
 
 
@@ -76,15 +75,15 @@ def read_first_run(directory: Path) -> FirstRun:
         if split == "held_out" and not path.exists():
             continue
         try:
-            with np.load(path) as saved:
-                predictions[split] = {name: torch.from_numpy(saved[name]) for name in saved if saved[name].ndim == 2}
-                predictions[split]["logits"]
-        except Exception as error:  # a damaged file can fail in any way
+            saved = read_predictions(directory, split)
+        except (Damaged, OSError) as error:
+            reason = one_line(getattr(error, "reason", None) or str(error))
             raise BadInput(
-                f"{path}: damaged ({one_line(str(error))}); to write it again, remove {directory / 'summary.json'}, "
-                "which marks the first run as done, and repeat the command"
+                f"{path}: damaged ({reason}); to write it again, remove {directory / 'summary.json'}, which marks the first "
+                "run as done, and repeat the command"
             ) from None
-    return FirstRun(predictions, json.loads((directory / "summary.json").read_text(encoding="utf-8"))["metrics"])
+        predictions[split] = {name: torch.from_numpy(array) for name, array in saved.items() if array.ndim == 2}
+    return FirstRun(predictions, read_summary(directory)["metrics"])
 
 
 def shortened(config: Experiment, epochs: int) -> dict[str, Any]:

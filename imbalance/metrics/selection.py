@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.config.run_directory import read_logits, read_predictions
+from imbalance.errors import Damaged
 from imbalance.metrics.scores import saved_group_mask
 
 # The config values that a run must have, so that this module finds its logits.
@@ -107,11 +109,15 @@ def evaluations(directory: Path, split: str) -> tuple[list[int], Evaluations]:
         directory: the run directory.
         split: "val" or "test".
     """
-    files = {int(path.stem.rpartition("-")[2]): path for path in (directory / "evaluations").glob(f"{split}-*.npy")}
-    with np.load(directory / "predictions" / f"{split}.npz") as saved:
-        targets, mask, inferred = saved["targets"], saved_group_mask(saved), saved.get("inferred")
-    right = np.array([np.load(files[epoch]).argmax(1) == targets for epoch in sorted(files)])
-    return sorted(files), Evaluations(right, targets, mask, inferred)
+    saved, logits = read_predictions(directory, split), read_logits(directory, split)
+    targets = saved["targets"]
+    for epoch, array in logits.items():
+        if array.ndim != 2 or len(array) != len(targets):
+            raise Damaged(
+                directory / "evaluations" / f"{split}-{epoch}.npy", f"not the logits of {len(targets):,} examples"
+            )
+    right = np.array([array.argmax(1) == targets for array in logits.values()])
+    return list(logits), Evaluations(right, targets, saved_group_mask(saved), saved.get("inferred"))
 
 
 # The metrics of the selected epoch on test, which tables of selection rules show.

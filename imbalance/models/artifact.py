@@ -1,20 +1,21 @@
 """Trained models on disk: the files of a finished run with the description (model.json) and weights of its network."""
 
-import json
-import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.run_directory import read_summary, recorded_digests
 from imbalance.config.user_modules import user_module_file
 from imbalance.data import Dataset
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.package import __version__
+from imbalance.utils.read import read_bytes, read_json, read_torch
 
 FORMAT = 1  # the version of the format of model.json
+SELECTED = "checkpoints/selected.pt"  # file of the weights of the selected epoch, in the run directory
 
 
 def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dict[str, Any]:
@@ -49,30 +50,65 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         BadInput: the directory has no trained model, or its files are damaged or have another format.
     """
+    hint = f"type imbalance train --config={directory / 'config.json'} to write it again from the last checkpoint"
     try:
-        about = json.loads((directory / "model.json").read_text())
-        state = torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True)
+        about = read_json(directory / "model.json")
+        check_description(about, directory / "model.json")
+        state = read_torch(directory / SELECTED, about.get("weights"))
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise Damaged(directory / SELECTED, "no state dict")
+        for key in about.keys() & {"model", "head"}:
+            section = about[key]
+            # The user's file may have changed, so name its copy in the run directory.
+            if own := user_module_file(section["name"]):
+                copy = Path("modules") / Path(own).name
+                read_bytes(directory / copy, recorded_digests(directory).get(str(copy)))  # compares the digest
+                section["name"] = f"{directory / copy}:{section['name'].rpartition(':')[2]}"
+            about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(
             f"{directory}: no trained model: {Path(error.filename).name} is missing; {describe_run(directory)}"
         ) from None
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(
-            f"{directory}: damaged ({' '.join(str(error).split())[:200]}); restore model.json and checkpoints/selected.pt, "
-            "or train the run again in another directory"
-        ) from None
+    except Damaged as error:
+        raise Damaged(error.args[0], error.reason, hint) from None
+    except OSError as error:
+        raise BadInput(f"{error.filename or directory}: {error.strerror}; {hint}") from None
+    return about, state
+
+
+def check_description(about: Mapping[str, Any], path: Path) -> None:
+    """Raise `BadInput` unless `about`, the content of the model.json at `path`, can describe a model."""
     if about.get("format") != FORMAT:
         raise BadInput(
-            f"{directory / 'model.json'}: of format {about.get('format')}; this version reads format {FORMAT}; use the "
-            "version of imbalance that trained the run"
+            f"{path}: of format {about.get('format')}; this version reads format {FORMAT}; use the version of imbalance that "
+            "trained the run"
         )
-    for key in about.keys() & {"model", "head"}:
-        section = about[key]
-        # The user's file may have changed, so name its copy in the run directory.
-        if own := user_module_file(section["name"]):
-            section["name"] = f"{directory / 'modules' / Path(own).name}:{section['name'].rpartition(':')[2]}"
-        about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
-    return about, state
+
+    def list_of(*kinds: type) -> Callable[[Any], bool]:
+        return lambda value: isinstance(value, list) and all(type(item) in kinds for item in value)
+
+    def section(value: Any) -> bool:
+        return isinstance(value, dict) and isinstance(value.get("name"), str)
+
+    required: dict[str, Callable[[Any], bool]] = {
+        "model": section,
+        "dtype": lambda value: value in ("float32", "float64"),
+        "input_shape": list_of(int),
+        "uint8": lambda value: isinstance(value, bool),
+        "mean": list_of(int, float),
+        "std": list_of(int, float),
+        "classes": list_of(str),
+        "preprocessing": lambda value: isinstance(value, dict),
+    }
+    optional = {
+        "head": section,
+        "vocabulary": lambda value: type(value) is int,
+        "weights": lambda v: isinstance(v, str),
+    }
+    valid = {key: key in about and holds(about[key]) for key, holds in required.items()}
+    valid |= {key: holds(about[key]) for key, holds in optional.items() if key in about}
+    if wrong := [key for key, holds in valid.items() if not holds]:
+        raise Damaged(path, f"the value of {wrong[0]!r} cannot be that of a model")
 
 
 def describe_run(directory: Path) -> str:
@@ -80,7 +116,7 @@ def describe_run(directory: Path) -> str:
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"
     try:
-        status = json.loads((directory / "summary.json").read_text())["status"]
-    except (OSError, ValueError, KeyError):
+        status = read_summary(directory)["status"]
+    except (OSError, Damaged):
         status = "unfinished"
     return f"the run is {status}; give a run that is done"

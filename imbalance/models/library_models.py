@@ -3,7 +3,6 @@
 The libraries look for weights in their cache or in a folder that you name, and download weights that they do not find.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from imbalance.errors import BadInput
 from imbalance.models.small import Head, with_head
 from imbalance.models.weights import Frozen, check_finite, load_weights
 from imbalance.utils.libraries import import_library, quiet_transformers
+from imbalance.utils.read import read_json
 from imbalance.utils.torchvision_import import import_torchvision
 
 # The end of the name of a resizing step for each interpolation, see `images.decode.Recipe`.
@@ -283,7 +283,7 @@ def timm_preparation(network: str, pretrained: str) -> Preparation | None:
     package = import_library("timm", "vision")
     try:
         if Path(network).is_dir():
-            settings = json.loads((Path(network) / "config.json").read_text())
+            settings = read_json(Path(network) / "config.json")
             settings = settings.get("pretrained_cfg", settings)
         elif network.startswith("hf-hub:"):
             settings, *_ = package.models.load_model_config_from_hf(network.removeprefix("hf-hub:"))

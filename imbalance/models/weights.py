@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.models.artifact import read
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import read_bytes, read_torch
 
 
 class Frozen(nn.Module):
@@ -53,13 +52,11 @@ def load_weights(
         elif Path(pretrained).is_dir():
             state = trained_features(Path(pretrained))
         elif pretrained.endswith(".safetensors"):
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            check_regular(pretrained)
-            state = load_file(pretrained)
+            state = load(read_bytes(pretrained))
         else:
-            check_regular(pretrained)
-            state = torch.load(pretrained, map_location="cpu", weights_only=True)
+            state = read_torch(pretrained)
         network.load_state_dict({key: value for key, value in state.items() if not head or not key.startswith(head)})
     except Exception as error:  # a missing, damaged or foreign file can fail in any way
         needed = "give the path of a state dict of this network, or the directory of a run that trained it"

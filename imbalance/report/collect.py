@@ -13,11 +13,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from imbalance.config.run_directory import recorded_digests
 from imbalance.config.schema import flatten
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.report import tables
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.output import one_line
+from imbalance.utils.read import read_json
 
 Row = dict[str, Any]
 INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # used as the summary of a run that has no summary.json
@@ -79,23 +81,25 @@ def summary_or_status(directory: Path) -> dict[str, Any]:
         return INCOMPLETE
     except (BadInput, OSError):
         return INCOMPLETE | {"status": "damaged"}
-    groups = summary.get("groups")
-    valid = isinstance(groups, dict) and isinstance(groups.get("test"), dict)
-    valid &= all(isinstance(summary.get(key), int | float | None) for key in ("score", "seconds"))
-    valid &= summary["status"] != "done" or isinstance(summary.get("metrics"), dict)
-    return summary if valid else INCOMPLETE | {"status": "damaged"}
+    return summary if summary.get("groups") else INCOMPLETE | {"status": "damaged"}
 
 
 def config_of(path: Path) -> dict[str, Any] | None:
     """Read a run's config.json. If the file is damaged or is no run's config, print a warning and return None."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        digest = recorded_digests(path.parent).get(path.name)
+    except (Damaged, OSError):  # the row of the run says that its summary is damaged
+        digest = None
+    try:
+        config = read_json(path, digest)
         needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
-        if isinstance(config, dict) and isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
+        if isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
             return config
         reason = f"a run's config has an integer seed and the keys {', '.join(sorted(needed))}"
-    except (OSError, ValueError) as error:
-        reason = str(error)
+    except Damaged as error:
+        reason = f"damaged ({error.reason})"
+    except OSError as error:
+        reason = error.strerror or str(error)
     print(one_line(f"{path} is left out: {reason}; move the file elsewhere, or train the run again"), file=sys.stderr)
     return None
 

@@ -15,8 +15,8 @@ import functools
 import gzip
 import hashlib
 import io
-import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,13 @@ from filelock import FileLock
 from imbalance.config.overrides import OverrideText
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
+from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.report.collect import config_of
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import read_bytes
 
 Row = dict[str, str]
 KEY = ("name", "overrides", "seed", "data")  # the columns that identify a run
@@ -57,7 +59,7 @@ def row_of(directory: Path) -> Row | None:
     summary = summary_of(directory)
     if summary["status"] not in ("done", "diverged"):
         return None
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = read_run_config(directory)
     trainer = config["trainer"]
     row = {
         "name": directory.absolute().parts[-3], "overrides": directory.absolute().parts[-2], "seed": config["seed"],
@@ -120,9 +122,9 @@ def digest(directory: Path) -> str:
     """Return a hash of the indices, targets and groups of each split's examples, but not of their inputs."""
     sha256 = hashlib.sha256()
     for split in ("train", "val", "test"):
-        with np.load(directory / "predictions" / f"{split}.npz") as saved:
-            for name in ("indices", "targets", "groups"):
-                sha256.update(np.ascontiguousarray(saved[name], dtype=np.int64).tobytes())
+        saved = read_predictions(directory, split)
+        for name in ("indices", "targets", "groups"):
+            sha256.update(np.ascontiguousarray(saved[name], dtype=np.int64).tobytes())
     return sha256.hexdigest()[:10]
 
 
@@ -152,8 +154,14 @@ def read(table: str, folder: Path) -> list[Row]:
     path = file_of(table, folder)
     if not path.exists():
         return []
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [_with_current_name(row) for row in csv.DictReader(io.StringIO(content.decode(), newline=""))]
+    try:
+        content = gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+        raise Damaged(path, str(error)) from None
+    if rows and not set(KEY) <= rows[0].keys():
+        raise Damaged(path, f"a table of results has the columns {', '.join(KEY)}")
+    return [_with_current_name(row) for row in rows]
 
 
 def _with_current_name(row: Row) -> Row:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import BadInput
+from imbalance.utils.files import names_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +59,8 @@ def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
-        figure.savefig(path, dpi=160)
+        with names_file(path):
+            figure.savefig(path, dpi=160)
     plt.close(figure)
     print("\n" + ", ".join(map(str, paths)))
     return paths

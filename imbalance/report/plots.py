@@ -1,16 +1,18 @@
 """Draw a report's figures: learning curves, score against learning rate, box plots over seeds, decision boundaries."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import load
+from imbalance.errors import BadInput
 from imbalance.report.collect import Row
 from imbalance.report.plot_style import NEUTRAL, PALETTE, label, save, subplots
+from imbalance.report.run_data import check_no_code, load_run_data
 from imbalance.report.saved_runs import readable_evaluations
+from imbalance.utils.output import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,15 +159,21 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
         for key, runs in settings.items()
         for run in [run for run in runs if run["status"] == "done" and run.get("config.data.dim") == 2][:1]
     ][:MOST_CURVES]
-    if not planar:
+    drawn = []
+    for key, run in planar:
+        try:
+            drawn.append((key, run, decisions(work_dir / run["run"])))
+        except (BadInput, OSError) as error:
+            text = f"{work_dir / run['run']} is left out of the figure of decision boundaries: {error}"
+            print(one_line(text), file=sys.stderr)
+    if not drawn:
         return None
-    columns = min(3, len(planar))
-    rows, tallest = -(-len(planar) // columns), max(title_of(key).count("\n") for key, _ in planar)
+    columns = min(3, len(drawn))
+    rows, tallest = -(-len(drawn) // columns), max(title_of(key).count("\n") for key, *_ in drawn)
     figure, axes = subplots(rows, columns, 2.9 * columns, (3.3 + 0.16 * tallest) * rows, squeeze=False)
-    for axis in axes.flat[len(planar) :]:
+    for axis in axes.flat[len(drawn) :]:
         axis.set_visible(False)
-    for axis, (key, run) in zip(axes.flat, planar):
-        dataset, x, y, predicted = decisions(work_dir / run["run"])
+    for axis, (key, run, (dataset, x, y, predicted)) in zip(axes.flat, drawn):
         inputs, targets = np.asarray(dataset.train.inputs), dataset.train.targets.numpy()
         axis.contourf(x, y, predicted, levels=np.arange(dataset.num_classes + 1) - 0.5, alpha=0.2,
                       colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
@@ -183,14 +191,19 @@ def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.nd
     import torch
 
     from imbalance.config.schema import build
-    from imbalance.data import DATASETS
     from imbalance.models import MODELS
+    from imbalance.models.artifact import read
 
-    config = validate(load(directory / "config.json"))
-    dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
-    model = build(MODELS, config.model, input_shape=dataset.input_shape, num_classes=dataset.num_classes)
-    model.load_state_dict(torch.load(directory / "checkpoints" / "selected.pt", map_location="cpu", weights_only=True))
-    inputs = dataset.train.inputs.numpy()
+    dataset = load_run_data(directory)
+    about, state = read(directory)
+    check_no_code(about)
+    model = build(MODELS, about["model"], input_shape=dataset.input_shape, num_classes=dataset.num_classes)
+    try:
+        # A method may train a second network, whose weights are in the file too.
+        model.load_state_dict({key: value for key, value in state.items() if key in model.state_dict()})
+    except RuntimeError as error:
+        raise BadInput(f"the weights do not fit model.json ({' '.join(str(error).split())[:200]})") from None
+    inputs = np.asarray(dataset.train.inputs)
     x, y = (np.linspace(inputs[:, i].min() - 1, inputs[:, i].max() + 1, 200) for i in range(2))
     grid = torch.from_numpy(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)).float()
     with torch.no_grad():

@@ -28,9 +28,10 @@ from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_co
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.overview import read_predictions
+from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
+from imbalance.utils.files import write_atomic
 
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
@@ -148,7 +149,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     if not any(key.startswith("test/training_group_accuracy/") for key in run):
         return None
-    saved = read_predictions(work_dir / run["run"]) or {}
+    saved = readable_predictions(work_dir / run["run"])[0] or {}
     return (
         count_combinations(saved["logits"].argmax(1) == saved["targets"], saved["members"])
         if "members" in saved
@@ -177,8 +178,8 @@ def latex(table: list[dict[str, str]]) -> str:
 
 def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
     """Write <name>.md and .tex, and <name>.csv with separate columns for a metric's mean, interval ends and n."""
-    (folder / f"{name}.md").write_text(markdown(as_text(table)), encoding="utf-8")
-    (folder / f"{name}.tex").write_text(latex(as_text(table)), encoding="utf-8")
+    write_atomic(folder / f"{name}.md", markdown(as_text(table)).encode())
+    write_atomic(folder / f"{name}.tex", latex(as_text(table)).encode())
     flat = []
     for row in table:
         flat.append({})
@@ -230,7 +231,7 @@ def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str],
     drawn += [
         (f"Figure {path.stem[-1]} of Wang et al. (ICLR 2022)", path) for path in sorted(folder.glob("figure[1-5].png"))
     ]
-    (folder / "index.html").write_text(page(work_dir, rows, metrics, drawn, pictured), encoding="utf-8")
+    write_atomic(folder / "index.html", page(work_dir, rows, metrics, drawn, pictured).encode())
     return table
 
 

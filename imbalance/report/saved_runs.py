@@ -1,12 +1,12 @@
 """Read the summary, the evaluations and the metrics of saved runs."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from imbalance.config.metric_names import describe_groups
-from imbalance.errors import BadInput
+from imbalance.config.run_directory import read_evaluations, read_summary
+from imbalance.errors import BadInput, Damaged
 
 GROUP_METRICS = ("worst_group_accuracy", "group_balanced_accuracy")  # computed over a run's evaluation groups
 
@@ -21,17 +21,11 @@ def summary_of(directory: Path) -> Summary:
         FileNotFoundError: the run has no summary yet.
         BadInput: the file is damaged.
     """
-    path = directory / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(summary, dict) and "status" in summary:
-            return summary
-    except ValueError:
-        pass
-    raise BadInput(
-        f"{path} is damaged: it is no JSON object with a status; type imbalance train --config={directory / 'config.json'} "
-        "to write it again"
-    )
+        return read_summary(directory)
+    except Damaged as error:
+        hint = f"type imbalance train --config={directory / 'config.json'} to write it again"
+        raise Damaged(directory / "summary.json", error.reason, hint) from None
 
 
 def evaluations_of(directory: Path) -> list[dict[str, Any]]:
@@ -41,17 +35,10 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
         FileNotFoundError: the run has no evaluation yet.
         BadInput: the file is damaged.
     """
-    path = directory / "metrics.jsonl"
     try:
-        written = path.read_bytes()
-        lines = [json.loads(line) for line in written[: written.rfind(b"\n") + 1].splitlines()]
-    except ValueError as error:
-        raise BadInput(
-            f"{path} is damaged: a line is not JSON ({error}); remove {directory}, and train the run again"
-        ) from None
-    if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
-        raise BadInput(f"{path} is damaged: a line has no epoch; remove {directory}, and train the run again")
-    return lines
+        return read_evaluations(directory)
+    except Damaged as error:
+        raise Damaged(error.args[0], error.reason, f"remove {directory}, and train the run again") from None
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from imbalance.utils.files import names_file
 from imbalance.utils.output import one_line
 
 # Characters that would end a Markdown cell or begin a format in it. Underscores within words, as in our names, do not.
@@ -62,7 +63,7 @@ def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str
 
 def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows as CSV; nan and missing keys are empty cells."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with names_file(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))
         writer.writerows([csv_cell(row.get(head, "")) for head in heads] for row in rows)

@@ -27,7 +27,8 @@ from imbalance.report.page import page
 from imbalance.report.settings import default_metrics
 
 HOST = "127.0.0.1"
-FILES = ("config.json", "metrics.jsonl", "summary.json")  # the files of a run that the page depends on
+# The files of a run that the page depends on.
+FILES = ("config.json", "metrics.jsonl", "summary.json", "predictions/test.npz", "log.txt")
 CONNECTION_TIMEOUT = 10.0  # seconds without a request, after which a connection is closed
 HEADERS = {
     "Cache-Control": "no-store",

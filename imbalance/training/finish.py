@@ -10,7 +10,7 @@ from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
-from imbalance.models.artifact import description
+from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
 from imbalance.training.logging import console
@@ -91,16 +91,16 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     """
     config, learner, log = run.config, run.learner, run.log
     if log.writes:
-        checkpoint.write(log.directory / "checkpoints" / "selected.pt", copied(learner.evaluated_network.state_dict()))
-        log.model(description(config, learner.dataset, learner.evaluated_network))
+        log.write(SELECTED, checkpoint.as_bytes(copied(learner.evaluated_network.state_dict())))
+        weights = {"weights": log.digests[SELECTED]}
+        log.model(description(config, learner.dataset, learner.evaluated_network) | weights)
     warnings = run_warnings(config, log.evaluations(), values, learner.dataset)
     all_warnings = [*data_warnings(config, learner.dataset), *warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
     for warning in warnings:
         log.line(f"WARNING: {warning}")
-    log.summary(summary)
-    return summary
+    return log.summary(summary)
 
 
 def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:

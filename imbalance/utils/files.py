@@ -2,9 +2,11 @@
 
 import errno
 import os
-import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from imbalance.utils.read import regular_opener
 
 
 def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
@@ -22,7 +24,7 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with names_file(path), open(temporary, "wb", opener=regular_opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -34,6 +36,16 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
             temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Return a context manager that adds `path` to an OSError inside it that names no file, as when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def make_folder(path: Path) -> None:
@@ -58,14 +70,3 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EACCES):
             raise
-
-
-def check_regular(path: str | Path) -> None:
-    """Raise `OSError` unless `path` is a regular file or a link to one, since opening a pipe or device may never end."""
-    try:
-        mode = Path(path).stat().st_mode
-    except ValueError as error:  # the name has a NUL
-        raise OSError(errno.EINVAL, f"{error} in the name", str(path)) from None
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))

@@ -14,18 +14,22 @@ class FolderLock:
     folder is locked too, for file systems (NFS) that can lock files only, and for programs that look for a lock file.
     The package filelock is not used: it locks files only, and cannot tell whether a locked file was replaced.
 
+    Args:
+        file: lock the file `.lock` too, which a folder on a read-only disk does not allow.
+
     Raises:
         BlockingIOError: another process holds the lock.
         OSError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, file: bool = True):
         self.folder = folder
         self._files: list[tuple[Path, int]] = []
         make_folder(folder)
         try:
             self._lock(folder, os.O_RDONLY)
-            self._lock(folder / ".lock", os.O_RDWR | os.O_CREAT)
+            if file:
+                self._lock(folder / ".lock", os.O_RDWR | os.O_CREAT)
         except BaseException:
             self.close()
             raise

@@ -10,7 +10,7 @@ from helpers.data_files import save_image
 from PIL import Image
 
 from imbalance.cli.main import call
-from imbalance.data.images import store
+from imbalance.data import stores
 
 CONFIG = """
 from imbalance.config.resolve import load
@@ -74,7 +74,7 @@ def test_build_makes_the_store_and_verify_finds_it_whole(main, birds, tmp_path, 
 
 
 def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(store, "SAMPLED", 1)
+    monkeypatch.setattr(stores, "SAMPLED", 1)
     assert main(["build", f"--config={birds}"]) == 0
     (pixels,) = (tmp_path / "decoded").glob("birds-16-*/images.u8")
     content = bytearray(pixels.read_bytes())

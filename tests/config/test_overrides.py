@@ -13,6 +13,7 @@ from imbalance.cli.main import call
 from imbalance.config.experiment import validate
 from imbalance.config.overrides import OverrideText, split_overrides
 from imbalance.config.resolve import CONFIGS, load, override, run_directory
+from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput
 
 
@@ -146,7 +147,7 @@ def test_python_and_the_command_line_make_the_same_run(tmp_path, monkeypatch, ca
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     result = imbalance.run("digits_poly", {"trainer.epochs": 2, "loss": {"name": "vs", "gamma": 0.1, "tau": 1.0}})
     assert (str(result.directory), result.score) == (said["run_directory"], said["score"])
-    assert result.summary == json.loads((result.directory / "summary.json").read_text())
+    assert result.summary == read_summary(result.directory)
     again = imbalance.run(result.directory / "config.json", {"seed": 1})
     assert again.directory == result.directory.with_name("seed=1") and again.summary["score"] == again.score
     base = load(CONFIGS / "digits_poly.py")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.checkpoints import save_summary
 from helpers.data_files import save_image
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
@@ -151,7 +152,7 @@ def test_runs_that_are_trained_at_once_look_at_their_data_too(config, tmp_path):
     summary = json.loads((tmp_path / "1" / "summary.json").read_text())
     assert summary["data"] == digest(load(config.data, "", 1))
     summary["data"]["val"]["targets"] = "another"
-    (tmp_path / "1" / "summary.json").write_text(json.dumps(summary))
+    save_summary(tmp_path / "1", summary)
     with pytest.raises(BadInput, match=r"val: other targets"):
         train_stacked(runs)
 
@@ -161,14 +162,14 @@ def test_other_packages_get_a_warning_and_a_later_format_is_refused(config, tmp_
     path = tmp_path / "summary.json"
     summary = json.loads(path.read_text())
     assert summary["format"] == FORMAT and summary["versions"] == versions()
-    path.write_text(json.dumps(summary | {"versions": summary["versions"] | {"numpy": "0.9"}}))
+    save_summary(tmp_path, summary | {"versions": summary["versions"] | {"numpy": "0.9"}})
     capfd.readouterr()
     train(config, tmp_path)
     assert f"{path} was written with numpy 0.9, now {np.__version__}" in capfd.readouterr().out
-    path.write_text(json.dumps({key: summary[key] for key in summary if key not in ("data", "format")}))
+    save_summary(tmp_path, {key: summary[key] for key in summary if key not in ("data", "format")})
     train(config, tmp_path)
     assert "does not say which data it was made from" in capfd.readouterr().out
-    path.write_text(json.dumps(summary | {"format": FORMAT + 1}))
+    save_summary(tmp_path, summary | {"format": FORMAT + 1})
     with pytest.raises(BadInput, match=rf"summary.json: written by a newer version of imbalance .format {FORMAT + 1},"):
         train(config, tmp_path)
     path.unlink()

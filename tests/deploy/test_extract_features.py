@@ -1,6 +1,7 @@
 """Features extracted once: what they are, how they are kept, and what is refused."""
 
 import json
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -96,6 +97,54 @@ def test_a_constant_feature_stays_finite():
     assert np.abs(standardised(inputs, mean, std)).max() < 2
 
 
+@pytest.fixture
+def partial(tmp_path, monkeypatch) -> Path:
+    """The folder of an extraction that was stopped after five batches of 60 rows."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extract, "SAVE_SECONDS", 0)
+        at_call(patch, extract.TrainedModel, "features", 7, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        extracted(tmp_path / "digits")
+    folder = tmp_path / "digits.partial"
+    assert json.loads((folder / "done.json").read_text())["done"] > 100
+    return folder
+
+
+@pytest.mark.parametrize("size", [7, 59, 61, 1000])
+def test_resumed_with_another_batch_size_no_row_is_left_out(made, partial, size):
+    extracted(partial.with_name("digits"), trainer__eval_batch_size=size)
+    ours, theirs = (np.load(folder / "features.npy") for folder in (partial.with_name("digits"), made))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert (np.abs(ours).sum(1) > 0).all()
+
+
+def change_a_row(partial: Path) -> None:
+    array = np.load(partial / "features.npy", mmap_mode="r+")
+    array[3, 2] += 1
+    array.flush()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (change_a_row, "features.npy is damaged"),
+        (lambda partial: (partial / "features.npy").write_bytes(b"x"), "damaged"),
+        (lambda partial: (partial / "done.json").write_text("[1]"), "damaged .no JSON object"),
+        (
+            lambda partial: (partial / "done.json").write_text(
+                (partial / "done.json").read_text().replace('"done": ', '"done": 1')
+            ),
+            "its content is not the one that was written",
+        ),
+    ],
+)
+def test_a_damaged_part_is_extracted_anew(made, partial, damage, reason, capsys):
+    damage(partial)
+    extracted(partial.with_name("digits"))
+    assert re.search(f"starting anew, because .*{reason}", capsys.readouterr().err)
+    ours, theirs = (np.load(folder / "features.npy") for folder in (partial.with_name("digits"), made))
+    assert (ours == theirs).all()
+
+
 def test_stopped_and_gone_on_with_they_are_the_same(made, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "digits"
     monkeypatch.setattr(extract, "SAVE_SECONDS", 0)
@@ -118,9 +167,11 @@ def test_stopped_and_gone_on_with_they_are_the_same(made, tmp_path, monkeypatch,
     examples = sum(json.loads((folder / "store.json").read_text())["examples"].values())
     assert "digits.partial: resuming after" in capsys.readouterr().err
     assert sum(calls[before:]) < examples and not folder.with_name("digits.partial").exists()
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in made.iterdir()
-    }
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in one.iterdir() if path.name != "checked.json"}
+        for one in (folder, made)
+    )
+    assert ours == theirs
 
 
 def test_the_same_command_has_nothing_left_to_do_and_another_is_refused(made, tmp_path, monkeypatch):

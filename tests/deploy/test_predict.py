@@ -191,7 +191,7 @@ def test_a_run_that_is_not_done_or_damaged_is_one_line(digits, tmp_path):
     with pytest.raises(BadInput, match=r"selected.pt is missing; the run is diverged"):
         imbalance.load(copy)
     (copy / "checkpoints" / "selected.pt").write_bytes(b"PK")
-    with pytest.raises(BadInput, match=r"copy: damaged"):
+    with pytest.raises(BadInput, match=r"selected.pt: damaged"):
         imbalance.load(copy)
 
 

@@ -108,7 +108,15 @@ def write_run(work_dir, variant: Variant, seed: int, status: str | None, accurac
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if status:
         groups = {"test": {"cat": 1000, "dog": 500, "none": 0}}
-        summary = {"status": status, "seconds": 60.0, "device": "cpu", "commit": "0123456789+", "groups": groups}
+        summary = {
+            "status": status,
+            "score": None,
+            "metrics": {},
+            "seconds": 60.0,
+            "device": "cpu",
+            "commit": "0123456789+",
+            "groups": groups,
+        }
         (directory / "summary.json").write_text(json.dumps(summary))
 
 

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from ml_collections import ConfigDict
 
 from imbalance.training import learner
+from imbalance.utils.read import seal
 
 ONE, TWO, THREE = ({"n": n, "weight": torch.arange(2000.0) * n, "names": {"a": [n]}} for n in (1, 2, 3))
 
@@ -32,6 +34,12 @@ def shorten(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     dataset = learner.load_dataset(config)
     monkeypatch.setattr(learner, "load_dataset", lambda _: dataset)
     return config
+
+
+def save_summary(directory: Path, summary: dict[str, Any]) -> None:
+    """Write summary.json of a run directory with the digest that belongs to it."""
+    values = {key: value for key, value in summary.items() if key != "digest"}
+    (directory / "summary.json").write_text(json.dumps(seal(values)))
 
 
 def outcome(directory: Path) -> tuple:

@@ -59,6 +59,7 @@ def watched(root: Path, before: Before) -> Iterator[None]:
             return super().truncate(size)
 
     def opened(path: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("opener", None)
         if isinstance(path, int) or not path_of(path).is_relative_to(root):
             return real_open(path, mode, buffering, *args, **kwargs)
         creates = set(mode) & set("wax")

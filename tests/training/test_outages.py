@@ -87,7 +87,7 @@ def test_metrics_jsonl_cut_short_by_hand_is_not_filled_with_zeros(config, tmp_pa
     with RunLog(tmp_path, config, writes=True) as log:
         log.claim()
         with pytest.raises(BadInput, match="shorter than the checkpoint says"):
-            log.rewind(10)
+            log.rewind({"metrics_position": 10})
 
 
 class Run:

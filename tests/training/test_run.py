@@ -1,28 +1,37 @@
 """A run directory that was damaged, removed, or used by two at once."""
 
+import errno
 import fcntl
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from helpers.jobs import Job, at_call
 
-from imbalance.errors import BadInput, Busy
+from imbalance.config.run_directory import read_summary
+from imbalance.errors import BadInput, Busy, Interrupted
 from imbalance.training import loop
 from imbalance.training.logging.run_log import RunLog
+from imbalance.utils.files import write_atomic
 from imbalance.utils.locks import FolderLock
+from imbalance.utils.read import seal
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": "done"}', "\xff"])
 def test_a_damaged_summary_is_made_again(config, tmp_path, text, capsys):
     loop.train(config, tmp_path)
     path = tmp_path / "summary.json"
-    before = json.loads(path.read_text())
+    before = read_summary(tmp_path)
     path.write_text(text, encoding="latin-1")
     loop.train(config, tmp_path)
-    assert json.loads(path.read_text()) == before | {"seconds": json.loads(path.read_text())["seconds"]}
-    assert "summary.json is damaged; it is written again from the last checkpoint" in capsys.readouterr().out
+    assert read_summary(tmp_path) == before | {"seconds": read_summary(tmp_path)["seconds"]}
+    assert re.search(
+        r"summary.json is damaged \(.*\); it is written again from the last checkpoint", capsys.readouterr().out
+    )
 
 
 def test_without_a_checkpoint_a_damaged_summary_is_not_trained_over(config, tmp_path):
@@ -30,7 +39,7 @@ def test_without_a_checkpoint_a_damaged_summary_is_not_trained_over(config, tmp_
     (tmp_path / "summary.json").write_text("")
     shutil.rmtree(tmp_path / "checkpoints")
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
-    with pytest.raises(BadInput, match=r"summary.json: damaged, with no checkpoint .* to start anew"):
+    with pytest.raises(BadInput, match=r"summary.json: damaged .*, with no checkpoint .* to start anew"):
         loop.train(config, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
 
@@ -44,23 +53,93 @@ def test_a_run_whose_config_is_damaged_or_lost_is_not_gone_on_with(config, tmp_p
         loop.train(config, tmp_path)
 
 
-def test_a_damaged_first_run_says_how_to_make_it_again(config, tmp_path):
+def test_a_damaged_first_run_is_made_again(config, tmp_path, capsys):
     config.weights = {"name": "just_train_twice", "first_epochs": 1, "upweight": 2.0}
     before = loop.train(config, tmp_path)
     (tmp_path / "first" / "predictions" / "train.npz").write_bytes(b"PK")
     (tmp_path / "summary.json").unlink()
-    with pytest.raises(BadInput, match=r"train.npz: damaged .*; to write it again, remove .*first/summary.json"):
-        loop.train(config, tmp_path)
-    (tmp_path / "first" / "summary.json").unlink()
     assert repr(loop.train(config, tmp_path)["metrics"]) == repr(before["metrics"])
+    assert re.search(r"first/predictions/train.npz is damaged .*; it is written again", capsys.readouterr().out)
 
 
 def test_a_finished_run_without_a_score_says_so(config, tmp_path):
     """A metric that is 0/0 is null in summary.json."""
     loop.train(config, tmp_path)
     path = tmp_path / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"score": None}))
+    path.write_text(json.dumps(seal(read_summary(tmp_path) | {"score": None})))
     assert loop.train(config, tmp_path)["score"] is None
+
+
+def test_a_finished_run_on_a_read_only_disk_is_done(config, tmp_path, monkeypatch, capsys):
+    before = loop.train(config, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    real_open = os.open
+
+    def read_only(path, flags, *args, **kwargs) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real_open(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert loop.train(config, tmp_path)["data"] == before["data"]
+    assert "done before this command" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
+    (tmp_path / "summary.json").unlink()
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(BadInput, match=r"config.work_dir: cannot write .*: Read-only file system"):
+        loop.train(config, tmp_path)
+
+
+def test_a_refused_run_leaves_no_directory(config, tmp_path):
+    config.trainer.accumulation = config.trainer.batch_size = 1000  # more than there are training examples
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(BadInput, match=r"config.trainer.accumulation: 1000 given"):
+        loop.train(config, tmp_path / "runs" / "digits" / "default" / "seed=0")
+    assert list((tmp_path / "runs").iterdir()) == []
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput):
+        loop.train(config, begun)
+    assert (begun / "notes.txt").read_text() == "mine"
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match=r"No space left on device: '.*summary.json'"):
+        write_atomic(tmp_path / "summary.json", b"{}")
+
+
+@pytest.mark.parametrize("name", ["model.json", "checkpoints/selected.pt", "predictions/val.npz"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_file_of_a_finished_run_is_written_again(config, tmp_path, name, lost, capsys):
+    loop.train(config, tmp_path)
+    path = tmp_path / name
+    before = path.read_bytes()
+    path.unlink() if lost else path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    loop.train(config, tmp_path)
+    assert path.read_bytes() == before
+    assert f"{path} is {'missing' if lost else 'damaged'}" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "checkpoints")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(BadInput, match=rf"{name}: damaged .* with no checkpoint to write it again from"):
+        loop.train(config, tmp_path)
+
+
+def test_a_number_changed_in_the_metrics_stops_a_resumed_run(config, tmp_path, monkeypatch):
+    config.callbacks.checkpoint_minutes = 1e-9
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        at_call(patch, loop, "take_step", 8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        loop.train(config, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    before = path.read_text()
+    path.write_text(before.replace("1", "2", 1))
+    with pytest.raises(BadInput, match=r"metrics.jsonl: damaged \(its content is not the one that was written"):
+        loop.train(config, tmp_path)
+    path.write_text(before)
+    loop.train(config, tmp_path)
 
 
 @pytest.mark.parametrize("lost", [".", "metrics.jsonl"])

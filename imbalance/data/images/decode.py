@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import open_regular
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -88,11 +88,11 @@ def read_image(path: str | Path) -> bytes:
         ValueError: the file is missing, too large, or not a regular file (reading a pipe might never end).
     """
     try:
-        check_regular(path)
-        if Path(path).stat().st_size > MAX_BYTES:
+        with open_regular(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ValueError(f"larger than {MAX_BYTES:,} bytes, the limit of an image file; make it smaller")
-        with open(path, "rb") as file:
-            return file.read()
+        return content
     except FileNotFoundError:
         raise ValueError("no such file") from None
     except OSError as error:

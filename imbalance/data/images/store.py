@@ -1,12 +1,13 @@
 """Store decoded images: a memory-mapped file of uint8 pixels that all runs and processes on a machine share.
 
 A store is a folder `<name>-<size>-<list>-<content>` in the folder that `imbalance.data.stores.store_root` returns. `<list>`
-is a hash of the file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has five files:
+is a hash of the file names, the recipe and `VERSION`; `<content>` is a hash of `files.npy`. A store has six files:
 
 - `images.u8`: the pixels of one image after another;
 - `checksums.npy`: the CRC-32 of the pixels of each image;
 - `files.npy`: the CRC-32 of each image file;
 - `stamps.npy`: the stamp of each image file (size, mtime and ctime, in nanoseconds) when its CRC-32 was last checked;
+- `checked.json`: the stamp of `images.u8` when all of its rows were last checked, see `imbalance.data.stores`;
 - `store.json`: a description of the content.
 
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
@@ -39,12 +40,12 @@ from imbalance.data.images.decode import MAX_PIXELS, Recipe, decode_chunk, read_
 from imbalance.data.images.decode_pool import checksum_pairs, file_problems, run_chunks
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.problems import Problem, raise_first
-from imbalance.data.stores import ELSEWHERE, build_lock, store_root
-from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular, write_atomic
+from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, damaged_rows, store_root
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import check_regular, read_array, read_bytes, read_json, seal
 
 VERSION = 2  # raise it if the format changes, or the pixels that `imbalance.data.images.decode` makes from a recipe
-SAMPLED = 64  # rows whose checksums are compared each time a store is opened; `imbalance data verify` compares all
 
 
 def open_store(
@@ -79,11 +80,11 @@ def open_store(
         except OSError as error:
             raise BadInput(f"config.data_dir: cannot write {base}: {error.strerror or error}; {ELSEWHERE}") from None
     shape = (len(paths), *recipe.shape)
-    problems = damage(directory, shape, SAMPLED)
+    problems = damage(directory, shape, every_row=False)
     if problems:
         raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
-    checksums = np.load(directory / "checksums.npy", allow_pickle=False)
+    checksums = read_array(directory / "checksums.npy")
     return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
 
 
@@ -103,7 +104,7 @@ def stored_checksums(
     Return None and an empty array if there is no such store, or if the store is damaged.
     """
     directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps)
-    if not directory or damage(directory, (len(paths), *recipe.shape), 1):
+    if not directory or damage(directory, (len(paths), *recipe.shape), every_row=False):
         return None, np.empty(0)
     return directory, read_array(directory / "checksums.npy")
 
@@ -124,7 +125,7 @@ def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
     Equal stamps show that the image files have not changed since the store was built.
     """
     for directory in existing_stores(base):
-        if np.array_equal(read_array(directory / "stamps.npy"), stamps):
+        if np.array_equal(array_or_nothing(directory / "stamps.npy"), stamps):
             return directory
     return None
 
@@ -143,7 +144,7 @@ def find_or_build(
     """
     candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # CRC-32 of files, rows whose stamps have changed
     for directory in existing_stores(base):
-        before, checksums = read_array(directory / "stamps.npy"), read_array(directory / "files.npy")
+        before, checksums = array_or_nothing(directory / "stamps.npy"), array_or_nothing(directory / "files.npy")
         if checksums.shape == (len(paths),):
             same = (before == stamps).all(1) if before.shape == stamps.shape else np.zeros(len(paths), dtype=bool)
             candidates[directory] = checksums, np.flatnonzero(~same)
@@ -163,11 +164,11 @@ def find_or_build(
     return build(base, stamps, folder, paths, recipe, where)
 
 
-def read_array(path: Path) -> np.ndarray:
+def array_or_nothing(path: Path) -> np.ndarray:
     """Return the array of an .npy file; return an empty array, which equals no other, if the file cannot be read."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        return read_array(path)
+    except (Damaged, OSError):
         return np.empty(0)
 
 
@@ -178,31 +179,34 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_atomic(path, content.getbuffer())
 
 
-def damage(directory: Path, shape: tuple[int, ...], sampled: int) -> list[Problem]:
+def damage(directory: Path, shape: tuple[int, ...], every_row: bool) -> list[Problem]:
     """Return the problems of a store: wrong file sizes, a wrong description, and images with a wrong checksum.
 
     Args:
         directory: the folder of the store.
         shape: the shape (N, C, H, W) that the store must have.
-        sampled: the number of images whose checksum is compared; 0 for all.
+        every_row: check every row, even if the file is unchanged since it was last checked; see `StoreCheck`.
     """
     images = directory / "images.u8"
     try:
-        description = json.loads((directory / "store.json").read_text())
-        tables = {name: (directory / f"{name}.npy").read_bytes() for name in ("checksums", "files")}
+        check = StoreCheck(directory, [images.name])
+        description = read_json(directory / "store.json")
+        tables = {name: read_bytes(directory / f"{name}.npy") for name in ("checksums", "files")}
         size = images.stat().st_size
-    except (OSError, ValueError) as error:
-        return [Problem(str(directory), str(error))]
+    except Damaged as error:
+        return [Problem(str(error.args[0]), f"damaged ({error.reason})")]
+    except OSError as error:
+        return [Problem(str(error.filename or directory), error.strerror or str(error))]
     expected = {"version": VERSION, "shape": list(shape)} | {name: zlib.crc32(table) for name, table in tables.items()}
     wrong = [key for key, value in expected.items() if description.get(key) != value]
     if wrong:
         return [Problem(str(directory / "store.json"), f"{wrong[0]} does not match the files of the store")]
     if size != np.prod(shape, dtype=np.int64):
         return [Problem(str(images), f"{size:,} bytes, but the store needs {np.prod(shape, dtype=np.int64):,}")]
-    checksums = np.load(directory / "checksums.npy", allow_pickle=False)
-    rows = np.unique(np.linspace(0, shape[0] - 1, min(sampled or shape[0], shape[0])).astype(np.int64))
-    pixels = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
-    wrong_rows = [row for row in rows.tolist() if zlib.crc32(pixels[row].data) != checksums[row]]
+    pixels, sample = np.memmap(images, dtype=np.uint8, mode="r", shape=shape), check.is_recent and not every_row
+    wrong_rows = damaged_rows(pixels, read_array(directory / "checksums.npy"), sample)
+    if not (sample or wrong_rows):
+        check.remember()
     return [Problem(f"{images} row {row}", "fails its checksum") for row in wrong_rows]
 
 
@@ -245,8 +249,9 @@ def build(
             "source": str(folder.absolute()),
             "recipe": recipe._asdict(),
             "shape": [len(paths), *recipe.shape],
-        } | {name: zlib.crc32((temporary / f"{name}.npy").read_bytes()) for name in ("checksums", "files")}
-        (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
+        } | {name: zlib.crc32(read_bytes(temporary / f"{name}.npy")) for name in ("checksums", "files")}
+        write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
+        StoreCheck(temporary, ["images.u8"]).remember()
         directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
         shutil.rmtree(directory, ignore_errors=True)  # this folder has no valid store.json, so it is no store
         temporary.rename(directory)

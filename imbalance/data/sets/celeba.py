@@ -15,7 +15,7 @@ from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.splits import draw_per_class, stratified_split
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import read_bytes
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -273,8 +273,7 @@ class Words(NamedTuple):
 def split_words(file: Path) -> Words:
     """Split a file into words at commas and spaces; any line end and a byte-order mark are accepted."""
     try:
-        check_regular(file)
-        content = file.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
+        content = read_bytes(file).removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}") from None
     characters = np.frombuffer(content, dtype=np.uint8)

@@ -12,7 +12,7 @@ from imbalance.data.images.augment import Augmentation
 from imbalance.data.sets.long_tailed import ValFrom, channels_first, long_tailed
 from imbalance.data.splits import Dataset, Profile, check_class_choice
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import open_regular
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 # The folders of torchvision, of the downloaded archives, and of `apt-get install dataset-fashion-mnist`.
@@ -87,9 +87,11 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
     """
     zipped = path.with_name(path.name + ".gz")
     try:
-        check_regular(path if path.exists() else zipped)
-        with open(path, "rb") if path.exists() else gzip.open(zipped) as file:
-            content = file.read(MAX_BYTES)  # limits the memory, because a damaged archive may unpack to far more
+        with (
+            open_regular(path if path.exists() else zipped) as file,
+            file if path.exists() else gzip.open(file) as data,
+        ):
+            content = data.read(MAX_BYTES)  # limits the memory, because a damaged archive may unpack to far more
     except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or a wrong checksum
         raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]

@@ -25,17 +25,17 @@ import torch
 
 from imbalance.config.schema import Name
 from imbalance.config.tags import tagged
-from imbalance.data.files import load_array
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import Dataset, Split
-from imbalance.errors import BadInput
+from imbalance.data.stores import StoreCheck, damaged_rows
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
 from imbalance.utils.memory import check_fits
+from imbalance.utils.read import map_array, read_array, read_json, seal
 
 VERSION = 2  # the first format with evaluation groups
 TABLES = ("targets", "groups", "splits", "rows", "checksums")  # the arrays that every folder has beside the features
 SEED = "{seed}"  # stands for the run's seed in the name of a folder
-SAMPLED = 64  # rows whose checksums are compared at every opening
 CHUNK_NUMBERS = 2**22  # numbers that are standardised at a time
 
 
@@ -111,31 +111,39 @@ def open_features(folder: Path) -> StoredFeatures:
     Raises:
         BadInput: the folder has no features, has features in another format, or is damaged.
     """
-    if not (folder / "store.json").is_file():
+    if not (folder / "store.json").exists():
         unfinished = partial_folder(folder).is_dir()
         hint = "repeat the command that was writing it" if unfinished else "write it with imbalance features"
         raise BadInput(f"{folder}: no features, because there is no store.json; {hint}")
     try:
-        description = json.loads((folder / "store.json").read_text())
+        check = StoreCheck(folder, ["features.npy"])
+        description = read_json(folder / "store.json")
         if description["version"] != VERSION:
             raise BadInput(
                 f"{folder}: features of format {description['version']}, but this version reads format {VERSION}; write them again "
                 "with imbalance features"
             )
         names = (*TABLES, *(["members"] if description["evaluation_groups"] else []))
-        tables = {name: load_array(folder / f"{name}.npy") for name in names}
+        tables = {name: read_array(folder / f"{name}.npy") for name in names}
         # torch needs a writable array, so the mode is "c", copy on write: nothing reaches the file.
-        values = np.load(folder / "features.npy", mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise BadInput(damage_message(folder, f"{getattr(error, 'strerror', None) or error}")) from None
-    rows = sum(description["examples"].values())
-    wrong = [name for name in names if crc(tables[name]) != description["crc"][name]]
-    wrong += ["features"] if values.ndim != 2 or len(values) != rows else []
+        values = map_array(folder / "features.npy", "c")
+        rows = sum(description["examples"].values())
+        wrong = [name for name in names if crc(tables[name]) != description["crc"][name] or len(tables[name]) != rows]
+    except Damaged as error:
+        raise BadInput(damage_message(folder, f"{Path(error.args[0]).name}: {error.reason}")) from None
+    except OSError as error:
+        name = Path(error.filename or folder).name
+        raise BadInput(damage_message(folder, f"{name}: {error.strerror or error}")) from None
+    except (KeyError, TypeError, AttributeError) as error:  # a description that was edited by hand
+        raise BadInput(damage_message(folder, f"store.json: {error}")) from None
+    wrong += ["features"] if values.ndim != 2 or len(values) != rows or values.dtype.kind != "f" else []
     if wrong:
         raise BadInput(damage_message(folder, f"{wrong[0]}.npy does not match store.json"))
-    for row in np.unique(np.linspace(0, rows - 1, min(rows, SAMPLED)).astype(np.int64)).tolist():
-        if crc(values[row]) != tables["checksums"][row]:
-            raise BadInput(damage_message(folder, f"row {row} of features.npy fails its checksum"))
+    sample = check.is_recent
+    for row in damaged_rows(values, tables["checksums"], sample):
+        raise BadInput(damage_message(folder, f"row {row} of features.npy fails its checksum"))
+    if not sample:
+        check.remember()
     return StoredFeatures(folder, values, tables, description)
 
 
@@ -185,7 +193,8 @@ def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], 
         "examples": examples,
         "crc": {name: crc(tables[name]) for name in tables},
     }
-    write_atomic(partial / "store.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_atomic(partial / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
+    StoreCheck(partial, ["features.npy"]).remember()
 
 
 def column_statistics(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Data set of a user's own images, with a folder for each class, as in torchvision's ImageFolder."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,9 @@ def list_folder(
     """List the images of a folder that has a subfolder for each class, or folders train, val and test with such subfolders.
 
     The classes are the names of the subfolders, in alphabetical order as in ImageFolder; the groups are the classes.
-    Images in deeper subfolders count, too. Hidden files and files that are not images are left out.
+    Images in deeper subfolders count, too. Hidden files and folders, and files that are
+    not images, are left out. A link to an image that does not exist (git-annex, DVC) is a problem of the data, and not
+    left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
@@ -65,7 +68,7 @@ def list_folder(
     problems, examples = [], []
     for part, split in parts.items():
         for name in classes:
-            images = images_in(part / name)
+            images = images_in(part / name) if (part / name).is_dir() else []
             if not images and (part / name).is_dir():
                 cause = f"no image; the names of images end in {', '.join(IMAGES)}"
                 problems.append(Problem(str(part / name), cause))
@@ -101,17 +104,54 @@ class FolderListing(Listing):
 
 
 def folders(path: Path) -> list[Path]:
-    """Return the folders in `path` that are not hidden, sorted by name."""
+    """Return the folders in `path` that are not hidden, sorted by name.
+
+    Raises:
+        BadInput: `path` cannot be read, or has a link that leads nowhere and may have been a folder.
+    """
     try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise BadInput(f"config.data.folder: {path.absolute()}: {error.strerror}") from None
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            raise BadInput(
+                f"config.data.folder: {entry.absolute()} is a link to {entry.readlink()}, which does not exist; fetch what "
+                "it links to (git annex get, dvc pull), or remove the link"
+            )
+    return [entry for entry in entries if entry.is_dir()]
 
 
 def images_in(path: Path) -> list[Path]:
-    """Return the image files in `path` and its subfolders, sorted."""
-    files = (file for file in path.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
-    return sorted(file for file in files if file.is_file())
+    """Return the image files in `path` and its subfolders, sorted; hidden files and folders are left out.
+
+    A link counts, even if it leads nowhere, so that a missing image is named and not dropped.
+
+    Raises:
+        BadInput: a folder cannot be read, or a link leads back to a folder around it.
+    """
+    images: list[Path] = []
+
+    def add(folder: Path, around: frozenset[tuple[int, int]]) -> None:
+        status = folder.stat()
+        here = status.st_dev, status.st_ino
+        if here in around:
+            raise BadInput(f"{folder}: a link to a folder around it; remove the link")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = folder / entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    add(path, around | {here})
+                elif path.suffix.lower() in IMAGES:
+                    images.append(path)
+
+    try:
+        add(path, frozenset())
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: {error.strerror}; make it readable") from None
+    return sorted(images)
 
 
 folder = image_dataset(list_folder)

@@ -1,7 +1,5 @@
 """Data sets of MedMNIST (Yang et al., "MedMNIST v2", Scientific Data 2023): small medical images, naturally imbalanced."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,8 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.sets.long_tailed import array_split, channels_first
 from imbalance.data.splits import Dataset
-from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
-from imbalance.utils.memory import check_fits
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.read import read_npz
 
 # The class names of three data sets; the class names of the other data sets are numbers.
 CLASSES = {
@@ -69,29 +66,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
         BadInput: the file is missing or damaged, holds pickled objects, or its arrays have other types or shapes.
     """
     hint = f"imbalance data download {path.stem} downloads the file"
-    arrays = {}
     try:
-        check_regular(path)
-        with zipfile.ZipFile(path) as archive:  # a small archive may unpack to more than the memory, so check first
-            check_fits(sum(member.file_size for member in archive.infolist()), str(path))
-        with np.load(path, allow_pickle=False) as saved:
-            for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
-                arrays[key] = saved[key]
-    except BadInput:
-        raise
+        saved = read_npz(path)
+        arrays = {key: saved[key] for key in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))}
     except FileNotFoundError:
         raise BadInput(f"config.data_dir: no file {path.absolute()}; {hint}") from None
     except KeyError as error:
-        raise BadInput(f"{path}: {error.args[0]}; {hint}") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        pickled = "pickle" in reason
-        what = (
-            "it holds Python objects, which are never loaded"
-            if pickled
-            else f"not an .npz file, or incomplete ({reason})"
-        )
-        raise BadInput(f"{path}: {what}; {hint}") from None
+        raise BadInput(f"{path}: {error.args[0]} is not a file in the archive; {hint}") from None
+    except Damaged as error:
+        raise Damaged(path, error.reason, hint) from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; {hint}") from None
     for split in SPLITS:
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if (

@@ -13,7 +13,7 @@ from imbalance.data.files import find_path, read_csv
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.texts.corpus import Corpus, text_dataset
 from imbalance.errors import BadInput
-from imbalance.utils.files import check_regular
+from imbalance.utils.read import open_regular
 
 METADATA = "metadata_random.csv"
 # The layouts of group_DRO, of codes that follow it, of WILDS, and of the two downloads side by side.
@@ -112,8 +112,7 @@ def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
     for part in PARTS:
         file, number = first.with_name(f"multinli_1.0_{part}.jsonl"), 0
         try:
-            check_regular(file)
-            with open(file, encoding="utf-8") as lines:
+            with open_regular(file) as lines:
                 for number, line in enumerate(lines, 1):  # noqa: B007 (the message below has the number)
                     pair = json.loads(line)
                     pairs.append((pair["gold_label"], (pair["sentence1"], pair["sentence2"])))

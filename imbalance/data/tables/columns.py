@@ -73,7 +73,7 @@ def read_columns(path: Path, delimiter: str = ",") -> Columns:
         BadInput: the file is missing, damaged or of another format, or its columns have different lengths.
     """
     if path.is_dir():
-        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("*.npy"))})
+        return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("[!.]*.npy"))})
     kinds = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kinds in (".csv", ".csv.gz", ".tsv", ".txt"):
         heading, rows, lines, problems = read_csv(path, (), delimiter)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.data.stores import ELSEWHERE, build_lock, store_root
 from imbalance.data.texts.tokenizers import LEARNT, from_json, learn_tokenizer, load_tokenizer
 from imbalance.data.texts.tokens import Texts, damage, open_tokens, store_directory, texts_hash
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import checked_format, read_json, seal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -198,16 +200,16 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
     key = texts_hash([kind, str(vocabulary), *texts])
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
-        with build_lock(path):
-            if not path.is_file():
-                write_atomic(path, learn_tokenizer(kind, texts, vocabulary).to_str().encode())
-        content = path.read_text()
+        if not path.exists():  # a file that exists is read without a lock, which a read-only disk does not allow
+            with build_lock(path):
+                learnt = json.loads(learn_tokenizer(kind, texts, vocabulary).to_str())
+                write_atomic(path, json.dumps(seal(learnt), ensure_ascii=False).encode())
+        content = read_json(path)
+        return checked_format(path, lambda: from_json(json.dumps(content, ensure_ascii=False)))
+    except Damaged as error:
+        raise Damaged(path, error.reason, f"remove {path}, and the next run writes it again") from None
     except OSError as error:
         raise BadInput(f"config.data_dir: {path}: {error.strerror or error}; {ELSEWHERE}") from None
-    try:
-        return from_json(content)
-    except Exception as error:  # the package tokenizers raises plain Exception for invalid JSON
-        raise BadInput(f"{path}: damaged ({error}); remove {path}, and the next run writes it again") from None
 
 
 def identity_class_groups(

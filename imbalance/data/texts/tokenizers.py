@@ -4,13 +4,13 @@ Both kinds are tokenizers of the package `tokenizers`. The JSON of a tokenizer d
 saves this JSON, and the name of a token store has a hash of it.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.libraries import load_from_transformers
+from imbalance.utils.read import checked_format, read_json, read_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,7 +77,8 @@ def load_tokenizer(name: str) -> "Tokenizer":
     """
     tokenizers = import_tokenizers()
     if (Path(name) / "tokenizer.json").is_file():  # the file is enough, and transformers need not be installed
-        tokenizer = tokenizers.Tokenizer.from_file(str(Path(name) / "tokenizer.json"))
+        file = Path(name) / "tokenizer.json"
+        tokenizer = checked_format(file, lambda: tokenizers.Tokenizer.from_str(read_text(file)))
         return with_padding(tokenizer, padding_token(Path(name)), name)
     loaded = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
     if not getattr(loaded, "is_fast", False):
@@ -90,8 +91,8 @@ def load_tokenizer(name: str) -> "Tokenizer":
 def padding_token(folder: Path) -> str | None:
     """Return the padding token that tokenizer_config.json in `folder` names; "[PAD]" if this file cannot be read."""
     try:
-        token = json.loads((folder / "tokenizer_config.json").read_text()).get("pad_token")
-    except (OSError, ValueError):
+        token = read_json(folder / "tokenizer_config.json").get("pad_token")
+    except (OSError, Damaged):
         return PAD
     return token.get("content") if isinstance(token, dict) else token
 

@@ -1,12 +1,13 @@
 """Store tokenised texts: memory-mapped files of token numbers that all runs and processes on a machine share.
 
 A store is a folder `tokens-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
-tokenizer, the texts and `VERSION`. A store has five files:
+tokenizer, the texts and `VERSION`. A store has six files:
 
 - `ids.npy`: the tokens of all texts, one text after another, as numbers in the vocabulary;
 - `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty if there are no pairs;
 - `starts.npy`: the position in `ids.npy` at which each text begins;
 - `checksums.npy`: the CRC-32 of each text and its tokens;
+- `checked.json`: the stamps of the four arrays when they were last checked, see `imbalance.data.stores`;
 - `store.json`: a description of the content.
 
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
@@ -29,9 +30,11 @@ import torch
 from torch import Tensor
 
 from imbalance.data.problems import Problem
-from imbalance.data.stores import ELSEWHERE, build_lock, store_root
+from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, store_root
 from imbalance.data.texts.tokenizers import encode
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.files import write_atomic
+from imbalance.utils.read import map_array, read_array, read_bytes, read_json, seal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 VERSION = 1
 # The arrays of a store and their types.
 PARTS = {"ids": np.int32, "kinds": np.uint8, "starts": np.int64, "checksums": np.uint32}
+FILES = [f"{part}.npy" for part in PARTS]
 CHUNK = 8192  # texts between two updates of the progress
 
 CPU = torch.device("cpu")
@@ -248,9 +252,10 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
                 np.save(file, array)
                 file.flush()
                 os.fsync(file.fileno())
-        sums = {part: zlib.crc32((temporary / f"{part}.npy").read_bytes()) for part in PARTS}
+        sums = {part: zlib.crc32(read_bytes(temporary / f"{part}.npy")) for part in PARTS}
         description = {"version": VERSION, "texts": len(texts), "tokens": sum(len(ids) for ids, _ in encoded)} | sums
-        (temporary / "store.json").write_text(json.dumps(description, indent=2) + "\n")
+        write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
+        StoreCheck(temporary, FILES).remember()
         shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
         temporary.rename(directory)
     finally:
@@ -263,8 +268,8 @@ def read(directory: Path, part: str) -> np.ndarray:
     Args:
         part: the name of the array, one of `PARTS`.
     """
-    mode = "r" if part in ("ids", "kinds") else None
-    array = np.load(directory / f"{part}.npy", mmap_mode=mode, allow_pickle=False)
+    path = directory / f"{part}.npy"
+    array = map_array(path) if part in ("ids", "kinds") else read_array(path)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
 
 
@@ -274,16 +279,20 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     Args:
         directory: the folder of the store.
         texts: the number of texts that the store must have.
-        whole: also read each file completely, and compare its checksum.
+        whole: compare the checksum of each file, even if it is unchanged since it was last checked; see `StoreCheck`.
     """
     try:
-        description = json.loads((directory / "store.json").read_text())
+        check = StoreCheck(directory, FILES)
+        whole |= not check.is_recent
+        description = read_json(directory / "store.json")
         sums = {part: description.get(part) for part in PARTS}
         if whole:
-            sums = {part: zlib.crc32((directory / f"{part}.npy").read_bytes()) for part in PARTS}
+            sums = {part: zlib.crc32(read_bytes(directory / f"{part}.npy")) for part in PARTS}
         arrays = {part: read(directory, part) for part in PARTS}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last two from unexpected JSON
-        return [Problem(str(directory), str(error))]
+    except Damaged as error:
+        return [Problem(str(error.args[0]), f"damaged ({error.reason})")]
+    except OSError as error:
+        return [Problem(str(error.filename or directory), error.strerror or str(error))]
     starts, tokens = arrays["starts"], description.get("tokens")
     expected = {"version": VERSION, "texts": texts} | sums
     wrong = [key for key, value in expected.items() if description.get(key) != value]
@@ -292,4 +301,6 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
     if wrong or not lengths_match:
         key = wrong[0] if wrong else "tokens"
         return [Problem(str(directory / "store.json"), f"{key} does not match the files of the store")]
+    if whole:
+        check.remember()
     return []

@@ -15,6 +15,7 @@ from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
+from imbalance.methods.objectives.vrex import RiskExtrapolation
 
 OBJECTIVES = {
     "average": Average,
@@ -23,6 +24,7 @@ OBJECTIVES = {
     "cvar": CVaR,
     "worst_group": WorstGroup,
     "irm": InvariantRisk,
+    "vrex": RiskExtrapolation,
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,

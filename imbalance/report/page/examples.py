@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import load
 from imbalance.errors import BadInput
+from imbalance.report.run_data import load_run_data
 
 if TYPE_CHECKING:
     from imbalance.data import Split
@@ -21,15 +20,10 @@ Example = dict[str, Any]
 
 def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
     """Read the test split that a run was evaluated on; return (split, None), or (None, error message) if that fails."""
-    from imbalance.config.schema import build
-    from imbalance.data import DATASETS
-
     try:
-        config = validate(load(directory / "config.json"))
-        dataset = build(DATASETS, config.data, data_dir=config.data_dir, seed=config.seed)
+        return load_run_data(directory).eval_dataset.test, None
     except (BadInput, OSError) as error:
-        return None, f"The data set cannot be read: {error}"
-    return dataset.eval_dataset.test, None
+        return None, f"The data set cannot be shown: {error}"
 
 
 def render_example(split: "Split", row: int) -> Example:

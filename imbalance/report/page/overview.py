@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_percent
+from imbalance.config.run_directory import read_predictions
+from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
 from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
@@ -108,7 +109,8 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     lines, damage = readable_evaluations(directory)
     own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
     curve, extra = None, {}
-    if done and (saved := read_predictions(directory)):
+    saved, reasons = readable_predictions(directory) if done else (None, [])
+    if saved:
         logits, targets = saved["logits"], saved["targets"]
         curve = reliability(probabilities(logits), targets)
         names = [str(label) for label in range(logits.shape[1])]
@@ -125,7 +127,7 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
         "score": _short(row["score"]),
         "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
         "selected": row["selected_epoch"],
-        "warnings": [*(row.get("warnings") or []), *damage],
+        "warnings": [*(row.get("warnings") or []), *damage, *reasons],
         "groups": {key.removeprefix(prefix): _short(value) for key, value in own.items() if key.startswith(prefix)},
         "examples": {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")},
         "metrics": by_rule,
@@ -134,22 +136,19 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
     }
 
 
-def read_predictions(directory: Path) -> dict[str, np.ndarray] | None:
-    """Read the arrays of a run's predictions/test.npz; return None if the file is missing, damaged or without examples."""
+def readable_predictions(directory: Path) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Return the arrays in a run's predictions/test.npz, and a list of warnings.
+
+    If the file cannot be read, return None and one warning. If the file is missing or has no examples, return None.
+    """
     try:
-        with open(directory / "predictions" / "test.npz", "rb") as file, np.load(file) as saved:
-            arrays = {key: saved[key] for key in ("logits", "targets", "groups", "indices")}
-            members = saved.get("members")
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
-        return None
-    logits, *labels = arrays.values()
-    if logits.ndim != 2 or not logits.size or any(array.shape != logits.shape[:1] for array in labels):
-        return None
-    valid = arrays["targets"].min() >= 0 and arrays["targets"].max() < logits.shape[1]
-    if members is not None:  # the run's evaluation groups are not its training groups
-        valid &= members.ndim == 2 and len(members) == len(logits) and members.dtype == bool
-        arrays["members"] = members
-    return arrays if valid and np.isfinite(logits).all() else None
+        arrays = read_predictions(directory, "test")
+    except FileNotFoundError:
+        return None, []
+    except (BadInput, OSError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        return None, [f"predictions/test.npz is damaged ({reason}), so the run has no confusion matrix and no errors"]
+    return (arrays if arrays["logits"].size and np.isfinite(arrays["logits"]).all() else None), []
 
 
 def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from imbalance.errors import BadInput
 from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
 from imbalance.report.collect import Row
 from imbalance.report.page.examples import Example, read_test_split, render_example
-from imbalance.report.page.overview import Overview, read_predictions, thinned
+from imbalance.report.page.overview import Overview, readable_predictions, thinned
 from imbalance.report.saved_runs import readable_evaluations, summary_of
 from imbalance.report.settings import NOT_COMPARED
+from imbalance.utils.read import MOST_TEXT, read_bytes
 
 # Most characters that the curves, logs, metrics and errors of all runs may take, so that a page of many runs stays small.
 CURVES, LOGS, NUMBERS, EXAMPLES = 3_000_000, 1_500_000, 1_500_000, 1_500_000
@@ -77,7 +79,7 @@ def details_of_run(work_dir: Path, row: Row, overview: Overview, runs: int) -> D
     directory = work_dir / row["run"]
     summary = summary_of(directory) if row["status"] not in ("incomplete", "damaged") else {}
     lines, _ = readable_evaluations(directory)
-    saved = read_predictions(directory) if row["status"] == "done" else None
+    saved = readable_predictions(directory)[0] if row["status"] == "done" else None
     if saved and not has_all_names(saved, summary):
         saved = None
     common = overview["common"]
@@ -180,10 +182,12 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
 
 def shortened_log(directory: Path, most: int) -> str:
     """Return the text of a run's log.txt; leave out lines in the middle if it has more than about `most` characters."""
-    path = directory / "log.txt"
-    if not path.is_file():
+    try:
+        lines = read_bytes(directory / "log.txt", most=MOST_TEXT).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return ""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except (BadInput, OSError) as error:
+        return f"log.txt cannot be read: {error}"
     half = LOG_LINES // 2
     while len(lines) > 2 * half or sum(map(len, lines)) + len(lines) > most:
         if half < 2:

@@ -17,6 +17,7 @@ from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training.distributed import heartbeat
 from imbalance.training.distributed.heartbeat import exchange
+from imbalance.utils.launch import check_launch
 
 T = TypeVar("T")
 
@@ -33,6 +34,7 @@ def start_accelerator(config: Experiment) -> Accelerator:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; a CPU does not compute in float16; use 'bf16' or 'no'"
         )
+    check_launch()
     set_arithmetic(config)
     # `accelerate launch --cpu --num_processes 2` starts only one process, which only these variables show.
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ

@@ -1,5 +1,7 @@
 """Log of a run: the files of its directory, trackers and the console."""
 
+import errno
+import hashlib
 import io
 import json
 import math
@@ -7,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -18,13 +20,15 @@ from torch import Tensor
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import defining_values, upgrade_saved_config
+from imbalance.config.run_directory import FILES, MISSING, REWRITTEN, damaged_files, read_summary
 from imbalance.config.user_modules import user_module_files
-from imbalance.errors import BadInput, Busy
+from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import write_atomic
+from imbalance.utils.files import names_file, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
+from imbalance.utils.read import parse_json, read_bytes, read_json, regular_opener, seal, short_hash
 
 
 class RunLog:
@@ -34,7 +38,10 @@ class RunLog:
         self.directory, self.config, self.writes = directory, config, writes
         self.trackers: list[Tracker] = []
         self.wandb_id: str | None = None  # id of the wandb run, which a resumed run continues
+        self.digests: dict[str, str] = {}  # of the files that this run has written, by name
+        self._new_folders: list[Path] = []  # the run directory and its parents, if this process makes them
         self._claimed: ClaimedFiles | None = None
+        self._metrics_hash = hashlib.sha256()  # of all that metrics.jsonl holds
         self._unwritten = b""  # lines of metrics.jsonl that could not be written yet, as on a full disk
         self._shows_bar = writes and sys.stdout is not None and sys.stdout.isatty()
         self._last_line = self._last_bar = -math.inf
@@ -45,6 +52,8 @@ class RunLog:
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self._tell_trackers("finish", bool(error))
         self.clear_bar()
+        if self._claimed and error and issubclass(error, BadInput):
+            self._remove_if_new()
         for file in self._claimed or ():
             with suppress(OSError):  # closing log.txt fails on a full disk
                 file.close()
@@ -58,7 +67,8 @@ class RunLog:
     def claim(self) -> dict[str, Any] | None:
         """Lock the run directory for this process, and open its files.
 
-        Return the summary if the run is finished, and None otherwise.
+        Return the summary if the run is finished and its files are whole, and None otherwise. A finished run is only
+        read, so it may be on a disk that cannot be written to.
 
         Raises:
             Busy: another process has locked the directory.
@@ -66,16 +76,19 @@ class RunLog:
         """
         trackers.check(self.config)  # first, because loading data may take long
         lock = None
+        self._new_folders = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
-            lock = FolderLock(self.directory)
+            lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
+            self._check_modules()
+            summary, warnings = self._saved_summary()
+            if summary:
+                return summary
             self._keep_config()
             self._keep_modules()
-            text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8")
-            metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0)
+            text = open(self.directory / "log.txt", "a", buffering=1, encoding="utf-8", opener=regular_opener)
+            metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0, opener=regular_opener)
             self._claimed, lock = ClaimedFiles(text, metrics, lock), None
-        except BlockingIOError:
-            raise Busy(str(self.directory)) from None
         except OSError as error:
             raise BadInput(
                 f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; make it writable, or "
@@ -83,9 +96,27 @@ class RunLog:
             ) from None
         finally:
             if lock:
+                self._remove_if_new()
                 lock.close()
-        summary = self._saved_summary()
-        return summary if summary["status"] == "done" and not self.config.debug else None
+        for warning in warnings:
+            self.line(f"WARNING: {warning}")
+        return None
+
+    def _lock_directory(self) -> FolderLock:
+        """Lock the run directory; if it cannot be written to but holds a finished run, lock the folder alone.
+
+        Raises:
+            Busy: another process has locked the directory.
+            OSError: the directory cannot be written to, and holds no finished run.
+        """
+        try:
+            return FolderLock(self.directory)
+        except BlockingIOError:
+            raise Busy(str(self.directory)) from None
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not self._saved_summary()[0]:
+                raise
+            return FolderLock(self.directory, file=False)
 
     def _keep_config(self) -> None:
         """Write config.json, unless it already has the same values, perhaps under the keys of an older version."""
@@ -93,55 +124,92 @@ class RunLog:
         with suppress(
             OSError, ValueError, AttributeError
         ):  # no file yet, or the damaged file of a run that never trained
-            if upgrade_saved_config(json.loads(path.read_text(encoding="utf-8"))) == json.loads(text):
+            content = read_bytes(path)
+            if upgrade_saved_config(parse_json(content, path)) == json.loads(text):
+                self.digests["config.json"] = short_hash(content)
                 return
-        write_atomic(path, text.encode() + b"\n")
+        content = text.encode() + b"\n"
+        write_atomic(path, content)
+        self.digests["config.json"] = short_hash(content)
 
-    def _keep_modules(self) -> None:
-        """Copy the user's modules that the config names to the run directory, so that the run can be repeated."""
+    def _check_modules(self) -> None:
+        """Raise `BadInput` if a user's module that the config names is not the code that this run began with."""
         for file in user_module_files(self.config.to_dict()):
-            copy, code = self.directory / "modules" / file.name, file.read_bytes()
-            if not copy.exists():
-                write_atomic(copy, code)
-            elif copy.read_bytes() != code:
+            copy = self.directory / "modules" / file.name
+            if copy.exists() and read_bytes(copy) != read_bytes(file):
                 raise BadInput(
                     f"{file}: not the code that this run began with, which is in {copy}; restore that code, or use another "
                     "config.work_dir"
                 )
 
-    def _saved_summary(self) -> dict[str, Any]:
-        """Return the content of summary.json, or `{"status": None}` if there is no file.
+    def _keep_modules(self) -> None:
+        """Copy the user's modules that the config names to the run directory, so that the run can be repeated."""
+        for file in user_module_files(self.config.to_dict()):
+            copy, code = self.directory / "modules" / file.name, read_bytes(file)
+            if not copy.exists():
+                write_atomic(copy, code)
+            self.digests[f"modules/{file.name}"] = short_hash(code)
 
-        A damaged file counts as no file, because the run resumes from its last checkpoint and writes it again.
+    def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the summary of a finished run and no warnings; None for a run that must be trained or finished.
+
+        A damaged summary.json, and damaged weights, predictions or model.json of a finished run, count as no file,
+        because the run resumes from its last checkpoint and writes them again. A warning names each.
 
         Raises:
-            BadInput: the file is damaged, and there is no checkpoint.
+            BadInput: a file is damaged that cannot be written again.
         """
-        path, nothing = self.directory / "summary.json", {"status": None}
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-            whole = isinstance(summary, dict) and {"status", "score"} <= summary.keys()
-            if whole and (summary["status"] != "done" or isinstance(summary.get("metrics"), dict)):
-                return summary
+            summary = read_summary(self.directory)
         except FileNotFoundError:
-            return nothing
-        except ValueError:
-            pass
+            return None, []
+        except (Damaged, OSError) as error:
+            summary, damaged = None, {"summary.json": getattr(error, "reason", None) or str(error)}
+        else:
+            if summary["status"] != "done" or self.config.debug:
+                return None, []
+            damaged = damaged_files(self.directory, summary)
+        for name in damaged:
+            if (self.directory / name).is_dir():  # no file can take its place
+                raise BadInput(
+                    f"{self.directory / name}: a directory, not a file; remove it, and type the command again"
+                )
         if not (self.directory / "checkpoints" / "last.pt").exists():
-            raise BadInput(
-                f"{path}: damaged, with no checkpoint to write it again from; remove {self.directory} to start anew"
-            )
-        self.line(f"WARNING: {path} is damaged; it is written again from the last checkpoint")
-        return nothing
+            damaged = {name: reason for name, reason in damaged.items() if reason != MISSING}
+            if damaged:
+                name, reason = next(iter(damaged.items()))
+                raise BadInput(
+                    f"{self.directory / name}: damaged ({reason}), with no checkpoint to write it again from; remove "
+                    f"{self.directory} to start anew"
+                )
+        for name, reason in damaged.items():
+            if not name.startswith(("summary.json", *REWRITTEN)):
+                hint = f"restore the file from a copy, or remove {self.directory} to start anew"
+                raise Damaged(self.directory / name, reason, hint)
+        states = {name: MISSING if reason == MISSING else f"damaged ({reason})" for name, reason in damaged.items()}
+        warnings = [
+            f"{self.directory / name} is {state}; it is written again from the last checkpoint"
+            for name, state in states.items()
+        ]
+        return (None if damaged else summary), warnings
 
-    def _write(self, path: Path, data: bytes | memoryview) -> None:
-        """Write a file of the run directory, whole or not at all.
+    def _remove_if_new(self) -> None:
+        """Remove the run directory if this process made it and nothing was trained in it, as after a refused config."""
+        if self.directory in self._new_folders and not is_trained(self.directory):
+            shutil.rmtree(self.directory, ignore_errors=True)
+            for folder in self._new_folders[1:]:
+                with suppress(OSError):  # another run has its directory there
+                    folder.rmdir()
+
+    def write(self, name: str, data: bytes | memoryview) -> None:
+        """Write the file `name` of the run directory, whole or not at all, and record its digest for summary.json.
 
         Raises:
             BadInput: the run directory was removed or replaced, so the file would not land beside the run's metrics.
         """
         self.check_directory()
-        write_atomic(path, data)
+        write_atomic(self.directory / name, data)
+        self.digests[name] = short_hash(data)
 
     def check_directory(self) -> None:
         """Raise `BadInput` if the run directory or its metrics.jsonl was removed or replaced since `claim`."""
@@ -165,26 +233,50 @@ class RunLog:
         self.check_directory()
         return self._files.metrics.tell()
 
-    def rewind(self, position: int) -> None:
-        """Cut metrics.jsonl to `position` bytes, because the resumed run writes all later lines again.
+    @property
+    def metrics_digest(self) -> str:
+        """The digest of metrics.jsonl, as `short_hash` returns it."""
+        return self._metrics_hash.hexdigest()[:16]
+
+    @property
+    def digests_so_far(self) -> dict[str, Any]:
+        """The digests of metrics.jsonl and of the saved logits, which a checkpoint keeps for `rewind`."""
+        logits = {name: digest for name, digest in self.digests.items() if name.startswith("evaluations/")}
+        return {"metrics_digest": self.metrics_digest, FILES: logits}
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """Cut metrics.jsonl to its length at a checkpoint, because the resumed run writes all later lines again.
+
+        Args:
+            state: content of the checkpoint, with the length and `digests_so_far`; empty for a new run. Checkpoints of
+                older versions have no digests.
 
         Raises:
-            BadInput: metrics.jsonl is already shorter.
+            BadInput: metrics.jsonl is already shorter, or its content was changed.
         """
         if not self.writes:
             return
-        metrics = self._files.metrics
+        position, digest = state.get("metrics_position", 0), state.get("metrics_digest")
+        metrics, path = self._files.metrics, self.directory / "metrics.jsonl"
         if os.fstat(metrics.fileno()).st_size < position:
             raise BadInput(
-                f"{metrics}: shorter than the checkpoint says, so lines are lost; remove {self.directory} to start anew"
+                f"{path}: shorter than the checkpoint says, so lines are lost; remove {self.directory} to start anew"
             )
+        self._metrics_hash = hashlib.sha256(read_bytes(path)[:position] if position else b"")
+        if digest not in (None, self.metrics_digest):
+            hint = f"restore the file from a copy, or remove {self.directory} to start anew"
+            raise Damaged(path, "its content is not the one that was written", hint)
+        self.digests |= state.get(FILES, {})
         metrics.truncate(position)
         metrics.seek(position)
 
     def _write_metrics(self) -> None:
         """Append the lines that are not written yet to metrics.jsonl."""
         while self._unwritten:
-            self._unwritten = self._unwritten[self._files.metrics.write(self._unwritten) :]
+            with names_file(self.directory / "metrics.jsonl"):
+                written = self._files.metrics.write(self._unwritten)
+            self._metrics_hash.update(self._unwritten[:written])
+            self._unwritten = self._unwritten[written:]
 
     # trackers
 
@@ -234,21 +326,31 @@ class RunLog:
         """Return all lines of metrics.jsonl; on processes that do not write, an empty list."""
         if not self.writes:
             return []
-        text = (self.directory / "metrics.jsonl").read_bytes() + self._unwritten
-        return [json.loads(line) for line in text.splitlines()]
+        path = self.directory / "metrics.jsonl"
+        return [parse_json(line, path) for line in (read_bytes(path) + self._unwritten).splitlines()]
 
-    def summary(self, values: dict[str, Any]) -> None:
-        """Write all remaining lines of metrics.jsonl, and then summary.json, whole or not at all."""
+    def summary(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Write all remaining lines of metrics.jsonl, and then summary.json, whole or not at all.
+
+        Return `values`, with the digests of all other files of the run if it is done.
+        """
         if self.writes:
             self.position()
-            text = json.dumps(without_nan(values), indent=2, allow_nan=False)
-            self._write(self.directory / "summary.json", text.encode() + b"\n")
+            if values["status"] == "done":
+                values = {
+                    **values,
+                    FILES: dict(sorted((self.digests | {"metrics.jsonl": self.metrics_digest}).items())),
+                }
+            text = json.dumps(seal(without_nan(values)), indent=2, allow_nan=False)
+            self.check_directory()
+            write_atomic(self.directory / "summary.json", text.encode() + b"\n")
             flat = {key: value for key, value in values.items() if isinstance(value, str | int | float)}
             self._tell_trackers("summary", flat)
+        return values
 
     def model(self, values: dict[str, Any]) -> None:
         """Write model.json, the description of the model that `imbalance.load` reads beside the weights."""
-        write_atomic(self.directory / "model.json", json.dumps(values, allow_nan=False).encode() + b"\n")
+        self.write("model.json", json.dumps(seal(values), allow_nan=False).encode() + b"\n")
 
     def predictions(self, split: str, **arrays: Tensor) -> None:
         """Write predictions/<split>.npz.
@@ -259,16 +361,16 @@ class RunLog:
         file = io.BytesIO()
         columns: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
         np.savez_compressed(file, **columns)
-        self._write(self.directory / "predictions" / f"{split}.npz", file.getbuffer())
+        self.write(f"predictions/{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
         """Write evaluations/<split>-<epoch>.npy. If a resumed run evaluates the epoch again, it overwrites the file."""
         if self.writes:
             file = io.BytesIO()
             np.save(file, logits.cpu().numpy())
-            path = self.directory / "evaluations" / f"{split}-{epoch}.npy"
-            with self.attempt(path, "`imbalance select` will lack it"):
-                self._write(path, file.getbuffer())
+            name = f"evaluations/{split}-{epoch}.npy"
+            with self.attempt(self.directory / name, "`imbalance select` will lack it"):
+                self.write(name, file.getbuffer())
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
@@ -328,25 +430,30 @@ class ClaimedFiles(NamedTuple):
     lock: FolderLock
 
 
+def is_trained(directory: Path) -> bool:
+    """Return whether `directory` holds results of training: a summary, a metric or a checkpoint."""
+    metrics = directory / "metrics.jsonl"
+    results = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
+    return results or any((directory / "checkpoints").glob("*.pt"))
+
+
 def check_directory_config(config: Experiment, directory: Path) -> None:
     """Raise `BadInput` if `directory` holds a trained run whose config is not `config`, or cannot be read.
 
     A run that was refused or killed before its first checkpoint does not count.
     """
-    path, metrics = directory / "config.json", directory / "metrics.jsonl"
-    trained = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
-    if not trained and not any((directory / "checkpoints").glob("*.pt")):
+    path = directory / "config.json"
+    if not is_trained(directory):
         return
+    hint = f"put it back, or remove {directory} to start anew"
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("not an object")
+        before = read_json(path)
     except FileNotFoundError:
-        raise BadInput(
-            f"{path}: missing, although a run was trained here; put it back, or remove {directory} to start anew"
-        ) from None
-    except ValueError as error:
-        raise BadInput(f"{path}: damaged ({error}); put it back, or remove {directory} to start anew") from None
+        raise BadInput(f"{path}: missing, although a run was trained here; {hint}") from None
+    except Damaged as error:
+        raise Damaged(path, error.reason, hint) from None
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; {hint}") from None
     ours, before = defining_values(config), defining_values(upgrade_saved_config(before))
     changed = sorted(key for key in ours if ours[key] != before.get(key))
     if changed:

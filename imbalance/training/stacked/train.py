@@ -23,6 +23,7 @@ import torch
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.registries import registries
 from imbalance.config.resolve import defining_values
+from imbalance.config.run_directory import read_summary
 from imbalance.config.schema import flatten, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
@@ -129,7 +130,7 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
-    return [json.loads((Path(directory) / "summary.json").read_text()) for _, directory in runs]
+    return [read_summary(Path(directory)) for _, directory in runs]
 
 
 def position(member: Run) -> tuple[int, int]:

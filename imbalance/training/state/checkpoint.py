@@ -1,7 +1,6 @@
 """Checkpoints: write each whole or not at all, and check it before a run resumes from it."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from imbalance.config.experiment import Experiment
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.training.distributed.processes import from_main, of_all_processes
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
@@ -20,6 +19,7 @@ from imbalance.training.state.provenance import FORMAT, check_format, check_prov
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
 from imbalance.utils.files import write_atomic
+from imbalance.utils.read import read_torch
 
 
 def save_run(run: Run) -> None:
@@ -45,7 +45,7 @@ def save_run(run: Run) -> None:
         }
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the previous checkpoint stays"):
-            save(path, state | {"metrics_position": log.position()})
+            save(path, state | {"metrics_position": log.position(), **log.digests_so_far})
 
 
 def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
@@ -63,7 +63,7 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
     if state:
         from_main(accelerator, lambda: check_provenance(state, learner.data, path, log.line))
-    from_main(accelerator, lambda: log.rewind(state["metrics_position"] if state else 0))
+    from_main(accelerator, lambda: log.rewind(state or {}))
     from_main(accelerator, lambda: log.start_trackers(state["wandb_id"] if state else None))
     progress = Progress(device=accelerator.device)
     if not state:
@@ -111,15 +111,18 @@ def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> No
     Args:
         previous: path at which the file that was at `path` is kept; None to replace it.
     """
+    write_atomic(path, as_bytes(state), previous)
+
+
+def as_bytes(state: dict[str, Any]) -> memoryview:
+    """Return the content of the file that `torch.save` makes of `state`."""
     data = io.BytesIO()
     torch.save(state, data)
-    write_atomic(path, data.getbuffer(), previous)
+    return data.getbuffer()
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     """Return the checkpoint at `path`, or None if there is none; if it is damaged, warn and return the previous one.
-
-    Files of torch are zip archives, whose checksums show damage. No pickled code is run.
 
     Raises:
         BadInput: all checkpoints are damaged, or another version of this program wrote the last.
@@ -129,19 +132,16 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     read_error = None
     for candidate in candidates:
         try:
-            data = candidate.read_bytes()
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                damaged = archive.testzip()
-            if damaged:
-                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            state = read_torch(candidate)
+            if not isinstance(state, dict):
+                raise Damaged(candidate, "no checkpoint")
             check_format(state, candidate, oldest=FORMAT)
             return state
-        except BadInput:
-            raise
-        except Exception as error:  # a damaged file can fail in any way
+        except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
-            log.line(f"WARNING: {candidate} is damaged ({error}); trying the previous checkpoint")
+            log.line(
+                f"WARNING: {candidate} is damaged ({getattr(error, 'reason', error)}); trying the previous checkpoint"
+            )
     if read_error:
         raise read_error
     if candidates:

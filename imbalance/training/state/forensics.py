@@ -34,6 +34,7 @@ from imbalance.training.step import (
     optimizer_step,
     take_step,
 )
+from imbalance.utils.read import read_torch
 from imbalance.utils.seeds import set_random_state
 
 FILE = "divergence.pt"  # in the run directory
@@ -211,7 +212,7 @@ def replay(directory: Path) -> str:
             f"{directory}: holds no {FILE}, so no run diverged there; type the run directory of a run that diverged"
         )
     config = validate(load(directory / "config.json"))
-    saved = torch.load(directory / FILE, map_location="cpu", weights_only=True)
+    saved = read_torch(directory / FILE)
     learner = make_learner(config, start_accelerator(config), directory)
     # Files of older versions have no scaler.
     parts = {name: part for name, part in learner.parts.items() if name in saved}

@@ -24,12 +24,14 @@ import torch
 from helpers.data_files import save_image
 from PIL import Image, ImageOps
 
+from imbalance.data import stores
 from imbalance.data.images import decode_pool, store
 from imbalance.data.images.decode import Recipe, decode, decode_chunk, image_pixels, open_image
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.images.store import damage, open_store
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.splits import Dataset, class_split
+from imbalance.data.stores import StoreCheck
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -210,19 +212,21 @@ def test_damage_is_found_on_opening(tmp_path, images, change):
         opened(tmp_path, images)
 
 
-def test_every_row_is_compared_when_asked(tmp_path, images):
+def test_every_row_is_compared_when_asked(tmp_path, images, monkeypatch):
     opened(tmp_path, images)
     folder = directory(tmp_path)
     content = bytearray((folder / "images.u8").read_bytes())
     for row in (1, 4):
         content[row * 768 + 3] ^= 1
+    monkeypatch.setattr(stores, "SAMPLED", 2)  # the first and the last row
     (folder / "images.u8").write_bytes(content)
-    assert damage(folder, (10, 3, 16, 16), sampled=2) == []  # the first and the last row
-    assert [place.split()[-1] for place, _ in damage(folder, (10, 3, 16, 16), sampled=0)] == ["1", "4"]
+    StoreCheck(folder, ["images.u8"]).remember()  # as if the disk had decayed below the file system
+    assert damage(folder, (10, 3, 16, 16), every_row=False) == []
+    assert [place.split()[-1] for place, _ in damage(folder, (10, 3, 16, 16), every_row=True)] == ["1", "4"]
     checksums = np.load(folder / "checksums.npy")
     checksums[4] += 1
     np.save(folder / "checksums.npy", checksums)
-    (problem,) = damage(folder, (10, 3, 16, 16), sampled=2)
+    (problem,) = damage(folder, (10, 3, 16, 16), every_row=False)
     assert str(problem).endswith("store.json: checksums does not match the files of the store")
 
 

@@ -1,5 +1,8 @@
 """Folders of images of one's own: with or without splits, in every image mode."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +62,53 @@ def test_what_is_wrong_with_a_folder_is_one_line(tmp_path, make, change, reason)
     with pytest.raises(BadInput, match=reason) as error:
         folder(str(tmp_path), 0, **FOLDER | change)
     assert "\n" not in str(error.value)
+
+
+def listed(tmp_path: Path) -> list[str]:
+    return sorted(LISTINGS["folder"](str(tmp_path), 0, **FOLDER).paths)
+
+
+def test_images_in_hidden_folders_do_not_count(tmp_path):
+    make_folder(tmp_path)
+    before = listed(tmp_path)
+    for place in ("land/.ipynb_checkpoints", "land/deeper/.trash/more", ".cache/land"):
+        save_image(tmp_path / "birds" / "train" / place / "0.png")
+    assert listed(tmp_path) == before
+
+
+def test_links_to_missing_images_are_named_and_not_dropped(tmp_path):
+    """git-annex and DVC leave such links where the content of a file has not been fetched."""
+    make_folder(tmp_path)
+    image = tmp_path / "birds" / "train" / "land" / "3.png"
+    image.unlink()
+    image.symlink_to("../../.git/annex/objects/x.png")
+    with pytest.raises(BadInput, match="train/land/3.png: no such file"):
+        folder(str(tmp_path), 0, **FOLDER)
+    assert "train/land/3.png" in listed(tmp_path)
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(BadInput, match="train/land/3.png: a pipe"):
+        folder(str(tmp_path), 0, **FOLDER)
+
+
+def test_a_class_that_is_a_link_to_nowhere_is_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "birds" / "train" / "sea").symlink_to("/nowhere/sea")
+    with pytest.raises(BadInput, match="train/sea is a link to /nowhere/sea, which does not exist"):
+        folder(str(tmp_path), 0, **FOLDER)
+
+
+def test_linked_folders_count_as_in_image_folder(tmp_path):
+    make_folder(tmp_path)
+    for i in range(3):
+        save_image(tmp_path / "elsewhere" / f"{i}.png", seed=10 + i)
+    (tmp_path / "birds" / "train" / "land" / "more").symlink_to(tmp_path / "elsewhere")
+    theirs = import_torchvision().datasets.ImageFolder(tmp_path / "birds" / "train")
+    ours = [path for path in listed(tmp_path) if path.startswith("train/")]
+    assert ours == sorted(str(Path(path).relative_to(tmp_path / "birds")) for path, _ in theirs.samples)
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="more/again: a link to a folder around it"):
+        listed(tmp_path)
 
 
 def test_a_class_without_images_is_named(tmp_path):

@@ -12,6 +12,7 @@ GROUP_COUNTS = torch.tensor([100, 25, 0])
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 0.5], dtype=torch.float64)
 GROUPS = torch.tensor([0, 1, 0, 1])
+CLASS_ATTRIBUTE_GROUPS = torch.tensor([0, 1, 2, 1])  # of four groups: two classes × two attributes
 
 
 TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
@@ -42,7 +43,7 @@ def gradients(objective, steps=3):
     """The gradient of the objective in each row of each column, at the last of some steps with the same batch."""
     for _ in range(steps):
         columns = {name: column.clone().requires_grad_() for name, column in COLUMNS.items()}
-        value = objective.value(columns, Batch((), TARGETS, GROUPS, WEIGHTS, ROWS))
+        value = objective.value(columns, Batch((), TARGETS, CLASS_ATTRIBUTE_GROUPS, WEIGHTS, ROWS))
         found = torch.autograd.grad(value, columns.values(), allow_unused=True, materialize_grads=True)
     return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
@@ -50,9 +51,10 @@ def gradients(objective, steps=3):
 @each_setting("objective", lambda name: not OBJECTIVES[name].columns)
 def test_every_hyperparameter_changes_the_gradient(name, key):
     example = settings("objective", name)
-    before = gradients(make(name, **example))
+    counts = torch.tensor([100, 25, 10, 0])
+    before = gradients(make(name, counts, **example))
     for change in changes("objective", name, key):
-        after = gradients(make(name, **example | change))
+        after = gradients(make(name, counts, **example | change))
         assert not torch.allclose(before, after, rtol=1e-3), advice(
             "objective", name, key, f"changes no gradient as {change}"
         )

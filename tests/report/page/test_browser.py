@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from helpers.browsers import CHROMIUM, DRIVER, open_page, resize, start, violations
+from helpers.checkpoints import save_summary
 from scipy import stats
 
 from imbalance.report.collect import collect
@@ -244,7 +245,7 @@ def test_names_and_logs_that_are_markup_stay_text(driver, work_dir, tmp_path):
                     f"test/group_accuracy/{b}": summary["metrics"].pop(f"test/group_accuracy/{a}")
                     for a, b in zip(old, new)
                 }
-        (run / "summary.json").write_text(json.dumps(summary | {"warnings": [script]}))
+        save_summary(run, summary | {"warnings": [script]})
         (run / "log.txt").write_text(script + "\0\x1b[31m")
     path = tmp_path / "index.html"
     path.write_text(page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=2))

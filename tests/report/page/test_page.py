@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.checkpoints import save_summary
 from scipy import stats
 
 from imbalance.data import Split
@@ -179,9 +180,9 @@ def test_a_page_of_runs_of_which_none_is_to_be_ranked(work_dir, tmp_path, status
         if status == "incomplete":
             path.unlink()
         elif status == "diverged":
-            path.write_text(json.dumps(summary | {"status": "diverged", "score": None, "metrics": None}))
+            save_summary(run, summary | {"status": "diverged", "score": None, "metrics": None})
         else:
-            path.write_text(json.dumps(summary | {"score": None, "metrics": dict.fromkeys(summary["metrics"])}))
+            save_summary(run, summary | {"score": None, "metrics": dict.fromkeys(summary["metrics"])})
     text = page(tmp_path, collect(tmp_path), ["worst_group_accuracy"], pictured=1)
     assert "3 runs of 1 setting<" in text and len(text) < 2_000_000
 

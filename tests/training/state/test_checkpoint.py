@@ -6,6 +6,7 @@ import random
 import stat
 from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from helpers.checkpoints import ONE, THREE, TWO, Warnings
 from imbalance.errors import BadInput
 from imbalance.training.state import checkpoint
 from imbalance.training.state.provenance import FORMAT
+from imbalance.utils import read
 from imbalance.utils.files import write_atomic
 
 
@@ -141,10 +143,10 @@ def test_a_folder_that_cannot_be_synced_is_said_only_where_others_can(tmp_path, 
 def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_checkpoint(path, monkeypatch):
     """Whoever is asked to remove it would lose what the next try can read."""
 
-    def unreadable(file: Path) -> bytes:
+    def unreadable(file: Path) -> BinaryIO:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))
 
-    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    monkeypatch.setattr(read, "open_regular", unreadable)
     with pytest.raises(OSError, match="Input/output error"):
         checkpoint.load(path, Warnings())
 

@@ -115,6 +115,7 @@ def test_every_part_is_in_a_checkpoint(config, tmp_path):
     loop.train(config, tmp_path)
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     experiment = validate(config)
+    (tmp_path / "summary.json").unlink()  # a finished run is only read
     learner = make_learner(experiment, start_accelerator(experiment), tmp_path)
     assert learner.parts.keys() | {"progress", "random"} <= state.keys()
     with RunLog(tmp_path, experiment, writes=True) as log:

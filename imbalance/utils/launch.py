@@ -1,0 +1,17 @@
+"""Read the numbers that a launcher such as torchrun puts into the environment."""
+
+import os
+
+from imbalance.errors import BadInput
+
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+
+
+def check_launch() -> None:
+    """Raise `BadInput` if an environment variable that a launcher sets holds another text than a whole number."""
+    for name in NUMBERS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise BadInput(
+                f"{name}: {os.environ[name]!r} given in the environment; a launcher sets it to a whole number; unset it, or "
+                "start the command with torchrun"
+            )

@@ -1,0 +1,219 @@
+"""Read files. Every file that the package reads goes through this module, which checks kind, size, format and digest.
+
+A file of a run directory or of a store can be cut by a full disk, damaged by a copy, edited by hand, or be a pipe. Each
+function here returns the content of an undamaged file, or raises an error at once:
+
+- `OSError` if the file is missing, cannot be read, or is no regular file;
+- `Damaged` if the file is too large, has another format, or has another digest than the one that was recorded.
+
+A digest is recorded where it costs least. A JSON file of a run or a store holds the digest of its own content (`seal`),
+a summary.json also holds those of the other files of its run, and the members of .npz and .pt files have checksums.
+"""
+
+import hashlib
+import io
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Mapping
+from errno import EINVAL
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.memory import check_fits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_TEXT = 2**30  # bytes of the largest text file that is read; the largest known metrics.jsonl has a tenth of it
+DIGEST = "digest"  # key of a sealed JSON file that holds the digest of all other keys
+
+
+def short_hash(content: bytes | memoryview) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise `OSError` unless `path` is a regular file or a link to one, since opening a pipe or device may never end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as error:  # the name has a NUL
+        raise OSError(EINVAL, f"{error} in the name", str(path)) from None
+    _check_kind(mode, path)
+
+
+def _check_kind(mode: int, path: Any) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise OSError(EINVAL, f"{kind}, not a file", str(path))
+
+
+def regular_opener(path: str, flags: int) -> int:
+    """Open a regular file; the argument `opener` of `open` takes this function.
+
+    Raises:
+        OSError: the file is a directory, pipe or device. A pipe is not waited for.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        _check_kind(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to read its bytes.
+
+    Raises:
+        OSError: the file is missing, or is a directory, pipe or device.
+    """
+    try:
+        return open(path, "rb", opener=regular_opener)
+    except ValueError as error:  # the name has a NUL
+        raise OSError(EINVAL, f"{error} in the name", str(path)) from None
+
+
+def read_bytes(path: str | Path, digest: str | None = None, most: int | None = None) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        digest: digest that the content must have, see `short_hash`; None if none was recorded.
+        most: largest size in bytes; None for the free memory.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is None:
+            check_fits(size, str(path))
+        elif size > most:
+            raise Damaged(path, f"{size:,} bytes, and at most {most:,} are read")
+        content = file.read()
+    if digest is not None and short_hash(content) != digest:
+        raise Damaged(path, "its content is not the one that was written")
+    return content
+
+
+def read_text(path: str | Path, digest: str | None = None) -> str:
+    """Return the text of a UTF-8 file; `digest` as for `read_bytes`."""
+    try:
+        return read_bytes(path, digest, MOST_TEXT).decode()
+    except UnicodeDecodeError as error:
+        raise Damaged(path, f"not UTF-8 text: {error.reason}") from None
+
+
+def read_json(path: str | Path, digest: str | None = None) -> dict[str, Any]:
+    """Return the object in a JSON file, without the digest that `seal` added; `digest` as for `read_bytes`."""
+    values = parse_json(read_text(path, digest), path)
+    if values.pop(DIGEST, None) not in (None, _digest_of(values)):
+        raise Damaged(path, "its content is not the one that was written")
+    return values
+
+
+def parse_json(text: str | bytes, path: str | Path) -> dict[str, Any]:
+    """Return the object that `text`, read from the file `path`, holds as JSON."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise Damaged(path, "no JSON object")
+    return values
+
+
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with the digest of their JSON under the key `DIGEST`, which `read_json` compares."""
+    saved = json.loads(json.dumps(values))  # the keys as text, whose order can differ from that of numbers
+    return {**saved, DIGEST: _digest_of(saved)}
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    return short_hash(json.dumps(values, sort_keys=True).encode())
+
+
+def read_array(path: str | Path, digest: str | None = None) -> "np.ndarray":
+    """Return the array of an .npy file; `digest` as for `read_bytes`."""
+    array = read_arrays(path, digest)
+    if isinstance(array, dict):
+        raise Damaged(path, "several arrays, and one is needed")
+    return array
+
+
+def read_npz(path: str | Path, digest: str | None = None) -> dict[str, "np.ndarray"]:
+    """Return the arrays of an .npz file by name; `digest` as for `read_bytes`."""
+    arrays = read_arrays(path, digest)
+    if not isinstance(arrays, dict):
+        raise Damaged(path, "a single array, and arrays by name are needed")
+    return arrays
+
+
+def read_arrays(path: str | Path, digest: str | None = None) -> "np.ndarray | dict[str, np.ndarray]":
+    """Return the array of an .npy file, or the arrays of an .npz file by name; `digest` as for `read_bytes`.
+
+    The checksum of every array of an .npz file is compared. Pickled objects are refused.
+    """
+    import numpy as np
+
+    def load() -> Any:
+        with open_regular(path) if digest is None else io.BytesIO(read_bytes(path, digest)) as file:
+            if zipfile.is_zipfile(file):  # a small archive may unpack to more than the memory, so check first
+                with zipfile.ZipFile(file) as archive:
+                    check_fits(sum(member.file_size for member in archive.infolist()), str(path))
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+
+    return checked_format(path, load)
+
+
+def map_array(path: str | Path, mode: Any = "r") -> "np.memmap":
+    """Return the array of an .npy file as a memory map; the caller compares checksums.
+
+    Args:
+        mode: mode of `numpy.memmap`.
+    """
+    import numpy as np
+
+    check_regular(path)
+    array = checked_format(path, lambda: np.load(path, mmap_mode=mode, allow_pickle=False))
+    if not isinstance(array, np.memmap):
+        raise Damaged(path, "several arrays, and one is needed")
+    return array
+
+
+def read_torch(path: str | Path, digest: str | None = None) -> Any:
+    """Return the object of a file that `torch.save` wrote, on the CPU; `digest` as for `read_bytes`.
+
+    torch leaves the checksums of its zip archives unread, so they are compared here. No pickled code is run.
+    """
+    content = io.BytesIO(read_bytes(path, digest))
+
+    def load() -> Any:
+        import torch
+
+        if zipfile.is_zipfile(content):  # files of torch before 1.6 are no archives
+            with zipfile.ZipFile(content) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+        content.seek(0)
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+    return checked_format(path, load)
+
+
+def checked_format(path: str | Path, load: Callable[[], Any]) -> Any:
+    """Return `load()`, and raise `Damaged` if the format of the file `path` makes it fail."""
+    try:
+        return load()
+    except (BadInput, OSError):
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "pickle" in reason and not isinstance(error, zipfile.BadZipFile) and Path(path).suffix in (".npy", ".npz"):
+            reason = (
+                "it holds Python objects, which are never loaded; save text as fixed-width strings: array.astype(str)"
+            )
+        raise Damaged(path, reason) from None
