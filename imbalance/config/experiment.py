@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Literal, cast, get_type_hints
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -12,6 +12,7 @@ from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
     Fraction,
+    MissingKeys,
     Name,
     Natural,
     NonNegative,
@@ -209,13 +210,23 @@ def check_sections(values: Mapping[str, Any]) -> None:
         key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *VALUE_SECTIONS.values())
     }
     check_fields("", values, {key: Mapping[str, Any] if key in sections else hint for key, hint in hints.items()})
-    for path, kind in VALUE_SECTIONS.items():
-        check_fields(path, values[path], get_type_hints(kind, include_extras=True))
+    checks = [
+        partial(check_fields, path, values[path], get_type_hints(kind, include_extras=True))
+        for path, kind in VALUE_SECTIONS.items()
+    ]
     for path, table in registries().items():
         section = values["optim"].get("schedule") if path == "optim.schedule" else values[path]
         if path == "optim":
             section = {key: value for key, value in section.items() if key != "schedule"}
-        check_call(path, section, table)
+        checks.append(partial(check_call, path, section, table))
+    missing: dict[str, str] = {}  # in all sections, so that one message names every key to add
+    for check in checks:
+        try:
+            check()
+        except MissingKeys as error:
+            missing |= error.values
+    if missing:
+        raise MissingKeys(missing)
     for key, value in flatten(values).items():
         if "\0" in str(value):
             raise BadInput(f"config.{key}: {value!r} given; remove the NUL character, which no file name can have")

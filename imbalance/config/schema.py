@@ -75,6 +75,22 @@ class Section(Mapping[str, Any]):
         return {key: value.to_dict() if isinstance(value, Section) else value for key, value in self.items()}
 
 
+class MissingKeys(BadInput):
+    """A config lacks keys. The message names each of them with the values that fit.
+
+    Args:
+        values: the description of the values that fit, by key, such as {"loss.gamma": "number, at least 0"}.
+    """
+
+    def __init__(self, values: Mapping[str, str]):
+        super().__init__(values)
+        self.values = values
+
+    def __str__(self) -> str:
+        flags = " ".join(f"--config.{key}=<{value}>" for key, value in self.values.items())
+        return f"config.{next(iter(self.values))}: missing; add {flags}"
+
+
 # Find the function that a section names, and call it
 
 
@@ -170,8 +186,7 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
         hint = renamed_key(prefix + unknown[0], [prefix + key for key in annotations])
         raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{hint or suggestion(unknown[0], annotations)}")
     if missing:
-        flags = " ".join(f"--config.{prefix}{key}=<{describe_annotation(annotations[key])}>" for key in missing)
-        raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
+        raise MissingKeys({prefix + key: describe_annotation(annotations[key]) for key in missing})
     check_values(f"config.{prefix}", section, annotations)
 
 
