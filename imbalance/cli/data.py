@@ -21,7 +21,7 @@ from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
-from imbalance.data.problems import Problem, problem_lines
+from imbalance.data.problems import DataProblems, Problem, problem_lines
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
@@ -82,11 +82,15 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         problems, notes = listing_problems(listing, experiment.data_dir)
         name, size = listing.name, len(listing.paths)
     else:
-        problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
-        if not problems:
-            dataset = load(section, **arguments)
-            notes = [*missing_examples(dataset), *dataset_duplicates(dataset)]
-            size = sum(len(getattr(dataset, split)) for split in SPLITS)
+        size = 0
+        try:
+            problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
+            if not problems:
+                dataset = load(section, **arguments)
+                notes = [*dataset.notes, *missing_examples(dataset), *dataset_duplicates(dataset)]
+                size = sum(len(getattr(dataset, split)) for split in SPLITS)
+        except DataProblems as error:
+            problems = error.problems
     problems += store_problems(store_root(experiment.data_dir), name)
     for line in map(str, problems) if every else problem_lines(problems, KINDS_SHOWN):
         print(line, file=sys.stderr)

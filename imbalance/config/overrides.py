@@ -22,6 +22,17 @@ from imbalance.errors import BadInput
 PREFIX = "--config."
 
 
+# Words that other programs use, and the last parts of our keys.
+WORDS = {
+    "learning_rate": "lr",
+    "rate": "lr",
+    "l2": "weight_decay",
+    "batchsize": "batch_size",
+    "num_epochs": "epochs",
+    "random_state": "seed",
+}
+
+
 class OverrideText(str):
     """Text of a value on a command line, still to be read as a number, a name or a tuple."""
 
@@ -71,10 +82,12 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
     refusal = f"{PREFIX}{key}={text}: not {kind}"
-    if isinstance(before, tuple) and not _is_literal(text):  # absl would read `cat,dog` and `(8,` as one name each
-        if set("()[]{}'\"") & set(text):
+    if isinstance(before, tuple):  # absl would read `cat,dog` and `(8,` as one name each, and `0,1` as numbers
+        is_literal, has_marks = _is_literal(text), bool(set("()[]{}'\"") & set(text))
+        if has_marks and not is_literal:
             raise BadInput(refusal)
-        text = str(tuple(name.strip() for name in text.split(",")))
+        if not is_literal or (holds_names(config, key) and not has_marks):
+            text = str(tuple(name.strip() for name in text.split(",")))
     argv = ["", f"{PREFIX}{key}={text}"]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, lock_config=False, sys_argv=argv)
     try:
@@ -83,6 +96,22 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
         if isinstance(before, ConfigDict):
             raise section_given_value(key, before) from None
         raise BadInput(refusal) from None
+
+
+def holds_names(config: ConfigDict, key: str) -> bool:
+    """Return True if the function of the section takes names, and no numbers, at `key`."""
+    path, _, last = key.rpartition(".")
+    function = registries().get(path, {}).get(value_at(config, f"{path}.name"))
+    annotation = keyword_annotations(function).get(last) if function else None
+    return annotation is not None and _fits(("x",), annotation) and not _fits((1,), annotation)
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    try:
+        adapter(annotation).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _is_literal(text: str) -> bool:
@@ -137,6 +166,11 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
         return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
     keys = list(flatten(config))
-    alike = [other for other in keys if other.rpartition(".")[2].lower() == last.lower()]
-    alike = alike or difflib.get_close_matches(key, keys, n=3)
+    last = WORDS.get(last.lower(), last.lower())
+    alike = [other for other in keys if other.rpartition(".")[2].lower() == last]
+    alike = [other for other in alike if other.rpartition(".")[0] == path] or alike
+    if not alike:  # compare last parts first, because all keys of a section share the beginning
+        siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
+        alike = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=3)]
+    alike = alike or difflib.get_close_matches(key, keys, n=3, cutoff=0.75)
     return f"; did you mean {' or '.join(PREFIX + other for other in alike[:3])}?" if alike else ""

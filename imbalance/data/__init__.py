@@ -24,7 +24,7 @@ from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
 from imbalance.data.sets.image_folder import folder, list_folder
 from imbalance.data.sets.image_table import list_table, table
-from imbalance.data.sets.in_memory import as_dataset, in_memory
+from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.medmnist import medmnist
 from imbalance.data.sets.multinli import list_multinli, multinli
@@ -80,4 +80,16 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
     return check_population(build(DATASETS, section, **arguments))
 
 
-__all__ = ["CORPORA", "DATASETS", "LISTINGS", "Dataset", "Labels", "Split", "as_dataset", "load", "normaliser"]
+__all__ = [
+    "CORPORA",
+    "DATASETS",
+    "LISTINGS",
+    "Dataset",
+    "Labels",
+    "Split",
+    "as_dataset",
+    "frame_dataset",
+    "given_dataset",
+    "load",
+    "normaliser",
+]

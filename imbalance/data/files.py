@@ -3,8 +3,10 @@
 import csv
 import gzip
 import io
+import sys
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -48,6 +50,27 @@ def read_csv(
         the file; and a problem for each row with more or fewer fields, which is left out.
     """
     rows, lines, problems = [], [], []
+    records = csv_records(file, delimiter)
+    _, heading = next(records, (1, []))
+    check_columns(file, heading, columns)
+    for line, row in records:
+        if len(row) == len(heading):
+            rows.append(row)
+            lines.append(line)
+        else:
+            problems.append(width_problem(file, line, len(row), len(heading)))
+    return heading, rows, lines, problems
+
+
+def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the fields of each record of a CSV file, the heading first.
+
+    Empty lines are left out. Fields may have any length.
+
+    Raises:
+        BadInput: the file is missing or damaged, or is not valid CSV in UTF-8.
+    """
+    csv.field_size_limit(sys.maxsize)  # by default 131,072 characters, which is less than a long document has
     reader = None
     try:
         with (
@@ -56,15 +79,9 @@ def read_csv(
             io.TextIOWrapper(cast(BinaryIO, unzipped), encoding="utf-8-sig", newline="") as text,
         ):
             reader = csv.reader(text, delimiter=delimiter, strict=True)
-            heading = next(reader, [])
-            check_columns(file, heading, columns)
             for row in reader:
-                if len(row) == len(heading):
-                    rows.append(row)
-                    lines.append(reader.line_num)
-                elif row:
-                    wrong = f"{len(row)} fields, but the heading has {len(heading)}; each line needs as many"
-                    problems.append(Problem(f"{file} line {reader.line_num}", wrong))
+                if row:
+                    yield reader.line_num, row
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
@@ -73,14 +90,19 @@ def read_csv(
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-    return heading, rows, lines, problems
+
+
+def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
+    """Return the problem of a line with `width` fields under a heading with `needed` fields."""
+    return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 
 def check_columns(file: Path, heading: Sequence[str], columns: Sequence[str]) -> None:
     """Raise `BadInput` unless `heading`, the column names in a file, has each of `columns` exactly once."""
+    counts = Counter(heading)
     for column in columns:
-        if heading.count(column) != 1:
-            number = f"{heading.count(column)} columns" if column in heading else "no column"
+        if counts[column] != 1:
+            number = f"{counts[column]} columns" if counts[column] else "no column"
             raise BadInput(
                 f"{file} line 1: {number} {column!r}, but exactly one is needed; the heading has {', '.join(heading) or 'no column'}"
             )

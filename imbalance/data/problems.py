@@ -16,11 +16,22 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.cause}"
 
 
+class DataProblems(BadInput):
+    """Error with all problems of a data set; its message has the first one and the number of further problems."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__(problems)
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        rest = len(self.problems) - 1
+        return f"{self.problems[0]}" + (f" (and {rest:,} more: imbalance data verify lists them)" if rest else "")
+
+
 def raise_first(problems: Sequence[Problem]) -> None:
-    """Raise `BadInput` with the first problem and the number of the others; do nothing if `problems` is empty."""
+    """Raise `DataProblems`, whose message is the first problem; do nothing without a problem."""
     if problems:
-        more = f" (and {len(problems) - 1:,} more: imbalance data verify lists them)" if problems[1:] else ""
-        raise BadInput(f"{problems[0]}{more}")
+        raise DataProblems(problems)
 
 
 def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:

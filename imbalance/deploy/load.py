@@ -5,6 +5,7 @@ the preprocessing of inputs, so that a model can be used without its training da
 """
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from imbalance.config.schema import build
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
-from imbalance.data.tables.columns import Columns, frame_columns
-from imbalance.data.tables.encoding import transform
+from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
+from imbalance.data.tables.encoding import transform, unfamiliar_values
 from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
 from imbalance.errors import BadInput
@@ -88,7 +89,14 @@ class TrainedModel:
 
         Raises:
             BadInput: the model cannot take an example.
+
+        Warns:
+            UserWarning: a column has categories, or lacks values, as no training example did.
         """
+        if self.about["preprocessing"].get("kind") == "columns" and is_table(examples):
+            examples = frame_columns(examples)
+            for line in self.unfamiliar_values(examples):
+                warnings.warn(line, stacklevel=2)
         parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), dtype=np.float32)
         return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
@@ -150,7 +158,7 @@ class TrainedModel:
         """Return the `examples` that `predict` takes as a list of texts, or of pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
-            columns = examples if isinstance(examples, Columns) else frame_columns(examples)
+            columns = frame_columns(examples)
             text_columns = [columns.text(name).tolist() for name in names]
             return text_columns[0] if len(names) == 1 else list(zip(*text_columns))
         is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
@@ -170,8 +178,20 @@ class TrainedModel:
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")
-        columns = frame if isinstance(frame, Columns) else frame_columns(frame)
-        return torch.from_numpy(transform(columns, preprocessing["features"]))
+        return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
+
+    def unfamiliar_values(self, columns: Columns) -> list[str]:
+        """Return a line for each column with values that the training data had not, such as new categories."""
+        return unfamiliar_values(columns, self.about["preprocessing"]["features"])
+
+    def read_columns(self, file: Path) -> Columns:
+        """Read a table as the training data was read."""
+        preprocessing = self.about["preprocessing"]
+        if preprocessing.get("kind") == "texts":
+            return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+        features = preprocessing["features"]
+        categorical = [column["column"] for column in features["categorical"]]
+        return read_columns(file, preprocessing["delimiter"], categorical, features["missing"])
 
     def as_array(self, examples: Any) -> Tensor:
         """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
@@ -239,11 +259,6 @@ class TrainedModel:
         from imbalance.deploy.export import export
 
         export(self, Path(path))
-
-
-def is_table(examples: Any) -> bool:
-    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
-    return isinstance(examples, Columns | Mapping) or hasattr(examples, "columns") or hasattr(examples, "column_names")
 
 
 def describe_shape(shape: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """Run the commands `imbalance predict` and `imbalance export`: predict files with a trained model, or export the model."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import read_columns
 from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
+from imbalance.utils.output import csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
 
@@ -36,7 +38,8 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
         raise BadInput("FILE: '' given; name image files, folders of images, or tables")
     model = load(run, device)
     sources = list(read_sources([Path(file) for file in files], model))
-    temporary = into.with_name(into.name + ".tmp")
+    check_output(into, [Path(file) for file in files], sources)
+    temporary = into.with_name(f"{into.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w", newline="", encoding="utf-8") as text:
             count = write_predictions(csv.writer(text), model, sources, batch_size)
@@ -46,6 +49,17 @@ def predict_files(*, run: str, files: Sequence[str], output: str, batch_size: in
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {count:,} predictions"
+
+
+def check_output(output: Path, files: Sequence[Path], sources: Sequence[tuple[Path | None, Any]]) -> None:
+    """Raise `BadInput` if the file to write is one of the files to predict.
+
+    Args:
+        sources: the results of `read_sources`.
+    """
+    images = [image for file, examples in sources if file is None for image in examples]
+    if output.exists() and any(output.samefile(file) for file in (*files, *images)):
+        raise BadInput(f"--output: {output} is one of the files to predict, and would be lost; name another file")
 
 
 def export_file(*, run: str, file: str) -> str:
@@ -76,7 +90,11 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         yield None, images
     for file in tables:
         if model.about["preprocessing"].get("kind") in ("columns", "texts"):
-            yield file, read_columns(file, model.about["preprocessing"]["delimiter"])
+            columns = model.read_columns(file)
+            if model.about["preprocessing"]["kind"] == "columns":
+                for line in model.unfamiliar_values(columns):
+                    print(f"warning: {line}", file=sys.stderr)
+            yield file, columns
         else:
             columns = read_columns(file)
             if len(columns.values) != 1:
@@ -98,15 +116,15 @@ def write_predictions(
         writer: a writer of the module `csv`.
         sources: the results of `read_sources`.
     """
-    writer.writerow(["file", "row", "class", *model.class_names])
+    writer.writerow(["file", "row", "class", *map(csv_cell, model.class_names)])
     total, done, bar = sum(len(examples) for _, examples in sources), 0, sys.stderr.isatty()
     for file, examples in sources:
         row = 0
         for probabilities in model.batched_probabilities(examples, batch_size):
             for values in probabilities.tolist():
                 name = model.class_names[values.index(max(values))]
-                where = (file, row) if file else (examples[row], "")
-                writer.writerow([*where, name, *(f"{value:.6g}" for value in values)])
+                where = (csv_cell(str(file)), row) if file else (csv_cell(str(examples[row])), "")
+                writer.writerow([*where, csv_cell(name), *(f"{value:.6g}" for value in values)])
                 row += 1
             done += len(probabilities)
             if bar:

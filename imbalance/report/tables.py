@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imbalance.utils.files import names_file
-from imbalance.utils.output import one_line
+from imbalance.utils.output import csv_cell, one_line
 
 # Characters that would end a Markdown cell or begin a format in it. Underscores within words, as in our names, do not.
 MARKDOWN = {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": "\\$", "[": "\\[", "~": "\\~"}
@@ -29,11 +29,6 @@ def markdown_cell(value: Any) -> str:
 def latex_cell(value: Any) -> str:
     """Escape a cell for LaTeX. `[` and `*` are escaped too, because LaTeX reads them as an argument of the `\\\\` before them."""
     return _escape(value, LATEX)
-
-
-def csv_cell(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; spreadsheets hide the apostrophe."""
-    return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
 def _escape(value: Any, replacements: Mapping[str, str]) -> str:

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
-from imbalance.data import Dataset, as_dataset
+from imbalance.data import Dataset, given_dataset
 from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
@@ -73,11 +73,13 @@ def run(
     overrides: Mapping[str, Any] | None = None,
     *,
     directory: str | Path | None = None,
-    data: Dataset | Mapping[str, Any] | None = None,
+    data: Any = None,
+    **table: Any,
 ) -> Result:
     """Train and evaluate a config, as `imbalance train` does; if its run is finished already, return the saved result.
 
         result = imbalance.run("digits_poly", {"optim.lr": 0.1, "seed": 3})
+        result = imbalance.run("arrays_poly", data=frame, target="income", attributes=("sex",))
 
     Args:
         config: path of a config file, name of a config in configs/, or a config itself; see
@@ -85,8 +87,11 @@ def run(
         overrides: values by key, as after `--config.` on the command line.
         directory: run directory. The default is the one that the command line uses, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
-        data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names. The
-            saved config then has the data `name="in_memory"`; see `imbalance.data.as_dataset`.
+        data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names, see
+            `imbalance.data.as_dataset`; or a data frame, with `target` to name the column of the classes. The saved
+            config then has the data `name="in_memory"`.
+        table: with a data frame, the keyword arguments of `imbalance.data.frame_dataset`: `target`, `classes`,
+            `attributes`, `split`, `val_fraction`, `test_fraction`, `numeric`, `categorical`, `missing`.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -95,9 +100,9 @@ def run(
         Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
-    dataset = None if data is None else check_population(as_dataset(data))
     given = {} if data is None else {"data": {"name": "in_memory"}}
     resolved, default = resolve(config, {**(overrides or {}), **given})
+    dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
     directory = Path(directory or default)
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)

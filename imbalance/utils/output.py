@@ -4,7 +4,7 @@ import io
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def guard_streams() -> None:
@@ -20,6 +20,12 @@ def guard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this descriptor
     sys.stdout, sys.stderr = _GuardedStream.wrap(sys.stdout, 1), _GuardedStream.wrap(sys.stderr, 2)
+
+
+def csv_cell(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula; a text that is a number stays."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return "'" + value if is_formula and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value) else value
 
 
 class _GuardedStream(io.TextIOWrapper):

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import OverrideText, split_overrides
+from imbalance.config.overrides import OverrideText, split_overrides, value_at
 from imbalance.config.resolve import CONFIGS, load, override, run_directory
 from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput
@@ -194,3 +194,29 @@ def test_what_is_no_config_is_one_line(wrong):
     with pytest.raises(BadInput) as error:
         imbalance.run(wrong)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("data.classes", "0,1,2", ("0", "1", "2")), ("data.classes", "1_1,01", ("1_1", "01")), ("data.missing", "-999", ("-999",)),
+        ("data.missing", "-999,", ("-999", "")), ("data.missing", "?,-999", ("?", "-999")), ("data.missing", "()", ()),
+        ("data.missing", "'?','-999'", ("?", "-999")), ("data.categorical", "1,True", ("1", "True")), ("model.hidden", "8,8", (8, 8)),
+    ],
+)  # fmt: skip
+def test_names_that_look_like_numbers_are_names_where_the_key_takes_names(key, text, value):
+    config = load(ROOT / "configs" / "arrays_ce.py")
+    assert value_at(override(config, {key: OverrideText(text)}), key) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("optim.learning_rate", "optim.lr"), ("optim.rate", "optim.lr"), ("lr", "optim.lr"), ("optim.lrr", "optim.lr"),
+        ("trainer.epoch", "trainer.epochs"), ("trainer.num_epochs", "trainer.epochs"), ("random_state", "seed"),
+        ("optim.batch_size", "trainer.batch_size"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_answered_by_the_key_that_is_meant(base, key, expected):
+    with pytest.raises(BadInput, match=rf"config.{key}: no such key; did you mean --config.{expected}\?$"):
+        override(base, {key: OverrideText("1")})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -349,3 +350,55 @@ def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeyp
     exec(code, names)
     assert names["probabilities"].shape == (2, 2) and set(names["classes"]) <= {"land", "water"}
     assert (tmp_path / "model.onnx").is_file()
+
+
+def test_values_that_train_had_not_are_counted_and_said(people, tmp_path, capsys):
+    directory, _ = people
+    (tmp_path / "new.csv").write_text("age,work\n30,a\n,=1+1\n40,abroad\n")
+    text = "work: 2 of 3 rows have a category that train has not, such as '=1+1'"
+    predict_files(run=directory, files=[str(tmp_path / "new.csv")], output=str(tmp_path / "out.csv"), batch_size=2, device="cpu")  # fmt: skip
+    assert f"warning: {text} ({tmp_path / 'new.csv'} line 3)" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="work: 1 of 1 rows have a category"):
+        imbalance.load(directory, "cpu").predict({"age": ["30"], "work": ["abroad"]})
+    for content, message in (
+        ("work\na\n", "no column 'age', which is needed; the columns are work"),
+        ("a,b\n1,2\n", "no columns 'age', 'work', which are needed; the columns are a, b"),
+        (
+            "age,work\n30,a\ninf,b\nold,c\n",
+            "line 3: age is 'inf', not a number; 2 of 3 rows have a value that is no finite",
+        ),
+    ):
+        (tmp_path / "bad.csv").write_text(content)
+        with pytest.raises(BadInput, match=re.escape(message)):
+            predict_files(run=directory, files=[str(tmp_path / "bad.csv")], output=str(tmp_path / "x.csv"), batch_size=2, device="cpu")  # fmt: skip
+        assert not (tmp_path / "x.csv").exists()
+
+
+def test_no_name_in_the_predictions_is_a_formula(people, tmp_path, monkeypatch):
+    directory, _ = people
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "=cmd.csv").write_text("age,work\n30,a\n")
+    predict_files(run=directory, files=["=cmd.csv"], output="out.csv", batch_size=2, device="cpu")
+    with open("out.csv", newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["file", "'=cmd.csv"]
+
+
+@pytest.mark.parametrize("name", ["in.csv", "folder/link.csv"])
+def test_the_output_is_none_of_the_inputs(people, tmp_path, name):
+    directory, _ = people
+    content = "age,work\n30,a\n"
+    (tmp_path / "in.csv").write_text(content)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link.csv").symlink_to(tmp_path / "in.csv")
+    with pytest.raises(BadInput, match="--output: .* is one of the files to predict, and would be lost"):
+        predict_files(run=directory, files=[str(tmp_path / "in.csv")], output=str(tmp_path / name), batch_size=2, device="cpu")  # fmt: skip
+    assert (tmp_path / "in.csv").read_text() == content
+
+
+def test_the_output_is_no_image_of_a_folder_to_predict(pictures):
+    directory, folder = pictures
+    image = next(folder.rglob("*.png"))
+    before = image.read_bytes()
+    with pytest.raises(BadInput, match="is one of the files to predict"):
+        predict_files(run=directory, files=[str(folder)], output=str(image), batch_size=2, device="cpu")
+    assert image.read_bytes() == before

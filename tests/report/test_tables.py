@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from imbalance.report.tables import LATEX, csv_cell, latex, latex_cell, markdown, write_csv
+from imbalance.report.tables import LATEX, latex, latex_cell, markdown, write_csv
+from imbalance.utils.output import csv_cell
 
 NASTY = [
     "$\\frac{", "a|b", "<b>&amp;", "50 % & more", "a_b^c~d#e", "`x` *y* [z](u)", "two\nlines", "\x1b[31mred", "größe ±", "}{\\end{tabular}",
@@ -47,9 +48,9 @@ def test_a_latex_table_compiles(tmp_path):
 
 
 def test_a_csv_table_holds_no_formula_and_its_numbers_are_numbers(tmp_path):
-    for text in ("=1+1", "+1", "-1", "@x", "\tx"):
+    for text in ("=1+1", "+1+1", "-1+1", "@x", "\tx"):
         assert csv_cell(text) == "'" + text
-    assert [csv_cell(value) for value in (-1.5, 3, None, "plain", "a=b")] == [-1.5, 3, None, "plain", "a=b"]
+    assert [csv_cell(value) for value in (-1.5, 3, None, "plain", "a=b", "-1")] == [-1.5, 3, None, "plain", "a=b", "-1"]
     rows = [{"name": name, "score": -0.5} for name in NASTY]
     write_csv(tmp_path / "t.csv", ["name", "score", "=lacking"], rows)
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:

@@ -1,5 +1,6 @@
 """Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,26 @@ import torch
 
 from imbalance.config.schema import Fraction, Name
 from imbalance.data.population import SPLITS, population_problems
-from imbalance.data.problems import raise_first
+from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
     check_labels,
-    composed,
     number_groups,
     read_columns,
 )
-from imbalance.data.tables.encoding import encoding_notes, fit_features, is_numeric, transform
+from imbalance.data.tables.encoding import (
+    encoding_notes,
+    fit_features,
+    number_problems,
+    parse_column,
+    transform,
+    unfamiliar_values,
+)
+from imbalance.data.tables.input_columns import choose_inputs
+from imbalance.data.tables.values import composed
 from imbalance.errors import BadInput
 
 
@@ -65,41 +74,89 @@ def arrays(
     """
     classes = tuple(map(composed, classes))
     check_labels(classes, target, attributes)
-    columns = read_columns(Path(data_dir) / file, delimiter)
-    targets = value_numbers(columns, target, classes)
-    group_numbers, group_names = number_groups(
-        columns.text(target), classes, [columns.text(name) for name in attributes]
+    columns = read_columns(Path(data_dir) / file, delimiter, (target, *attributes, split, *categorical), missing)
+    return columns_dataset(
+        columns,
+        seed,
+        numeric=numeric,
+        categorical=categorical,
+        missing=missing,
+        target=target,
+        classes=classes,
+        attributes=attributes,
+        split=split,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        delimiter=delimiter,
     )
-    split_numbers = value_numbers(columns, split, SPLITS) if split else np.zeros(len(columns), dtype=np.int64)
-    split_numbers = assign_splits(split_numbers, group_numbers, val_fraction, test_fraction, seed, columns.source)
-    problems = population_problems(columns.source, targets, group_numbers, split_numbers, classes, group_names)
-    raise_first(problems)
-    train = split_numbers == 0
+
+
+def columns_dataset(
+    columns: Columns,
+    seed: int,
+    *,
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+    missing: tuple[str, ...],
+    target: str,
+    classes: tuple[str, ...],
+    attributes: tuple[str, ...],
+    split: str,
+    val_fraction: float,
+    test_fraction: float,
+    delimiter: str,
+) -> Dataset:
+    """Return the data set of a table, whose columns are inputs, classes, groups and splits; see `arrays`.
+
+    Raises:
+        BadInput: the table has a problem; all cells that cannot be read are in one error, see `raise_first`.
+    """
+    targets, problems = value_numbers(columns, target, classes)
+    group_numbers, group_names = number_groups(
+        columns.categories(target), classes, [columns.categories(name) for name in attributes]
+    )
+    split_numbers = np.zeros(len(columns), dtype=np.int64)
+    if split:
+        split_numbers, split_problems = value_numbers(columns, split, SPLITS)
+        problems += split_problems
+    chosen, notes = None, ()
     if not (numeric or categorical):
-        candidates = [name for name in columns.values if name not in (target, split, *attributes)]
-        numeric = tuple(name for name in candidates if is_numeric(columns, name, missing))
-        categorical = tuple(name for name in candidates if name not in numeric)
-        check_no_splits(columns, categorical)
+        chosen = choose_inputs(columns, [n for n in columns.values if n not in (target, split, *attributes)], missing)
+        numeric, categorical, notes = chosen.numeric, chosen.categorical, chosen.notes
+        problems += chosen.problems
+    is_array = not categorical and len(numeric) == 1 and np.ndim(columns[numeric[0]]) > 2
+    for name in () if is_array else numeric:
+        problems += number_problems(columns, name, parse_column(columns, name, missing)[1])
+    raise_first(problems)
+    split_numbers = assign_splits(split_numbers, group_numbers, val_fraction, test_fraction, seed, columns.source)
+    raise_first(population_problems(columns.source, targets, group_numbers, split_numbers, classes, group_names))
+    if chosen:
+        check_no_splits(columns, chosen.categorical)
     if not (numeric or categorical):
         raise BadInput(
-            f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split; a model "
-            "needs at least one input column"
+            f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split that can "
+            f"be an input{''.join(f'; {note}' for note in notes)}; a model needs at least one input column"
         )
     check_inputs(numeric, categorical, target, split)
-    mean, std, preprocessing, notes = (), (), {}, ()
-    if not categorical and len(numeric) == 1 and columns[numeric[0]].ndim > 2:
+    train, mean, std, preprocessing = split_numbers == 0, (), (), {}
+    order = np.argsort(split_numbers, kind="stable")  # each split becomes a slice, which needs no memory of its own
+    if is_array:
         inputs = input_array(columns, numeric[0])
         if inputs.dtype == torch.uint8:
             mean, std = channel_statistics(inputs, np.flatnonzero(train))
+        inputs = inputs[torch.from_numpy(order)]
     else:
         features = fit_features(columns, train, numeric, categorical, missing)
-        inputs = torch.from_numpy(transform(columns, features))
+        inputs = torch.from_numpy(transform(columns, features, order))
         preprocessing = {"kind": "columns", "delimiter": delimiter, "features": features}
-        notes = encoding_notes(columns, train, features, inputs.shape[1])
+        notes = (*notes, *encoding_notes(columns, train, features, inputs.shape[1]))
+        notes = (*notes, *unfamiliar_values(columns, features))
+    ends = np.searchsorted(split_numbers[order], np.arange(4))
 
     def make_split(number: int) -> Split:
-        rows = torch.from_numpy(np.flatnonzero(split_numbers == number))
-        return Split(inputs[rows], torch.from_numpy(targets)[rows], torch.from_numpy(group_numbers)[rows], rows)
+        part = slice(ends[number], ends[number + 1])
+        rows = torch.from_numpy(order[part])
+        return Split(inputs[part], torch.from_numpy(targets)[rows], torch.from_numpy(group_numbers)[rows], rows)
 
     return Dataset(
         make_split(0),
@@ -114,17 +171,15 @@ def arrays(
     )
 
 
-def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> np.ndarray:
-    """Return, for each value of the column `name`, its position in `valid`, as (N,) int64.
-
-    Raises:
-        BadInput: a value is not in `valid`.
-    """
-    number, text = {value: i for i, value in enumerate(valid)}, columns.text(name)
-    for row, value in enumerate(text):
-        if value not in number:
-            raise BadInput(f"{columns.where(row)}: {name} is {value!r}, not one of {', '.join(valid)}")
-    return np.array([number[value] for value in text], dtype=np.int64)
+def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
+    """Return the (N,) int64 index in `valid` of each value of a column, -1 for other values, and a problem for each of these."""
+    column, position = columns.categories(name), {value: i for i, value in enumerate(valid)}
+    numbers = column.each(lambda value: position.get(value, -1)).astype(np.int64)
+    problems = [
+        Problem(columns.where(row), f"{name} is {column.values[column.codes[row]]!r}, not one of {', '.join(valid)}")
+        for row in np.flatnonzero(numbers < 0).tolist()
+    ]
+    return numbers, problems
 
 
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
@@ -136,7 +191,7 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
         names: the columns that are inputs of the model.
     """
     for name in names:
-        if set(columns.text(name)) <= set(SPLITS):
+        if set(columns.categories(name).values) <= set(SPLITS):
             raise BadInput(
                 f"{columns.source}: column {name!r} holds the splits of a data set and would be an input of the model; set "
                 f"config.data.split={name}, or name the inputs in config.data.numeric, categorical"
@@ -146,7 +201,7 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
 def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
     """Raise `BadInput` if a column is named twice as an input, or if the target or split column is an input."""
     inputs = (*numeric, *categorical)
-    twice = [name for i, name in enumerate(inputs) if name in inputs[:i]]
+    twice = [name for name, count in Counter(inputs).items() if count > 1]
     if twice:
         raise BadInput(f"config.data.numeric, categorical: {twice[0]!r} appears twice; name each column once")
     for name, what in ((target, "the target"), (split, "the split")):

@@ -13,7 +13,8 @@ from imbalance.data.images.decode import Recipe
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.tables.columns import Delimiter, assign_splits, check_labels, composed, number_groups
+from imbalance.data.tables.columns import Delimiter, assign_splits, check_labels, number_groups
+from imbalance.data.tables.values import composed
 from imbalance.errors import BadInput
 
 

@@ -1,5 +1,6 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,11 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imbalance.config.schema import keyword_annotations, suggestion
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
-from imbalance.data.sets.arrays import channel_statistics
+from imbalance.data.sets.arrays import channel_statistics, columns_dataset
 from imbalance.data.splits import Dataset, Split
-from imbalance.data.tables.columns import group_name
+from imbalance.data.tables.columns import Columns, check_labels, frame_columns, group_name, is_table, join_columns
+from imbalance.data.tables.encoding import (
+    encoding_notes,
+    fit_features,
+    number_problems,
+    parse_column,
+    transform,
+    unfamiliar_values,
+)
+from imbalance.data.tables.input_columns import choose_inputs
+from imbalance.data.tables.values import Categories, as_categories, number
 from imbalance.errors import BadInput
 
 
@@ -28,6 +40,27 @@ def in_memory() -> Dataset:
         "config.data.name: 'in_memory' means data that a program passed to imbalance.run(config, data=…); run that program "
         "again"
     )
+
+
+def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
+    """Return the data set that a program passed to `imbalance.run`.
+
+    Args:
+        data: see `as_dataset` and `frame_dataset`.
+        seed: the run's seed.
+        table: the keyword arguments of `frame_dataset`; empty if `data` is for `as_dataset`.
+    """
+    if not table:
+        return as_dataset(data)
+    valid = keyword_annotations(frame_dataset)
+    for name in table:
+        if name not in valid:
+            raise BadInput(f"imbalance.run: no argument {name!r}{suggestion(name, valid)}")
+    if not is_table(data):
+        raise BadInput(f"data: {describe(data)} given with {', '.join(table)}; these arguments need a data frame")
+    if "target" not in table:
+        raise BadInput(f"target: not given, but {', '.join(table)}; name the column of the classes")
+    return frame_dataset(data, seed, **table)
 
 
 def as_dataset(
@@ -54,10 +87,18 @@ def as_dataset(
     if isinstance(data, Dataset):
         return data
     if not isinstance(data, Mapping) or set(data) != set(SPLITS):
+        hint = "; of a data frame, name the column of the classes too: target=…" if is_table(data) else ""
         raise BadInput(
-            f"data: {describe(data)} given; a Dataset, or a mapping with exactly the keys {', '.join(SPLITS)}, is needed"
+            f"data: {describe(data)} given; a Dataset, or a mapping with exactly the keys {', '.join(SPLITS)}, is needed{hint}"
         )
-    examples = {name: read_split(name, data[name]) for name in SPLITS}
+    raw = {name: as_tuple(name, data[name]) for name in SPLITS}
+    preprocessing, notes = {}, ()
+    if any(is_table(examples[0]) for examples in raw.values()):
+        raw, preprocessing, notes = encode_frames(raw)
+    class_names = class_names or getattr(data["train"], "classes", None)
+    raw, class_names = number_labels(raw, 1, class_names, "class_names")
+    raw, group_names = number_labels(raw, 2, group_names, "group_names")
+    examples = {name: read_split(name, raw[name]) for name in SPLITS}
     shapes = {name: (tuple(inputs.shape[1:]), inputs.dtype) for name, (inputs, _, _) in examples.items()}
     for name in SPLITS[1:]:
         if shapes[name] != shapes["train"]:
@@ -65,7 +106,6 @@ def as_dataset(
                 f"data[{name!r}]: inputs have shape and type {shapes[name]}, and those of train {shapes['train']}; they must "
                 "be equal"
             )
-    class_names = class_names or getattr(data["train"], "classes", None)
     class_names = label_names([targets for _, targets, _ in examples.values()], class_names, "class_names")
     without_groups = [name for name, (_, _, groups) in examples.items() if groups is None]
     if without_groups and len(without_groups) < len(SPLITS):
@@ -92,7 +132,228 @@ def as_dataset(
     mean, std = (), ()
     if (images := examples["train"][0]).dtype == torch.uint8:
         mean, std = channel_statistics(images, np.arange(len(images)))
-    return Dataset(splits["train"], splits["val"], splits["test"], class_names, group_names, mean=mean, std=std)
+    return Dataset(
+        splits["train"],
+        splits["val"],
+        splits["test"],
+        class_names,
+        group_names,
+        mean=mean,
+        std=std,
+        preprocessing=preprocessing,
+        notes=notes,
+    )
+
+
+def frame_dataset(
+    frame: Any,
+    seed: int,
+    *,
+    target: str,
+    classes: Sequence[str] = (),
+    attributes: str | Sequence[str] = (),
+    split: str = "",
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    numeric: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+    missing: Sequence[str] = ("", "nan"),
+) -> Dataset:
+    """Return the data set of a data frame, as `imbalance.data.sets.arrays.arrays` does of a file.
+
+    Args:
+        frame: a data frame of pandas, polars or pyarrow, or a mapping from names to columns; or a mapping with such a
+            table for each of "train", "val" and "test".
+        seed: the seed of the draws of val and test.
+        classes: the values of the column `target`, in the order of the classes; by default all values, in alphabetical
+            order or, if all are numbers, by size.
+        val_fraction, test_fraction: the shares that are drawn; by default 0.1 and 0.2, and 0.0 of a split that exists.
+        target, attributes, split, numeric, categorical, missing: the keys of the same names of `arrays`.
+
+    Raises:
+        BadInput: an argument does not fit the frame, or the frame has a problem.
+    """
+    if isinstance(frame, Mapping) and set(frame) == set(SPLITS) and all(map(is_table, frame.values())):
+        if split:
+            raise BadInput(f"split: {split!r} given; leave it out, because data has a table for each split")
+        parts = [frame_columns(frame[name]) for name in SPLITS]
+        columns, split = join_columns(parts), "split"
+        while split in columns.values:
+            split += "_"
+        names = np.repeat(np.array(SPLITS, dtype=object), [len(part) for part in parts])
+        columns = Columns(columns.source, {**columns.values, split: names})
+    else:
+        columns = frame_columns(frame)
+    attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
+    labels = columns.categories(target)
+    unlabelled = np.flatnonzero(labels.each(lambda label: label in ("", "nan")).astype(bool))
+    if len(unlabelled):
+        raise BadInput(
+            f"{columns.where(int(unlabelled[0]))}: {target} has no value in {len(unlabelled):,} of {len(columns):,} rows; leave out "
+            "rows without a class"
+        )
+    classes = tuple(map(str, classes)) or label_order(labels.values)
+    existing = set(columns.categories(split).values) if split else set()
+    fractions = {
+        name: (0.0 if part in existing else default) if fraction is None else fraction
+        for name, part, default, fraction in (
+            ("val_fraction", "val", 0.1, val_fraction),
+            ("test_fraction", "test", 0.2, test_fraction),
+        )
+    }
+    try:
+        check_labels(classes, target, attributes)
+        return columns_dataset(
+            columns,
+            seed,
+            numeric=tuple(numeric),
+            categorical=tuple(categorical),
+            missing=tuple(missing),
+            target=target,
+            classes=classes,
+            attributes=attributes,
+            split=split,
+            delimiter=",",
+            **fractions,
+        )
+    except BadInput as error:  # the arguments of this function are keys of a config elsewhere
+        raise BadInput(
+            str(error).replace("config.data.", "").replace(": imbalance data verify lists them", "")
+        ) from None
+
+
+def label_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return distinct labels in alphabetical order, or by size if all are numbers."""
+    return tuple(sorted(labels, key=number if all(np.isfinite(number(label)) for label in labels) else None))
+
+
+def encode_frames(
+    raw: Mapping[str, tuple[Any, ...]],
+) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any], tuple[str, ...]]:
+    """Encode inputs that are data frames as arrays, fitted on train.
+
+    Args:
+        raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
+
+    Returns:
+        The tuples with encoded inputs, and the `preprocessing` and `notes` of the `Dataset`.
+    """
+    for name, (inputs, *_) in raw.items():
+        if not is_table(inputs):
+            raise BadInput(f"data[{name!r}]: inputs are {describe(inputs)}; if a split has a data frame, all need one")
+    parts, missing = [frame_columns(raw[name][0]) for name in SPLITS], ("", "nan")
+    columns = join_columns(parts)
+    chosen = choose_inputs(columns, list(columns.values), missing)
+    problems = list(chosen.problems)
+    for name in chosen.numeric:
+        problems += number_problems(columns, name, parse_column(columns, name, missing)[1])
+    if problems:
+        raise BadInput(f"data: {problems[0]}".partition("; ")[0] + "; write numbers, and None for missing values")
+    if not (chosen.numeric or chosen.categorical):
+        raise BadInput(f"data: the frames have no column that can be an input{''.join(f'; {n}' for n in chosen.notes)}")
+    train = np.arange(len(parts[0]))
+    features = fit_features(columns, train, chosen.numeric, chosen.categorical, missing)
+    inputs = np.split(transform(columns, features), np.cumsum([len(part) for part in parts])[:-1])
+    notes = (*chosen.notes, *encoding_notes(columns, train, features, inputs[0].shape[1]))
+    notes = (*notes, *unfamiliar_values(columns, features))
+    encoded = {name: (array, *raw[name][1:]) for name, array in zip(SPLITS, inputs)}
+    return encoded, {"kind": "columns", "delimiter": ",", "features": features}, notes
+
+
+def number_labels(
+    raw: Mapping[str, tuple[Any, ...]], place: int, names: Sequence[str] | None, key: str
+) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
+    """Replace labels that are texts by their numbers, and return the names of the labels; leave all other labels.
+
+    Args:
+        raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
+        place: 1 for targets, 2 for groups.
+        names: the texts in the order of their numbers; None for alphabetical order.
+        key: "class_names" or "group_names", for messages.
+    """
+    kind = {1: "targets", 2: "groups"}[place]
+    labels = {name: as_labels(parts[place]) for name, parts in raw.items() if len(parts) > place}
+    columns = {name: label for name, label in labels.items() if isinstance(label, Categories)}
+    if not columns:
+        return {name: replaced(raw[name], place, labels.get(name)) for name in raw}, names
+    if len(columns) < len(raw):
+        raise BadInput(f"data[{next(iter(columns))!r}]: {kind} are texts, but those of another split are not")
+    for name, column in columns.items():
+        if "" in column.values:
+            row = int(np.flatnonzero(column.codes == column.values.index(""))[0])
+            raise BadInput(f"data[{name!r}]: {kind} have no value in row {row}; leave out rows without a label")
+    found = {value for column in columns.values() for value in column.values}
+    order = label_order(list(found)) if names is None else tuple(map(str, names))
+    if found - set(order):
+        raise BadInput(f"{key}: {order} given; the {kind} also have {sorted(found - set(order))[0]!r}")
+    return {name: replaced(raw[name], place, column.sorted(order).codes) for name, column in columns.items()}, order
+
+
+def replaced(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
+    """Return `values` with `value` at `place`; unchanged if `value` is None."""
+    return values if value is None else (*values[:place], value, *values[place + 1 :])
+
+
+def as_labels(values: Any) -> Any:
+    """Return labels that are texts or True and False as `Categories`, and all other labels as they are or as an array."""
+    array = values if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(array, Tensor) or array.ndim != 1 or array.dtype.kind not in "bOUS":
+        return array
+    if array.dtype.kind == "O" and all(isinstance(value, int) and not isinstance(value, bool) for value in array):
+        return array.astype(np.int64)  # such as a column of pandas that could have missing values
+    return as_categories(array.astype(str) if array.dtype.kind == "S" else array, "labels")
+
+
+def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
+    """Return the examples of a split as (inputs, targets) or (inputs, targets, groups).
+
+    Args:
+        name: "train", "val" or "test", for messages.
+        examples: a value of the mapping `data` of `as_dataset`.
+    """
+    if is_table(examples):
+        raise BadInput(
+            f"data[{name!r}]: {describe(examples)} given; give (inputs, targets), or name the column of the classes: "
+            "imbalance.run(…, data=…, target=…)"
+        )
+    if not isinstance(examples, tuple):
+        if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
+            raise BadInput(
+                f"data[{name!r}]: {describe(examples)} given; a tuple or a map-style torch data set is needed"
+            )
+        try:
+            rows = [examples[i] for i in range(len(examples))]
+            examples = tuple(torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows))
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(
+                f"data[{name!r}]: {describe(examples)} given, whose examples cannot be joined ({reason}); each must be "
+                "(input, target) or (input, target, group), with inputs of one shape"
+            ) from None
+    if len(examples) not in (2, 3):
+        raise BadInput(
+            f"data[{name!r}]: a tuple of {len(examples)} given; (inputs, targets) or (inputs, targets, groups) is needed"
+        )
+    return examples
+
+
+def as_tensor(name: str, values: Any) -> Tensor:
+    """Return an array of a split as a tensor; an array that cannot be written to is shared, not copied.
+
+    Args:
+        name: "train", "val" or "test", for messages.
+    """
+    try:
+        if not isinstance(values, np.ndarray):
+            return torch.as_tensor(values)
+        values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # not writable: training never writes to its inputs
+            return torch.from_numpy(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else describe(values)
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"data[{name!r}]: {kind} given, which torch cannot take ({reason}); give float32") from None
 
 
 def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -102,18 +363,7 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
         name: "train", "val" or "test", for messages.
         examples: a value of the mapping `data` of `as_dataset`.
     """
-    if not isinstance(examples, tuple):
-        if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
-            raise BadInput(
-                f"data[{name!r}]: {describe(examples)} given; a tuple or a map-style torch data set is needed"
-            )
-        rows = [examples[i] for i in range(len(examples))]
-        examples = tuple(torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows))
-    if len(examples) not in (2, 3):
-        raise BadInput(
-            f"data[{name!r}]: a tuple of {len(examples)} given; (inputs, targets) or (inputs, targets, groups) is needed"
-        )
-    inputs, *labels = (torch.as_tensor(values) for values in examples)
+    inputs, *labels = (as_tensor(name, values) for values in examples)
     if not (inputs.is_floating_point() or (inputs.dtype == torch.uint8 and inputs.dim() == 4)) or inputs.dim() < 2:
         dtype = str(inputs.dtype).removeprefix("torch.")
         raise BadInput(

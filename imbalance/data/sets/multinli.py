@@ -94,7 +94,7 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
         2 * targets + negations,
         splits,
         np.array(good, dtype=np.int64),
-        np.array(lines, dtype=np.int64)[good],
+        lambda row: f"{path} line {lines[good[row]]}",
         CLASSES,
         tuple(f"{label}, {negation}" for label in CLASSES for negation in ("no negation", "negation")),
         problems=problems,

@@ -13,10 +13,11 @@ from imbalance.data.tables.columns import (
     Delimiter,
     assign_splits,
     check_labels,
-    composed,
     number_groups,
     read_columns,
 )
+from imbalance.data.tables.encoding import parse_column
+from imbalance.data.tables.values import Categories, composed
 from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
@@ -68,29 +69,26 @@ def list_text(
     check_labels(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
-    columns = read_columns(Path(data_dir) / file, delimiter)
     label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
-    labels = {name: columns.text(name) for name in label_columns}
+    columns = read_columns(Path(data_dir) / file, delimiter, (*text, *label_columns))
+    labels = {name: columns.categories(name) for name in label_columns}
     valid = {target: classes} | ({split: SPLITS} if split else {})
     good, problems = np.ones(len(columns), dtype=bool), []
-    for name, values in labels.items():
-        for row, value in enumerate(values):
-            if name in valid and value not in valid[name]:
-                cause = f"{name} is {value!r}, not one of {', '.join(valid[name])}"
-            elif not value or value != value.strip():
-                cause = f"{name} is {value!r}; it must not be empty, or begin or end with a space"
-            else:
-                continue
-            good[row] = False
-            problems.append(Problem(columns.where(row), cause))
+    for name, column in labels.items():
+        causes = {value: label_cause(name, value, valid.get(name)) for value in column.values}
+        bad = column.each(lambda value, causes=causes: causes[value] != "").astype(bool)
+        good &= ~bad
+        problems += [
+            Problem(columns.where(row), causes[column.values[column.codes[row]]])
+            for row in np.flatnonzero(bad).tolist()
+        ]
     kept = np.flatnonzero(good)
 
     def value_numbers(name: str) -> np.ndarray:
-        number = {value: i for i, value in enumerate(valid[name])}
-        return np.array([number[value] for value in labels[name][kept]], dtype=np.int64)
+        return labels[name].sorted(valid[name]).codes[kept]
 
     group_numbers, group_names = number_groups(
-        labels[target][kept], classes, [labels[name][kept] for name in attributes]
+        labels[target].rows(kept), classes, [labels[name].rows(kept) for name in attributes]
     )
     splits = value_numbers(split) if split else np.zeros(len(kept), dtype=np.int64)
     splits = assign_splits(splits, group_numbers, val_fraction, test_fraction, seed, columns.source)
@@ -112,7 +110,7 @@ def list_text(
         group_numbers,
         splits,
         kept,
-        columns.lines[kept] if len(columns.lines) else kept,
+        lambda row: columns.where(int(kept[row])),
         classes,
         group_names,
         mask,
@@ -120,6 +118,19 @@ def list_text(
         problems,
         {"delimiter": delimiter},
     )
+
+
+def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
+    """Return what is wrong with the label `value` of the column `name`; "" if nothing is.
+
+    Args:
+        valid: the values that are allowed; None for any but empty ones.
+    """
+    if valid is not None and value not in valid:
+        return f"{name} is {value!r}, not one of {', '.join(valid)}"
+    if not value or value != value.strip():
+        return f"{name} is {value!r}; it must not be empty, or begin or end with a space"
+    return ""
 
 
 def draw_train_rows(
@@ -152,7 +163,7 @@ def draw_train_rows(
 def text_column(columns: Columns, name: str) -> np.ndarray:
     """Return the (N,) texts of the column `name`; raise `BadInput` if it is a column of numbers."""
     values = columns[name]
-    if values.dtype.kind in "iufb":
+    if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         raise BadInput(
             f"{columns.source}: column {name!r} holds numbers, not texts; name a column of texts in config.data.text"
         )
@@ -161,12 +172,12 @@ def text_column(columns: Columns, name: str) -> np.ndarray:
 
 def identity_column(columns: Columns, name: str) -> np.ndarray:
     """Return an (N,) mask, true for the rows whose number in the column `name` is 0.5 or more."""
-    try:
-        return columns[name].astype(np.float64) >= 0.5
-    except (TypeError, ValueError):
+    numbers, invalid = parse_column(columns, name, ())
+    if len(invalid):
         raise BadInput(
-            f"config.data.evaluated_by: {columns.source}: column {name!r} does not hold numbers; name columns of numbers"
-        ) from None
+            f"config.data.evaluated_by: {columns.where(int(invalid[0]))}: {name} is not a number; name columns of numbers"
+        )
+    return numbers[:, 0] >= 0.5
 
 
 text = text_dataset(list_text)

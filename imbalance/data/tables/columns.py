@@ -1,7 +1,8 @@
 """Read the columns of a file or data frame, and make classes, groups and splits from columns."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from imbalance.data.files import check_columns, load_array, read_csv, read_parquet_table
+from imbalance.data.files import check_columns, csv_records, load_array, read_parquet_table
 from imbalance.data.population import SPLITS
-from imbalance.data.problems import raise_first
 from imbalance.data.splits import stratified_split
+from imbalance.data.tables.csv_columns import read_csv_columns
+from imbalance.data.tables.values import Categories, as_categories, factorise
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
@@ -24,50 +26,53 @@ class Columns:
     """The columns of a table with N rows.
 
     source: the file, for messages.
-    values: from the name of a column to its values: (N,) text or numbers, or (N, …) numbers.
-    lines: (N,) the line of each row in a text file, from 1. Empty for other files; messages then give the number of the
-        row, from 0.
+    values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
+    nan_is_missing: True if nan stands for a missing value that has been read already, as in columns of a CSV file.
+    find_lines: returns the (N,) line of each row in the file, from 1; None for a file without lines, where messages
+        give the number of the row, from 0.
     """
 
     source: str
-    values: Mapping[str, np.ndarray]
-    lines: np.ndarray
+    values: Mapping[str, np.ndarray | Categories]
+    nan_is_missing: bool = False
+    find_lines: Callable[[], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values()))) if self.values else 0
 
-    def where(self, row: int) -> str:
-        """Return the file and the line of row number `row`, for messages; if `lines` is empty, the file and `row`."""
-        return f"{self.source} line {self.lines[row]}" if len(self.lines) else f"{self.source} row {row}"
+    @functools.cached_property
+    def lines(self) -> np.ndarray | None:
+        """The (N,) line of each row in the file; None without lines. Only messages need lines, so they are found late."""
+        return self.find_lines() if self.find_lines else None
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def where(self, row: int) -> str:
+        """Return the file and the line of `row`, or without lines the file and `row` itself, for messages."""
+        return f"{self.source} row {row}" if self.lines is None else f"{self.source} line {self.lines[row]}"
+
+    def __getitem__(self, name: str) -> np.ndarray | Categories:
         if name not in self.values:
             raise BadInput(
                 f"{self.source}: no column {name!r}, which is needed; the columns are {', '.join(self.values) or 'missing'}"
             )
         return self.values[name]
 
+    def categories(self, name: str) -> Categories:
+        """Return the values of a column as text; see `as_categories`."""
+        return as_categories(self[name], f"{self.source}: column {name!r}")
+
     def text(self, name: str) -> np.ndarray:
-        """Return the (N,) values of the column `name` as text; see `as_text`."""
-        return as_text(self[name], f"{self.source}: column {name!r}")
+        """Return the (N,) values of a column as text; see `as_categories`."""
+        return self.categories(name).texts()
 
 
-def as_text(values: np.ndarray, name: str) -> np.ndarray:
-    """Return (N,) or (N, 1) values as text: whole numbers without a decimal point, None as "".
+def read_columns(
+    path: Path, delimiter: str = ",", text: Collection[str] = (), missing: Collection[str] = ()
+) -> Columns:
+    """Read all columns of a file in one of the `FORMATS`.
 
     Args:
-        name: the name of the column, for messages.
-    """
-    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    if values.ndim != 1:
-        raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
-    if values.dtype.kind == "f" and (values[np.isfinite(values)] % 1 == 0).all():
-        values = np.array([str(v) if not np.isfinite(v) else str(int(v)) for v in values], dtype=object)
-    return np.array(["" if value is None else composed(str(value)) for value in values.tolist()], dtype=object)
-
-
-def read_columns(path: Path, delimiter: str = ",") -> Columns:
-    """Read all columns of a file in one of the `FORMATS`.
+        text, missing: for CSV files, the columns whose values stay text if all are numbers, and the texts that stand
+            for a missing value; see `read_csv_columns`.
 
     Raises:
         BadInput: the file is missing, damaged or of another format, or its columns have different lengths.
@@ -76,12 +81,14 @@ def read_columns(path: Path, delimiter: str = ",") -> Columns:
         return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("[!.]*.npy"))})
     kinds = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kinds in (".csv", ".csv.gz", ".tsv", ".txt"):
-        heading, rows, lines, problems = read_csv(path, (), delimiter)
-        raise_first(problems)
-        check_columns(path, heading, heading)
-        texts = zip(*rows) if rows else ((),) * len(heading)
-        values = {name: np.array(column, dtype=object) for name, column in zip(heading, texts)}
-        return Columns(str(path), values, np.array(lines, dtype=np.int64))
+        values, length = read_csv_columns(path, delimiter, text, missing)
+
+        def find_lines() -> np.ndarray:
+            records = csv_records(path, delimiter)
+            next(records, None)  # the heading
+            return np.fromiter((line for line, row in records if len(row) == len(values)), np.int64, length)
+
+        return Columns(str(path), values, True, find_lines)
     if kinds == ".parquet":
         return array_columns(path, parquet_arrays(path))
     if kinds == ".npy":
@@ -93,12 +100,59 @@ def read_columns(path: Path, delimiter: str = ",") -> Columns:
     raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: unknown format; give {FORMATS}")
 
 
+def is_table(value: Any) -> bool:
+    """Return True for `Columns`, a mapping, or a data frame of pandas, polars or pyarrow."""
+    return isinstance(value, Columns | Mapping) or hasattr(value, "columns") or hasattr(value, "column_names")
+
+
 def frame_columns(frame: Any) -> Columns:
-    """Return the columns of a data frame (pandas, polars, pyarrow) or of a mapping from names to arrays."""
+    """Return the columns of a table for which `is_table` is true.
+
+    Raises:
+        BadInput: two columns have the same name, the columns differ in length, or a column cannot be read as an array.
+    """
+    if isinstance(frame, Columns):
+        return frame
     names = getattr(frame, "column_names", None)  # of pyarrow
     if names is None:
         names = frame.keys() if isinstance(frame, Mapping) else frame.columns
-    return array_columns(Path("data frame"), {str(name): np.asarray(frame[name]) for name in names})
+    names = list(names)
+    for name, count in Counter(map(str, names)).items():
+        if count > 1:
+            raise BadInput(f"data frame: {count} columns are named {name!r}; give each column a name of its own")
+    values = {}
+    for name in names:
+        try:
+            values[str(name)] = np.asarray(frame[name])
+        except (
+            Exception
+        ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"data frame: column {name!r} cannot be read as an array ({reason})") from None
+        if not values[str(name)].ndim:
+            raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
+    return array_columns(Path("data frame"), values)
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Return the rows of several tables with the same columns, one table after another.
+
+    Raises:
+        BadInput: a table lacks a column of the first one, or its values have another shape.
+    """
+    joined = {}
+    for name in parts[0].values:
+        arrays = [as_array(part[name]) for part in parts]
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise BadInput(f"{parts[0].source}: column {name!r} has values of other shapes in other splits")
+        is_text = any(array.dtype.kind not in "iufb" for array in arrays)
+        joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
+    return array_columns(Path(parts[0].source), joined)
+
+
+def as_array(values: np.ndarray | Categories) -> np.ndarray:
+    """Return the values of a column as an array."""
+    return values.texts() if isinstance(values, Categories) else values
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
@@ -107,7 +161,7 @@ def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
-    return Columns(str(path), values, np.empty(0, dtype=np.int64))
+    return Columns(str(path), values)
 
 
 def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -143,11 +197,6 @@ def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str])
         )
 
 
-def composed(text: str) -> str:
-    """Return `text` with composed accents (Unicode's NFC), so that texts that look the same are equal."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
 def group_name(values: Sequence[str]) -> str:
     """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:
@@ -156,7 +205,7 @@ def group_name(values: Sequence[str]) -> str:
 
 
 def number_groups(
-    targets: Sequence[str] | np.ndarray, classes: Sequence[str], attributes: Sequence[Sequence[str] | np.ndarray]
+    targets: Sequence[str] | Categories, classes: Sequence[str], attributes: Sequence[Sequence[str] | Categories]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
 
@@ -170,11 +219,18 @@ def number_groups(
     Returns:
         The (N,) int64 group number of each row, and the names of the groups.
     """
-    combinations = list(zip(targets, *attributes))
-    rank = {name: i for i, name in enumerate(classes)}
-    groups = sorted(set(combinations), key=lambda values: (rank[values[0]], *values[1:]))
-    number = {values: i for i, values in enumerate(groups)}
-    return np.array([number[values] for values in combinations], dtype=np.int64), tuple(map(group_name, groups))
+    sorted_columns = [
+        (column if isinstance(column, Categories) else factorise(column)).sorted(order)
+        for column, order in [(targets, classes), *((attribute, ()) for attribute in attributes)]
+    ]
+    numbers, groups = np.zeros(len(targets), dtype=np.int64), [()]
+    for column in sorted_columns:  # numbered anew after each column, so that the numbers of many columns fit 64 bits
+        number_of_values = len(column.values)
+        numbers = numbers * number_of_values + column.codes
+        present = np.unique(numbers)
+        numbers = np.searchsorted(present, numbers)
+        groups = [(*groups[i // number_of_values], column.values[i % number_of_values]) for i in present.tolist()]
+    return numbers, tuple(map(group_name, groups))
 
 
 def assign_splits(

@@ -38,7 +38,7 @@ class Corpus:
     texts: N texts, or N pairs of texts.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each text in the file, from 0.
-    lines: (N,) the line of each text in the file, for messages.
+    where: returns the file and line of a text, from its number between 0 and N − 1, for messages.
     eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
     evaluation_names: the names of the E evaluation groups.
     problems: the problems of the file; its rows with a problem are not among the N texts.
@@ -53,7 +53,7 @@ class Corpus:
     groups: np.ndarray
     splits: np.ndarray
     indices: np.ndarray
-    lines: np.ndarray
+    where: Callable[[int], str]
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
     eval_group_mask: np.ndarray | None = None
@@ -64,18 +64,16 @@ class Corpus:
 
     def all_problems(self) -> list[Problem]:
         """Return all problems: of the file, of class names and group names, of splits, and one for each blank text."""
-        where, names = str(self.file), (self.class_names, self.group_names)
+        file, names = str(self.file), (self.class_names, self.group_names)
         problems = list(self.problems)
-        problems += name_problems(where, *names)
+        problems += name_problems(file, *names)
         if self.evaluation_names:
-            problems += name_problems(where, self.class_names, self.evaluation_names)
+            problems += name_problems(file, self.class_names, self.evaluation_names)
         for row, example in enumerate(() if self.blanks else self.texts):
             for name, text in zip(self.columns, (example,) if isinstance(example, str) else example):
                 if not text.strip():
-                    problems.append(
-                        Problem(f"{where} line {self.lines[row]}", f"{name} is empty; each text must have a character")
-                    )
-        return problems + population_problems(where, self.targets, self.groups, self.splits, *names)
+                    problems.append(Problem(self.where(row), f"{name} is empty; each text must have a character"))
+        return problems + population_problems(file, self.targets, self.groups, self.splits, *names)
 
 
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:

@@ -1,0 +1,84 @@
+"""Choose which columns of a table are inputs of a model, and which of these are numeric."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imbalance.data.population import SPLITS
+from imbalance.data.problems import Problem
+from imbalance.data.tables.columns import Columns
+from imbalance.data.tables.encoding import category_values, parse_column
+from imbalance.data.tables.values import FORMATTED, Categories, number
+
+# Names of the row numbers that pandas and pyarrow write beside the columns of a data frame.
+INDEX_NAMES = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+
+FEW = 20  # categories that are never too many
+
+
+@dataclass(frozen=True)
+class InputColumns:
+    """The columns that are inputs of a model.
+
+    notes: lines for the log about columns that are left out, or have very many categories.
+    problems: columns whose values are numbers in a form that is not read.
+    """
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collection[str]) -> InputColumns:
+    """Choose the inputs among the columns `candidates`, for a config that names no input.
+
+    A column is numeric if all its values are numbers or missing, and also if more than half of them are numbers: the
+    others then most likely stand for missing values, so the user must name them. All other columns are categorical.
+    A column without a name, such as the index of a data frame, is left out. So is a column of text whose values are
+    all different, such as an identifier.
+    """
+    numeric, categorical, notes, problems = [], [], [], []
+    use = "to use it, name all inputs in config.data.numeric and config.data.categorical"
+    for name in candidates:
+        if INDEX_NAMES.fullmatch(name):
+            notes.append(f"column {name!r} is left out, as the row numbers of a data frame; {use}")
+            continue
+        if is_numeric(columns, name, missing):
+            numeric.append(name)
+            continue
+        column = category_values(columns, name, missing)
+        values, counts = column.values, column.counts()
+        rows = int(sum(count for value, count in zip(values, counts.tolist()) if value))
+        distinct = sum(1 for value in values if value)
+        formatted = distinct and all(FORMATTED.fullmatch(value) for value in values if value)
+        if formatted:
+            row = int(np.flatnonzero(np.isnan(column.each(number)) & column.each(bool))[0])
+            problems.append(
+                Problem(
+                    columns.where(row),
+                    f"{name} is {values[column.codes[row]]!r}, a number in a form that is not read; write the column as in "
+                    f"1234.5, without thousands separators and signs such as %, or name all inputs, and {name!r} among "
+                    "config.data.categorical if these are categories",
+                )
+            )
+        elif distinct == rows > 1 and not set(values) & set(SPLITS):
+            notes.append(f"column {name!r} is left out: each of its {rows:,} values is different; {use}")
+            continue
+        elif 2 * distinct > rows and distinct > FEW:
+            notes.append(
+                f"column {name!r} has {distinct:,} categories in {rows:,} rows and becomes as many features; if it identifies "
+                "the rows, name all inputs but this one in config.data.numeric and config.data.categorical"
+            )
+        categorical.append(name)
+    return InputColumns(tuple(numeric), tuple(categorical), tuple(notes), tuple(problems))
+
+
+def is_numeric(columns: Columns, name: str, missing: Collection[str]) -> bool:
+    """Return True if a value of the column is a number, and all others are missing or more than half of all are numbers."""
+    numbers, invalid = parse_column(columns, name, missing)
+    is_number, values = np.isfinite(numbers).any(axis=1), columns[name]
+    typed = not isinstance(values, Categories) and values.dtype.kind in "iufb"
+    return bool(is_number.any() and (typed or not len(invalid) or 2 * is_number.sum() > len(columns)))

@@ -1,0 +1,124 @@
+"""Values of a column: decide what text is a number, and keep texts as codes of their distinct values."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from imbalance.errors import BadInput
+
+# float() reads more than this: 1_1 as 11, and the digits of all scripts. Such texts are codes or mistakes.
+NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+# Numbers as people write them: 1,5 or 1,234 or 1.234,5 or 12 % or $5. Which number is meant depends on the writer.
+FORMATTED = re.compile(
+    r"\s*[+-]?[$€£¥]?\s?([0-9]{1,3}([ .,'’\u00a0\u202f][0-9]{3})+|[0-9]+)([.,][0-9]+)?\s?[%$€£¥]?\s*"
+)
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column of N texts.
+
+    codes: (N,) int32, the position of each text in `values`.
+    values: the distinct texts.
+    """
+
+    codes: np.ndarray
+    values: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def texts(self) -> np.ndarray:
+        """Return the (N,) texts as Python objects; rows with equal texts share one."""
+        return np.array(self.values, dtype=object)[self.codes]
+
+    def rows(self, rows: np.ndarray) -> "Categories":
+        """Return the column of the texts at `rows`, with those `values` only that occur in it."""
+        present, codes = np.unique(self.codes[rows], return_inverse=True)
+        return Categories(codes.reshape(-1), [self.values[code] for code in present.tolist()])
+
+    def counts(self) -> np.ndarray:
+        """Return the number of rows with each of `values`."""
+        return np.bincount(self.codes, minlength=len(self.values))
+
+    def each(self, function: Callable[[str], Any]) -> np.ndarray:
+        """Return the (N,) results of `function`, which is called once for each of `values`."""
+        return np.array([function(value) for value in self.values])[self.codes]
+
+    def replaced(self, function: Callable[[str], str]) -> "Categories":
+        """Return the column with each text replaced by `function` of the text."""
+        new = factorise(map(function, self.values))
+        return Categories(new.codes[self.codes], new.values)
+
+    def sorted(self, order: Sequence[str] | None) -> "Categories":
+        """Return the same column with `values` in `order`, followed by all other values in alphabetical order."""
+        values = [*(order or ()), *sorted(set(self.values) - set(order or ()))]
+        position = {value: i for i, value in enumerate(values)}
+        codes = np.array([position[value] for value in self.values], dtype=np.int32)
+        return Categories(codes[self.codes], values)
+
+
+def factorise(texts: Iterable[str]) -> Categories:
+    """Return a column of texts; `values` are in the order of their first rows."""
+    position: dict[str, int] = {}
+    codes = np.fromiter((position.setdefault(text, len(position)) for text in texts), dtype=np.int32)
+    return Categories(codes, list(position))
+
+
+def composed(text: str) -> str:
+    """Return `text` with composed accents (Unicode's NFC), so that texts that look the same are equal."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
+    """Return (N,) or (N, 1) values as texts: whole numbers without a decimal point, and "" for None, NA and NaT.
+
+    Args:
+        name: the name of the values, for messages.
+    """
+    if isinstance(values, Categories):
+        return values if all(map(str.isascii, values.values)) else values.replaced(composed)
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.ndim != 1:
+        raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
+    if values.dtype.kind == "O":
+        return factorise("" if is_null(value) else composed(str(value)) for value in values.tolist())
+    distinct, codes = np.unique(values, return_inverse=True)
+    if distinct.dtype.kind == "f" and (distinct[np.isfinite(distinct)] % 1 == 0).all():
+        texts = [str(int(value)) if np.isfinite(value) else str(value) for value in distinct.tolist()]
+    else:
+        texts = ["" if is_null(value) else composed(str(value)) for value in distinct.tolist()]
+    new = factorise(texts)
+    return Categories(new.codes[codes.reshape(-1)], new.values)
+
+
+def is_null(value: Any) -> bool:
+    """Return True for None and for the missing values of pandas, NA and NaT, but not for the number nan."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def number(text: str) -> float:
+    """Return the number that a text is in the notation of a data file, such as -1.5e3; nan for any other text."""
+    return float(text) if NUMBER.fullmatch(text) else np.nan
+
+
+def parse_numbers(texts: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
+    """Return texts as (N,) float64, with nan for the texts in `missing`; None if a text is neither a finite number nor in `missing`."""
+    joined = "".join(texts)
+    if joined.isascii() and "_" not in joined and not any(np.isfinite(number(text)) for text in missing):
+        try:
+            numbers = np.fromiter(map(float, texts), np.float64, len(texts))  # quick, as most columns allow
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(numbers).all():
+                return numbers
+    numbers = np.array([np.nan if text in missing else number(text) for text in texts], dtype=np.float64)
+    accepted = np.isfinite(numbers)
+    if not accepted.all() and not all(texts[row] in missing for row in np.flatnonzero(~accepted).tolist()):
+        return None
+    return numbers

@@ -1,0 +1,166 @@
+"""Data frames straight in: of pandas, polars and pyarrow, whole or by split, with labels that are texts."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers.data_files import people, write_csv
+
+import imbalance
+from imbalance.data import as_dataset, frame_dataset
+from imbalance.data.sets.arrays import arrays
+from imbalance.errors import BadInput
+
+KINDS = ["mapping", "pandas", "polars", "pyarrow"]
+SECTION = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
+               classes=("high", "low"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0)  # fmt: skip
+
+
+def frame(kind, columns):
+    """Return a data frame of a library, or skip the test without the library."""
+    if kind == "mapping":
+        return columns
+    library = pytest.importorskip(kind)
+    lists = {name: list(values) for name, values in columns.items()}
+    return library.table(lists) if kind == "pyarrow" else library.DataFrame(lists)
+
+
+def typed():
+    """Return the columns of `people` as a data frame has them: numbers, None for missing values, categories as text."""
+    columns = people()
+    return columns | {
+        "age": [None if value == "?" else int(value) for value in columns["age"]],
+        "hours": columns["hours"].astype(float),
+        "work": [None if value == "?" else value for value in columns["work"]],
+    }
+
+
+def same(one, other):
+    for name in ("train", "val", "test"):
+        for part in ("inputs", "targets", "groups"):
+            torch.testing.assert_close(
+                getattr(getattr(one, name), part), getattr(getattr(other, name), part), rtol=0, atol=0
+            )
+    assert (one.class_names, one.group_names) == (other.class_names, other.group_names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_is_the_data_of_its_csv_file(tmp_path, kind):
+    write_csv(tmp_path / "people.csv", people())
+    expected = arrays(str(tmp_path), 0, **SECTION)
+    made = frame_dataset(frame(kind, typed()), 0, target="income", attributes="sex", split="split")
+    same(made, expected)
+    drawn = frame_dataset(frame(kind, {k: v for k, v in typed().items() if k != "split"}), 3, target="income")
+    assert [len(split) for split in (drawn.train, drawn.val, drawn.test)] == [84, 12, 24]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_for_each_split_is_the_whole_frame(kind):
+    columns = typed()
+    split = columns.pop("split")
+    parts = {
+        name: frame(kind, {key: [v for v, s in zip(values, split) if s == name] for key, values in columns.items()})
+        for name in ("train", "val", "test")
+    }
+    same(
+        frame_dataset(parts, 0, target="income", attributes=("sex",)),
+        frame_dataset(frame(kind, columns | {"split": split}), 0, target="income", attributes=("sex",), split="split"),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_takes_a_frame_and_its_model_predicts_frames(config, kind):
+    columns = typed()
+    config.model = dict(name="linear", init="default")
+    directory = f"{config.work_dir}/frames"
+    made = frame(kind, columns)
+    run = imbalance.run(config, directory=directory, data=made, target="income", attributes=("sex",), split="split")
+    test = {key: [v for v, s in zip(values, columns["split"]) if s == "test"] for key, values in columns.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predicted = imbalance.load(directory, "cpu").predict(frame(kind, test))
+    accuracy = np.mean(np.array(predicted.classes) == np.array(test["income"]))
+    assert accuracy == pytest.approx(run.summary["metrics"]["test/accuracy"])
+
+
+def inputs_and_labels(kind, texts=True):
+    columns = typed()
+    split, income, sex = (columns.pop(name) for name in ("split", "income", "sex"))
+    if not texts:
+        income = (income == "low").astype(np.int64)
+        sex = (sex == "woman").astype(np.int64)
+
+    def one(name):
+        rows = split == name
+        inputs = {key: [v for v, keep in zip(values, rows) if keep] for key, values in columns.items()}
+        labels = [frame(kind, {"y": values[rows]}) for values in (income, sex)]
+        return (frame(kind, inputs), *(label["y"] for label in labels))
+
+    return {name: one(name) for name in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_with_series_of_labels_are_the_frame_with_all_columns(kind):
+    expected = frame_dataset(typed(), 0, target="income", attributes="sex", split="split")
+    same(as_dataset(inputs_and_labels(kind)), expected)
+    numbers = as_dataset(inputs_and_labels(kind, texts=False), ("high", "low"), ("man", "woman"))
+    same(numbers, expected)
+
+
+@pytest.mark.parametrize("dtype", [object, str, bool])
+def test_labels_may_be_texts_in_any_order(dtype):
+    rng = np.random.default_rng(0)
+    values = np.array([False, True] if dtype is bool else ["no", "yes"], dtype=dtype)
+    data = {
+        name: (rng.normal(size=(9, 2)).astype(np.float32), values[rng.permutation(9) % 2])
+        for name in ("train", "val", "test")
+    }
+    made = as_dataset(data)
+    assert made.class_names == tuple(map(str, values.tolist()))
+    assert (values[made.test.targets.numpy()] == data["test"][1]).all()
+    if dtype is not bool:
+        swapped = as_dataset(data, class_names=("yes", "no"))
+        assert (swapped.test.targets == 1 - made.test.targets).all() and swapped.class_names == ("yes", "no")
+        with pytest.raises(BadInput, match=r"class_names: \('yes', 'maybe'\) given; the targets also have 'no'"):
+            as_dataset(data, class_names=("yes", "maybe"))
+
+
+def test_read_only_reversed_and_swapped_arrays_are_taken_without_a_warning():
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(9, 2)), np.arange(9) % 3
+    locked = inputs.copy()
+    locked.setflags(write=False)
+    expected = as_dataset(dict.fromkeys(("train", "val", "test"), (inputs, targets)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (locked, inputs[::-1].copy()[::-1], inputs.astype(">f8"), np.asfortranarray(inputs)):
+            same(as_dataset(dict.fromkeys(("train", "val", "test"), (other, targets))), expected)
+
+
+WRONG = {
+    "no target": (dict(data=typed()), "data: a mapping with age, .* name the column of the classes too: target=…"),
+    "no data": (dict(target="income"), "data: NoneType given with target; these arguments need a data frame"),
+    "an unknown target": (dict(data=typed(), target="wealth"), "no column 'wealth', which is needed; the columns are age"),
+    "a typing error": (dict(data=typed(), target="income", atributes="sex"), "no argument 'atributes'; did you mean attributes"),
+    "a target that is an attribute": (dict(data=typed(), target="income", attributes="income"), "leave out 'income'"),
+    "a gap in the target": (dict(data=typed(), target="work"), r"data frame row \d+: work has no value in \d+ of 120 rows"),
+    "another form": (dict(data={**typed(), "hours": ["7,5"] * 120}, target="income"), "hours is '7,5', a number in a form"),
+    "a text among numbers": (dict(data={**typed(), "hours": ["7.5"] * 119 + ["x"]}, target="income"), "row 119: hours is 'x', not a number; add 'x' to missing"),
+    "tensors with a target": (dict(data=torch.zeros(3), target="income"), "data: Tensor given with target"),
+    "a frame as a split": (dict(data=dict.fromkeys(("train", "val", "test"), typed())), r"data\['train'\]: a mapping with age"),
+    "a list of frames": (dict(data=dict.fromkeys(("train", "val", "test"), ([object()], [0]))), r"data\['train'\]: list given, which torch cannot take"),
+    "objects": (dict(data=dict.fromkeys(("train", "val", "test"), (np.array([[{}]]), [0]))), "array of object given, which torch cannot take"),
+    "a scalar column": (dict(data={"x": 1, "y": [1, 2]}, target="y"), "column 'x' is a single value; give a list"),
+    "ragged examples": (dict(data={name: [(torch.zeros(2), 0), (torch.zeros(3), 1)] for name in ("train", "val", "test")}), "whose examples cannot be joined"),
+    "texts in one split": (dict(data={"train": (np.zeros((2, 1)), ["a", "b"]), "val": (np.zeros((2, 1)), [0, 1]), "test": (np.zeros((2, 1)), [0, 1])}), "targets are texts, but those of another split are not"),
+    "a label without value": (dict(data=dict.fromkeys(("train", "val", "test"), (np.zeros((2, 1)), ["a", None]))), r"data\['train'\]: targets have no value in row 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_data_of_a_program_is_one_line(config, case):
+    arguments, message = WRONG[case]
+    with pytest.raises(BadInput, match=message) as error:
+        imbalance.run(config, **arguments)
+    assert "\n" not in str(error.value) and "config.data." not in str(error.value)
