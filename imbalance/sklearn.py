@@ -1,5 +1,6 @@
 """Estimator for scikit-learn: `ImbalanceClassifier`, which trains by the loop of `imbalance.run`."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ from imbalance.config.schema import Fraction, check_values, look_up
 from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
+from imbalance.data.problems import raise_first
 from imbalance.data.splits import stratified_split
-from imbalance.data.tables.columns import Columns, array_columns, as_text, frame_columns
-from imbalance.data.tables.encoding import fit_features, is_numeric, transform
-from imbalance.deploy.load import build_network, is_table
+from imbalance.data.tables.columns import Columns, array_columns, frame_columns, is_table
+from imbalance.data.tables.encoding import fit_features, transform
+from imbalance.data.tables.input_columns import choose_inputs
+from imbalance.data.tables.values import as_categories
+from imbalance.deploy.load import build_network
 from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 
 SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "model", "optim", "head", "trainer", "callbacks")
-MISSING = ("", "nan", "<NA>")  # texts of a missing value: None, nan, and NA of pandas
+MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 
@@ -193,15 +197,19 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         """Return the data set of `fit`, and the encoding of its columns. Validation and test are the same examples."""
         names, labels = None, (targets,)
         if groups is not None:
-            values, attribute = np.unique(as_text(column_or_1d(groups), "groups").astype(str), return_inverse=True)
-            names, labels = values.tolist(), (targets, attribute)
+            attribute = as_categories(column_or_1d(groups), "groups").sorted(None)
+            names, labels = attribute.values, (targets, attribute.codes)
         train = val = np.arange(len(targets))
         if self.validation_fraction:
             groups_with_classes = np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
             train, val = stratified_split(groups_with_classes, self.validation_fraction, np.random.default_rng(seed))
-        numeric = tuple(name for name in columns.values if is_numeric(columns, name, MISSING))
-        categorical = tuple(name for name in columns.values if name not in numeric)
-        encoding = fit_features(columns, np.isin(np.arange(len(targets)), train), numeric, categorical, MISSING)
+        chosen = choose_inputs(columns, list(columns.values), MISSING)
+        raise_first(chosen.problems)
+        if not (chosen.numeric or chosen.categorical):
+            raise BadInput("; ".join([f"X: none of the {len(columns.values)} columns is an input", *chosen.notes]))
+        for note in chosen.notes:
+            warnings.warn(f"X: {note}", stacklevel=3)
+        encoding = fit_features(columns, train, chosen.numeric, chosen.categorical, MISSING)
         inputs = transform(columns, encoding)
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip

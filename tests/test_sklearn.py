@@ -137,6 +137,18 @@ def test_a_frame_has_categories_and_missing_values():
         ours.predict(table().select(["colour", "number"]))
 
 
+def test_a_column_that_names_the_rows_is_left_out():
+    """As by the data set "arrays"; alone it is no input."""
+    names = [f"person {i}" for i in range(160)]
+    with pytest.warns(UserWarning, match="column 'name' is left out"):
+        ours = classifier().fit(table().append_column("name", [names]), Y)
+    np.testing.assert_array_equal(
+        ours.predict_proba(table().append_column("name", [names])), classifier().fit(table(), Y).predict_proba(table())
+    )
+    with pytest.raises(BadInput, match="none of the 1 columns is an input; column 'name' is left out"):
+        classifier().fit(table().append_column("name", [names]).select(["name"]), Y)
+
+
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_frames_of_other_packages_are_the_same_table(package):
     frames = pytest.importorskip(package)

@@ -116,8 +116,9 @@ def test_one_message_names_the_missing_keys_of_all_sections(base):
     }
     assert {f"{section}.{key}" for section, last in sections.items() for key in last} <= set(keys)
     assert pickle.loads(pickle.dumps(error.value)).values == error.value.values
-    values = [f"--config.{key}={example(key, flag.partition('=')[2])}" for key, flag in zip(keys, flags)]
-    validate(written(base, *names, *values))
+    own = {"optim.betas": "0.9,0.99", "optim.schedule.milestones": "3,5"}
+    examples = {key: own.get(key) or example(key, flag.partition("=")[2]) for key, flag in zip(keys, flags)}
+    validate(written(base, *names, *(f"--config.{key}={value}" for key, value in examples.items())))
 
 
 def example(key: str, about: str) -> str:
