@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
-    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=0.0)
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="mlp", hidden=(128, 128))
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)

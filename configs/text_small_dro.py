@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         file="texts.csv",  # in data_dir; can also be .csv.gz or .parquet
         delimiter=",",
         text=("text",),  # the column that the model reads; two columns for pairs of texts
+        skip_empty=False,  # True: leave out rows with an empty text, instead of refusing them
         target="target",  # the column of the classes
         classes=("negative", "positive"),  # the values of this column
         attributes=(),  # groups: target × these columns, such as ("domain",); (): each class is a group
@@ -44,7 +45,7 @@ def get_config() -> ConfigDict:
     config.weights = create(name="uniform")
     config.mix = create(name="none")
     config.loss = create(name="cross_entropy")
-    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0)
+    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="bag_of_embeddings", width=64)
     config.optim = create(name="sgd", lr=0.3, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)

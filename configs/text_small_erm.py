@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
         file="texts.csv",  # in data_dir; can also be .csv.gz or .parquet
         delimiter=",",
         text=("text",),  # the column that the model reads; two columns for pairs of texts
+        skip_empty=False,  # True: leave out rows with an empty text, instead of refusing them
         target="target",  # the column of the classes
         classes=("negative", "positive"),  # the values of this column
         attributes=(),  # groups: target × these columns, such as ("domain",); (): each class is a group

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.weights = create(name="uniform")
     config.mix = create(name="none")  # or "mixup", "lisa"
     config.loss = create(name="cross_entropy")
-    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0)
+    config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="resnet50", pretrained="imagenet", frozen=True)
     config.optim = create(name="sgd", lr=1e-4, momentum=0.9, weight_decay=3e-5, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)

@@ -41,8 +41,9 @@ sys.path.insert(0, str(HERE.parent))
 from imbalance.cli import main as cli  # noqa: E402
 from imbalance.cli.commands import COMMANDS  # noqa: E402
 from imbalance.config import experiment  # noqa: E402
+from imbalance.config.files import CONFIGS  # noqa: E402
 from imbalance.config.registries import registries  # noqa: E402
-from imbalance.config.resolve import CONFIGS, load  # noqa: E402
+from imbalance.config.resolve import load  # noqa: E402
 from imbalance.config.schema import Section, describe_annotation, keyword_annotations, look_up  # noqa: E402
 from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402

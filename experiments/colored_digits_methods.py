@@ -51,7 +51,9 @@ METHODS = (
     ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
     ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
     ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
-    ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL}), "none"),
+    # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
+    # environment. Without clipping, two of ten seeds diverge.
+    ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL, "trainer.clip_norm": 1.0}), "none"),
     ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
     ("LfF", Variant("colored_digits_lff"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),

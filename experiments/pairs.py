@@ -293,7 +293,7 @@ def methods_table(by_data: Mapping[str, MethodScores]) -> str:
             table.append([
                 TITLES[data], label(method), f"{scores.rate:g}", str(scores.train.size), f"{(scores.after > 0).mean():.0%}",
                 f"{100 * np.nanmean(scores.train):.1f}", f"{scores.after.mean():.0%}",
-                *(bootstrap(interquartile_mean, scores.test[name], paired=True).percent() for name in COLUMNS),
+                *(bootstrap(interquartile_mean, scores.test[name], paired=True, low=0, high=1).percent() for name in COLUMNS),
             ])  # fmt: skip
     return markdown(heads, table)
 
@@ -309,8 +309,8 @@ class Comparison(NamedTuple):
 def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
     intervals = [mean(differences, -1, 1) for differences in scores - others]
     return Comparison(
-        bootstrap(iqm_difference, scores, others, paired=True),
-        bootstrap(improvement, scores, others, paired=False),
+        bootstrap(iqm_difference, scores, others, paired=True, low=-1, high=1),
+        bootstrap(improvement, scores, others, paired=False, low=0, high=1),
         sum(i.low > 0 for i in intervals),
         sum(i.high < 0 for i in intervals),
         len(intervals),

@@ -13,7 +13,7 @@ import numpy as np
 
 from imbalance.errors import BadInput
 from imbalance.experiments.published import Published, find_published, published
-from imbalance.metrics.intervals import Interval, mean, over_examples
+from imbalance.metrics.intervals import Interval, mean, mean_over_examples
 from imbalance.metrics.selection import KEPT
 from imbalance.report import kept_results
 from imbalance.report.kept_results import numbers
@@ -123,14 +123,14 @@ def result_of(run: Run, choose: Choice) -> Result | None:
 
 
 def test_interval(line: Line, counts: Mapping[str, int]) -> Interval:
-    """Return the 95 % bootstrap interval over test examples for the mean of the groups' test accuracies.
+    """Return the 95 % interval over test examples for the mean of the groups' test accuracies.
 
     Args:
         counts: number of test examples of each group.
     """
     totals = {group: n for group, n in counts.items() if n}
     right = [round(line[f"test/group_accuracy/{group}"] * n) for group, n in totals.items()]
-    return over_examples(right, [*totals.values()], np.nanmean)
+    return mean_over_examples(right, [*totals.values()])
 
 
 def done(results: list[Result]) -> list[Result]:
@@ -152,7 +152,7 @@ def print_ledger(name: str, rows: Rows, results_of: Mapping[tuple[str, str], lis
     """
     heads = [
         "data", "row", "config", "paper: test, mean ± standard deviation", "n",
-        "ours: test, mean ± 95 % t-interval; of one run, 95 % bootstrap interval over test examples",
+        "ours: test, mean ± 95 % t-interval; of one run, 95 % interval over test examples",
         "n", "train", "diverged", "unfinished, and in no mean", "device", "minutes a run", "commit",
     ]  # fmt: skip
     cells = []

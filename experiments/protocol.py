@@ -25,6 +25,7 @@ from imbalance.report.tables import Raw, markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
 from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.sweep import parse_values
 
 METHODS = ("ce", "poly")  # names of losses, as at the end of config names
@@ -97,7 +98,7 @@ def protocol(
         study: name of the Optuna study that holds the runs; "protocol" if None.
     """
     cells = [Cell(name, method, size) for name in data for size in batch_sizes for method in METHODS]
-    location = studies.StudyLocation(study or "protocol", work_dir, storage)
+    location = StudyLocation(study or "protocol", work_dir, storage)
     common = check_common_overrides(overrides)
 
     def point(cell: Cell, rate: float, seed: int) -> studies.Point:
@@ -114,7 +115,7 @@ def protocol(
             raise BadInput(
                 f"{len(unfinished)} of {len(points)} trials are unfinished; type the same command again to resume them"
             )
-        return [summary_of(Path(trials[studies.canonical(point)].user_attrs["run_directory"])) for point in points]
+        return [summary_of(Path(studies.result(trials[studies.canonical(point)])["run_directory"])) for point in points]
 
     tried = {cell: rates or RATES_OF[cell.data] for cell in cells}
     summaries = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))

@@ -118,9 +118,15 @@ def results_table(summaries: Mapping[Cell, Sequence[Summary]]) -> str:
     }  # fmt: skip
     reference, rows = scores[BASELINE], []
     for method, values in scores.items():
-        better = "" if method == BASELINE else bootstrap(improvement, values, reference, paired=True).percent()
+        better = (
+            ""
+            if method == BASELINE
+            else bootstrap(improvement, values, reference, paired=True, low=0, high=1).percent()
+        )
         wins = "" if method == BASELINE else int((values.mean(1) > reference.mean(1)).sum())
-        rows.append([method, bootstrap(interquartile_mean, values, paired=False).percent(), better, wins])
+        rows.append(
+            [method, bootstrap(interquartile_mean, values, paired=False, low=0, high=1).percent(), better, wins]
+        )
     heads = [
         f"test {METRIC}",
         "interquartile mean, %",

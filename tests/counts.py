@@ -62,7 +62,7 @@ def with_few_epochs_of_head(config: ConfigDict) -> ConfigDict:
 
 
 POLY = dict(name="poly", alpha=1.0, left="logistic")
-DRO = dict(name="group_dro", step_size=0.01, size_adjustment=0.0)
+DRO = dict(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
 CASES: dict[str, Callable[[], ConfigDict]] = {
     "linear, cross-entropy": lambda: of_file("gaussian_ce"),
     "linear, poly": lambda: of_file("gaussian_poly"),

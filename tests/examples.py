@@ -38,7 +38,7 @@ class Example(NamedTuple):
     files: Callable[[Path], None] | None = None
 
 
-GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0))
+GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False))
 LAYER = dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01)
 CLIPPED = dict(trainer__clip_norm=0.05)
 DIGITS = dict(
@@ -86,7 +86,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "features": Example(dict(folder="features", standardise=True), elsewhere="tests/deploy/test_extract_features.py"),
         "text": Example(
-            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), target="target", classes=("no", "yes"), attributes=(),
+            TOKENS | dict(file="texts.csv", delimiter=",", text=("text",), skip_empty=False, target="target", classes=("no", "yes"), attributes=(),
                           evaluated_by=(), split="", val_fraction=0.1, test_fraction=0.2, train_per_group=()),
             elsewhere=IN_TEXT,
         ),
@@ -156,7 +156,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "objective": {
         "average": Example(),
         "log_average": Example(),
-        "group_dro": Example(dict(step_size=0.1, size_adjustment=1.0)),
+        "group_dro": Example(dict(step_size=0.1, size_adjustment=1.0, adjust_absent=False)),
         "cvar": Example(dict(level=0.3)),
         "worst_group": Example(),
         "irm": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),

@@ -35,7 +35,7 @@ def golden_config() -> ConfigDict:
     config.work_dir = "runs"
     config.data.update(classes=(0, 1), imbalance_ratio=4.0)
     config.model = dict(name="linear", init="zeros")
-    config.objective = dict(name="group_dro", step_size=0.1, size_adjustment=0.0)
+    config.objective = dict(name="group_dro", step_size=0.1, size_adjustment=0.0, adjust_absent=False)
     config.weights = dict(name="uniform")
     config.callbacks.update(select="best", checkpoint_minutes=1e-9)
     config.trainer.update(epochs=3, batch_size=64, eval_every=1)

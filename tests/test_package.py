@@ -52,6 +52,12 @@ def call(installed: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def test_the_version_is_the_same_wherever_it_is_written():
+    command = [sys.executable, ROOT / "tools" / "release.py", "--only=version"]
+    printed = subprocess.run(command, capture_output=True, text=True).stdout
+    assert printed.startswith("version: ") and "CITATION" not in printed and "begins with" not in printed
+
+
 def test_the_wheel_brings_configs_experiments_types_and_licence(installed):
     (package,) = installed.glob("lib/python*/site-packages/imbalance")
     for folder in ("configs", "experiments"):
@@ -61,7 +67,7 @@ def test_the_wheel_brings_configs_experiments_types_and_licence(installed):
     (about,) = installed.glob("lib/python*/site-packages/imbalance-*.dist-info")
     metadata = Distribution.at(about)
     assert "MIT License" in next(about.rglob("LICENSE")).read_text()
-    assert metadata.metadata["License"] == "MIT" and metadata.version == imbalance.__version__
+    assert metadata.metadata["License-Expression"] == "MIT" and metadata.version == imbalance.__version__
     assert {"sweep", "report", "parquet", "onnx", "all", "dev"} <= set(metadata.metadata.get_all("Provides-Extra"))
     assert (installed / "bin" / "imbalance").is_file()
     # Nothing beside the package and its metadata.

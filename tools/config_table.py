@@ -72,7 +72,7 @@ def importance(by: str, exponent: str = "1.0") -> dict[str, str]:
 
 
 def group_dro(step_size: str) -> dict[str, str]:
-    return {"objective": f'name="group_dro", step_size={step_size}, size_adjustment=0.0'}
+    return {"objective": f'name="group_dro", step_size={step_size}, size_adjustment=0.0, adjust_absent=False'}
 
 
 def dpe(epochs: str, batch_size: str, lr: str, norm_penalty: str, similarity_penalty: str) -> dict[str, str]:
@@ -340,6 +340,7 @@ BASES = {
             file="texts.csv",  # in data_dir; can also be .csv.gz or .parquet
             delimiter=",",
             text=("text",),  # the column that the model reads; two columns for pairs of texts
+            skip_empty=False,  # True: leave out rows with an empty text, instead of refusing them
             target="target",  # the column of the classes
             classes=("negative", "positive"),  # the values of this column
             attributes=(),  # groups: target × these columns, such as ("domain",); (): each class is a group

@@ -8,7 +8,8 @@ import torch
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import CONFIGS, load, override
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load, override
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.training.distributed.interrupt import Interrupt

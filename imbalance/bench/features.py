@@ -31,7 +31,8 @@ import torch
 from imbalance.bench.cases import on_images, start_run
 from imbalance.bench.timing import Row, halved, python, seconds, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import CONFIGS, load, override
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load, override
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract

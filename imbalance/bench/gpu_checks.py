@@ -35,7 +35,8 @@ import torch
 
 from imbalance.bench.cases import make, on_images
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import CONFIGS, load, override
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load, override
 from imbalance.errors import Interrupted
 from imbalance.training import loop
 from imbalance.training.step import StepOutput, draw_epoch, take_step

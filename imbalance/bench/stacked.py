@@ -18,7 +18,8 @@ from imbalance.bench.cases import make, our_epoch, start_run
 from imbalance.bench.steps import digits_mlp, gaussian_linear
 from imbalance.bench.timing import Row, halved, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import CONFIGS, load, override
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load, override
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.loop import train
 from imbalance.training.stacked import train as stacked_training

@@ -14,7 +14,8 @@ from torch import Tensor
 from imbalance.bench.cases import Config, make, on_images, our_epoch
 from imbalance.bench.timing import Row, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import CONFIGS, load, override
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load, override
 from imbalance.training.learner import Learner
 from imbalance.utils.malloc import keep_freed_memory
 

@@ -167,8 +167,8 @@ STACKED = flag(
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
 TRAINING = (WORK_DIR, JOBS, STACKED)
 STUDY = (
-    flag("--study", "name of the Optuna study (default: name of the first config, or of the protocol)", type=file_name, metavar="NAME"),
-    flag("--storage", "URL of Optuna's storage (default: SQLite in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
+    flag("--study", "name of the Optuna study (default: names of the configs and the overrides of all trials, or of the protocol)", type=file_name, metavar="NAME"),
+    flag("--storage", "journal:<file>, or URL of a database for Optuna (default: a journal in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
     flag("--launcher", "where the workers run: on this machine, or as Slurm jobs", choices=["local", "slurm"], default="local"),
     flag("--slurm", "parameter for submitit, which submits the Slurm jobs, such as timeout_min=60 or slurm_partition=gpu; may be repeated",
          action="append", default=[], metavar="NAME=VALUE"),
@@ -344,6 +344,11 @@ COMMANDS = {
         (flag("--data", "data sets to use: fashion, cifar or both (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
+    ),
+    "reproduce interval_coverage": Command(
+        "Measure how often the intervals of a worst group, of a mean over groups and over few seeds contain the true value.",
+        "imbalance.experiments.interval_coverage:interval_coverage",
+        (),
     ),
     "keep": Command(
         "Add finished runs to a table in results/.",

@@ -57,7 +57,7 @@ def next_words(before: list[str], word: str) -> list[str]:
     command = COMMANDS[name]
     flags = [flag for action in parser_of(name)._actions for flag in action.option_strings]
     if word.startswith("--config="):
-        from imbalance.config.resolve import config_files_by_name
+        from imbalance.config.files import config_files_by_name
 
         complete_names = word.rpartition(",")[0]
         start = f"{complete_names}," if complete_names else "--config="

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imbalance.config.files import config_files_by_name
 from imbalance.config.registries import registries
-from imbalance.config.resolve import config_files_by_name
 from imbalance.utils.output import one_line
 
 

@@ -50,7 +50,9 @@ def call(argv: Sequence[str]) -> int:
             print(help_of(name))
             return 0
         check_launch()
-        return run_command(COMMANDS[name], arguments_of(name, rest))
+        arguments = arguments_of(name, rest)
+        check_configs(arguments)
+        return run_command(COMMANDS[name], arguments)
     except BadInput as error:
         return refuse(str(error))
     except OSError as error:  # a full disk, or a data_dir that was removed
@@ -110,7 +112,7 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
     Raises:
         BadInput: a flag is unknown, missing, given twice, or lacks a value that it takes.
     """
-    from imbalance.config.overrides import PREFIX, split_overrides
+    from imbalance.config.override_flags import PREFIX, split_overrides
 
     command, parser = COMMANDS[name], parser_of(name)
     overrides, rest = split_overrides(argv) if command.overrides else ({}, argv)
@@ -125,6 +127,15 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
     if unknown:
         raise BadInput(f"{unknown[0]}: unknown; {_hint_for_unknown(unknown[0], name, parser, PREFIX)}")
     return vars(arguments) | ({"overrides": overrides} if command.overrides else {})
+
+
+def check_configs(arguments: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless every config that the arguments name exists, before the command's module is imported."""
+    from imbalance.config.files import config_file
+
+    names = arguments.get("config") or ()
+    for name in (names,) if isinstance(names, str) else names:
+        config_file(name)
 
 
 def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:

@@ -1,11 +1,11 @@
 """Typed config: the sections and values of an experiment, and their validation."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial, reduce
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from imbalance.config.metric_names import check_metric_name
 from imbalance.config.registries import available_arguments, registries
@@ -163,7 +163,7 @@ class Experiment:
     def section(self, path: str) -> Section:
         """Return the section at `path`, such as "optim.schedule"."""
         first, *rest = path.split(".")
-        return reduce(lambda section, key: section[key], rest, getattr(self, first))
+        return functools.reduce(lambda section, key: section[key], rest, getattr(self, first))
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of plain values, as a config file writes them."""
@@ -177,6 +177,12 @@ class Experiment:
 VALUE_SECTIONS = {"trainer": Trainer, "callbacks": Callbacks, "logger": Logger}
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the annotations of a class of the config."""
+    return get_type_hints(cls, include_extras=True)
+
+
 def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 
@@ -186,10 +192,10 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     if isinstance(config, Experiment):
         return config
     try:
-        mutable = ConfigDict(cast(Mapping[str, Any], config))  # its stub does not say that it also takes a ConfigDict
-        values = FrozenConfigDict(mutable).to_dict()
-    except ValueError as error:  # ConfigDict refuses a section inside a tuple
+        sections = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
+    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
+    values = _plain(sections)
     check_sections(values)
     value_sections = {path: kind(**values[path]) for path, kind in VALUE_SECTIONS.items()}
     calls = {key: Section(value) for key, value in values.items() if isinstance(value, Mapping)}
@@ -203,22 +209,44 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     return experiment
 
 
+def _plain(section: ConfigDict, path: str = "") -> dict[str, Any]:
+    """Return the values of a section in dictionaries, with tuples for lists.
+
+    Args:
+        path: path of the section with a dot at its end, such as "optim."; "" for the whole config.
+
+    Raises:
+        BadInput: a list or tuple has a section in it.
+    """
+
+    def plain(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping | ConfigDict):
+            raise BadInput(
+                f"config.{path}{key}: the section {dict(value)} within a list or tuple; give it a key of its own"
+            )
+        return tuple(plain(key, item) for item in value) if isinstance(value, list | tuple) else value
+
+    return {
+        key: _plain(value, f"{path}{key}.") if isinstance(value, ConfigDict) else plain(key, value)
+        for key, value in section.items()
+    }
+
+
 def check_sections(values: Mapping[str, Any]) -> None:
     """Raise `BadInput` if a section lacks a key, has an unknown key, or has a value of a wrong type or out of range."""
-    hints = get_type_hints(Experiment, include_extras=True)
+    hints = _hints(Experiment)
     sections = {
         key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *VALUE_SECTIONS.values())
     }
     check_fields("", values, {key: Mapping[str, Any] if key in sections else hint for key, hint in hints.items()})
     checks = [
-        partial(check_fields, path, values[path], get_type_hints(kind, include_extras=True))
-        for path, kind in VALUE_SECTIONS.items()
+        functools.partial(check_fields, path, values[path], _hints(kind)) for path, kind in VALUE_SECTIONS.items()
     ]
     for path, table in registries().items():
         section = values["optim"].get("schedule") if path == "optim.schedule" else values[path]
         if path == "optim":
             section = {key: value for key, value in section.items() if key != "schedule"}
-        checks.append(partial(check_call, path, section, table))
+        checks.append(functools.partial(check_call, path, section, table))
     missing: dict[str, str] = {}  # in all sections, so that one message names every key to add
     for check in checks:
         try:

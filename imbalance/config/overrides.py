@@ -7,20 +7,18 @@ function. Such a value is read by the annotation of the function's argument, by 
 
 import ast
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
-from imbalance.config.registries import registries
+from imbalance.config.override_flags import PREFIX
+from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
-
-PREFIX = "--config."
-
 
 # Words that other programs use, and the last parts of our keys.
 WORDS = {
@@ -31,33 +29,6 @@ WORDS = {
     "num_epochs": "epochs",
     "random_state": "seed",
 }
-
-
-class OverrideText(str):
-    """Text of a value on a command line, still to be read as a number, a name or a tuple."""
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
-    """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
-
-    If a key is given several times, its last value counts.
-
-    Raises:
-        BadInput: an override lacks a value.
-    """
-    overrides, others, rest = {}, [], list(argv)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith(PREFIX):
-            others.append(argument)
-            continue
-        key, equals, text = argument.removeprefix(PREFIX).partition("=")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise BadInput(f"{argument}: lacks a value; type {PREFIX}<key>=<value>")
-            text = rest.pop(0)
-        overrides[key] = OverrideText(text)
-    return overrides, others
 
 
 def value_at(config: ConfigDict, path: str) -> Any:
@@ -154,23 +125,38 @@ def section_given_value(key: str, section: ConfigDict) -> BadInput:
 def key_suggestion(key: str, config: ConfigDict) -> str:
     """Return the end of the message that `config` has no key `key`: what to type instead, or "".
 
-    If other functions that the section can name take this key, suggest these functions. Otherwise suggest keys of
-    `config` with the same last word, such as "lr" in "optim.lr", or with a similar spelling.
+    If the section has a key with a similar spelling, suggest that key. If other functions that the section can name take
+    `key`, suggest these functions. Otherwise suggest keys of `config` with the same last word, such as "lr" in "optim.lr",
+    or with a similar spelling.
     """
     if hint := renamed_key(key, flatten(config)):
         return hint
     path, _, last = key.rpartition(".")
-    names = [name for name, function in registries().get(path, {}).items() if last in keyword_annotations(function)]
+    keys, word = list(flatten(config)), WORDS.get(last.lower(), last.lower())
+    siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
+    # A misspelt key is answered without the registries, whose import takes seconds.
+    alike = [word] if word in siblings else difflib.get_close_matches(last, siblings, n=1, cutoff=0.75)
+    if alike or path not in ENTRY_POINTS:
+        return _did_you_mean([siblings[name] for name in alike] or _keys_alike(key, word, keys, siblings))
+    names = [name for name, function in registries()[path].items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]
     if names:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
         return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
-    keys = list(flatten(config))
-    last = WORDS.get(last.lower(), last.lower())
-    alike = [other for other in keys if other.rpartition(".")[2].lower() == last]
-    alike = [other for other in alike if other.rpartition(".")[0] == path] or alike
-    if not alike:  # compare last parts first, because all keys of a section share the beginning
-        siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
-        alike = [siblings[name] for name in difflib.get_close_matches(last, siblings, n=3)]
-    alike = alike or difflib.get_close_matches(key, keys, n=3, cutoff=0.75)
-    return f"; did you mean {' or '.join(PREFIX + other for other in alike[:3])}?" if alike else ""
+    return _did_you_mean(_keys_alike(key, word, keys, siblings))
+
+
+def _keys_alike(key: str, word: str, keys: Sequence[str], siblings: Mapping[str, str]) -> list[str]:
+    """Return up to three of `keys` that end in `word`, or else with a similar spelling.
+
+    Args:
+        siblings: by last part, the keys in the section of `key`; they are compared first, by their last parts, because all
+            keys of a section share the beginning.
+    """
+    same = [other for other in keys if other.rpartition(".")[2].lower() == word]
+    near = [siblings[name] for name in difflib.get_close_matches(word, siblings, n=3)]
+    return (same or near or difflib.get_close_matches(key, keys, n=3, cutoff=0.75))[:3]
+
+
+def _did_you_mean(keys: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(PREFIX + key for key in keys)}?" if keys else ""

@@ -31,6 +31,7 @@ def registries() -> dict[str, Table]:
     return {section: resolve_name(name) for section, name in ENTRY_POINTS.items()}
 
 
+@functools.cache
 def available_arguments() -> Mapping[str, set[str]]:
     """Return, by section path, the names of the arguments that the program can pass to the functions of the section."""
     return resolve_name("imbalance.methods.context:AVAILABLE_ARGUMENTS")

@@ -4,37 +4,34 @@ The functions stand in the order in which they are called: find the file, load i
 the run directory. `resolve` calls all of them; the command line, sweeps and `imbalance.run` call `resolve`.
 """
 
-import ast
 import copy
-import difflib
+import dis
+import functools
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
+from types import CodeType
 from typing import Any, cast
 
 from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, validate
+from imbalance.config.files import config_file
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import (
-    OverrideText,
     key_suggestion,
     read_by_annotation,
     read_like_file,
     section_given_value,
     value_at,
 )
-from imbalance.config.registries import registries
-from imbalance.config.renamed import replacement_flags
+from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.schema import flatten, keyword_annotations, look_up
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.read import read_json, read_text
-
-# imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
-CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
 
 # These sections say where a run reads and writes, which does not change the results.
 STORAGE_KEYS = ("work_dir", "data_dir", "logger")
@@ -54,55 +51,11 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
         experiment = validate(override(config, changes))
         return experiment, run_directory(experiment)
     file = config_file(config)
-    base = load(file)
-    experiment = validate(override(base, changes))
+    loaded = load(file)
+    base = defining_values(loaded)
+    experiment = validate(_apply(loaded, changes))
     name, earlier_overrides = config_name_and_overrides(file)
     return experiment, run_directory(experiment, name, base, earlier_overrides)
-
-
-# Step 1: find the file
-
-
-def config_file(name: str | Path) -> Path:
-    """Return the path of a config file.
-
-    Args:
-        name: the path itself, or the name of a file in configs/ without .py.
-
-    Raises:
-        BadInput: the file does not exist; the message suggests names with a similar spelling.
-    """
-    if not str(name):
-        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
-    path, files_by_name = Path(name), config_files_by_name()
-    if _exists(path, "file") and path.suffix in (".py", ".json"):
-        return path
-    if str(name) in files_by_name:
-        return files_by_name[str(name)]
-    if _exists(path, "file", "dir"):
-        raise BadInput(f"--config: {name} is no config; name a .py or .json file")
-    if flags := replacement_flags(path.stem):
-        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
-    near = difflib.get_close_matches(path.stem, files_by_name, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
-    raise BadInput(f"--config: no config {name}; {hint}")
-
-
-def config_files_by_name() -> dict[str, Path]:
-    """Return the path of each config file in configs/ and its subfolders, by name without .py.
-
-    If two files have the same name, return the one in fewer subfolders.
-    """
-    deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
-    files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
-    return dict(sorted(files.items()))
-
-
-def _exists(path: Path, *kinds: str) -> bool:
-    try:
-        return any(getattr(path, f"is_{kind}")() for kind in kinds)
-    except OSError:  # the name is too long for a file
-        return False
 
 
 # Step 2: load the file
@@ -118,7 +71,7 @@ def load(path: str | Path) -> ConfigDict:
     try:
         if path.suffix == ".json":
             return _saved_config(read_json(path), path.parent / "modules")
-        statements = ast.parse(read_text(path)).body
+        code = _compiled(read_text(path), str(path))
     except OSError as error:
         raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
     except Damaged as error:
@@ -128,12 +81,14 @@ def load(path: str | Path) -> ConfigDict:
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
-    if not any("get_config" in _defined_names(statement) for statement in statements):
+    if not any(line.opname.startswith("STORE") and line.argval == "get_config" for line in dis.get_instructions(code)):
         raise BadInput(
             f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
         )
+    namespace: dict[str, Any] = {"__name__": "<config>", "__file__": str(path)}
     try:
-        config = runpy.run_path(str(path))["get_config"]()
+        exec(code, namespace)
+        config = namespace["get_config"]()
     except Exception as error:
         raise user_code_error(path, error) from error
     if not isinstance(config, ConfigDict):
@@ -170,7 +125,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     A key that the older version lacked gets the value that gives the same results as the older version. In older
     versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
     `data.attributes` they had `data.groups`. It is translated if the target comes first or if it names no columns, because
-    only then the groups are the same.
+    only then the groups are the same. Older versions refused empty texts, which is `data.skip_empty=False` now.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -179,9 +134,11 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
-    data = saved.get("data")
+    data: Any = saved.get("data")
     if data == {"name": "given"}:
         data = {"name": "in_memory"}
+    if isinstance(data, dict) and data.get("name") == "text":
+        data = dict(data, skip_empty=data.get("skip_empty", False))
     if (
         isinstance(data, dict)
         and isinstance(data.get("groups"), list)
@@ -190,16 +147,16 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
         data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
         data["attributes"] = data["attributes"][1:]
     upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    objective = saved.get("objective")
+    if isinstance(objective, dict) and objective.get("name") == "group_dro":
+        upgraded["objective"] = {"adjust_absent": False} | objective
     return {"groups": {"name": "data"}} | saved | upgraded
 
 
-def _defined_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a top-level Python statement assigns, imports or defines, without executing it."""
-    if isinstance(statement, ast.FunctionDef):
-        return {statement.name}
-    if isinstance(statement, ast.ImportFrom):
-        return {alias.asname or alias.name for alias in statement.names}
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+@functools.lru_cache(maxsize=64)
+def _compiled(text: str, path: str) -> CodeType:
+    """Compile a config file; a sweep loads the same text again for each of its runs."""
+    return compile(text, path, "exec")
 
 
 # Step 3: apply the overrides
@@ -220,10 +177,14 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     """
     try:
         values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        # The stub of ConfigDict does not say that it takes a ConfigDict.
-        changed = ConfigDict(cast(Mapping[str, Any], values))
+        changed = values if type(values) is ConfigDict else ConfigDict(cast(Mapping[str, Any], values))
     except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
         raise BadInput(f"config: {error}") from None
+    return _apply(changed, changes)
+
+
+def _apply(changed: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Apply `changes` to a config in place, as `override` does to a copy, and return the config."""
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
         path, _, last = key.rpartition(".")
@@ -261,7 +222,7 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
         key: the full key, such as "optim.lr".
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
-    is_section = key in registries() or isinstance(current, ConfigDict)
+    is_section = key in ENTRY_POINTS or isinstance(current, ConfigDict)
     if is_section and isinstance(value, Mapping | ConfigDict) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
     elif not isinstance(section, ConfigDict) or last not in section:
@@ -340,11 +301,8 @@ def run_directory(
     else:
         before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
-        overrides = (f"{key}={as_file_name(after[key])}" for key in changed)
-        folder = ",".join([*earlier_overrides, *overrides]) or "default"
-        encoded = folder.encode(errors="surrogateescape")
-        if len(folder) > 200 or len(encoded) > 255:  # file systems allow 255 bytes
-            folder = encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
+        overrides = (override_text(key, after[key]) for key in changed)
+        folder = shortened(",".join([*earlier_overrides, *overrides])) or "default"
     return Path(str(config.work_dir)) / name / folder / f"seed={config.seed}"
 
 
@@ -354,13 +312,28 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
     A name such as `/folder/my_module.py:MyLoss` loses its folder, which does not change the result.
     """
 
-    def without_folder(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: without_folder(item) for key, item in value.items()}
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping | ConfigDict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
         return Path(value).name if isinstance(value, str) and user_module_file(value) else value
 
-    values = dict(config) if isinstance(config, Mapping) else config.to_dict()
-    return json.loads(json.dumps({key: without_folder(v) for key, v in values.items() if key not in STORAGE_KEYS}))
+    values = config.to_dict() if isinstance(config, Experiment) else config
+    return {key: plain(value) for key, value in values.items() if key not in STORAGE_KEYS}
+
+
+def override_text(key: str, value: Any) -> str:
+    """Return an override as part of a file name: `optim.lr=0.1`."""
+    return f"{key}={as_file_name(json.loads(json.dumps(value)))}"
+
+
+def shortened(name: str) -> str:
+    """Return a name of a folder unchanged, or cut and with a hash if it is too long for a file system."""
+    encoded = name.encode(errors="surrogateescape")
+    if len(name) <= 200 and len(encoded) <= 255:
+        return name
+    return encoded[:180].decode(errors="ignore") + "-" + hashlib.sha256(encoded).hexdigest()[:12]
 
 
 def as_file_name(value: Any) -> str:

@@ -112,10 +112,17 @@ def read_evaluations(directory: Path) -> list[dict[str, Any]]:
         Damaged: a line is no evaluation, or the file has been changed since the run finished.
     """
     path = directory / "metrics.jsonl"
-    content = read_bytes(path, recorded_digests(directory).get(path.name))
+    try:
+        summary = read_summary(directory)
+    except FileNotFoundError:
+        summary = {}
+    content = read_bytes(path, summary.get(FILES, {}).get(path.name))
     lines = [parse_json(line, path) for line in content[: content.rfind(b"\n") + 1].splitlines()]
     if not all(isinstance(line.get("epoch"), int) for line in lines):
         raise Damaged(path, "a line has no epoch")
+    last = summary.get("epoch") if summary.get("status") == "done" else None  # the last epoch is always evaluated
+    if last is not None and (not lines or lines[-1]["epoch"] != last):
+        raise Damaged(path, f"the evaluation of epoch {last} is missing")
     return lines
 
 

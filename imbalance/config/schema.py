@@ -132,7 +132,8 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
     return bind(table, section, **provided)()
 
 
-def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
+@functools.cache
+def keyword_annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of the keyword-only parameters of `function`, by name.
 
     The names are the keys of a config section for `function`. If `function` is a `functools.partial`, the parameters
@@ -146,6 +147,7 @@ def keyword_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in filled}
 
 
+@functools.cache
 def required_arguments(function: Callable[..., Any]) -> set[str]:
     """Return the parameters of `function` that are not keyword-only and have no default; the program must pass them."""
     parameters = inspect.signature(function).parameters.values()

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import config_file, resolve
 from imbalance.config.schema import build
+from imbalance.config.user_modules import user_module_file
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
 from imbalance.data.population import SPLITS
@@ -42,14 +43,13 @@ from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
-from imbalance.training.logging.run_log import duration
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
-from imbalance.utils.output import print_safely
-from imbalance.utils.read import map_array, read_json, seal
+from imbalance.utils.output import duration, print_safely
+from imbalance.utils.read import map_array, read_bytes, read_json, seal, short_hash
 
 SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses
 
@@ -97,7 +97,8 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         "model": model.about["model"],
         "weights": weights_digest(model.network.get_submodule("features")),
         "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")},
+        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")}
+        | code_of(model.about["model"]),
         "data": digest(dataset),
     }
     made_of = json.loads(json.dumps(made_of))  # JSON turns tuples into lists, as in a saved store.json
@@ -177,6 +178,16 @@ def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, device)
+
+
+def code_of(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digest of the user's module that builds a network, as an entry of `made_of["inputs"]`; {} without one.
+
+    Args:
+        section: the section that names the network.
+    """
+    file = user_module_file(section["name"])
+    return {"code of the network": short_hash(read_bytes(file))} if file else {}
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -91,20 +91,41 @@ class TrainedModel:
             BadInput: the model cannot take an example.
 
         Warns:
-            UserWarning: a column has categories, or lacks values, as no training example did.
+            UserWarning: a column has categories, or lacks values, as no training example did; or a text is empty.
         """
-        if self.about["preprocessing"].get("kind") == "columns" and is_table(examples):
+        kind = self.about["preprocessing"].get("kind")
+        if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
             for line in self.unfamiliar_values(examples):
+                warnings.warn(line, stacklevel=2)
+        elif kind == "texts":
+            for line in self.empty_texts(examples):
                 warnings.warn(line, stacklevel=2)
         parts = [part.numpy() for part in self.batched_probabilities(examples, batch_size)]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.class_names)), dtype=np.float32)
         return Predictions(probabilities, [self.class_names[i] for i in probabilities.argmax(1)])
 
     def batched_probabilities(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield the (B, K) probabilities of each batch of the `examples` that `predict` takes."""
+        """Yield the (B, K) probabilities of each batch of the `examples` that `predict` takes.
+
+        Raises:
+            BadInput: a value is too large for the type in which the model computes.
+        """
+        start = 0
         for batch in self.batches(examples, batch_size):
-            yield self.logits(batch).float().softmax(1).cpu()
+            probabilities = self.logits(batch).float().softmax(1).cpu()
+            finite = probabilities.isfinite().all(1)
+            if isinstance(batch, Tensor) and batch.is_floating_point():
+                # A network with bounded activations turns an infinite input into a finite output.
+                finite &= batch.to(self.dtype).isfinite().flatten(1).all(1)
+            if not finite.all():
+                row = start + int((~finite).nonzero()[0])
+                raise BadInput(
+                    f"row {row}: a value is too large for the model, which computes in {self.about['dtype']}; remove or "
+                    "replace it"
+                )
+            start += len(probabilities)
+            yield probabilities
 
     @torch.inference_mode()
     def logits(self, batch: Inputs) -> Tensor:
@@ -168,6 +189,18 @@ class TrainedModel:
             if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
                 raise BadInput(f"example {row} is {type(example).__name__}; this model takes {self.expected()}")
         return examples if len(names) == 1 else [(first, second) for first, second in examples]
+
+    def empty_texts(self, examples: Any) -> list[str]:
+        """Return a line about empty texts among the `examples` that `predict` takes; an empty list if there are none."""
+        texts = self.as_texts(examples)
+        pairs = ((text,) if isinstance(text, str) else text for text in texts)
+        rows = [row for row, parts in enumerate(pairs) if not all(part.strip() for part in parts)]
+        if not rows:
+            return []
+        return [
+            f"{len(rows):,} of {len(texts):,} rows have an empty text (row {rows[0]} is the first); the prediction for an "
+            "empty text depends on no word"
+        ]
 
     def encode_columns(self, frame: Any) -> Tensor:
         """Turn N rows into (N, D) inputs, with the preprocessing of the training data.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imbalance.data.sets.image_folder import images_in
-from imbalance.data.tables.columns import read_columns
+from imbalance.data.tables.columns import as_array, read_columns
 from imbalance.deploy.load import TrainedModel, load
 from imbalance.errors import BadInput
 from imbalance.utils.output import csv_cell
@@ -92,8 +92,11 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         if model.about["preprocessing"].get("kind") in ("columns", "texts"):
             columns = model.read_columns(file)
             if model.about["preprocessing"]["kind"] == "columns":
-                for line in model.unfamiliar_values(columns):
-                    print(f"warning: {line}", file=sys.stderr)
+                lines = model.unfamiliar_values(columns)
+            else:
+                lines = [f"{file}: {line}" for line in model.empty_texts(columns)]
+            for line in lines:
+                print(f"warning: {line}", file=sys.stderr)
             yield file, columns
         else:
             columns = read_columns(file)
@@ -101,7 +104,7 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
                 raise BadInput(
                     f"{file}: {len(columns.values)} arrays; this model takes a single one: {model.expected()}"
                 )
-            (array,) = columns.values.values()
+            array = as_array(*columns.values.values())
             if not array.ndim:
                 raise BadInput(f"{file}: a single number; this model takes {model.expected()}")
             yield file, array

@@ -59,7 +59,7 @@ def remix(
 
     Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. λ is the share of x_i in
     its mixture with x_j. The share of the label y_i is 0 if n_i / n_j ≥ κ and λ < τ. It is 1 if n_i / n_j ≤ 1/κ and
-    1 − λ < τ. Otherwise it is λ. Each batch has one λ, as in the package imbalanced-DL.
+    1 − λ < τ. Otherwise it is λ. If both conditions hold, the first counts. Each batch has one λ, as in the package imbalanced-DL.
 
     Args:
         alpha: α of λ ~ Beta(α, α).
@@ -71,7 +71,8 @@ def remix(
     own, other = class_counts[targets], class_counts[targets[partners]]
     own_dropped = (own >= kappa * other) & (shares < tau)
     other_dropped = (other >= kappa * own) & (1 - shares < tau)
-    return Mix(partners, shares, shares.masked_fill(own_dropped, 0.0).masked_fill(other_dropped, 1.0))
+    # If κ = 1 and the counts are equal, both cases can hold; the first of equation 7 counts, so fill it in last.
+    return Mix(partners, shares, shares.masked_fill(other_dropped, 1.0).masked_fill(own_dropped, 0.0))
 
 
 def lisa(

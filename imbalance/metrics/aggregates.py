@@ -15,15 +15,16 @@ RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
-    """A number and the ends of its 95 % bootstrap interval."""
+    """A number and the ends of its 95 % bootstrap interval; the ends are nan for a single seed."""
 
     value: float
     low: float
     high: float
 
     def percent(self) -> str:
-        """Return the estimate and its interval in percent, such as `60.2 (58.9 to 61.3)`."""
-        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        """Return the estimate and its interval in percent, such as `60.2 (58.9 to 61.3)`; of a single seed, `60.2`."""
+        interval = "" if np.isnan(self.low) else f" ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"{100 * self.value:.1f}{interval}"
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
@@ -36,14 +37,27 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     return runs[..., cut : runs.shape[-1] - cut].mean(-1)
 
 
-def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, paired: bool, seed: int = 0) -> Estimate:
-    """Return a statistic of the scores of one or several methods, with its percentile bootstrap interval.
+def bootstrap(
+    statistic: Callable[..., np.ndarray],
+    *scores: np.ndarray,
+    paired: bool,
+    low: float = -np.inf,
+    high: float = np.inf,
+    seed: int = 0,
+) -> Estimate:
+    """Return a statistic of the scores of one or several methods, with its widened bootstrap interval.
+
+    The ends of the percentile interval are moved away from the statistic by a factor, because few seeds scatter less
+    than their distribution (Hesterberg, The American Statistician 2015). For the mean of one task the factor gives the
+    width of the t-interval. Of three seeds the percentile interval covers about 76 %, and the widened interval 89 to
+    95 %; see `imbalance reproduce interval_coverage`.
 
     Args:
         statistic: takes an array (…, tasks, seeds) for each method, and returns an array (…).
         scores: (tasks, seeds) for each method.
         paired: True to draw the same seeds for all methods, because runs with the same seed share data and
             initialisation; False to draw the seeds of each method independently.
+        low, high: the bounds of the statistic, such as 0 and 1, at which the interval is cut off.
         seed: the seed of the bootstrap.
     """
     rng = np.random.default_rng(seed)
@@ -53,8 +67,25 @@ def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, paired:
 
     seeds = [draw_seeds(scores[0])] * len(scores) if paired else [draw_seeds(each) for each in scores]
     resampled = (np.take_along_axis(each[None], drawn, axis=2) for each, drawn in zip(scores, seeds, strict=True))
-    low, high = np.quantile(statistic(*resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(statistic(*scores)), float(low), float(high))
+    value, (num_tasks, num_seeds) = float(statistic(*scores)), scores[0].shape
+    if num_seeds == 1:
+        return Estimate(value, np.nan, np.nan)
+    ends = np.quantile(statistic(*resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    first, last = value + widening(num_tasks, num_seeds) * (ends - value)
+    return Estimate(value, max(low, float(first)), min(high, float(last)))
+
+
+def widening(num_tasks: int, num_seeds: int) -> float:
+    """Return the factor by which `bootstrap` widens intervals: √(n / (n − 1)) times the ratio of two quantiles.
+
+    n is the number of seeds. The resampled spread is too small by the root, and the quantile of a normal distribution
+    takes the place of that of Student's t. Its degrees of freedom are n − 1 for each task, but of half of the tasks, on
+    which an interquartile mean depends.
+    """
+    from scipy import stats
+
+    quantile = stats.t.ppf((1 + LEVEL) / 2, max(1, num_tasks / 2) * (num_seeds - 1)) / stats.norm.ppf((1 + LEVEL) / 2)
+    return float(np.sqrt(num_seeds / (num_seeds - 1)) * quantile)
 
 
 def improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:

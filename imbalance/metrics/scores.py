@@ -22,6 +22,25 @@ def probabilities(logits: Array) -> Array:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def log_odds(logits: Array) -> Array:
+    """Return the (N, K) log-odds log(p_k / (1 − p_k)) of the softmax p of the logits, in float64.
+
+    They order examples as the probabilities do, and keep the order where probabilities round to 0 or 1: in float64 p_k
+    is 1 above log-odds of 37.
+
+    Args:
+        logits: (N, K), for at least two classes.
+    """
+    logits = logits.astype(np.float64)
+    # Every sum is over sorted values, so that rows with the same logits in another order tie exactly.
+    ascending = np.sort(logits, axis=1)
+    top, second, rest = ascending[:, -1:], ascending[:, -2:-1], ascending[:, :-1]
+    rest_sum = np.exp(rest - top).sum(axis=1, keepdims=True)
+    below_top = logits - top - np.log1p((rest_sum - np.exp(logits - top)).clip(min=0))
+    at_top = top - second - np.log(np.exp(rest - second).sum(axis=1, keepdims=True))
+    return np.where(logits == top, at_top, below_top)
+
+
 def auroc(scores: Array, positive: Array) -> float:
     """Return the probability that a positive example has a higher score than a negative one; ties count one half.
 
@@ -75,6 +94,11 @@ def brier(probability: Array, targets: Array) -> float:
     return float((error**2).sum(axis=1).mean()) / (2 if probability.shape[1] == 2 else 1)
 
 
+def equal_width_bins(confidence: Array, bins: int) -> Array:
+    """Return the bin of each confidence, from 0; bin m has the confidences above m / bins and up to (m + 1) / bins."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+
+
 class Reliability(NamedTuple):
     """A reliability curve: the mean confidence, the accuracy and the number of examples of each bin with examples."""
 
@@ -96,7 +120,7 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
         place = np.empty(len(targets), dtype=np.int64)
         place[np.argsort(confidence, kind="stable")] = np.arange(len(targets)) * bins // max(1, len(targets))
     else:
-        place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+        place = equal_width_bins(confidence, bins)
     count = np.bincount(place, minlength=bins)
     filled = count > 0
     sums = (np.bincount(place, weights=values, minlength=bins)[filled] for values in (confidence, right))
@@ -117,19 +141,19 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
 
 
 def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
-    """Return all metrics of this module by name: those in `SCORE_SUMMARIES`, `auroc/<class>` and `auprc/<class>`.
+    """Return all metrics of this module by name: those in `SCORE_METRICS`, `auroc/<class>` and `auprc/<class>`.
 
     `auroc/<class>` and `auprc/<class>` tell the class (positive) from all other classes. `auroc` and `auprc` are the
     means of these values over the classes for which they are defined. If there are only two classes, their AUROCs are
-    equal.
+    equal. Examples are ranked by `log_odds`, in which sure predictions do not tie, and `nll` is computed from them.
 
     Args:
         logits: (N, K).
         targets: (N,).
     """
-    probability = probabilities(logits)
+    probability, odds = probabilities(logits), log_odds(logits)
     class_metrics = {
-        f"{kind}/{name}": function(probability[:, label], targets == label)
+        f"{kind}/{name}": function(odds[:, label], targets == label)
         for kind, function in (("auroc", auroc), ("auprc", auprc))
         for label, name in enumerate(class_names)
     }
@@ -141,7 +165,7 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
     return {
         "auroc": macro("auroc"),
         "auprc": macro("auprc"),
-        "nll": nll(probability, targets),
+        "nll": float(np.logaddexp(0, -odds[np.arange(len(targets)), targets]).mean()) if len(targets) else np.nan,
         "brier": brier(probability, targets),
         "ece": ece(probability, targets),
         "ece_equal_mass": ece(probability, targets, equal_mass=True),

@@ -1,7 +1,10 @@
-"""Warn about unreliable selection or scores; each warning is a line in the log, in summary.json and in the report."""
+"""Warn about unreliable training, selection or scores; each warning is a line in the log, in summary.json and in the report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import look_up
@@ -13,13 +16,14 @@ FEW = 10  # val examples; with fewer, a single example moves an accuracy by more
 
 
 def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
-    """Return warnings about the data of a run, before the run begins.
+    """Return warnings about the config and the data of a run, before the run begins.
 
     There is a warning about
 
     - each class and group without examples;
     - a val metric in config.callbacks.monitor or config.score that depends on classes or groups with few val examples;
-    - an objective that compares several augmented copies of an example, if the data set has no augmentation.
+    - an objective that compares several augmented copies of an example, if the data set has no augmentation;
+    - a loss whose gradients overflow float16.
     """
     evaluated = dataset.eval_dataset
     named = dict.fromkeys((config.callbacks.monitor, config.score))
@@ -51,20 +55,33 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
             "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
             "config.data.augment"
         )
+    loss = config.loss
+    if config.trainer.mixed_precision == "fp16" and loss.name == "poly" and loss.left == "exponential":
+        # The slope α·exp(α(1 − m)) of the loss is the largest float16 number at this margin m.
+        margin = 1 - math.log(torch.finfo(torch.float16).max / loss.alpha) / loss.alpha
+        warnings.append(
+            f"config.loss.left='exponential': at margins below {margin:.3g} the gradient is infinite in float16, so a step "
+            "with such an example is skipped; use config.trainer.mixed_precision='bf16', or another config.loss.left"
+        )
     return warnings
 
 
 def run_warnings(
-    config: Experiment, evaluations: Sequence[Mapping[str, Any]], values: Mapping[str, float], dataset: Dataset
+    config: Experiment,
+    evaluations: Sequence[Mapping[str, Any]],
+    values: Mapping[str, float],
+    dataset: Dataset,
+    selected_epoch: int,
 ) -> list[str]:
     """Return warnings about a finished run: about its selected epoch, and about predictions that are all one class.
 
     The selected epoch is doubtful if config.callbacks.monitor had no value, had its best value at several evaluations,
-    or was best at the first one.
+    or was best at the first one; or if the early model of the head "self" is from the same epoch or a later one.
 
     Args:
         evaluations: the lines of metrics.jsonl.
         values: the metrics of the selected epoch.
+        selected_epoch: the number of epochs after which the weights were selected.
     """
     warnings, monitor = [], config.callbacks.monitor
     monitored = [(line["epoch"], line[monitor]) for line in evaluations if line.get(monitor) is not None]
@@ -82,6 +99,11 @@ def run_warnings(
             )
         elif tied[0] == monitored[0][0]:
             warnings.append(f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}")
+    if config.head.name == "self" and selected_epoch <= config.head.first_epochs and not config.debug:
+        warnings.append(
+            f"config.head.first_epochs: {config.head.first_epochs}, and the selected epoch is {selected_epoch}: the early model "
+            "is no earlier than the trained one, so the examples on which the two disagree are noise; use fewer first_epochs"
+        )
     for split in ("val", "test"):
         shares = {name: values.get(f"{split}/predicted/{name}") for name in dataset.eval_dataset.class_names}
         warnings += [f"every {split} example is predicted as {name}" for name, share in shares.items() if share == 1]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from imbalance.errors import BadInput
-from imbalance.models.artifact import read
-from imbalance.utils.read import read_bytes, read_torch
+from imbalance.models.artifact import SELECTED, read
+from imbalance.utils.read import read_bytes, read_json, read_torch, short_hash
 
 
 class Frozen(nn.Module):
@@ -90,6 +91,29 @@ def check_finite(network: nn.Module, pretrained: str) -> None:
         raise BadInput(
             f"config.model.pretrained: {pretrained!r} holds weights that are not finite ({bad[0]}); give other weights"
         )
+
+
+def pretrained_digest(section: Mapping[str, Any]) -> str | None:
+    """Return the digest of the pretrained weights on this machine that `config.model` names.
+
+    Return None for a model without pretrained weights, for published weights, and for weights that cannot be read.
+
+    Args:
+        section: `config.model`.
+    """
+    path = Path(str(section.get("pretrained") or section.get("network") or ""))
+    try:
+        if (path / SELECTED).exists():
+            recorded = read_json(path / "model.json").get("weights")  # saves reading the weights
+            return recorded or short_hash(read_bytes(path / SELECTED))
+        if path.is_file():
+            return short_hash(read_bytes(path))
+        if path.is_dir() and path.name:
+            files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+            return short_hash("".join(f"{file.name} {short_hash(read_bytes(file))}\n" for file in files).encode())
+    except (BadInput, OSError):
+        return None
+    return None
 
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from imbalance.config.overrides import OverrideText
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
 from imbalance.config.run_directory import read_predictions, read_run_config
@@ -78,7 +78,7 @@ def row_of(directory: Path) -> Row | None:
     row |= {
         "seconds": round(summary["seconds"], 1), "together": summary["together"], "device": summary["device"],
         "precision": precision + (" channels last" if trainer["channels_last"] else ""),
-        "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items()),
+        "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items() if version),
         "commit": (summary["commit"] or "")[:10] + ("+" if (summary["commit"] or "").endswith("+") else ""),
     }  # fmt: skip
     return {key: text(value) for key, value in row.items()}

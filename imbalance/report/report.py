@@ -24,7 +24,17 @@ import numpy as np
 
 from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
-from imbalance.metrics.intervals import Interval, Mean, bounds, caveat, count_combinations, mean, over_examples, wilson
+from imbalance.metrics.intervals import (
+    Interval,
+    Mean,
+    bounds,
+    caveat,
+    count_combinations,
+    mean,
+    mean_over_examples,
+    wilson,
+    worst_over_examples,
+)
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, write_csv
 from imbalance.report.page import page
@@ -95,7 +105,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
             "accuracy": mean(accuracies.tolist(), 0, 1),
             "n": len(accuracies),
             "one run, over test examples": interval,
-            "caution": caveat(totals, interval) or "–",
+            "caution": caveat(totals) or "–",
         }
         for (name, _), runs in groups.items()
         for label, totals, accuracies, interval in _group_accuracies(
@@ -109,8 +119,8 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
 
     Yields:
         The label, the number of examples in each group, the accuracy of every run, and the interval over test examples,
-        averaged over runs. The interval of a group is Wilson's; those of the worst group and of the mean are bootstrap
-        intervals.
+        averaged over runs. The interval of a group is Wilson's; for the others see `worst_over_examples` and
+        `mean_over_examples`.
     """
     if not runs:
         return
@@ -132,12 +142,10 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
     for i, label in enumerate(labels):
         intervals = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
         yield label, [int(totals[0, i])], accuracies[:, i], averaged(intervals)
-    for label, statistic in (("the worst", np.nanmin), ("their mean", np.nanmean)):
-        intervals = []
-        for r, n, overlap in zip(right, totals, overlapping):
-            r, n, members = overlap or (r, n, None)
-            intervals.append(over_examples(r, n, statistic, combinations=members))
-        yield label, totals[0].tolist(), statistic(accuracies, axis=1), averaged(intervals)
+    worst = map(worst_over_examples, right, totals)
+    yield "the worst", totals[0].tolist(), accuracies.min(axis=1), averaged(worst)
+    means = (mean_over_examples(*(overlap or (r, n))) for r, n, overlap in zip(right, totals, overlapping))
+    yield "their mean", totals[0].tolist(), accuracies.mean(axis=1), averaged(means)
 
 
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput, Busy, Diverged
+from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.status_line import StatusLine, status_text
@@ -105,7 +106,8 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
                 running = min(jobs, len(pending))
                 read = len(done_before & summaries.keys())
-                text = status_text(len(runs), len(summaries), read, running, scores, line.seconds)
+                lowest, _ = bounds(runs[0].config.score)
+                text = status_text(len(runs), len(summaries), read, running, scores, line.seconds, lowest)
                 line.show(text, last=not pending)
     return summaries
 

@@ -10,11 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from imbalance.errors import BadInput, Interrupted
-from imbalance.sweep.study import Search, StudyLocation, work
+from imbalance.sweep.storage import StudyLocation, open_study
+from imbalance.sweep.study import Search, work
+from imbalance.utils.output import one_line
 from imbalance.utils.package import ROOT
+
+SQUEUE_SECONDS = 5.0  # time until squeue is asked again after it failed
+ARRAY = "slurm array"  # attribute of the study: number of the array that was submitted last
 
 
 class Worker:
@@ -23,7 +29,7 @@ class Worker:
     def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
         self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         out_of_time = []
 
         # submitit makes Slurm send SIGUSR2 before the time is up, and the training loop stops at SIGUSR1.
@@ -33,7 +39,7 @@ class Worker:
 
         signal.signal(signal.SIGUSR2, stop_training)
         try:
-            return work(self.location, self.search, False, self.workers, self.stacked)
+            work(self.location, self.search, False, self.workers, self.stacked)
         except Interrupted:
             if out_of_time:
                 task = os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]
@@ -41,13 +47,55 @@ class Worker:
             raise
 
 
-def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]) -> int:
-    """Submit `jobs` Slurm jobs with a worker each, wait until all have ended, and return the number of crashed trials.
+def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]) -> None:
+    """Submit `jobs` Slurm jobs with a worker each, and wait until all have ended.
 
-    Ctrl-C ends the wait, and the jobs go on.
+    If an array of this study is still queued or running, wait for that one, and submit none. Ctrl-C ends the wait, and the
+    jobs go on.
 
     Args:
         parameters: parameters for submitit, such as "timeout_min=60".
+    """
+    study, name = open_study(location), location.name.replace(",", "+")  # squeue separates names by commas
+    array, sent = study.user_attrs.get(ARRAY), []
+    if array and _queued(array, name):
+        print(
+            f"Slurm array {array} of this study is not finished, so this command waits for it and submits no other; to submit "
+            f"one with other parameters, type first: scancel {array}",
+            file=sys.stderr,
+            flush=True,
+        )
+    else:
+        sent = submit(location, name, search, jobs, stacked, parameters)
+        array = sent[0].job_id.split("_")[0]
+        study.set_user_attr(ARRAY, array)
+        print(
+            f"submitted Slurm array {array} of {jobs} jobs; their output is in {folder_of(location)}; to stop them, type: "
+            f"scancel {array}",
+            file=sys.stderr,
+            flush=True,
+        )
+    while _queued(array, name):
+        time.sleep(2)
+    # A cancelled job has no result. Its trial stays unfinished in the study, so another job can resume it.
+    errors = [job.exception() for job in sent if job.paths.result_pickle.exists()]
+    if failed := [error for error in errors if error]:
+        reason = str(failed[0]).strip().splitlines()[-1]
+        print(one_line(f"{len(failed)} of {len(sent)} jobs failed; the first: {reason}"), file=sys.stderr)
+
+
+def folder_of(location: StudyLocation) -> Path:
+    """Return the folder of the jobs' output."""
+    return (location.folder / "slurm").absolute()
+
+
+def submit(
+    location: StudyLocation, name: str, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]
+) -> list[Any]:
+    """Submit an array of jobs, and return submitit's jobs. The arguments are those of `run`.
+
+    Args:
+        name: name of the jobs.
     """
     try:
         import submitit
@@ -56,9 +104,8 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
         raise BadInput(
             "--launcher=slurm needs submitit, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
         ) from None
-    folder = (location.folder / "slurm").absolute()
     settings: dict[str, Any] = {
-        "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": location.name,
+        "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": name,
         "slurm_additional_parameters": {"requeue": True},
         # Jobs start in the folder of the submission, which may be another one, so name the package's folder.
         "slurm_setup": [f"export PYTHONPATH={ROOT}:$PYTHONPATH", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
@@ -71,28 +118,42 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
             )
         settings[key] = int(value) if value.isdigit() else value
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+        executor = submitit.AutoExecutor(folder=folder_of(location), cluster="slurm")
         executor.update_parameters(**settings)
         with executor.batch():
-            sent = [executor.submit(Worker(location, search, jobs, stacked)) for _ in range(jobs)]
+            return [executor.submit(Worker(location, search, jobs, stacked)) for _ in range(jobs)]
     except (RuntimeError, NameError, TypeError, FailedJobError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(
             f"--launcher=slurm cannot submit the jobs: {reason}; jobs are submitted by sbatch with the parameters in --slurm. "
             "Type the command on a machine with sbatch, correct --slurm, or type --launcher=local"
         ) from None
-    array = sent[0].job_id.split("_")[0]
-    print(
-        f"submitted Slurm array {array} of {jobs} jobs; their output is in {folder}; to stop them, type: scancel {array}",
-        file=sys.stderr,
-    )
-    while _queued(array):
-        time.sleep(2)
-    # A cancelled job has no result. Its trial stays unfinished in the study, so another job can resume it.
-    return sum(job.result() for job in sent if job.paths.result_pickle.exists() and job.exception() is None)
 
 
-def _queued(array: str) -> bool:
-    """Return True while any job of the array is waiting or running."""
-    listed = subprocess.run(["squeue", "--noheader", "--jobs", array], capture_output=True, text=True)
-    return bool(listed.stdout.strip())
+def _queued(array: str, name: str) -> bool:
+    """Return whether any job of the array is waiting or running; ask again until Slurm answers.
+
+    Args:
+        name: name of the jobs, since Slurm gives the number of an old array to another one after some time.
+    """
+    said = False
+    while True:
+        try:
+            command = ["squeue", "--noheader", "--jobs", array, "--name", name]
+            answer = subprocess.run(command, capture_output=True, text=True)
+        except OSError as error:
+            problem = str(error)
+        else:
+            if not answer.returncode:
+                return bool(answer.stdout.strip())
+            if "Invalid job id" in answer.stderr:  # Slurm forgets a job some minutes after its end
+                return False
+            problem = answer.stderr.strip() or f"status {answer.returncode}"
+        if not said:
+            said = True
+            print(
+                one_line(f"squeue does not answer ({problem}); the jobs go on, and this command asks again"),
+                file=sys.stderr,
+                flush=True,
+            )
+        time.sleep(SQUEUE_SECONDS)

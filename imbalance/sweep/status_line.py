@@ -4,16 +4,22 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import isnan
+from math import inf, isnan
 
-from imbalance.training.logging.run_log import duration
-from imbalance.utils.output import one_line
+from imbalance.metrics.intervals import mean_with_diverged
+from imbalance.utils.output import duration, one_line
 
 INTERVAL = 2.0  # seconds between two updates
 
 
 def status_text(
-    total: int, done: int, done_before: int, running: int, scores: Mapping[str, Sequence[float]], seconds: float
+    total: int,
+    done: int,
+    done_before: int,
+    running: int,
+    scores: Mapping[str, Sequence[float]],
+    seconds: float,
+    lowest: float = 0.0,
 ) -> str:
     """Return the progress of a command that trains many runs, in words.
 
@@ -24,18 +30,21 @@ def status_text(
         total: number of runs of the command.
         done_before: number of runs that were done before this command began; `done` counts them too.
         running: number of runs that are being trained.
-        scores: scores of the runs that are done, by config and overrides; the best of these has the highest mean score.
+        scores: by setting, the score of each run that is done, or nan if the run diverged. The best setting has the highest
+            `mean_with_diverged`.
         seconds: time since this command began.
+        lowest: smallest possible score.
     """
     parts = [f"{done} of {total} runs done" + (f" ({done_before} before this command)" if done_before else "")]
     if running:
         parts[0] += f", {running} running"
-    valid = {setting: [score for score in values if not isnan(score)] for setting, values in scores.items()}
-    means = {setting: sum(values) / len(values) for setting, values in valid.items() if values}
-    if len(means) > 1:
+    means = {setting: mean_with_diverged(values, lowest) for setting, values in scores.items()}
+    if sum(mean > -inf for mean in means.values()) > 1:
         best = max(means, key=means.__getitem__)
-        n = len(valid[best])
-        parts.append(f"best so far {best}: {means[best]:.3f} over {n} run{'s' * (n > 1)}")
+        valid = [score for score in scores[best] if not isnan(score)]
+        n, diverged = len(valid), len(scores[best]) - len(valid)
+        text = f"best so far {best}: {sum(valid) / n:.3f} over {n} run{'s' * (n > 1)}"
+        parts.append(text + (f", {diverged} diverged" if diverged else ""))
     if done > done_before and seconds > 0:
         rate = (done - done_before) / seconds
         pace = f"{60 * rate:.1f} runs a minute"

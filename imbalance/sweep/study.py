@@ -1,41 +1,50 @@
 """Keep the trials of an Optuna study in Optuna's storage, and let any number of workers train them.
 
-The workers can be on several machines that share their files. A trial is one run: a config, overrides and a seed, which
-together are its "point". A trial has the same run directory as under `imbalance train`.
+The workers can be on several machines, with or without files that they share. A trial is one run: a config, overrides and a
+seed, which together are its "point". A trial has the same run directory as under `imbalance train`.
 
-Optuna's storage says which trials exist and how they ended. A file lock says which trials a worker is training. The
-operating system releases the lock when the worker ends, however it ends. So a trial that is `RUNNING` and not locked
-belonged to a worker that died, and the next worker resumes the trial from its checkpoint.
+A worker takes a trial by setting its state from WAITING to RUNNING, which one worker only can do. The trial then names the
+worker, whose lease says whether it lives (`imbalance.sweep.lease`). If it died, another worker sets the trial to FAIL, which
+one worker only can do, and adds the next attempt at the same point. An attempt resumes from the checkpoint of the one before,
+since both have the same run directory. Two workers may add the same attempt at once; of such twins the one with the lowest
+number counts.
 
-Optuna can detect and retry stale trials too, but only within `study.optimize`. `study.optimize` trains one trial at a time, so
-trials could not be stacked. It also retries a trial under a new number, so the retried trial would not resume from its
-checkpoint. Therefore `_take` chooses among the waiting trials itself, through the storage.
-
-| trial | state in Optuna | user attribute `status` |
+| trial | state in Optuna | `status` |
 |---|---|---|
 | finished | COMPLETE, with its score | done |
 | loss not finite | PRUNED: TPE ranks it below all others | diverged |
-| ended by an error of the program | FAIL, with the traceback as `error`; `add` adds it again | crashed |
-| stopped or killed | RUNNING | |
+| ended by an error of the program | FAIL, with the traceback as `error`; `add` adds the next attempt | crashed |
+| its worker died | FAIL; a worker adds the next attempt | lost |
+| twin of another attempt | FAIL | duplicate |
+| stopped | WAITING again | unfinished |
+
+The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the key of
+the trials that can be stacked with it; `worker`; and at the end `result`, with status, run directory, seconds, and the digest
+of the data. Trials of older versions have the entries of `result` as attributes of their own.
 """
 
-import functools
+import hashlib
 import itertools
 import json
 import math
 import sys
 import time
 import traceback
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from filelock import FileLock, Timeout
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imbalance.errors import BadInput, Busy
+from imbalance.sweep.lease import Lease, Observer
 from imbalance.sweep.runs import Run, batch_key, make_run, train_quietly
+from imbalance.sweep.storage import StudyLocation, import_optuna, open_storage, open_study
+from imbalance.sweep.trial_data import PresentData, recorded_digest, summary_digest
 from imbalance.training.distributed.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
 
 BUSY_SECONDS = 5.0  # time until a run that another process was training is tried again
 Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
@@ -45,78 +54,24 @@ class Search(NamedTuple):
     """The search space of Optuna's sampler, and the number of trials."""
 
     sampler: str  # "random" or "tpe"
-    trials: int  # total number of trials in the study
+    trials: int  # total number of points of this space in the study
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
 
+    def has(self, point: Point) -> bool:
+        """Return whether the search space has this point."""
 
-class StudyLocation(NamedTuple):
-    """The name of a study and where it is stored: all that a worker on any machine needs to open it."""
+        def fits(value: Any, axis: Any) -> bool:
+            return axis["low"] <= value <= axis["high"] if isinstance(axis, Mapping) else value in axis
 
-    name: str
-    work_dir: str
-    storage: str  # URL of Optuna's storage; "" for SQLite in the study's folder
+        return point.keys() == self.space.keys() and all(fits(point[key], axis) for key, axis in self.space.items())
 
-    @property
-    def folder(self) -> Path:
-        return Path(self.work_dir) / "sweeps" / self.name
-
-    @property
-    def url(self) -> str:
-        return self.storage or f"sqlite:///{self.folder / 'study.db'}"
+    def count(self, attempts: "Attempts") -> int:
+        """Return the number of points of the search, and of trials for which a worker is choosing a point."""
+        points = sum(self.has(point_of(trial)) for trial, _ in attempts.newest.values())
+        return points + sum(not trial.state.is_finished() for trial in attempts.nameless)
 
 
-def import_optuna():
-    try:
-        import optuna
-    except ImportError:
-        raise BadInput(
-            "a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
-        ) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def queue_lock(location: StudyLocation) -> FileLock:
-    """Return the lock that a process must hold while it reads the waiting trials of the study or adds trials."""
-    return FileLock(location.folder / "queue.lock")
-
-
-def open_storage(location: StudyLocation):
-    """Open Optuna's storage, and create it if it does not exist.
-
-    Raises:
-        BadInput: the storage cannot be opened.
-    """
-    optuna = import_optuna()
-    location.folder.mkdir(parents=True, exist_ok=True)
-    wait = {"connect_args": {"timeout": 60}} if location.url.startswith("sqlite") else None
-    with queue_lock(location):
-        try:
-            return optuna.storages.RDBStorage(location.url, engine_kwargs=wait)
-        except Exception as error:  # SQLAlchemy and each database's package raise errors of many kinds
-            reason = str(error).splitlines()[0]
-            raise BadInput(
-                f"--storage={location.url} cannot be opened: {reason}; type the URL of a database that SQLAlchemy can open, such as "
-                f"--storage=sqlite:///study.db, or leave --storage out to keep the study in {location.folder}"
-            ) from None
-
-
-def open_study(location: StudyLocation, sampler: str = "random", storage=None):
-    """Open the study, and create it if it does not exist.
-
-    Args:
-        sampler: "random" or "tpe".
-        storage: the opened storage; opened here if None.
-    """
-    optuna, storage = import_optuna(), storage or open_storage(location)
-    with queue_lock(location):
-        return optuna.create_study(
-            study_name=location.name,
-            storage=storage,
-            sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
-            direction="maximize",
-            load_if_exists=True,
-        )
+# Points and their trials
 
 
 def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -124,8 +79,99 @@ def grid(values: Mapping[str, Sequence[Any]]) -> list[Point]:
     return [dict(zip(values, point)) for point in itertools.product(*values.values())]
 
 
+def canonical(point: Point) -> str:
+    """Return a point (config, overrides and seed) as JSON with sorted keys: equal points have equal texts."""
+    return json.dumps(point, sort_keys=True)
+
+
+def key_of(point: Point) -> str:
+    """Return the key of a point of a grid, which is equal for equal points."""
+    return hashlib.sha256(canonical(point).encode()).hexdigest()[:16]
+
+
+def point_of(trial: "FrozenTrial") -> Point:
+    """Return the point of a trial, with tuples for JSON's lists, as configs have them."""
+    return {key: _as_tuple(value) for key, value in trial.user_attrs["point"].items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def result(trial: "FrozenTrial") -> Mapping[str, Any]:
+    """Return the status, run directory, seconds and digest of a trial, as far as they are known."""
+    return trial.user_attrs.get("result", trial.user_attrs)
+
+
+def status(trial: "FrozenTrial") -> str:
+    """Return how a trial ended: "done", "diverged", "crashed", "lost" or "duplicate"; "unfinished" if it did not."""
+    return result(trial).get("status", "lost") if trial.state.is_finished() else "unfinished"
+
+
+def score(trial: "FrozenTrial") -> float:
+    """Return the trial's score, or nan if it has none."""
+    return trial.value if trial.value is not None else math.nan
+
+
+class Attempts(NamedTuple):
+    """The trials of a study, sorted by what counts.
+
+    newest: the last attempt at every point, by the key of the point; with the number of the attempt.
+    duplicates: twins of other attempts, which do not count.
+    nameless: trials for which Optuna has not chosen a point.
+    """
+
+    newest: "dict[str, tuple[FrozenTrial, int]]"
+    duplicates: "list[FrozenTrial]"
+    nameless: "list[FrozenTrial]"
+
+
+def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
+    """Sort the trials of a study by what counts.
+
+    Args:
+        trials: all trials of the study, by their numbers.
+    """
+    newest, duplicates, nameless, known = {}, [], [], set()
+    for trial in trials:
+        if "point" not in trial.user_attrs:
+            nameless.append(trial)
+            continue
+        if identity := trial.user_attrs.get("identity"):
+            key, attempt = identity["key"], identity["attempt"]
+        else:  # by an older version, which numbered no attempts
+            key = key_of(trial.user_attrs["point"])
+            attempt = newest[key][1] + 1 if key in newest else 0
+        if (key, attempt) in known:
+            duplicates.append(trial)
+            continue
+        known.add((key, attempt))
+        if key not in newest or attempt > newest[key][1]:
+            newest[key] = trial, attempt
+    return Attempts(newest, duplicates, nameless)
+
+
+def points_of(study: "Study") -> "list[tuple[Point, FrozenTrial]]":
+    """Return every point (config, overrides and seed) of the study with the newest attempt at it."""
+    newest = attempts_in(study.get_trials(deepcopy=False)).newest
+    return [(point_of(trial), trial) for trial, _ in newest.values()]
+
+
+def count_left(location: StudyLocation, search: Search | None) -> int:
+    """Return the number of trials of the study that are not finished, and of those that the search has yet to add."""
+    attempts = attempts_in(open_study(location).get_trials(deepcopy=False))
+    unfinished = sum(status(trial) in ("unfinished", "lost") for trial, _ in attempts.newest.values())
+    return unfinished + (max(0, search.trials - search.count(attempts)) if search else 0)
+
+
+# Add trials
+
+
 def add(location: StudyLocation, points: Sequence[Point]) -> None:
-    """Add a trial for every point that the study does not have yet, and for every point whose trial crashed.
+    """Add an attempt at every point that the study does not have yet, and at every point whose last attempt crashed.
+
+    A point whose trial is finished gets another attempt if the data have changed since. So the key of a finished trial is its
+    point and the digest of its data.
 
     Args:
         points: for each run, a dictionary with its config, overrides and seed.
@@ -133,235 +179,83 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
     Raises:
         BadInput: a point is not a valid run. No trial is added.
     """
-    for point in points:
-        make_run(*_run_arguments(point), location.work_dir)  # raises before anything is trained
+    runs = [make_run(*_run_arguments(point), location.work_dir) for point in points]  # raises before anything is added
     study = open_study(location)
-    with queue_lock(location):
-        states = import_optuna().trial.TrialState
-        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != states.FAIL]
-        known = {canonical(trial.user_attrs["point"]) for trial in trials if "point" in trial.user_attrs}
-        bounds = study.user_attrs.get("bounds", {})
-        for point in points:
-            for key, value in _numbers(point).items():
-                low, high = bounds.get(key, (value, value))
-                bounds[key] = min(low, value), max(high, value)
-        study.set_user_attr("bounds", bounds)
-        for point in points:
-            if canonical(point) not in known:
-                known.add(canonical(point))
-                study.enqueue_trial(_numbers(point), user_attrs={"point": point})
+    newest = attempts_in(study.get_trials(deepcopy=False)).newest
+    every = [*points, *(point_of(trial) for trial, _ in newest.values())]
+    distributions = _distributions(every)
+    for point, run in zip(points, runs):
+        key = key_of(point)
+        if key not in newest:
+            attempt = _waiting_trial(point, key, 0, _stack_key(run), distributions)
+            newest[key] = attempt, 0
+            study.add_trial(attempt)
+    renew(study, location)
 
 
-def work(location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int) -> int:
-    """Train trials until none is left, and return the number of trials that crashed in this worker.
+def renew(study: "Study", location: StudyLocation) -> None:
+    """Add another attempt at every point whose last attempt crashed, or was finished on other data than the present.
 
-    A trial whose run another process is training is skipped and tried again later.
-
-    Args:
-        search: search space from which Optuna adds trials; None if the study has all its trials already.
-        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die.
-        workers: number of workers that share the trials, this one included.
-        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
-
-    Raises:
-        BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
-        Interrupted: a signal asked this process to stop. The trial has a checkpoint, and a worker can resume it.
+    Data that cannot be read any more cannot have been replaced, so their trials stay.
     """
-    storage, crashed = open_storage(location), 0
-    study = open_study(location, search.sampler if search else "random", storage)
-    busy: dict[
-        str, float
-    ] = {}  # run directories that a process outside the study is using, and the time when this was noticed
-    with Interrupt():  # handles signals between two runs; each run has an Interrupt of its own
-        while True:
-            skipped = {directory for directory, noticed in busy.items() if time.monotonic() - noticed < BUSY_SECONDS}
-            taken, others = _take(study, storage, location, search, workers, stacked, skipped)
-            if taken:
-                with ExitStack() as locks:
-                    for trial in taken:
-                        locks.callback(trial.lock.release)
-                    try:
-                        crashed += _train_trials(study, [trial.trial for trial in taken], location, search)
-                    except Busy as error:
-                        if error.args[0] not in busy:
-                            print(f"{error}; this trial is tried again later", file=sys.stderr, flush=True)
-                        busy[error.args[0]] = time.monotonic()
-            elif others and wait:
-                time.sleep(1)
-            else:
-                return crashed
+    present = PresentData()
+    for key, (trial, attempt) in attempts_in(study.get_trials(deepcopy=False)).newest.items():
+        ended = status(trial)
+        if ended in ("done", "diverged"):
+            now = present.digest(point_of(trial), location.work_dir)
+            if now is None or now == recorded_digest(result(trial)):
+                continue
+        if ended in ("done", "diverged", "crashed"):
+            study.add_trial(_next_attempt(trial, key, attempt))
 
 
-class _Taken(NamedTuple):
-    trial: Any
-    lock: FileLock
+def _waiting_trial(point: Point, key: str, attempt: int, stack: str | None, distributions: Mapping[str, Any]):
+    """Return a trial to add to a study. Its numbers are Optuna's parameters too, which Optuna's dashboard plots."""
+    optuna, numbers = import_optuna(), _numbers(point)
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.WAITING,
+        params=numbers,
+        distributions={name: distributions[name] for name in numbers},
+        user_attrs={"point": point, "identity": {"key": key, "attempt": attempt, "stack": stack}},
+    )
 
 
-def _take(
-    study,
-    storage,
-    location: StudyLocation,
-    search: Search | None,
-    workers: int,
-    stacked: int,
-    skipped: Collection[str] = (),
-) -> tuple[list[_Taken], int]:
-    """Lock one waiting trial, or several to train as one stacked model; return them and the number of other workers' trials.
-
-    Of several trials with the same run directory, only one is taken.
-
-    Args:
-        skipped: run directories whose trials are not taken; these trials count as other workers' trials.
-    """
+def _next_attempt(trial: "FrozenTrial", key: str, attempt: int):
+    """Return the attempt that comes after `trial`, which is number `attempt`, at the same point."""
     optuna = import_optuna()
-    states, others, taken, directories = optuna.trial.TrialState, 0, [], set()
-    study_id = storage.get_study_id_from_name(location.name)
-    with queue_lock(location):
-        left = study.get_trials(deepcopy=False, states=(states.RUNNING,))
-        waiting = study.get_trials(deepcopy=False, states=(states.WAITING,))
-        most = min(stacked, math.ceil((len(left) + len(waiting)) / workers))
-        for candidate in (*left, *waiting):
-            if taken and (len(taken) >= most or not _stack_together(location, taken[0].trial, candidate)):
-                continue
-            directory = _run_directory(candidate, location)
-            if directory in skipped:
-                others += 1
-                continue
-            if directory in directories:
-                continue
-            try:
-                lock = _lock_trial(location, candidate.number)
-            except Timeout:
-                others += 1
-                continue
-            trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, candidate.number)
-            if storage.get_trial(trial_id).state != candidate.state:  # the trial ended since its state was read
-                lock.release()
-                continue
-            if candidate.state == states.WAITING:
-                storage.set_trial_state_values(trial_id, states.RUNNING)
-            # The trial keeps the values it was added with, or those suggested before its worker died.
-            taken.append(_Taken(optuna.trial.Trial(study, trial_id), lock))
-            directories.add(directory)
-        if not taken and search and len(study.get_trials(deepcopy=False)) < search.trials:
-            trial = study.ask()
-            taken.append(_Taken(trial, _lock_trial(location, trial.number)))
-    return taken, others
+    stack = trial.user_attrs.get("identity", {}).get("stack")
+    identity = {"key": key, "attempt": attempt + 1, "stack": stack}
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={"point": trial.user_attrs["point"], "identity": identity},
+    )
 
 
-def _run_directory(trial, location: StudyLocation) -> str | None:
-    """Return the run directory of a trial; None if Optuna has not chosen the config values of the trial yet."""
-    point = trial.user_attrs.get("point")
-    return str(_cached_run(canonical(point), location.work_dir).directory) if point else None
+def _numbers(point: Point) -> dict[str, float]:
+    return {k: v for k, v in point.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def _stack_together(location: StudyLocation, *trials) -> bool:
-    """Return True if the trials can be trained as one stacked model, and train faster that way."""
-    points = [trial.user_attrs.get("point") for trial in trials]
-    keys = {point and _batch_key(canonical(point), location.work_dir) for point in points}
-    return len(keys) == 1 and None not in keys
-
-
-def _batch_key(point: str, work_dir: str) -> str | None:
-    return batch_key(_cached_run(point, work_dir))
-
-
-@functools.cache
-def _cached_run(point: str, work_dir: str) -> Run:
-    return make_run(*_run_arguments(_with_tuples(json.loads(point))), work_dir)
-
-
-def _train_trials(study, trials: list, location: StudyLocation, search: Search | None) -> int:
-    """Train the runs of the trials, record how they ended, and return the number of crashed trials: all or none."""
-    states, runs = import_optuna().trial.TrialState, []
-    for trial in trials:
-        runs.append(make_run(*_run_arguments(_suggest(study, trial, search)), location.work_dir))
-        trial.set_user_attr("run_directory", str(runs[-1].directory))
-    try:
-        summaries = train_quietly(runs)
-    except BadInput:  # and Busy, a kind of BadInput
-        raise
-    except Exception as error:
-        for trial in trials:
-            trial.set_user_attr("status", "crashed")
-            trial.set_user_attr("error", traceback.format_exc())
-            print(
-                f"trial {trial.number} crashed: {type(error).__name__}: {error}; type the same command again to retry it",
-                file=sys.stderr,
-                flush=True,
-            )
-            study.tell(trial.number, state=states.FAIL)
-        return len(trials)
-    for trial, run, summary in zip(trials, runs, summaries):
-        trial.set_user_attr("status", summary["status"])
-        trial.set_user_attr("seconds", summary["seconds"])
-        if summary["status"] == "done" and summary["score"] is not None:
-            study.tell(trial.number, summary["score"])
-        else:
-            study.tell(trial.number, state=states.PRUNED)
-        score = f"{summary['score']:.4f}" if summary["score"] is not None else summary["status"]
-        print(f"trial {trial.number}: {score}  {run.directory}", file=sys.stderr, flush=True)
-    return 0
-
-
-def _suggest(study, trial, search: Search | None) -> Point:
-    """Return the point of a trial: its config, overrides and seed. Optuna's sampler chooses them if the trial has none.
-
-    Record the numbers in the point as Optuna's parameters, which Optuna's dashboard plots.
-    """
-    if "point" in trial.user_attrs:
-        point = _with_tuples(trial.user_attrs["point"])
+def _distributions(points: Sequence[Point]) -> dict[str, Any]:
+    """Return, for every key that has a number in some point, the range of its numbers as Optuna's distribution."""
+    distributions, values = import_optuna().distributions, {}
+    for point in points:
         for key, value in _numbers(point).items():
-            if key in trial.params:  # a worker that died recorded it already, perhaps with narrower bounds
-                continue
-            low, high = study.user_attrs["bounds"][key]
-            suggest = trial.suggest_int if isinstance(value, int) else trial.suggest_float
-            suggest(key, low, high)
-        return point
-    assert search is not None, "a trial without a point comes from a search"
-    point = {}
-    for key, values in search.space.items():
-        if isinstance(values, Mapping):
-            whole = isinstance(values["low"], int) and isinstance(values["high"], int)
-            suggest = trial.suggest_int if whole else trial.suggest_float
-            point[key] = suggest(key, values["low"], values["high"], log=values["log"])
-        else:
-            point[key] = values[0] if len(values) == 1 else trial.suggest_categorical(key, values)
-    trial.set_user_attr("point", point)
-    return point
+            values.setdefault(key, set()).add(value)
+
+    def distribution(numbers: set[float]):
+        whole = all(isinstance(number, int) for number in numbers)
+        kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+        return kind(min(numbers), max(numbers))
+
+    return {key: distribution(numbers) for key, numbers in values.items()}
 
 
-def points_of(study) -> list[tuple[Point, Any]]:
-    """Return every point (config, overrides and seed) of the study with its newest trial.
-
-    A point whose trial crashed and was added again has several trials.
-    """
-    newest = {}
-    for trial in study.get_trials(deepcopy=False):
-        if "point" in trial.user_attrs:
-            newest[canonical(trial.user_attrs["point"])] = trial
-    return [(_with_tuples(trial.user_attrs["point"]), trial) for trial in newest.values()]
-
-
-def status(trial) -> str:
-    """Return the status of a trial: "done", "diverged", "crashed" or "unfinished"."""
-    return trial.user_attrs.get("status", "unfinished")
-
-
-def score(trial) -> float:
-    """Return the trial's score, or nan if it has none."""
-    return trial.value if trial.value is not None else math.nan
-
-
-def _lock_trial(location: StudyLocation, trial: int) -> FileLock:
-    """Acquire the lock of a trial, and return the lock. It is held until it is released or this process ends.
-
-    Raises:
-        Timeout: another worker holds the lock.
-    """
-    lock = FileLock(location.folder / f"trial-{trial}.lock")
-    lock.acquire(blocking=False)
-    return lock
+def _stack_key(run: Run) -> str | None:
+    """Return a short key that is equal for runs to train as one stacked model; None for a run to train by itself."""
+    key = batch_key(run)
+    return key and hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
@@ -369,19 +263,257 @@ def _run_arguments(point: Point) -> tuple[str, dict[str, Any], int]:
     return point["config"], {key: value for key, value in point.items() if key not in ("config", "seed")}, point["seed"]
 
 
-def _numbers(point: Point) -> dict[str, float]:
-    return {k: v for k, v in point.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+# Train trials
 
 
-def canonical(point: Point) -> str:
-    """Return a point (config, overrides and seed) as JSON with sorted keys: equal points have equal texts."""
-    return json.dumps(point, sort_keys=True)
+def work(location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int) -> None:
+    """Train trials until none is left.
+
+    A trial whose run another process is training is tried again later.
+
+    Args:
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die; False to
+            wait only until it is known that those workers live.
+        workers: number of workers that share the trials, this one included.
+        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
+
+    Raises:
+        BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
+        Interrupted: a signal asked this process to stop. The trial has a checkpoint, and a worker can resume it.
+    """
+    # The Interrupt handles signals between two runs. Each run has an Interrupt of its own.
+    with Interrupt(), Worker(location, search, workers, stacked) as worker:
+        while True:
+            if taken := worker.take():
+                worker.train(taken)
+            elif worker.others if wait else worker.undecided:
+                time.sleep(1)
+            else:
+                return
 
 
-def _with_tuples(point: Point) -> Point:
-    """Return the point with tuples in place of lists: JSON has turned the tuples of the config into lists."""
-    return {key: _as_tuple(value) for key, value in point.items()}
+class Taken(NamedTuple):
+    """A trial that this worker holds, and its run."""
+
+    id: int
+    number: int
+    run: Run
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+class Worker:
+    """A worker's place in the study: the trials that it holds, and those that it may take next.
+
+    The study is read when the worker has no trial left to take, and not before every trial.
+
+    others: number of trials that other workers held when the study was last read.
+    undecided: number of workers that hold such trials, and may have died.
+    """
+
+    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
+        self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
+        self.storage = open_storage(location)
+        self.study = open_study(location, search.sampler if search else "random", self.storage)
+        self.study_id = self.storage.get_study_id_from_name(location.name)
+        self.states = import_optuna().trial.TrialState
+        self.lease, self.observer = Lease(self.study, self.storage), Observer()
+        self.waiting: deque[deque[FrozenTrial]] = deque()  # trials that can be stacked together stand together
+        self.unfinished = self.others = self.undecided = 0
+        self.held: list[Taken] = []
+        self.busy: dict[str, float] = {}  # run directories that other processes use, and when this was noticed
+
+    def __enter__(self) -> "Worker":
+        self.lease.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for trial in self.held:
+            self._release(trial)
+        self.lease.__exit__(*error)
+
+    # Take trials
+
+    def take(self) -> list[Taken]:
+        """Take a trial, or several to train as one stacked model. Of trials with the same run directory one is taken."""
+        if not self.waiting:
+            self._read()
+        self._claim_some()
+        if not self.held and not self.waiting:
+            self._read()
+            self._claim_some()
+            self._ask()
+        return self.held
+
+    def _read(self) -> None:
+        """Read the study: find the trials that this worker may take, and free those of workers that died.
+
+        If there are several workers, each begins with another part of the trials, so that two seldom reach for the same.
+        """
+        while True:
+            attributes = self.study.user_attrs  # read before the trials: a worker that has ended holds none any more
+            living = self.observer.living(attributes)
+            attempts = attempts_in(self.study.get_trials(deepcopy=False))
+            for trial in attempts.duplicates:
+                if trial.state == self.states.WAITING:
+                    self._fail(self._id(trial), status="duplicate")
+            running = [trial for trial, _ in attempts.newest.values() if trial.state == self.states.RUNNING]
+            running += [trial for trial in attempts.nameless if trial.state == self.states.RUNNING]
+            orphans = [trial for trial in running if self._is_orphan(trial, living)]
+            for trial in orphans:
+                self._fail_orphan(trial)
+            lost = [(trial, key, n) for key, (trial, n) in attempts.newest.items() if status(trial) == "lost"]
+            for trial, key, number in lost:
+                self.study.add_trial(_next_attempt(trial, key, number))
+            if not orphans and not lost:
+                break
+        self.attempts = attempts
+        self.others = len(running)
+        holders = {trial.user_attrs.get("worker") for trial in running}
+        self.undecided = len(holders - self.observer.proven)
+        waiting = [trial for trial, _ in attempts.newest.values() if trial.state == self.states.WAITING]
+        self.unfinished = len(waiting) + len(running)
+        place, number = living.index(self.lease.name), len(living)
+        own = [trial for trial in waiting if trial.number % number == place] or waiting
+        groups: dict[Any, deque[FrozenTrial]] = {}
+        for trial in own:
+            groups.setdefault(self._stack(trial) or trial.number, deque()).append(trial)
+        self.waiting = deque(groups.values())
+
+    def _is_orphan(self, trial: "FrozenTrial", living: Sequence[str]) -> bool:
+        """Return whether a running trial belongs to a worker that died."""
+        worker = trial.user_attrs.get("worker")
+        if worker:
+            return worker not in living
+        # Its worker has just taken it, or died in that moment, or was of an older version.
+        return not self.observer.changed_lately(f"trial {trial.number}", trial.datetime_start)
+
+    def _fail_orphan(self, trial: "FrozenTrial") -> None:
+        """Set a trial whose worker died to FAIL, unless the worker gave the trial back before it ended."""
+        now = self.storage.get_trial(self._id(trial))
+        if now.state == self.states.RUNNING and now.user_attrs.get("worker") == trial.user_attrs.get("worker"):
+            self._fail(self._id(trial))
+
+    def _claim_some(self) -> None:
+        """Take the first waiting trial, and others that can be stacked with it."""
+        most = min(self.stacked, math.ceil(self.unfinished / self.workers))
+        while self.waiting and not self.held:
+            group, passed = self.waiting[0], []
+            while group and len(self.held) < most:
+                trial = group.popleft()
+                run = make_run(*_run_arguments(point_of(trial)), self.location.work_dir)
+                directory = str(run.directory)
+                if time.monotonic() - self.busy.get(directory, -math.inf) < BUSY_SECONDS:
+                    self.others += 1
+                elif any(run.directory == other.run.directory for other in self.held):
+                    passed.append(trial)
+                elif self._claim(trial):
+                    self.held.append(Taken(self._id(trial), trial.number, run))
+                else:
+                    self.others += 1
+            group.extendleft(reversed(passed))
+            if not group:
+                self.waiting.popleft()
+
+    def _claim(self, trial: "FrozenTrial") -> bool:
+        """Take a waiting trial, and return whether no other worker was faster."""
+        try:
+            if not self.storage.set_trial_state_values(self._id(trial), self.states.RUNNING):
+                return False
+        except import_optuna().exceptions.UpdateFinishedTrialError:
+            return False
+        self.storage.set_trial_user_attr(self._id(trial), "worker", self.lease.name)
+        return True
+
+    def _ask(self) -> None:
+        """Let Optuna's sampler choose the point of another trial, unless a trial was taken or the search has all its trials."""
+        if self.held or not self.search or self.search.count(self.attempts) >= self.search.trials:
+            return
+        trial_id = self.storage.create_new_trial(self.study_id)
+        self.storage.set_trial_user_attr(trial_id, "worker", self.lease.name)
+        number = self.storage.get_trial_number_from_id(trial_id)
+        # Other workers may have asked at the same time. All of them agree that the trials with the lowest numbers count.
+        before = attempts_in(trial for trial in self.study.get_trials(deepcopy=False) if trial.number < number)
+        if self.search.count(before) >= self.search.trials:
+            self._fail(trial_id, status="duplicate")
+            self.others += 1
+            return
+        point = _suggest(import_optuna().trial.Trial(self.study, trial_id), self.search.space)
+        identity = {"key": f"trial {number}", "attempt": 0, "stack": None}
+        self.storage.set_trial_user_attr(trial_id, "identity", identity)
+        self.storage.set_trial_user_attr(trial_id, "point", point)
+        self.held.append(Taken(trial_id, number, make_run(*_run_arguments(point), self.location.work_dir)))
+
+    # Train them
+
+    def train(self, taken: Sequence[Taken]) -> None:
+        """Train the runs of the trials that this worker holds, and record how they ended."""
+        try:
+            summaries = train_quietly([trial.run for trial in taken])
+        except Busy as error:
+            if error.args[0] not in self.busy:
+                print(f"{error}; this trial is tried again later", file=sys.stderr, flush=True)
+            self.busy[error.args[0]] = time.monotonic()
+            for trial in taken:
+                self._release(trial)
+        except BadInput:
+            raise
+        except Exception as error:
+            for trial in taken:
+                text = f"{type(error).__name__}: {error}; type the same command again to retry it"
+                print(f"trial {trial.number} crashed: {text}", file=sys.stderr, flush=True)
+                self._end(trial, self.states.FAIL, None, status="crashed", error=traceback.format_exc())
+        else:
+            for trial, summary in zip(taken, summaries):
+                done = summary["status"] == "done" and summary["score"] is not None
+                state, value = (self.states.COMPLETE, summary["score"]) if done else (self.states.PRUNED, None)
+                facts = {key: summary[key] for key in ("status", "seconds")} | {"data": summary_digest(summary)}
+                self._end(trial, state, value, **facts)
+                text = f"{value:.4f}" if value is not None else summary["status"]
+                print(f"trial {trial.number}: {text}  {trial.run.directory}", file=sys.stderr, flush=True)
+        self.held = []
+
+    def _end(self, trial: Taken, state: Any, value: float | None, **facts: Any) -> None:
+        """Record how a trial ended, unless another worker took it over because this one gave no sign of life."""
+        facts["run_directory"] = str(trial.run.directory)
+        try:
+            self.storage.set_trial_user_attr(trial.id, "result", facts)
+            self.storage.set_trial_state_values(trial.id, state, None if value is None else [value])
+        except import_optuna().exceptions.UpdateFinishedTrialError:
+            print(
+                f"trial {trial.number} was taken over by another worker, which records it again",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _release(self, trial: Taken) -> None:
+        """Give a trial back, so that any worker can take it."""
+        with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(trial.id, "worker", "")
+            self.storage.set_trial_state_values(trial.id, self.states.WAITING)
+
+    def _fail(self, trial_id: int, **facts: Any) -> None:
+        """Set a trial to FAIL, unless it ended meanwhile."""
+        with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
+            if facts:
+                self.storage.set_trial_user_attr(trial_id, "result", facts)
+            self.storage.set_trial_state_values(trial_id, self.states.FAIL)
+
+    def _id(self, trial: "FrozenTrial") -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+
+    @staticmethod
+    def _stack(trial: "FrozenTrial") -> str | None:
+        return trial.user_attrs.get("identity", {}).get("stack")
+
+
+def _suggest(trial: Any, space: Mapping[str, Any]) -> Point:
+    """Return a point of the search space that Optuna's sampler chooses for a trial."""
+    point = {}
+    for key, values in space.items():
+        if isinstance(values, Mapping):
+            whole = isinstance(values["low"], int) and isinstance(values["high"], int)
+            suggest = trial.suggest_int if whole else trial.suggest_float
+            point[key] = suggest(key, values["low"], values["high"], log=values["log"])
+        else:
+            point[key] = values[0] if len(values) == 1 else trial.suggest_categorical(key, values)
+    return point

@@ -10,26 +10,34 @@ checkpoints. Typed on several machines that share their files, the command runs 
 --launcher=slurm the workers are an array of Slurm jobs. A larger grid adds trials to the study. Optuna's dashboard shows
 the study:
 
-    pip install optuna-dashboard && optuna-dashboard sqlite:///runs/sweeps/digits_poly/study.db
+    pip install optuna-dashboard && optuna-dashboard runs/sweeps/digits_poly/study.journal
 """
 
 import ast
+import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imbalance.config.overrides import OverrideText, value_at
-from imbalance.config.resolve import config_file, load, override, resolve
+from imbalance.config.override_flags import OverrideText
+from imbalance.config.overrides import value_at
+from imbalance.config.resolve import config_file, load, override, override_text, resolve, shortened
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
-from imbalance.metrics.intervals import bounds, mean
+from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
 from imbalance.sweep.runs import check_common_overrides
-from imbalance.sweep.study import Point, Search, StudyLocation
+from imbalance.sweep.storage import StudyLocation
+from imbalance.sweep.study import Point, Search
+from imbalance.sweep.trial_data import data_part
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 
 def sweep(
@@ -57,9 +65,9 @@ def sweep(
         grid: axes, as `parse_axis` reads them.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
         jobs: number of workers.
-        stacked: largest number of trials that one worker trains as one stacked model.
-        study: name of the Optuna study; the first config's name if None.
-        storage: URL of Optuna's storage; "" for a file under `work_dir`.
+        stacked: most trials that one worker trains as one stacked model.
+        study: name of the Optuna study; if None, the names of the configs and the overrides, see `study_name`.
+        storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
 
     Returns:
         1 if trials are unfinished or crashed, else 0.
@@ -69,33 +77,63 @@ def sweep(
     keys = [text.partition("=")[0] for text in (*grid, *search)]
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
-    location = StudyLocation(study or Path(config[0]).stem, work_dir, storage)
     common = dict(check_common_overrides(overrides))
+    if fixed := next((key for key in keys if key in common), ""):
+        raise BadInput(f"--config.{fixed} is given, and {fixed} is an axis too; leave one of them out")
+    common = parse_common(config[0], common)
     if grid:
         axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
-        studies.add(location, [parse_values(point) for point in points])
-        search_space = None
-    else:
-        search_space = make_search(location, config, common, search, sampler, trials)
-    crashed = launch(location, search_space, jobs, stacked, launcher, slurm)
-    return report(location, crashed)
+        points = [parse_values(point) for point in points]
+        location = StudyLocation(study or study_name(points[0], config, common), work_dir, storage)
+        studies.add(location, points)
+        wanted = {studies.key_of(point) for point in points}
+        launch(location, None, jobs, stacked, launcher, slurm)
+        return report(location, lambda point: studies.key_of(point) in wanted)
+    space, example = make_space(config, common, search, work_dir)
+    location = StudyLocation(study or study_name(example, config, common), work_dir, storage)
+    check_search(location, space)
+    plan = Search(sampler, trials, space)
+    studies.renew(studies.open_study(location), location)
+    launch(location, plan, jobs, stacked, launcher, slurm)
+    return report(location, plan.has)
 
 
-def make_search(
-    location: StudyLocation,
-    config: Sequence[str],
-    common: Mapping[str, Any],
-    search: Sequence[str],
-    sampler: str,
-    trials: int,
-) -> Search:
-    """Return the search space that the command line describes, and check that the ends of every range are valid.
+def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> str:
+    """Return the default name of a study: the names of its configs, and the overrides that all its trials have.
+
+    Args:
+        point: any point of the study.
+        common: keys of the overrides that all trials have.
+    """
+    overrides = (override_text(key, point[key]) for key in sorted(common))
+    return shortened(",".join(["+".join(Path(path).stem for path in config), *overrides]))
+
+
+def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Parse the overrides that all trials have, once for all of them.
+
+    Values whose type an axis decides stay `OverrideText`, to be parsed for each point.
+    """
+    try:
+        point = parse_values({"config": path, **common})
+    except BadInput:  # raised again for the first point, unless an axis adds what is missing
+        return dict(common)
+    return {key: point[key] for key in common}
+
+
+def make_space(
+    config: Sequence[str], common: Mapping[str, Any], search: Sequence[str], work_dir: str
+) -> tuple[dict[str, Any], Point]:
+    """Return the search space given on the command line, as `Search` takes it, and a point of it.
 
     Args:
         config: config files or names; there must be exactly one.
         common: config values by key, the same in all trials.
         search: axes or ranges, as `parse_axis` reads them.
+
+    Raises:
+        BadInput: an end of a range is not valid.
     """
     if len(config) > 1:
         raise BadInput(
@@ -106,16 +144,30 @@ def make_search(
     for end in ("low", "high"):  # check both ends before anything is trained
         point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
         point = parse_values({"config": config[0], **common, **point})
-        studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, location.work_dir)
+        studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, work_dir)
     # A key that the config file does not have gets its type from the signature of what its section names, so parse it here.
     for key, axis in axes.items():
         if isinstance(axis, list):
             axes[key] = [parse_values({**point, **common, key: value})[key] for value in axis]
         elif isinstance(parse_values({**point, **common, key: OverrideText(axis["low"])})[key], float):
             axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
-    space = {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}
-    failed = studies.open_study(location).get_trials(states=(studies.import_optuna().trial.TrialState.FAIL,))
-    return Search(sampler, trials + len(failed), space)
+    return {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}, point
+
+
+def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
+    """Raise `BadInput` if the study has trials with other fixed values, from which the sampler would learn.
+
+    Args:
+        space: the search space, as `Search` takes it.
+    """
+    fixed = {key: values for key, values in space.items() if isinstance(values, list) and len(values) == 1}
+    for point, trial in studies.points_of(studies.open_study(location)):
+        other = [key for key, values in fixed.items() if key != "seed" and point.get(key) not in values]
+        if other := [*other, *(point.keys() - space.keys())]:
+            raise BadInput(
+                f"study {location.name}: its trial {trial.number} has {other[0]}={point.get(other[0], 'as in the config file')}, "
+                "which this search does not vary; type another name, --study=<name>. Finished runs are read, not trained again"
+            )
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
@@ -181,47 +233,135 @@ def split_values(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def best_setting(by_point: Mapping[tuple, Sequence[Any]]) -> dict[str, Any]:
-    """Return the config values with the best mean score over seeds, this mean, and the directory of their best run.
+class Setting(NamedTuple):
+    """The scores of the trials that differ in seed only.
+
+    score: mean score over the seeds that did not diverge, nan without any.
+    rank: mean score in which each diverged seed counts as the metric's lowest value; settings are compared by it.
+    best: run directory of the run with the best score; None without any.
+    """
+
+    values: dict[str, Any]
+    score: float
+    rank: float
+    seeds: int
+    diverged: int
+    best: str | None
+
+
+def setting_of(values: Mapping[str, Any], trials: "Sequence[FrozenTrial]", lowest: float) -> Setting:
+    """Return what the trials of a setting show. Unfinished and crashed trials do not count.
 
     Args:
-        by_point: by config values without the seed, the trials of all seeds.
+        values: config values that the trials have in common.
+        lowest: smallest possible score.
     """
-    complete = {point: [trial for trial in trials if trial.value is not None] for point, trials in by_point.items()}
-    means = {point: sum(t.value for t in trials) / len(trials) for point, trials in complete.items() if trials}
-    if not means:
-        return {"setting": None, "score": None, "seeds": 0, "best": None}
-    point = max(means, key=means.__getitem__)
-    best = max(complete[point], key=lambda trial: trial.value)
+    done = [trial for trial in trials if trial.value is not None]
+    diverged = sum(studies.status(trial) == "diverged" for trial in trials)
+    scores = [studies.score(trial) for trial in done]
+    best = max(done, key=studies.score, default=None)
+    return Setting(
+        dict(values),
+        sum(scores) / len(scores) if scores else nan,
+        mean_with_diverged([*scores, *[nan] * diverged], lowest),
+        len(done),
+        diverged,
+        studies.result(best)["run_directory"] if best else None,
+    )
+
+
+def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return the setting with the best rank, in types that JSON can hold."""
+    best = max(settings, key=lambda setting: setting.rank, default=None)
+    if best is None or not best.seeds:
+        nothing: dict[str, Any] = {"setting": None, "score": None, "seeds": 0, "diverged": 0, "best": None}
+        return nothing
     return {
-        "setting": dict(point),
-        "score": means[point],
-        "seeds": len(complete[point]),
-        "best": best.user_attrs["run_directory"],
+        "setting": best.values,
+        "score": best.score,
+        "seeds": best.seeds,
+        "diverged": best.diverged,
+        "score_with_diverged": best.rank,
+        "best": best.best,
     }
 
 
-def report(location: StudyLocation, crashed: int) -> int:
-    """Print the mean score of each setting over seeds, and a line of JSON with the best; return the exit status.
+def report(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
+    """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
 
     Args:
-        crashed: number of trials that crashed in this command.
+        wanted: whether a point of the study belongs to this command.
+
+    Raises:
+        BadInput: trials were trained on different data.
     """
-    by_point, counts = {}, {}
+    by_point: dict[str, tuple[Point, FrozenTrial]] = {}  # a sampler can choose a point twice, which is one run
     for point, trial in studies.points_of(studies.open_study(location)):
-        by_point.setdefault(tuple((k, v) for k, v in point.items() if k != "seed"), []).append(trial)
+        if wanted(point) and (trial.state.is_finished() or studies.canonical(point) not in by_point):
+            by_point[studies.canonical(point)] = point, trial
+    trials = list(by_point.values())
+    check_same_data(trials)
+    by_setting: dict[str, list[tuple[Point, FrozenTrial]]] = {}
+    for point, trial in trials:
+        values = {key: value for key, value in point.items() if key != "seed"}
+        by_setting.setdefault(studies.canonical(values), []).append((values, trial))
+    keys = list(dict.fromkeys(key for pairs in by_setting.values() for key in pairs[0][0]))
+    rows, settings, lowest = [], [], 0.0
+    for pairs in by_setting.values():
+        values, of_setting = pairs[0][0], [trial for _, trial in pairs]
+        limits = bounds(values.get("score") or score_of(values["config"]))
+        lowest = limits[0]
+        setting = setting_of(values, of_setting, lowest)
+        settings.append(setting)
+        over_seeds = mean([studies.score(trial) for trial in of_setting], *limits)
+        ranked = f"{setting.rank:.3f}" if setting.seeds else "–"
+        rows.append([*(values.get(key, "") for key in keys), over_seeds.text(), over_seeds.n, setting.diverged, ranked])
+    heads = [*keys, "score, mean ± 95 % t-interval", "n", "diverged", f"mean, diverged as {lowest:g}"]
+    if not any(setting.diverged for setting in settings):
+        heads, rows = heads[:-1], [row[:-1] for row in rows]
+    print(markdown(heads, rows), end="")
+    counts: dict[str, int] = {}
+    for _, trial in trials:
         counts[studies.status(trial)] = counts.get(studies.status(trial), 0) + 1
-    keys = list(dict.fromkeys(key for point in by_point for key, _ in point))
-    rows = []
-    for point, trials in by_point.items():
-        score = dict(point).get("score") or resolve(dict(point)["config"], {})[0].score
-        over_seeds = mean([studies.score(t) for t in trials], *bounds(score))
-        diverged = sum(studies.status(t) == "diverged" for t in trials)
-        rows.append([*(dict(point).get(key, "") for key in keys), over_seeds.text(), over_seeds.n, diverged])
-    print(markdown([*keys, "score, mean ± 95 % t-interval", "n", "diverged"], rows), end="")
-    best = best_setting(by_point)
-    print(json.dumps({"study": location.url, "trials": counts, **best}))
-    left = counts.get("unfinished", 0)
-    if left:
+    print(json.dumps({"study": location.shown_url, "trials": counts, **best_setting(settings)}))
+    explain_choice(settings, lowest)
+    if left := counts.get("unfinished", 0) + counts.get("lost", 0):
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
-    return 1 if left or crashed else 0
+    return 1 if left or counts.get("crashed") else 0
+
+
+def explain_choice(settings: Sequence[Setting], lowest: float) -> None:
+    """Say on stderr if another setting has a higher mean over the seeds that did not diverge than the chosen one."""
+    best = max(settings, key=lambda setting: setting.rank, default=None)
+    survivors = [setting for setting in settings if best and setting.score > best.score]
+    for other in survivors[:1]:
+        values = ", ".join(f"{key}={value}" for key, value in other.values.items())
+        total = other.seeds + other.diverged
+        print(
+            f"{values}: mean {other.score:.3f} over {other.seeds} of {total} seeds, but {other.diverged} diverged and count as "
+            f"{lowest:g}, so another setting is the best",
+            file=sys.stderr,
+        )
+
+
+@functools.cache
+def score_of(config: str) -> str:
+    """Return the metric that is the score of a config, without overrides."""
+    return resolve(config, {})[0].score
+
+
+def check_same_data(trials: "Iterable[tuple[Point, FrozenTrial]]") -> None:
+    """Raise `BadInput` if two trials with the same data section and seed were trained on different data.
+
+    Machines whose files are not the same can share a study.
+    """
+    first: dict[str, FrozenTrial] = {}
+    for point, trial in trials:
+        digest = studies.result(trial).get("data") if trial.state.is_finished() else None
+        part = {key: value for key, value in data_part(point).items() if key != "data_dir"}
+        other = first.setdefault(studies.canonical(part), trial) if digest else trial
+        if digest and studies.result(other).get("data") != digest:
+            raise BadInput(
+                f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
+                "compared; put the same data on all machines, and type the same command again, which trains the other trials anew"
+            )

@@ -1,5 +1,6 @@
 """End of a run: replace the last layer if the config asks for it, evaluate every split, and write all results."""
 
+import warnings
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -94,11 +95,12 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
         log.write(SELECTED, checkpoint.as_bytes(copied(learner.evaluated_network.state_dict())))
         weights = {"weights": log.digests[SELECTED]}
         log.model(description(config, learner.dataset, learner.evaluated_network) | weights)
-    warnings = run_warnings(config, log.evaluations(), values, learner.dataset)
-    all_warnings = [*data_warnings(config, learner.dataset), *warnings]
+    about_run = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
+    late_warnings = [*run.head_warnings, *about_run]
+    all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
-    for warning in warnings:
+    for warning in late_warnings:
         log.line(f"WARNING: {warning}")
     return log.summary(summary)
 
@@ -119,7 +121,8 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
-    with run.interrupt.at_once():
+    with run.interrupt.at_once(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
         head = build(
             HEADS,
             config.head,
@@ -129,6 +132,8 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             features=lambda name: features(config, learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
         )
+    messages = (str(warning.message) for warning in caught)
+    run.head_warnings = [message for message in messages if message.startswith("config.head")]  # not those of libraries
     if not isinstance(head, nn.Module):
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns {type(head).__name__}; it must return an nn.Module from features to logits"
@@ -146,6 +151,11 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     return copied(state)
 
 
+def selected_epoch(run: Run) -> int:
+    """Return the number of epochs after which the weights that are evaluated at the end were selected."""
+    return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
+
+
 def summarise(run: Run, **values: Any) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -161,14 +171,13 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
     sources = {"train": dataset, "val": dataset.eval_dataset, "test": dataset.eval_dataset}
     splits = {name: (source, getattr(source, name)) for name, source in sources.items()}
     training_groups = {name: named(of.group_counts(split), of.group_names) for name, (of, split) in splits.items()}
-    best = config.callbacks.select == "best"
     return {
         "run_directory": str(run.log.directory),
         "score_name": config.score,
         **values,
         "epoch": progress.epoch,
         "step": progress.step,
-        "selected_epoch": progress.best_epoch if best else progress.epoch,
+        "selected_epoch": selected_epoch(run),
         "interpolation_epoch": progress.interpolation_epoch or None,
         "effective_sample_size": effective_sample_size(learner.weights(max(0, progress.epoch - 1))),
         "classes": {name: named(of.class_counts(split), of.class_names) for name, (of, split) in splits.items()},
@@ -181,6 +190,6 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,
-        **provenance(learner.data),
+        **provenance(learner.data, run.pretrained),
         "commit": commit(),
     }

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run
@@ -56,6 +57,7 @@ class Learner:
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
     micro_batches: number of micro-batches into which a batch is split.
+    smallest_batch: fewest examples that the model can be trained on at a time; see `smallest_trainable_batch`.
     """
 
     accelerator: Accelerator
@@ -75,6 +77,7 @@ class Learner:
     seed: int
     group_metrics: Mapping[str, float]
     micro_batches: int
+    smallest_batch: int
     ema: nn.Module | None
 
     @property
@@ -217,6 +220,11 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     check_lengths(model, dataset)
     model = share_batch_statistics(model, accelerator)
     model = model.to(device, dtype, memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks it)
+    normalise = cast(Callable[[Inputs], Inputs], normaliser(dataset, device, dtype, layout))
+    inputs = source.on_device.train.inputs
+    first_input = normalise(inputs.index_select(0, torch.zeros(1, dtype=torch.long, device=inputs.device)))
+    smallest_batch = smallest_trainable_batch(model, first_input, accelerator)
+    check_micro_batches(config, smallest_batch)
     if config.trainer.compile != "no":
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
@@ -235,7 +243,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         source.on_device,
         source.identity,
         context,
-        sampler,
+        sampler if smallest_batch == 1 else without_single_examples(sampler, config.trainer.batch_size),
         weights,
         make_mixing(config, context, device, dtype),
         loss,
@@ -244,10 +252,11 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         optimizer,
         config.optim.lr,
         make_schedule(config),
-        cast(Callable[[Inputs], Inputs], normaliser(dataset, device, dtype, layout)),
+        normalise,
         config.seed,
         source.assignment.metrics if source.assignment else {},
         config.trainer.accumulation,
+        smallest_batch,
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
 
@@ -267,6 +276,55 @@ def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> C
         return bucketed(order, inputs.lengths, config.trainer.batch_size, dataset.bucket, chooser)
 
     return sampler
+
+
+def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Accelerator) -> int:
+    """Return 2 if the model cannot be trained on a batch of one example, else 1.
+
+    Batch normalisation needs two values of each feature: two examples, or one with several positions. Several
+    processes share their statistics, so only their global batch counts.
+
+    Args:
+        example: inputs of the model for one example.
+    """
+    if accelerator.num_processes > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return 1
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    try:
+        with torch.no_grad():
+            model.train().forward(example)  # not `model(example)`, which torch would compile for this size
+    except Exception:  # a model that raises for another reason than the size raises again in its first step
+        return 2
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(model.buffers(), buffers):
+                buffer.copy_(before)
+    return 1
+
+
+def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
+    """Raise `BadInput` if a whole batch, split into micro-batches, has a micro-batch that the model cannot be trained on."""
+    size, parts = config.trainer.batch_size, config.trainer.accumulation
+    if size >= smallest_batch * parts:
+        return
+    if size >= smallest_batch:
+        key, given, rule = "accumulation", parts, f"at most {size // smallest_batch}"
+    else:
+        key, given, rule = "batch_size", size, f"at least {smallest_batch}"
+    raise BadInput(
+        f"config.trainer.{key}: {given} given; it must be {rule}, as the batch normalisation of the model needs "
+        f"{smallest_batch} examples at a time"
+    )
+
+
+def without_single_examples(sampler: Callable[[int], Tensor], batch_size: int) -> Callable[[int], Tensor]:
+    """Return a sampler that leaves out the last example of an epoch if it would be a batch of its own."""
+
+    def whole_batches(epoch: int) -> Tensor:
+        order = sampler(epoch)
+        return order[:-1] if len(order) > 1 and len(order) % batch_size == 1 else order
+
+    return whole_batches
 
 
 def make_weights(

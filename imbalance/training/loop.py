@@ -27,6 +27,7 @@ from imbalance.data.population import check_population
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
+from imbalance.models.weights import pretrained_digest
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
@@ -167,15 +168,18 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"{log.directory}\n{console.describe(learner.dataset, learner.model, learner.accelerator.device)}")
     for warning in data_warnings(config, learner.dataset):
         log.line(f"WARNING: {warning}")
+    if learner.smallest_batch > 1:
+        log.line("batch normalisation needs two examples: a last batch of one is left out of its epoch")
     sample_size, examples = effective_sample_size(learner.weights(0)), len(learner.dataset.train)
     log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
     scaler = learner.accelerator.scaler
     first_scale = scaler.get_scale() if scaler else 1.0
-    progress = checkpoint.resume(config, learner, log)
+    pretrained = pretrained_digest(config.model)
+    progress = checkpoint.resume(config, learner, log, pretrained)
     clock = Clock(progress, config.callbacks.checkpoint_minutes)
-    run = Run(config, learner, progress, log, interrupt, clock, first_scale)
+    run = Run(config, learner, progress, log, interrupt, clock, first_scale, pretrained)
     remember(run)
     return run
 

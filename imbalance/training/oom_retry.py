@@ -15,19 +15,25 @@ def oom_retry(run: Run) -> None:
     exception, because it keeps the memory of the step.
 
     Raises:
-        BadInput: a micro-batch is already one example, or there are other processes, which cannot go back.
+        BadInput: a micro-batch is already as small as it can be, or there are other processes, which cannot go back.
     """
-    learner, size = run.learner, run.config.trainer.batch_size
-    if learner.micro_batches >= size or learner.accelerator.num_processes > 1:
-        if learner.micro_batches >= size:
-            where, remedy = "for one example", "use a smaller config.model"
+    learner = run.learner
+    most = run.config.trainer.batch_size // learner.smallest_batch
+    if learner.micro_batches >= most or learner.accelerator.num_processes > 1:
+        if learner.micro_batches >= most:
+            where = (
+                "for one example"
+                if learner.smallest_batch == 1
+                else "for the two examples that batch normalisation needs"
+            )
+            remedy = "use a smaller config.model"
         else:
             where = f"on process {learner.accelerator.process_index}"
             remedy = "use a greater config.trainer.accumulation, or a smaller config.model"
         raise BadInput(
             f"config.trainer.accumulation: {learner.micro_batches} given, and there is not enough memory {where}; {remedy}"
         )
-    learner.micro_batches = min(2 * learner.micro_batches, size)
+    learner.micro_batches = min(2 * learner.micro_batches, most)
     if learner.accelerator.device.type == "cuda":
         torch.cuda.empty_cache()  # free blocks have the sizes of the larger micro-batches
     go_back(run)

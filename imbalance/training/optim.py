@@ -299,7 +299,7 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """
     if epoch < warmup_epochs:
         return warm_up(epoch, warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(epochs - warmup_epochs, math.ulp(1.0))))
 
 
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:

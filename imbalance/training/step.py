@@ -246,12 +246,14 @@ def forward(
     """
     accelerator, objective = learner.accelerator, learner.objective
     world = accelerator.num_processes  # processes average their gradients, but the step needs the sum
+    share = range(len(epoch.rows))[batch_slice]
+    if learner.smallest_batch > 1:
+        micro_batches = max(1, min(micro_batches, len(share) // learner.smallest_batch))
     if micro_batches == 1:
         terms = objective.terms(learner.model, learner.loss, epoch.batch(batch_slice, labels))
         return terms, lambda value: go_backward(accelerator, value * world if world > 1 else value)
 
     # Processes wait for one another, so each must have the same number of micro-batches, even if some are empty.
-    share = range(len(epoch.rows))[batch_slice]
     cuts = [len(share) * i // micro_batches for i in range(micro_batches + 1)]
     ranges = (share[start:stop] for start, stop in pairwise(cuts))
     slices = [slice(part.start, part.stop, part.step) for part in ranges]

@@ -1,4 +1,4 @@
-"""Print so that a broken output stream neither ends the program nor changes its exit status."""
+"""Print so that a broken output stream neither ends the program nor changes its exit status, and write durations as text."""
 
 import io
 import os
@@ -80,3 +80,10 @@ def print_safely(text: str, stream: TextIO | None, end: str = "\n") -> None:
         print_safely(text.encode(encoding, "backslashreplace").decode(encoding), stream, end)
     except (OSError, ValueError):  # a full disk, a closed pipe, a closed file
         pass
+
+
+def duration(seconds: float) -> str:
+    """Return a number of seconds as text: `3h07m`, `4m12s` or `9s`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

@@ -13,7 +13,7 @@ def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
     Different arguments give seeds whose random streams are independent.
     """
     entropy = [seed, zlib.crc32(purpose.encode()), *numbers]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:

@@ -199,7 +199,7 @@ def test_nothing_grows_with_groups_times_examples():
 
     config = on_images("linear", size=size, batch_size=size)
     config.data, config.weights.by = create(name="points"), "group"
-    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0)
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)
     with pytest.MonkeyPatch.context() as patch, Largest() as largest:
         patch.setitem(DATASETS, "points", points)
         learner = make(config)

@@ -14,7 +14,8 @@ from conftest import CONFIG_FILES, ROOT
 from imbalance.cli import completion
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
-from imbalance.config.resolve import CONFIGS, load
+from imbalance.config.files import CONFIGS
+from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 
 
@@ -37,6 +38,28 @@ def test_help_lists_exactly_the_flags_that_a_command_reads(name):
     text = help_of(name)
     assert all(flag in text for action in parser_of(name)._actions for flag in action.option_strings)
     assert ("--config.<key>=<value>" in text) == command.overrides
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "heavy"),
+    [
+        ("train --config=digits_cee", "did you mean digits_ce", {"torch", "numpy", "ml_collections", "pydantic"}),
+        ("sweep --config=digits_cee --grid=optim.lr=1", "did you mean digits_ce", {"torch", "numpy", "ml_collections"}),
+        (
+            "train --config=digits_ce --dryrun",
+            "did you mean --dry_run",
+            {"torch", "numpy", "ml_collections", "pydantic"},
+        ),
+        ("train --config=digits_ce --config.optim.lrr=1", "did you mean --config.optim.lr?", {"torch", "numpy"}),
+        ("train --config=digits_ce --config.optim.lr=fast", "not a number", {"torch", "numpy"}),
+        ("sweep --config=digits_ce --grid=optim.lrr=1", "did you mean --config.optim.lr?", {"torch"}),
+    ],
+)
+def test_a_misspelt_word_is_answered_before_what_takes_long_is_imported(command, words, heavy):
+    code = f"import sys; from imbalance.cli.main import call; s = call({command.split()!r}); print(*sys.modules); sys.exit(s)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and words in done.stderr
+    assert not heavy & set(done.stdout.split())
 
 
 def test_help_answers_first_and_without_torch():

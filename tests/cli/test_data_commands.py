@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from conftest import ROOT
-from helpers.data_files import save_image
+from helpers.data_files import people, save_image, write_csv
 from PIL import Image
 
 from imbalance.cli.main import call
@@ -192,3 +192,21 @@ def test_wrong_usage_is_one_line_and_status_2(main, arguments, reason, capsys):
 @pytest.mark.parametrize("arguments", [[], ["download", "cifar1000"], ["verify"], ["describe"]])
 def test_missing_arguments_are_status_2(main, arguments, capsys):
     assert main(arguments) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_verify_names_every_bad_cell_of_a_table_and_what_was_left_out(main, tmp_path, capsys):
+    columns = people()
+    write_csv(tmp_path / "people.csv", {"": np.arange(120).astype(str).astype(object)} | columns)
+    arguments = ["verify", "--config=arrays_ce", f"--config.data_dir={tmp_path}", "--config.data.file=people.csv", "--config.data.split=split",
+                 "--config.data.target=income", "--config.data.classes=low,high", "--config.data.missing=?,", "--config.data.val_fraction=0",
+                 "--config.data.test_fraction=0"]  # fmt: skip
+    assert main(arguments) == 0
+    assert "note: column '' is left out, as the row numbers of a data frame" in capsys.readouterr().out
+    columns["income"][[3, 8]], columns["hours"][9] = "rich", "many"
+    write_csv(tmp_path / "people.csv", columns)
+    assert main([*arguments, "--all"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.partition("people.csv ")[2].partition(",")[0] for line in err.splitlines()] == [
+        "line 5: income is 'rich'", "line 10: income is 'rich'", "line 11: hours is 'many'",
+    ]  # fmt: skip
+    assert "3 problems" in out

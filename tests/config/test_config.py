@@ -1,4 +1,5 @@
 import ast
+import builtins
 import functools
 import json
 import operator
@@ -11,7 +12,7 @@ from ml_collections.config_dict import create, placeholder
 
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.registries import registries
-from imbalance.config.resolve import as_file_name, load, run_directory
+from imbalance.config.resolve import as_file_name, load, resolve, run_directory, upgrade_saved_config
 from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
@@ -199,3 +200,27 @@ def test_every_entry_of_every_table_says_its_values():
         keyword_annotations(registries()["model"]["resnet18_cosine"]).keys()
         == keyword_annotations(registries()["model"]["resnet18"]).keys()
     )
+
+
+def test_a_config_in_configs_is_resolved_without_listing_the_others_and_its_file_is_compiled_once(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "mine.py").write_text((ROOT / "configs" / "digits_ce.py").read_text())
+    monkeypatch.setattr("imbalance.config.files.CONFIGS", tmp_path)
+    monkeypatch.setattr("imbalance.config.files.config_files_by_name", lambda: pytest.fail("lists all configs"))
+    compiled, compile_once = [], builtins.compile
+    monkeypatch.setattr(builtins, "compile", lambda *a, **kw: compiled.append(a[1]) or compile_once(*a, **kw))
+    for seed in range(3):
+        config, directory = resolve("mine", {"optim.lr": 0.5, "seed": seed, "work_dir": "runs"})
+        assert config.optim.lr == 0.5 and directory == Path(f"runs/mine/optim.lr=0.5/seed={seed}")
+    assert compiled.count(str(tmp_path / "mine.py")) == 1
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace("lr=0.02", "lr=0.25"))  # a changed file is read again
+    assert text.count("lr=0.02") == 1 and resolve("mine", {})[0].optim.lr == 0.25
+
+
+def test_a_saved_config_of_group_dro_without_its_newest_key_is_what_its_run_computed():
+    saved = {"trainer": {}, "optim": {}, "objective": {"name": "group_dro", "step_size": 0.1, "size_adjustment": 1.0}}
+    assert upgrade_saved_config(saved)["objective"] == saved["objective"] | {"adjust_absent": False}
+    other = saved | {"objective": {"name": "average"}}
+    assert upgrade_saved_config(other)["objective"] == {"name": "average"}

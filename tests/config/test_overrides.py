@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import OverrideText, split_overrides, value_at
-from imbalance.config.resolve import CONFIGS, load, override, run_directory
+from imbalance.config.files import CONFIGS
+from imbalance.config.override_flags import OverrideText, split_overrides
+from imbalance.config.overrides import value_at
+from imbalance.config.resolve import load, override, run_directory
 from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput
 
@@ -68,7 +70,7 @@ SWAPS = {
     "model": ["name=linear"],
     "sampler": ["name=undersample", "by=class", "redraw=True"],
     "weights": ["name=uniform"],
-    "objective": ["name=group_dro", "step_size=1", "size_adjustment=0"],
+    "objective": ["name=group_dro", "step_size=1", "size_adjustment=0", "adjust_absent=true"],
     "head": ["name=dfr", "inverse_penalties=1,0.1", "fits=2"],
     "optim": ["name=adamw", "betas=0.9,0.99"],
     "optim.schedule": ["name=step", "milestones=3,5", "factor=0.1"],

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import imbalance
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import OverrideText
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.registries import registries
 from imbalance.config.resolve import load, override, run_directory
 from imbalance.errors import BadInput

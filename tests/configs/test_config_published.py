@@ -99,6 +99,7 @@ PUBLISHED = {
         WATERBIRDS | {
             "data.augment": (), "sampler.name": "resample", "sampler.by": "group", "sampler.exponent": 1.0,
             "objective.name": "group_dro", "objective.step_size": 0.01, "objective.size_adjustment": 0.0,
+            "objective.adjust_absent": False,
             "optim.lr": 1e-5, "optim.weight_decay": 1.0, "trainer.batch_size": 128, "trainer.epochs": 300,
             "head.name": "none", "callbacks.select": "best", "callbacks.monitor": "val/worst_group_accuracy",
         },

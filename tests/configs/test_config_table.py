@@ -10,9 +10,10 @@ import pytest
 from conftest import CONFIG_FILES, ROOT, TABLE
 
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import split_overrides
+from imbalance.config.files import config_file, config_files_by_name
+from imbalance.config.override_flags import split_overrides
 from imbalance.config.renamed import RENAMED
-from imbalance.config.resolve import config_file, config_files_by_name, load, resolve
+from imbalance.config.resolve import load, resolve
 from imbalance.errors import BadInput
 from imbalance.report.kept_results import current_name
 
@@ -131,7 +132,7 @@ def test_a_file_in_a_folder_of_configs_replaces_no_file_above_it(tmp_path, monke
     (tmp_path / "a").mkdir()
     for name in ("one.py", "a/one.py", "a/two.py"):
         (tmp_path / name).write_text("")
-    monkeypatch.setattr("imbalance.config.resolve.CONFIGS", tmp_path)
+    monkeypatch.setattr("imbalance.config.files.CONFIGS", tmp_path)
     assert config_files_by_name() == {"one": tmp_path / "one.py", "two": tmp_path / "a" / "two.py"}
 
 

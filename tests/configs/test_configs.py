@@ -4,7 +4,7 @@ import pytest
 from conftest import CONFIG_FILES
 
 from imbalance.config.experiment import validate
-from imbalance.config.overrides import split_overrides
+from imbalance.config.override_flags import split_overrides
 from imbalance.config.renamed import RENAMED, replacement_flags
 from imbalance.config.resolve import load, resolve
 

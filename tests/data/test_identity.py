@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from imbalance.training import loop
 from imbalance.training.loop import train
 from imbalance.training.stacked.train import train_stacked
 from imbalance.training.state import checkpoint
-from imbalance.training.state.provenance import FORMAT, versions
+from imbalance.training.state.provenance import FORMAT, check_provenance, provenance, versions
+from imbalance.utils.package import __version__
 
 
 @pytest.fixture
@@ -180,6 +182,19 @@ def test_other_packages_get_a_warning_and_a_later_format_is_refused(config, tmp_
         checkpoint.write(file, state | {"format": FORMAT + 1})
     with pytest.raises(BadInput, match=r"last.pt: written by a newer version"):
         train(config, tmp_path)
+
+
+@pytest.mark.parametrize("package", ["imbalance", "pillow", "pyarrow", "tokenizers", "transformers", "timm"])
+def test_every_package_that_decides_what_is_computed_is_recorded_and_told_if_it_changed(package):
+    assert versions()[package] == (__version__ if package == "imbalance" else version(package))
+    saved = provenance({}) | {"versions": versions() | {package: "0.0.1"}}
+    lines = []
+    check_provenance(saved, {}, Path("summary.json"), lines.append)
+    assert len(lines) == 1 and f"summary.json was written with {package} 0.0.1, now {versions()[package]};" in lines[0]
+    # A run that lacked the package did not use it, and neither did one of an older version that did not record it.
+    for before in (versions() | {package: None}, {k: v for k, v in versions().items() if k != package}):
+        check_provenance(saved | {"versions": before}, {}, Path("summary.json"), lines.append)
+    assert len(lines) == 1
 
 
 def dataset_of(inputs: torch.Tensor, targets: np.ndarray) -> Dataset:

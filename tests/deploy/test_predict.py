@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from conftest import ROOT
 from helpers.data_files import save_image
 from helpers.pages import blocks, page
+from helpers.texts import text_config
 from PIL import Image
 
 import imbalance
@@ -372,6 +374,40 @@ def test_values_that_train_had_not_are_counted_and_said(people, tmp_path, capsys
         with pytest.raises(BadInput, match=re.escape(message)):
             predict_files(run=directory, files=[str(tmp_path / "bad.csv")], output=str(tmp_path / "x.csv"), batch_size=2, device="cpu")  # fmt: skip
         assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e45"])
+def test_a_value_beyond_float32_is_refused_with_its_row(people, tmp_path, capsys, value):
+    """Such a value gave the probabilities nan and a class."""
+    directory, _ = people
+    with pytest.raises(BadInput, match=r"^row 5: a value is too large for the model, which computes in float32"):
+        imbalance.load(directory, "cpu").predict({"age": ["30"] * 5 + [value], "work": ["a"] * 6}, batch_size=2)
+    (tmp_path / "new.csv").write_text(f"age,work\n{value},a\n")
+    with pytest.raises(BadInput, match=r"^row 0: a value is too large"):
+        predict_files(run=directory, files=[str(tmp_path / "new.csv")], output=str(tmp_path / "out.csv"), batch_size=2, device="cpu")  # fmt: skip
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_array_that_is_finite_in_float64_only_is_refused(digits):
+    model = imbalance.load(digits, "cpu")
+    examples = np.zeros((3, *model.input_shape))
+    examples[2].flat[0] = 1e300
+    with pytest.raises(BadInput, match=r"^row 2: a value is too large for the model, which computes in float32"):
+        model.predict(examples)
+    assert len(model.predict(examples[:2]).classes) == 2
+
+
+def test_empty_texts_are_counted_and_said(tmp_path, capsys):
+    config = text_config(tmp_path)
+    directory = train(config)["run_directory"]
+    with pytest.warns(UserWarning, match=r"^2 of 3 rows have an empty text \(row 1 is the first\)"):
+        imbalance.load(directory, "cpu").predict(["a word", "", " \t"])
+    (tmp_path / "new.csv").write_text('text,other\na word,1\n"",2\n')
+    predict_files(run=directory, files=[str(tmp_path / "new.csv")], output=str(tmp_path / "out.csv"), batch_size=2, device="cpu")  # fmt: skip
+    assert f"warning: {tmp_path / 'new.csv'}: 1 of 2 rows have an empty text (row 1 is" in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imbalance.load(directory, "cpu").predict(["a word", "another"])
 
 
 def test_no_name_in_the_predictions_is_a_formula(people, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from conftest import CONFIG_FILES
 from helpers.data_files import save_image
 from helpers.pages import FENCE, ROOT, blocks
 
-import imbalance.config.resolve
+import imbalance.config.files
 from imbalance.cli.main import call
 from imbalance.sweep import launch, runs
 
@@ -34,7 +34,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"--launcher=slurm": "tests/sweep/test_slurm.py, where there is a Slurm",
     r"=distilbert-": "weights that have to be downloaded; tests/models/test_encoder.py makes some",
     r"--config=(configs/)?(cifar|celeba|civilcomments|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
-    r"^imbalance reproduce (figure[3-5]|gaussian_limit|colored_digits_methods)": "minutes to hours",
+    r"^imbalance reproduce (figure[3-5]|gaussian_limit|colored_digits_methods|interval_coverage)": "minutes to hours",
     r"^imbalance (findings|keep)": "writes to the repository; tests/experiments/test_findings.py",
     r"^imbalance protocol": "tests/experiments/test_protocol.py runs it",
     r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
@@ -165,7 +165,7 @@ def test_a_page_runs(name, tmp_path, monkeypatch, capsys):
     make_reader_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(imbalance.config.resolve, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(imbalance.config.files, "CONFIGS", tmp_path / "configs")
     for module in (launch, runs):
         monkeypatch.setattr(module, "worker_pool", InThisProcess)
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -54,7 +54,10 @@ def test_the_bootstrap_draws_seeds_within_tasks(scores, paired):
             first += [one[task, place] for place in places]
             second += [other[task, place] for place in others]
         drawn.append(stats.trim_mean(first, 0.25) - stats.trim_mean(second, 0.25))
-    np.testing.assert_allclose((found.low, found.high), np.quantile(drawn, [0.025, 0.975]), atol=0.004)
+    widened = found.value + np.sqrt(5 / 4) * stats.t.ppf(0.975, 14) / 1.959964 * (
+        np.quantile(drawn, [0.025, 0.975]) - found.value
+    )
+    np.testing.assert_allclose((found.low, found.high), widened, atol=0.005)
     assert found.value == pytest.approx(stats.trim_mean(one, 0.25, axis=None) - stats.trim_mean(other, 0.25, axis=None))
 
 
@@ -65,3 +68,30 @@ def test_pairing_takes_out_what_the_seeds_share():
     paired, apart = (bootstrap(iqm_difference, one, other, paired=p) for p in (True, False))
     assert 0 < paired.low < 0.01 < paired.high < 0.02
     assert apart.high - apart.low > 3 * (paired.high - paired.low)
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 20])
+def test_for_the_mean_of_one_task_the_interval_is_as_wide_as_the_t_interval(num_seeds):
+    """But for the shape of the resampled means, which are few for three seeds."""
+    values = stats.norm.ppf((np.arange(num_seeds) + 0.5) / num_seeds)[None]
+    found = bootstrap(lambda scores: scores.mean((-2, -1)), values, paired=False)
+    half = stats.sem(values[0]) * stats.t.ppf(0.975, num_seeds - 1)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.12)
+
+
+def test_an_interval_over_seeds_covers_also_if_seeds_are_few():
+    """Of 400 draws of three seeds of four tasks; the percentile interval covers 80 %."""
+    rng, covered = np.random.default_rng(0), 0
+    base = np.array([[0.5], [0.6], [0.7], [0.8]])
+    true = float(interquartile_mean(base + 0.03 * rng.normal(size=(4, 50_000))))
+    for seed in range(400):
+        found = bootstrap(interquartile_mean, base + 0.03 * rng.normal(size=(4, 3)), paired=False, seed=seed)
+        covered += found.low <= true <= found.high
+    assert covered / 400 > 0.88
+
+
+def test_an_interval_over_seeds_ends_at_the_bounds_and_one_seed_has_none():
+    scores = np.array([[1.0, 0.9, 1.0]])
+    assert bootstrap(interquartile_mean, scores, paired=False, low=0, high=1).high == 1
+    assert bootstrap(interquartile_mean, scores, paired=False).high > 1
+    assert bootstrap(interquartile_mean, scores[:, :1], paired=False).percent() == "100.0"

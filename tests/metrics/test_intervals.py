@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.intervals import bounds, caveat, mean, over_examples, paired_difference, wilson
+from imbalance.metrics.intervals import (
+    bounds,
+    caveat,
+    mean,
+    mean_over_examples,
+    paired_difference,
+    wilson,
+    worst_over_examples,
+)
 
 
 def test_the_interval_of_a_mean_is_the_textbook_one():
@@ -10,7 +18,14 @@ def test_the_interval_of_a_mean_is_the_textbook_one():
     found = mean([2, 4, 6, 8])
     assert found.n == 4 and found.value == 5
     assert found.half == pytest.approx(3.1824 * 2.5820 / 2, rel=1e-4)
-    assert mean([0.5, 0.5, np.nan, 0.5]).percent() == "50.0 ± 0.0"
+    assert found.text(10, 1) == "50.0 ± 41.1"
+
+
+@pytest.mark.parametrize("value", [0.95, 1.0, 0.1, 0.0])
+def test_equal_values_are_no_certainty(value):
+    """Three accuracies of a group of 20 examples near 1 are equal in half of all cases."""
+    assert mean([value, value, np.nan, value], 0, 1).percent() == f"{100 * value:.1f} (all 3 equal)"
+    assert mean([value, value, value + 1e-6]).percent() == f"{100 * value:.1f} ± 0.0"
 
 
 def test_fewer_than_three_values_are_shown_instead_of_an_interval():
@@ -35,10 +50,8 @@ def test_the_bounds_of_a_metric_are_known_by_its_name():
 
 
 def test_what_says_little_is_said():
-    assert caveat([100, 100], over_examples([100, 100], [100, 100], np.nanmin)) == "degenerate: all resamples agree"
-    assert caveat([3], wilson(2, 3)) == "only 3 examples"
-    assert caveat([500, 1], over_examples([400, 1], [500, 1], np.nanmean)) == "only 1 example in a group"
-    assert caveat([500, 40], over_examples([400, 20], [500, 40], np.nanmin)) == ""
+    assert caveat([3]) == "only 3 examples" and caveat([1]) == "only 1 example"
+    assert caveat([500, 1, 0]) == "only 1 example in a group" and caveat([500, 40]) == ""
 
 
 def test_paired_differences_use_shared_seeds_only_and_what_seeds_share_cancels():
@@ -57,27 +70,67 @@ def test_wilson_is_its_closed_form():
     assert wilson(5, 10).percent() == "23.7 to 76.3"
 
 
-@pytest.mark.parametrize("statistic", [np.nanmin, np.nanmean])
-def test_a_bootstrap_of_counts_is_scipys_of_the_examples(statistic):
-    rights, totals = [450, 160, 27], [500, 200, 40]
-    groups = np.repeat([0, 1, 2], totals)
-    right = np.concatenate([np.arange(n) < r for r, n in zip(rights, totals)]).astype(float)
-
-    def of_examples(right: np.ndarray, groups: np.ndarray, axis: int) -> np.ndarray:
-        return statistic([(right * (groups == g)).sum(axis) / (groups == g).sum(axis) for g in range(3)], axis=0)
-
-    options = {"paired": True, "vectorized": True, "n_resamples": 4000, "batch": 500, "method": "percentile"}
-    theirs = stats.bootstrap((right, groups), of_examples, rng=1, **options).confidence_interval
-    assert over_examples(rights, totals, statistic, resamples=4000) == pytest.approx(
-        (theirs.low, theirs.high), abs=0.006
-    )
+def test_the_worst_group_is_between_the_lowest_exact_ends_of_the_groups():
+    right, totals = [450, 160, 27, 0, 9], [500, 200, 40, 0, 9]
+    low = min(stats.binomtest(r, n).proportion_ci(0.95).low for r, n in zip(right, totals) if n)
+    high = min(stats.binomtest(r, n).proportion_ci(1 - 0.05 / 4).high for r, n in zip(right, totals) if n)
+    assert worst_over_examples(right, totals) == pytest.approx((low, high))
+    assert worst_over_examples([144], [180]) == pytest.approx(tuple(stats.binomtest(144, 180).proportion_ci(0.95)))
+    assert worst_over_examples([0, 5], [3, 5]).low == 0 and worst_over_examples([3, 5], [3, 5]).high == 1
+    assert np.isnan(worst_over_examples([0], [0]).low)
 
 
-def test_the_interval_of_one_groups_accuracy_narrows_as_its_standard_error():
-    for n in (200, 20_000):
-        low, high = over_examples([7 * n // 10], [n], np.nanmin)
-        assert low < 0.7 < high and high - low == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / n), rel=0.08)
+@pytest.mark.parametrize(
+    ("totals", "accuracies"),
+    [
+        ((100,) * 4, (0.9,) * 4),
+        ((2255, 642, 642, 2255), (0.9,) * 4),
+        ((36,) * 10, (0.95,) * 10),
+        ((20, 1000), (0.98, 0.99)),
+        ((1000,) * 4, (0.95, 0.9, 0.9, 0.7)),
+    ],
+)
+def test_intervals_over_examples_cover(totals, accuracies):
+    """The interval of the worst group does by its construction; that of the mean but for three standard errors of 400."""
+    draws = np.random.default_rng(0).binomial(totals, accuracies, (400, len(totals)))
+    for function, true, least in (
+        (worst_over_examples, min(accuracies), 0.95),
+        (mean_over_examples, np.mean(accuracies), 0.95 - 3 * np.sqrt(0.05 * 0.95 / 400)),
+    ):
+        ends = np.array([function(right, totals) for right in draws])
+        assert ((ends[:, 0] <= true) & (true <= ends[:, 1])).mean() >= least
 
 
-def test_the_bootstrap_takes_groups_that_a_resample_may_miss():
-    assert over_examples([50, 0], [50, 1], np.nanmin) == (0, 1)
+def test_the_worst_of_overlapping_groups_is_covered_too():
+    """An example is in two of six groups, as with several identities in a comment."""
+    rng, covered = np.random.default_rng(0), 0
+    members = np.zeros((600, 6), dtype=bool)
+    members[np.arange(600), np.arange(600) % 6] = members[np.arange(600), (np.arange(600) * 7 // 6) % 6] = True
+    for _ in range(400):
+        right = rng.random(600) < 0.9
+        low, high = worst_over_examples(right @ members.astype(int), members.sum(0))
+        covered += low <= 0.9 <= high
+    assert covered / 400 >= 0.95
+
+
+def test_the_interval_of_the_mean_has_the_variance_of_its_sum():
+    right, totals = np.array([450, 160, 27]), np.array([500, 200, 40])
+    share = (right + 1) / (totals + 2)
+    error = np.sqrt((share * (1 - share) / totals).sum()) / 3
+    centre = (right / totals).mean()
+    expected = (centre - 1.959964 * error, centre + 1.959964 * error)
+    assert mean_over_examples(right, totals) == pytest.approx(expected, rel=1e-6)
+    assert mean_over_examples([*right, 0], [*totals, 0]) == pytest.approx(expected, rel=1e-6)  # of no example
+    assert mean_over_examples([20, 20], [20, 20]).low < 0.97 and mean_over_examples([20, 20], [20, 20]).high == 1
+
+
+def test_overlapping_groups_are_one_sum_over_examples():
+    """The mean accuracy is linear in the right predictions; its variance by brute force, over 20,000 draws."""
+    mask = np.array([[True, False, False], [True, True, False], [False, True, True], [False, False, False]])
+    totals, accuracy = np.array([300, 200, 400, 500]), np.array([0.9, 0.6, 0.7, 0.5])
+    group_totals = totals @ mask
+    draws = np.random.default_rng(0).binomial(totals, accuracy, (20_000, 4))
+    means = (draws @ mask / group_totals).mean(1)
+    low, high = mean_over_examples(totals * accuracy, totals, mask)
+    assert (low + high) / 2 == pytest.approx(means.mean(), abs=5e-4)
+    assert (high - low) / 2 / 1.959964 == pytest.approx(means.std(), rel=0.03)

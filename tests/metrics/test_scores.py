@@ -1,7 +1,9 @@
 """Metrics of scores against scikit-learn and brute force, also where classes are missing and scores are tied."""
 
 import math
+from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from sklearn import metrics as published
@@ -26,13 +28,13 @@ def test_every_metric_is_that_of_scikit_learn(seed: int, n: int, k: int, ties: i
     names = [str(label) for label in range(k)]
     ours, probability = scores.score_metrics(logits, targets, names), scores.probabilities(logits)
     for label in range(k):
-        positive = targets == label
+        positive, score = targets == label, probability[:, label].round(12)  # rounded, so that equal scores tie
         if positive.any() and not positive.all():
-            assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(positive, probability[:, label]))
+            assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(positive, score))
         else:
             assert math.isnan(ours[f"auroc/{label}"])
         if positive.any():
-            expected = published.average_precision_score(positive, probability[:, label])
+            expected = published.average_precision_score(positive, score)
             assert ours[f"auprc/{label}"] == pytest.approx(expected)
         else:
             assert math.isnan(ours[f"auprc/{label}"])
@@ -60,6 +62,19 @@ def test_calibration_error_is_the_sum_over_bins(equal_mass: bool):
     assert curve.count.sum() == 333 and len(curve.count) == sum(len(rows) > 0 for rows in bins)
 
 
+def test_a_confidence_at_the_edge_of_two_bins_is_in_the_lower_one():
+    """As in the intervals ((m − 1)/M, m/M] of Guo et al., written with one example at a time in exact arithmetic."""
+    confidence = [0.5, 0.75, 0.75, 1.0, 0.875, 0.625, 0.5625]
+    right = [1, 0, 1, 1, 0, 1, 1]
+    probability = np.array([[c, 1 - c] for c in confidence])
+    groups = {}
+    for c, r in zip(confidence, right):
+        groups.setdefault(math.ceil(Fraction(c) * 8), []).append((c, r))
+    expected = sum(abs(sum(r - c for c, r in members)) for members in groups.values()) / len(right)
+    assert scores.ece(probability, 1 - np.array(right), bins=8) == pytest.approx(expected)
+    assert scores.equal_width_bins(np.array([0.0, 0.1, 0.3, 0.30001, 1.0]), 10).tolist() == [0, 0, 2, 3, 9]
+
+
 def test_a_calibrated_model_has_no_error_and_a_boastful_one_all_of_it():
     probability = np.tile([0.75, 0.25], (8, 1))
     assert scores.ece(probability, np.array([0, 0, 0, 1] * 2)) == pytest.approx(0)
@@ -69,6 +84,42 @@ def test_a_calibrated_model_has_no_error_and_a_boastful_one_all_of_it():
 
 def test_large_logits_do_not_overflow():
     assert scores.probabilities(np.array([[1e4, -1e4], [3e38, 0]], dtype=np.float32)).tolist() == [[1, 0], [1, 0]]
+
+
+def test_sure_models_are_ranked_in_log_space():
+    # In float64 the softmax is 1 above a margin of 37, so these probabilities tie.
+    logits = np.stack([np.zeros(8), [60.0, 55, 50, 45, 44, 43, 42, 41]], axis=1)
+    ours = scores.score_metrics(logits, np.array([1, 1, 1, 1, 0, 0, 0, 0]), ["a", "b"])
+    assert [ours[name] for name in ("auroc", "auroc/a", "auroc/b", "auprc")] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("k", (2, 3, 7))
+def test_log_odds_are_those_of_exact_arithmetic(k: int):
+    rng = np.random.default_rng(k)
+    # In rows with large factors every probability rounds to 0 or 1.
+    logits = (rng.normal(size=(30, k)) * rng.choice([1, 10, 100], (30, 1))).astype(np.float32)
+    with mpmath.workdps(300):
+        powers = [[mpmath.exp(mpmath.mpf(float(z))) for z in row] for row in logits]
+        exact = np.array([[float(mpmath.log(own / (sum(row) - own))) for own in row] for row in powers])
+    assert scores.log_odds(logits) == pytest.approx(exact, rel=1e-12, abs=1e-12)
+    targets = np.arange(30) % k
+    ours = scores.score_metrics(logits, targets, [str(label) for label in range(k)])
+    for label in range(k):
+        assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(targets == label, exact[:, label]))
+    assert ours["nll"] == pytest.approx(np.logaddexp(0, -exact[np.arange(30), targets]).mean())
+
+
+def test_the_likelihood_of_sure_errors_has_no_floor():
+    ours = scores.score_metrics(np.array([[3000.0, 0.0]]), np.array([1]), ["a", "b"])
+    assert ours["nll"] == 3000
+
+
+def test_rows_with_the_same_logits_in_another_order_tie():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 5)).round(1)  # some rows have a logit twice
+    other_order = rows[:, [0, 4, 2, 1, 3]]
+    assert np.array_equal(scores.log_odds(rows)[:, 0], scores.log_odds(other_order)[:, 0])
+    assert np.array_equal(scores.log_odds(rows), scores.log_odds(other_order)[:, [0, 3, 2, 4, 1]])
 
 
 def test_any_metric_of_overlapping_groups():

@@ -1,13 +1,16 @@
 """Warnings where a selection or a score says less than it seems to."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
+from imbalance.methods.losses import Poly
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.training.loop import train
 
@@ -36,20 +39,45 @@ def evaluations(*values: float) -> list[dict]:
     ],
 )
 def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
-    found = run_warnings(config, evaluations(*values), {}, dataset)
+    found = run_warnings(config, evaluations(*values), {}, dataset, 2)
     assert len(found) == 1 and words in found[0]
     config.callbacks.update(select="last", patience=0)
-    assert not run_warnings(config, evaluations(*values), {}, dataset)  # nothing reads the monitor
+    assert not run_warnings(config, evaluations(*values), {}, dataset, 2)  # nothing reads the monitor
 
 
 def test_a_monitor_that_decides_gets_none(config, dataset):
-    assert not run_warnings(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset)
+    assert not run_warnings(config, evaluations(0.5, 0.7, 0.6), {"val/predicted/even": 0.5}, dataset, 4)
     assert not data_warnings(config, dataset)
 
 
 def test_a_model_that_predicts_one_class_gets_a_warning(config, dataset):
-    found = run_warnings(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset)
+    found = run_warnings(config, [], {"test/predicted/even": 1.0, "test/predicted/odd": 0.0}, dataset, 2)
     assert "every test example is predicted as even" in found
+
+
+@pytest.mark.parametrize(("selected", "warns"), [(4, True), (10, True), (11, False)])
+def test_a_self_head_whose_early_model_is_not_earlier_gets_a_warning(config, dataset, selected, warns):
+    config = load("configs/colored_digits_self.py")
+    config.head.first_epochs = 10
+    found = run_warnings(config, evaluations(0.5, 0.7, 0.6), {}, dataset, selected)
+    assert [line.startswith("config.head.first_epochs: 10, and the selected epoch is") for line in found] == [
+        True
+    ] * warns
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
+def test_the_exponential_part_of_poly_gets_a_warning_where_its_gradient_overflows_float16(config, dataset, alpha):
+    config.loss = dict(name="poly", alpha=alpha, left="exponential")
+    assert not data_warnings(config, dataset)
+    config.trainer.mixed_precision = "fp16"
+    (line,) = data_warnings(config, dataset)
+    margin = float(re.search(r"at margins below (\S+) the gradient is infinite in float16", line)[1])
+    for factor, finite in ((1.03, False), (0.97, True)):
+        logits = torch.tensor([[factor * margin, 0.0]], dtype=torch.float16, requires_grad=True)
+        (gradient,) = torch.autograd.grad(Poly(alpha=alpha, left="exponential")(logits, torch.tensor([0])), logits)
+        assert gradient.isfinite().all().item() == finite
+    config.loss.left = "linear"
+    assert not data_warnings(config, dataset)
 
 
 def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(config, dataset):

@@ -148,14 +148,14 @@ def test_groups_have_means_over_seeds_and_intervals_over_test_examples(work_dir,
     assert len(found) == 2 * 4  # two groups that there are examples of, the worst of them and their mean
     intervals = "one run, over test examples"
     few, many, one = found[own, "0"], found[own, "1"], found["0.5", "0"]
-    assert (few["examples"], few["accuracy"], few["n"]) == ("20", "50.0 ± 0.0", "3")
+    assert (few["examples"], few["accuracy"], few["n"]) == ("20", "50.0 (all 3 equal)", "3")
     assert few[intervals] == "29.9 to 70.1"  # Wilson's, of 10 of 20
     assert many["accuracy"] == "70.0 ± 24.8"
     ends = [wilson(right, 1000) for right in (600, 700, 800)]
     assert many[intervals] == Interval(*np.mean(ends, axis=0)).percent()
     assert (one["accuracy"], one["n"], one[intervals]) == ("25.0", "1", wilson(5, 20).percent())
     worst, average = found[own, "the worst"], found[own, "their mean"]
-    assert (worst["examples"], worst["accuracy"], average["accuracy"]) == ("1020", "50.0 ± 0.0", "60.0 ± 12.4")
+    assert (worst["examples"], worst["accuracy"], average["accuracy"]) == ("1020", "50.0 (all 3 equal)", "60.0 ± 12.4")
     report.write_table(tmp_path, "groups", of_groups)
     with open(tmp_path / "groups.csv", newline="") as file:
         row = next(csv.DictReader(file))

@@ -36,7 +36,7 @@ def trained(tmp_path_factory) -> Path:
     config = load(ROOT / "configs" / "arrays_erm.py")
     config.data_dir = str(folder)
     config.data.update(
-        file="table.csv", target="y", classes=("y", "n"), groups=(), numeric=(), categorical=(), split=""
+        file="table.csv", target="y", classes=("y", "n"), attributes=(), numeric=(), categorical=(), split=""
     )
     config.data.update(val_fraction=0.2, test_fraction=0.4)
     plane = load(ROOT / "configs" / "gaussian_erm.py")

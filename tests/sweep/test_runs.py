@@ -1,10 +1,13 @@
 import os
+import subprocess
+import sys
 import time
 from math import isnan
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
@@ -116,3 +119,14 @@ def test_a_metric_of_a_class_that_a_run_has_not_is_named_with_those_that_it_has(
     ):
         metric(summary, "test/recall/cow")
     assert isnan(metric({"status": "diverged"}, "test/recall/cow"))
+
+
+def test_a_stopped_command_prints_no_warning_about_semaphores():
+    """Python warns about semaphores that a process leaves when it ends without the usual clean-up."""
+    code = (
+        "import time\nfrom imbalance.cli.main import exit_on_signal\nfrom imbalance.sweep.runs import worker_pool\n"
+        "if __name__ == '__main__':\n    with worker_pool(1) as pool:\n        pool.submit(time.sleep, 0).result()\n"
+        "        exit_on_signal(2, trains=False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 130 and done.stderr == "stopped; the same command resumes\n"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import pytest
 from conftest import ROOT
 
 from imbalance.report.saved_runs import summary_of
-from imbalance.sweep.study import StudyLocation, open_study
+from imbalance.sweep.storage import StudyLocation, open_study
+from imbalance.sweep.study import points_of, result
 
 STUDY = f"test_{os.getpid()}"  # the jobs' name too
 
@@ -35,13 +37,19 @@ def running() -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True).stdout.split())
 
 
-def test_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path):
+def test_a_stopped_command_waits_again_and_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path):
     work_dir = tmp_path / "runs"
     command = [
         sys.executable, "-m", "imbalance", "sweep", "--config=configs/digits_ce.py", "--grid=trainer.epochs=300",
         "--grid=optim.lr=0.02,0.05,1e30", "--seeds=4", "--jobs=2", "--launcher=slurm", f"--work_dir={work_dir}", f"--study={STUDY}",
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ)
+
+    def start():
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+
+    process = start()
     deadline = time.monotonic() + 600
 
     def wait_for(condition: Callable[[], object]) -> None:
@@ -50,18 +58,23 @@ def test_a_cancelled_and_a_requeued_job_lose_nothing_and_repeat_nothing(tmp_path
             time.sleep(0.5)
 
     wait_for(lambda: running() and done(work_dir))
+    process.send_signal(signal.SIGINT)  # as Ctrl-C does; the jobs go on
+    assert "submitted Slurm array" in process.communicate(timeout=60)[1]
+    process = start()
+    wait_for(lambda: running())
     cancelled = min(running())
     subprocess.run(["scancel", cancelled], check=True)
     wait_for(lambda: running() - {cancelled})  # Slurm may have kept it waiting
     subprocess.run(["scontrol", "requeue", *(running() - {cancelled})], check=True)
     written = done(work_dir)
-    output, _ = process.communicate(timeout=600)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0 and json.loads(output.splitlines()[-1])["trials"] == {"done": 8, "diverged": 4}
+    assert "of this study is not finished, so this command waits for it" in errors and "submitted" not in errors
 
-    trials = open_study(StudyLocation(STUDY, str(work_dir), "")).get_trials()
-    assert len({json.dumps(trial.user_attrs["point"], sort_keys=True) for trial in trials}) == len(trials) == 12
+    trials = points_of(open_study(StudyLocation(STUDY, str(work_dir), "")))
+    assert len({json.dumps(point, sort_keys=True) for point, _ in trials}) == len(trials) == 12
     assert len(done(work_dir)) == 8 and written.items() <= done(work_dir).items()
-    for trial in trials:
-        lines = Path(trial.user_attrs["run_directory"], "metrics.jsonl").read_text().splitlines()
+    for _, trial in trials:
+        lines = Path(result(trial)["run_directory"], "metrics.jsonl").read_text().splitlines()
         epochs = [json.loads(line)["epoch"] for line in lines]
         assert epochs == sorted(set(epochs))  # none missing or written twice

@@ -1,27 +1,30 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager
+from math import isnan, nan
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 import imbalance.sweep.runs
 from imbalance.cli.main import call
-from imbalance.config.overrides import OverrideText
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
+from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
-from imbalance.sweep import sweep
 from imbalance.sweep.runs import make_run, run_all
-from imbalance.sweep.study import Search, StudyLocation
+from imbalance.sweep.storage import StudyLocation
+from imbalance.sweep.study import Search
 from imbalance.utils.locks import FolderLock
 
 optuna = pytest.importorskip("optuna")
@@ -35,7 +38,14 @@ def place(tmp_path):
 
 
 def work(place, search=None, stacked=16):
-    return studies.work(place, search, False, 1, stacked)
+    studies.work(place, search, False, 1, stacked)
+
+
+@contextmanager
+def watcher(place, search=None, workers=1, stacked=16):
+    """A worker whose trials this test takes."""
+    with studies.Worker(place, search, workers, stacked) as worker:
+        yield worker
 
 
 def trials(place):
@@ -49,8 +59,8 @@ def test_a_grid_is_run_once_a_diverged_trial_is_recorded_and_a_larger_grid_adds_
         work(place)
         assert [studies.status(t) for t in trials(place)] == ["done", "diverged"]
         assert [t.state.name for t in trials(place)] == ["COMPLETE", "PRUNED"]
-    first = summary_of(Path(trials(place)[0].user_attrs["run_directory"]))
-    assert trials(place)[0].value == first["score"]
+    first = summary_of(Path(studies.result(trials(place)[0])["run_directory"]))
+    assert trials(place)[0].value == first["score"] and studies.result(trials(place)[0])["seconds"] == first["seconds"]
     assert trials(place)[0].params == {"trainer.epochs": 2, "optim.lr": 0.05, "seed": 0}  # for Optuna's dashboard
 
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]}))
@@ -81,30 +91,9 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1 for rate in rates)
 
 
-def test_a_search_is_by_the_sampler_that_was_asked_for_and_waits_for_a_busy_database(place, monkeypatch):
-    optuna, given = studies.import_optuna(), []
-    storage = optuna.storages.RDBStorage
-    make = storage.__init__
-    monkeypatch.setattr(storage, "__init__", lambda self, *a, **kw: given.append(kw) or make(self, *a, **kw))
+def test_a_search_is_by_the_sampler_that_was_asked_for(place):
     assert type(studies.open_study(place, "tpe").sampler) is optuna.samplers.TPESampler
     assert type(studies.open_study(place, "random").sampler) is optuna.samplers.RandomSampler
-    assert [kwargs["engine_kwargs"]["connect_args"]["timeout"] for kwargs in given] == [60, 60]  # sqlite3's own is 5
-
-
-def test_a_trial_is_one_workers_until_it_dies_and_then_anothers(place):
-    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
-    storage = studies.open_storage(place)
-    study = studies.open_study(place, storage=storage)
-    (taken,), others = studies._take(study, storage, place, None, 1, 16)
-    assert not others
-    assert studies._take(study, storage, place, None, 1, 16) == ([], 1)
-    studies._suggest(study, taken.trial, None)
-    taken.lock.release()  # as the system does when its worker dies
-    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Optuna's, of values suggested within other bounds
-        work(place)
-    assert [t.params["optim.lr"] for t in trials(place) if t.state.name == "COMPLETE"] == [0.05, 0.1]
 
 
 def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place, monkeypatch):
@@ -119,11 +108,12 @@ def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place
 
     monkeypatch.setattr(studies, "train_quietly", crash_once)
     studies.add(place, points)
-    assert work(place, stacked=1) == 1
+    work(place, stacked=1)
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE"]
-    assert "out of memory" in trials(place)[0].user_attrs["error"]
+    assert "out of memory" in studies.result(trials(place)[0])["error"]
+    assert [studies.status(t) for _, t in studies.points_of(studies.open_study(place))] == ["crashed", "done"]
     studies.add(place, points)
-    assert work(place) == 0
+    work(place)
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert [studies.status(t) for _, t in studies.points_of(studies.open_study(place))] == ["done", "done"]
 
@@ -134,11 +124,12 @@ def test_workers_divide_the_trials_that_are_trained_at_once(place):
     other = studies.grid(AXES | {"trainer.batch_size": [64], "seed": [0, 1]})
     alone = studies.grid(AXES | {"objective.name": ["worst_group"], "seed": [0, 1]})
     studies.add(place, [alike[0], *other, *alone, *alike[1:]])
-    storage, held = studies.open_storage(place), []  # as long as it is held, nobody else takes a trial
-    study = studies.open_study(place, storage=storage)
-    for _ in range(6):
-        held.append(studies._take(study, storage, place, None, 2, 4)[0])
-    assert [[trial.trial.number for trial in taken] for taken in held] == [[0, 5, 6, 7], [1, 2], [3], [4], [8, 9], []]
+    held = []
+    with watcher(place, workers=2, stacked=4) as worker:
+        for _ in range(6):
+            held.append([taken.number for taken in worker.take()])
+            worker.held = []
+    assert held == [[0, 5, 6, 7], [8, 9], [1, 2], [3], [4], []]
 
 
 def test_trials_trained_at_once_are_recorded_one_by_one(place):
@@ -147,7 +138,7 @@ def test_trials_trained_at_once_are_recorded_one_by_one(place):
     work(place)
     found = trials(place)
     assert [studies.status(t) for t in found] == ["done", "diverged", "done"]
-    summaries = [summary_of(Path(t.user_attrs["run_directory"])) for t in found]
+    summaries = [summary_of(Path(studies.result(t)["run_directory"])) for t in found]
     assert [s["together"] for s in summaries] == [3, 3, 3]
     assert [t.value for t in found] == [summaries[0]["score"], None, summaries[2]["score"]]
 
@@ -159,44 +150,35 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
     studies.add(place, points)
     directory = studies.make_run(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
-    lock, order, train = FolderLock(directory), [], studies._train_trials
+    lock, order, train = FolderLock(directory), [], studies.Worker.train
 
-    def perform(study, taken, *rest):
+    def perform(worker, taken):
         order.append([trial.number for trial in taken])
         if order[-1] == [0] and len(order) > 3:
             lock.close()  # by now, the other process has ended
-        return train(study, taken, *rest)
+        return train(worker, taken)
 
-    monkeypatch.setattr(studies, "_train_trials", perform)
-    assert studies.work(place, None, True, 1, stacked) == 0
+    monkeypatch.setattr(studies.Worker, "train", perform)
+    studies.work(place, None, True, 1, stacked)
     assert [studies.status(t) for t in trials(place)] == ["done"] * 3
     assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
     assert capsys.readouterr().err.count("another process is training in") == 1
 
 
-@pytest.mark.parametrize("error", [None, Interrupted(signal.SIGTERM)], ids=["done", "interrupted"])
-def test_a_trial_is_let_go_of_when_its_training_ends(place, monkeypatch, error):
-    """At once, and not when nothing refers to the lock any more: this test does all along."""
-    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0]}))
-    take, taken = studies._take, []
+def test_a_stopped_worker_gives_its_trials_back(place, monkeypatch):
+    studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0, 1]}))
 
-    def kept(*args):
-        found = take(*args)
-        taken.extend(found[0])
-        return found
+    def stop(runs):
+        assert [t.state.name for t in trials(place)] == ["RUNNING"] * 2
+        raise Interrupted(signal.SIGTERM)
 
-    def perform(*args):
-        assert taken[0].lock.is_locked
-        if error:
-            raise error
-        taken[0].trial.study.tell(taken[0].trial.number, 0.5)
-        return 0
-
-    monkeypatch.setattr(studies, "_take", kept)
-    monkeypatch.setattr(studies, "_train_trials", perform)
-    with pytest.raises(Interrupted) if error else nullcontext():
-        work(place)
-    assert len(taken) == 1 and not taken[0].lock.is_locked
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "train_quietly", stop)
+        with pytest.raises(Interrupted):
+            work(place)
+    assert [t.state.name for t in trials(place)] == ["WAITING"] * 2
+    work(place)
+    assert [t.state.name for t in trials(place)] == ["COMPLETE"] * 2
 
 
 def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
@@ -204,7 +186,7 @@ def test_points_that_are_the_same_run_or_the_same_point_are_run_once(place):
     studies.add(place, [one, one, one | {"config": "digits_ce"}])
     work(place)
     assert [studies.status(t) for t in trials(place)] == ["done", "done"]
-    assert trials(place)[0].user_attrs["run_directory"] == trials(place)[1].user_attrs["run_directory"]
+    assert len({studies.result(trial)["run_directory"] for trial in trials(place)}) == 1
 
 
 def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
@@ -221,6 +203,45 @@ def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
     assert [summary["status"] for summary in summaries] == ["done"] * 2
     assert summaries[0]["run_directory"] == str(runs[0].directory)
     assert "another process is training in" in capfd.readouterr().err
+
+
+def end(place, number, value, status="done", data="d"):
+    """End a trial as a worker does, without training."""
+    storage = studies.open_storage(place)
+    state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
+    storage.set_trial_user_attr(number, "result", {"status": status, "run_directory": f"run{number}", "data": data})
+    storage.set_trial_state_values(number, state, None if value is None else [value])
+
+
+SEEDS = {  # by learning rate, the score of each seed; nan diverged
+    "best": {0.1: [nan, nan, nan, nan, 0.92], 0.2: [0.90, 0.91, 0.89, 0.90, 0.90]},
+    "worth its losses": {0.1: [0.95, 0.95, 0.95, 0.95, nan], 0.2: [0.5, 0.5, 0.5, 0.5, 0.5]},
+    "all diverged": {0.1: [nan], 0.2: [nan]},
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "best", "score", "diverged"),
+    [("best", 0.2, 0.9, 0), ("worth its losses", 0.1, 0.95, 1), ("all diverged", None, None, 0)],
+)
+def test_a_diverged_seed_counts_as_the_lowest_score_when_settings_are_compared(
+    place, capsys, case, best, score, diverged
+):
+    values = SEEDS[case]
+    points = studies.grid({"config": [CONFIG], "optim.lr": list(values), "seed": list(range(len(values[0.1])))})
+    studies.add(place, points)
+    for number, value in enumerate(value for scores in values.values() for value in scores):
+        end(place, number, None if isnan(value) else value, "diverged" if isnan(value) else "done")
+    assert sweep.report(place, lambda point: True) == 0
+    out, err = capsys.readouterr()
+    table, line = out.splitlines()[:-1], json.loads(out.splitlines()[-1])
+    assert (line["setting"] or {}).get("optim.lr") == best and line["score"] == pytest.approx(score)
+    assert line["diverged"] == diverged and "mean, diverged as 0" in table[0]
+    if case == "best":  # the survivor's score is shown, and why it is not the best
+        assert table[2].endswith("| 0.920 | 1 | 4 | 0.184 |") and table[3].endswith("| 0 | 0.900 |")
+        assert "optim.lr=0.1: mean 0.920 over 1 of 5 seeds, but 4 diverged and count as 0" in err
+    elif case == "worth its losses":
+        assert line["score_with_diverged"] == pytest.approx(0.76) and line["seeds"] == 4 and not err
 
 
 def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
@@ -261,10 +282,10 @@ def test_a_grid_can_swap_a_method_and_every_trial_has_the_common_overrides(tmp_p
 
 def test_a_search_reads_a_new_section_as_its_signature_says(place):
     common = {"loss.name": OverrideText("poly"), "loss.left": OverrideText("logistic"), "trainer.epochs": 1}
-    found = sweep.make_search(place, [CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], "random", 2)
-    assert found.space["loss.alpha"] == {"low": 1.0, "high": 2.0, "log": False}
-    assert repr(found.space["loss.alpha"]["low"]) == "1.0" and found.space["weights.exponent"] == [1.0, 2.0]
-    work(place, found)
+    space, point = sweep.make_space([CONFIG], common, ["loss.alpha=1:2", "weights.exponent=1,2"], place.work_dir)
+    assert space["loss.alpha"] == {"low": 1.0, "high": 2.0, "log": False} and point["loss.left"] == "logistic"
+    assert repr(space["loss.alpha"]["low"]) == "1.0" and space["weights.exponent"] == [1.0, 2.0]
+    work(place, Search("random", 2, space))
     assert all(1 <= trial.user_attrs["point"]["loss.alpha"] <= 2 for trial in trials(place))
 
 
@@ -299,13 +320,13 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
 
     studies.add(place, points)
     studies.work(place, None, True, 1, 16)
-    found = trials(place)
-    assert [t.state.name for t in found] == ["COMPLETE"] * 6
-    assert sorted(t.user_attrs["point"]["seed"] for t in found) == list(range(6))
+    found = studies.points_of(studies.open_study(place))
+    assert [t.state.name for _, t in found] == ["COMPLETE"] * 6
+    assert sorted(point["seed"] for point, _ in found) == list(range(6))
     assert len(done(tmp_path)) == 6 and 2 <= len(written) < 6
     assert written.items() <= done(tmp_path).items()
-    for trial in found:  # no evaluation is missing or written twice
-        lines = Path(trial.user_attrs["run_directory"], "metrics.jsonl").read_text().splitlines()
+    for _, trial in found:  # no evaluation is missing or written twice
+        lines = Path(studies.result(trial)["run_directory"], "metrics.jsonl").read_text().splitlines()
         epochs = [json.loads(line)["epoch"] for line in lines]
         assert epochs == sorted(set(epochs)) and epochs[-1] == 40
 
@@ -333,3 +354,122 @@ def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(main):
     assert all(found[key.removeprefix("config.")] == value for key, value in values.items())
     assert found["logger.mode"] == "online" and directory.endswith("/optim.lr=0.001,weights.exponent=2.0/seed=0")
     assert said["metric"]["name"] == found["score"]  # which every evaluation logs
+
+
+def write_table(path: Path, flipped: int = 0) -> None:
+    """Write a table of two classes of points, with the classes of the first `flipped` examples exchanged."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    labels[:flipped] = 1 - labels[:flipped]
+    rows = [f"{a:.4f},{b:.4f},{label}\n" for (a, b), label in zip(rng.normal(size=(200, 2)), labels)]
+    path.write_text("a,b,target\n" + "".join(rows))
+
+
+@pytest.mark.parametrize("axis", ["--grid=optim.lr=0.01,0.1", "--search=optim.lr=0.01:0.1"])
+def test_scores_of_data_that_have_changed_since_are_not_returned(tmp_path, axis, capfd):
+    write_table(tmp_path / "table.csv")
+    command = [
+        "sweep", "--config=arrays_ce", f"--config.data_dir={tmp_path}", "--config.trainer.epochs=1", axis, "--trials=2",
+        "--seeds=1", "--jobs=1", f"--work_dir={tmp_path / 'runs'}", f"--storage=journal:{tmp_path / 'journal'}", "--study=s",
+    ]  # fmt: skip
+    before = [run_sweep(command, capfd) for _ in range(2)]
+    assert before[0] == before[1] and before[0]["trials"] == {"done": 2}
+
+    write_table(tmp_path / "table.csv", flipped=40)
+    assert call(command) == 2  # as `imbalance train` refuses the run directory
+    out, err = capfd.readouterr()
+    assert not out and "these are not the data that" in err and "targets" in err
+    write_table(tmp_path / "table.csv")
+    assert run_sweep(command, capfd) == before[0]
+
+    write_table(tmp_path / "table.csv", flipped=40)
+    shutil.rmtree(tmp_path / "runs")
+    after = run_sweep(command, capfd)
+    assert after["trials"] == {"done": 2} and after["score"] != before[0]["score"]
+
+
+def run_sweep(command: list[str], capfd) -> dict:
+    """Run a sweep, and return the JSON object that it prints."""
+    assert call(command) == 0
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_trials_of_machines_with_different_data_are_not_compared(place):
+    studies.add(place, studies.grid({"config": [CONFIG], "optim.lr": [0.1, 0.2], "seed": [0, 1]}))
+    for number, digest in enumerate("aaab"):  # seeds may have different data, trials of one seed may not
+        end(place, number, 0.5, data=digest)
+    with pytest.raises(BadInput, match=r"trials 1 and 3 of the study were trained on different data"):
+        sweep.report(place, lambda point: True)
+
+
+def test_fixed_overrides_and_configs_are_part_of_a_studys_key_and_a_sweep_reports_its_own_trials(tmp_path, capfd):
+    def run(*arguments: str) -> dict:
+        return run_sweep(["sweep", "--jobs=1", "--seeds=1", f"--work_dir={tmp_path}", *arguments], capfd)
+
+    grid = ("--config=digits_ce", "--grid=optim.lr=0.05,0.1")
+    long, short = run(*grid, "--config.trainer.epochs=3"), run(*grid, "--config.trainer.epochs=1")
+    assert long["score"] > short["score"] and short["setting"]["trainer.epochs"] == 1
+    assert "/sweeps/digits_ce,trainer.epochs=1/" in short["study"] != long["study"]
+    both = run("--config=digits_ce,digits_erm", "--grid=optim.lr=0.1", "--config.trainer.epochs=1")
+    assert "/sweeps/digits_ce+digits_erm,trainer.epochs=1/" in both["study"] and both["trials"] == {"done": 2}
+
+    # Under one name, each command reports what it asked for, and a search does not learn from other trials.
+    named = "--study=mine"
+    run(*grid, "--config.trainer.epochs=3", named)
+    assert run(*grid, "--config.trainer.epochs=1", named) | {"study": ""} == short | {"study": ""}
+    search = ["sweep", "--config=digits_ce", "--search=optim.lr=0.01:1", "--trials=3", f"--work_dir={tmp_path}", named]
+    assert call([*search, "--config.trainer.epochs=1"]) == 2
+    assert "study mine: its trial 0 has trainer.epochs=3, which this search does not vary" in capfd.readouterr().err
+
+
+def test_an_override_of_an_axis_is_refused(tmp_path, capfd):
+    command = ["sweep", "--config=digits_ce", "--grid=optim.lr=1,2", "--config.optim.lr=3", f"--work_dir={tmp_path}"]
+    assert call(command) == 2 and "optim.lr is an axis too" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("run_directory", ["kept", "lost"])
+def test_a_study_of_an_older_version_goes_on_in_its_database(place, run_directory):
+    """Its trials have no identity, and were RUNNING under a file lock; its worker was killed here."""
+    points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 1e30, 0.2], "seed": [0]})
+    folder = Path(place.work_dir) / "sweeps" / "test"
+    folder.mkdir(parents=True)
+    study = optuna.create_study(study_name="test", storage=f"sqlite:///{folder / 'study.db'}", direction="maximize")
+    run_all([make_run(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir)], 1, 1)
+    directories = sorted(Path(place.work_dir).glob("*/optim*/*"))
+    for point in points:
+        study.enqueue_trial({"optim.lr": point["optim.lr"]}, user_attrs={"point": point})
+    first, second, third = study.ask(), study.ask(), study.ask()
+    for trial in (first, second, third):
+        trial.suggest_float("optim.lr", 0.05, 1e30)
+    first.set_user_attr("status", "done")
+    first.set_user_attr("run_directory", str(directories[0]))
+    study.tell(first, 0.25)
+    third.set_user_attr("status", "crashed")
+    study.tell(third, state=optuna.trial.TrialState.FAIL)
+    if run_directory == "lost":
+        shutil.rmtree(directories[0])
+
+    assert place.url.startswith("sqlite:///")
+    lease.GRACE, grace = 0.0, lease.GRACE
+    try:
+        studies.add(place, points)
+        work(place)
+    finally:
+        lease.GRACE = grace
+    found = {point["optim.lr"]: trial for point, trial in studies.points_of(studies.open_study(place))}
+    assert [studies.status(found[rate]) for rate in (0.05, 0.1, 1e30, 0.2)] == ["done", "done", "diverged", "done"]
+    # The data of the first trial are known from its run directory, and without that it is trained again.
+    assert (found[0.05].number == 0) == (run_directory == "kept")
+
+
+def test_a_study_is_read_when_trials_run_out_and_not_for_every_trial(place, monkeypatch):
+    number = 60
+    studies.add(place, studies.grid({"config": [CONFIG], "seed": list(range(number))}))
+    reads, resolved, get, make = [], [], optuna.Study.get_trials, studies.make_run
+    monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **kw: reads.append(1) or get(*a, **kw))
+    monkeypatch.setattr(studies, "make_run", lambda *a: resolved.append(1) or make(*a))
+    summary = {"status": "done", "score": 0.5, "seconds": 1.0}
+    monkeypatch.setattr(studies, "train_quietly", lambda runs: [summary] * len(runs))
+    work(place, stacked=1)
+    assert [studies.status(trial) for trial in trials(place)] == ["done"] * number
+    assert len(reads) <= 4 and len(resolved) == number

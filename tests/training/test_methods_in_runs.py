@@ -82,7 +82,7 @@ class StopsAfter(Interrupt):
 
 @pytest.mark.parametrize("change", [
     dict(callbacks=dict(patience=2)),
-    dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0)),
+    dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)),
     dict(weights=dict(name="deferred", by="group", beta=0.99, start_epoch=2)),
     dict(sampler=dict(name="annealed_linear", by="group"), weights=dict(name="residual")),
     dict(mix=dict(name="lisa", alpha=2.0, same_label=0.5), sampler=dict(name="balanced", by="group")),

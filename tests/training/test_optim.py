@@ -33,6 +33,13 @@ def test_cosine_starts_where_warm_up_ends():
     assert values == pytest.approx([1, 1, 0.5, 0], abs=1e-3)
 
 
+@pytest.mark.parametrize(("epochs", "warmup_epochs"), [(1, 0.5), (1, 0.9), (3, 2.25)])
+def test_cosine_ends_at_zero_also_if_warm_up_leaves_less_than_an_epoch(epochs: int, warmup_epochs: float):
+    assert cosine(epochs, epochs, warmup_epochs=warmup_epochs) == pytest.approx(0)
+    assert cosine((epochs + warmup_epochs) / 2, epochs, warmup_epochs=warmup_epochs) == pytest.approx(0.5)
+    assert cosine(epochs, epochs, warmup_epochs=epochs) >= 0
+
+
 def test_linear_is_that_of_a_fine_tuned_bert():
     """max(0, (N − n) / (N − w)) at step n of N, after w of warm-up, which may end within an epoch."""
     steps, warm, of_epoch = 80, 6, 20

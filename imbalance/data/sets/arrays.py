@@ -13,6 +13,7 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
+    as_array,
     assign_splits,
     check_labels,
     number_groups,
@@ -124,7 +125,7 @@ def columns_dataset(
         chosen = choose_inputs(columns, [n for n in columns.values if n not in (target, split, *attributes)], missing)
         numeric, categorical, notes = chosen.numeric, chosen.categorical, chosen.notes
         problems += chosen.problems
-    is_array = not categorical and len(numeric) == 1 and np.ndim(columns[numeric[0]]) > 2
+    is_array = not categorical and len(numeric) == 1 and as_array(columns[numeric[0]]).ndim > 2
     for name in () if is_array else numeric:
         problems += number_problems(columns, name, parse_column(columns, name, missing)[1])
     raise_first(problems)
@@ -176,7 +177,7 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[
     column, position = columns.categories(name), {value: i for i, value in enumerate(valid)}
     numbers = column.each(lambda value: position.get(value, -1)).astype(np.int64)
     problems = [
-        Problem(columns.where(row), f"{name} is {column.values[column.codes[row]]!r}, not one of {', '.join(valid)}")
+        Problem(columns.where(row), f"{name} is {column[row]!r}, not one of {', '.join(valid)}")
         for row in np.flatnonzero(numbers < 0).tolist()
     ]
     return numbers, problems
@@ -213,7 +214,7 @@ def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target:
 
 def input_array(columns: Columns, name: str) -> torch.Tensor:
     """Return a numeric column as an (N, …) tensor of floats, or, if it is uint8, as images (N, C, H, W)."""
-    array = columns[name]
+    array = as_array(columns[name])
     if array.dtype == np.uint8:
         array = array[:, None] if array.ndim == 3 else array
         if array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):

@@ -30,6 +30,7 @@ def list_text(
     file: Name,
     delimiter: Delimiter,
     text: tuple[Name, ...],
+    skip_empty: bool,
     target: Name,
     classes: tuple[Name, ...],
     attributes: tuple[Name, ...],
@@ -45,6 +46,7 @@ def list_text(
         file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
+        skip_empty: leave out the rows with an empty text, and say how many; False to refuse them.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
         attributes: the columns that are crossed with the target: each combination of a class with values of these
             columns is a group. () if the classes are the groups.
@@ -78,14 +80,23 @@ def list_text(
         causes = {value: label_cause(name, value, valid.get(name)) for value in column.values}
         bad = column.each(lambda value, causes=causes: causes[value] != "").astype(bool)
         good &= ~bad
-        problems += [
-            Problem(columns.where(row), causes[column.values[column.codes[row]]])
-            for row in np.flatnonzero(bad).tolist()
-        ]
+        problems += [Problem(columns.where(row), causes[column[row]]) for row in np.flatnonzero(bad).tolist()]
+    notes = ()
+    if skip_empty:
+        empty = np.zeros(len(columns), dtype=bool)
+        for name in text:
+            empty |= columns.categories(name).each(lambda value: not value.strip()).astype(bool)
+        if empty.any():
+            first = columns.where(int(np.flatnonzero(empty)[0]))
+            notes = (
+                f"{empty.sum():,} of {len(columns):,} rows have an empty text and are left out; the first is {first}",
+            )
+        good &= ~empty
     kept = np.flatnonzero(good)
 
     def value_numbers(name: str) -> np.ndarray:
-        return labels[name].sorted(valid[name]).codes[kept]
+        # The digest of a data set depends on the type, so another one would refuse to resume older runs.
+        return labels[name].sorted(valid[name]).codes[kept].astype(np.int64)
 
     group_numbers, group_names = number_groups(
         labels[target].rows(kept), classes, [labels[name].rows(kept) for name in attributes]
@@ -117,6 +128,7 @@ def list_text(
         mask_names,
         problems,
         {"delimiter": delimiter},
+        notes=notes,
     )
 
 

@@ -1,6 +1,6 @@
 """Read the columns of a CSV file as numbers or categories.
 
-pyarrow reads a file about seven times as fast as Python's module csv, but takes broken quotation marks for text. So it
+pyarrow reads a file several times as fast as Python's module csv, but takes broken quotation marks for text. So it
 reads a file only if it is installed and all quotation marks are in place; csv reads all other files. A test compares
 the columns that both give.
 """
@@ -172,10 +172,12 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
     if isinstance(block, tuple):
         return parse_numbers(block, missing)
     import pyarrow
-    from pyarrow import compute
+    from pyarrow import compute as arrow
+
+    compute: Any = arrow  # its functions are made when it is imported, so their types are unknown
 
     for masked in (False, True) if missing else (False,):
-        is_missing = compute.is_in(block, pyarrow.array(sorted(missing))) if masked else None
+        is_missing: Any = compute.is_in(block, pyarrow.array(sorted(missing))) if masked else None
         present = compute.if_else(is_missing, None, block) if masked else block
         try:
             numbers = compute.cast(present, pyarrow.float64()).to_numpy(zero_copy_only=False)

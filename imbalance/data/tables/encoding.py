@@ -56,8 +56,8 @@ def fit_features(
             numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.any(axis=0).tolist()})
     for name in categorical:
         column = category_values(columns, name, missing)
-        in_train = np.unique(column.codes[train]).tolist()
-        categorical_features.append({"column": name, "values": sorted(column.values[code] for code in in_train)})
+        in_train = np.unique(column.codes[train])
+        categorical_features.append({"column": name, "values": sorted(column.values[int(code)] for code in in_train)})
     return {"missing": list(missing), "numeric": numeric_features, "categorical": categorical_features}
 
 
@@ -182,7 +182,7 @@ def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[P
     """Yield a problem for each of the `rows` of a numeric column, whose values are no numbers."""
     values = columns[name]
     for row in rows.tolist():
-        cell = values.values[values.codes[row]] if isinstance(values, Categories) else values[row]
+        cell: Any = values[row]
         cell = cell.tolist() if isinstance(cell, np.ndarray | np.generic) else cell
         if isinstance(cell, list):
             bad = np.flatnonzero(~np.isfinite(np.ravel(cell)))[0]
@@ -237,7 +237,7 @@ def unfamiliar_values(columns: Columns, features: Features) -> list[str]:
         unknown = np.flatnonzero(known_codes(columns, column, features["missing"]) < 0)
         if len(unknown):
             values = category_values(columns, column["column"], features["missing"])
-            first = values.values[values.codes[unknown[0]]]
+            first = values[int(unknown[0])]
             lines.append(
                 f"{column['column']}: {len(unknown):,} of {len(columns):,} rows have a category that train has not, such as {first!r} "
                 f"({columns.where(int(unknown[0]))}); it is encoded as no category"

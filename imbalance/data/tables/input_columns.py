@@ -59,7 +59,7 @@ def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collecti
             problems.append(
                 Problem(
                     columns.where(row),
-                    f"{name} is {values[column.codes[row]]!r}, a number in a form that is not read; write the column as in "
+                    f"{name} is {column[row]!r}, a number in a form that is not read; write the column as in "
                     f"1234.5, without thousands separators and signs such as %, or name all inputs, and {name!r} among "
                     "config.data.categorical if these are categories",
                 )

@@ -27,10 +27,14 @@ class Categories:
     """
 
     codes: np.ndarray
-    values: Sequence[str]
+    values: list[str]
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def __getitem__(self, row: int) -> str:
+        """Return the text of a row."""
+        return self.values[int(self.codes[row])]
 
     def texts(self) -> np.ndarray:
         """Return the (N,) texts as Python objects; rows with equal texts share one."""
@@ -39,7 +43,7 @@ class Categories:
     def rows(self, rows: np.ndarray) -> "Categories":
         """Return the column of the texts at `rows`, with those `values` only that occur in it."""
         present, codes = np.unique(self.codes[rows], return_inverse=True)
-        return Categories(codes.reshape(-1), [self.values[code] for code in present.tolist()])
+        return Categories(codes.reshape(-1), [self.values[int(code)] for code in present])
 
     def counts(self) -> np.ndarray:
         """Return the number of rows with each of `values`."""

@@ -44,6 +44,7 @@ class Corpus:
     problems: the problems of the file; its rows with a problem are not among the N texts.
     preprocessing: what a trained model must know to read a file, such as the delimiter; the tokenizer is added later.
     blanks: True if a text may be empty, as a few texts of published data sets are.
+    notes: lines for the log on how the file was read.
     """
 
     file: Path
@@ -61,6 +62,7 @@ class Corpus:
     problems: list[Problem] = field(default_factory=list)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     blanks: bool = False
+    notes: tuple[str, ...] = ()
 
     def all_problems(self) -> list[Problem]:
         """Return all problems: of the file, of class names and group names, of splits, and one for each blank text."""
@@ -72,7 +74,11 @@ class Corpus:
         for row, example in enumerate(() if self.blanks else self.texts):
             for name, text in zip(self.columns, (example,) if isinstance(example, str) else example):
                 if not text.strip():
-                    problems.append(Problem(self.where(row), f"{name} is empty; each text must have a character"))
+                    problems.append(
+                        Problem(
+                            self.where(row), f"{name} is empty; set config.data.skip_empty=True to leave out such rows"
+                        )
+                    )
         return problems + population_problems(file, self.targets, self.groups, self.splits, *names)
 
 
@@ -126,6 +132,7 @@ def build_text_dataset(
 
     cut = int((lengths >= max_tokens).sum())
     notes = (
+        *corpus.notes,
         f"{tokens.vocabulary:,} tokens ({tokenizer}); {lengths.mean():.1f} a text, at most {lengths.max()}"
         + (f"; {cut:,} texts reach config.data.max_tokens={max_tokens}" if cut else ""),
     )

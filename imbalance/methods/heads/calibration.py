@@ -1,6 +1,7 @@
 """Heads that fit a few numbers to val: one temperature, or one threshold for each class."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,8 +20,8 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The
-    log-likelihood is concave in one over the temperature. The search is limited to values from 0.01 to 100, because the
-    best value is infinite if every val prediction is right. The head is fitted to the classes of val, so the likelihood
+    log-likelihood is concave in one over the temperature. The search is limited to temperatures from 0.01 to 100,
+    because the best one is 0 if every val prediction is right; a warning says if the search ended at a limit. The head is fitted to the classes of val, so the likelihood
     and calibration of val are training metrics: compare runs on test.
     """
     from scipy.optimize import minimize_scalar
@@ -31,7 +32,19 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
         return cross_entropy(math.exp(log_inverse) * logits, targets).mean().item()
 
     least, most = math.log(0.01), math.log(100)
-    inverse = math.exp(minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-6}).x)
+    best = minimize_scalar(loss, bounds=(least, most), method="bounded", options={"xatol": 1e-6}).x
+    inverse = math.exp(best)
+    if min(best - least, most - best) < 1e-3:
+        reason = (
+            "every val prediction is right"
+            if best > 0
+            else "the logits of val tell the classes apart no better than chance"
+        )
+        warnings.warn(
+            f"config.head.name='temperature': the temperature {1 / inverse:.3g} is at the end of the search, as if {reason}; "
+            "the probabilities are not calibrated",
+            stacklevel=2,
+        )
     return linear(inverse * head.weight, inverse * head.bias)
 
 

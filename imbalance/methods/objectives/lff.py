@@ -11,6 +11,8 @@ from imbalance.methods.batch import Batch, Loss
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Objective, Pair
 
+UNSEEN = -1.0  # the moving average of an example before its first loss; losses are not negative
+
 
 @checked
 class LearningFromFailure(Objective):
@@ -21,12 +23,12 @@ class LearningFromFailure(Objective):
     trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which prefers easy examples. The relative difficulty
     W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives more weight to examples on which f_B fails. As in section 3.2 and the
     authors' code, ℓ_B and ℓ_D are moving averages of the losses of each example under f_B and f_D, divided by the
-    largest average in its class. One difference: the authors' code multiplies the gradient of GCE by q once more. The
-    objective reads no groups.
+    largest average in its class. An average starts at the first loss of its example. One difference: the authors' code
+    multiplies the gradient of GCE by q once more. The objective reads no groups.
 
     Args:
         amplification: q; 0.7 in the paper.
-        decay: the factor on the old moving average in each update; 0.7 in the paper. The averages start at 0.
+        decay: the factor on the old moving average in each update; 0.7 in the paper.
     """
 
     tags = Tags(batched=False)  # it has a state for every example, so it cannot be stacked
@@ -39,7 +41,7 @@ class LearningFromFailure(Objective):
         self.amplification, self.decay, self.num_classes = amplification, decay, num_classes
         self.register_buffer("targets", targets, persistent=False)
         # The first row has the moving averages of the losses of f_B, the second those of f_D.
-        self.register_buffer("averages", torch.zeros(2, len(targets), dtype=torch.float64))
+        self.register_buffer("averages", torch.full((2, len(targets)), UNSEEN, dtype=torch.float64))
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         return Pair(make(), biased=make())
@@ -70,7 +72,9 @@ class LearningFromFailure(Objective):
     ) -> Tensor:
         if self.training:
             latest = torch.stack([biased_losses, losses]).detach().double()
-            self.averages[:, rows] = self.decay * self.averages[:, rows] + (1 - self.decay) * latest
+            before = self.averages[:, rows]
+            moved = self.decay * before + (1 - self.decay) * latest
+            self.averages[:, rows] = latest.where(before == UNSEEN, moved)
         classes = self.targets.expand(2, -1)
         largest = self.averages.new_zeros(2, self.num_classes).scatter_reduce(1, classes, self.averages, "amax")
         biased, own = self.averages[:, rows] / largest[:, self.targets[rows]].clamp(min=1e-8)

@@ -126,7 +126,7 @@ function drawAggregates({metric}) {
     width: Math.min(width, 760), height: 320, grid: true, style: {fontSize: "12px"}, x: {label: `${axisLabel(metric)} at least`}, y: {label: "runs, %", domain: [0, 100]},
     color: {domain: aggregates.rows.map(row => row.method), range: SERIES, legend: true},
     marks: aggregates.rows.slice(0, 8).map((row, n) => Plot.line(row.profile, {x: (_, i) => 100 * aggregates.thresholds[i], y: value => 100 * value, stroke: () => row.method, strokeWidth: 1.8, strokeDasharray: DASHES[n % 4]})),
-  }), note: "Interquartile mean, probability of improvement and performance profile as in Agarwal et al. (NeurIPS 2021), with stratified bootstrap intervals, for the weights that each run selected itself."}));
+  }), note: "Interquartile mean, probability of improvement and performance profile as in Agarwal et al. (NeurIPS 2021), with stratified bootstrap intervals that are widened for few seeds, for the weights that each run selected itself."}));
 }
 
 function drawRuns() {

@@ -24,11 +24,12 @@ const numberText = (value, metric, digits = metric.percent ? 1 : 3) =>
   value === null || value === undefined ? "–" : (scaleOf(metric) * value).toFixed(digits);
 
 // Format a mean as `70.1 ± 2.0`, or with both ends of its interval if the interval is cut off. With one or two runs, there is
-// no interval: list the runs' values.
+// no interval: list the runs' values. If all values are equal, which accuracies of small groups often are, say so.
 function meanText(over, metric) {
   const text = value => numberText(value, metric);
   if (!over.n) return "–";
   if (over.low === null) return over.values.map(text).join(", ");
+  if (over.high - over.low < 1e-12) return `${text(over.mean)} (all ${over.n} equal)`;
   const even = Math.abs(over.low + over.high - 2 * over.mean) < 1e-9;
   return even ? `${text(over.mean)} ± ${text((over.high - over.low) / 2)}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
 }

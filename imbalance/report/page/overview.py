@@ -5,6 +5,7 @@ A setting is a config file with overrides; its runs differ only in the seed. A t
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_per
 from imbalance.config.run_directory import read_predictions
 from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
-from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, quantiles
-from imbalance.metrics.scores import Reliability, probabilities, reliability, score_metrics
+from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, mean_with_diverged, quantiles
+from imbalance.metrics.scores import Reliability, equal_width_bins, probabilities, reliability, score_metrics
 from imbalance.report.collect import Row
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readable_evaluations
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
@@ -204,7 +205,7 @@ def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float
     if not known:
         return []
     confidence, accuracy, count = (np.concatenate(parts) for parts in zip(*known))
-    bin_of = np.minimum((confidence * 10).astype(int), 9)
+    bin_of = equal_width_bins(confidence, 10)
     return [
         {
             "confidence": _short(np.average(confidence[inside], weights=count[inside])),
@@ -236,8 +237,8 @@ def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: lis
 
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
     that all settings of the config file and task have in common. If they have none in common, it is over all seeds of
-    each setting. Of equally good settings, the one with more seeds is chosen, because the user probably chose it before
-    training these seeds.
+    each setting. A seed that diverged has the smallest possible score, see `mean_with_diverged`. Of equally good settings,
+    the one with more seeds is chosen, because the user probably chose it before training these seeds.
 
     Args:
         rows: one row for each run.
@@ -245,30 +246,38 @@ def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: lis
         name_and_task: config file and task of each setting.
     """
     scores: dict[int, dict[int, float]] = {setting: {} for setting in setting_of_run}
+    lowest: dict[int, float] = {}
     for row, setting in zip(rows, setting_of_run):
-        if row["score"] is not None:
-            scores[setting][row["seed"]] = row["score"]
+        if row["status"] == "diverged" or row["score"] is not None:
+            scores[setting][row["seed"]] = nan if row["score"] is None else row["score"]
+            lowest[setting] = _lowest_score(row)
     rivals: dict[tuple[str, str], list[int]] = {}
     for setting in scores:
         rivals.setdefault(name_and_task[setting], []).append(setting)
     chosen = set()
     for settings in rivals.values():
-        done = [setting for setting in settings if scores[setting]] or settings[:1]
-        shared = set.intersection(*(set(scores[setting]) for setting in done))
+        ended = [setting for setting in settings if not all(map(isnan, scores[setting].values()))] or settings[:1]
+        shared = set.intersection(*(set(scores[setting]) for setting in ended))
 
         def merit(setting: int, shared: set[int] = shared) -> tuple[float, int]:
             compared = [score for seed, score in scores[setting].items() if seed in shared or not shared]
-            return (round(sum(compared) / len(compared), 9) if compared else 0.0), len(scores[setting])
+            mean = mean_with_diverged(compared, lowest[setting]) if compared else 0.0
+            return round(mean, 9), len(scores[setting])
 
-        chosen.add(max(done, key=merit))
+        chosen.add(max(ended, key=merit))
     return chosen
+
+
+def _lowest_score(row: Row) -> float:
+    """Return the smallest value that the score of a run can have."""
+    return bounds(str(row.get("config.score", "")))[0]
 
 
 def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the expected best val score after trying k settings, for each k, config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
-    three settings on a task are left out.
+    three settings on a task are left out. A run that diverged has the smallest possible score.
 
     Args:
         rows: one row for each run.
@@ -277,9 +286,10 @@ def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, 
     """
     scores: dict[tuple[str, str], dict[int, list[float]]] = {}
     for row, setting in zip(rows, setting_of_run):
-        if row["score"] is not None:
+        if row["status"] == "diverged" or row["score"] is not None:
             key = (row["name"], settings[setting]["task"])
-            scores.setdefault(key, {}).setdefault(setting, []).append(row["score"])
+            score = _lowest_score(row) if row["score"] is None else row["score"]
+            scores.setdefault(key, {}).setdefault(setting, []).append(score)
     methods = {setting["name"]: setting["method"] for setting in settings}
     return [
         {"name": methods[name].replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
@@ -319,10 +329,12 @@ def aggregates(
         rows: list[dict[str, Any]] = [
             {
                 "method": method,
-                "iqm": bootstrap(interquartile_mean, values, paired=False),
+                "iqm": bootstrap(
+                    interquartile_mean, values, paired=False, low=bounds(metric)[0], high=bounds(metric)[1]
+                ),
                 "improvement": None
                 if method == baseline
-                else bootstrap(improvement, values, scores[baseline], paired=True),
+                else bootstrap(improvement, values, scores[baseline], paired=True, low=0, high=1),
                 "profile": [_short(share) for share in profile(values, thresholds)],
             }
             for method, values in scores.items()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from imbalance.errors import BadInput
-from imbalance.metrics.scores import probabilities, reliability, saved_group_mask
+from imbalance.metrics.scores import log_odds, probabilities, reliability, saved_group_mask
 from imbalance.report.collect import Row
 from imbalance.report.page.examples import Example, read_test_split, render_example
 from imbalance.report.page.overview import Overview, readable_predictions, thinned
@@ -153,8 +153,8 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
             many groups only the first `most` groups are returned.
     """
     names, groups = list(summary["classes"]["test"]), list(summary["groups"]["test"])
-    probability = probabilities(saved["logits"])
-    predicted, confidence = probability.argmax(1), probability.max(1)
+    predicted, confidence = saved["logits"].argmax(1), probabilities(saved["logits"]).max(1)
+    sureness = log_odds(saved["logits"]).max(1)  # the confidence of many errors rounds to 1
     wrong = predicted != saved["targets"]
     members = np.zeros((len(wrong), len(groups)), dtype=bool)
     saved_members = saved_group_mask(saved)
@@ -165,7 +165,7 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     by_group = []
     for g in worst_first[: max(1, most)]:
         rows = np.flatnonzero(members[:, g] & wrong)
-        surest = rows[np.argsort(-confidence[rows], kind="stable")][:each]
+        surest = rows[np.argsort(-sureness[rows], kind="stable")][:each]
         examples = [
             {
                 "row": int(i),

@@ -26,13 +26,19 @@ def start_accelerator(config: Experiment) -> Accelerator:
     """Start accelerate with the options in `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the device cannot compute in `config.trainer.mixed_precision`, or the number of started
-            processes is not the number that the launcher was asked for.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher was asked to compile the
+            model, or the number of started processes is not the number that the launcher was asked for.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; a CPU does not compute in float16; use 'bf16' or 'no'"
+        )
+    # accelerate would wrap the model, and the names of the saved weights would begin with `_orig_mod.`.
+    if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
+        raise BadInput(
+            f"launch: the dynamo backend is {backend!r}; the config says how a run is compiled, so launch with "
+            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
         )
     check_launch()
     set_arithmetic(config)

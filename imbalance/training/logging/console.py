@@ -7,8 +7,8 @@ from torch import Tensor, device, nn
 
 from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups, shown
 from imbalance.data import Dataset
-from imbalance.training.logging.run_log import duration
 from imbalance.training.state.progress import Clock
+from imbalance.utils.output import duration
 
 SPLITS = ("val", "test")  # the splits that a run is judged on at its end
 

@@ -41,14 +41,14 @@ def save_run(run: Run) -> None:
             "progress": progress | records,
             "random": [share["random"] for share in shares],
             "wandb_id": log.wandb_id,
-            **provenance(run.learner.data),
+            **provenance(run.learner.data, run.pretrained),
         }
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the previous checkpoint stays"):
             save(path, state | {"metrics_position": log.position(), **log.digests_so_far})
 
 
-def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
+def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | None = None) -> Progress:
     """Restore the last undamaged checkpoint in the run directory, and return its progress.
 
     Without a checkpoint, return the progress of a new run. The number of processes may differ from that which wrote the
@@ -62,7 +62,7 @@ def resume(config: Experiment, learner: Learner, log: RunLog) -> Progress:
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
     if state:
-        from_main(accelerator, lambda: check_provenance(state, learner.data, path, log.line))
+        from_main(accelerator, lambda: check_provenance(state, learner.data, path, log.line, pretrained))
     from_main(accelerator, lambda: log.rewind(state or {}))
     from_main(accelerator, lambda: log.start_trackers(state["wandb_id"] if state else None))
     progress = Progress(device=accelerator.device)

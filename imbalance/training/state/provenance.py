@@ -3,7 +3,7 @@
 import functools
 import subprocess
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,39 @@ from imbalance.config.experiment import Experiment
 from imbalance.data import Dataset
 from imbalance.data.identity import differences, digest
 from imbalance.errors import BadInput
+from imbalance.models.weights import pretrained_digest
 from imbalance.training.learner import load_dataset
-from imbalance.utils.package import ROOT
+from imbalance.utils.package import ROOT, __version__
 
 FORMAT = 2  # format of run directories and checkpoints; raise it whenever an older version could misread them
-PACKAGES = ("torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb")
+PACKAGES = (
+    "torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb",
+    "pillow", "pyarrow", "tokenizers", "transformers", "timm",
+)  # fmt: skip
 
 
-def provenance(data: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(data: Mapping[str, Any], pretrained: str | None) -> dict[str, Any]:
     """Return the provenance that checkpoints and summary.json of a run hold.
 
     Args:
         data: digest of the run's data set.
+        pretrained: digest of the weights with which the run began; see `pretrained_digest`.
     """
-    return {"format": FORMAT, "data": dict(data), "versions": versions()}
+    weights = {} if pretrained is None else {"pretrained": pretrained}
+    return {"format": FORMAT, "data": dict(data), "versions": versions(), **weights}
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide what a run computes."""
-    return {package: version(package) for package in PACKAGES}
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide what a run computes; None for a package that is not installed."""
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    return {"imbalance": __version__, **{package: installed(package) for package in PACKAGES}}
 
 
 @functools.cache
@@ -62,18 +75,28 @@ def check_format(saved: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
 
 
 def check_provenance(
-    saved: Mapping[str, Any], data: Mapping[str, Any], path: Path, warn: Callable[[str], None]
+    saved: Mapping[str, Any],
+    data: Mapping[str, Any],
+    path: Path,
+    warn: Callable[[str], None],
+    pretrained: str | None = None,
 ) -> None:
-    """Compare the provenance in the file at `path` with the current data and packages. Warn if packages differ.
+    """Compare the provenance in the file at `path` with the current data, weights and packages. Warn if packages differ.
 
     Args:
         saved: content of the file.
         data: digest of the current data set.
         warn: function that logs a warning.
+        pretrained: digest of the current pretrained weights; None without any, or if they cannot be read any more.
 
     Raises:
-        BadInput: the data differ.
+        BadInput: the data or the pretrained weights differ.
     """
+    if pretrained is not None and saved.get("pretrained", pretrained) != pretrained:
+        raise BadInput(
+            f"config.model.pretrained: these are not the weights that {path} was made from; restore those weights, use "
+            "another config.work_dir, or remove the run directory, which has this file"
+        )
     if "data" not in saved:
         warn(f"WARNING: {path} does not say which data it was made from, so these may be other data")
     else:
@@ -84,7 +107,12 @@ def check_provenance(
                 "those data, use another config.work_dir, or remove the run directory, which has this file"
             )
     before, now = saved.get("versions", {}), versions()
-    changed = [f"{name} {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+    # A package that one of the two lacks was not used there, so it changes no result.
+    changed = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in now
+        if before.get(name) and now[name] and before[name] != now[name]
+    ]
     if changed:
         warn(f"WARNING: {path} was written with {'; '.join(changed)}; results may differ slightly")
 
@@ -112,4 +140,4 @@ def check_done(
     except (BadInput, OSError) as error:
         warn(f"WARNING: cannot compare the data with those of {path}: {error}")
         return
-    check_provenance(summary, data, path, warn)
+    check_provenance(summary, data, path, warn, pretrained_digest(config.model))

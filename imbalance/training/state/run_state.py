@@ -15,7 +15,9 @@ from imbalance.training.state.registry import RandomState, Stateful, restore, sn
 class Run:
     """Run in progress, which the functions of the loop take.
 
+    pretrained: digest of the weights with which the run began; see `imbalance.models.weights.pretrained_digest`.
     first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
+    head_warnings: warnings of the head while it was fitted, which begin with `config.head`.
     remembered: finite state that the last call of `remember` copied, by the names of `parts`.
     """
 
@@ -26,6 +28,8 @@ class Run:
     interrupt: Interrupt
     clock: Clock
     first_scale: float = 1.0
+    pretrained: str | None = None
+    head_warnings: list[str] = field(default_factory=list)
     remembered: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -17,6 +17,7 @@ from ml_collections.config_dict import create
 
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
+from imbalance.config.resolve import upgrade_saved_config
 from imbalance.config.schema import build
 from imbalance.data.identity import digest
 from imbalance.data.texts import tokens as store
@@ -256,7 +257,7 @@ def test_many_runs_at_once_are_those_of_one(config, tmp_path):
 METHODS = {
     "erm": {},
     "resampled": dict(sampler=dict(name="resample", by="group", exponent=1.0)),
-    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0)),
+    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)),
     "irm": dict(objective=dict(name="irm", environments="group", penalty=2.0, warmup_steps=4)),
     "coral": dict(objective=dict(name="coral", environments="group", penalty=2.0)),
     "lff": dict(objective=dict(name="lff", amplification=0.7, decay=0.5)),
@@ -318,3 +319,38 @@ def test_a_run_that_diverges_names_its_step_and_can_be_replayed(config, tmp_path
     with pytest.raises(Diverged, match="first non-finite: "):
         loop.train(config, tmp_path / "run")
     assert "the same, bit for bit" in forensics.replay(tmp_path / "run")
+
+
+def test_rows_with_an_empty_text_are_refused_or_left_out_and_counted(config):
+    """One empty text of 1,500 used to refuse them all, without a way out."""
+    path = Path(config.data_dir) / "texts.csv"
+    with open(path, newline="") as file:
+        heading, *rows = csv.reader(file)
+    column = heading.index("text")
+    whole = dataset_of(config)
+    for row in (3, 10):
+        rows[row][column] = " " * row
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([heading, *rows])
+    with pytest.raises(
+        BadInput, match=r"texts.csv line 5: text is empty; set config.data.skip_empty=True .*\(and 1 more"
+    ) as error:
+        dataset_of(config)
+    assert len(error.value.problems) == 2
+    config.data.skip_empty = True
+    left = dataset_of(config)
+    note = f"2 of 240 rows have an empty text and are left out; the first is {path} line 5"
+    assert left.notes[0] == note and note not in whole.notes
+    kept = sorted(np.concatenate([getattr(left, name).indices for name in ("train", "val", "test")]).tolist())
+    assert kept == [row for row in range(240) if row not in (3, 10)]
+
+
+def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
+    saved = config.to_dict()
+    del saved["data"]["skip_empty"]
+    assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
+
+
+def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):
+    """The digest of the data, which a resumed run compares, reads the bytes of int64."""
+    assert dataset_of(text_config(tmp_path)).train.targets.dtype == torch.int64

@@ -90,7 +90,7 @@ def test_the_seed_decides_the_environments():
 
 
 METHODS = {
-    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=0.0)),
+    "group_dro": dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=0.0, adjust_absent=False)),
     "irm": dict(objective=dict(name="irm", environments="attribute", penalty=2.0, warmup_steps=0)),
     "resampled": dict(sampler=dict(name="balanced", by="group")),
     "weighted": dict(weights=dict(name="importance", by="group", exponent=1.0)),

@@ -304,3 +304,19 @@ def test_more_rounds_of_thresholds_find_better_ones():
         for bias in (one, many)
     ]
     assert min(right[0]) < min(right[1])
+
+
+@pytest.mark.parametrize(
+    ("sign", "words"), [(1, "temperature 0.01 .* every val prediction is right"), (-1, "temperature 100 ")]
+)
+def test_a_temperature_at_the_end_of_its_search_is_told(sign, words):
+    data, head = dataset(), torch.nn.Linear(6, 2)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.weight[:, 0] = sign * torch.tensor([-1.0, 1.0])
+    inputs = torch.zeros_like(data.val.inputs)
+    inputs[:, 0] = 2.0 * data.val.targets - 1
+    val = replace(data.val, inputs=inputs)
+    with pytest.warns(UserWarning, match=words):
+        make(dict(name="temperature"), replace(data, val=val), head)

@@ -4,11 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.colored_digits_methods import METHODS
+from imbalance.config.overrides import split_overrides
+from imbalance.config.renamed import replacement_flags
+from imbalance.config.resolve import resolve
 from imbalance.config.schema import build
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Partners
 from imbalance.methods.losses import LOSSES, CrossEntropy
 from imbalance.methods.objectives.irm import InvariantRisk
+from imbalance.training.loop import train
 
 
 def batch(classes: int, groups: int, partners: bool = False) -> Batch:
@@ -89,3 +94,14 @@ def test_a_penalty_beyond_float32_is_no_error():
     losses, weights, slopes = torch.ones(3, 4)
     method = InvariantRisk(2, 2, environments="group", penalty=1e300, warmup_steps=0)
     assert method(losses, weights, torch.tensor([0, 0, 1, 1]), slopes=slopes) == 1.0
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_eiil_then_irm_does_not_diverge(tmp_path, seed):
+    """At these seeds the runs without clipping diverge by epoch 4."""
+    (variant,) = (variant for title, variant, _ in METHODS if title == "EIIL, then IRM")
+    config = variant.run({"trainer.epochs": 6, "trainer.eval_every": 6}, seed, str(tmp_path)).config
+    assert train(config, tmp_path / "run")["status"] == "done"
+    flags = split_overrides(replacement_flags("colored_digits_eiil_irm").split()[1:])[0]
+    renamed, _ = resolve("colored_digits_irm", flags)
+    assert renamed.trainer.clip_norm == config.trainer.clip_norm and renamed.groups == config.groups

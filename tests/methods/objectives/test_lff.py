@@ -1,6 +1,8 @@
 """Learning from failure against its algorithm, written with one example at a time."""
 
+import json
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from torch import nn
 from imbalance.config.resolve import load
 from imbalance.methods.batch import Batch
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.objectives.lff import LearningFromFailure
+from imbalance.methods.objectives.lff import UNSEEN, LearningFromFailure
 from imbalance.training.loop import train
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -33,7 +35,7 @@ def test_it_is_the_published_algorithm():
     torch.manual_seed(0)
     method = LearningFromFailure(TARGETS, 3, amplification=0.7, decay=0.6)
     model, loss = method.network(network).train(), CrossEntropy()
-    averages = np.zeros((2, 8))  # of the biased network's losses and of the other's
+    averages = np.full((2, 8), np.nan)  # of the biased network's losses and of the other's
     for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [2, 0, 5, 1]):
         batch = examples(rows)
         ours = method.value(method.terms(model, loss, batch), batch)
@@ -41,10 +43,12 @@ def test_it_is_the_published_algorithm():
         terms = []
         for i, row in enumerate(rows):
             p = [logits.softmax(1)[i, batch.targets[i]] for logits in (biased, debiased)]
-            averages[:, row] = 0.6 * averages[:, row] + 0.4 * np.array([-x.log().item() for x in p])
+            latest = np.array([-x.log().item() for x in p])
+            is_first = np.isnan(averages[:, row]).any()
+            averages[:, row] = latest if is_first else 0.6 * averages[:, row] + 0.4 * latest
         for i, row in enumerate(rows):
             p = [logits.softmax(1)[i, batch.targets[i]] for logits in (biased, debiased)]
-            b, d = averages[:, row] / averages[:, (batch.targets[i] == TARGETS).numpy()].max(1)
+            b, d = averages[:, row] / np.nanmax(averages[:, (batch.targets[i] == TARGETS).numpy()], axis=1)
             terms.append(batch.weights[i] * b / (b + d) * -p[1].log() + (1 - p[0] ** 0.7) / 0.7)
         theirs = torch.stack(terms).mean()
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=0)
@@ -53,6 +57,27 @@ def test_it_is_the_published_algorithm():
         ):
             torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-12)
     np.testing.assert_allclose(method.averages, averages, rtol=1e-12)
+
+
+def test_averages_weights_and_gradients_are_those_of_the_published_code():
+    published = json.loads((Path(__file__).parent / "published" / "lff.json").read_text())
+    targets = torch.tensor(published["inputs"]["labels"])
+    method = LearningFromFailure(targets, 3, amplification=published["q"], decay=published["alpha"])
+    for epoch in published["epochs"]:
+        for step in epoch["batches"]:
+            rows = torch.tensor(step["index"])
+            logits = [
+                torch.tensor(step[f"{name}_logits"], dtype=torch.float64, requires_grad=True)
+                for name in ("debiased", "bias")
+            ]
+            batch = Batch((logits,), targets[rows], torch.zeros_like(rows), torch.ones(4), rows)
+            value = method.value(method.terms(lambda pair: pair, CrossEntropy(), batch), batch)
+            debiased, biased = torch.autograd.grad(value, logits)
+            theirs = [torch.tensor(step[f"grad_{name}"], dtype=torch.float64) for name in ("debiased", "bias")]
+            torch.testing.assert_close(debiased, theirs[0], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(biased * published["q"], theirs[1], rtol=1e-9, atol=1e-12)
+        averages = torch.tensor([epoch["ema_bias"], epoch["ema_debiased"]], dtype=torch.float64)
+        torch.testing.assert_close(method.averages, averages, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("logit", [-40.0, -3.0, 0.0, 5.0, 40.0])
@@ -71,7 +96,7 @@ def test_evaluation_moves_no_average_and_sees_the_debiased_network_alone():
     method = LearningFromFailure(TARGETS, 3, amplification=0.7, decay=0.6).eval()
     model, batch = method.network(network), examples([0, 1])
     method.value(method.terms(model, CrossEntropy(), batch), batch)
-    assert not method.averages.any()
+    assert (method.averages == UNSEEN).all()
     assert torch.equal(model.eval()(batch.inputs), model.head(model.features(batch.inputs)))
 
 

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from scipy.optimize import linprog
 
 from imbalance.config.schema import build
 from imbalance.methods.batch import Batch
+from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.registry import OBJECTIVES
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
@@ -51,7 +55,7 @@ def gradients(objective, steps=3):
 @each_setting("objective", lambda name: not OBJECTIVES[name].columns)
 def test_every_hyperparameter_changes_the_gradient(name, key):
     example = settings("objective", name)
-    counts = torch.tensor([100, 25, 10, 0])
+    counts = torch.tensor([100, 25, 10, 9])  # the batch lacks the last two groups
     before = gradients(make(name, counts, **example))
     for change in changes("objective", name, key):
         after = gradients(make(name, counts, **example | change))
@@ -80,7 +84,7 @@ def test_average_and_its_logarithm():
 
 def test_group_dro_by_hand():
     """Two groups of 100 and 25 with mean losses 1 and 2, step ½, C = 2: adjusted losses 1.2 and 2.4."""
-    dro = make("group_dro", torch.tensor([100, 25]), step_size=0.5, size_adjustment=2.0)
+    dro = make("group_dro", torch.tensor([100, 25]), step_size=0.5, size_adjustment=2.0, adjust_absent=False)
     losses, groups = torch.tensor([0.5, 1.5, 2.0], dtype=torch.float64), torch.tensor([0, 0, 1])
     assert dro.log_weights.exp().tolist() == [0.5, 0.5]
     value = dro(losses, torch.ones(3, dtype=torch.float64), groups)
@@ -94,7 +98,7 @@ def test_group_dro_by_hand():
 
 def test_group_dro_leaves_a_group_that_the_batch_lacks_as_it_was():
     """Relative to one another, the absent groups keep their weights; those of groups without examples stay 0."""
-    dro = make("group_dro", torch.tensor([10, 20, 30, 0]), step_size=0.5, size_adjustment=3.0)
+    dro = make("group_dro", torch.tensor([10, 20, 30, 0]), step_size=0.5, size_adjustment=3.0, adjust_absent=False)
     dro(torch.tensor([1.0, 2.0, 4.0]), torch.ones(3), torch.tensor([0, 1, 2]))
     before = dro.log_weights.exp()
     dro(torch.tensor([5.0]), torch.ones(1), torch.tensor([0]))
@@ -103,11 +107,37 @@ def test_group_dro_leaves_a_group_that_the_batch_lacks_as_it_was():
     assert after[0] > before[0] and after[3] == 0 and after.sum().item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("size_adjustment", [0.0, 2.0])
+@pytest.mark.parametrize("adjust_absent", [False, True])
+def test_group_dro_is_published_with_either_rule_for_absent_groups(size_adjustment, adjust_absent):
+    published = json.loads((Path(__file__).parent / "published" / "group_dro.json").read_text())
+    inputs, results = published["inputs"], published["results"][f"C={size_adjustment:g}"]
+    dro = GroupDRO(
+        torch.tensor(inputs["group_counts"]),
+        step_size=inputs["step_size"],
+        size_adjustment=size_adjustment,
+        adjust_absent=adjust_absent,
+    )
+    theirs = results["published" if adjust_absent else "absent_groups_left_alone"]
+    for step, (rows, labels, groups) in enumerate(zip(inputs["logits"], inputs["labels"], inputs["groups"])):
+        logits = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+        losses = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none")
+        value = dro(losses, torch.ones(len(losses)), torch.tensor(groups))
+        weights = torch.tensor(theirs[step]["group_probs"], dtype=torch.float64)
+        torch.testing.assert_close(dro.log_weights.exp(), weights, rtol=1e-9, atol=0)
+        if adjust_absent:  # the published code adds the adjustment to the value, which changes no gradient
+            (gradient,) = torch.autograd.grad(value, logits)
+            expected = torch.tensor(theirs[step]["grad_logits"], dtype=torch.float64)
+            torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+        else:
+            assert value.item() == pytest.approx(theirs[step]["loss_without_adjustment"])
+
+
 def test_group_dro_survives_huge_losses_and_is_not_moved_by_evaluation():
-    dro = make("group_dro", step_size=1.0, size_adjustment=0.0)
+    dro = make("group_dro", step_size=1.0, size_adjustment=0.0, adjust_absent=False)
     value = dro(torch.tensor([1e6, 1.0]), torch.ones(2), torch.tensor([0, 1]))
     assert value.item() == pytest.approx(1e6) and dro.log_weights.exp().tolist() == [1, 0, 0]
-    dro = make("group_dro", step_size=1.0, size_adjustment=0.0).eval()
+    dro = make("group_dro", step_size=1.0, size_adjustment=0.0, adjust_absent=False).eval()
     dro(LOSSES, WEIGHTS, GROUPS)
     assert dro.log_weights.exp().tolist() == [0.5, 0.5, 0]
 
@@ -138,7 +168,7 @@ def test_worst_group_is_the_greatest_mean_of_the_groups_that_there_are():
 
 def test_a_group_without_examples_has_no_weight_and_no_infinity_in_group_dro():
     """Whose state would end the run: -inf is not finite."""
-    dro = OBJECTIVES["group_dro"](torch.tensor([3, 0, 5]), step_size=0.5, size_adjustment=1.0)
+    dro = OBJECTIVES["group_dro"](torch.tensor([3, 0, 5]), step_size=0.5, size_adjustment=1.0, adjust_absent=False)
     losses, groups = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 2])
     for _ in range(50):
         dro(losses, torch.ones(3), groups)

@@ -116,6 +116,17 @@ def test_many_groups_and_runs_keep_a_page_small():
     assert len(curve["epoch"]) == 8 and curve["epoch"][0] == 1 and curve["epoch"][-1] == 1000
 
 
+def test_surest_errors_are_in_order_where_their_confidence_rounds_to_one():
+    margins = np.array([50, 41, 60, 44, 38, 3])
+    saved = {
+        "logits": np.stack([np.zeros(6), margins], axis=1), "targets": np.array([0, 0, 0, 1, 0, 0]),
+        "groups": np.zeros(6, dtype=int), "indices": np.arange(6),
+    }  # fmt: skip
+    names = {"classes": {"test": dict.fromkeys("ab")}, "groups": {"test": {"all": 6}}}
+    (group,) = surest_errors(saved, names, most=13)
+    assert [example["row"] for example in group["examples"]] == [2, 0, 1, 4, 5]
+
+
 def test_the_page_stands_alone_and_nothing_in_it_can_end_a_script(work_dir):
     rows = collect(work_dir)
     rows[0]["name"] = "</script><script>alert(1)</script>"
@@ -188,13 +199,21 @@ def test_a_page_of_runs_of_which_none_is_to_be_ranked(work_dir, tmp_path, status
 
 
 def test_of_a_methods_settings_the_one_is_shown_that_val_chooses_over_the_seeds_that_they_share():
-    rows = [{"score": score, "seed": seed} for seed, score in
+    rows = [{"score": score, "seed": seed, "status": "done" if score is not None else "diverged"} for seed, score in
             [(0, 0.9), (1, 0.8), (2, 0.1), (0, 0.7), (1, 0.7), (0, 0.5), (0, None), (0, 0.2), (0, 0.2), (1, 0.0)]]  # fmt: skip
     of_setting = [0, 0, 0, 1, 1, 2, 3, 4, 5, 5]
     alike = [("erm", "a"), ("erm", "a"), ("dro", "a"), ("erm", "a"), ("erm", "b"), ("erm", "b")]
     # Of erm on a: 0.85 against 0.70 over the two seeds of both, though 0.60 over all; what diverged has no score. On b
     # two are equal, and one of them has been run over more seeds.
     assert chosen_by_val(rows, of_setting, alike) == {0, 2, 5}
+    # Of two settings, one has lost four seeds of five: its one score is no reason to choose it.
+    scores = [[None, None, None, None, 0.92], [0.90, 0.91, 0.89, 0.90, 0.90]]
+    rows = [
+        {"score": score, "seed": seed, "status": "done" if score else "diverged"}
+        for values in scores
+        for seed, score in enumerate(values)
+    ]
+    assert chosen_by_val(rows, [0] * 5 + [1] * 5, [("erm", "a")] * 2) == {1}
     assert method_names([{"name": f"digits_pair_{m}", "config.data.name": "digits"} for m in ("erm", "poly")]) == [
         "erm",
         "poly",

@@ -23,12 +23,14 @@ from torch.distributed import HashStore
 
 import imbalance.training.loop as loop
 import imbalance.training.step as step_module
+from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
 from imbalance.training.distributed import heartbeat
+from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.loop import train
 
 
@@ -109,7 +111,7 @@ def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, 
 OBJECTIVES_TRIED = [
     dict(name="average"),
     dict(name="log_average"),
-    dict(name="group_dro", step_size=0.1, size_adjustment=1.0),
+    dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False),
 ]
 SAMPLERS_TRIED = [
     dict(name="shuffle"),
@@ -285,6 +287,20 @@ def test_the_form_of_accelerate_that_starts_one_process_only_is_refused(config):
     job = Job(config, ACCELERATE_MIXED_PRECISION="no", MASTER_ADDR="127.0.0.1")
     assert job.wait() == [2]
     assert job.stderr().startswith("launch: ") and job.stderr().count("\n") == 1
+
+
+@pytest.mark.parametrize("backend", ["INDUCTOR", "eager", ""])
+def test_a_launcher_that_would_compile_is_refused_because_the_saved_weights_would_get_other_names(
+    config, monkeypatch, backend
+):
+    """`accelerate launch --dynamo_backend inductor` sets this variable."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
+    with pytest.raises(
+        BadInput, match=rf"^launch: the dynamo backend is '{backend}'.*config\.trainer\.compile=default$"
+    ):
+        start_accelerator(validate(config))
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    start_accelerator(validate(config))
 
 
 def raise_on_the_last_process() -> None:

@@ -380,7 +380,7 @@ def test_only_seed_rate_and_weights_may_differ(config):
         {"trainer.dtype": "float32", "trainer.mixed_precision": "bf16"},
         {"trainer.compile": "default"},
         {"trainer.channels_last": True},
-        {"objective": create(name="group_dro", step_size=0.1, size_adjustment=0.0)},
+        {"objective": create(name="group_dro", step_size=0.1, size_adjustment=0.0, adjust_absent=False)},
         {"weights": create(name="just_train_twice", first_epochs=1, upweight=5.0)},
         {"sampler": create(name="reject", by="class", redraw=True), "weights": create(name="uniform")},
         {"mix": create(name="mixup", alpha=0.2)},

@@ -1,0 +1,56 @@
+"""Find the file that the name of a config means. Nothing else is imported, so that a misspelt name is answered at once."""
+
+import difflib
+from pathlib import Path
+
+from imbalance.config.renamed import replacement_flags
+from imbalance.errors import BadInput
+
+# imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
+CONFIGS = (Path(__file__).parent.parent / "configs").resolve()
+
+
+def config_file(name: str | Path) -> Path:
+    """Return the path of a config file.
+
+    Args:
+        name: the path itself, or the name of a file in configs/ without .py.
+
+    Raises:
+        BadInput: the file does not exist; the message suggests names with a similar spelling.
+    """
+    if not str(name):
+        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
+    path = Path(name)
+    if _exists(path, "file") and path.suffix in (".py", ".json"):
+        return path
+    # A file directly in configs/ comes before those of its folders, which need not be listed then.
+    if path.name == str(name) and _exists(direct := CONFIGS / f"{name}.py", "file"):
+        return direct
+    files_by_name = config_files_by_name()
+    if str(name) in files_by_name:
+        return files_by_name[str(name)]
+    if _exists(path, "file", "dir"):
+        raise BadInput(f"--config: {name} is no config; name a .py or .json file")
+    if flags := replacement_flags(path.stem):
+        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
+    near = difflib.get_close_matches(path.stem, files_by_name, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
+    raise BadInput(f"--config: no config {name}; {hint}")
+
+
+def config_files_by_name() -> dict[str, Path]:
+    """Return the path of each config file in configs/ and its subfolders, by name without .py.
+
+    If two files have the same name, return the one in fewer subfolders.
+    """
+    deepest_first = sorted(CONFIGS.rglob("*.py"), key=lambda path: (-len(path.parts), path))
+    files = {path.stem: path for path in deepest_first}  # a later file replaces an earlier one of the same name
+    return dict(sorted(files.items()))
+
+
+def _exists(path: Path, *kinds: str) -> bool:
+    try:
+        return any(getattr(path, f"is_{kind}")() for kind in kinds)
+    except OSError:  # the name is too long for a file
+        return False
