@@ -50,8 +50,7 @@ def test_scikit_learn_finds_no_fault():
     [
         (dict(loss={"name": "poly", "alpha": 1.0, "left": "logistic"}),
          {"loss.name": "poly", "loss.alpha": 1.0, "loss.left": "logistic"}, None),
-        (dict(validation_fraction=0.25, objective={"name": "group_dro", "step_size": 0.1, "size_adjustment": 0.0}, weights="uniform"),
-         {"objective.name": "group_dro", "objective.step_size": 0.1, "objective.size_adjustment": 0.0, "weights.name": "uniform"}, SEX),
+        (dict(config="arrays_dro", validation_fraction=0.25, objective={"step_size": 0.1}), {"objective.step_size": 0.1}, SEX),
         (dict(weights=JTT, head={"name": "temperature"}, validation_fraction=0.25),
          {f"weights.{key}": value for key, value in JTT.items()} | {"head.name": "temperature"}, None),
         (dict(config={"groups": XRM}), {f"groups.{key}": value for key, value in XRM.items()}, None),
@@ -60,9 +59,9 @@ def test_scikit_learn_finds_no_fault():
 )  # fmt: skip
 def test_fit_is_the_run_of_the_same_config_to_the_bit(parameters, overrides, groups, tmp_path, capsys, monkeypatch):
     """The inputs are standardised by scikit-learn here; the run has files, `fit` has none and prints nothing."""
-    base = load(config_file("arrays_ce")).to_dict()
-    if "config" in parameters:
-        parameters["config"] = base | parameters["config"]
+    base = parameters.get("config", "arrays_ce")
+    if isinstance(base, dict):
+        parameters["config"], base = load(config_file("arrays_ce")).to_dict() | base, "arrays_ce"
     monkeypatch.chdir(tmp_path)
     ours = classifier(**parameters).fit(X, Y, groups)
     assert not list(tmp_path.iterdir()) and capsys.readouterr() == ("", "")
@@ -78,7 +77,7 @@ def test_fit_is_the_run_of_the_same_config_to_the_bit(parameters, overrides, gro
     data = {name: (inputs[rows], targets[rows], *(values[rows] for values in attributes))
             for name, rows in (("train", train), ("val", val), ("test", val))}  # fmt: skip
     overrides = {"trainer.epochs": 2, "trainer.batch_size": 32} | select | overrides
-    imbalance.run("arrays_ce", overrides, directory=tmp_path / "run", data=data)
+    imbalance.run(base, overrides, directory=tmp_path / "run", data=data)
     theirs = imbalance.load(tmp_path / "run", "cpu")
     expected = theirs.network.state_dict()
     assert ours.network_.state_dict().keys() == expected.keys()
