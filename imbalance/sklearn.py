@@ -35,9 +35,8 @@ MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 
-Setting = (
-    str | Mapping[str, Any] | None
-)  # a section of a config: the name of a function, new values by key, or no change
+# A changed section of a config: the name of a function, new values by key, or no change.
+Setting = str | Mapping[str, Any] | None
 
 
 class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
