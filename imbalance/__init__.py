@@ -3,13 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.utils.package import __version__
 
 if TYPE_CHECKING:
     from imbalance.deploy.load import load
     from imbalance.training.loop import Result, run
 
-__all__ = ["Result", "__version__", "load", "run"]
+__all__ = ["BadInput", "Diverged", "Interrupted", "Result", "__version__", "load", "run"]
 # Imported when first used, with torch.
 LAZY = {"load": "imbalance.deploy.load", "run": "imbalance.training.loop", "Result": "imbalance.training.loop"}
 
@@ -21,4 +22,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *LAZY])
+    return sorted(__all__)

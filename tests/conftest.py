@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from imbalance.config.resolve import load
 
+pytest.register_assert_rewrite("crossings")  # so that a crossing that fails shows its values
 ROOT = Path(__file__).parent.parent
 TABLE = runpy.run_path(str(ROOT / "tools" / "config_table.py"))
 # The paths of the configs of the project by name. Tests must not fail for a file that a user adds to configs/.
@@ -38,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--every-fault",
         action="store_true",
         help="let each call to the file system fail with each error, not a sample (ten minutes; add --timeout=0)",
+    )
+    parser.addoption(
+        "--every-crossing",
+        action="store_true",
+        help="cross every kind of data with every command and state, not a sample (minutes)",
     )
     parser.addoption(
         "--fuzz-minutes", type=float, default=0, help="minutes of fuzzing with new random inputs; add --timeout=0"

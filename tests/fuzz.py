@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from conftest import ROOT
+from fuzz_api import API_KINDS
 from helpers.data_files import save_image
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -283,6 +284,7 @@ KINDS = {
     "overrides": (overrides(), try_overrides),
     "tables": (tables(), try_table),
     "pictures": (None, try_picture),
+    **API_KINDS,
 }
 
 

@@ -1,12 +1,17 @@
-"""Whatever the input, the exit status is 0, 2 or 3, with one line where it is not 0: a sample, or for `--fuzz-minutes`."""
+"""Whatever the input, the exit status is 0, 2 or 3, with one line where it is not 0: a sample, or for `--fuzz-minutes`.
+
+Whatever the arguments, a function of the API answers as a slow computation does, or raises `BadInput`.
+"""
 
 import json
 
 import fuzz
 import pytest
+from fuzz_api import API_KINDS
 from helpers.jobs import SERVER
 
 EXAMPLES = {"configs": 30, "overrides": 30, "tables": 30, "pictures": 150}  # a few seconds
+EXAMPLES |= dict.fromkeys(API_KINDS, 200)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

@@ -22,7 +22,7 @@ def _docstring(path: Path) -> str | None:
     If the file cannot be parsed, return a text that says why, because a user may put any file in configs/.
     """
     try:
-        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"), str(path)))
     except (SyntaxError, ValueError) as error:
         return f"(not Python: {one_line(str(error))})"
 

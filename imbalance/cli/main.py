@@ -146,13 +146,15 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     """
     if word.startswith(prefix):
         return f"imbalance {name} takes no overrides of a config, so leave it out"
-    if not word.startswith("-") and COMMANDS[name].overrides:
-        return f"type an override as {prefix}<key>=<value>"
     flags = [flag for action in parser._actions for flag in action.option_strings]
+    if not word.startswith("-") and COMMANDS[name].overrides:
+        named = "" if "=" in word else f"name a config as --config={word}, and "
+        return f"{named}type an override as {prefix}<key>=<value>"
     old, equals, value = word.partition("=")
+    old = f"--{old[2:].replace('-', '_')}" if old.startswith("--") else old
     if (new := RENAMED_FLAGS.get(old, "")) in flags:
         return f"{old} is now called {new}; type {new}{equals}{value} instead"
-    near = did_you_mean(word.partition("=")[0], flags) if word.startswith("-") else ""
+    near = did_you_mean(old, flags) if word.startswith("-") else ""
     return near or f"imbalance {name} --help lists its arguments"
 
 

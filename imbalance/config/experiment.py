@@ -21,9 +21,13 @@ from imbalance.config.schema import (
     Section,
     check_call,
     check_fields,
+    check_keys,
+    check_values,
     flatten,
     look_up,
+    plain,
     required_arguments,
+    short_repr,
 )
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
@@ -160,6 +164,15 @@ class Experiment:
     optim: Section
     head: Section
 
+    def __post_init__(self) -> None:
+        """Raise `BadInput` if a value is wrong, also in a copy that `dataclasses.replace` makes."""
+        check_sections(self.to_dict())
+        check_together(self)
+        check_methods(self)
+        measured = measured_by(self)
+        check_metric_name("score", self.score, measured)
+        check_metric_name("callbacks.monitor", self.callbacks.monitor, measured)
+
     def section(self, path: str) -> Section:
         """Return the section at `path`, such as "optim.schedule"."""
         first, *rest = path.split(".")
@@ -191,45 +204,19 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """
     if isinstance(config, Experiment):
         return config
-    try:
-        sections = config if isinstance(config, ConfigDict) else ConfigDict(dict(config))
-    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
-        raise BadInput(f"config: {error}") from None
-    values = _plain(sections)
-    check_sections(values)
+    if not isinstance(config, Mapping | ConfigDict):
+        raise BadInput(
+            f"config: {short_repr(config)} given; a config is needed, such as a ConfigDict or a dictionary of its sections"
+        )
+    values = plain(config)
+    check_keys("", values, _hints(Experiment))
+    for path, kind in VALUE_SECTIONS.items():
+        check_values("config.", values, {path: Mapping[str, Any]})
+        check_keys(path, values[path], _hints(kind))
     value_sections = {path: kind(**values[path]) for path, kind in VALUE_SECTIONS.items()}
     calls = {key: Section(value) for key, value in values.items() if isinstance(value, Mapping)}
     arguments: dict[str, Any] = values | calls | value_sections
-    experiment = Experiment(**arguments)
-    check_together(experiment)
-    check_methods(experiment)
-    measured = measured_by(experiment)
-    check_metric_name("score", experiment.score, measured)
-    check_metric_name("callbacks.monitor", experiment.callbacks.monitor, measured)
-    return experiment
-
-
-def _plain(section: ConfigDict, path: str = "") -> dict[str, Any]:
-    """Return the values of a section in dictionaries, with tuples for lists.
-
-    Args:
-        path: path of the section with a dot at its end, such as "optim."; "" for the whole config.
-
-    Raises:
-        BadInput: a list or tuple has a section in it.
-    """
-
-    def plain(key: str, value: Any) -> Any:
-        if isinstance(value, Mapping | ConfigDict):
-            raise BadInput(
-                f"config.{path}{key}: the section {dict(value)} within a list or tuple; give it a key of its own"
-            )
-        return tuple(plain(key, item) for item in value) if isinstance(value, list | tuple) else value
-
-    return {
-        key: _plain(value, f"{path}{key}.") if isinstance(value, ConfigDict) else plain(key, value)
-        for key, value in section.items()
-    }
+    return Experiment(**arguments)
 
 
 def check_sections(values: Mapping[str, Any]) -> None:

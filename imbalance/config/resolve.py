@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import CodeType
-from typing import Any, cast
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -21,6 +21,7 @@ from imbalance.config.experiment import Experiment, validate
 from imbalance.config.files import config_file
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import (
+    KIND_NAMES,
     key_suggestion,
     read_by_annotation,
     read_like_file,
@@ -28,7 +29,7 @@ from imbalance.config.overrides import (
     value_at,
 )
 from imbalance.config.registries import ENTRY_POINTS, registries
-from imbalance.config.schema import flatten, keyword_annotations, look_up
+from imbalance.config.schema import flatten, keyword_annotations, look_up, plain, short_repr
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.read import read_json, read_text
@@ -47,6 +48,10 @@ def resolve(config: str | Path | Mapping[str, Any] | Experiment, changes: Mappin
     Raises:
         BadInput: the file or a key does not exist, or a value is missing, of the wrong type or out of range.
     """
+    if not isinstance(changes, Mapping):
+        raise BadInput(
+            f"overrides: {short_repr(changes)} given; a dictionary of values by key is needed, such as {{'optim.lr': 0.1}}"
+        )
     if not isinstance(config, str | Path):
         experiment = validate(override(config, changes))
         return experiment, run_directory(experiment)
@@ -175,16 +180,14 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
     Raises:
         BadInput: the config has no such key, or the value does not fit it.
     """
-    try:
-        values = config.to_dict() if isinstance(config, Experiment) else copy.deepcopy(config)
-        changed = values if type(values) is ConfigDict else ConfigDict(cast(Mapping[str, Any], values))
-    except (AttributeError, TypeError, ValueError) as error:  # a config made in Python can be anything
-        raise BadInput(f"config: {error}") from None
-    return _apply(changed, changes)
+    if not isinstance(config, Mapping | ConfigDict | Experiment):
+        raise BadInput(f"config: {short_repr(config)} given; a config is needed, or the name or file of one")
+    return _apply(ConfigDict(plain(config)), changes)
 
 
 def _apply(changed: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
     """Apply `changes` to a config in place, as `override` does to a copy, and return the config."""
+    changes = plain(changes, "overrides")
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
         path, _, last = key.rpartition(".")
@@ -234,9 +237,11 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     else:
         try:
             section[last] = value
-        except TypeError:
-            kind = "a number" if isinstance(current, float) else f"of type {type(current).__name__}"
-            raise BadInput(f"config.{key}: {value!r} given; it should be {kind}, as in the config file") from None
+        except (TypeError, OverflowError):  # 10**400 is no number of 64 bits
+            kind = next((name for kind, name in KIND_NAMES if isinstance(current, kind)), "a text")
+            raise BadInput(
+                f"config.{key}: {short_repr(value)} given; it should be {kind}, as in the config file"
+            ) from None
 
 
 def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
@@ -295,15 +300,33 @@ def run_directory(
             of `config_name_and_overrides`.
     """
     if base is None:
-        values = {key: value for key, value in defining_values(config).items() if key != "seed"}
+        values = {key: value for key, value in without_added_keys(defining_values(config)).items() if key != "seed"}
         name = name or "_".join(as_file_name(values[section]["name"]) for section in ("data", "loss"))
         folder = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     else:
         before, after = flatten(defining_values(base)), flatten(defining_values(config))
         changed = (key for key in sorted(after) if key != "seed" and (key not in before or after[key] != before[key]))
         overrides = (override_text(key, after[key]) for key in changed)
-        folder = shortened(",".join([*earlier_overrides, *overrides])) or "default"
+        folder = short_folder_name(",".join([*earlier_overrides, *overrides])) or "default"
     return Path(str(config.work_dir)) / name / folder / f"seed={config.seed}"
+
+
+def without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config without every key that `upgrade_saved_config` would add again.
+
+    A hash of the result stays the same when a version adds a key, so that a run is found in its old directory.
+
+    Args:
+        values: result of `defining_values`.
+    """
+    kept = copy.deepcopy(values)
+    sections = [kept, *(value for value in kept.values() if isinstance(value, dict))]
+    for section in sections:
+        for key in list(section):
+            value = section.pop(key)
+            if upgrade_saved_config(kept) != values:
+                section[key] = value
+    return kept
 
 
 def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict[str, Any]:
@@ -328,7 +351,7 @@ def override_text(key: str, value: Any) -> str:
     return f"{key}={as_file_name(json.loads(json.dumps(value)))}"
 
 
-def shortened(name: str) -> str:
+def short_folder_name(name: str) -> str:
     """Return a name of a folder unchanged, or cut and with a hash if it is too long for a file system."""
     encoded = name.encode(errors="surrogateescape")
     if len(name) <= 200 and len(encoded) <= 255:

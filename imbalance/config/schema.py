@@ -8,8 +8,13 @@ every parameter after the `*`; none has a default. Annotations carry type and ra
 import difflib
 import functools
 import inspect
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from ml_collections import ConfigDict
@@ -18,6 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from imbalance.config.renamed import renamed_key
 from imbalance.config.user_modules import load_user_module, user_module_file
 from imbalance.errors import BadInput
+from imbalance.utils.output import one_line
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -41,7 +47,7 @@ class Section(Mapping[str, Any]):
 
     def __init__(self, values: Mapping[str, Any]):
         values = {key: Section(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-        vars(self)["_values"] = values
+        vars(self)["_values"] = MappingProxyType(values)
 
     @property
     def name(self) -> str:
@@ -51,7 +57,7 @@ class Section(Mapping[str, Any]):
         return self._values[key]
 
     def __getattr__(self, key: str) -> Any:
-        if key.startswith("_") or key not in self._values:  # pickle asks for attributes before it sets the values
+        if key.startswith("_") or key not in self._values:  # "_" first, since `_values` itself can be missing
             raise AttributeError(f"config section has no key {key!r}")
         return self._values[key]
 
@@ -68,13 +74,18 @@ class Section(Mapping[str, Any]):
         return hash(frozenset(self._values.items()))
 
     def __repr__(self) -> str:
-        return f"Section({self._values})"
+        return f"Section({dict(self._values)})"
+
+    def __reduce__(self) -> tuple[type["Section"], tuple[dict[str, Any]]]:
+        """Let pickle and copy make a new section, because a read-only mapping cannot be pickled."""
+        return Section, (dict(self._values),)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested dictionaries of plain values."""
         return {key: value.to_dict() if isinstance(value, Section) else value for key, value in self.items()}
 
 
+<<<<<<< HEAD
 class MissingKeys(BadInput):
     """A config lacks keys. The message names each of them with the values that fit.
 
@@ -89,6 +100,52 @@ class MissingKeys(BadInput):
     def __str__(self) -> str:
         flags = " ".join(f"--config.{key}=<{value}>" for key, value in self.values.items())
         return f"config.{next(iter(self.values))}: missing; add {flags}"
+=======
+# Turn what a program passes into plain values
+
+
+def plain(value: Any, path: str = "config") -> Any:
+    """Return a config, or a value in it, as dictionaries, tuples, texts, numbers and None.
+
+    A section, data class or `ConfigDict` becomes a dictionary, a list or array a tuple, a path a text, and a number of
+    NumPy or torch a number of Python.
+
+    Args:
+        path: full key of the value, for messages.
+
+    Raises:
+        BadInput: a key of a dictionary is not a text.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, Mapping | ConfigDict):
+        for key in value:
+            if not isinstance(key, str):
+                raise BadInput(f"{path}: the key {short_repr(key)} given; a key must be a text, such as 'seed'")
+            if "." in key and path.startswith("config"):
+                raise BadInput(f"{path}: the key {short_repr(key)} given; in a config, write a section in a section")
+        return {key: plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if as_list := getattr(value, "tolist", None):  # NumPy and torch, which are not imported here because they take long
+        with suppress(RuntimeError):  # a sparse tensor, or one without data, is no value of a config
+            value = as_list()
+    if isinstance(value, list | tuple):
+        for item in value:
+            if isinstance(item, Mapping | ConfigDict):
+                raise BadInput(f"{path}: a section inside a tuple given; a tuple holds plain values")
+        return tuple(plain(item, path) for item in value)
+    return value
+
+
+def short_repr(value: Any) -> str:
+    """Return a value as it is written in Python, in one line of at most 100 characters."""
+    try:
+        text = one_line(repr(value))
+    except Exception:  # Python refuses to write integers of more than 4,300 digits, and a class can fail in its own way
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:80]}…"
+>>>>>>> main
 
 
 # Find the function that a section names, and call it
@@ -104,7 +161,9 @@ def look_up(table: Table[T], name: Any) -> Callable[..., T]:
         return table[name]
     file = user_module_file(name) if isinstance(name, str) else ""
     if not file:
-        raise BadInput(f"{name!r} given{suggestion(name, table)}, or <file>.py:<function> for one of your own")
+        raise BadInput(
+            f"{short_repr(name)} given{suggestion(name, table)}, or <file>.py:<function> for one of your own"
+        )
     functions = load_user_module(str(Path(file).resolve()))
     function = name.rpartition(":")[2]
     if function not in functions:
@@ -166,7 +225,9 @@ def check_call(path: str, section: Any, table: Table[Any]) -> None:
         path: path of the section, such as "optim.schedule", for the message.
     """
     if not isinstance(section, Mapping) or "name" not in section:
-        raise BadInput(f"config.{path}: must be a section with a name, one of {', '.join(table)}; {section!r} given")
+        raise BadInput(
+            f"config.{path}: must be a section with a name, one of {', '.join(table)}; {short_repr(section)} given"
+        )
     try:
         function = look_up(table, section["name"])
     except BadInput as error:
@@ -182,14 +243,30 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
         path: path of the section, such as "optim.schedule"; "" for the whole config. The message starts with it.
         annotations: the type annotation of each key.
     """
+    check_keys(path, section, annotations)
+    check_values(f"config.{path}." if path else "config.", section, annotations)
+
+
+def check_keys(path: str, section: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless `section` has exactly the keys of `annotations`; the arguments are as in `check_fields`."""
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())
     if unknown:
         hint = renamed_key(prefix + unknown[0], [prefix + key for key in annotations])
         raise BadInput(f"config.{prefix}{unknown[0]}: unknown key{hint or suggestion(unknown[0], annotations)}")
+    if missing and not path:
+        raise BadInput(
+            f"config.{missing[0]}: missing; a config has all of {', '.join(annotations)}; begin with a copy of a file of "
+            "configs/, which has them"
+        )
     if missing:
+<<<<<<< HEAD
         raise MissingKeys({prefix + key: describe_annotation(annotations[key]) for key in missing})
     check_values(f"config.{prefix}", section, annotations)
+=======
+        flags = " ".join(f"--config.{prefix}{key}=<{describe_annotation(annotations[key])}>" for key in missing)
+        raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
+>>>>>>> main
 
 
 def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
@@ -206,8 +283,16 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
         except ValidationError as error:
             first = error.errors()[0]
             index = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
-            rule = first["msg"].replace("Input should", "should")
-            raise BadInput(f"{prefix}{key}{index}: {first['input']!r} given; it {rule}") from None
+            rule = re.sub(r"^\w+ should", "should", first["msg"])  # "Input should …", "String should …"
+            for word, meaning in PLAIN_WORDS.items():
+                rule = rule.replace(f"a valid {word}", meaning)
+            raise BadInput(f"{prefix}{key}{index}: {short_repr(first['input'])} given; it {rule}") from None
+
+
+PLAIN_WORDS = {
+    "dictionary": "a section, as dict(name=…)", "integer": "an integer", "number": "a number", "string": "a text",
+    "boolean": "True or False", "tuple": "a tuple",
+}  # fmt: skip
 
 
 def checked(cls: type[T]) -> type[T]:
@@ -216,7 +301,9 @@ def checked(cls: type[T]) -> type[T]:
 
     @functools.wraps(init)
     def __init__(self: T, *args: Any, **values: Any) -> None:
-        check_values(f"{cls.__name__}: ", values, {key: annotations[key] for key in annotations if key in values})
+        own = {key: annotations[key] for key in annotations if key in values}
+        values |= plain({key: values[key] for key in own}, cls.__name__)
+        check_values(f"{cls.__name__}: ", values, own)
         init(self, *args, **values)
 
     cls.__init__ = __init__

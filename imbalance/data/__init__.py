@@ -31,6 +31,7 @@ from imbalance.data.sets.multinli import list_multinli, multinli
 from imbalance.data.sets.text import list_text, text
 from imbalance.data.sets.waterbirds import list_waterbirds, waterbirds
 from imbalance.data.splits import Dataset, Labels, Split
+from imbalance.errors import BadInput
 
 DATASETS = {
     "gaussian": gaussian,
@@ -77,7 +78,13 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
     arguments = dict(data_dir=data_dir, seed=seed)
     if section["name"] in LISTINGS:
         return check_population(build_image_dataset(build(LISTINGS, section, **arguments), data_dir, preparation))
-    return check_population(build(DATASETS, section, **arguments))
+    dataset = build(DATASETS, section, **arguments)
+    if not isinstance(dataset, Dataset):
+        raise BadInput(
+            f"config.data.name: {section['name']!r} returns {'None' if dataset is None else type(dataset).__name__}; it must return a Dataset, such as "
+            "`imbalance.data.as_dataset` makes"
+        )
+    return check_population(dataset)
 
 
 __all__ = [

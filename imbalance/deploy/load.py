@@ -5,17 +5,20 @@ the preprocessing of inputs, so that a model can be used without its training da
 """
 
 import functools
+import os
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import build
+from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
 from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
@@ -30,6 +33,9 @@ from imbalance.models.artifact import read
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Predictions(NamedTuple):
@@ -156,6 +162,8 @@ class TrainedModel:
         Args:
             size: the number of examples in a batch.
         """
+        if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= size < 2**31:
+            raise BadInput(f"batch_size: {short_repr(size)} given; an integer from 1 on is needed")
         if self.about["preprocessing"].get("kind") == "texts":
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
@@ -181,14 +189,16 @@ class TrainedModel:
         if is_table(examples):
             columns = frame_columns(examples)
             text_columns = [columns.text(name).tolist() for name in names]
-            return text_columns[0] if len(names) == 1 else list(zip(*text_columns))
+            return checked_texts(text_columns[0] if len(names) == 1 else list(zip(*text_columns)))
         is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
+        if isinstance(examples, bytes) or not (is_single or isinstance(examples, Iterable)):
+            raise BadInput(f"{type(examples).__name__} given; this model takes {self.expected()}")
         examples = [examples] if is_single else list(examples)
         for row, example in enumerate(examples):
-            parts = (example,) if len(names) == 1 else example
+            parts = (example,) if len(names) == 1 else example if isinstance(example, list | tuple) else ()
             if len(parts) != len(names) or not all(isinstance(part, str) for part in parts):
                 raise BadInput(f"example {row} is {type(example).__name__}; this model takes {self.expected()}")
-        return examples if len(names) == 1 else [(first, second) for first, second in examples]
+        return checked_texts(examples if len(names) == 1 else [(first, second) for first, second in examples])
 
     def empty_texts(self, examples: Any) -> list[str]:
         """Return a line about empty texts among the `examples` that `predict` takes; an empty list if there are none."""
@@ -228,21 +238,33 @@ class TrainedModel:
 
     def as_array(self, examples: Any) -> Tensor:
         """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
+        if isinstance(examples, np.ndarray) and examples.dtype.kind in "biuf":
+            if np.ma.is_masked(examples):
+                raise BadInput("a masked array given; a model needs every value, so fill the masked ones")
+            # torch takes no negative strides, and no bytes in another order than that of the machine.
+            examples = np.ascontiguousarray(examples, examples.dtype.newbyteorder("="))
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):
+            array = None
+        if array is None or array.is_complex() or array.layout != torch.strided:
             kind = getattr(examples, "dtype", type(examples).__name__)
-            raise BadInput(f"{kind} given; this model takes {self.expected()}") from None
+            raise BadInput(f"{kind} given; this model takes {self.expected()}")
         array = array[None] if tuple(array.shape) == self.input_shape else array
         if tuple(array.shape[1:]) != self.input_shape or (array.dtype == torch.uint8) != self.about["uint8"]:
             kind = str(array.dtype).removeprefix("torch.")
             raise BadInput(
                 f"an array of {kind} of shape {tuple(array.shape)} given; this model takes {self.expected()}"
             )
-        bad = ~array.isfinite().flatten(1).all(1) if array.is_floating_point() else array.new_zeros(0)
+        if self.about["uint8"]:
+            return array
+        array = array.to(self.dtype)  # 1e300 is inf in float32
+        bad = ~array.isfinite().flatten(1).all(1)
         if bad.any():
             row = int(bad.nonzero()[0])
-            raise BadInput(f"row {row}: a value is not finite; a model needs finite values, so remove or replace it")
+            raise BadInput(
+                f"row {row}: a value is not finite, or too large for {self.about['dtype']}; remove or replace it"
+            )
         return array
 
     def pixels(self, example: Any) -> np.ndarray:
@@ -291,7 +313,20 @@ class TrainedModel:
         """
         from imbalance.deploy.export import export
 
+        if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+            raise BadInput(f"path: {short_repr(path)} given; the path of a file is needed")
         export(self, Path(path))
+
+
+Texts = TypeVar("Texts", list[str], list[tuple[str, str]])
+
+
+def checked_texts(texts: Texts) -> Texts:
+    """Return `texts`, or raise `BadInput` if one has half of a surrogate pair, which no tokenizer takes."""
+    for row, text in enumerate(texts):
+        if SURROGATE.search(text if isinstance(text, str) else "".join(text)):
+            raise BadInput(f"example {row} has half of a surrogate pair, which is no character; remove or replace it")
+    return texts
 
 
 def describe_shape(shape: Sequence[int]) -> str:
@@ -312,6 +347,8 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     Raises:
         BadInput: the directory has no finished run, or its files are damaged.
     """
+    if not isinstance(run_directory, str | os.PathLike) or "\0" in os.fspath(run_directory):
+        raise BadInput(f"run_directory: {short_repr(run_directory)} given; the path of a run directory is needed")
     about, state = read(Path(run_directory))
     try:
         network = build_network(about, state)

@@ -7,6 +7,7 @@ objectives are modules that you can use directly, see `imbalance.methods.losses`
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from imbalance.config.schema import By, Table, bind, check_values, keyword_annotations, look_up
+from imbalance.config.schema import (
+    By,
+    Table,
+    bind,
+    check_values,
+    keyword_annotations,
+    look_up,
+    plain,
+    required_arguments,
+    short_repr,
+)
+from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
 from imbalance.methods.samplers import SAMPLERS
@@ -22,6 +34,7 @@ from imbalance.methods.weights import WEIGHTS
 from imbalance.utils.seeds import generator
 
 Labels = Tensor | np.ndarray | Sequence[int]
+MOST_LABELS = 10_000_000  # classes or groups; counts of more take memory in vain
 
 
 class EpochSampler(Sampler[int]):
@@ -60,7 +73,8 @@ class EpochSampler(Sampler[int]):
         world: int = 1,
         **values: Any,
     ):
-        if not 0 <= rank < world:
+        check_integers(seed=seed, epochs=epochs, rank=rank, world=world)
+        if rank >= world:
             raise BadInput(f"EpochSampler: rank={rank}, world={world} given; rank must be 0 to world − 1")
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
         self._provided = arguments_of(targets, groups) | {"seed": seed, "epochs": epochs}
@@ -69,6 +83,7 @@ class EpochSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that the next iteration draws."""
+        check_integers(epoch=epoch)
         self.epoch = epoch
 
     def rows(self) -> Tensor:
@@ -113,10 +128,28 @@ def example_weights(
     Raises:
         BadInput: there is no such weighting, or a value is missing or out of range.
     """
-    provided = arguments_of(targets, groups) | {"epoch": epoch, "epochs": epochs, "sampler": sampler}
-    if logits is not None:
+    check_integers(epoch=epoch, epochs=epochs)
+    provided = arguments_of(targets, groups) | {"epoch": epoch, "epochs": epochs}
+    section = section_of("weights", WEIGHTS, name, values)
+    size, needed = len(as_labels("targets", targets)), required_arguments(WEIGHTS[name])
+    if "sampler" in needed:
+        provided["sampler"] = annealed_section(sampler)
+    if "first" in needed:
+        if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != size or not logits.isfinite().all():
+            raise BadInput(
+                f"logits: finite logits (N, K) of a first model are needed for the {size:,} training examples"
+            )
         provided["first"] = FirstRun({"train": {"logits": logits.cpu()}})
-    return bind(WEIGHTS, section_of("weights", WEIGHTS, name, values), **provided)().float()
+    return bind(WEIGHTS, section, **provided)().float()
+
+
+def annealed_section(sampler: Any) -> dict[str, Any]:
+    """Return the section of an annealed sampler, or raise `BadInput` if it is no such section."""
+    annealed = {name: function for name, function in SAMPLERS.items() if tags_of(function).chance}
+    if not isinstance(sampler, Mapping) or sampler.get("name") not in annealed:
+        raise BadInput(f"sampler: the section of an annealed sampler is needed, such as dict(name={next(iter(annealed))!r}, by='class')")  # fmt: skip
+    values = {key: value for key, value in sampler.items() if key != "name"}
+    return section_of("sampler", SAMPLERS, sampler["name"], values)
 
 
 def section_of(section: str, table: Table, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,14 +171,51 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
             f"{section} {name!r}: {', '.join(values) or 'no argument'} given; pass exactly these arguments: "
             f"{', '.join(annotations) or 'none'}"
         )
+    values = plain(values, section)
     check_values(f"{section} {name!r}: ", values, annotations)
     return {"name": name, **values}
 
 
+def as_labels(name: str, labels: Labels) -> Tensor:
+    """Return the labels of a training set as int64 on the CPU.
+
+    Args:
+        name: the argument, for messages.
+
+    Raises:
+        BadInput: they are not (N,) whole numbers from 0 on, with N at least 1.
+    """
+    needed = f"{name}: whole numbers from 0 to {MOST_LABELS - 1:,} are needed, one for each training example"
+    try:
+        tensor = torch.as_tensor(labels).cpu()
+    except Exception:  # torch and the labels can fail in many ways
+        raise BadInput(f"{needed}; {type(labels).__name__} given") from None
+    has_values = tensor.layout == torch.strided and not tensor.is_meta
+    if tensor.dim() != 1 or not len(tensor) or tensor.is_floating_point() or tensor.is_complex() or not has_values:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise BadInput(f"{needed}; {dtype} of shape {tuple(tensor.shape)} given")
+    tensor = tensor.long()
+    if not 0 <= tensor.min() <= tensor.max() < MOST_LABELS:
+        raise BadInput(f"{needed}; labels from {tensor.min()} to {tensor.max()} given")
+    return tensor
+
+
+def check_integers(**values: Any) -> None:
+    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` must be at least 1."""
+    for name, value in values.items():
+        least = 1 if name in ("epochs", "world") else 0
+        if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:
+            raise BadInput(f"{name}: {short_repr(value)} given; an integer from {least} on is needed")
+
+
 def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
     """Return the arguments of samplers and weights that follow from the labels of a training set."""
-    targets = torch.as_tensor(targets).cpu()
-    labels = {"class": targets, "group": None if groups is None else torch.as_tensor(groups).cpu()}
+    targets = as_labels("targets", targets)
+    labels = {"class": targets, "group": None if groups is None else as_labels("groups", groups)}
+    if groups is not None and len(labels["group"]) != len(targets):
+        raise BadInput(
+            f"groups: {len(labels['group']):,} given, and {len(targets):,} targets; their numbers must be equal"
+        )
 
     def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:

@@ -1,13 +1,19 @@
 """Count predictions by class and group, and compute metrics from the counts."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from imbalance.config.metric_names import CLASS_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
+from imbalance.config.schema import short_repr
+from imbalance.errors import BadInput
+from imbalance.utils.arrays import as_array
+
+MOST_LABELS = 20_000  # classes or groups; the confusion matrix of more takes over 3 GB
 
 SHOTS = {
     "many": (101, np.inf),
@@ -46,6 +52,9 @@ def count(
         eval_group_mask: (…, B, E) bool, the evaluation groups of each example; None if the evaluation groups are the
             groups.
     """
+    labels = {"predictions": predictions, "targets": targets, "groups": groups}
+    check_labels(labels, {"predictions": num_classes, "targets": num_classes, "groups": num_groups}, eval_group_mask)
+    predictions, targets, groups = predictions.long(), targets.long(), groups.long()
     confusion, right = _tabulate(targets * num_classes + predictions, num_classes**2), predictions == targets
     eval_grouped = None
     if eval_group_mask is not None:
@@ -53,6 +62,37 @@ def count(
         eval_grouped = torch.stack(counts, dim=-1)
     grouped = count_right(right, groups, num_groups)
     return Counts(confusion.unflatten(-1, (num_classes, num_classes)), grouped, eval_grouped)
+
+
+def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_group_mask: Tensor | None) -> None:
+    """Raise `BadInput` unless all labels are tensors of whole numbers of one shape, below the given numbers.
+
+    On a GPU the values are not compared, because the host would wait for them.
+
+    Args:
+        labels: the (B,) or (M, B) labels by argument of `count`.
+        numbers: for each argument, the number of classes or groups.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
+            raise BadInput(
+                f"{name}: {short_repr(number)} different labels given; an integer from 1 to {MOST_LABELS:,} is needed"
+            )
+    shapes = {name: tuple(tensor.shape) for name, tensor in labels.items() if isinstance(tensor, Tensor)}
+    if len(shapes) < len(labels) or len(set(shapes.values())) > 1 or len(shapes["targets"]) not in (1, 2):
+        raise BadInput(
+            f"predictions, targets, groups: tensors of one shape, (B,) or (M, B), are needed; given: {shapes}"
+        )
+    for name, tensor in labels.items():
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise BadInput(f"{name}: a tensor of {dtype} given; integers are needed, as tensor.long() returns")
+        if tensor.device.type == "cpu" and tensor.numel() and not 0 <= tensor.min() <= tensor.max() < numbers[name]:
+            raise BadInput(f"{name}: labels from {tensor.min()} to {tensor.max()} given; they must be 0 to {numbers[name] - 1}")  # fmt: skip
+    if eval_group_mask is not None and (
+        eval_group_mask.dtype != torch.bool or tuple(eval_group_mask.shape[:-1]) != shapes["targets"]
+    ):
+        raise BadInput(f"eval_group_mask: a tensor of bools of shape {(*shapes['targets'], 'E')} is needed")
 
 
 def count_right(right: Tensor, groups: Tensor, num_groups: int) -> Tensor:
@@ -101,14 +141,23 @@ def compute(
     nan. A mean or minimum over classes or groups ignores nan.
 
     Args:
-        counts: the counts of M models: the shape of each tensor begins with M.
+        counts: the counts of M models: the shape of each tensor begins with M; or the counts of one model, without M.
         train_class_counts, train_group_counts: the numbers of training examples of each class and group, (M, K) and
             (M, G), or (K,) and (G,) if all models have the same.
         evaluation_names: the names of the evaluation groups; () if the evaluation groups are the groups.
 
     Returns:
-        For each model, a dictionary from the name of a metric to its value.
+        For each model, a dictionary from the name of a metric to its value; a list of one for counts without M.
+
+    Raises:
+        BadInput: the names or the training counts do not fit the counts.
     """
+    if counts.confusion.dim() == 2:  # of one model
+        evaluated = None if counts.eval_grouped is None else counts.eval_grouped[None]
+        counts = Counts(counts.confusion[None], counts.grouped[None], evaluated)
+    check_names(counts, class_names, group_names, evaluation_names)
+    train_class_counts = checked_counts("train_class_counts", train_class_counts, len(class_names))
+    train_group_counts = checked_counts("train_group_counts", train_group_counts, len(group_names))
     confusion = counts.confusion.cpu().numpy()
     grouped = counts.grouped.cpu().numpy().astype(np.float64)
     eval_grouped = grouped if counts.eval_grouped is None else counts.eval_grouped.cpu().numpy().astype(np.float64)
@@ -150,6 +199,25 @@ def compute(
         names += [*TRAINING_GROUP_METRICS, *(f"training_group_accuracy/{label}" for label in group_names)]
         columns += [np.stack(worst_and_mean, 1), training_group_accuracy]
     return [dict(zip(names, values, strict=True)) for values in np.concatenate(columns, 1).tolist()]
+
+
+def check_names(
+    counts: Counts, class_names: Sequence[str], group_names: Sequence[str], evaluation_names: Sequence[str]
+) -> None:
+    """Raise `BadInput` unless each class, group and evaluation group of the counts has a name of its own."""
+    evaluated = 0 if counts.eval_grouped is None else counts.eval_grouped.shape[-2]
+    sizes = {"class_names": counts.confusion.shape[-1], "group_names": counts.grouped.shape[-2], "evaluation_names": evaluated}  # fmt: skip
+    for (key, size), names in zip(sizes.items(), (class_names, group_names, evaluation_names)):
+        if len(names) != size or len(set(names)) != size:
+            raise BadInput(f"{key}: {len(set(names))} different names given; the counts need {size}")
+
+
+def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
+    """Return training counts as an array whose last dimension has `size` numbers from 0 on, or raise `BadInput`."""
+    array = as_array(key, counts, (1, 2))
+    if array.shape[-1] != size or not (array >= 0).all():
+        raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers from 0 on are needed")
+    return array
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

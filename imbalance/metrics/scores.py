@@ -6,13 +6,19 @@ nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.config.schema import short_repr
+from imbalance.errors import BadInput
+from imbalance.utils.arrays import as_array, as_bools, as_floats, as_labels
+
 Array = np.ndarray
 
 BINS = 15  # bins of a reliability curve, as in Guo et al., ICML 2017
+MOST_BINS = 1_000_000  # each takes memory, also without examples
 
 
 def probabilities(logits: Array) -> Array:
@@ -41,6 +47,19 @@ def log_odds(logits: Array) -> Array:
     return np.where(logits == top, at_top, below_top)
 
 
+def checked_probability(probability: Array, targets: Array) -> tuple[Array, Array]:
+    """Return the (N, K) probabilities and the (N,) targets as arrays.
+
+    Raises:
+        BadInput: a row of `probability` does not sum to 1, as logits do not, or a target is no class.
+    """
+    probability = as_floats("probability", probability, 2)
+    # Rows in float32 or float16 sum to 1 up to the precision of their values.
+    if (probability < 0).any() or (np.abs(probability.sum(axis=1) - 1) > 0.01).any():
+        raise BadInput("probability: a row does not sum to 1, or has a value below 0; pass probabilities, not logits")
+    return probability, as_labels("targets", targets, *probability.shape)
+
+
 def auroc(scores: Array, positive: Array) -> float:
     """Return the probability that a positive example has a higher score than a negative one; ties count one half.
 
@@ -48,6 +67,8 @@ def auroc(scores: Array, positive: Array) -> float:
         scores: (N,) a higher score means that an example is more likely positive.
         positive: (N,) bool, True for a positive example.
     """
+    scores = as_floats("scores", scores, 1)
+    positive = as_bools("positive", positive, len(scores))
     count = int(positive.sum())
     others = len(positive) - count
     if not count or not others:
@@ -65,6 +86,8 @@ def auprc(scores: Array, positive: Array) -> float:
     Args:
         scores, positive: as in `auroc`.
     """
+    scores = as_floats("scores", scores, 1)
+    positive = as_bools("positive", positive, len(scores))
     if not positive.any():
         return np.nan
     order = np.argsort(-scores, kind="stable")
@@ -79,6 +102,7 @@ def nll(probability: Array, targets: Array) -> float:
 
     p_y is raised to the smallest normal float64 if it is smaller, so that the mean is finite.
     """
+    probability, targets = checked_probability(probability, targets)
     own = probability[np.arange(len(targets)), targets]
     return float(-np.log(own.clip(min=np.finfo(np.float64).tiny)).mean()) if len(targets) else np.nan
 
@@ -88,6 +112,7 @@ def brier(probability: Array, targets: Array) -> float:
 
     For two classes, return half of this mean, which is the mean of (p_1 − y)².
     """
+    probability, targets = checked_probability(probability, targets)
     if not len(targets):
         return np.nan
     error = probability - np.eye(probability.shape[1])[targets]
@@ -115,6 +140,9 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
         equal_mass: True for bins with equal numbers of examples, where equal confidences may be in different bins; False
             for bins of equal width.
     """
+    probability, targets = checked_probability(probability, targets)
+    if not isinstance(bins, Integral) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
+        raise BadInput(f"bins: {short_repr(bins)} given; an integer from 1 to {MOST_BINS:,} is needed")
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == targets
     if equal_mass:
         place = np.empty(len(targets), dtype=np.int64)
@@ -134,10 +162,9 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
     The arguments are those of `reliability`. The definition is equation 3 of Guo, Pleiss, Sun and Weinberger, "On
     Calibration of Modern Neural Networks", ICML 2017.
     """
-    if not len(targets):
-        return np.nan
     curve = reliability(probability, targets, bins, equal_mass)
-    return float((np.abs(curve.accuracy - curve.confidence) * curve.count).sum() / len(targets))
+    total = curve.count.sum()
+    return float((np.abs(curve.accuracy - curve.confidence) * curve.count).sum() / total) if total else np.nan
 
 
 def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
@@ -194,12 +221,24 @@ def by_group(
     Args:
         scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
         groups: (N,) the group of each example; or an (N, G) bool mask, in which an example has several groups or none.
+            Names beyond the columns of the mask are of empty groups, as `saved_group_mask` cannot know of them.
         names: the names of the G groups.
 
     Returns:
         From the name of a group to its value.
     """
-    mask = groups[:, None] == np.arange(len(names)) if groups.ndim == 1 else groups
+    scores, groups = as_array("scores", scores, tuple(range(1, 33))), as_array("groups", groups, (1, 2))
+    targets = as_array("targets", targets, 1)
+    if not len(scores) == len(targets) == len(groups):
+        raise BadInput(f"groups: {len(scores):,} scores, {len(targets):,} targets and {len(groups):,} groups given; their numbers must be equal")  # fmt: skip
+    if len(set(names)) != len(names):
+        raise BadInput(f"names: {', '.join(map(str, names))} given; the groups need different names")
+    if groups.ndim == 1:
+        mask = as_labels("groups", groups, len(scores), len(names))[:, None] == np.arange(len(names))
+    elif groups.dtype != bool or groups.shape[1] > len(names):
+        raise BadInput(f"groups: {groups.dtype} of shape {groups.shape} given; a mask of bools with a column for each of {len(names)} names is needed")  # fmt: skip
+    else:
+        mask = np.pad(groups, ((0, 0), (0, len(names) - groups.shape[1])))
     return {
         name: float(metric(scores[in_group], targets[in_group])) if in_group.any() else np.nan
         for name, in_group in zip(names, mask.T, strict=True)

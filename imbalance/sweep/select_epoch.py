@@ -80,7 +80,8 @@ def select(
     print()
     rows = []
     for (name, overrides_text), by_rule in values_of.items():
-        others = [part for part in overrides_text.split(",") if part.partition("=")[0] not in KEPT]
+        # The name of a run directory without overrides is "default".
+        others = [part for part in overrides_text.split(",") if part.partition("=")[0] not in (*KEPT, "default")]
         for rule, labels, _ in RULES:
             if rule not in by_rule:
                 continue

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import value_at
-from imbalance.config.resolve import config_file, load, override, override_text, resolve, shortened
+from imbalance.config.resolve import config_file, load, override, override_text, resolve, short_repr
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
@@ -107,7 +107,7 @@ def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> st
         common: keys of the overrides that all trials have.
     """
     overrides = (override_text(key, point[key]) for key in sorted(common))
-    return shortened(",".join(["+".join(Path(path).stem for path in config), *overrides]))
+    return short_repr(",".join(["+".join(Path(path).stem for path in config), *overrides]))
 
 
 def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:

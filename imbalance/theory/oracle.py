@@ -12,6 +12,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from imbalance.errors import BadInput
+from imbalance.utils.arrays import as_floats, as_labels
+from imbalance.utils.output import one_line
 
 
 def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True) -> np.ndarray:
@@ -30,7 +32,7 @@ def margin_direction(inputs: np.ndarray, targets: np.ndarray, bias: bool = True)
         bias: true if the classifier has a bias. Without a bias a direction has shape (d,).
 
     Raises:
-        BadInput: no v separates the classes.
+        BadInput: no v separates the classes, or an argument is no such array.
     """
     signed, basis = _signed(inputs, targets, bias)
     v = _least_distance(signed)
@@ -58,9 +60,14 @@ def poly_direction(
         bias: true if the classifier has a bias. Without a bias a direction has shape (d,).
 
     Raises:
-        BadInput: no v separates the classes.
+        BadInput: no v separates the classes, or an argument is no such array.
     """
     signed, basis = _signed(inputs, targets, bias)
+    weights = as_floats("weights", weights, 1)
+    if len(weights) != len(signed) or not (weights > 0).all():
+        raise BadInput(f"weights: {len(signed)} numbers above 0 are needed, one for each example")
+    if not isinstance(alpha, int | float) or not 0 < alpha < np.inf:
+        raise BadInput(f"alpha: {one_line(repr(alpha))[:100]} given; a number above 0 is needed")
     v = _least_distance(signed)
 
     def value(v: np.ndarray) -> float:
@@ -79,7 +86,7 @@ def poly_direction(
         while value(v + size * step) > before - 1e-4 * size * decrement and size > 1e-12:
             size /= 2
         v = v + size * step
-    raise ArithmeticError(f"Newton's method has not converged: decrement {decrement:g} at |v| = {np.linalg.norm(v):g}")
+    raise BadInput("weights, alpha: Newton's method does not converge for these values; use less extreme ones")
 
 
 def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
@@ -95,7 +102,9 @@ def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:
     """Return the angle in degrees between two vectors, computed so that small angles are accurate, too."""
-    a, b = _unit(a), _unit(b)
+    a, b = _unit(as_floats("a", a, 1)), _unit(as_floats("b", b, 1))
+    if len(a) != len(b):
+        raise BadInput(f"a, b: vectors of {len(a)} and {len(b)} numbers given; their lengths must be equal")
     return float(np.degrees(2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))))
 
 
@@ -104,7 +113,14 @@ def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.nda
 
     The limit directions lie in the span, so they are found with r ≤ n variables instead of d + 1.
     """
+    inputs = as_floats("inputs", inputs, 2).astype(np.float64)
+    targets = as_labels("targets", targets, len(inputs), 2)
     inputs = np.column_stack([inputs, np.ones(len(inputs))]) if bias else inputs
+    if not inputs.size or not inputs.any():
+        raise BadInput(
+            f"inputs: an array of shape {inputs.shape} given; an example with a number other than 0 is needed"
+        )
+    inputs = inputs / np.abs(inputs).max()  # no direction changes, and no square overflows
     signed = inputs * (2 * targets - 1)[:, None]
     if signed.shape[1] <= len(signed):
         return signed, np.eye(signed.shape[1])
@@ -117,7 +133,10 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
     n, d = signed.shape
     system = np.vstack([signed.T, np.ones(n)])
     goal = np.append(np.zeros(d), 1.0)
-    solution, residual_norm = nnls(system, goal, maxiter=100 * n)
+    try:
+        solution, residual_norm = nnls(system, goal, maxiter=100 * n)
+    except RuntimeError:
+        raise BadInput("inputs: their scales are too different for a solution in 64 bits; scale the columns") from None
     residual = system @ solution - goal
     if residual_norm < 1e-9:
         raise BadInput(
@@ -128,4 +147,8 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
+    largest = np.abs(vector).max(initial=0)
+    if not largest:
+        raise BadInput("a vector of zeros has no direction")
+    vector = vector / largest  # so that no square overflows or vanishes
     return vector / np.linalg.norm(vector)

@@ -22,7 +22,7 @@ from imbalance.metrics.class_and_group import Counts, compute, count, count_righ
 from imbalance.training.distributed.processes import of_all_processes, totals
 from imbalance.training.learner import Learner
 from imbalance.training.stacked.vectorised import vectorised
-from imbalance.training.state.finite import finite, shortened
+from imbalance.training.state.finite import finite, listed_rows
 from imbalance.training.state.progress import joined
 from imbalance.training.state.run_state import Run
 
@@ -226,7 +226,7 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """
     if not isfinite(outcome.loss + outcome.largest):
         what = "loss" if isfinite(outcome.largest) else "logits"
-        bad = shortened(non_finite_rows(run, name))
+        bad = listed_rows(non_finite_rows(run, name))
         raise Diverged(
             f"non-finite {what} on {name} after step {run.progress.step}, although the weights are "
             f"finite; examples (row numbers in the data): {bad}; check these examples, or use a smaller config.optim.lr"
@@ -400,7 +400,7 @@ def features(config: Experiment, learner: Learner, split: Split) -> Tensor:
         bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(
             f"non-finite features, although the weights are finite; examples (row numbers in the data): "
-            f"{shortened(bad)}; check these examples, or use a smaller config.optim.lr"
+            f"{listed_rows(bad)}; check these examples, or use a smaller config.optim.lr"
         )
     return outputs
 

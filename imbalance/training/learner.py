@@ -35,6 +35,14 @@ from imbalance.models import MODELS, preparation_of
 from imbalance.training.distributed.processes import from_main, share_batch_statistics
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
+from imbalance.training.own_code import (
+    check_outputs,
+    check_returned,
+    check_rows,
+    check_views_and_columns,
+    check_weights,
+    own_errors,
+)
 from imbalance.training.state.registry import Stateful
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.memory import available_memory
@@ -157,6 +165,8 @@ def make_source(
         first = from_main(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
+    needed = "a GroupAssignment, or None for the groups of the data"
+    check_returned(config, "groups", assignment, (GroupAssignment, type(None)), needed)
     if assignment:
         dataset = with_environments(dataset, assignment.environments)
     if held_out_fraction := tags_of(look_up(HEADS, config.head.name)).held_out:
@@ -205,15 +215,22 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     sampler = make_sampler(config, context, dataset)
     weights = make_weights(config, context, device, dtype)
     loss: nn.Module = build(LOSSES, config.loss, **available)
+    check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    objective = as_objective(build(OBJECTIVES, config.objective, **available)).to(device)
+    reduction = build(OBJECTIVES, config.objective, **available)
+    needed = "an Objective, or a function of losses, weights and groups"
+    check_returned(config, "objective", reduction, Callable, needed)
+    objective = as_objective(reduction).to(device)
+    check_views_and_columns(config, objective)
 
     check_inputs(config, dataset)
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
 
     def make_model() -> nn.Module:
-        return build(MODELS, config.model, architecture=None, **shape)
+        network: nn.Module = build(MODELS, config.model, architecture=None, **shape)
+        check_returned(config, "model", network, nn.Module, "an nn.Module with the parts `features` and `head`")
+        return network
 
     with MemoryBudget("config.model", available_memory()):
         model = objective.network(make_model)
@@ -225,6 +242,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     first_input = normalise(inputs.index_select(0, torch.zeros(1, dtype=torch.long, device=inputs.device)))
     smallest_batch = smallest_trainable_batch(model, first_input, accelerator)
     check_micro_batches(config, smallest_batch)
+    check_outputs(config, source.on_device, model, loss, objective, normalise)
     if config.trainer.compile != "no":
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
@@ -232,6 +250,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     optimizer: torch.optim.Optimizer = build(
         OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
+    check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
     # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
@@ -269,7 +288,9 @@ def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> C
 
     def sampler(epoch: int) -> Tensor:
         chooser = generator(config.seed, "sampler", epoch)
-        order = draw(generator=chooser, **(dict(epoch=epoch) if depends_on_epoch else {}))
+        with own_errors(config, "sampler"):
+            order = draw(generator=chooser, **(dict(epoch=epoch) if depends_on_epoch else {}))
+        check_rows(config, order, len(dataset.train))
         if not dataset.bucket or not isinstance(inputs, Tokens):
             return order
         chooser = generator(config.seed, "buckets", epoch)
@@ -335,15 +356,25 @@ def make_weights(
     Weights that do not depend on the epoch are computed once.
     """
     weigh: Callable[..., Tensor] = bind(WEIGHTS, config.weights, **vars(context))
+
+    def checked(**values: int) -> Tensor:
+        with own_errors(config, "weights"):
+            weights = weigh(**values)
+        check_weights(config, weights, len(context.targets))
+        return weights.to(device, dtype)
+
     if "epoch" in inspect.signature(weigh).parameters:
-        return lambda epoch: weigh(epoch=epoch).to(device, dtype)
-    constant = weigh().to(device, dtype)
+        return lambda epoch: checked(epoch=epoch)
+    constant = checked()
     return lambda epoch: constant
 
 
 def make_schedule(config: Experiment) -> Callable[[float], float]:
     """Return a function from an epoch, which may be a fraction, to the factor on the learning rate."""
     schedule: Callable[..., float] = bind(SCHEDULES, config.optim.schedule, epochs=config.trainer.epochs)
+    with own_errors(config, "optim.schedule"):
+        first = schedule(0.0)
+    check_returned(config, "optim.schedule", first, (float, int), "a number, the factor on the learning rate")
     return schedule
 
 
@@ -451,6 +482,7 @@ def make_mixing(
         for start, batch in enumerate(order.split(config.trainer.batch_size)):
             labels = dict(targets=context.targets[batch], groups=context.groups[batch], generator=chooser)
             mix: Mix = build(MIXINGS, config.mix, **vars(context) | labels)
+            check_returned(config, "mix", mix, Mix, "a Mix of the batch")
             mixes.append(mix._replace(partners=start * config.trainer.batch_size + mix.partners))
         partners = torch.cat([mix.partners for mix in mixes])
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)

@@ -22,9 +22,10 @@ from ml_collections import ConfigDict
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
+from imbalance.config.schema import short_repr
 from imbalance.data import Dataset, given_dataset
 from imbalance.data.population import check_population
-from imbalance.errors import Diverged, Interrupted
+from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
 from imbalance.models.weights import pretrained_digest
@@ -101,10 +102,12 @@ def run(
         Interrupted: a signal came; a checkpoint is written, and the same call resumes from it.
         OSError: data cannot be read, or results cannot be written; the same call resumes the run.
     """
-    given = {} if data is None else {"data": {"name": "in_memory"}}
-    resolved, default = resolve(config, {**(overrides or {}), **given})
+    changes = {} if overrides is None else overrides
+    if data is not None and isinstance(changes, Mapping):
+        changes = {**changes, "data": {"name": "in_memory"}}
+    resolved, default = resolve(config, changes)
     dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
-    directory = Path(directory or default)
+    directory = default if directory is None else checked_directory(directory)
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
@@ -121,7 +124,7 @@ def train(
         dataset: data set, if `config.data.name` is "in_memory".
     """
     config = validate(config)
-    directory = Path(directory or run_directory(config))
+    directory = run_directory(config) if directory is None else checked_directory(directory)
     if first := first_run(config):
         train(first, directory / "first", dataset)
     accelerator = start_accelerator(config)
@@ -143,6 +146,7 @@ def train(
             raise
 
 
+<<<<<<< HEAD
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
 
@@ -160,6 +164,14 @@ def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     fit(run)
     load_selected(run)
     return run
+=======
+def checked_directory(directory: str | Path) -> Path:
+    """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
+    text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
+    if not text or "\0" in text:
+        raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
+    return Path(text)
+>>>>>>> main
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,9 +12,10 @@ from importlib import import_module
 import pytest
 from conftest import CONFIG_FILES, ROOT
 
-from imbalance.cli import completion
+from imbalance.cli import completion, listing
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
+from imbalance.config import files
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
@@ -103,6 +105,9 @@ MISTAKES = {
     "train --confg=digits_ce --config=digits_ce": "--confg=digits_ce: unknown; did you mean --config?",
     "train --config=digts_poly": "no config digts_poly; did you mean digits_poly or",
     "train --config=digits_ce optim.lr=0.1": "optim.lr=0.1: unknown; type an override as --config.<key>=<value>",
+    "sweep --config=digits_ce --at-once=3": "--at-once=3: unknown; --at_once is now called --stacked; type --stacked=3 instead",
+    "select nope": "nope: unknown; name a config as --config=nope, and type an override as --config.<key>=<value>",
+    "train --config=elsewhere/digits_poly.py": "no file elsewhere/digits_poly.py; for the config of this name in configs/, type digits_poly",
     "train --config=digits_ce --config.optim.learning_rate=1": "config.optim.learning_rate: no such key",
     "train --config=digits_ce --config.trainer=5": "config.trainer: a section, not a value; type --config.trainer.accumulation=",
     "train --config=digits_ce --config.loss=5": "config.loss: a section, not a value; type --config.loss.name=",
@@ -228,6 +233,12 @@ def test_lists_name_everything_there_is(capsys):
         lines = capsys.readouterr().out.splitlines()
         assert any(line.startswith(f"{name} ") for line in lines) and all(len(line.split()) > 1 for line in lines)
         assert not any("partial(" in line for line in lines)  # whose docstring is that of functools
+
+
+def test_a_list_of_configs_names_the_file_that_cannot_be_parsed(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("\ndef get_config(:\n")
+    monkeypatch.setattr(files, "CONFIGS", tmp_path)
+    assert re.fullmatch(r"broken +\(not Python: invalid syntax \(broken.py, line 2\)\)", listing.configs())
 
 
 def test_a_config_is_named_by_its_stem_everywhere(capsys):

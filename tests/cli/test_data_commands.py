@@ -179,7 +179,10 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
             "config.data.imbalance_ratio: 0.5 given",
         ),
         (["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=x"], "imbalance_ratio"),
-        (["build", f"--config={DIGITS}", "extra"], "extra: unknown; type an override as --config.<key>=<value>"),
+        (
+            ["build", f"--config={DIGITS}", "extra"],
+            "extra: unknown; name a config as --config=extra, and type an override as --config.<key>=<value>",
+        ),
         (["download", "celeba"], "celeba: cannot be downloaded by this command"),
     ],
 )

@@ -94,7 +94,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("data.classes", (1, 2.5), "config.data.classes[1]: 2.5 given"),
         ("model.hidden", (0,), "config.model.hidden[0]: 0 given"),
         ("weights.by", "example", "'class' or 'group'"),
-        ("debug", 1, "boolean"),
+        ("debug", 1, "it should be True or False"),
         ("seed", -1, "greater than or equal to 0"),
         ("logger.mode", "on", "'disabled', 'offline', 'online' or 'tensorboard'"),
         ("score", "test/accuracy", "it must be val/ followed by accuracy"),
@@ -103,7 +103,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("sampler", KeyError, "config.sampler: missing"),
         ("tags", ("a",), "config.tags: unknown key"),
         ("loss.name", {"a": 1}, "config.loss.name: {'a': 1} given"),
-        ("data.classes", ({"a": 1},), "within a list or tuple"),
+        ("data.classes", ({"a": 1},), "config.data.classes: a section inside a tuple"),
     ],
 )
 def test_one_line_names_the_key_what_was_given_and_what_is_valid(config, key, value, words):

@@ -354,6 +354,55 @@ def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeyp
     assert (tmp_path / "model.onnx").is_file()
 
 
+@pytest.fixture(scope="module")
+def digits_model(tmp_path_factory):
+    config = load_config(ROOT / "configs" / "digits_ce.py")
+    config.data.update(total=60, imbalance_ratio=2.0)
+    config.model = dict(name="linear", init="default")
+    config.trainer.epochs = 1
+    return imbalance.load(imbalance.run(config, directory=tmp_path_factory.mktemp("digits") / "run").directory)
+
+
+ARRAY = np.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        (None, "^NoneType given; this model takes arrays"),
+        ({}, "^a table given; this model takes arrays"),
+        (ARRAY + 0j, "^complex128 given"),
+        (torch.from_numpy(ARRAY).to_sparse(), "given; this model takes arrays"),
+        (ARRAY * 1e300, "^row 0: a value is not finite, or too large for float32"),
+        (np.ma.masked_array(ARRAY, ARRAY > 0), "^a masked array given"),
+    ],
+    ids=["None", "empty mapping", "complex", "sparse", "too large", "masked"],
+)
+def test_examples_that_a_model_of_arrays_cannot_take_are_one_line(digits_model, examples, words):
+    with pytest.raises(BadInput, match=words):
+        digits_model.predict(examples)
+
+
+def test_arrays_in_another_order_of_memory_are_the_same_examples(digits_model):
+    expected = digits_model.predict(ARRAY).probabilities
+    for same in (ARRAY[::-1].copy()[::-1], ARRAY.astype(">f8"), np.asfortranarray(ARRAY), np.ma.masked_array(ARRAY)):
+        np.testing.assert_array_equal(digits_model.predict(same).probabilities, expected)
+
+
+@pytest.mark.parametrize("size", [0, -1, None, 2.5, True, "a", 10**30])
+def test_a_wrong_batch_size_is_one_line(digits_model, size):
+    with pytest.raises(BadInput, match="^batch_size: .* given; an integer from 1 on is needed$"):
+        digits_model.predict(ARRAY, size)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run", "a\0b", []])
+def test_what_is_no_path_is_one_line(digits_model, path):
+    with pytest.raises(BadInput, match="^run_directory: .* given; the path of a run directory is needed$"):
+        imbalance.load(path)
+    with pytest.raises(BadInput, match="^path: .* given; the path of a file is needed$"):
+        digits_model.export(path)
+
+
 def test_values_that_train_had_not_are_counted_and_said(people, tmp_path, capsys):
     directory, _ = people
     (tmp_path / "new.csv").write_text("age,work\n30,a\n,=1+1\n40,abroad\n")

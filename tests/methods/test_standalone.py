@@ -49,7 +49,7 @@ def test_every_constructor_refuses_what_a_config_would(section, name):
 def test_a_constructor_says_what_is_wrong_with_which_value():
     with pytest.raises(BadInput, match=r"^Poly: alpha: -1.0 given; it should be greater than 0$"):
         Poly(alpha=-1.0, left="logistic")
-    with pytest.raises(BadInput, match=r"^VectorScaling: tau: 'x' given; it should be a valid number$"):
+    with pytest.raises(BadInput, match=r"^VectorScaling: tau: 'x' given; it should be a number$"):
         VectorScaling(COUNTS, gamma=0.1, tau="x")
     with pytest.raises(BadInput, match=r"^CVaR: level: 2 given; it should be less than or equal to 1$"):
         CVaR(level=2)

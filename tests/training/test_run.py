@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.jobs import Job, at_call
 
+import imbalance
 from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput, Busy, Interrupted
 from imbalance.training import loop
@@ -218,3 +219,18 @@ def test_a_summary_that_is_a_folder_is_one_line(config):
     job = Job(config)
     (job.directory / "summary.json").mkdir(parents=True)
     assert job.wait() == [2] and job.stderr().count("\n") == 1, job.stderr()
+
+
+def test_a_refused_run_leaves_nothing_behind_and_removes_nothing_of_others(config, tmp_path):
+    """The model is built after the run directory is claimed, so a directory was left, and blocked the same name."""
+    config.model = dict(name="pretrained", pretrained=str(tmp_path / "nowhere"))
+    with pytest.raises(BadInput, match="nowhere"):
+        imbalance.run(config, directory=tmp_path / "a" / "b" / "run")
+    assert not (tmp_path / "a").exists()
+    for kept in ("run/notes.txt", "other/notes.txt"):
+        (tmp_path / "a" / kept).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / kept).write_text("mine")
+    for directory in ("run", "new/run"):
+        with pytest.raises(BadInput, match="nowhere"):
+            imbalance.run(config, directory=tmp_path / "a" / directory)
+    assert (tmp_path / "a" / "run" / "notes.txt").is_file() and not (tmp_path / "a" / "new").exists()

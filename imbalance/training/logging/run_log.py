@@ -76,8 +76,8 @@ class RunLog:
         """
         trackers.check(self.config)  # first, because loading data may take long
         lock = None
-        self._new_folders = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
+            self._new_folders = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
             lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
             self._check_modules()

@@ -78,6 +78,6 @@ def first_non_finite(learner: Learner) -> str | None:
     return next((name for name, tensor in named_tensors(learner) if not finite([tensor])), None)
 
 
-def shortened(rows: list[int]) -> str:
+def listed_rows(rows: list[int]) -> str:
     """Return the first 20 of the row numbers as text, and how many more there are."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

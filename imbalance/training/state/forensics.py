@@ -20,7 +20,7 @@ from imbalance.training.distributed.processes import of_all_processes, start_acc
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.optim import set_rate
 from imbalance.training.state import checkpoint
-from imbalance.training.state.finite import finite, first_non_finite, is_finite, named_tensors, shortened
+from imbalance.training.state.finite import finite, first_non_finite, is_finite, listed_rows, named_tensors
 from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
 from imbalance.training.state.run_state import Run, go_back
 from imbalance.training.step import (
@@ -145,7 +145,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     bad = train.indices[rows[~losses.isfinite()]].tolist()
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
-        + (f"; examples with a non-finite loss (row numbers in the data): {shortened(bad)}" if bad else "")
+        + (f"; examples with a non-finite loss (row numbers in the data): {listed_rows(bad)}" if bad else "")
         + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes else "")
     )
 

@@ -15,6 +15,7 @@ from helpers.texts import assert_close, dataset_of, text_config
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
+import imbalance
 from imbalance.cli.main import call
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import upgrade_saved_config
@@ -354,3 +355,17 @@ def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
 def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):
     """The digest of the data, which a resumed run compares, reads the bytes of int64."""
     assert dataset_of(text_config(tmp_path)).train.targets.dtype == torch.int64
+
+
+def test_examples_that_a_model_of_texts_cannot_take_are_one_line(config, tmp_path):
+    model = imbalance.load(imbalance.run(config, directory=tmp_path / "run").directory)
+    for examples, words in (
+        (None, "^NoneType given; this model takes texts"),
+        (b"text", "^bytes given; this model takes texts"),
+        ({}, "no column 'text'"),
+        (["good", 3], "^example 1 is int; this model takes texts"),
+        ("\ud800", "^example 0 has half of a surrogate pair"),
+        ({"text": ["good", "\udc00"]}, "^example 1 has half of a surrogate pair"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            model.predict(examples)

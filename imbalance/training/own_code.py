@@ -1,0 +1,154 @@
+"""Check what functions in a user's own modules return, before the first step.
+
+The checks cost nothing for the functions of this package, which the tests check.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imbalance.config.experiment import Experiment
+from imbalance.config.user_modules import user_code_error, user_module_file
+from imbalance.data import Dataset
+from imbalance.errors import BadInput, is_out_of_memory
+from imbalance.methods.batch import Batch, Inputs
+from imbalance.methods.margins import at_least_float32
+from imbalance.methods.objectives.base import FunctionObjective, Objective
+
+COMPUTED = {"losses", "logits", "features", "slopes"}  # columns that `Objective.terms` can compute
+
+
+def check_returned(config: Experiment, path: str, value: Any, kind: Any, needed: str) -> None:
+    """Raise `BadInput` if the function that a section names returned anything but a `kind`.
+
+    Args:
+        path: path of the section, such as "optim.schedule".
+        kind: a type, or a tuple of types.
+        needed: what the function must return, in words.
+    """
+    if not isinstance(value, kind):
+        refuse(config, path, f"returns {described(value)}", needed)
+
+
+def refuse(config: Experiment, path: str, fault: str, needed: str) -> None:
+    """Raise `BadInput`: the function that a section names has a fault, and must return what `needed` says."""
+    raise BadInput(f"config.{path}.name: {config.section(path).name!r} {fault}; it must return {needed}")
+
+
+def is_own(config: Experiment, path: str) -> bool:
+    """Return whether the section at `path` names a function in a user's own module."""
+    return bool(user_module_file(config.section(path).name))
+
+
+@contextmanager
+def own_errors(config: Experiment, path: str) -> Iterator[None]:
+    """Turn an error in a user's own function into a `BadInput` that names its line; leave a lack of memory as it is."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        if not is_own(config, path) or is_out_of_memory(error):
+            raise
+        file = Path(user_module_file(config.section(path).name)).resolve()
+        raise user_code_error(file, error) from error
+
+
+def check_rows(config: Experiment, rows: Any, size: int) -> None:
+    """Raise `BadInput` if an own sampler drew anything but rows of the training split.
+
+    Args:
+        size: number of examples in the training split.
+    """
+    if not is_own(config, "sampler"):
+        return
+    needed = f"a tensor of integers from 0 to {size - 1}, the rows of train that the epoch draws"
+    check_returned(config, "sampler", rows, Tensor, needed)
+    if rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
+        refuse(config, "sampler", f"returns {described(rows)}", needed)
+    if rows.min() < 0 or rows.max() >= size:
+        refuse(config, "sampler", f"returns rows from {rows.min()} to {rows.max()}", needed)
+
+
+def check_weights(config: Experiment, weights: Any, size: int) -> None:
+    """Raise `BadInput` if own weights are not one finite number from 0 on for each of `size` examples, with a sum above 0."""
+    if not is_own(config, "weights"):
+        return
+    needed = f"a tensor of {size} finite numbers from 0 on, one for each example of train"
+    check_returned(config, "weights", weights, Tensor, needed)
+    if weights.shape != (size,) or not weights.is_floating_point():
+        refuse(config, "weights", f"returns {described(weights)}", needed)
+    if not weights.isfinite().all() or weights.min() < 0 or not weights.sum() > 0:
+        refuse(config, "weights", f"returns weights from {weights.min()} to {weights.max()}", needed)
+
+
+def check_views_and_columns(config: Experiment, objective: Objective) -> None:
+    """Raise `BadInput` if an objective asks for no view, or for a column that nothing computes."""
+    views, own_terms = objective.views, type(objective).terms is not Objective.terms
+    if not isinstance(views, int) or isinstance(views, bool) or views < 1:
+        raise BadInput(
+            f"config.objective.name: {config.objective.name!r} has views={views!r}; it must be an integer, at least 1"
+        )
+    known = COMPUTED | set(Batch._fields)
+    if unknown := [name for name in objective.columns if name not in known and not own_terms]:
+        raise BadInput(
+            f"config.objective.name: {config.objective.name!r} has the column {unknown[0]!r}, which its terms do not compute; "
+            f"name one of {', '.join(sorted(known))}, or define `terms`"
+        )
+
+
+def check_outputs(
+    config: Experiment,
+    dataset: Dataset,
+    model: nn.Module,
+    loss: nn.Module,
+    objective: Objective,
+    normalise: Callable[[Inputs], Inputs],
+) -> None:
+    """Try an own model, loss or objective on two examples of train, and raise `BadInput` if a result has another shape.
+
+    Args:
+        dataset: data set on the device of the model.
+    """
+    train, classes = dataset.train, dataset.num_classes
+    batch = slice(0, min(2, len(train)))
+    size = batch.stop
+    if is_own(config, "model"):
+        with own_errors(config, "model"), torch.no_grad():
+            logits = model.eval()(normalise(train.inputs[batch]))
+        model.train()
+        needed = f"logits (B, {classes}) of B examples in evaluation mode"
+        if not isinstance(logits, Tensor) or logits.shape != (size, classes) or not logits.is_floating_point():
+            refuse(config, "model", f"returns a network that gives {described(logits)} for {size} examples", needed)
+    losses = torch.linspace(0.5, 1.0, size, device=train.targets.device, requires_grad=True)
+    if is_own(config, "loss"):
+        logits = torch.linspace(-1, 1, size * classes, device=train.targets.device).view(size, classes)
+        logits = at_least_float32(logits.to(getattr(torch, config.trainer.dtype))).requires_grad_()
+        with own_errors(config, "loss"):
+            check_values_of(config, "loss", loss(logits, train.targets[batch], train.method_groups[batch]), (size,))
+    if is_own(config, "objective") and isinstance(objective, FunctionObjective):
+        with own_errors(config, "objective"):
+            value = copy.deepcopy(objective)(losses, torch.ones_like(losses), train.method_groups[batch])
+            check_values_of(config, "objective", value, ())
+
+
+def check_values_of(config: Experiment, path: str, values: Any, shape: tuple[int, ...]) -> None:
+    """Raise `BadInput` if a loss or objective gave values of another shape, or values without gradients."""
+    one = "one number for each example, (B,)" if shape else "one number for the batch"
+    needed = f"a function that gives {one}, as a tensor of floats from which gradients flow"
+    if not isinstance(values, Tensor) or values.shape != shape or not values.is_floating_point():
+        refuse(config, path, f"returns a function that gives {described(values)}", needed)
+    if not values.requires_grad:
+        refuse(config, path, "returns a function through which no gradients flow", needed)
+
+
+def described(value: Any) -> str:
+    """Return the type of a value in words; for a tensor, its type and shape."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return "None" if value is None else type(value).__name__

@@ -1,0 +1,240 @@
+"""Functions of a user's own module that return what the loop cannot use: one line before the first step, no run directory."""
+
+import pytest
+import torch
+
+import imbalance
+from imbalance.errors import BadInput
+from imbalance.training.loop import train
+
+MODULE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from imbalance.methods.objectives.base import Objective
+from imbalance.models import with_head
+
+
+def losses(logits, targets):
+    return F.cross_entropy(logits, targets, reduction="none")
+
+
+class Good(nn.Module):
+    def forward(self, logits, targets, groups):
+        return losses(logits, targets)
+
+
+class Scalar(nn.Module):
+    def forward(self, logits, targets, groups):
+        return F.cross_entropy(logits, targets)
+
+
+class Integer(nn.Module):
+    def forward(self, logits, targets, groups):
+        return 3
+
+
+class Column(nn.Module):
+    def forward(self, logits, targets, groups):
+        return losses(logits, targets)[:, None]
+
+
+class Detached(nn.Module):
+    def forward(self, logits, targets, groups):
+        return losses(logits.detach(), targets)
+
+
+class Broken(nn.Module):
+    def forward(self, logits, targets, groups):
+        return logits[:, 99]
+
+
+def three():
+    return 3
+
+
+def nothing():
+    return None
+
+
+def vector():
+    return lambda losses, weights, groups: losses
+
+
+def mean():
+    return lambda losses, weights, groups: (losses * weights).mean()
+
+
+class NoView(Objective):
+    views = 0
+
+
+class HalfView(Objective):
+    views = 0.5
+
+
+class Unknown(Objective):
+    columns = ("nowhere",)
+
+
+def floats(targets, generator):
+    return torch.rand(5)
+
+
+def far(targets, generator):
+    return torch.tensor([0, 10**6])
+
+
+def empty(targets, generator):
+    return torch.tensor([], dtype=torch.int64)
+
+
+def all_rows(targets, generator):
+    return torch.arange(len(targets))
+
+
+def negative(targets):
+    return -torch.ones(len(targets))
+
+
+def short(targets):
+    return torch.ones(3)
+
+
+def infinite(targets):
+    return torch.full((len(targets),), torch.inf)
+
+
+def ones(targets):
+    return torch.ones(len(targets))
+
+
+def one_more(input_shape, num_classes):
+    return with_head(nn.Flatten(), 64, num_classes + 1)
+
+
+def narrow(input_shape, num_classes):
+    return with_head(nn.Flatten(), 3, num_classes)
+
+
+def fitting(input_shape, num_classes):
+    return with_head(nn.Flatten(), 64, num_classes)
+
+
+def word(epoch, epochs):
+    return "a"
+
+
+def half(epoch, epochs):
+    return 0.5
+
+
+def of_one(targets, generator):
+    return 3
+"""
+FLOWS = "a tensor of floats from which gradients flow"
+FAULTS = [
+    (
+        "loss",
+        "Scalar",
+        rf"gives a tensor of float32 of shape \(\); it must return .* one number for each example, .*{FLOWS}$",
+    ),
+    ("loss", "Integer", f"gives int; it must return .* one number for each example, .*{FLOWS}$"),
+    ("loss", "Column", r"gives a tensor of float32 of shape \(2, 1\)"),
+    ("loss", "Detached", "returns a function through which no gradients flow"),
+    ("loss", "three", "returns int; it must return an nn.Module that is called as loss"),
+    ("loss", "nothing", "returns None; it must return an nn.Module"),
+    ("objective", "three", "returns int; it must return an Objective, or a function"),
+    ("objective", "vector", r"gives a tensor of float32 of shape \(2,\); it must return .* one number for the batch"),
+    ("objective", "NoView", "has views=0; it must be an integer, at least 1$"),
+    ("objective", "HalfView", "has views=0.5; it must be an integer, at least 1$"),
+    ("objective", "Unknown", "has the column 'nowhere', which its terms do not compute; name one of features, "),
+    (
+        "sampler",
+        "floats",
+        r"returns a tensor of float32 of shape \(5,\); it must return a tensor of integers from 0 to 59",
+    ),
+    ("sampler", "far", "returns rows from 0 to 1000000; it must return a tensor of integers from 0 to 59"),
+    ("sampler", "empty", r"returns a tensor of int64 of shape \(0,\); it must return a tensor of integers"),
+    ("sampler", "of_one", "returns int; it must return a tensor of integers"),
+    (
+        "weights",
+        "negative",
+        "returns weights from -1.0 to -1.0; it must return a tensor of 60 finite numbers from 0 on",
+    ),
+    ("weights", "short", r"returns a tensor of float32 of shape \(3,\); it must return a tensor of 60"),
+    ("weights", "infinite", "returns weights from inf to inf"),
+    ("mix", "of_one", "returns int; it must return a Mix of the batch"),
+    ("model", "three", "returns int; it must return an nn.Module with the parts"),
+    (
+        "model",
+        "one_more",
+        r"gives a tensor of float32 of shape \(2, 11\) for 2 examples; it must return logits \(B, 10\)",
+    ),
+    ("optim.schedule", "word", "returns str; it must return a number"),
+    ("head", "three", "returns int; it must return an nn.Module from features to logits"),
+    ("groups", "three", "returns int; it must return a GroupAssignment, or None"),
+    ("data", "nothing", "returns None; it must return a Dataset"),
+]
+RAISED = [
+    ("loss", "Broken", r"own.py, line \d+: IndexError: "),
+    ("model", "narrow", "own.py: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+    ("optim.schedule", "three", "own.py: TypeError: "),
+]
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """Return a function that trains with an own function in one section."""
+    (tmp_path / "own.py").write_text(MODULE)
+    config.data.update(total=60, imbalance_ratio=2.0)
+    config.model = dict(name="linear", init="zeros")
+    config.trainer.epochs = 1
+
+    def call(section: str, function: str):
+        parent, _, last = section.rpartition(".")
+        place = config[parent] if parent else config
+        schedule = config.optim.schedule
+        place[last] = dict(name=f"{tmp_path / 'own.py'}:{function}")
+        if section == "optim":
+            config.optim.schedule = schedule
+        return imbalance.run(config, directory=tmp_path / "run")
+
+    return call
+
+
+@pytest.mark.parametrize(("section", "function", "words"), FAULTS, ids=[f"{s}-{f}" for s, f, _ in FAULTS])
+def test_what_an_own_function_returns_is_checked_before_the_first_step(
+    section, function, words, run, tmp_path, monkeypatch
+):
+    if section != "head":  # a head is fitted after training
+        monkeypatch.setattr("imbalance.training.loop.take_step", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(BadInput, match=f"^config.{section}.name: '.*own.py:{function}' .*{words}"):
+        run(section, function)
+    assert (tmp_path / "run").exists() == (section == "head")
+
+
+@pytest.mark.parametrize(("section", "function", "words"), RAISED, ids=[f"{s}-{f}" for s, f, _ in RAISED])
+def test_an_error_in_an_own_function_names_its_line(section, function, words, run):
+    with pytest.raises(BadInput, match=words) as error:
+        run(section, function)
+    assert error.value.__cause__ is not None
+
+
+GOOD = {"loss": "Good", "objective": "mean", "sampler": "all_rows", "weights": "ones", "model": "fitting", "optim.schedule": "half"}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", GOOD)
+def test_an_own_function_that_returns_what_the_loop_needs_is_trained_with(section, run):
+    assert run(section, GOOD[section]).summary["status"] == "done"
+
+
+def test_the_trial_of_own_functions_changes_no_result(run, config, tmp_path, monkeypatch):
+    """The network is in training mode afterwards, and no random number is drawn."""
+    monkeypatch.setattr("imbalance.training.learner.check_outputs", lambda *_: None)
+    run("model", "fitting")
+    monkeypatch.undo()
+    train(config, tmp_path / "tried")
+    ours, theirs = (torch.load(tmp_path / d / "checkpoints" / "selected.pt") for d in ("tried", "run"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
