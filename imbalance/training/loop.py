@@ -146,7 +146,14 @@ def train(
             raise
 
 
-<<<<<<< HEAD
+def checked_directory(directory: str | Path) -> Path:
+    """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
+    text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
+    if not text or "\0" in text:
+        raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
+    return Path(text)
+
+
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
 
@@ -164,14 +171,6 @@ def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     fit(run)
     load_selected(run)
     return run
-=======
-def checked_directory(directory: str | Path) -> Path:
-    """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
-    text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
-    if not text or "\0" in text:
-        raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
-    return Path(text)
->>>>>>> main
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:
