@@ -12,6 +12,7 @@ from imbalance.config.registries import available_arguments, registries
 from imbalance.config.schema import (
     Count,
     Fraction,
+    MissingKeys,
     Name,
     Natural,
     NonNegative,
@@ -225,13 +226,22 @@ def check_sections(values: Mapping[str, Any]) -> None:
         key for key, hint in hints.items() if isinstance(hint, type) and hint in (Section, *VALUE_SECTIONS.values())
     }
     check_fields("", values, {key: Mapping[str, Any] if key in sections else hint for key, hint in hints.items()})
-    for path, kind in VALUE_SECTIONS.items():
-        check_fields(path, values[path], _hints(kind))
+    checks = [
+        functools.partial(check_fields, path, values[path], _hints(kind)) for path, kind in VALUE_SECTIONS.items()
+    ]
     for path, table in registries().items():
         section = values["optim"].get("schedule") if path == "optim.schedule" else values[path]
         if path == "optim":
             section = {key: value for key, value in section.items() if key != "schedule"}
-        check_call(path, section, table)
+        checks.append(functools.partial(check_call, path, section, table))
+    missing: dict[str, str] = {}  # in all sections, so that one message names every key to add
+    for check in checks:
+        try:
+            check()
+        except MissingKeys as error:
+            missing |= error.values
+    if missing:
+        raise MissingKeys(missing)
     for key, value in flatten(values).items():
         if "\0" in str(value):
             raise BadInput(f"config.{key}: {value!r} given; remove the NUL character, which no file name can have")

@@ -131,6 +131,22 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:80]}…"
 
 
+class MissingKeys(BadInput):
+    """A config lacks keys. The message names each of them with the values that fit.
+
+    Args:
+        values: the description of the values that fit, by key, such as {"loss.gamma": "number, at least 0"}.
+    """
+
+    def __init__(self, values: Mapping[str, str]):
+        super().__init__(values)
+        self.values = values
+
+    def __str__(self) -> str:
+        flags = " ".join(f"--config.{key}=<{value}>" for key, value in self.values.items())
+        return f"config.{next(iter(self.values))}: missing; add {flags}"
+
+
 # Find the function that a section names, and call it
 
 
@@ -243,8 +259,7 @@ def check_keys(path: str, section: Mapping[str, Any], annotations: Mapping[str, 
             "configs/, which has them"
         )
     if missing:
-        flags = " ".join(f"--config.{prefix}{key}=<{describe_annotation(annotations[key])}>" for key in missing)
-        raise BadInput(f"config.{prefix}{missing[0]}: missing; add {flags}")
+        raise MissingKeys({prefix + key: describe_annotation(annotations[key]) for key in missing})
 
 
 def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:

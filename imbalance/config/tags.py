@@ -37,6 +37,7 @@ class Tags:
         held_out: for a head: a function that takes the head's section and returns a fraction. This fraction of each
             training class is not trained on, but kept for the head: `features("held_out")` returns the features of
             these examples, and `dataset.held_out` has their labels.
+        reads_val: true for a head that is fitted to the val examples.
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
@@ -54,6 +55,7 @@ class Tags:
     measures: tuple[str, ...] = ()
     first_run: Callable[[Any], Any] | None = None
     held_out: Callable[[Any], float] | None = None
+    reads_val: bool = False
     seeded: Callable[[Any], bool] | None = None
     preparation: Callable[[Any], Any] | None = None
     module: Callable[[Any, Any], Any] | None = None

@@ -419,14 +419,8 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     if not isinstance(run_directory, str | os.PathLike) or "\0" in os.fspath(run_directory):
         raise BadInput(f"run_directory: {short_repr(run_directory)} given; the path of a run directory is needed")
     about, state = read(Path(run_directory))
-    section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
-    shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
-    network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
-    if "head" in about:  # missing in a model.json of older versions, which had only linear heads
-        network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
     try:
-        # The checkpoint may have more weights than the network, because a method may train a second network, too.
-        network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
+        network = build_network(about, state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise BadInput(
@@ -435,6 +429,22 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, target)
+
+
+def build_network(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Build the network that the content `about` of model.json describes, with the weights `state`.
+
+    Raises:
+        RuntimeError: the weights do not fit the network.
+    """
+    section = dict(about["model"]) | ({"pretrained": ""} if "pretrained" in about["model"] else {})
+    shape = {"input_shape": about["input_shape"], "vocabulary": about.get("vocabulary", 0)}
+    network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
+    if "head" in about:  # missing in a model.json of older versions, which had only linear heads
+        network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
+    # `state` may have more weights than the network, because a method may train a second network, too.
+    network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
+    return network
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, look_up
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.prior import training_prior
 from imbalance.methods.weights import effective_sample_size
@@ -32,6 +33,21 @@ def finish(run: Run) -> dict[str, Any]:
         (outcome,) = evaluate([run], name, keep_logits=True)
         values |= record_split(run, name, outcome)
     return write_results(run, values)
+
+
+def first_results(run: Run) -> FirstRun:
+    """Return what the second run of a two-stage method reads of the finished first run `run`, without writing files.
+
+    With a run directory, `finish` writes the same values and `read_first_run` reads them.
+    """
+    config, learner = run.config, run.learner
+    predictions, metrics = {}, {**learner.group_metrics, **learner.objective.metrics()}
+    for name in split_names(run):
+        (outcome,) = evaluate([run], name, keep_logits=True)
+        metrics |= record_split(run, name, outcome)
+        split = getattr(learner.dataset.eval_dataset, name)
+        predictions[name] = {"logits": outcome.logits, **extra_outputs(config, learner, split)}
+    return FirstRun(predictions, metrics)
 
 
 def load_selected(run: Run) -> None:

@@ -153,7 +153,11 @@ class Source:
 
 
 def make_source(
-    config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+    config: Experiment,
+    accelerator: Accelerator,
+    directory: Path,
+    dataset: Dataset | None = None,
+    first: FirstRun | None = None,
 ) -> Source:
     """Load the data set, and infer groups and hold out examples if the config asks for that.
 
@@ -162,7 +166,8 @@ def make_source(
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
-    first = from_main(accelerator, lambda: read_first_run(directory / "first")) if first_run(config) else None
+    if first is None and first_run(config):
+        first = from_main(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     needed = "a GroupAssignment, or None for the groups of the data"
@@ -176,15 +181,20 @@ def make_source(
 
 
 def make_learner(
-    config: Experiment, accelerator: Accelerator, directory: Path, dataset: Dataset | None = None
+    config: Experiment,
+    accelerator: Accelerator,
+    directory: Path,
+    dataset: Dataset | None = None,
+    first: FirstRun | None = None,
 ) -> Learner:
     """Load the data set, and build everything else that the config names.
 
     Args:
         directory: run directory, which holds the first run of a two-stage method.
         dataset: data set, if the caller has loaded it already.
+        first: results of the first run, if they are not in the run directory.
     """
-    return learner_on(make_source(config, accelerator, directory, dataset), config, accelerator)
+    return learner_on(make_source(config, accelerator, directory, dataset, first), config, accelerator)
 
 
 def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> Learner:

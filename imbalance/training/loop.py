@@ -38,7 +38,7 @@ from imbalance.training.evaluate import (
     split_metrics,
     training_metrics,
 )
-from imbalance.training.finish import finish, write_early_summary
+from imbalance.training.finish import finish, first_results, load_selected, write_early_summary
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
@@ -150,6 +150,25 @@ def checked_directory(directory: str | Path) -> Path:
     if not text or "\0" in text:
         raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
     return Path(text)
+
+
+def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
+    """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
+
+    Nothing is written or printed, and signals end the training in Python's own way, since there is nothing to resume.
+
+    Raises:
+        BadInput: the config or the data is wrong.
+        Diverged: a value became non-finite.
+    """
+    first = first_run(config)
+    results = first_results(train_in_memory(first, dataset)) if first else None
+    accelerator, nowhere = start_accelerator(config), Path(os.devnull)
+    learner = make_learner(config, accelerator, nowhere, dataset, results)
+    run = begin(config, learner, RunLog(nowhere, config, writes=False), Interrupt())
+    fit(run)
+    load_selected(run)
+    return run
 
 
 def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrupt) -> Run:

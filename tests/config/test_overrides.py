@@ -1,6 +1,7 @@
 """What a command line says of a config."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,25 @@ def test_a_section_starts_afresh_when_its_name_changes(base, section):
         assert config.optim.schedule == base.optim.schedule
     folder = run_directory(config, "digits_poly", base).parent.name
     assert f"{section}.name=" in folder
+
+
+def test_one_message_names_the_missing_keys_of_all_sections(base):
+    """Copied as it is, with values, the message completes the command."""
+    names = ["--config.loss.name=focal", "--config.optim.name=adamw", "--config.optim.schedule.name=step"]
+    with pytest.raises(BadInput) as error:
+        validate(written(base, *names))
+    flags = str(error.value).partition("add ")[2].split(" --config.")
+    keys = [flag.removeprefix("--config.").partition("=")[0] for flag in flags]
+    sections = {
+        "loss": ["gamma"],
+        "optim": ["betas", "decayed", "lr", "weight_decay"],
+        "optim.schedule": ["factor", "milestones"],
+    }
+    assert {f"{section}.{key}" for section, last in sections.items() for key in last} <= set(keys)
+    assert pickle.loads(pickle.dumps(error.value)).values == error.value.values
+    own = {"optim.betas": "0.9,0.99", "optim.schedule.milestones": "3,5"}
+    examples = {key: own.get(key) or example(key, flag.partition("=")[2]) for key, flag in zip(keys, flags)}
+    validate(written(base, *names, *(f"--config.{key}={value}" for key, value in examples.items())))
 
 
 def example(key: str, about: str) -> str:

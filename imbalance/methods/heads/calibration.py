@@ -15,7 +15,10 @@ from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
 
 
-@tagged(prior=lambda training_prior, natural, section: training_prior if training_prior.allclose(natural) else None)
+@tagged(
+    prior=lambda training_prior, natural, section: training_prior if training_prior.allclose(natural) else None,
+    reads_val=True,
+)
 def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Tensor]) -> nn.Module:
     """Divide the logits by the temperature with the smallest negative log-likelihood on val; predictions stay the same.
 
@@ -48,6 +51,7 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
     return linear(inverse * head.weight, inverse * head.bias)
 
 
+@tagged(reads_val=True)
 def thresholds(
     head: nn.Linear,
     dataset: Dataset,

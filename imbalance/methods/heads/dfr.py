@@ -7,12 +7,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from imbalance.config.schema import Positive, Repeats
+from imbalance.config.tags import tagged
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.samplers import rows_by_label, shuffled
 
 
+@tagged(reads_val=True)
 def dfr(
     dataset: Dataset,
     features: Callable[[str], Tensor],

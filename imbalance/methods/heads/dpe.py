@@ -55,7 +55,9 @@ class PrototypeEnsemble(nn.Module):
             return logits.log_softmax(2).logsumexp(1) - math.log(len(scales))
 
 
-@tagged(module=lambda head, section: PrototypeEnsemble(section.members, head.out_features, head.in_features))
+@tagged(
+    reads_val=True, module=lambda head, section: PrototypeEnsemble(section.members, head.out_features, head.in_features)
+)
 def dpe(
     head: nn.Linear,
     dataset: Dataset,

@@ -254,6 +254,8 @@ class RunLog:
         Raises:
             BadInput: metrics.jsonl is already shorter, or its content was changed.
         """
+        if not self.writes:
+            return
         position, digest = state.get("metrics_position", 0), state.get("metrics_digest")
         metrics, path = self._files.metrics, self.directory / "metrics.jsonl"
         if os.fstat(metrics.fileno()).st_size < position:

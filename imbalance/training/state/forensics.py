@@ -146,7 +146,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
         + (f"; examples with a non-finite loss (row numbers in the data): {listed_rows(bad)}" if bad else "")
-        + f"; to replay this step, type imbalance forensics {log.directory}"
+        + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes else "")
     )
 
 
