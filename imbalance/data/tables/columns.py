@@ -178,7 +178,7 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
 # Labels
 
 
-def check_labels(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
+def check_label_columns(classes: Sequence[str], target: str, attributes: Sequence[str]) -> None:
     """Raise `BadInput` if there are fewer than two different classes, or if a class or a column is named twice.
 
     Args:
