@@ -15,7 +15,7 @@ from imbalance.data.tables.columns import (
     Delimiter,
     as_array,
     assign_splits,
-    check_labels,
+    check_label_columns,
     number_groups,
     read_columns,
 )
@@ -74,7 +74,7 @@ def arrays(
             test examples.
     """
     classes = tuple(map(composed, classes))
-    check_labels(classes, target, attributes)
+    check_label_columns(classes, target, attributes)
     columns = read_columns(Path(data_dir) / file, delimiter, (target, *attributes, split, *categorical), missing)
     return columns_dataset(
         columns,

@@ -13,7 +13,7 @@ from imbalance.data.images.decode import Recipe
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.tables.columns import Delimiter, assign_splits, check_labels, number_groups
+from imbalance.data.tables.columns import Delimiter, assign_splits, check_label_columns, number_groups
 from imbalance.data.tables.values import composed
 from imbalance.errors import BadInput
 
@@ -61,7 +61,7 @@ def list_table(
             shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
     """
     classes = tuple(map(composed, classes))
-    check_labels(classes, target, attributes)
+    check_label_columns(classes, target, attributes)
     table_file = Path(data_dir) / file
     needed: tuple[str, ...] = tuple(dict.fromkeys([path, target, *attributes, *([split] if split else [])]))
     if table_file.suffix == ".parquet":

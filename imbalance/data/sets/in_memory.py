@@ -14,7 +14,14 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset
 from imbalance.data.splits import Dataset, Split
-from imbalance.data.tables.columns import Columns, check_labels, frame_columns, group_name, is_table, join_columns
+from imbalance.data.tables.columns import (
+    Columns,
+    check_label_columns,
+    frame_columns,
+    group_name,
+    is_table,
+    join_columns,
+)
 from imbalance.data.tables.encoding import (
     encoding_notes,
     fit_features,
@@ -202,7 +209,7 @@ def frame_dataset(
         )
     }
     try:
-        check_labels(classes, target, attributes)
+        check_label_columns(classes, target, attributes)
         return columns_dataset(
             columns,
             seed,

@@ -12,7 +12,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
-    check_labels,
+    check_label_columns,
     number_groups,
     read_columns,
 )
@@ -68,7 +68,7 @@ def list_text(
             which then need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
-    check_labels(classes, target, attributes)
+    check_label_columns(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
     label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
