@@ -62,7 +62,7 @@ def prior_correction(*, work_dir: str, jobs: int, stacked: int) -> None:
     """Train the runs that are not done yet, and print nll and ECE of each row of ROWS before and after the correction.
 
     Args:
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     runs = [Variant("gaussian_erm", sections).run(DATA, seed, work_dir) for sections in ROWS.values() for seed in SEEDS]
     run_all(runs, jobs, stacked)

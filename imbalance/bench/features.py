@@ -129,7 +129,7 @@ def process_seconds(folder: Path) -> float:
 
 
 def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
-    """Estimate the seconds of all fits of scikit-learn, and of one step of every fit, from the fits of one seed."""
+    """Estimate the seconds of all fits of scikit-learn, and the seconds of all their optimiser steps divided by XX, from the fits of one seed."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

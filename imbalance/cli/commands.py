@@ -374,8 +374,9 @@ COMMANDS = {
         "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
-         flag("--to", "folder to write all runs under --work_dir to, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
-         Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
+         flag("--to", "write all runs under --work_dir, without their checkpoints, to this folder, in files of at most
+         16 MiB", metavar="FOLDER"), Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to
+         wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",

@@ -63,7 +63,7 @@ def read_csv(
 
 
 def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the last line and the fields of each record of a CSV file, the heading first.
+    """Yield each record of a CSV file, the heading first, as (number of the line on which it ends, its fields).
 
     Empty lines are left out. Fields may have any length.
 

@@ -51,7 +51,8 @@ def checked_probability(probability: Array, targets: Array) -> tuple[Array, Arra
     """Return the (N, K) probabilities and the (N,) targets as arrays.
 
     Raises:
-        BadInput: a row of `probability` does not sum to 1, as logits do not, or a target is no class.
+        BadInput: a row of `probability` does not sum to 1 (logits were passed, for example), or a target is not a
+            column.
     """
     probability = as_floats("probability", probability, 2)
     # Rows in float32 or float16 sum to 1 up to the precision of their values.
@@ -110,7 +111,7 @@ def nll(probability: Array, targets: Array) -> float:
 def brier(probability: Array, targets: Array) -> float:
     """Return the Brier score (Brier, 1950): the mean of Σ_k (p_k − 1[y = k])², where y is the target.
 
-    For two classes, return half of this mean, which is the mean of (p_1 − y)².
+    For two classes, return half of this mean, so that it equals the usual binary score, the mean of (p_1 − y)².
     """
     probability, targets = checked_probability(probability, targets)
     if not len(targets):

@@ -309,7 +309,7 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
         wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die; False to
             wait only until it is known that those workers live.
         workers: number of workers that share the trials, this one included.
-        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
+        stacked: largest number of trials that a worker trains together as one stacked model, if that is faster.
 
     Raises:
         BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
@@ -458,7 +458,10 @@ class Worker:
         return True
 
     def _ask(self) -> None:
-        """Let Optuna's sampler choose the point of another trial, unless a trial was taken or the search has all its trials."""
+        """Take a new trial whose point Optuna's sampler chooses.
+
+        Do nothing if this worker holds a trial already, or if the search has all its trials.
+        """
         if self.held or not self.search or self.search.count(self.attempts) >= self.search.trials:
             return
         trial_id = self.storage.create_new_trial(self.study_id)

@@ -65,7 +65,7 @@ def sweep(
         grid: axes, as `parse_axis` reads them.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
         jobs: number of workers.
-        stacked: most trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains together as one stacked model.
         study: name of the Optuna study; if None, the names of the configs and the overrides, see `study_name`.
         storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
 
@@ -106,7 +106,7 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
 
     Args:
         jobs: number of worker processes.
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     print("Optuna is not installed, so the runs are listed in no study", file=sys.stderr)
     runs = [studies.run_of(point, work_dir) for point in points]
@@ -381,5 +381,6 @@ def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
         if trial.data != other.data:
             raise BadInput(
                 f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
-                "compared; put the same data on all machines, and type the same command again, which trains the other trials anew"
+                "compared; put the same data on all machines, and type the same command again, which trains the trials
+                with other data again"
             )

@@ -72,7 +72,7 @@ def collect(
     """Join the blocks of a file into columns; see `read_csv_columns`.
 
     Args:
-        lines: at least the number of rows.
+        lines: an upper bound on the number of rows.
         blocks: function from a list of names to an iterator over the blocks of these columns. It is called again for
             columns that begin with numbers and go on with text.
     """
@@ -144,7 +144,10 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
 
 
 def scan(file: Path, delimiter: str) -> tuple[int, bool]:
-    """Return at least the number of lines of a CSV file, and True if each quotation mark opens or closes a field, or is doubled in one."""
+    """Return an upper bound on the number of lines of a CSV file, and whether all quotation marks are in place.
+
+    A quotation mark is in place if it opens or closes a field, or is doubled inside a field.
+    """
     ends, lines, marks, start = [QUOTE, *LINE_ENDS], 1, 0, codecs.BOM_UTF8
     if not delimiter.isascii() or ord(delimiter) in ends:
         marks = None

@@ -179,7 +179,7 @@ def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple
 
 
 def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[Problem]:
-    """Yield a problem for each of the `rows` of a numeric column, whose values are no numbers."""
+    """Yield one problem for each of `rows`: the rows at which the numeric column `name` holds something other than a number."""
     values = columns[name]
     for row in rows.tolist():
         cell: Any = values[row]
