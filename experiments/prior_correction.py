@@ -93,7 +93,7 @@ def show(values: np.ndarray, name: str) -> str:
 
 
 def measure(run: Run, formula: bool = False) -> list[float]:
-    """Return nll, corrected nll, ECE and corrected ECE of a run on test; nan where the correction is refused.
+    """Return nll, corrected nll, ECE and corrected ECE of a run on test; the corrected ones are nan if there is no correction.
 
     Args:
         formula: whether to correct for the importance weights even if the run has no effective prior.
@@ -111,7 +111,7 @@ def measure(run: Run, formula: bool = False) -> list[float]:
 
 
 def scores(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Return nll and ECE; nan if the logits are nan."""
+    """Return the negative log-likelihood and the ECE of logits; nan for both if the logits are nan."""
     if np.isnan(logits).any():
         return np.nan, np.nan
     return nll(probabilities(logits), targets), ece(probabilities(logits), targets)

@@ -93,7 +93,7 @@ def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
-    """Return the problem of a line with `width` fields under a heading with `needed` fields."""
+    """Return the problem that line `line` has `width` fields, although the heading has `needed` fields."""
     return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 
