@@ -65,13 +65,13 @@ def count(
 
 
 def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_group_mask: Tensor | None) -> None:
-    """Raise `BadInput` unless all labels are tensors of whole numbers of one shape, below the given numbers.
+    """Raise `BadInput` unless all labels are integer tensors of one shape, from 0 to below their entry in `numbers`.
 
     On a GPU the values are not compared, because the host would wait for them.
 
     Args:
-        labels: the (B,) or (M, B) labels by argument of `count`.
-        numbers: for each argument, the number of classes or groups.
+        labels: the (B,) or (M, B) labels, by the name of the argument of `count`.
+        numbers: the number of classes or groups, by the same names.
     """
     for name, number in numbers.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:

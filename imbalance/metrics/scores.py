@@ -31,8 +31,8 @@ def probabilities(logits: Array) -> Array:
 def log_odds(logits: Array) -> Array:
     """Return the (N, K) log-odds log(p_k / (1 − p_k)) of the softmax p of the logits, in float64.
 
-    They order examples as the probabilities do, and keep the order where probabilities round to 0 or 1: in float64 p_k
-    is 1 above log-odds of 37.
+    Log-odds order examples as the probabilities do, and keep the order where probabilities round to 0 or 1: in float64
+    p_k is exactly 1 if its log-odds are above 37.
 
     Args:
         logits: (N, K), for at least two classes.
@@ -222,11 +222,12 @@ def by_group(
     Args:
         scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
         groups: (N,) the group of each example; or an (N, G) bool mask, in which an example has several groups or none.
-            Names beyond the columns of the mask are of empty groups, as `saved_group_mask` cannot know of them.
+            If there are more names than columns of the mask, the last names are of empty groups, which
+            `saved_group_mask` leaves out.
         names: the names of the G groups.
 
     Returns:
-        From the name of a group to its value.
+        The value of the metric, by the name of the group.
     """
     scores, groups = as_array("scores", scores, tuple(range(1, 33))), as_array("groups", groups, (1, 2))
     targets = as_array("targets", targets, 1)

@@ -271,7 +271,7 @@ def encode_frames(
 def number_labels(
     raw: Mapping[str, tuple[Any, ...]], place: int, names: Sequence[str] | None, key: str
 ) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
-    """Return `raw` with labels that are texts replaced by numbers, and the names of the labels; numeric labels stay.
+    """Return `raw` with labels that are texts or bools replaced by numbers, and the names of the labels.
 
     Args:
         raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
