@@ -93,7 +93,7 @@ def show(values: np.ndarray, name: str) -> str:
 
 
 def measure(run: Run, formula: bool = False) -> list[float]:
-    """Return nll, corrected nll, ECE and corrected ECE of a run on test; the corrected ones are nan if there is no correction.
+    """Return nll, corrected nll, ECE and corrected ECE of a run on test; the corrected ones are nan without a correction.
 
     Args:
         formula: whether to correct for the importance weights even if the run has no effective prior.

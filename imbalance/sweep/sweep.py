@@ -184,7 +184,8 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
         if other := [*other, *(point.keys() - space.keys())]:
             raise BadInput(
                 f"study {location.name}: its trial {trial.number} has {other[0]}={point.get(other[0], 'as in the config file')}, "
-                "which this search does not vary; type another name, --study=<name>. Finished runs are read, not trained again"
+                "which this search does not vary; type another name, --study=<name>. Finished runs are then read, not
+                trained again"
             )
 
 
@@ -252,9 +253,9 @@ def split_values(text: str) -> list[str]:
 
 
 class Setting(NamedTuple):
-    """The scores of the trials that differ in seed only.
+    """A combination of config values, and the scores of its trials, which differ only in the seed.
 
-    score: mean score over the seeds that did not diverge, nan without any.
+    score: mean score over the seeds that did not diverge; nan if there are none.
     rank: mean score in which each diverged seed counts as the metric's lowest value; settings are compared by it.
     best: run directory of the run with the best score; None without any.
     """
@@ -268,7 +269,7 @@ class Setting(NamedTuple):
 
 
 def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: float) -> Setting:
-    """Return what the trials of a setting show. Unfinished and crashed trials do not count.
+    """Return the setting with the scores of its trials. Unfinished and crashed trials do not count.
 
     Args:
         values: config values that the trials have in common.
@@ -289,7 +290,7 @@ def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: flo
 
 
 def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
-    """Return the setting with the best rank, in types that JSON can hold."""
+    """Return the setting with the best rank as a dictionary for JSON."""
     best = max(settings, key=lambda setting: setting.rank, default=None)
     if best is None or not best.seeds:
         nothing: dict[str, Any] = {"setting": None, "score": None, "seeds": 0, "diverged": 0, "best": None}
@@ -305,7 +306,7 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
-    """Report on the points of a study that are wanted; see `report`."""
+    """Report on the points of a study for which `wanted` is true; see `report`."""
     return report(studies.outcomes(studies.open_study(location), wanted), location.shown_url)
 
 

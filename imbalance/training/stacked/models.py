@@ -146,7 +146,7 @@ class Stack:
 
 
 def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
-    """Return a function that takes a slice of positions in an epoch, and returns the inputs of the S models there.
+    """Return a function from a slice of positions in an epoch to the inputs of the S models at these positions.
 
     The inputs are a tuple of (S, B, …) tensors, one for each view.
 
