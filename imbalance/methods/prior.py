@@ -80,9 +80,11 @@ def training_prior(
         return f"config.sampler.name={config.sampler.name!r} has no tag `chance`, see imbalance.config.tags"
     section = {key: value for key, value in config.sampler.items() if key != "name"}
     priors: list[Tensor] = []
-    for epoch in (0, config.trainer.epochs - 1):
+    epochs = (0, config.trainer.epochs - 1)
+    weights_on_cpu = torch.stack([weights(epoch) for epoch in epochs]).cpu()  # one wait for the device
+    for epoch, weights_of_epoch in zip(epochs, weights_on_cpu):
         draws = chance(context.labels, epoch, config.trainer.epochs, **section)
-        prior = effective_prior(context.targets, context.num_classes, loss, weights(epoch), draws)
+        prior = effective_prior(context.targets, context.num_classes, loss, weights_of_epoch, draws)
         if isinstance(prior, str):
             names = [config.loss.name, config.weights.name, config.sampler.name]
             return "config.loss.name={!r}, config.weights.name={!r}, config.sampler.name={!r}: ".format(*names) + prior

@@ -32,7 +32,6 @@ from imbalance.config.resolve import as_file_name, config_file, defining_values,
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.carried_runs import read_runs, write_runs
 from imbalance.report.collect import config_of, is_run
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
@@ -276,6 +275,8 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
         source: folder that a command with `to` wrote. Its runs are first put under `work_dir`.
     """
+    from imbalance.report.carried_runs import read_runs, write_runs  # here, because it imports torch
+
     if to:
         if study or source:
             raise BadInput("--to writes no table and reads no runs; leave --study and --from out, or type two commands")

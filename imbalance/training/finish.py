@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from imbalance.config.schema import build, look_up
+from imbalance.config.schema import build, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.context import FirstRun
@@ -141,6 +141,9 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
+    needed: dict[str, Any] = {}
+    if "training_prior" in required_arguments(look_up(HEADS, config.head.name)):
+        needed["training_prior"] = training_prior(config, learner.context, learner.weights, learner.loss)
     with run.interrupt.at_once(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         head = build(
@@ -151,7 +154,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             dataset=dataset,
             features=lambda name: features(learner, getattr(dataset, name)),
             generator=generator(config.seed, "head"),
-            training_prior=training_prior(config, learner.context, learner.weights, learner.loss),
+            **needed,
         )
     messages = (str(warning.message) for warning in caught)
     run.head_warnings = [message for message in messages if message.startswith("config.head")]  # not those of libraries

@@ -49,11 +49,11 @@ def test_bad_usage_is_one_line_and_status_2(main, args, words):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("torn.json", '{"seed": 0', "is no config: Expecting"),
-        ("deep.json", "[" * 100_000, "is no config: maximum recursion depth"),
+        ("torn.json", '{"seed": 0', "is no config: no JSON: Expecting"),
+        ("deep.json", "[" * 100_000, "is no config: no JSON: maximum recursion depth"),
         ("deep.py", f"x = {'-' * 100_000}1", "is no config"),
-        ("list.json", "[]", "is no config: the file holds no JSON object"),
-        ("binary.json", b"\xff\xfe", "is no config: 'utf-8' codec"),
+        ("list.json", "[]", "is no config: no JSON object"),
+        ("binary.json", b"\xff\xfe", "is no config: not UTF-8 text"),
         ("empty.py", "", "it has no get_config()"),
         ("open.py", "def get_config(:\n", "line 1: "),
         ("other.py", "def get_config():\n    return {}\n", "returns dict, not a ConfigDict"),

@@ -187,7 +187,7 @@ def test_other_packages_get_a_warning_and_a_later_format_is_refused(config, tmp_
 @pytest.mark.parametrize("package", ["imbalance", "pillow", "pyarrow", "tokenizers", "transformers", "timm"])
 def test_every_package_that_decides_what_is_computed_is_recorded_and_told_if_it_changed(package):
     assert versions()[package] == (__version__ if package == "imbalance" else version(package))
-    saved = provenance({}) | {"versions": versions() | {package: "0.0.1"}}
+    saved = provenance({}, None) | {"versions": versions() | {package: "0.0.1"}}
     lines = []
     check_provenance(saved, {}, Path("summary.json"), lines.append)
     assert len(lines) == 1 and f"summary.json was written with {package} 0.0.1, now {versions()[package]};" in lines[0]

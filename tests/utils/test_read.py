@@ -30,6 +30,7 @@ OTHER_READERS = {
     "data/images/decode.py": "an open image in memory",
     "data/files.py": "gzip of a file that the reader has opened",
     "data/sets/fashion.py": "gzip of a file that the reader has opened",
+    "sweep/lease.py": "/proc",
     "bench/": "measurements",
 }
 READS = {"read_text", "read_bytes", "loadtxt", "load_file", "from_file"}

@@ -211,7 +211,12 @@ def replay(directory: Path) -> str:
         raise BadInput(
             f"{directory}: holds no {FILE}, so no run diverged there; type the run directory of a run that diverged"
         )
-    config = validate(load(directory / "config.json"))
+    path = directory / "config.json"
+    values = load(path)
+    try:
+        config = validate(values)
+    except BadInput as error:  # the file is damaged, or of another version
+        raise BadInput(f"{path}: {error}") from None
     saved = read_torch(directory / FILE)
     learner = make_learner(config, start_accelerator(config), directory)
     # Files of older versions have no scaler.

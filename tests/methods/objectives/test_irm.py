@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.colored_digits_methods import METHODS
-from imbalance.config.overrides import split_overrides
+from imbalance.config.override_flags import split_overrides
 from imbalance.config.renamed import replacement_flags
 from imbalance.config.resolve import resolve
 from imbalance.config.schema import build

@@ -98,12 +98,12 @@ def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, 
     store.add("imbalance/beat/1", 3)
     store.set("imbalance/at/1", "6 work that process 0 does for all")
     watch = heartbeat.Heartbeat(store, 0, 2, aborts=True)
-    watch._exchange()
+    watch._beat()
     monkeypatch.setattr(heartbeat, "_watch", watch)
     watch.number = 6
     with heartbeat.exchange("a step"):
-        watch._exchange()
-        watch._exchange()
+        watch._beat()
+        watch._beat()
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert (

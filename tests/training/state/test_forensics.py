@@ -121,6 +121,15 @@ def test_the_examples_of_all_processes_are_reported_in_the_order_of_the_batch(co
     assert "the losses are the same, bit for bit" in forensics.replay(job.directory)
 
 
+def test_a_config_with_a_wrong_letter_is_named_with_its_file(config, tmp_path):
+    config.optim.lr = 1e20
+    diverge(config, tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"digits"', '"dights"'))
+    with pytest.raises(BadInput, match=r"config.json: config.data.name: 'dights' given"):
+        forensics.replay(tmp_path)
+
+
 def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path):
     with pytest.raises(BadInput, match="no run diverged there"):
         forensics.replay(tmp_path)
