@@ -374,9 +374,8 @@ COMMANDS = {
         "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
-         flag("--to", "write all runs under --work_dir, without their checkpoints, to this folder, in files of at most
-         16 MiB", metavar="FOLDER"), Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to
-         wrote, whose runs are put under --work_dir before they are added"})),
+         flag("--to", "write all runs under --work_dir, without their checkpoints, to this folder, in files of at most 16 MiB", metavar="FOLDER"),
+         Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",
@@ -388,8 +387,8 @@ COMMANDS = {
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work to do", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
-         flag("--on_cpu", "run the jobs that need a GPU also on a machine without one, to try out the queue",
-         action="store_true"), RESULTS, SEEDS, WORK_DIR, JOBS),
+         flag("--on_cpu", "run the jobs that need a GPU also on a machine without one, to try out the queue", action="store_true"),
+         RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "bench": Command(

@@ -184,7 +184,6 @@ def code_of(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the digest of the user's own module that builds a network, as an entry of `made_of["inputs"]`.
 
     Return {} if the network is not from a user's module.
-    
 
     Args:
         section: the section that names the network.

@@ -41,7 +41,7 @@ class Measured(NamedTuple):
 
 
 class Evaluation(dict[str, Measured]):
-    """A mapping from the names of metrics to values with intervals. The names are those in metrics.jsonl, without a split."""
+    """A mapping from the names of metrics to values with intervals. The names are those in metrics.jsonl, without "val/"."""
 
     def rows(self) -> list[tuple[str, float, float, float]]:
         """Return a row for each metric: its name, its value, and the low and the high end of its interval."""
@@ -292,7 +292,12 @@ def parity(targets: Array, predictions: Array, attributes: Array) -> dict[str, M
 
 
 def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
-    """Return `reduce`, a largest or smallest, of the values, of the low ends and of the high ends; nan is ignored."""
+    """Return the largest or smallest of several values, and in the same way of their low ends and of their high ends.
+
+    Args:
+        parts: the values with their intervals.
+        reduce: `np.fmax.reduce` or `np.fmin.reduce`, which ignore nan.
+    """
     value, low, high = (float(reduce(column)) for column in zip(*((part.value, *part.interval) for part in parts)))
     return Measured(value, Interval(low, high))
 

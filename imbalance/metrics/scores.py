@@ -51,8 +51,8 @@ def checked_probability(probability: Array, targets: Array) -> tuple[Array, Arra
     """Return the (N, K) probabilities and the (N,) targets as arrays.
 
     Raises:
-        BadInput: a row of `probability` does not sum to 1 (logits were passed, for example), or a target is not a
-            column.
+        BadInput: a row of `probability` does not sum to 1 (logits were passed, for example), or a target is not from 0
+            to K − 1.
     """
     probability = as_floats("probability", probability, 2)
     # Rows in float32 or float16 sum to 1 up to the precision of their values.

@@ -184,8 +184,7 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
         if other := [*other, *(point.keys() - space.keys())]:
             raise BadInput(
                 f"study {location.name}: its trial {trial.number} has {other[0]}={point.get(other[0], 'as in the config file')}, "
-                "which this search does not vary; type another name, --study=<name>. Finished runs are then read, not
-                trained again"
+                "which this search does not vary; type another name, --study=<name>. Finished runs are then read, not trained again"
             )
 
 
@@ -382,6 +381,6 @@ def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
         if trial.data != other.data:
             raise BadInput(
                 f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
-                "compared; put the same data on all machines, and type the same command again, which trains the trials
-                with other data again"
+                "compared; put the same data on all machines, and type the same command again, which "
+                "trains again the trials that used other data"
             )

@@ -330,7 +330,7 @@ class RunLog:
         return [parse_json(line, path) for line in (read_bytes(path) + self._unwritten).splitlines()]
 
     def summary(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Write all remaining lines of metrics.jsonl, and then, in one atomic step, summary.json.
+        """Write all remaining lines of metrics.jsonl, and then write summary.json atomically.
 
         Return `values`; if the run is done, with the digests of all its other files.
         """
