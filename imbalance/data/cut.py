@@ -33,7 +33,7 @@ def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None)
     """Return the path of the cut for a data set, which need not exist.
 
     Args:
-        section: `config.data`. Whether it allows a download does not matter.
+        section: `config.data`; the path does not depend on whether it allows a download.
         data_dir: folder of the cut.
         seed: seed that the data set was drawn with; None if the data set is the same at every seed.
     """

@@ -222,7 +222,7 @@ def annealed_sigmoid(
 
 @tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Keep examples as `reject` in the first half of training, and all examples in the second half.
+    """Keep the examples that the sampler `reject` would keep in the first half of training, and all examples in the second.
 
     Args:
         by: "class" to balance classes, "group" to balance groups.

@@ -212,7 +212,7 @@ def check_names(
 
 
 def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
-    """Return training counts as an array whose last dimension has `size` numbers from 0 on, or raise `BadInput`."""
+    """Return training counts as an array of non-negative numbers whose last dimension has length `size`, or raise `BadInput`."""
     array = as_array(key, counts, (1, 2))
     if array.shape[-1] != size or not (array >= 0).all():
         raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers from 0 on are needed")

@@ -27,7 +27,7 @@ class Columns:
 
     source: the file, for messages.
     values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
-    nan_is_missing: True if nan stands for a missing value that has been read already, as in columns of a CSV file.
+    nan_is_missing: True if the reader has already turned missing values into nan, as for a CSV file.
     find_lines: returns the (N,) number of the line of each row in the file, from 1; None for a file without lines. Then
         messages give the number of the row, from 0.
     """

@@ -89,7 +89,7 @@ class Stack:
     def draw(self, number: int) -> Epoch:
         """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        In the result rows, targets and groups are (N, seeds), weights (N, seeds, runs), and inputs (seeds, B, …).
+        Shapes in the result: (N, seeds) for rows, targets and groups; (N, seeds, runs) for weights; (seeds, B, …) for inputs.
         """
         epochs: dict[int, Epoch] = {}
         for member in self.members:
