@@ -213,3 +213,13 @@ def test_verify_names_every_bad_cell_of_a_table_and_what_was_left_out(main, tmp_
         "line 5: income is 'rich'", "line 10: income is 'rich'", "line 11: hours is 'many'",
     ]  # fmt: skip
     assert "3 problems" in out
+
+
+def test_a_sheet_replaces_no_image_of_the_data_set(main, birds, tmp_path, capsys):
+    image = next((tmp_path / "images").iterdir())
+    before = image.read_bytes()
+    (tmp_path / "link.png").symlink_to(image)
+    for sheet in (image, tmp_path / "link.png"):
+        assert main(["describe", f"--config={birds}", f"--sheet={sheet}"]) == 2
+        assert f"--sheet: {sheet} exists in the data folder" in capsys.readouterr().err
+    assert image.read_bytes() == before

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -500,3 +501,26 @@ def test_the_output_is_no_image_of_a_folder_to_predict(pictures):
     with pytest.raises(BadInput, match="is one of the files to predict"):
         predict_files(run=directory, files=[str(folder)], output=str(image), batch_size=2, device="cpu")
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["model.json", "summary.json", "checkpoints/last.pt"])
+def test_no_file_of_a_run_is_replaced(digits, tmp_path, name):
+    np.save(tmp_path / "new.npy", np.zeros((1, 1, 8, 8), np.float32))
+    before = (Path(digits) / name).read_bytes()
+    with pytest.raises(BadInput, match="--output: .* is inside the run directory"):
+        predicted(digits, tmp_path / "new.npy", output=Path(digits) / name)
+    with pytest.raises(BadInput, match="is inside the run directory"):
+        export_file(run=digits, file=f"{digits}/model.pt2")
+    assert (Path(digits) / name).read_bytes() == before
+
+
+def test_predictions_and_exports_are_written_through_links(digits, tmp_path):
+    np.save(tmp_path / "new.npy", np.zeros((2, 1, 8, 8), np.float32))
+    for name in ("out.csv", "model.safetensors"):
+        (tmp_path / f"link-{name}").symlink_to(tmp_path / name)
+    predicted(digits, tmp_path / "new.npy", output=tmp_path / "link-out.csv")
+    export_file(run=digits, file=str(tmp_path / "link-model.safetensors"))
+    for name in ("out.csv", "model.safetensors"):
+        assert (tmp_path / f"link-{name}").is_symlink() and (tmp_path / name).stat().st_size
+    with pytest.raises(BadInput, match="a device, not a file"):
+        predicted(digits, tmp_path / "new.npy", output="/dev/full")

@@ -114,6 +114,7 @@ def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir,
     ("output", "words"),
     [
         ("runs.parquet", "Parquet files need pyarrow, which is not installed; type pip install"),
+        ("no/runs.csv", "in a folder that does not exist; make the folder first"),
         ("runs.xlsx", "does not end in .csv or .parquet"),
     ],
 )
