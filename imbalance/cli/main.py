@@ -30,13 +30,8 @@ OVERRIDES = (
 )
 GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
-RESUMES = (
-    "train",
-    "sweep",
-    "protocol",
-    "reproduce",
-    "features",
-)  # first words of the commands that go on where they stopped
+# First words of the commands that train; other commands leave no checkpoint to resume from.
+RESUMES = ("train", "sweep", "compare", "protocol", "select", "reproduce", "features")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

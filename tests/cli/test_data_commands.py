@@ -223,3 +223,14 @@ def test_a_sheet_replaces_no_image_of_the_data_set(main, birds, tmp_path, capsys
         assert main(["describe", f"--config={birds}", f"--sheet={sheet}"]) == 2
         assert f"--sheet: {sheet} exists in the data folder" in capsys.readouterr().err
     assert image.read_bytes() == before
+
+
+def test_an_empty_path_of_an_image_is_named(main, birds, tmp_path, capsys):
+    table = tmp_path / "birds.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = "," + lines[3].partition(",")[2]
+    table.write_text("\n".join(lines))
+    assert main(["verify", f"--config={birds}"]) == 2
+    printed = capsys.readouterr()
+    assert "birds.csv line 4: path is empty; type the path of an image, or remove the line" in printed.err
+    assert "1 problem\n" in printed.out and "a directory" not in printed.err
