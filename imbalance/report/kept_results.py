@@ -297,7 +297,7 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     if not study:
         raise BadInput("--study is missing; type the name of a table, as --study=rows, or --to=<folder>")
     if source:
-        print(f"{work_dir}: {read_runs(Path(source), Path(work_dir))} run directories from {source}")
+        print(f"{work_dir}: {counted(read_runs(Path(source), Path(work_dir)), 'run')} from {source}")
     rows, folder = finished(Path(work_dir)), Path(results)
     if not rows:
         raise BadInput(

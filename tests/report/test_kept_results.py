@@ -122,7 +122,7 @@ def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, caps
     assert capsys.readouterr().out.startswith(f"{carried / 'runs-1-of-1.tar.gz'}: 0.")
     assert call(["keep", f"--from={carried}", "--study=rows", f"--work_dir={other}", f"--results={tmp_path}"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{other}: 3 run directories from {carried}",
+        f"{other}: 3 runs from {carried}",
         f"{tmp_path / 'rows.csv'}: 3 of 3 runs added; the file now has 3 runs",
     ]
     results.add("direct", tmp_path, results.finished(work_dir))
