@@ -29,6 +29,8 @@ from imbalance.data.stores import store_root
 from imbalance.data.texts.corpus import KEYS, token_problems
 from imbalance.errors import BadInput, Damaged
 from imbalance.models import preparation_of
+from imbalance.utils.files import output_path
+from imbalance.utils.output import counted
 from imbalance.utils.read import read_json
 
 KINDS_SHOWN = 10  # kinds of problems that `verify` prints
@@ -69,12 +71,16 @@ def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
 
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     """Print the number of examples of every split, class and group; write sample images to the image file `sheet`."""
-    dataset = load_dataset(resolve(config, overrides)[0])
+    experiment, _ = resolve(config, overrides)
+    file, folder = output_path(sheet, "--sheet"), Path(experiment.data_dir).resolve()
+    if file.exists() and folder in file.resolve().parents:
+        raise BadInput(f"--sheet: {sheet} exists in the data folder {folder}; name a new file, or a file elsewhere")
+    dataset = load_dataset(experiment)
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
         print(f"note: {note}")
     if len(dataset.input_shape) == 3:
-        write_sheet(dataset, Path(sheet))
+        write_sheet(dataset, file)
         print(f"sample images of every group: {sheet}")
 
 
@@ -109,12 +115,12 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         print(line, file=sys.stderr)
     for note in notes:
         print(f"note: {note}")
-    print(f"{name}: {size:,} examples, {len(problems):,} problems")
+    print(f"{name}: {counted(size, 'example')}, {counted(len(problems), 'problem')}")
     return 2 if problems else 0
 
 
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
-    """Return the problems of metadata, splits and images, and lines of text on duplicate images.
+    """Return the problems of metadata, splits and images, and lines of text on left out and duplicate images.
 
     Every image is opened, and its pixels are compared with those in the store of decoded images.
     """
@@ -139,7 +145,8 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
     labels = np.stack([listing.targets, listing.groups], 1)
     places = [f"{listing.paths[row]} ({listing.where(row)})" for row in readable]
-    notes = duplicates(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
+    notes = list(listing.notes)
+    notes += duplicates(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
     return problems, notes
 
 

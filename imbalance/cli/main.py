@@ -30,6 +30,9 @@ OVERRIDES = (
 )
 GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
+# First words of the commands that train; other commands leave no checkpoint to resume from.
+RESUMES = ("train", "sweep", "compare", "protocol", "select", "reproduce", "features")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with safe output streams and signal handlers, and return the exit status."""
@@ -57,7 +60,10 @@ def call(argv: Sequence[str]) -> int:
         return refuse(str(error))
     except OSError as error:  # a full disk, or a data_dir that was removed
         cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
-        return refuse(f"{cause}; fix that, and the same command resumes from the last checkpoint")
+        resumes = argv[0] in RESUMES
+        return refuse(
+            f"{cause}; fix that, and {'the same command resumes from the last checkpoint' if resumes else 'type the command again'}"
+        )
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -138,7 +138,8 @@ def unpack(archive: Path, root: Path, made: str) -> None:
 def unpack_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive into `folder`; refuse devices, and names and links that lead out of `folder`.
 
-    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`.
+    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`. If a compressed
+    archive has another checksum than it should have, raise an error at the end; so let `folder` be a temporary one.
     """
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -147,6 +148,9 @@ def unpack_tar(archive: Path, folder: Path) -> None:
                 tar.extract(member, folder, filter="data")
             except tarfile.FilterError as error:
                 raise BadInput(f"{archive}: {error}; nothing is unpacked; use another copy of the archive") from None
+        content = tar.fileobj
+        while content and content.read(BLOCK):  # tarfile stops before the end of the file, where the checksum is
+            pass
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from imbalance.errors import BadInput
+from imbalance.utils.output import counted
 
 
 class Problem(NamedTuple):
@@ -48,5 +49,7 @@ def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
         lines.append(f"{places[0]}: {cause}{more}")
     if len(places_by_cause) > max_causes:
         rest = sum(map(len, list(places_by_cause.values())[max_causes:]))
-        lines.append(f"and {rest:,} problems of {len(places_by_cause) - max_causes:,} other kinds; --all lists each")
+        lines.append(
+            f"and {counted(rest, 'problem')} of {counted(len(places_by_cause) - max_causes, 'other kind')}; --all lists each"
+        )
     return lines

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
+from imbalance.utils.files import output_path
 
 if TYPE_CHECKING:
     from imbalance.deploy.load import (
@@ -60,17 +61,12 @@ def export(model: "TrainedModel", path: Path) -> None:
             f"{path}: a model of texts can only be exported as .safetensors, because {path.suffix} has no tokenizer; name a "
             "file that ends in .safetensors"
         )
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    if path.is_dir():  # checked first, because the export takes long
-        raise BadInput(f"{path}: is a folder; name a file")
-    try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot make its folder: {error.strerror or error}") from None
+    path, suffix = output_path(path, "FILE", parents=True), path.suffix  # first, because the export takes long
+    temporary = path.with_name(f"{path.stem}.tmp{suffix}")
     # A GPU may compute in TF32, which differs from the CPU by more than TOLERANCE, so compare with a copy on the CPU.
     model = replace(model, network=copy.deepcopy(model.network).to("cpu"), device=torch.device("cpu"))
     try:
-        exported = WRITERS[path.suffix](model, temporary, json.dumps(model.about))
+        exported = WRITERS[suffix](model, temporary, json.dumps(model.about))
         for batch in (random_inputs(model, 5), random_inputs(model, 1)):
             expected, actual = model.logits(batch), exported(batch)
             difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1)

@@ -14,7 +14,8 @@ from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import as_array, read_columns
 from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
-from imbalance.utils.output import csv_cell
+from imbalance.utils.files import output_path
+from imbalance.utils.output import counted, csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
 
@@ -41,11 +42,7 @@ def predict_files(
     Returns:
         The message that the command prints.
     """
-    into = Path(output)
-    if into.is_dir():
-        raise BadInput(f"--output: {into} is a folder; name a file")
-    if not into.absolute().parent.is_dir():
-        raise BadInput(f"--output: {into} is in a folder that does not exist; make the folder first")
+    into = output_path(output, "--output")
     if "" in files:  # "" would mean the current folder
         raise BadInput("FILE: '' given; name image files, folders of images, or tables")
     model = load(run, device)
@@ -62,14 +59,14 @@ def predict_files(
         told = f"; estimated class shares: {', '.join(shares)}"
     temporary = into.with_name(f"{into.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", newline="", encoding="utf-8") as text:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as text:
             count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
         temporary.replace(into)
     except OSError as error:
         raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
-    return f"{into}: {count:,} predictions{told}"
+    return f"{into}: {counted(count, 'prediction')}{told}"
 
 
 def check_output(output: Path, files: Sequence[Path], sources: Sequence[tuple[Path | None, Any]]) -> None:
@@ -108,6 +105,9 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
         raise BadInput(
             f"{images[0]}: not a table; this model takes {model.expected()}, in files that end in {', '.join(TABLES)}"
         )
+    for image in images:
+        if not image.exists():
+            raise BadInput(f"{image}: a link to a file that does not exist; restore that file, or remove the link")
     if images:
         yield None, images
     for file in tables:
@@ -132,6 +132,19 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
             yield file, array
 
 
+def headings(class_names: Iterable[str]) -> list[str]:
+    """Return the names of the columns of the predictions: file, row, class, and one for each class, all different.
+
+    A class has its own name as heading; if that is the name of a column before it, it is "probability of <class>".
+    """
+    names = ["file", "row", "class"]
+    for name in map(csv_cell, class_names):
+        while name in names:
+            name = f"probability of {name}"
+        names.append(name)
+    return names
+
+
 def write_predictions(
     writer: Any,
     model: TrainedModel,
@@ -147,7 +160,7 @@ def write_predictions(
         batches: for each source, the (B, K) logits of its examples in batches.
         shift: (K,) numbers to add to the logits; None for none.
     """
-    writer.writerow(["file", "row", "class", *map(csv_cell, model.class_names)])
+    writer.writerow(headings(model.class_names))
     total, done, bar = sum(len(examples) for _, examples in sources), 0, sys.stderr.isatty()
     for (file, examples), source_logits in zip(sources, batches, strict=True):
         row = 0

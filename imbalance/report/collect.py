@@ -18,7 +18,8 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.report import tables
 from imbalance.report.saved_runs import summary_of
-from imbalance.utils.output import one_line
+from imbalance.utils.files import output_path
+from imbalance.utils.output import counted, one_line
 from imbalance.utils.read import read_json
 
 Row = dict[str, Any]
@@ -154,9 +155,10 @@ def write(*, work_dir: str, output: str | None) -> None:
         raise BadInput(
             f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv"
         )
+    suffix, path = path.suffix, output_path(path, "--output")
     rows = collect(Path(work_dir))
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
-    WRITERS[path.suffix](path, rows)
+    WRITERS[suffix](path, rows)
     counts = Counter(row["status"] for row in rows)
-    print(f"{path}: {len(rows)} runs, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
+    print(f"{path}: {counted(len(rows), 'run')}, " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))

@@ -35,6 +35,7 @@ from imbalance.errors import BadInput, Damaged
 from imbalance.report.collect import config_of, is_run
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
+from imbalance.utils.output import counted
 from imbalance.utils.read import read_bytes
 
 Row = dict[str, str]
@@ -158,11 +159,22 @@ def read(table: str, folder: Path) -> list[Row]:
         return []
     try:
         content = gzip.decompress(read_bytes(path)) if path.suffix == ".gz" else read_bytes(path)
-        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows, lines = [], []
+        for row in reader:
+            rows.append(row)
+            lines.append(reader.line_num)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
         raise Damaged(path, str(error)) from None
     if rows and not set(KEY) <= rows[0].keys():
         raise Damaged(path, f"a table of results has the columns {', '.join(KEY)}")
+    for row, line in zip(rows, lines):
+        if None in row or None in row.values():
+            raise Damaged(path, f"line {line} has more or fewer cells than the first line")
+        if not row["name"] or not row["seed"].isdecimal():
+            raise Damaged(path, f"line {line} is no run: a run has a name, and an integer as its seed")
+        if row.get("status", "done") not in ("done", "diverged"):
+            raise Damaged(path, f"line {line} has the status {row['status']!r}, not done or diverged")
     return [_with_current_name(row) for row in rows]
 
 
@@ -285,7 +297,7 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     if not study:
         raise BadInput("--study is missing; type the name of a table, as --study=rows, or --to=<folder>")
     if source:
-        print(f"{work_dir}: {read_runs(Path(source), Path(work_dir))} run directories from {source}")
+        print(f"{work_dir}: {counted(read_runs(Path(source), Path(work_dir)), 'run')} from {source}")
     rows, folder = finished(Path(work_dir)), Path(results)
     if not rows:
         raise BadInput(
@@ -293,5 +305,6 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
         )
     added = add(study, folder, rows)
     return (
-        f"{file_of(study, folder)}: {added} of {len(rows)} runs added; the file now has {len(read(study, folder))} runs"
+        f"{file_of(study, folder)}: {added} of {counted(len(rows), 'run')} added; the file now has "
+        f"{counted(len(read(study, folder)), 'run')}"
     )

@@ -44,6 +44,7 @@ from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
 from imbalance.utils.files import write_atomic
+from imbalance.utils.output import counted
 
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
@@ -209,13 +210,15 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise BadInput(f"--folder: {folder} is a file; name a folder")
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
-    print(f"{Path(folder) / 'index.html'}: {len(rows)} runs, {len(table)} configs")
+    print(f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')}, {counted(len(table), 'config')}")
 
 
 def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str
 
 def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the rows as CSV; nan and missing keys are empty cells."""
-    with names_file(path), open(path, "w", newline="", encoding="utf-8") as file:
+    with names_file(path), open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))
         writer.writerows([csv_cell(row.get(head, "")) for head in heads] for row in rows)

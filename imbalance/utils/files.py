@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from imbalance.errors import BadInput
 from imbalance.utils.read import regular_opener
 
 
@@ -36,6 +37,34 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
             temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
         raise
     sync_folder(path.parent)
+
+
+def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
+    """Return the path of a file that a command may write; for a symbolic link that is the file it links to.
+
+    Args:
+        flag: beginning of the messages, such as "--output".
+        parents: make the missing folders of the file; otherwise a missing folder is refused.
+
+    Raises:
+        BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing.
+    """
+    shown, path = path, Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    if path.is_dir():
+        raise BadInput(f"{flag}: {shown} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{flag}: {shown} is a pipe, a socket or a device, not a file; name another file")
+    for folder in Path(os.path.realpath(path)).parents:
+        if (folder / "config.json").exists() and any((folder / n).exists() for n in ("summary.json", "checkpoints")):
+            raise BadInput(f"{flag}: {shown} is inside the run directory {folder}; name a file outside it")
+    folder = path.absolute().parent
+    if not parents and not folder.is_dir():
+        raise BadInput(f"{flag}: {shown} is in a folder that does not exist; make the folder first")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{flag}: {shown}: cannot make its folder: {error.strerror or error}") from None
+    return path
 
 
 @contextmanager

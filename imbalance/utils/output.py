@@ -82,6 +82,11 @@ def print_safely(text: str, stream: TextIO | None, end: str = "\n") -> None:
         pass
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun as text: `1 run`, `2,000 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return a number of seconds as text: `3h07m`, `4m12s` or `9s`."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -276,3 +276,15 @@ def test_every_flag_refuses_what_is_no_value_of_it_in_one_line(name, action, cap
         assert call([*name.split(), mistake]) == 2, mistake
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and said.startswith(flag) and "invalid" not in said, (mistake, said)
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_only_a_command_that_trains_is_said_to_resume(resumes, monkeypatch, capsys):
+    def full(command, arguments):
+        raise OSError(28, "No space left on device", "disk")
+
+    monkeypatch.setattr("imbalance.cli.main.run_command", full)
+    line = ["train", "--config=digits_poly"] if resumes else ["collect"]
+    assert call(line) == 2
+    what = "the same command resumes from the last checkpoint" if resumes else "type the command again"
+    assert capsys.readouterr().err == f"disk: No space left on device; fix that, and {what}\n"

@@ -213,3 +213,24 @@ def test_verify_names_every_bad_cell_of_a_table_and_what_was_left_out(main, tmp_
         "line 5: income is 'rich'", "line 10: income is 'rich'", "line 11: hours is 'many'",
     ]  # fmt: skip
     assert "3 problems" in out
+
+
+def test_a_sheet_replaces_no_image_of_the_data_set(main, birds, tmp_path, capsys):
+    image = next((tmp_path / "images").iterdir())
+    before = image.read_bytes()
+    (tmp_path / "link.png").symlink_to(image)
+    for sheet in (image, tmp_path / "link.png"):
+        assert main(["describe", f"--config={birds}", f"--sheet={sheet}"]) == 2
+        assert f"--sheet: {sheet} exists in the data folder" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+def test_an_empty_path_of_an_image_is_named(main, birds, tmp_path, capsys):
+    table = tmp_path / "birds.csv"
+    lines = table.read_text().splitlines()
+    lines[3] = "," + lines[3].partition(",")[2]
+    table.write_text("\n".join(lines))
+    assert main(["verify", f"--config={birds}"]) == 2
+    printed = capsys.readouterr()
+    assert "birds.csv line 4: path is empty; type the path of an image, or remove the line" in printed.err
+    assert "1 problem\n" in printed.out and "a directory" not in printed.err

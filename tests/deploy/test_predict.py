@@ -2,9 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from helpers.texts import text_config
 from PIL import Image
 
 import imbalance
+from imbalance.cli.main import call
 from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
 from imbalance.deploy import export
-from imbalance.deploy.predict import export_file, predict_files
+from imbalance.deploy.predict import export_file, headings, predict_files
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
 from imbalance.training.loop import train
@@ -500,3 +503,52 @@ def test_the_output_is_no_image_of_a_folder_to_predict(pictures):
     with pytest.raises(BadInput, match="is one of the files to predict"):
         predict_files(run=directory, files=[str(folder)], output=str(image), batch_size=2, device="cpu")
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["model.json", "summary.json", "checkpoints/last.pt"])
+def test_no_file_of_a_run_is_replaced(digits, tmp_path, name):
+    np.save(tmp_path / "new.npy", np.zeros((1, 1, 8, 8), np.float32))
+    before = (Path(digits) / name).read_bytes()
+    with pytest.raises(BadInput, match="--output: .* is inside the run directory"):
+        predicted(digits, tmp_path / "new.npy", output=Path(digits) / name)
+    with pytest.raises(BadInput, match="is inside the run directory"):
+        export_file(run=digits, file=f"{digits}/model.pt2")
+    assert (Path(digits) / name).read_bytes() == before
+
+
+def test_predictions_and_exports_are_written_through_links(digits, tmp_path):
+    np.save(tmp_path / "new.npy", np.zeros((2, 1, 8, 8), np.float32))
+    for name in ("out.csv", "model.safetensors"):
+        (tmp_path / f"link-{name}").symlink_to(tmp_path / name)
+    predicted(digits, tmp_path / "new.npy", output=tmp_path / "link-out.csv")
+    export_file(run=digits, file=str(tmp_path / "link-model.safetensors"))
+    for name in ("out.csv", "model.safetensors"):
+        assert (tmp_path / f"link-{name}").is_symlink() and (tmp_path / name).stat().st_size
+    with pytest.raises(BadInput, match="a device, not a file"):
+        predicted(digits, tmp_path / "new.npy", output="/dev/full")
+
+
+def test_a_file_name_that_is_not_utf8_keeps_its_bytes(digits, tmp_path):
+    file, output = os.fsencode(tmp_path) + b"/caf\xe9.npy", tmp_path / "out.csv"
+    np.save(tmp_path / "new.npy", np.zeros((2, 1, 8, 8), np.float32))
+    (tmp_path / "new.npy").rename(os.fsdecode(file))
+    predicted(digits, os.fsdecode(file), output=output)
+    lines = output.read_bytes().splitlines()
+    assert len(lines) == 3 and all(line.startswith(file + b",") for line in lines[1:])
+
+
+def test_every_column_of_the_predictions_has_a_name_of_its_own():
+    assert headings(("land", "water")) == ["file", "row", "class", "land", "water"]
+    names = ("row", "file", "probability of file", "class", "other")
+    assert headings(names)[:3] == ["file", "row", "class"] and headings(names)[-1] == "other"
+    assert headings(names)[3:5] == ["probability of row", "probability of file"]
+    assert len(set(headings(names))) == 3 + len(names)
+
+
+def test_a_link_that_leads_nowhere_is_named_with_what_to_do(pictures, tmp_path, capsys):
+    directory, folder = pictures
+    shutil.copytree(folder, tmp_path / "new")
+    (tmp_path / "new" / "gone.png").symlink_to("nowhere")
+    assert call(["predict", str(directory), str(tmp_path / "new"), f"--output={tmp_path / 'out.csv'}"]) == 2
+    message = capsys.readouterr().err
+    assert "gone.png: a link to a file that does not exist; restore that file, or remove the link" in message

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imbalance.cli.main import call
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.metrics.selection import RULES, balanced, evaluations
 from imbalance.report import carried_runs
 from imbalance.report import kept_results as results
@@ -122,7 +122,7 @@ def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, caps
     assert capsys.readouterr().out.startswith(f"{carried / 'runs-1-of-1.tar.gz'}: 0.")
     assert call(["keep", f"--from={carried}", "--study=rows", f"--work_dir={other}", f"--results={tmp_path}"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{other}: 3 run directories from {carried}",
+        f"{other}: 3 runs from {carried}",
         f"{tmp_path / 'rows.csv'}: 3 of 3 runs added; the file now has 3 runs",
     ]
     results.add("direct", tmp_path, results.finished(work_dir))
@@ -169,6 +169,43 @@ def test_carried_runs_that_are_missing_or_damaged_are_one_line(runs, tmp_path, c
     with pytest.raises(BadInput, match="runs-1-of-1.tar.gz is damaged .*; copy it again"):
         carried_runs.read_runs(tmp_path, tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_carried_runs_with_a_wrong_checksum_are_not_unpacked(runs, tmp_path):
+    (file,) = carried_runs.write_runs(runs[0].directory.parents[2], tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(content[:-8] + bytes(4) + content[-4:])  # the checksum of gzip: 4 bytes before the size
+    with pytest.raises(BadInput, match="runs-1-of-1.tar.gz is damaged .*; copy it again"):
+        carried_runs.read_runs(tmp_path, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+    file.write_bytes(content)
+    assert carried_runs.read_runs(tmp_path, tmp_path / "other") == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("digits_poly,default", "line 3 has more or fewer cells than the first line"),
+        ("digits_poly,default,1,a,done,more", "line 3 has more or fewer cells than the first line"),
+        ("digits_poly,default,one,a,done", "line 3 is no run: a run has a name, and an integer as its seed"),
+        (",default,1,a,done", "line 3 is no run"),
+        ("digits_poly,default,1,a,don", "line 3 has the status 'don', not done or diverged"),
+    ],
+)
+def test_a_broken_row_of_a_table_is_damage_with_its_line(tmp_path, line, words):
+    table = tmp_path / "rows.csv"
+    table.write_text(f"name,overrides,seed,data,status\ndigits_poly,default,0,a,done\n{line}\n")
+    with pytest.raises(Damaged, match=f"rows.csv: damaged .{words}"):
+        results.read("rows", tmp_path)
+    table.write_text(
+        "name,overrides,seed,data,status\ndigits_poly,default,0,a,done\ndigits_poly,default,1,a,diverged\n"
+    )
+    assert [row["seed"] for row in results.read("rows", tmp_path)] == ["0", "1"]
+
+
+def test_one_run_is_counted_in_the_singular(runs, tmp_path):
+    message = results.keep(study="one", work_dir=str(runs[2].directory), results=str(tmp_path))
+    assert message.endswith("1 of 1 run added; the file now has 1 run")
 
 
 def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path, monkeypatch):

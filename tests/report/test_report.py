@@ -114,6 +114,7 @@ def test_a_parquet_table_has_the_same_rows_in_the_types_that_they_have(work_dir,
     ("output", "words"),
     [
         ("runs.parquet", "Parquet files need pyarrow, which is not installed; type pip install"),
+        ("no/runs.csv", "in a folder that does not exist; make the folder first"),
         ("runs.xlsx", "does not end in .csv or .parquet"),
     ],
 )
@@ -204,3 +205,9 @@ def test_figure_1_is_the_notebooks_and_figure_2_the_papers_setting():
     for name, tolerance in (("margin", 1.0), ("1", 0.3), ("4", 0.7)):
         overall = np.mean([errors[name][2] for errors in found])
         assert overall == pytest.approx(published("figure2 right", f"{name} overall").value, abs=tolerance)
+
+
+def test_a_report_into_a_file_is_refused(work_dir, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="--folder: .*file is a file; name a folder"):
+        report.report(work_dir=str(work_dir), folder=str(tmp_path / "file"), metrics=(), pictured=0)

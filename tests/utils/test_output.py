@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from imbalance.utils.output import one_line, print_safely
+from imbalance.utils.output import counted, one_line, print_safely
 
 CONFIG = "--config=configs/digits_ce.py"
 SAID = "import sys; from imbalance.utils.output import guard_streams; guard_streams(); "
@@ -61,3 +61,7 @@ def test_saying_something_never_fails(tmp_path):
 
 def test_one_line_shows_what_a_terminal_would_act_on():
     assert one_line("a\nb\x1b[31m\x9b größe  x") == "a\\nb\\x1b[31m\\x9b größe  x"
+
+
+def test_one_is_counted_in_the_singular():
+    assert [counted(n, "run") for n in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]

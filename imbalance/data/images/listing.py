@@ -34,6 +34,7 @@ class Listing:
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each image in the metadata file, from 0.
     problems: the problems of the metadata file; its rows with a problem are not among the N images.
+    notes: lines for the log on what the list leaves out.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Listing:
     class_names: tuple[str, ...]
     group_names: tuple[str, ...]
     problems: list[Problem]
+    notes: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
         """Return the metadata file and the line that lists image number `row`, for messages."""
@@ -127,4 +129,5 @@ def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparatio
         std=std,
         augmentations=tuple(listing.augment),
         preprocessing={"kind": "images", "mode": listing.recipe.mode, "steps": listing.recipe.steps},
+        notes=listing.notes,
     )

@@ -13,6 +13,7 @@ from imbalance.data.problems import Problem
 from imbalance.data.sets.image_table import image_recipe
 from imbalance.data.tables.columns import assign_splits
 from imbalance.errors import BadInput
+from imbalance.utils.output import counted
 
 SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -92,7 +93,27 @@ def list_folder(
         tuple(classes),
         tuple(classes),
         problems,
+        tuple(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
     )
+
+
+def loose_images(folder: Path) -> list[str]:
+    """Return a note on the images beside the class folders in `folder`, which have no class; [] without such images."""
+    images = (
+        sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGES and path.name[0] != "." and not path.is_dir()
+        )
+        if folder.is_dir()
+        else []
+    )
+    if not images:
+        return []
+    return [
+        f"{folder}: {counted(len(images), 'image')} beside the folders left out, such as {images[0].name}; move "
+        "them into the folder of their class"
+    ]
 
 
 class FolderListing(Listing):

@@ -81,7 +81,9 @@ def list_table(
             elif not row[i] or row[i] != row[i].strip():  # its group would have a name that looks like another name
                 wrong.append(f"{name} is {row[i]!r}; it must not be empty, or begin or end with a space")
         image = os.path.normpath(row[columns[path]])
-        if image in first_line:  # the second could be in test while the first is in train
+        if not row[columns[path]]:
+            wrong.append(f"{path} is empty; type the path of an image, or remove the line")
+        elif image in first_line:  # the second could be in test while the first is in train
             wrong.append(f"{row[columns[path]]!r} is on line {first_line[image]} already; list each image once")
         first_line.setdefault(image, line)
         problems += [Problem(f"{table_file} line {line}", cause) for cause in wrong]

@@ -9,6 +9,7 @@ import torch
 from helpers.data_files import make_folder, save_image
 from PIL import Image
 
+from imbalance.cli.main import call
 from imbalance.data import LISTINGS
 from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.sets.image_folder import folder
@@ -154,3 +155,19 @@ def parts(n=12, groups=False, dtype=torch.float32):
         return (inputs, targets, targets // 2) if groups else (inputs, targets)
 
     return {name: one(seed) for seed, name in enumerate(("train", "val", "test"))}
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_an_image_beside_the_folders_is_noted(tmp_path, place, capsys):
+    make_folder(tmp_path)
+    assert not folder(str(tmp_path), 0, **FOLDER).notes
+    save_image(tmp_path / "birds" / place / "loose.png", seed=99)
+    (tmp_path / "birds" / place / "notes.txt").touch()
+    root = tmp_path / "birds" / place
+    expected = (
+        f"{root}: 1 image beside the folders left out, such as loose.png; move them into the folder of their class"
+    )
+    assert folder(str(tmp_path), 0, **FOLDER).notes == (expected,)  # training prints the notes of its data
+    flags = [f"--config.data.{key}={value}" for key, value in FOLDER.items() if key != "augment"]
+    call(["data", "verify", "--config=folder_ce", f"--config.data_dir={tmp_path}", *flags])
+    assert f"note: {expected}" in capsys.readouterr().out

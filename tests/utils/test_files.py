@@ -1,0 +1,39 @@
+"""Paths of files to write: none of a run's files, no device, and through links."""
+
+import os
+
+import pytest
+
+from imbalance.errors import BadInput
+from imbalance.utils.files import output_path
+
+
+@pytest.mark.parametrize(
+    "name", ["model.json", "summary.json", "checkpoints/last.pt", "new.csv", "checkpoints/new.pt2"]
+)
+def test_no_path_inside_a_run_directory_is_written(tmp_path, name):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for file in ("config.json", "model.json", "summary.json", "checkpoints/last.pt"):
+        (run / file).write_text("kept")
+    (tmp_path / "link").symlink_to(run / name)
+    for path in (run / name, tmp_path / "link"):
+        with pytest.raises(BadInput, match=f"^--output: .* is inside the run directory {run}; name a file outside it"):
+            output_path(path, "--output")
+
+
+def test_pipes_devices_and_folders_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/full", "/dev/null"):
+        with pytest.raises(BadInput, match="is a pipe, a socket or a device, not a file"):
+            output_path(path, "--output")
+    with pytest.raises(BadInput, match="is a folder; name a file"):
+        output_path(tmp_path, "--output")
+    with pytest.raises(BadInput, match="in a folder that does not exist; make the folder first"):
+        output_path(tmp_path / "no" / "file", "--output")
+
+
+def test_a_link_stands_for_the_file_it_links_to(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    assert output_path(tmp_path / "link", "--output") == tmp_path / "file"
+    assert output_path(tmp_path / "new" / "file", "FILE", parents=True).parent.is_dir()
