@@ -75,6 +75,10 @@ def sweep(
     if bool(grid) == bool(search):
         raise BadInput("a sweep needs either --grid or --search; type one of them, such as --grid=optim.lr=0.01,0.1")
     keys = [text.partition("=")[0] for text in (*grid, *search)]
+    for key, flag in (("config", "--config"), ("seed", "--seeds"), ("work_dir", "--work_dir")):
+        if key in keys:
+            instead = "leave it out, because a search trains at seed 0" if search and key == "seed" else f"type {flag}=<value> instead"
+            raise BadInput(f"{key} cannot be an axis; {instead}")
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
     common = dict(check_common_overrides(overrides))

@@ -140,7 +140,9 @@ def check_text_columns(text: tuple[str, ...], target: str, attributes: tuple[str
     labels = {split: "the split"} | dict.fromkeys(attributes, "an attribute") | {target: "the target"}
     for name in text:
         if name in labels:
-            raise BadInput(f"config.data.text: {name!r} is {labels[name]}, which must not be an input; name another column")
+            raise BadInput(
+                f"config.data.text: {name!r} is {labels[name]}, which must not be an input; name another column"
+            )
 
 
 def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
