@@ -77,7 +77,11 @@ def sweep(
     keys = [text.partition("=")[0] for text in (*grid, *search)]
     for key, flag in (("config", "--config"), ("seed", "--seeds"), ("work_dir", "--work_dir")):
         if key in keys:
-            instead = "leave it out, because a search trains at seed 0" if search and key == "seed" else f"type {flag}=<value> instead"
+            instead = (
+                "leave it out, because a search trains at seed 0"
+                if search and key == "seed"
+                else f"type {flag}=<value> instead"
+            )
             raise BadInput(f"{key} cannot be an axis; {instead}")
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
