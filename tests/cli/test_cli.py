@@ -121,6 +121,8 @@ MISTAKES = {
     "compare --config=digits_ce --config=digits_poly": "was given before it; put commas between the values",
     "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; type an integer such as 5",
     "sweep --config=digits_ce --grid=seed=0,1 --seeds=1": "seed cannot be an axis; type --seeds=<value> instead",
+    "sweep --config=digits_ce --search=optim.lr=1:1_0": "'optim.lr=1:1_0' is neither a list nor a range of values",
+    "sweep --config=digits_ce --grid=optim.lr=1,1_0": "--config.optim.lr=1_0: not a number",
     "sweep --config=digits_ce --search=seed=0:9": "seed cannot be an axis; leave it out, because a search trains at seed 0",
     "sweep --config=digits_ce --grid=work_dir=a,b": "work_dir cannot be an axis; type --work_dir=<value> instead",
     "sweep --config=digits_ce --grid=config=digits_poly": "config cannot be an axis; type --config=<value> instead",
