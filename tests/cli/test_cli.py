@@ -119,6 +119,7 @@ MISTAKES = {
     "train --config=digits_ce --dry_run=yes": "--dry_run: takes no value, and was given 'yes'",
     "train --config=digits_ce --config=digits_poly": "--config=digits_poly: --config=digits_ce was given before it; leave one",
     "compare --config=digits_ce --config=digits_poly": "was given before it; put commas between the values",
+    "compare --config=digits_ce --seeds=1_0": "--seeds: '1_0' given; type an integer such as 5",
     "compare --config=digits_ce --seeds=1e3": "--seeds: '1e3' given; type an integer such as 5",
     "sweep --config=digits_ce --grid=seed=0,1 --seeds=1": "seed cannot be an axis; type --seeds=<value> instead",
     "sweep --config=digits_ce --search=optim.lr=1:1_0": "'optim.lr=1:1_0' is neither a list nor a range of values",
