@@ -348,8 +348,15 @@ def signature(thing: Any, path: str) -> str:
         source = textwrap.dedent(inspect.getsource(function))
     except OSError:  # a dataclass generates its __init__, which has no source
         arguments = ", ".join(inspect.signature(thing).parameters)
-        long = len(f"{path}({arguments})") > 120  # the formatter also checks the code in pages
-        return f"{path}(\n    {arguments}\n)" if long else f"{path}({arguments})"
+        # The formatter also checks the code in pages: over 120 characters it breaks a call, and then its arguments.
+        if len(f"{path}({arguments})") <= 120:
+            return f"{path}({arguments})"
+        one_line = len(f"    {arguments}") <= 120
+        return (
+            f"{path}(\n    {arguments}\n)"
+            if one_line
+            else f"{path}(\n    " + arguments.replace(", ", ",\n    ") + ",\n)"
+        )
     arguments = ast.unparse(ast.parse(source).body[0].args)
     call = f"{path}({re.sub('^self(, )?', '', arguments)})"
     return "\n".join(textwrap.wrap(call, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))

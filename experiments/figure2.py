@@ -51,7 +51,7 @@ def errors(direction: np.ndarray) -> np.ndarray:
 
 
 def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return the `errors` of the max-margin classifier, with the key "margin", and of the poly loss's limit for each exponent ρ.
+    """Return `errors` by classifier: "margin" for the max-margin classifier, and each exponent ρ for the limit of the poly loss.
 
     Args:
         minority: number of minority examples.

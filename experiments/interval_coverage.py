@@ -47,7 +47,10 @@ def bootstrap_over_examples(right: np.ndarray, totals: np.ndarray, statistic: Ca
 
 
 def corrected_wilson(right: np.ndarray, totals: np.ndarray) -> Interval:
-    """Return the lowest ends of Wilson's intervals of all groups, with 5 % divided by the number of groups for each."""
+    """Return the lowest low end and the lowest high end of the groups' Wilson intervals.
+
+    The interval of each group misses the true accuracy with the probability 5 % divided by the number of groups.
+    """
     z = stats.norm.isf(0.025 / len(totals))
     centres = (right + z**2 / 2) / (totals + z**2)
     halves = z / (totals + z**2) * np.sqrt(right * (totals - right) / totals + z**2 / 4)
@@ -75,7 +78,7 @@ def interval_coverage() -> None:
 
 
 def worst_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
-    """Return the coverage of the three intervals of the worst group."""
+    """Return the coverage of three intervals of the worst group accuracy: bootstrap, corrected Wilson, `worst_over_examples`."""
     draws = np.random.default_rng(0).binomial(totals, accuracies, (DRAWS, len(totals)))
     functions = (
         lambda right, totals: bootstrap_over_examples(right, totals, np.nanmin), corrected_wilson, worst_over_examples,
@@ -84,14 +87,21 @@ def worst_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
 
 
 def mean_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
-    """Return the coverage of the two intervals of the mean of the groups."""
+    """Return the coverage of two intervals of the mean group accuracy: bootstrap and `mean_over_examples`."""
     draws = np.random.default_rng(0).binomial(totals, accuracies, (DRAWS, len(totals)))
     functions = (lambda right, totals: bootstrap_over_examples(right, totals, np.nanmean), mean_over_examples)
     return [coverage([function(right, totals) for right in draws], accuracies.mean()) for function in functions]
 
 
 def seeds_row(name: str, num_seeds: int) -> list[str]:
-    """Return the coverage of the two intervals of the interquartile mean; scores scatter by 3 points about each task's."""
+    """Return the coverage of the two intervals of the interquartile mean.
+
+    The standard deviation of the scores of a task is 3 points.
+
+    Args:
+        name: distribution of the scores, "normal" or exponential.
+        num_seeds: number of scores for each task.
+    """
     rng = np.random.default_rng(0)
     draw = rng.normal if name == "normal" else lambda size: -rng.exponential(size=size)
     base = np.array(TASKS)[:, None]

@@ -62,7 +62,7 @@ def prior_correction(*, work_dir: str, jobs: int, stacked: int) -> None:
     """Train the runs that are not done yet, and print nll and ECE of each row of ROWS before and after the correction.
 
     Args:
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     runs = [Variant("gaussian_erm", sections).run(DATA, seed, work_dir) for sections in ROWS.values() for seed in SEEDS]
     run_all(runs, jobs, stacked)
@@ -93,7 +93,7 @@ def show(values: np.ndarray, name: str) -> str:
 
 
 def measure(run: Run, formula: bool = False) -> list[float]:
-    """Return nll, corrected nll, ECE and corrected ECE of a run on test; nan where the correction is refused.
+    """Return nll, corrected nll, ECE and corrected ECE of a run on test; the corrected ones are nan without a correction.
 
     Args:
         formula: whether to correct for the importance weights even if the run has no effective prior.
@@ -111,7 +111,7 @@ def measure(run: Run, formula: bool = False) -> list[float]:
 
 
 def scores(logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Return nll and ECE; nan if the logits are nan."""
+    """Return the negative log-likelihood and the ECE of logits; nan for both if the logits are nan."""
     if np.isnan(logits).any():
         return np.nan, np.nan
     return nll(probabilities(logits), targets), ece(probabilities(logits), targets)

@@ -21,7 +21,7 @@ class Busy(BadInput):
 
 
 class Damaged(BadInput):
-    """A file that exists cannot be trusted: it is too large, has another format, or another digest than was recorded."""
+    """A file that exists cannot be trusted: it is too large, has the wrong format, or does not have the recorded digest."""
 
     def __init__(self, path: str | Path, reason: str, hint: str = ""):
         super().__init__(path, reason, hint)  # pickle calls the class with these arguments
@@ -59,7 +59,7 @@ class Interrupted(BaseException):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch with such a text.
+    """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch whose text says so.
 
     cuBLAS and cuDNN have memory of their own, and report its end by a status such as CUBLAS_STATUS_ALLOC_FAILED.
     """

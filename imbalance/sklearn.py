@@ -54,12 +54,12 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
     `imbalance.data.tables.encoding`.
 
     Args:
-        config: config to start from: its name, its file, or the config itself.
+        config: config to start from: the name of a config, the path of its file, or a config object.
         sampler, weights, mix, loss, objective, model, optim, head, trainer, callbacks: changes of sections of `config`.
             A name, such as "undersample", names another function. A mapping has new values by key, such as
             `{"lr": 0.01}`; other values stay, unless the mapping names another function. None changes nothing.
-        validation_fraction: share of each group that is not trained on, but chooses the epoch, as `config` says. With
-            0.0 all examples are trained on, and the network of the last epoch is used.
+        validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
+            With 0.0 all examples are trained on, and the network of the last epoch is used.
         random_state: seed of the run, and of the draw of the validation examples.
     """
 
@@ -104,7 +104,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
                 everywhere in this project. None: the classes are the groups.
 
         Raises:
-            BadInput: a parameter, or the data, is wrong; it is a ValueError.
+            BadInput: a parameter or the data is wrong. `BadInput` is a ValueError.
             Diverged: a value became non-finite.
         """
         validate_data(self, X, y, skip_check_array=True)
@@ -146,7 +146,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat(logits).softmax(1).numpy()
 
     def _columns(self, X: Any, reset: bool) -> Columns:
-        """Return the columns of `X`; an array is a single column, unless the columns had names in `fit`.
+        """Return `X` as columns of a table. An array becomes a single column (N, D), unless `fit` got columns with names.
 
         Args:
             reset: whether the call comes from `fit`, which sets the number of columns; otherwise check this number.
@@ -193,7 +193,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
     def _dataset(
         self, columns: Columns, targets: np.ndarray, groups: Any, seed: int
     ) -> tuple[Dataset, Mapping[str, Any]]:
-        """Return the data set of `fit`, and the encoding of its columns. Validation and test are the same examples."""
+        """Return the data set to train on, and the encoding of its columns; its test split is its validation split."""
         names, labels = None, (targets,)
         if groups is not None:
             attribute = as_categories(column_or_1d(groups), "groups").sorted(None)

@@ -20,12 +20,12 @@ SMOKE = ("tests/config", "tests/methods/test_losses.py", "tests/training/test_ru
 
 
 def tree(work_dir: Path) -> str:
-    """Return what is wrong with the working tree; "" if it is clean."""
+    """Return the uncommitted changes of the working tree; "" if it is clean."""
     return output("git", "status", "--porcelain")
 
 
 def version(work_dir: Path) -> str:
-    """Return where the version differs from that of the package; "" if it is the same everywhere and dated."""
+    """Return a text that says which files have another version than the package, or lack the date; "" if all are right."""
     package = re.search(r'__version__ = "(.+)"', read("imbalance/utils/package.py"))
     citation = re.search(r"^version: (.+)$", read("CITATION.cff"), re.MULTILINE)
     changes = re.search(r"^## (\S+), (\S+)$", read("CHANGELOG.md"), re.MULTILINE)
@@ -41,7 +41,7 @@ def version(work_dir: Path) -> str:
 
 
 def wheel(work_dir: Path) -> str:
-    """Build the wheel in `work_dir`; return what is missing in it, or ""."""
+    """Build the wheel in `work_dir`; return a text that names the files that the wheel lacks, or ""."""
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", work_dir, ROOT)
     names = output(sys.executable, "-m", "zipfile", "--list", next(work_dir.glob("*.whl")))
     needed = ("imbalance/configs/digits_poly.py", "imbalance/experiments/figure1.py", "imbalance/py.typed", "/LICENSE")
@@ -93,7 +93,7 @@ def smoke(work_dir: Path, resolution: str) -> str:
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
-    """Run a command, without the paths that lead to this clone."""
+    """Run a command in an environment without the variables through which Python would find this clone."""
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(list(map(str, command)), cwd=cwd, check=True, env=variables)
 

@@ -48,7 +48,7 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
 
     Args:
         only: names of parts to measure, from the keys of PARTS.
-        repeats: number of ratios for each row; half as many if every ratio starts processes.
+        repeats: number of ratios for each row; half as many for rows of which each ratio starts new processes.
         output: a JSON file to write all ratios to.
     """
     if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work

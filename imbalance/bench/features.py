@@ -129,7 +129,10 @@ def process_seconds(folder: Path) -> float:
 
 
 def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
-    """Estimate the seconds of all fits of scikit-learn, and of one step of every fit, from the fits of one seed."""
+    """Return two estimates for scikit-learn: the seconds of all fits, and the seconds of one iteration of every fit.
+
+    Only the fits of one seed are measured.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

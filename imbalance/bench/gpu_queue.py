@@ -143,7 +143,8 @@ def pack(
         seeds: number of seeds of the runs of figures 3 to 5.
         jobs: number of processes that train runs at the same time.
         results: folder that holds the tables of results, such as results/.
-        on_cpu: run the jobs that need a GPU without one too. Their tests are skipped, and their values not measured.
+        on_cpu: also run the jobs that need a GPU on a machine without one. Then their tests are skipped, and nothing is
+            measured.
 
     Returns:
         1 if a job failed, else 0.

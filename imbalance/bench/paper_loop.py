@@ -54,7 +54,7 @@ def papers_epoch(
 ) -> list[tuple[float, float]]:
     """Train an epoch by the loop of Wang et al. (ICLR 2022), and return a loss and an accuracy for each batch.
 
-    Both are computed again on the batch after the step on that batch.
+    After each step the loss and the accuracy are computed on the same batch with the new network weights.
 
     Args:
         class_weights: (K,) weights of the classes, on the device of the model.

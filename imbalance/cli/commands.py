@@ -129,7 +129,7 @@ def comma_list(kind: Callable[[str], Any] = str, valid: tuple[str, ...] = ()) ->
 
 
 def class_shares(text: str) -> str | list[float]:
-    """Return `text` as a list of class shares if it has a comma; else return `text`, the name of class shares."""
+    """Return the numbers in `text` if it has a comma; else return `text`, a name of class shares such as "uniform"."""
     return comma_list(real_number)(text) if "," in text else text
 
 
@@ -374,7 +374,7 @@ COMMANDS = {
         "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
-         flag("--to", "folder to write all runs under --work_dir to, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
+         flag("--to", "write all runs under --work_dir, without their checkpoints, to this folder, in files of at most 16 MiB", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "findings": Command(
@@ -387,7 +387,7 @@ COMMANDS = {
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of work to do", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
-         flag("--on_cpu", "run work that needs a GPU without one too, as a trial of the queue", action="store_true"),
+         flag("--on_cpu", "run the jobs that need a GPU also on a machine without one, to try out the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),

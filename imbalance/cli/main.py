@@ -130,7 +130,7 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
 
 
 def check_configs(arguments: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless every config that the arguments name exists, before the command's module is imported."""
+    """Raise `BadInput` if a config that the arguments name does not exist; this needs no import of the command's module."""
     from imbalance.config.files import config_file
 
     names = arguments.get("config") or ()

@@ -165,7 +165,7 @@ class Experiment:
     head: Section
 
     def __post_init__(self) -> None:
-        """Raise `BadInput` if a value is wrong, also in a copy that `dataclasses.replace` makes."""
+        """Raise `BadInput` if a value is wrong; `dataclasses.replace` calls this method too, so that its copies are checked."""
         check_sections(self.to_dict())
         check_together(self)
         check_methods(self)

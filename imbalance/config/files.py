@@ -1,4 +1,4 @@
-"""Find the file that the name of a config means. Nothing else is imported, so that a misspelt name is answered at once."""
+"""Find the config file that a name stands for. This module imports little, so that a misspelt name is reported at once."""
 
 import difflib
 from pathlib import Path

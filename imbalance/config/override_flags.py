@@ -1,4 +1,4 @@
-"""Split a command line into overrides of the config and other arguments. Nothing that takes long is imported."""
+"""Split a command line into overrides of the config and other arguments. This module imports nothing slow."""
 
 from collections.abc import Sequence
 

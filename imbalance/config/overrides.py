@@ -73,7 +73,7 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
 
 
 def holds_names(config: ConfigDict, key: str) -> bool:
-    """Return True if the function of the section takes names, and no numbers, at `key`."""
+    """Return True if the value of `key` may be a tuple of names, but not of numbers."""
     path, _, last = key.rpartition(".")
     function = registries().get(path, {}).get(value_at(config, f"{path}.name"))
     annotation = keyword_annotations(function).get(last) if function else None

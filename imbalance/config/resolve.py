@@ -129,8 +129,9 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
 
     A key that the older version lacked gets the value that gives the same results as the older version. In older
     versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
-    `data.attributes` they had `data.groups`. It is translated if the target comes first or if it names no columns, because
-    only then the groups are the same. Older versions refused empty texts, which is `data.skip_empty=False` now.
+    `data.attributes` they had `data.groups`. `data.groups` is translated if its first column is the target or if it
+    names no columns, because only then the groups stay the same. Older versions refused empty texts, which is
+    `data.skip_empty=False` now.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -352,7 +353,7 @@ def override_text(key: str, value: Any) -> str:
 
 
 def short_folder_name(name: str) -> str:
-    """Return a name of a folder unchanged, or cut and with a hash if it is too long for a file system."""
+    """Return the name of a folder; if it is too long for a file system, cut it and append a hash."""
     encoded = name.encode(errors="surrogateescape")
     if len(name) <= 200 and len(encoded) <= 255:
         return name

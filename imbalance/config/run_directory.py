@@ -1,7 +1,7 @@
-"""Read the files of a run directory, each compared with the digest that the run recorded when it finished.
+"""Read the files of a run directory, and compare each file with the digest that the finished run recorded.
 
-A finished run writes summary.json last. Its key `files` has the digest of every other file of the run; older runs have
-no such key, and their files are checked by format alone.
+A finished run writes summary.json last. Its key `files` has the digest of every other file of the run; runs of older
+versions have no such key, so only the format of their files is checked.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def recorded_digests(directory: Path) -> dict[str, str]:
-    """Return the digests that a finished run recorded for its files, by name; an empty dictionary without any.
+    """Return the digests that a finished run recorded, by file name; return {} if the run recorded none.
 
     Raises:
         Damaged: summary.json is damaged.
@@ -77,7 +77,7 @@ def read_run_config(directory: Path) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
-    """Return the arrays in predictions/<split>.npz of a run: logits (N, K), targets, groups and indices (N,), and others.
+    """Return the arrays in predictions/<split>.npz of a run by name, such as logits (N, K), targets, groups, indices (N,).
 
     Raises:
         FileNotFoundError: the run has not ended yet.
@@ -127,10 +127,10 @@ def read_evaluations(directory: Path) -> list[dict[str, Any]]:
 
 
 def damaged_files(directory: Path, summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of a finished run that are damaged or, if `REWRITTEN`, missing, each with the reason.
+    """Return the damaged files of a finished run, each with the reason; a missing file counts if it is in `REWRITTEN`.
 
-    A user may have removed large files to save space, and logits of evaluations can be many gigabytes. So a file of
-    evaluations/ is not read, and another file that is missing is no damage.
+    A user may have removed large files to save space, and logits of evaluations can be many gigabytes. So files in
+    evaluations/ are not read, and a missing file counts as damaged only if it is in `REWRITTEN`.
     """
     damaged = {}
     # Older runs recorded no digests, but no model can be loaded without these two files.

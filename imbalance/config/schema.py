@@ -123,7 +123,7 @@ def plain(value: Any, path: str = "config") -> Any:
 
 
 def short_repr(value: Any) -> str:
-    """Return a value as it is written in Python, in one line of at most 100 characters."""
+    """Return the `repr` of a value, cut off to one line of at most 100 characters."""
     try:
         text = one_line(repr(value))
     except Exception:  # Python refuses to write integers of more than 4,300 digits, and a class can fail in its own way

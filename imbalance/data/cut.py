@@ -1,7 +1,8 @@
 """Cuts: one file with all examples that a config uses, to carry to a machine without the files of the data set.
 
-`imbalance data cut` writes a cut to a folder. A run whose `config.data_dir` is this folder reads the cut, and neither the
-files of the data set nor the package that decodes them. The data set is the same to the bit, and so has the same digest.
+`imbalance data cut` writes a cut to a folder. A run whose `config.data_dir` is this folder reads only the cut. It needs
+neither the files of the data set nor the package that decodes them. The data set is the same to the bit, and so has the
+same digest.
 """
 
 import functools
@@ -32,7 +33,7 @@ def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None)
     """Return the path of the cut for a data set, which need not exist.
 
     Args:
-        section: `config.data`. Whether it allows a download does not matter.
+        section: `config.data`; the path does not depend on whether it allows a download.
         data_dir: folder of the cut.
         seed: seed that the data set was drawn with; None if the data set is the same at every seed.
     """
@@ -43,7 +44,7 @@ def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None)
 
 
 def _without_download(value: Any) -> Any:
-    """Return a section as a dictionary, as are the sections in it, without the keys that allow a download."""
+    """Return `value` with all sections in it as dictionaries, without the keys named "download"."""
     if not isinstance(value, Mapping):
         return value
     return {key: _without_download(item) for key, item in value.items() if key != "download"}
@@ -81,10 +82,10 @@ def find_cut(section: Mapping[str, Any], data_dir: str, seed: int) -> Dataset | 
 
 @functools.lru_cache(maxsize=1)  # each further run of a sweep needs no time to unpack and check the file
 def _read(path: Path, changed: int) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays and the description in a cut, after a comparison with its digest.
+    """Return the arrays and the description in a cut; raise `BadInput` if they do not have the recorded digest.
 
     Args:
-        changed: time of the last change of the file, so that a changed file is read again.
+        changed: time of the last change of the file. It makes the cache of this function read a changed file again.
     """
     remedy = "write it again by imbalance data cut"
     try:
@@ -101,7 +102,7 @@ def _read(path: Path, changed: int) -> tuple[Mapping[str, np.ndarray], dict[str,
 
 
 def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return all arrays of a data set, by names that start with `prefix`, and its other fields in types that JSON has."""
+    """Return the arrays of a data set, by names that start with `prefix`, and its other fields as JSON types."""
     arrays, about = {}, {}
     for split_name, split in dataset.splits.items():
         if not isinstance(split.inputs, torch.Tensor):
@@ -124,7 +125,7 @@ def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], d
 
 
 def _dataset(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], prefix: str = "") -> Dataset:
-    """Return the data set that `_parts` has taken apart."""
+    """Return the data set that has the arrays and the description which `_parts` returned for it."""
     splits: dict[str, Any] = {}
     for split_name in SPLITS:
         start = f"{prefix}{split_name}/"

@@ -63,7 +63,7 @@ def read_csv(
 
 
 def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the last line and the fields of each record of a CSV file, the heading first.
+    """Yield each record of a CSV file, the heading first, as (number of the line on which it ends, its fields).
 
     Empty lines are left out. Fields may have any length.
 
@@ -93,7 +93,7 @@ def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
-    """Return the problem of a line with `width` fields under a heading with `needed` fields."""
+    """Return the problem that line `line` has `width` fields, although the heading has `needed` fields."""
     return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 

@@ -29,7 +29,7 @@ class DataProblems(BadInput):
 
 
 def raise_first(problems: Sequence[Problem]) -> None:
-    """Raise `DataProblems`, whose message is the first problem; do nothing without a problem."""
+    """Raise `DataProblems` if there are `problems`; its message has the first problem and the number of further ones."""
     if problems:
         raise DataProblems(problems)
 

@@ -36,7 +36,7 @@ THREADS = 8  # more threads read a disk no faster
 
 
 class StoreCheck:
-    """Stamps of the files `names` in the folder of a store, taken before the files are read.
+    """Stamps (size, mtime and ctime) of the files `names` in the folder of a store. Take them before reading the files.
 
     Raises:
         OSError: a file is missing, or is a directory, pipe or device.
@@ -51,14 +51,14 @@ class StoreCheck:
 
     @property
     def is_recent(self) -> bool:
-        """Whether no file has changed since `remember` was last called."""
+        """True if no file has changed since `remember` was last called."""
         try:
             return read_json(self.folder / CHECKED) == self.stamps
         except (Damaged, OSError):
             return False
 
     def remember(self) -> None:
-        """Save the stamps, because the content of all files has been checked or was just written."""
+        """Save the stamps; call this after the content of all files has been checked or written."""
         with suppress(OSError):  # a store that is read-only is checked again when it is opened next
             write_atomic(self.folder / CHECKED, json.dumps(self.stamps).encode())
 
@@ -67,7 +67,7 @@ def damaged_rows(array: np.ndarray, checksums: np.ndarray, sample: bool) -> list
     """Return the rows of `array` whose CRC-32 is not that in `checksums`.
 
     Args:
-        sample: compare `SAMPLED` rows only.
+        sample: True to compare only `SAMPLED` of the rows.
     """
     rows = np.arange(len(array))
     if sample:

@@ -181,7 +181,9 @@ def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
 
 
 def code_of(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the digest of the user's module that builds a network, as an entry of `made_of["inputs"]`; {} without one.
+    """Return the digest of the user's own module that builds a network, as an entry of `made_of["inputs"]`.
+
+    Return {} if the network is not from a user's module.
 
     Args:
         section: the section that names the network.
@@ -266,13 +268,13 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the (B, D) features of each batch, after the number of its first example.
+    """Yield, for each batch, the number of its first example and the (B, D) features.
 
     The examples of train, val and test are numbered one after another, from 0.
 
     Args:
-        done: the number of examples to skip, because their features exist already. The first batch begins there, so that
-            another `config.trainer.eval_batch_size` than before leaves no example out.
+        done: the number of examples to skip, because their features exist already. The first batch begins there, so
+            that no example is left out if `config.trainer.eval_batch_size` has changed since.
     """
     device, size, first = model.device.type, config.trainer.eval_batch_size, 0
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -304,7 +306,7 @@ def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
 def open_partial(partial: Path, made_of: Mapping[str, Any], rows: int) -> tuple[int, np.memmap | None]:
     """Open the temporary folder of an interrupted call; return the number of finished examples, and the (N, D) array.
 
-    If the folder is missing or damaged, or has another `made_of`, remove the folder and return 0 and None.
+    If the folder is missing, damaged or made of something other than `made_of`, remove it, and return 0 and None.
 
     Args:
         rows: N, the number of examples of the data.

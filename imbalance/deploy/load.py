@@ -107,7 +107,8 @@ class TrainedModel:
                 prior.
 
         Warns:
-            UserWarning: a column has categories, or lacks values, as no training example did; or a text is empty.
+            UserWarning: a column has a category or a missing value that it had in no training example; or a text is
+                empty.
         """
         self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
@@ -158,7 +159,11 @@ class TrainedModel:
             self.prior_shift(prior)  # check the numbers before anything is computed
 
     def prior_shift(self, prior: Prior | None) -> Tensor | None:
-        """Return the (K,) float64 numbers to add to the logits for `prior`, which is not "estimated"; None for None."""
+        """Return the (K,) float64 numbers to add to the logits for `prior`; None if `prior` is None.
+
+        Args:
+            prior: as in `predict`, but not "estimated".
+        """
         if prior is None:
             return None
         natural, model = (torch.tensor(self.about["prior"][key], dtype=torch.float64) for key in ("natural", "model"))
@@ -169,7 +174,7 @@ class TrainedModel:
         return em_prior(logits.double().softmax(1).numpy(), self.about["prior"]["model"])
 
     def at_prior(self, prior: Prior) -> "TrainedModel":
-        """Return a copy of the model whose logits are those for the class shares `prior`, as in `predict`.
+        """Return a copy of the model whose logits give the probabilities for the class shares `prior`, as in `predict`.
 
         Raises:
             BadInput: `prior` is "estimated", has a share of 0, or the prior of the model's probabilities is not known.
@@ -256,7 +261,7 @@ class TrainedModel:
         return checked_texts(examples if len(names) == 1 else [(first, second) for first, second in examples])
 
     def empty_texts(self, examples: Any) -> list[str]:
-        """Return a line about empty texts among the `examples` that `predict` takes; an empty list if there are none."""
+        """Return a list with a warning about empty texts in `examples`, the argument of `predict`; an empty list without any."""
         texts = self.as_texts(examples)
         pairs = ((text,) if isinstance(text, str) else text for text in texts)
         rows = [row for row, parts in enumerate(pairs) if not all(part.strip() for part in parts)]
@@ -279,7 +284,7 @@ class TrainedModel:
         return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
 
     def unfamiliar_values(self, columns: Columns) -> list[str]:
-        """Return a line for each column with values that the training data had not, such as new categories."""
+        """Return a warning for each column with values that no training example had, such as new categories."""
         return unfamiliar_values(columns, self.about["preprocessing"]["features"])
 
     def read_columns(self, file: Path) -> Columns:
@@ -378,7 +383,7 @@ class TrainedModel:
 
 
 def is_estimated(prior: Prior | None) -> bool:
-    """Return whether `prior` is "estimated"; a NumPy array would be compared element by element."""
+    """Return whether `prior` is "estimated", also for a NumPy array, which `==` compares element by element."""
     return isinstance(prior, str) and prior == "estimated"
 
 

@@ -1,8 +1,9 @@
-"""Prior correction: class probabilities for other class shares than those that training has made the model expect.
+"""Prior correction: convert class probabilities from the class shares that training implies to other class shares.
 
 Training by cross-entropy makes the probabilities of a network right for a population with the class shares q, the
 effective prior of training. Importance weights and samplers multiply the share π_j of a class in the data by the
-weight w_j and by the number of draws s_j of its examples. A loss that adds ι_j to the logits divides it by exp ι_j:
+weight w_j and by the number of draws s_j of its examples. A loss that adds ι_j to the logit of class j divides q_j by
+exp ι_j:
 
     q_j ∝ π_j · w_j · s_j · exp(−ι_j).
 
@@ -11,8 +12,9 @@ differ between the populations: the inputs of a class must be distributed as in 
 
 No such q exists for a loss whose minimiser is not the logarithm of class probabilities (`poly`, `ldam`, `focal`, …), for
 an objective that is no mean of losses (`group_dro`, …), for mixed examples, for weights or draws that change between
-epochs, or that differ within a class. Then the functions here return the reason instead. And q is that of the minimiser:
-a network that fits every training example may have ignored the importance weights.
+epochs, or that differ within a class. Then the functions here return the reason instead of q. The formula holds for the
+minimiser of the expected loss. A network that fits every training example may have ignored the importance weights, so
+that q is wrong for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,7 +106,7 @@ def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor)
         natural: (K,) the class shares of the training set.
 
     Raises:
-        BadInput: `prior` is another name, or its numbers are no K shares.
+        BadInput: `prior` is another name, or is not K numbers that are at least 0 and sum to 1.
     """
     if isinstance(prior, str):
         if prior not in ("natural", "uniform"):
@@ -127,7 +129,7 @@ def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor)
 def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
     """Return the (K,) numbers log t_j − log q_j to add to the logits of a model with the prior q.
 
-    A class that has the share 0 in both gets the number 0, and one that has the share 0 in t only gets −inf.
+    The number is 0 for a class with the share 0 in both t and q, and −inf for a class with the share 0 in t only.
 
     Args:
         target: (K,) the class shares t of the population to predict for.
@@ -150,8 +152,8 @@ def em_prior(
     """Estimate the (K,) class shares of a population from a model's probabilities for unlabelled examples, by EM.
 
     Saerens, Latinne and Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori Probabilities", Neural
-    Computation 2002, equation 2.9. The limit has the largest likelihood. The probabilities must be calibrated, and the
-    inputs of each class distributed as in training; otherwise the estimate is biased.
+    Computation 2002, equation 2.9. The iteration converges to the shares with the largest likelihood. The probabilities
+    must be calibrated, and the inputs of each class distributed as in training; otherwise the estimate is biased.
 
     Args:
         probabilities: (N, K) probabilities of the model for the examples.
@@ -185,8 +187,8 @@ def bbse_prior(val_predictions: Array, val_targets: Array, predictions: Array) -
         predictions: predictions for M unlabelled examples, (M,) or (M, K) like `val_predictions`.
 
     Raises:
-        BadInput: the arrays do not fit together; or C cannot be inverted: val lacks a class, or two classes are predicted
-            alike.
+        BadInput: the arrays do not fit together; or C cannot be inverted: val lacks a class, or the predictions do not tell
+            two classes apart.
     """
     val_predictions = as_array("val_predictions", val_predictions, (1, 2))
     val_targets = as_array("val_targets", val_targets, 1)

@@ -41,13 +41,13 @@ def keep_chance(counts: Tensor) -> Tensor:
 
 
 def equal_chance(labels: Labels, epoch: int, epochs: int) -> Tensor:
-    """Return (N,) equal numbers of draws, for `shuffle`."""
+    """Return the (N,) numbers of draws of the examples for the sampler `shuffle`; all are equal."""
     example_labels, _ = labels("class")
     return torch.ones(len(example_labels), dtype=torch.float64)
 
 
 def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: bool = True) -> Tensor:
-    """Return (N,) expected numbers of draws n_min / n, for samplers that draw equally from all classes or groups.
+    """Return the (N,) expected numbers of draws n_min / n, for samplers that draw equally from all classes or groups.
 
     n is the size of the example's class or group, and n_min the size of the smallest.
     """
@@ -222,7 +222,7 @@ def annealed_sigmoid(
 
 @tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Keep examples as `reject` in the first half of training, and all examples in the second half.
+    """Keep the examples that the sampler `reject` would keep in the first half of training, and all examples in the second.
 
     Args:
         by: "class" to balance classes, "group" to balance groups.

@@ -183,7 +183,7 @@ def as_labels(name: str, labels: Labels) -> Tensor:
         name: the argument, for messages.
 
     Raises:
-        BadInput: they are not (N,) whole numbers from 0 on, with N at least 1.
+        BadInput: `labels` are not (N,) whole numbers from 0 on, with N at least 1.
     """
     needed = f"{name}: whole numbers from 0 to {MOST_LABELS - 1:,} are needed, one for each training example"
     try:
@@ -201,7 +201,7 @@ def as_labels(name: str, labels: Labels) -> Tensor:
 
 
 def check_integers(**values: Any) -> None:
-    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` must be at least 1."""
+    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` and `world` must be at least 1."""
     for name, value in values.items():
         least = 1 if name in ("epochs", "world") else 0
         if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:

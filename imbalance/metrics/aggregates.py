@@ -78,9 +78,9 @@ def bootstrap(
 def widening(num_tasks: int, num_seeds: int) -> float:
     """Return the factor by which `bootstrap` widens intervals: √(n / (n − 1)) times the ratio of two quantiles.
 
-    n is the number of seeds. The resampled spread is too small by the root, and the quantile of a normal distribution
-    takes the place of that of Student's t. Its degrees of freedom are n − 1 for each task, but of half of the tasks, on
-    which an interquartile mean depends.
+    n is the number of seeds. A bootstrap underestimates the standard deviation by the factor √(n / (n − 1)). The ratio
+    replaces the normal quantile by the quantile of Student's t. The degrees of freedom of t are n − 1 times half of the
+    number of tasks, because an interquartile mean depends on about half of the tasks; they are at least n − 1.
     """
     from scipy import stats
 

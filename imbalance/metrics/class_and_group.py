@@ -65,13 +65,13 @@ def count(
 
 
 def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_group_mask: Tensor | None) -> None:
-    """Raise `BadInput` unless all labels are tensors of whole numbers of one shape, below the given numbers.
+    """Raise `BadInput` unless all labels are integer tensors of one shape, from 0 to below their entry in `numbers`.
 
     On a GPU the values are not compared, because the host would wait for them.
 
     Args:
-        labels: the (B,) or (M, B) labels by argument of `count`.
-        numbers: for each argument, the number of classes or groups.
+        labels: the (B,) or (M, B) labels, by the name of the argument of `count`.
+        numbers: the number of classes or groups, by the same names.
     """
     for name, number in numbers.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
@@ -212,7 +212,7 @@ def check_names(
 
 
 def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
-    """Return training counts as an array whose last dimension has `size` numbers from 0 on, or raise `BadInput`."""
+    """Return training counts as an array of non-negative numbers whose last dimension has length `size`, or raise `BadInput`."""
     array = as_array(key, counts, (1, 2))
     if array.shape[-1] != size or not (array >= 0).all():
         raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers from 0 on are needed")

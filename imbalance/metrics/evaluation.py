@@ -37,21 +37,21 @@ NEEDS_TRAIN = ("adjusted_accuracy", "many_shot_accuracy", "medium_shot_accuracy"
 
 
 class Measured(NamedTuple):
-    """The value of a metric, and the ends of its 95 % interval over the choice of examples; nan where there is none."""
+    """The value of a metric, and its 95 % interval over the choice of examples; the ends are nan if there is no interval."""
 
     value: float
     interval: Interval
 
 
 class Evaluation(dict[str, Measured]):
-    """A mapping from the names of metrics, as those of a run, to values with intervals."""
+    """A mapping from the names of metrics to values with intervals. The names are those in metrics.jsonl, without "val/"."""
 
     def rows(self) -> list[tuple[str, float, float, float]]:
         """Return a row for each metric: its name, its value, and the low and the high end of its interval."""
         return [(name, value, interval.low, interval.high) for name, (value, interval) in self.items()]
 
     def to_frame(self) -> Any:
-        """Return a data frame with the columns metric, value, low and high: of pandas, or of polars without pandas.
+        """Return a data frame with the columns metric, value, low and high: of pandas or, if that is not installed, of polars.
 
         Raises:
             BadInput: neither pandas nor polars is installed.
@@ -77,19 +77,19 @@ def evaluate(
     top_k: Sequence[int] = (),
     seed: int = 0,
 ) -> Evaluation:
-    """Compute the metrics of a run, and a 95 % interval of each over the choice of examples, for predictions of any origin.
+    """Compute the metrics that a run has, with 95 % intervals over the choice of examples, for predictions of any program.
 
     The metrics of counts are those of `imbalance.metrics.class_and_group.compute`, without `adjusted_accuracy` and the
     accuracies by shots, which need the training set. Probabilities add `top<k>_accuracy` and the metrics of
     `imbalance.metrics.scores`. If there are two classes and a group holds both, the metrics of fairlearn are added:
-    `demographic_parity_difference` and `_ratio`, of the shares of predictions that are the second class, and
-    `equalized_odds_difference` and `_ratio`, the worse one of true and false positive rates. A rate that is 0/0 is left
-    out there, and fairlearn takes it for 0.
+    `demographic_parity_difference` and `_ratio`, of the shares of predictions that are the second class; and
+    `equalized_odds_difference` and `_ratio`, each the worse value of true and false positive rates. A rate that is 0/0
+    is left out, whereas fairlearn takes the rate for 0.
 
     Intervals of accuracies, recalls and other shares are Wilson's, those of the worst group or class and of means are
-    `worst_over_examples` and `mean_over_examples`. Those of parity follow from exact intervals of all rates that hold
-    together. `nll` and `brier` have normal intervals; `mcc`, `g_mean` and F1 have bootstrap intervals. The areas and the
-    calibration errors have none, so their ends are nan.
+    `worst_over_examples` and `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
+    cover all rates at once. `nll` and `brier` have normal intervals; `mcc`, `g_mean` and F1 have bootstrap intervals.
+    The areas and the calibration errors have none, so their ends are nan.
 
     Args:
         targets: (N,) the class of each example: numbers or names.
@@ -322,7 +322,7 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Return percentile bootstrap intervals of `mcc`, `g_mean`, `macro_f1` and `f1/<class>`.
 
-    Examples with the same class and the same prediction are alike, so the bootstrap draws the numbers of such examples.
+    The bootstrap draws, for each pair of class and prediction, the number of examples with this pair.
     """
     from scipy import sparse
 
@@ -332,7 +332,12 @@ def bootstrap_intervals(
     true, predicted = np.divmod(cells, num_classes)
 
     def sums(labels: Array, kept: Array) -> Array:
-        """Return the (R, K) numbers of examples of each class, by `labels`, in the cells that are kept."""
+        """Return, for each of the R draws, the number of examples of each class in the cells that `kept` marks: (R, K).
+
+        Args:
+            labels: the class by which the examples of each cell are counted.
+            kept: a mask of cells.
+        """
         rows = np.flatnonzero(kept)
         return (sparse.csr_matrix((np.ones(len(rows)), (labels[rows], rows)), (num_classes, len(cells))) @ drawn.T).T
 
@@ -350,7 +355,7 @@ def bootstrap_intervals(
 
 
 def quantile_interval(values: Array) -> Interval:
-    """Return the percentile interval of bootstrap values; nan if all are equal, which hides the uncertainty."""
+    """Return the percentile interval of bootstrap values; nan if all are equal, because their equality shows no certainty."""
     values = values[~np.isnan(values)]
     if not len(values) or values.min() == values.max():
         return UNKNOWN
@@ -384,7 +389,12 @@ def parity(targets: Array, predictions: Array, attributes: Array) -> dict[str, M
 
 
 def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
-    """Return the largest or smallest of several values, with the largest or smallest ends; nan is ignored."""
+    """Return the largest or smallest of several values, and in the same way of their low ends and of their high ends.
+
+    Args:
+        parts: the values with their intervals.
+        reduce: `np.fmax.reduce` or `np.fmin.reduce`, which ignore nan.
+    """
     value, low, high = (float(reduce(column)) for column in zip(*((part.value, *part.interval) for part in parts)))
     return Measured(value, Interval(low, high))
 
@@ -392,8 +402,8 @@ def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
 def spread(selected: Array, totals: Array, tail: float) -> tuple[Measured, Measured]:
     """Return the difference and the ratio of the smallest and the largest rate, with intervals.
 
-    The rates are covered at once by their exact intervals (Clopper and Pearson, 1934) in at least 1 − 2 · G · tail of
-    cases, and then so are their difference and their ratio.
+    In at least a share 1 − 2 · G · tail of cases, the exact intervals (Clopper and Pearson, 1934) cover all rates at
+    once. In these cases the intervals of the difference and of the ratio cover too.
 
     Args:
         selected, totals: (G,) numbers of examples with the prediction 1, and of all examples.

@@ -51,8 +51,8 @@ class Mean(NamedTuple):
         """Return the mean and interval as text, such as `12.3 ± 0.4`, after multiplication by `scale`.
 
         If a bound has cut the interval off, the text is `12.3 (0.0 to 24.9)`. If all values are equal, it is
-        `12.3 (all 3 equal)`: accuracies of small groups often are, so their equality shows no certainty. For one or two
-        values the text is the list of the values, and without a value it is `–`.
+        `12.3 (all 3 equal)`: accuracies of small groups are often equal by chance, so an interval of width 0 would
+        mislead. For one or two values the text is the list of the values, and without a value it is `–`.
         """
 
         def rounded(value: float) -> str:
@@ -102,9 +102,9 @@ def bounds(name: str) -> tuple[float, float]:
 def mean_with_diverged(scores: Sequence[float], lowest: float) -> float:
     """Return the mean over seeds in which each diverged seed has the score `lowest`; -inf if every seed diverged.
 
-    Settings are compared by this mean. A mean over the seeds that did not diverge would favour a setting for the seeds that
-    it lost. A run that diverged leaves no model, so it is worth as little as the worst model. With this value a setting that
-    rarely diverges can still win, if its models are better by more than it loses.
+    Settings are compared by this mean. A mean over only the seeds that did not diverge would favour a setting whose bad
+    seeds diverged. A run that diverged leaves no model, so it counts as the worst possible model. A setting that rarely
+    diverges can still win, if its other seeds are good enough.
 
     Args:
         scores: score of each seed; nan for a seed that diverged.
@@ -166,9 +166,10 @@ def wilson(right: int, n: int) -> Interval:
 def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray) -> Interval:
     """Return a 95 % interval of the true accuracy of one classifier on its worst group.
 
-    It shows the effect of the choice of test examples alone, not of seeds. Its ends are the lowest ends of the exact
-    intervals of the groups (Clopper and Pearson, Biometrika 1934), with 2.5 % for the low ends, and 2.5 % divided by the
-    number of groups for the high ends. It covers in at least 95 % of cases, also if groups overlap or are equally bad:
+    The interval shows the effect of the choice of test examples alone, not of seeds. Its ends are the lowest ends of
+    the exact intervals of the groups (Clopper and Pearson, Biometrika 1934), with 2.5 % for the low ends, and 2.5 %
+    divided by the number of groups for the high ends. It covers in at least 95 % of cases, also if groups overlap or
+    are equally bad:
 
     - The low end is too high only if that of the worst group is, which happens in at most 2.5 % of cases.
     - The high end is too low only if that of some group is, which happens in at most 2.5 % / G of cases for each group.
@@ -199,7 +200,7 @@ def mean_over_examples(
 
     It shows the effect of the choice of test examples alone, not of seeds. The mean is taken for normally distributed. Its
     variance is computed as if each group had one more right and one more wrong prediction, because otherwise a group
-    with right predictions only would count as certain.
+    without wrong predictions would have the variance 0.
 
     Args:
         right: (G,) numbers of right predictions of each group.
@@ -238,7 +239,7 @@ def count_combinations(right: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
 
 
 def caveat(totals: Sequence[int]) -> str:
-    """Return the reason why an interval over test examples says little: a group with fewer than `SMALL` examples; or "".
+    """Return a note that a group has fewer than `SMALL` examples, so that an interval over test examples says little; or "".
 
     Args:
         totals: the number of examples of each group.

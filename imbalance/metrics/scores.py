@@ -31,8 +31,8 @@ def probabilities(logits: Array) -> Array:
 def log_odds(logits: Array) -> Array:
     """Return the (N, K) log-odds log(p_k / (1 − p_k)) of the softmax p of the logits, in float64.
 
-    They order examples as the probabilities do, and keep the order where probabilities round to 0 or 1: in float64 p_k
-    is 1 above log-odds of 37.
+    Log-odds order examples as the probabilities do, and keep the order where probabilities round to 0 or 1: in float64
+    p_k is exactly 1 if its log-odds are above 37.
 
     Args:
         logits: (N, K), for at least two classes.
@@ -51,7 +51,8 @@ def checked_probability(probability: Array, targets: Array) -> tuple[Array, Arra
     """Return the (N, K) probabilities and the (N,) targets as arrays.
 
     Raises:
-        BadInput: a row of `probability` does not sum to 1, as logits do not, or a target is no class.
+        BadInput: a row of `probability` does not sum to 1 (logits were passed, for example), or a target is not from 0
+            to K − 1.
     """
     probability = as_floats("probability", probability, 2)
     # Rows in float32 or float16 sum to 1 up to the precision of their values.
@@ -110,7 +111,7 @@ def nll(probability: Array, targets: Array) -> float:
 def brier(probability: Array, targets: Array) -> float:
     """Return the Brier score (Brier, 1950): the mean of Σ_k (p_k − 1[y = k])², where y is the target.
 
-    For two classes, return half of this mean, which is the mean of (p_1 − y)².
+    For two classes, return half of this mean, so that it equals the usual binary score, the mean of (p_1 − y)².
     """
     probability, targets = checked_probability(probability, targets)
     if not len(targets):
@@ -221,11 +222,12 @@ def by_group(
     Args:
         scores: (N, ...), the first argument of the metric: logits, probabilities or predictions.
         groups: (N,) the group of each example; or an (N, G) bool mask, in which an example has several groups or none.
-            Names beyond the columns of the mask are of empty groups, as `saved_group_mask` cannot know of them.
+            If there are more names than columns of the mask, the last names are of empty groups, which
+            `saved_group_mask` leaves out.
         names: the names of the G groups.
 
     Returns:
-        From the name of a group to its value.
+        The value of the metric, by the name of the group.
     """
     scores, groups = as_array("scores", scores, tuple(range(1, 33))), as_array("groups", groups, (1, 2))
     targets = as_array("targets", targets, 1)

@@ -1,4 +1,4 @@
-"""Accuracy of the worst group, gathered over batches; a metric of torchmetrics if that is installed."""
+"""Accuracy of the worst group, accumulated over batches; a `torchmetrics.Metric` if torchmetrics is installed."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any

@@ -26,8 +26,8 @@ def pretrained(
     section = dict(about["model"])
     if user_module_file(section["name"]):
         raise BadInput(
-            f"config.model.pretrained: {pretrained} given; its model is a function in a file of your own, which is not "
-            "supported here; give that file in config.model.name, and let the function load the weights"
+            f"config.model.pretrained: {pretrained} given; the model of this run is your own function, so its weights cannot be "
+            "loaded here; name the function in config.model.name, and load the weights there"
         )
     if vocabulary != about.get("vocabulary", 0):
         raise BadInput(

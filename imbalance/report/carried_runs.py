@@ -1,7 +1,8 @@
 """Carry the results of runs from one machine to another, in compressed files that are small enough for slow transfers.
 
-`imbalance keep --to=<folder>` writes the files runs-<i>-of-<n>.tar.gz, and `imbalance keep --from=<folder>` reads them. They
-hold config, summary, metrics, log and predictions of every run, but no checkpoint, and the output of `imbalance pack`.
+`imbalance keep --to=<folder>` writes the files runs-<i>-of-<n>.tar.gz, and `imbalance keep --from=<folder>` reads them.
+The files hold the config, summary, metrics, log and predictions of every run, and the output of `imbalance pack`, but
+no checkpoints.
 """
 
 import gzip
@@ -75,10 +76,11 @@ def _archive(work_dir: Path, units: Sequence[Sequence[Path]]) -> bytes:
 def read_runs(source: Path, work_dir: Path) -> int:
     """Put the runs in files of `write_runs` under `work_dir`, and return the number of run directories that were written.
 
-    A finished run under `work_dir` stays as it is. An unfinished run is replaced by a finished one only.
+    A finished run that exists under `work_dir` already stays as it is. An unfinished run there is replaced only by a
+    finished run.
 
     Args:
-        source: a file, or a folder with files.
+        source: a file that `write_runs` wrote, or a folder with such files.
 
     Raises:
         BadInput: there is no such file, or a file is damaged.

@@ -270,10 +270,10 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     """Add a row for every finished run under `work_dir` to a table of results, or carry runs; return the message to print.
 
     Args:
-        study: name of the table; its file is <results>/<study>.csv. None only with `to`.
+        study: name of the table; its file is <results>/<study>.csv. None is allowed only with `to`.
         results: folder of the table's file.
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
-        source: folder that such a command wrote, whose runs are put under `work_dir` first.
+        source: folder that a command with `to` wrote. Its runs are first put under `work_dir`.
     """
     from imbalance.report.carried_runs import read_runs, write_runs  # here, because it imports torch
 

@@ -117,7 +117,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
 
 
 def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, list[int], np.ndarray, Interval]]:
-    """Yield the accuracies of every test group of a setting, then those of the worst group and of the mean of the groups.
+    """Yield the accuracies of each test group of a setting, then of the worst group, then the mean over the groups.
 
     Yields:
         The label, the number of examples in each group, the accuracy of every run, and the interval over test examples,

@@ -1,7 +1,7 @@
 """Load the data of a finished run, to show examples of them.
 
-A run directory may come from a stranger, so a report runs no Python code that its files name. And data can change after
-a run, so a report shows the data only if they are still those of the run.
+A run directory may come from a stranger, so a report runs no Python code that the files of the run name. Data can
+change after a run, so a report shows examples only if the data are still those of the run.
 """
 
 from collections.abc import Mapping
@@ -45,6 +45,6 @@ def load_run_data(directory: Path) -> "Dataset":
 
 
 def check_no_code(values: Mapping[str, Any]) -> None:
-    """Raise `BadInput` if a section of `values`, from a file of a run directory, names a module of the user."""
+    """Raise `BadInput` if a section of `values`, read from a file of a run directory, names a Python file of a user."""
     if files := user_module_files(values):
         raise BadInput(f"the run uses Python code of its user ({files[0]}), which a report does not run")

@@ -167,7 +167,9 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder; type a folder with run directories, as imbalance watch runs")
+            raise BadInput(
+                f"{folder} is not a folder; type a folder that holds run directories, for example: imbalance watch runs"
+            )
     try:
         return Server((HOST, port), partial(Handler, WatchedRuns(folders, metrics, pictured)))
     except (OSError, OverflowError) as error:

@@ -41,7 +41,7 @@ def compare(
         metric_name: key of a metric in summary.json.
         seeds: number of seeds of each config; seeds count from 0.
         jobs: number of worker processes.
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     check_metric(metric_name)
     cells = [(path, seed) for seed in range(seeds) for path in config]

@@ -25,7 +25,7 @@ def launch(
     Args:
         search: search space from which Optuna adds trials; None if the study has all its trials already.
         jobs: number of workers; fewer are started if fewer trials are left.
-        stacked: largest number of trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains together as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
     """

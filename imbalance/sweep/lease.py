@@ -1,9 +1,10 @@
-"""Leases: how a worker says in the study that it lives, and how other workers see that it died.
+"""Leases: show other workers, through the study, whether a worker lives or has died.
 
 A worker is an attribute of the study, `worker <id>`, with a number that the worker raises every few seconds. A trial names
-the worker that trains it. So a worker on any machine can tell whose trials are free again, whatever files they share.
-Clocks of different machines are never compared: a worker is dead once its number stands still for `GRACE` seconds of the
-observer's own clock. On the observer's own machine the operating system tells it at once.
+the worker that trains it. So a worker on any machine can tell which trials belong to dead workers, even if the machines
+share no files. Clocks of different machines are never compared: a worker counts as dead once its number has not changed
+for `GRACE` seconds of the observer's own clock. On the observer's own machine the operating system tells at once
+whether the process of a worker exists.
 
 Optuna has a heartbeat of its own, but only for databases, and only within `study.optimize`, which trains one trial at a time.
 """
@@ -31,7 +32,7 @@ PREFIX = "worker "
 class Lease:
     """The lease of this process: a heartbeat in the study from `__enter__` to `__exit__`.
 
-    name: the name of this worker, which no other worker ever has.
+    name: the unique name of this worker.
     """
 
     def __init__(self, study: "Study", storage: "BaseStorage"):
@@ -77,9 +78,9 @@ class Lease:
 
 
 class Observer:
-    """Tell which workers of a study live, from the heartbeats that this process reads.
+    """Find which workers of a study live, from the heartbeats that this process reads.
 
-    proven: workers that were living for certain when their leases were last read, and not only perhaps.
+    proven: names of the workers that certainly lived when their leases were last read.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class Observer:
         self._seen: dict[str, tuple[Any, float]] = {}  # the latest value by name, and when it was first read
 
     def living(self, attributes: Mapping[str, Any]) -> list[str]:
-        """Return the names of the workers that live, or may live since `GRACE` seconds have not passed, sorted.
+        """Return the sorted names of the workers that live, or may live because their `GRACE` seconds have not passed.
 
         Args:
             attributes: attributes of the study.
@@ -111,10 +112,10 @@ class Observer:
         return sorted(living)
 
     def changed_lately(self, name: str, value: Any) -> bool:
-        """Return whether this object was first told of `value` within the last `GRACE` seconds.
+        """Return whether this object was first called with this `value` of `name` within the last `GRACE` seconds.
 
         Args:
-            name: name of what has the value.
+            name: name of the worker or trial that has the value.
         """
         now = time.monotonic()
         before, since = self._seen.get(name, (None, now))
@@ -126,7 +127,10 @@ class Observer:
 
 @functools.cache
 def machine() -> str:
-    """Return a name of this machine within which a process number means one process; "" where the system gives none."""
+    """Return a name for the part of this machine (boot and container) in which process numbers are unique.
+
+    Return "" if the operating system does not give this information.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -135,7 +139,7 @@ def machine() -> str:
 
 
 def start_of_process(pid: int) -> str | None:
-    """Return when a process started, in ticks since the machine did; None if it ended, or the system does not say."""
+    """Return the start time of a process, in clock ticks since boot; None if it ended, or if the system does not tell."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -66,7 +66,7 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
     Args:
         jobs: number of worker processes.
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     unique = list({run.directory: run for run in runs}.values())
     summaries = run_batches(make_batches(unique, jobs, stacked), jobs)

@@ -40,7 +40,7 @@ def select(
         config: config files or names; if none, nothing is trained, and all runs under `work_dir` are read.
         overrides: config values by key, for the runs of the configs.
         share: fraction of val whose group labels the rule for few labels reads.
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     folder, wanted = Path(work_dir), None
     if config:

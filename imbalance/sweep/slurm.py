@@ -50,8 +50,8 @@ class Worker:
 def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]) -> None:
     """Submit `jobs` Slurm jobs with a worker each, and wait until all have ended.
 
-    If an array of this study is still queued or running, wait for that one, and submit none. Ctrl-C ends the wait, and the
-    jobs go on.
+    If an array of this study is still queued or running, wait for that array, and submit no other. Ctrl-C ends the
+    wait, but not the jobs.
 
     Args:
         parameters: parameters for submitit, such as "timeout_min=60".
@@ -85,7 +85,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
 
 
 def folder_of(location: StudyLocation) -> Path:
-    """Return the folder of the jobs' output."""
+    """Return the folder in which the jobs write their output."""
     return (location.folder / "slurm").absolute()
 
 
@@ -134,7 +134,7 @@ def _queued(array: str, name: str) -> bool:
     """Return whether any job of the array is waiting or running; ask again until Slurm answers.
 
     Args:
-        name: name of the jobs, since Slurm gives the number of an old array to another one after some time.
+        name: name of the jobs. It is compared, because Slurm reuses the numbers of old arrays.
     """
     said = False
     while True:

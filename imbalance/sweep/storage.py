@@ -1,7 +1,7 @@
 """Open the storage of an Optuna study: a journal file, or a database.
 
 A journal file is the default, since an operation on it is one appended line. Every storage here changes the state of a
-trial atomically: of two workers that take one trial at once, one gets it.
+trial atomically: if two workers take the same trial at once, only one of them gets the trial.
 """
 
 import os
@@ -37,13 +37,13 @@ class StudyLocation(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Return the URL of the storage. A study that an older version kept in SQLite stays there."""
+        """Return the URL of the storage; if an older version kept this study in an SQLite file, the URL of that file."""
         older = self.folder / "study.db"
         return self.storage or (f"sqlite:///{older}" if older.exists() else f"{JOURNAL}{self.folder / 'study.journal'}")
 
     @property
     def shown_url(self) -> str:
-        """Return the URL without the password that it may have, to be printed."""
+        """Return the URL of the storage for printing, without a password."""
         return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.url)
 
 
@@ -105,7 +105,7 @@ def open_database(url: str):
 
 
 class JournalLock:
-    """Lock of a journal file, which the system releases when the process ends, however it ends.
+    """Lock of a journal file. The operating system releases the lock when the process ends, even if it is killed.
 
     Optuna's own lock outlives a killed process by 30 seconds.
     """
@@ -137,7 +137,7 @@ def open_journal(path: Path) -> "BaseStorage":
 def cut_torn_line(path: Path) -> None:
     """Remove the last line of a file if it has no end, as a full disk or a power loss leaves it.
 
-    The next line would continue the torn one, and Optuna could read neither.
+    Otherwise the next line would continue the incomplete line, and Optuna could read neither.
     """
     with open(path, "rb+") as file:
         size = file.seek(0, os.SEEK_END)

@@ -1,6 +1,6 @@
 """Keep the trials of an Optuna study in Optuna's storage, and let any number of workers train them.
 
-The workers can be on several machines, with or without files that they share. A trial is one run: a config, overrides and a
+The workers can be on several machines, which need not share files. A trial is one run: a config, overrides and a
 seed, which together are its "point". A trial has the same run directory as under `imbalance train`.
 
 A worker takes a trial by setting its state from WAITING to RUNNING, which one worker only can do. The trial then names the
@@ -58,7 +58,7 @@ class Search(NamedTuple):
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
 
     def has(self, point: Point) -> bool:
-        """Return whether the search space has this point."""
+        """Return whether `point` lies in the search space."""
 
         def fits(value: Any, axis: Any) -> bool:
             return axis["low"] <= value <= axis["high"] if isinstance(axis, Mapping) else value in axis
@@ -66,7 +66,10 @@ class Search(NamedTuple):
         return point.keys() == self.space.keys() and all(fits(point[key], axis) for key, axis in self.space.items())
 
     def count(self, attempts: "Attempts") -> int:
-        """Return the number of points of the search, and of trials for which a worker is choosing a point."""
+        """Return the number of points of the search in a study.
+
+        Trials for which a worker is still choosing a point count too.
+        """
         points = sum(self.has(point_of(trial)) for trial, _ in attempts.newest.values())
         return points + sum(not trial.state.is_finished() for trial in attempts.nameless)
 
@@ -90,7 +93,7 @@ def key_of(point: Point) -> str:
 
 
 def point_of(trial: "FrozenTrial") -> Point:
-    """Return the point of a trial, with tuples for JSON's lists, as configs have them."""
+    """Return the point of a trial, with tuples in place of JSON's lists, because configs hold tuples."""
     return {key: _as_tuple(value) for key, value in trial.user_attrs["point"].items()}
 
 
@@ -99,12 +102,12 @@ def _as_tuple(value: Any) -> Any:
 
 
 def result(trial: "FrozenTrial") -> Mapping[str, Any]:
-    """Return the status, run directory, seconds and digest of a trial, as far as they are known."""
+    """Return the known entries of a trial among status, run_directory, seconds and data (the digest of the data)."""
     return trial.user_attrs.get("result", trial.user_attrs)
 
 
 def status(trial: "FrozenTrial") -> str:
-    """Return how a trial ended: "done", "diverged", "crashed", "lost" or "duplicate"; "unfinished" if it did not."""
+    """Return how a trial ended: "done", "diverged", "crashed", "lost" or "duplicate"; "unfinished" if it has not ended."""
     return result(trial).get("status", "lost") if trial.state.is_finished() else "unfinished"
 
 
@@ -126,9 +129,9 @@ class Outcome(NamedTuple):
 
 
 def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
-    """Return every point of the study that is wanted, with the outcome of the newest attempt at it.
+    """Return every point of the study for which `wanted` is true, with the outcome of the newest attempt at the point.
 
-    A sampler can choose a point twice, which is one run: of the two attempts, the finished one counts.
+    If a sampler chose a point twice, both trials have the same run, and only the finished trial counts.
     """
     by_point: dict[str, tuple[Point, Outcome]] = {}
     for point, trial in points_of(study):
@@ -142,9 +145,9 @@ def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Poin
 
 
 class Attempts(NamedTuple):
-    """The trials of a study, sorted by what counts.
+    """The trials of a study: those that count, and the others.
 
-    newest: the last attempt at every point, by the key of the point; with the number of the attempt.
+    newest: by the key of the point, the last attempt at the point, and the number of this attempt.
     duplicates: twins of other attempts, which do not count.
     nameless: trials for which Optuna has not chosen a point.
     """
@@ -155,7 +158,7 @@ class Attempts(NamedTuple):
 
 
 def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
-    """Sort the trials of a study by what counts.
+    """Divide the trials of a study into those that count and the others.
 
     Args:
         trials: all trials of the study, by their numbers.
@@ -198,8 +201,8 @@ def count_left(location: StudyLocation, search: Search | None) -> int:
 def add(location: StudyLocation, points: Sequence[Point]) -> None:
     """Add an attempt at every point that the study does not have yet, and at every point whose last attempt crashed.
 
-    A point whose trial is finished gets another attempt if the data have changed since. So the key of a finished trial is its
-    point and the digest of its data.
+    A point whose trial is finished gets another attempt if the data have changed since. So a finished trial is found
+    again only by both its point and the digest of its data.
 
     Args:
         points: for each run, a dictionary with its config, overrides and seed.
@@ -222,9 +225,9 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
 
 
 def renew(study: "Study", location: StudyLocation) -> None:
-    """Add another attempt at every point whose last attempt crashed, or was finished on other data than the present.
+    """Add another attempt at each point whose last attempt crashed, or finished on data that have changed since.
 
-    Data that cannot be read any more cannot have been replaced, so their trials stay.
+    If the data of a trial cannot be read any more, the trial counts as still right.
     """
     present = PresentData()
     for key, (trial, attempt) in attempts_in(study.get_trials(deepcopy=False)).newest.items():
@@ -238,7 +241,7 @@ def renew(study: "Study", location: StudyLocation) -> None:
 
 
 def _waiting_trial(point: Point, key: str, attempt: int, stack: str | None, distributions: Mapping[str, Any]):
-    """Return a trial to add to a study. Its numbers are Optuna's parameters too, which Optuna's dashboard plots."""
+    """Return a trial to add to a study. Numbers of the point are also its Optuna parameters, which Optuna's dashboard plots."""
     optuna, numbers = import_optuna(), _numbers(point)
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.WAITING,
@@ -249,7 +252,7 @@ def _waiting_trial(point: Point, key: str, attempt: int, stack: str | None, dist
 
 
 def _next_attempt(trial: "FrozenTrial", key: str, attempt: int):
-    """Return the attempt that comes after `trial`, which is number `attempt`, at the same point."""
+    """Return the next attempt at the point of `trial`. `attempt` is the number of the attempt that `trial` is."""
     optuna = import_optuna()
     stack = trial.user_attrs.get("identity", {}).get("stack")
     identity = {"key": key, "attempt": attempt + 1, "stack": stack}
@@ -281,7 +284,7 @@ def _distributions(points: Sequence[Point]) -> dict[str, Any]:
 
 
 def _stack_key(run: Run) -> str | None:
-    """Return a short key that is equal for runs to train as one stacked model; None for a run to train by itself."""
+    """Return a short key, equal for runs that can train as one stacked model; None for a run that trains alone."""
     key = batch_key(run)
     return key and hashlib.sha256(key.encode()).hexdigest()[:16]
 
@@ -306,10 +309,10 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
 
     Args:
         search: search space from which Optuna adds trials; None if the study has all its trials already.
-        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die; False to
-            wait only until it is known that those workers live.
+        wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die.
+            False to wait only until it is certain that all workers with running trials live.
         workers: number of workers that share the trials, this one included.
-        stacked: largest number of trials to train as one stacked model; used only where stacking is faster.
+        stacked: largest number of trials that a worker trains together as one stacked model, if that is faster.
 
     Raises:
         BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
@@ -335,12 +338,12 @@ class Taken(NamedTuple):
 
 
 class Worker:
-    """A worker's place in the study: the trials that it holds, and those that it may take next.
+    """A worker of a study: the trials that it holds, and the trials that it may take next.
 
     The study is read when the worker has no trial left to take, and not before every trial.
 
     others: number of trials that other workers held when the study was last read.
-    undecided: number of workers that hold such trials, and may have died.
+    undecided: number of workers that held trials then, and may have died.
     """
 
     def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
@@ -367,7 +370,10 @@ class Worker:
     # Take trials
 
     def take(self) -> list[Taken]:
-        """Take a trial, or several to train as one stacked model. Of trials with the same run directory one is taken."""
+        """Take a trial, or several to train as one stacked model, and return all trials that this worker holds.
+
+        Of several trials with the same run directory, only one is taken.
+        """
         if not self.waiting:
             self._read()
         self._claim_some()
@@ -378,9 +384,10 @@ class Worker:
         return self.held
 
     def _read(self) -> None:
-        """Read the study: find the trials that this worker may take, and free those of workers that died.
+        """Read the study: find the trials that this worker may take, and free the trials of workers that died.
 
-        If there are several workers, each begins with another part of the trials, so that two seldom reach for the same.
+        If there are several workers, each begins at another trial, so that two workers seldom try to take the same
+        trial.
         """
         while True:
             attributes = self.study.user_attrs  # read before the trials: a worker that has ended holds none any more
@@ -421,13 +428,13 @@ class Worker:
         return not self.observer.changed_lately(f"trial {trial.number}", trial.datetime_start)
 
     def _fail_orphan(self, trial: "FrozenTrial") -> None:
-        """Set a trial whose worker died to FAIL, unless the worker gave the trial back before it ended."""
+        """Set a trial whose worker died to FAIL, if the trial is still running under this worker."""
         now = self.storage.get_trial(self._id(trial))
         if now.state == self.states.RUNNING and now.user_attrs.get("worker") == trial.user_attrs.get("worker"):
             self._fail(self._id(trial))
 
     def _claim_some(self) -> None:
-        """Take the first waiting trial, and others that can be stacked with it."""
+        """Take the first waiting trial that is free, and others that can be stacked with it."""
         most = min(self.stacked, math.ceil(self.unfinished / self.workers))
         while self.waiting and not self.held:
             group, passed = self.waiting[0], []
@@ -448,7 +455,7 @@ class Worker:
                 self.waiting.popleft()
 
     def _claim(self, trial: "FrozenTrial") -> bool:
-        """Take a waiting trial, and return whether no other worker was faster."""
+        """Try to take a waiting trial; return False if another worker has taken it."""
         try:
             if not self.storage.set_trial_state_values(self._id(trial), self.states.RUNNING):
                 return False
@@ -458,7 +465,10 @@ class Worker:
         return True
 
     def _ask(self) -> None:
-        """Let Optuna's sampler choose the point of another trial, unless a trial was taken or the search has all its trials."""
+        """Take a new trial whose point Optuna's sampler chooses.
+
+        Do nothing if this worker holds a trial already, or if the search has all its trials.
+        """
         if self.held or not self.search or self.search.count(self.attempts) >= self.search.trials:
             return
         trial_id = self.storage.create_new_trial(self.study_id)
@@ -506,14 +516,14 @@ class Worker:
         self.held = []
 
     def _end(self, trial: Taken, state: Any, value: float | None, **facts: Any) -> None:
-        """Record how a trial ended, unless another worker took it over because this one gave no sign of life."""
+        """Record how a trial ended, unless another worker has taken it over because this worker seemed dead."""
         facts["run_directory"] = str(trial.run.directory)
         try:
             self.storage.set_trial_user_attr(trial.id, "result", facts)
             self.storage.set_trial_state_values(trial.id, state, None if value is None else [value])
         except import_optuna().exceptions.UpdateFinishedTrialError:
             print(
-                f"trial {trial.number} was taken over by another worker, which records it again",
+                f"trial {trial.number} was taken over by another worker, which records its result",
                 file=sys.stderr,
                 flush=True,
             )
@@ -525,7 +535,7 @@ class Worker:
             self.storage.set_trial_state_values(trial.id, self.states.WAITING)
 
     def _fail(self, trial_id: int, **facts: Any) -> None:
-        """Set a trial to FAIL, unless it ended meanwhile."""
+        """Set a trial to FAIL, unless it has ended since it was read."""
         with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
             if facts:
                 self.storage.set_trial_user_attr(trial_id, "result", facts)

@@ -64,7 +64,7 @@ def sweep(
         grid: axes, as `parse_axis` reads them.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
         jobs: number of workers.
-        stacked: most trials that one worker trains as one stacked model.
+        stacked: largest number of trials that one worker trains together as one stacked model.
         study: name of the Optuna study; if None, the names of the configs and the overrides, see `study_name`.
         storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
 
@@ -113,7 +113,7 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
 
     Args:
         jobs: number of worker processes.
-        stacked: largest number of runs that one process trains as one stacked model.
+        stacked: largest number of runs that one process trains together as one stacked model.
     """
     print("Optuna is not installed, so the runs are listed in no study", file=sys.stderr)
     runs = [studies.run_of(point, work_dir) for point in points]
@@ -191,7 +191,7 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
         if other := [*other, *(point.keys() - space.keys())]:
             raise BadInput(
                 f"study {location.name}: its trial {trial.number} has {other[0]}={point.get(other[0], 'as in the config file')}, "
-                "which this search does not vary; type another name, --study=<name>. Finished runs are read, not trained again"
+                "which this search does not vary; type another name, --study=<name>. Finished runs are then read, not trained again"
             )
 
 
@@ -259,9 +259,9 @@ def split_values(text: str) -> list[str]:
 
 
 class Setting(NamedTuple):
-    """The scores of the trials that differ in seed only.
+    """A combination of config values, and the scores of its trials, which differ only in the seed.
 
-    score: mean score over the seeds that did not diverge, nan without any.
+    score: mean score over the seeds that did not diverge; nan if there are none.
     rank: mean score in which each diverged seed counts as the metric's lowest value; settings are compared by it.
     best: run directory of the run with the best score; None without any.
     """
@@ -275,7 +275,7 @@ class Setting(NamedTuple):
 
 
 def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: float) -> Setting:
-    """Return what the trials of a setting show. Unfinished and crashed trials do not count.
+    """Return the setting with the scores of its trials. Unfinished and crashed trials do not count.
 
     Args:
         values: config values that the trials have in common.
@@ -296,7 +296,7 @@ def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: flo
 
 
 def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
-    """Return the setting with the best rank, in types that JSON can hold."""
+    """Return the setting with the best rank as a dictionary for JSON."""
     best = max(settings, key=lambda setting: setting.rank, default=None)
     if best is None or not best.seeds:
         nothing: dict[str, Any] = {"setting": None, "score": None, "seeds": 0, "diverged": 0, "best": None}
@@ -312,7 +312,7 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
-    """Report on the points of a study that are wanted; see `report`."""
+    """Report on the points of a study for which `wanted` is true; see `report`."""
     return report(studies.outcomes(studies.open_study(location), wanted), location.shown_url)
 
 
@@ -388,5 +388,6 @@ def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
         if trial.data != other.data:
             raise BadInput(
                 f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
-                "compared; put the same data on all machines, and type the same command again, which trains the other trials anew"
+                "compared; put the same data on all machines, and type the same command again, which "
+                "trains again the trials that used other data"
             )

@@ -1,4 +1,4 @@
-"""Digests of the data of trials, so that a score is never shown for data that have changed since."""
+"""Digests of the data of trials: a score is not shown if the data have changed since the trial."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from imbalance.sweep.runs import make_run
 
 
 def data_part(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a point that can decide which data its run reads. Pretrained networks prepare images."""
+    """Return the values of a point that affect the data of its run; `model` can decide how images are resized."""
     decisive = ("config", "seed", "data", "data_dir", "model")
     return {key: value for key, value in point.items() if key.partition(".")[0] in decisive}
 
@@ -26,9 +26,9 @@ def summary_digest(summary: Mapping[str, Any]) -> str | None:
 
 
 def recorded_digest(result: Mapping[str, Any]) -> str | None:
-    """Return the hash of the digest with which a trial ended; None if it is not known.
+    """Return the hash of the digest of the data on which a trial was trained; None if it is not known.
 
-    Trials of older versions did not record it, so it comes from the run directory.
+    Older versions did not record the hash in the study, so it is then computed from the run directory.
     """
     if "data" in result:
         return result["data"]
@@ -39,14 +39,14 @@ def recorded_digest(result: Mapping[str, Any]) -> str | None:
 
 
 class PresentData:
-    """Hashes of the digests of the data that configs name now. Each data set is loaded once."""
+    """Hashes of the digests of the data as they are now. Each data set is loaded once."""
 
     def __init__(self) -> None:
         self._by_point: dict[str, str | None] = {}
         self._by_data: dict[str, str | None] = {}
 
     def digest(self, point: Mapping[str, Any], work_dir: str) -> str | None:
-        """Return the hash of the digest of the data of a point; None, and a line on stderr, if they cannot be read."""
+        """Return the hash of the digest of the data of a point; if they cannot be read, say so on stderr and return None."""
         part = json.dumps(data_part(point), sort_keys=True)
         if part not in self._by_point:
             overrides = {key: value for key, value in point.items() if key not in ("config", "seed")}

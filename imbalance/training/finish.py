@@ -36,7 +36,7 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def first_results(run: Run) -> FirstRun:
-    """Return what the second run of a two-stage method reads of the finished first run `run`, without writing files.
+    """Return the results of the finished first run `run` that the second run of a two-stage method needs; write no files.
 
     With a run directory, `finish` writes the same values and `read_first_run` reads them.
     """

@@ -415,7 +415,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
-    """Raise `BadInput` if the head takes the effective prior of training, and this training has none."""
+    """Raise `BadInput` if the head needs the effective prior of training, and the training of this config has none."""
     if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
         return
     if isinstance(reason := training_prior(config, context, weights, loss), str):

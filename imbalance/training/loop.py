@@ -155,7 +155,7 @@ def checked_directory(directory: str | Path) -> Path:
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
 
-    Nothing is written or printed, and signals end the training in Python's own way, since there is nothing to resume.
+    Nothing is written or printed. Signals are not caught, because without a run directory nothing can be resumed.
 
     Raises:
         BadInput: the config or the data is wrong.

@@ -21,7 +21,8 @@ def oom_retry(run: Run) -> None:
     exception, because it keeps the memory of the step.
 
     Raises:
-        BadInput: a micro-batch is already as small as it can be, or there are other processes, which cannot go back.
+        BadInput: a micro-batch is already as small as it can be, or the run has several processes, of which the others
+            cannot go back.
     """
     learner = run.learner
     most = run.config.trainer.batch_size // learner.smallest_batch
@@ -75,7 +76,7 @@ def with_freed_memory(call: Callable[[], T], purpose: str) -> T:
         purpose: what the memory is for, for the message: "to draw the examples of an epoch".
 
     Raises:
-        BadInput: there is not enough memory then either.
+        BadInput: there is not enough memory in the second call either.
     """
     for _ in range(2):
         with suppress_out_of_memory():

@@ -1,6 +1,6 @@
 """Check what functions in a user's own modules return, before the first step.
 
-The checks cost nothing for the functions of this package, which the tests check.
+Functions of this package are not checked here, because the tests check them.
 """
 
 import copy
@@ -36,7 +36,13 @@ def check_returned(config: Experiment, path: str, value: Any, kind: Any, needed:
 
 
 def refuse(config: Experiment, path: str, fault: str, needed: str) -> None:
-    """Raise `BadInput`: the function that a section names has a fault, and must return what `needed` says."""
+    """Raise `BadInput`, because the function that a section names has a fault.
+
+    Args:
+        path: path of the section, such as "optim.schedule".
+        fault: the fault, in words that follow the name of the function.
+        needed: what the function must return, in words.
+    """
     raise BadInput(f"config.{path}.name: {config.section(path).name!r} {fault}; it must return {needed}")
 
 
@@ -47,7 +53,7 @@ def is_own(config: Experiment, path: str) -> bool:
 
 @contextmanager
 def own_errors(config: Experiment, path: str) -> Iterator[None]:
-    """Turn an error in a user's own function into a `BadInput` that names its line; leave a lack of memory as it is."""
+    """Turn an error in a user's own function into a `BadInput` that names its line; let out-of-memory errors pass."""
     try:
         yield
     except BadInput:
@@ -60,7 +66,7 @@ def own_errors(config: Experiment, path: str) -> Iterator[None]:
 
 
 def check_rows(config: Experiment, rows: Any, size: int) -> None:
-    """Raise `BadInput` if an own sampler drew anything but rows of the training split.
+    """Raise `BadInput` if a user's own sampler returned anything but row numbers of the training split.
 
     Args:
         size: number of examples in the training split.
@@ -76,7 +82,7 @@ def check_rows(config: Experiment, rows: Any, size: int) -> None:
 
 
 def check_weights(config: Experiment, weights: Any, size: int) -> None:
-    """Raise `BadInput` if own weights are not one finite number from 0 on for each of `size` examples, with a sum above 0."""
+    """Raise `BadInput` unless a user's importance weights are `size` finite numbers, at least 0 and with a sum above 0."""
     if not is_own(config, "weights"):
         return
     needed = f"a tensor of {size} finite numbers from 0 on, one for each example of train"
@@ -110,7 +116,7 @@ def check_outputs(
     objective: Objective,
     normalise: Callable[[Inputs], Inputs],
 ) -> None:
-    """Try an own model, loss or objective on two examples of train, and raise `BadInput` if a result has another shape.
+    """Try a user's model, loss or objective on two examples of train; raise `BadInput` if a result has the wrong shape.
 
     Args:
         dataset: data set on the device of the model.
@@ -138,7 +144,7 @@ def check_outputs(
 
 
 def check_values_of(config: Experiment, path: str, values: Any, shape: tuple[int, ...]) -> None:
-    """Raise `BadInput` if a loss or objective gave values of another shape, or values without gradients."""
+    """Raise `BadInput` if `values` of a loss or objective have another shape than `shape`, or no gradients."""
     one = "one number for each example, (B,)" if shape else "one number for the batch"
     needed = f"a function that gives {one}, as a tensor of floats from which gradients flow"
     if not isinstance(values, Tensor) or values.shape != shape or not values.is_floating_point():

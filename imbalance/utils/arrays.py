@@ -12,7 +12,7 @@ def as_array(name: str, value: Any, dims: int | tuple[int, ...]) -> np.ndarray:
 
     Args:
         name: the argument, for messages.
-        dims: the number of dimensions, or the numbers that are allowed.
+        dims: the number of dimensions, or all numbers of dimensions that are allowed.
 
     Raises:
         BadInput: the value is no such array.

@@ -40,7 +40,7 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Return a context manager that adds `path` to an OSError inside it that names no file, as when a disk is full."""
+    """Return a context manager. It adds `path` to an OSError that names no file, such as the error of a full disk."""
     try:
         yield
     except OSError as error:

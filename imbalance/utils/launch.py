@@ -8,7 +8,7 @@ NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"
 
 
 def check_launch() -> None:
-    """Raise `BadInput` if an environment variable that a launcher sets holds another text than a whole number."""
+    """Raise `BadInput` if an environment variable that a launcher sets holds anything but a whole number."""
     for name in NUMBERS:
         if not os.environ.get(name, "0").isdecimal():
             raise BadInput(

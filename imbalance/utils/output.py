@@ -23,7 +23,7 @@ def guard_streams() -> None:
 
 
 def csv_cell(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula; a text that is a number stays."""
+    """Return `value`, with an apostrophe before a text that a spreadsheet would run as a formula; numbers stay unchanged."""
     is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return "'" + value if is_formula and not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value) else value
 

@@ -6,7 +6,7 @@ function here returns the content of an undamaged file, or raises an error at on
 - `OSError` if the file is missing, cannot be read, or is no regular file;
 - `Damaged` if the file is too large, has another format, or has another digest than the one that was recorded.
 
-A digest is recorded where it costs least. A JSON file of a run or a store holds the digest of its own content (`seal`),
+Digests are recorded at different places. A JSON file of a run or a store holds the digest of its own content (`seal`),
 a summary.json also holds those of the other files of its run, and the members of .npz and .pt files have checksums.
 """
 
@@ -52,10 +52,10 @@ def _check_kind(mode: int, path: Any) -> None:
 
 
 def regular_opener(path: str, flags: int) -> int:
-    """Open a regular file; the argument `opener` of `open` takes this function.
+    """Open a regular file and return its descriptor; made for the argument `opener` of `open`.
 
     Raises:
-        OSError: the file is a directory, pipe or device. A pipe is not waited for.
+        OSError: the file is a directory, pipe or device. The call does not wait for the other end of a pipe.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
@@ -170,7 +170,7 @@ def read_arrays(path: str | Path, digest: str | None = None) -> "np.ndarray | di
 
 
 def map_array(path: str | Path, mode: Any = "r") -> "np.memmap":
-    """Return the array of an .npy file as a memory map; the caller compares checksums.
+    """Return the array of an .npy file as a memory map. No checksum is compared; the caller must do so.
 
     Args:
         mode: mode of `numpy.memmap`.

@@ -31,7 +31,7 @@ def trainer_page(tmp_path_factory) -> dict:
     import_torchvision()
     names, folder = {}, tmp_path_factory.mktemp("trainer")
     code = blocks(page("how-to/hugging-face.md"), "python")[0]
-    exec(code.replace('"runs/trainer"', f"{str(folder)!r}, disable_tqdm=True"), names)
+    exec(code.replace('"runs/trainer"', f"{str(folder)!r}, disable_tqdm=True, dataloader_pin_memory=False"), names)
     return names
 
 

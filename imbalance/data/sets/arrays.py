@@ -173,7 +173,10 @@ def columns_dataset(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (N,) int64 index in `valid` of each value of a column, -1 for other values, and a problem for each of these."""
+    """Return the (N,) int64 index in `valid` of each value of a column, and the problems.
+
+    A value that is not in `valid` has the index -1, and a problem.
+    """
     column, position = columns.categories(name), {value: i for i, value in enumerate(valid)}
     numbers = column.each(lambda value: position.get(value, -1)).astype(np.int64)
     problems = [

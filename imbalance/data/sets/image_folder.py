@@ -125,7 +125,7 @@ def folders(path: Path) -> list[Path]:
 def images_in(path: Path) -> list[Path]:
     """Return the image files in `path` and its subfolders, sorted; hidden files and folders are left out.
 
-    A link counts, even if it leads nowhere, so that a missing image is named and not dropped.
+    A link to a missing file is in the result too, so that the missing image is reported and not left out.
 
     Raises:
         BadInput: a folder cannot be read, or a link leads back to a folder around it.

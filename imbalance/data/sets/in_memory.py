@@ -174,7 +174,8 @@ def frame_dataset(
         seed: the seed of the draws of val and test.
         classes: the values of the column `target`, in the order of the classes; by default all values, in alphabetical
             order or, if all are numbers, by size.
-        val_fraction, test_fraction: the shares that are drawn; by default 0.1 and 0.2, and 0.0 of a split that exists.
+        val_fraction, test_fraction: the shares of all examples to draw for val and test; by default 0.1 and 0.2, and
+            0.0 for a split that the data already have.
         target, attributes, split, numeric, categorical, missing: the keys of the same names of `arrays`.
 
     Raises:
@@ -270,7 +271,7 @@ def encode_frames(
 def number_labels(
     raw: Mapping[str, tuple[Any, ...]], place: int, names: Sequence[str] | None, key: str
 ) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
-    """Replace labels that are texts by their numbers, and return the names of the labels; leave all other labels.
+    """Return `raw` with labels that are texts or bools replaced by numbers, and the names of the labels.
 
     Args:
         raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
@@ -302,7 +303,7 @@ def replaced(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]
 
 
 def as_labels(values: Any) -> Any:
-    """Return labels that are texts or True and False as `Categories`, and all other labels as they are or as an array."""
+    """Return labels as `Categories` if they are texts or bools; otherwise unchanged or as an array."""
     array = values if isinstance(values, Tensor) else np.asarray(values)
     if isinstance(array, Tensor) or array.ndim != 1 or array.dtype.kind not in "bOUS":
         return array
@@ -345,7 +346,7 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
 
 
 def as_tensor(name: str, values: Any) -> Tensor:
-    """Return an array of a split as a tensor; an array that cannot be written to is shared, not copied.
+    """Return an array of a split as a tensor. A read-only array is not copied, because training never writes to its inputs.
 
     Args:
         name: "train", "val" or "test", for messages.

@@ -146,10 +146,10 @@ def check_text_columns(text: tuple[str, ...], target: str, attributes: tuple[str
 
 
 def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
-    """Return what is wrong with the label `value` of the column `name`; "" if nothing is.
+    """Return a text that says what is wrong with the label `value` of the column `name`; "" if it is right.
 
     Args:
-        valid: the values that are allowed; None for any but empty ones.
+        valid: the values that are allowed; None to allow every value that is not empty.
     """
     if valid is not None and value not in valid:
         return f"{name} is {value!r}, not one of {', '.join(valid)}"

@@ -27,9 +27,9 @@ class Columns:
 
     source: the file, for messages.
     values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
-    nan_is_missing: True if nan stands for a missing value that has been read already, as in columns of a CSV file.
-    find_lines: returns the (N,) line of each row in the file, from 1; None for a file without lines, where messages
-        give the number of the row, from 0.
+    nan_is_missing: True if the reader has already turned missing values into nan, as for a CSV file.
+    find_lines: returns the (N,) number of the line of each row in the file, from 1; None for a file without lines. Then
+        messages give the number of the row, from 0.
     """
 
     source: str
@@ -42,11 +42,11 @@ class Columns:
 
     @functools.cached_property
     def lines(self) -> np.ndarray | None:
-        """The (N,) line of each row in the file; None without lines. Only messages need lines, so they are found late."""
+        """The (N,) number of the line of each row in the file; None for a file without lines. Only messages need it."""
         return self.find_lines() if self.find_lines else None
 
     def where(self, row: int) -> str:
-        """Return the file and the line of `row`, or without lines the file and `row` itself, for messages."""
+        """Return the place of `row` for messages: the file and the line; or the file and `row` if the file has no lines."""
         return f"{self.source} row {row}" if self.lines is None else f"{self.source} line {self.lines[row]}"
 
     def __getitem__(self, name: str) -> np.ndarray | Categories:
@@ -71,8 +71,8 @@ def read_columns(
     """Read all columns of a file in one of the `FORMATS`.
 
     Args:
-        text, missing: for CSV files, the columns whose values stay text if all are numbers, and the texts that stand
-            for a missing value; see `read_csv_columns`.
+        text: columns of a CSV file whose values stay text even if all are numbers; see `read_csv_columns`.
+        missing: texts that stand for a missing value in a CSV file.
 
     Raises:
         BadInput: the file is missing, damaged or of another format, or its columns have different lengths.

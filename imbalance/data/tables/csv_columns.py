@@ -1,8 +1,8 @@
 """Read the columns of a CSV file as numbers or categories.
 
-pyarrow reads a file several times as fast as Python's module csv, but takes broken quotation marks for text. So it
-reads a file only if it is installed and all quotation marks are in place; csv reads all other files. A test compares
-the columns that both give.
+pyarrow reads a file several times as fast as Python's module csv, but accepts misplaced quotation marks as text. So
+pyarrow reads a file only if it is installed and all quotation marks are in place; the module csv reads all other files.
+A test checks that both give the same columns.
 """
 
 import codecs
@@ -72,7 +72,7 @@ def collect(
     """Join the blocks of a file into columns; see `read_csv_columns`.
 
     Args:
-        lines: at least the number of rows.
+        lines: an upper bound on the number of rows.
         blocks: function from a list of names to an iterator over the blocks of these columns. It is called again for
             columns that begin with numbers and go on with text.
     """
@@ -144,7 +144,10 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
 
 
 def scan(file: Path, delimiter: str) -> tuple[int, bool]:
-    """Return at least the number of lines of a CSV file, and True if each quotation mark opens or closes a field, or is doubled in one."""
+    """Return an upper bound on the number of lines of a CSV file, and whether all quotation marks are in place.
+
+    A quotation mark is in place if it opens or closes a field, or is doubled inside a field.
+    """
     ends, lines, marks, start = [QUOTE, *LINE_ENDS], 1, 0, codecs.BOM_UTF8
     if not delimiter.isascii() or ord(delimiter) in ends:
         marks = None
@@ -168,7 +171,7 @@ def scan(file: Path, delimiter: str) -> tuple[int, bool]:
 
 
 def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
-    """Return a part of a column as (N,) float64 with nan for missing values; None if a value is no number."""
+    """Return a block of a column as (N,) float64 with nan for missing values; None if another value is not a number."""
     if isinstance(block, tuple):
         return parse_numbers(block, missing)
     import pyarrow
@@ -194,7 +197,11 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
 
 
 def block_codes(block: Any, position: dict[str, int]) -> np.ndarray:
-    """Return the (N,) positions of the texts of a part of a column; new texts are added to `position`."""
+    """Return the (N,) positions of the texts of a block of a column, and add new texts to `position`.
+
+    Args:
+        position: from each distinct text to its position, in the order of first appearance.
+    """
     if isinstance(block, tuple):
         return np.fromiter((position.setdefault(value, len(position)) for value in block), np.int32, len(block))
     encoded = block.dictionary_encode()

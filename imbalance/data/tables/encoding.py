@@ -62,7 +62,7 @@ def fit_features(
 
 
 def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float], list[float]]]:
-    """Return the means and standard deviations of the columns of each array, without nan; a constant has the deviation 1."""
+    """Return the means and standard deviations of the columns of each array; nan is ignored, and a constant has deviation 1."""
     from sklearn.preprocessing import StandardScaler
 
     if len(arrays) > 1 and any(array.shape[1] > 1 for array in arrays):
@@ -79,8 +79,8 @@ def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float]
 def transform(columns: Columns, features: Features, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
     """Encode rows of the columns as (M, D) float32, by `features`, the result of `fit_features`.
 
-    First come the numeric columns: each one's standardised values, then, if it has one, its marks of missing values. Then
-    come the categorical columns: for each of them, one column for each of its values.
+    First come the numeric columns: for each of them the standardised values and, if training values were missing, a 0/1
+    mark of missing values. Then come the categorical columns: for each of them a 0/1 column for each of its values.
 
     Args:
         features: the result of `fit_features`.
@@ -113,9 +113,9 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 
 
 def check_table(columns: Columns, features: Features) -> None:
-    """Raise `BadInput` if a table lacks columns that `features` needs, or has numeric columns with other values than numbers.
+    """Raise `BadInput` if a table lacks columns that `features` needs, or a numeric column has a value that is not a number.
 
-    The message names all missing columns, or counts all rows with such values.
+    The message names the missing columns, or gives the number of rows with a value that is not a number.
     """
     used = [column["column"] for column in (*features["numeric"], *features["categorical"])]
     absent = [name for name in used if name not in columns.values]
@@ -160,7 +160,7 @@ def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.
 
 
 def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (N, D) float64 values of a numeric column, nan if missing, and the numbers of the rows without a number."""
+    """Return the (N, D) float64 values of a numeric column, nan if missing, and the indices of the rows whose value is wrong."""
     values = columns[name]
     if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         numbers = values.reshape(len(values), -1).astype(np.float64, copy=False)
@@ -179,7 +179,7 @@ def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple
 
 
 def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[Problem]:
-    """Yield a problem for each of the `rows` of a numeric column, whose values are no numbers."""
+    """Yield one problem for each of `rows`: the rows at which the numeric column `name` holds something other than a number."""
     values = columns[name]
     for row in rows.tolist():
         cell: Any = values[row]
@@ -207,7 +207,7 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a line for the log, in a tuple: the numbers of columns, of encoded features, and of missing training values.
+    """Return a tuple with one line for the log: the numbers of columns, of encoded features, and of missing training values.
 
     Args:
         train: (N,) bool, the training rows.
@@ -226,7 +226,7 @@ def encoding_notes(columns: Columns, train: np.ndarray, features: Features, widt
 
 
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:
-    """Return a line for each column with values that `features` has no feature for, so that predictions ignore these values.
+    """Return a warning for each column with values that have no feature in `features`, and so have no effect on predictions.
 
     Such values are the categories that are not in the training set, and missing values of a numeric column that has
     none in the training set.

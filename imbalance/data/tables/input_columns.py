@@ -23,7 +23,7 @@ class InputColumns:
     """The columns that are inputs of a model.
 
     notes: lines for the log about columns that are left out, or have very many categories.
-    problems: columns whose values are numbers in a form that is not read.
+    problems: one for each column that holds numbers in a notation that is not read, such as "1,234".
     """
 
     numeric: tuple[str, ...]
@@ -35,10 +35,10 @@ class InputColumns:
 def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collection[str]) -> InputColumns:
     """Choose the inputs among the columns `candidates`, for a config that names no input.
 
-    A column is numeric if all its values are numbers or missing, and also if more than half of them are numbers: the
-    others then most likely stand for missing values, so the user must name them. All other columns are categorical.
-    A column without a name, such as the index of a data frame, is left out. So is a column of text whose values are
-    all different, such as an identifier.
+    A column is numeric if all its values are numbers or missing, and also if more than half of them are numbers. In the
+    second case the other values most likely stand for missing values, and the error asks the user to name them. All
+    other columns are categorical. A column without a name, such as the index of a data frame, is left out. So is a
+    column of text whose values are all different, such as an identifier.
     """
     numeric, categorical, notes, problems = [], [], [], []
     use = "to use it, name all inputs in config.data.numeric and config.data.categorical"
@@ -77,7 +77,7 @@ def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collecti
 
 
 def is_numeric(columns: Columns, name: str, missing: Collection[str]) -> bool:
-    """Return True if a value of the column is a number, and all others are missing or more than half of all are numbers."""
+    """Return True if a column has numbers and otherwise only missing values, or if more than half of its values are numbers."""
     numbers, invalid = parse_column(columns, name, missing)
     is_number, values = np.isfinite(numbers).any(axis=1), columns[name]
     typed = not isinstance(values, Categories) and values.dtype.kind in "iufb"

@@ -1,4 +1,4 @@
-"""Values of a column: decide what text is a number, and keep texts as codes of their distinct values."""
+"""Values of a column: decide which texts are numbers, and store texts as codes, each the position of a distinct text."""
 
 import re
 import unicodedata
@@ -41,7 +41,7 @@ class Categories:
         return np.array(self.values, dtype=object)[self.codes]
 
     def rows(self, rows: np.ndarray) -> "Categories":
-        """Return the column of the texts at `rows`, with those `values` only that occur in it."""
+        """Return the column of the texts at `rows`; its `values` are only the texts that occur at these rows."""
         present, codes = np.unique(self.codes[rows], return_inverse=True)
         return Categories(codes.reshape(-1), [self.values[int(code)] for code in present])
 
@@ -67,7 +67,7 @@ class Categories:
 
 
 def factorise(texts: Iterable[str]) -> Categories:
-    """Return a column of texts; `values` are in the order of their first rows."""
+    """Return texts as a column; its `values` are in the order of their first appearance."""
     position: dict[str, int] = {}
     codes = np.fromiter((position.setdefault(text, len(position)) for text in texts), dtype=np.int32)
     return Categories(codes, list(position))
@@ -106,12 +106,12 @@ def is_null(value: Any) -> bool:
 
 
 def number(text: str) -> float:
-    """Return the number that a text is in the notation of a data file, such as -1.5e3; nan for any other text."""
+    """Return the number that a text such as "-1.5e3" stands for; nan for a text that is not a number."""
     return float(text) if NUMBER.fullmatch(text) else np.nan
 
 
 def parse_numbers(texts: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
-    """Return texts as (N,) float64, with nan for the texts in `missing`; None if a text is neither a finite number nor in `missing`."""
+    """Return texts as (N,) float64, with nan for the texts in `missing`; None if another text is not a finite number."""
     joined = "".join(texts)
     if joined.isascii() and "_" not in joined and not any(np.isfinite(number(text)) for text in missing):
         try:

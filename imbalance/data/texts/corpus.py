@@ -43,7 +43,7 @@ class Corpus:
     evaluation_names: the names of the E evaluation groups.
     problems: the problems of the file; its rows with a problem are not among the N texts.
     preprocessing: what a trained model must know to read a file, such as the delimiter; the tokenizer is added later.
-    blanks: True if a text may be empty, as a few texts of published data sets are.
+    blanks: True if empty texts are allowed, because a few published data sets have some.
     notes: lines for the log on how the file was read.
     """
 

@@ -83,7 +83,8 @@ def load_tokenizer(name: str) -> "Tokenizer":
     loaded = load_from_transformers("AutoTokenizer", name, "config.data.tokenizer")
     if not getattr(loaded, "is_fast", False):
         raise BadInput(
-            f"config.data.tokenizer: {name} has no fast tokenizer (tokenizer.json), which is needed; name other weights"
+            f"config.data.tokenizer: {name} has no fast tokenizer (tokenizer.json), which is needed; "
+            "name pretrained weights that have one"
         )
     return with_padding(tokenizers.Tokenizer.from_str(loaded.backend_tokenizer.to_str()), loaded.pad_token, name)
 
@@ -106,7 +107,10 @@ def with_padding(tokenizer: "Tokenizer", token: str | None, name: str) -> "Token
     """
     number = tokenizer.token_to_id(token) if token else None
     if token is None or number is None:
-        raise BadInput(f"config.data.tokenizer: {name} has no padding token, which batches need; name other weights")
+        raise BadInput(
+            f"config.data.tokenizer: {name} has no padding token, which batches need; "
+            "name pretrained weights whose tokenizer has one"
+        )
     tokenizer.enable_padding(pad_id=number, pad_token=token)
     return tokenizer
 

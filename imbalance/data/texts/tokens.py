@@ -6,7 +6,7 @@ tokenizer, the texts and `VERSION`. A store has six files:
 - `ids.npy`: the tokens of all texts, one text after another, as numbers in the vocabulary;
 - `kinds.npy`: for each token, 0 if it is in the first text of a pair and 1 if in the second; empty if there are no pairs;
 - `starts.npy`: the position in `ids.npy` at which each text begins;
-- `checksums.npy`: the CRC-32 of each text and its tokens;
+- `checksums.npy`: one CRC-32 for each text, over the text and its tokens together;
 - `checked.json`: the stamps of the four arrays when they were last checked, see `imbalance.data.stores`;
 - `store.json`: a description of the content.
 
@@ -56,7 +56,7 @@ class Tokens:
     ids: (T,) int32, the tokens of all M texts of the store, one text after another.
     kinds: (T,) uint8, 0 for a token in the first text of a pair and 1 for one in the second; (0,) if there are no pairs.
     starts: (M + 1,) int64, the position in `ids` at which each text begins; the last entry is T.
-    checksums: (M,) uint32, the CRC-32 of each text and its tokens.
+    checksums: (M,) uint32, one CRC-32 for each text, over the text and its tokens together.
     rows: (N,) int64, on the CPU: the positions of these N texts among the M texts of the store.
     vocabulary: the number of different tokens of the tokenizer.
     padding: the number of the token that pads a batch.

@@ -24,8 +24,9 @@ def temperature(head: nn.Linear, dataset: Dataset, features: Callable[[str], Ten
 
     Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, section 4.2. The
     log-likelihood is concave in one over the temperature. The search is limited to temperatures from 0.01 to 100,
-    because the best one is 0 if every val prediction is right; a warning says if the search ended at a limit. The head is fitted to the classes of val, so the likelihood
-    and calibration of val are training metrics: compare runs on test.
+    because the best temperature is 0 if every val prediction is right. A warning says if the search ended at a limit.
+    The head is fitted to the val classes, so the likelihood and the calibration on val are training metrics: compare
+    runs on test.
     """
     from scipy.optimize import minimize_scalar
 

@@ -23,7 +23,7 @@ def prior(
     *,
     target: Literal["natural", "uniform"] | tuple[Positive, ...],
 ) -> nn.Module:
-    """Add log t_j − log q_j to the logit of each class j: probabilities for the class shares t in place of q.
+    """Add log t_j − log q_j to the logit of each class j, for a population with the class shares t in place of q.
 
     q is the effective prior of training: the class shares of the training set, times the importance weights, times the
     draws of the sampler, times the shift of the loss. A run whose training has no effective prior is refused before it

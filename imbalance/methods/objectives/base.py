@@ -63,7 +63,7 @@ class Objective(nn.Module):
         """Return the scalar to minimise.
 
         Args:
-            losses, weights, groups: (B,) of all examples of the batch, on all processes.
+            losses, weights, groups: (B,) each, for the whole batch, gathered from all processes.
             columns: the tensors that the class attribute `columns` names.
         """
         raise NotImplementedError

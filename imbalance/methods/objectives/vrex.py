@@ -15,14 +15,15 @@ class RiskExtrapolation(Objective):
     Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation (REx)", ICML 2021, equation 7. The risk of
     an environment is its mean weighted loss in the batch; the variance divides by the number of environments in the
     batch. Two details are those of DomainBed (Gulrajani and Lopez-Paz, ICLR 2021): risks are averaged over environments,
-    where the paper sums them, and the factor is 1 in the first steps. DomainBed also restarts Adam after these steps;
-    this objective does not restart the optimiser.
+    where the paper sums them, and `penalty` is replaced by 1 in the first steps. DomainBed also restarts Adam after
+    these steps; this objective does not restart the optimiser.
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one. "attribute" needs
             groups that are combinations of a class and an attribute.
         penalty: the factor of the variance; 10 in DomainBed.
-        warmup_steps: the number of steps at the start of training in which the factor is 1; 500 in DomainBed.
+        warmup_steps: the number of steps at the start of training in which 1 takes the place of `penalty`; 500 in
+            DomainBed.
     """
 
     tags = Tags(batched=False)  # it counts steps

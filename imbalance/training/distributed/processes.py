@@ -26,8 +26,8 @@ def start_accelerator(config: Experiment) -> Accelerator:
     """Start accelerate with the options in `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher was asked to compile the
-            model, or the number of started processes is not the number that the launcher was asked for.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher is set to compile the
+            model, or the launcher has started another number of processes than it was told to.
     """
     precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:

@@ -103,7 +103,7 @@ class RunLog:
         return None
 
     def _lock_directory(self) -> FolderLock:
-        """Lock the run directory; if it cannot be written to but holds a finished run, lock the folder alone.
+        """Lock the run directory. If it holds a finished run and cannot be written to, lock the folder without a lock file.
 
         Raises:
             Busy: another process has locked the directory.
@@ -133,7 +133,7 @@ class RunLog:
         self.digests["config.json"] = short_hash(content)
 
     def _check_modules(self) -> None:
-        """Raise `BadInput` if a user's module that the config names is not the code that this run began with."""
+        """Raise `BadInput` if a user's own module that the config names has changed since this run began."""
         for file in user_module_files(self.config.to_dict()):
             copy = self.directory / "modules" / file.name
             if copy.exists() and read_bytes(copy) != read_bytes(file):
@@ -153,8 +153,8 @@ class RunLog:
     def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the summary of a finished run and no warnings; None for a run that must be trained or finished.
 
-        A damaged summary.json, and damaged weights, predictions or model.json of a finished run, count as no file,
-        because the run resumes from its last checkpoint and writes them again. A warning names each.
+        A damaged summary.json, and damaged weights, predictions or model.json of a finished run, are treated as
+        missing, because the run resumes from its last checkpoint and writes these files again. A warning names each.
 
         Raises:
             BadInput: a file is damaged that cannot be written again.
@@ -202,10 +202,10 @@ class RunLog:
                     folder.rmdir()
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Write the file `name` of the run directory, whole or not at all, and record its digest for summary.json.
+        """Write the file `name` of the run directory atomically, and record its digest for summary.json.
 
         Raises:
-            BadInput: the run directory was removed or replaced, so the file would not land beside the run's metrics.
+            BadInput: the run directory was removed or replaced, so the file would not be beside the metrics of the run.
         """
         self.check_directory()
         write_atomic(self.directory / name, data)
@@ -330,9 +330,9 @@ class RunLog:
         return [parse_json(line, path) for line in (read_bytes(path) + self._unwritten).splitlines()]
 
     def summary(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Write all remaining lines of metrics.jsonl, and then summary.json, whole or not at all.
+        """Write all remaining lines of metrics.jsonl, and then write summary.json atomically.
 
-        Return `values`, with the digests of all other files of the run if it is done.
+        Return `values`; if the run is done, with the digests of all its other files.
         """
         if self.writes:
             self.position()

@@ -89,7 +89,7 @@ class Stack:
     def draw(self, number: int) -> Epoch:
         """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        In the result rows, targets and groups are (N, seeds), weights (N, seeds, runs), and inputs (seeds, B, …).
+        Shapes in the result: (N, seeds) for rows, targets and groups; (N, seeds, runs) for weights; (seeds, B, …) for inputs.
         """
         epochs: dict[int, Epoch] = {}
         for member in self.members:
@@ -146,7 +146,7 @@ class Stack:
 
 
 def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
-    """Return a function that takes a slice of positions in an epoch, and returns the inputs of the S models there.
+    """Return a function from a slice of positions in an epoch to the inputs of the S models at these positions.
 
     The inputs are a tuple of (S, B, …) tensors, one for each view.
 

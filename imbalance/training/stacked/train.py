@@ -67,12 +67,12 @@ def in_common(config: Experiment) -> str | None:
 
 
 def gains_from_batching(config: Experiment) -> bool:
-    """Return whether models of `config` are taken to train faster on this machine when stacked.
+    """Return whether models of `config` probably train faster on this machine when stacked.
 
-    On a CPU linear models and MLPs are 5 times as fast and more. Convolutions keep a core busy: with one thread and
-    batches of 64, eight LeNets took 1.1 to 1.6 times as long stacked as one by one, and ConvNets 1.1 to 2.1 times. A GPU
-    is idle for most of a small model's step, so all models are stacked there; that is not measured yet, and
-    `imbalance bench --only=gpu` measures it. `--stacked=1` turns stacking off.
+    On a CPU linear models and MLPs train at least 5 times as fast when stacked. Convolutions keep a core busy: with one
+    thread and batches of 64, eight LeNets took 1.1 to 1.6 times as long stacked as one by one, and ConvNets 1.1 to 2.1
+    times. A GPU is idle for most of a small model's step, so all models are stacked there. The gain on a GPU is not
+    measured yet; `imbalance bench --only=gpu` measures it. `--stacked=1` turns stacking off.
     """
     return config.model.name in ("linear", "mlp") or torch.cuda.is_available()
 

@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def provenance(data: Mapping[str, Any], pretrained: str | None) -> dict[str, Any]:
-    """Return the provenance that checkpoints and summary.json of a run hold.
+    """Return the provenance of a run (its data, pretrained weights, packages), which checkpoints and summary.json hold.
 
     Args:
         data: digest of the run's data set.
