@@ -54,7 +54,7 @@ def flag(name: str, about: str, **options: Any) -> Flag:
 def integer(text: str) -> int:
     """Return `text` as an integer."""
     try:
-        return int(text)
+        return int(text.replace("_", "?"))  # Python reads `1_0` as 10
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} given; type an integer such as 5") from None
 
@@ -62,7 +62,7 @@ def integer(text: str) -> int:
 def real_number(text: str) -> float:
     """Return `text` as a number."""
     try:
-        return float(text)
+        return float(text.replace("_", "?"))  # Python reads `1_0` as 10
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} given; type a number such as 0.1") from None
 

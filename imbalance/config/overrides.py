@@ -7,6 +7,7 @@ function. Such a value is read by the annotation of the function's argument, by 
 
 import ast
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ def read_like_file(config: ConfigDict, key: str, text: str) -> None:
     before, values = value_at(config, key), flags.FlagValues()
     kind = next((name for kind, name in KIND_NAMES if isinstance(before, kind)), "a value")
     refusal = f"{PREFIX}{key}={text}: not {kind}"
+    if isinstance(before, int | float) and "_" in text:  # absl would read `1_0` as 10
+        raise BadInput(refusal)
     if isinstance(before, tuple):  # absl would read `cat,dog` and `(8,` as one name each, and `0,1` as numbers
         is_literal, has_marks = _is_literal(text), bool(set("()[]{}'\"") & set(text))
         if has_marks and not is_literal:
@@ -87,10 +90,21 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 def _is_literal(text: str) -> bool:
     try:
-        ast.literal_eval(text)
+        parse_literal(text)
     except (ValueError, SyntaxError):
         return False
     return True
+
+
+def parse_literal(text: str) -> Any:
+    """Return the value of a Python literal, as `ast.literal_eval`, which reads `1_0` as 10; here it is no number.
+
+    Raises:
+        ValueError, SyntaxError: the text is no literal, or a number in it has an underscore.
+    """
+    if re.search(r"\d_\d", re.sub(r"'[^']*'|\"[^\"]*\"", "", text)):
+        raise ValueError("an underscore in a number")
+    return ast.literal_eval(text)
 
 
 def read_by_annotation(text: Any, annotation: Any) -> Any:
@@ -102,7 +116,7 @@ def read_by_annotation(text: Any, annotation: Any) -> Any:
     text = str(text)
     candidates = [text, {"true": True, "false": False}.get(text.lower()), tuple(map(str.strip, text.split(",")))]
     try:
-        literal = ast.literal_eval(text)
+        literal = parse_literal(text)
         literal = tuple(literal) if isinstance(literal, list) else literal
         candidates = [literal, (literal,), *candidates]
     except (ValueError, SyntaxError):

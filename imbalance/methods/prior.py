@@ -24,12 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.schema import look_up
+from imbalance.config.schema import look_up, short_repr
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
 from imbalance.methods.context import RunContext
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
+from imbalance.utils.arrays import as_array
 
 Array = np.ndarray
 SUM_TOLERANCE = 0.01  # allowed difference of a sum of rounded class shares from 1
@@ -111,7 +112,11 @@ def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor)
         if prior not in ("natural", "uniform"):
             raise BadInput(f"prior: {prior!r} given; it must be 'natural', 'uniform' or {len(natural)} class shares")
         return natural.double() if prior == "natural" else torch.full((len(natural),), 1 / len(natural)).double()
-    shares = torch.as_tensor(prior, dtype=torch.float64).cpu()
+    try:
+        shares = torch.as_tensor(prior, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
+        needed = f"it must be 'natural', 'uniform' or {len(natural)} class shares"
+        raise BadInput(f"prior: {short_repr(prior)} given; {needed}") from None
     if shares.shape != natural.shape:
         raise BadInput(f"prior: {shares.numel()} class shares given; give {len(natural)}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
@@ -182,9 +187,22 @@ def bbse_prior(val_predictions: Array, val_targets: Array, predictions: Array) -
         predictions: predictions for M unlabelled examples, (M,) or (M, K) like `val_predictions`.
 
     Raises:
-        BadInput: C cannot be inverted: val lacks a class, or the predictions do not tell two classes apart.
+        BadInput: the arrays do not fit together; or C cannot be inverted: val lacks a class, or the predictions do not tell
+            two classes apart.
     """
-    val_predictions, val_targets, predictions = map(np.asarray, (val_predictions, val_targets, predictions))
+    val_predictions = as_array("val_predictions", val_predictions, (1, 2))
+    val_targets = as_array("val_targets", val_targets, 1)
+    predictions = as_array("predictions", predictions, val_predictions.ndim)
+    if not len(val_targets) == len(val_predictions) > 0 or not len(predictions):
+        raise BadInput(
+            f"BBSE: {len(val_predictions):,} val_predictions, {len(val_targets):,} val_targets and {len(predictions):,} "
+            "predictions given; val needs equal numbers, and each at least 1"
+        )
+    if val_predictions.shape[1:] != predictions.shape[1:]:
+        raise BadInput(
+            f"BBSE: probabilities of {val_predictions.shape[1]} classes in val and {predictions.shape[1]} classes in "
+            "predictions given; the numbers must be equal"
+        )
     if val_predictions.ndim == 1:
         classes = np.arange(1 + max(int(labels.max()) for labels in (val_predictions, val_targets, predictions)))
         val_predictions, predictions = (labels[:, None] == classes for labels in (val_predictions, predictions))

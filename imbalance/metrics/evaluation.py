@@ -8,12 +8,15 @@ table.to_frame()
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from imbalance.config.schema import short_repr
 from imbalance.data.tables.columns import group_name
 from imbalance.errors import BadInput
 from imbalance.metrics import scores
@@ -98,11 +101,26 @@ def evaluate(
         seed: the seed of the bootstrap.
 
     Raises:
-        BadInput: the arguments do not fit together, or the probabilities of an example do not sum to 1.
+        BadInput: the arguments do not fit together, a label is missing, or the probabilities of an example do not sum
+            to 1.
     """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise BadInput(f"evaluate: seed: {short_repr(seed)} given; an integer of 0 or more is needed")
     target_labels, predicted = array(targets), array(predictions)
-    probability = predicted.astype(np.float64) if predicted.ndim == 2 else None
     check_lengths(targets=target_labels, predictions=predicted, **({} if groups is None else {"groups": array(groups)}))
+    check_present("targets", targets, target_labels)
+    if groups is not None:
+        check_present("groups", groups, array(groups))
+    probability = None
+    if predicted.ndim == 2:
+        if predicted.dtype.kind not in "biuf":
+            raise BadInput(
+                f"evaluate: predictions: {predicted.dtype} of shape {predicted.shape} given; probabilities are numbers"
+            )
+        probability = predicted.astype(np.float64)
+    else:
+        check_present("predictions", predictions, predicted)
+        check_same_type(target_labels, predicted)
     if predicted.ndim == 1 and predicted.dtype.kind == "f" and not (predicted == np.round(predicted)).all():
         raise BadInput(
             "evaluate: predictions are one fraction for each example; for two classes pass the probabilities of both, "
@@ -110,18 +128,25 @@ def evaluate(
         )
     if classes is None and probability is not None:
         classes = list(range(probability.shape[1]))
-    names = np.unique(np.concatenate([target_labels, predicted])).tolist() if classes is None else list(classes)
+    if classes is None:
+        names = distinct("targets and predictions", np.concatenate([target_labels, predicted]))[0].tolist()
+    else:
+        names = checked_classes(classes)
     numbers = positions("targets", target_labels, names)
     if probability is None:
         chosen = positions("predictions", predicted, names)
     else:
-        check_probabilities(probability, len(names))
+        # A number in bfloat16 has 8 binary digits, so rounding moves the sum of a row by up to 0.2 %.
+        rounded = getattr(predictions, "dtype", None) == torch.bfloat16
+        check_probabilities(probability, len(names), tolerance=5e-3 if rounded else 1e-3)
+        probability = probability / probability.sum(axis=1, keepdims=True) if rounded else probability
+        check_top_k(top_k, len(names))
         chosen = probability.argmax(axis=1)
     class_names = tuple(map(str, names))
     attributes, attribute_names = numbers, class_names
     if groups is not None:
-        labels, attributes = np.unique(array(groups), return_inverse=True)
-        attributes, attribute_names = attributes.reshape(-1), tuple(map(str, labels.tolist()))
+        labels, attributes = distinct("groups", array(groups))
+        attribute_names = tuple(map(str, labels.tolist()))
     group_numbers, group_names = attributes, attribute_names
     pairs, crossed = np.unique(np.stack([numbers, attributes], axis=1), axis=0, return_inverse=True)
     if len(pairs) > len(np.unique(attributes)):
@@ -139,7 +164,10 @@ def evaluate(
 
 def array(values: Any) -> Array:
     """Return a NumPy array of the values of a tensor on any device, a series, a sequence or an array."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
+    return np.asarray(values)
 
 
 def check_lengths(**arrays: Array) -> None:
@@ -153,23 +181,92 @@ def check_lengths(**arrays: Array) -> None:
             raise BadInput(f"evaluate: {name} of shape {values.shape} given; one value for each example is needed")
 
 
+def check_present(name: str, values: Any, labels: Array) -> None:
+    """Raise `BadInput` if a label is missing: None, nan, or the missing value of a series.
+
+    Args:
+        values: the labels as the caller gave them; NumPy turns the nan in a list of texts into the text "nan".
+        labels: (N,) the array of these labels.
+    """
+    if labels.dtype.kind not in "fcOUmM":
+        return
+    items = values if isinstance(values, list | tuple) else labels.tolist()
+    row = next((row for row, item in enumerate(items) if is_missing(item)), None)
+    if row is not None:
+        raise BadInput(f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give it a value of its own")
+
+
+def is_missing(item: Any) -> bool:
+    """Return True for None, nan, NaT and the NA of pandas, which are not equal to themselves."""
+    try:
+        return item is None or bool(item != item)
+    except TypeError:  # the NA of pandas is neither true nor false
+        return True
+
+
+def check_same_type(targets: Array, predictions: Array) -> None:
+    """Raise `BadInput` if either the (N,) targets or the (N,) predictions are texts, and the others are numbers."""
+    first = {"targets": targets.tolist()[0], "predictions": predictions.tolist()[0]}
+    if len({isinstance(label, str) for label in first.values()}) > 1:
+        given = " and ".join(
+            f"{name} are {'texts' if isinstance(label, str) else 'numbers'} such as {label!r}"
+            for name, label in first.items()
+        )
+        raise BadInput(f"evaluate: {given}; give both as texts or both as numbers")
+
+
+def distinct(what: str, labels: Array) -> tuple[Array, Array]:
+    """Return the different labels in order, and for each of the (N,) labels the position of its value."""
+    try:
+        values, places = np.unique(labels, return_inverse=True)
+    except TypeError:  # texts and numbers in an array of objects have no order
+        raise BadInput(f"evaluate: {what}: values of several types given; give only texts or only numbers") from None
+    return values, places.reshape(-1)
+
+
+def checked_classes(classes: Any) -> list[Any]:
+    """Return the argument `classes` as a list; raise `BadInput` unless its elements have different names."""
+    if isinstance(classes, str) or not isinstance(classes, Iterable) or getattr(classes, "ndim", 1) != 1:
+        raise BadInput(f"evaluate: classes: {short_repr(classes)} given; a sequence of the classes in order is needed")
+    names = array(classes).tolist() if isinstance(classes, torch.Tensor | Array) else list(classes)
+    repeated = [name for name, number in Counter(map(str, names)).items() if number > 1]
+    if repeated:
+        raise BadInput(f"evaluate: classes: {repeated[0]} appears twice; name each class once")
+    return names
+
+
+def check_top_k(top_k: Any, num_classes: int) -> None:
+    """Raise `BadInput` unless `top_k` is a sequence of integers from 1 to `num_classes`."""
+    whole = isinstance(top_k, Collection) and all(isinstance(k, Integral) and not isinstance(k, bool) for k in top_k)
+    if not whole or not all(1 <= k <= num_classes for k in top_k):
+        raise BadInput(
+            f"evaluate: top_k: {short_repr(top_k)} given; integers from 1 to {num_classes} are needed, as in (1,)"
+        )
+
+
 def positions(what: str, labels: Array, classes: Sequence[Any]) -> Array:
     """Return the (N,) positions of labels in the sequence of classes."""
-    place = {label: position for position, label in enumerate(classes)}
     try:
+        place = {label: position for position, label in enumerate(classes)}
         return np.array([place[label] for label in labels.tolist()], dtype=np.int64)
+    except TypeError:  # a list, for example, cannot be looked up
+        raise BadInput(f"evaluate: {what}, classes: numbers or texts are needed") from None
     except KeyError as error:
-        known = ", ".join(map(str, classes[:10])) + (", …" if len(classes) > 10 else "")
+        known = ", ".join(map(repr, classes[:10])) + (", …" if len(classes) > 10 else "")
         raise BadInput(f"evaluate: {what}: {error} is no class; the classes are {known}; pass classes=…") from None
 
 
-def check_probabilities(probability: Array, num_classes: int) -> None:
-    """Raise `BadInput` unless `probability` has `num_classes` columns, and rows of shares that sum to 1."""
+def check_probabilities(probability: Array, num_classes: int, tolerance: float) -> None:
+    """Raise `BadInput` unless `probability` has `num_classes` columns, and rows of shares that sum to 1.
+
+    Args:
+        tolerance: the largest difference of the sum of a row from 1.
+    """
     if probability.shape[1] != num_classes:
         raise BadInput(
             f"evaluate: {probability.shape[1]} columns of probabilities for {num_classes} classes; they must match"
         )
-    wrong = ~((probability >= 0).all(axis=1) & (np.abs(probability.sum(axis=1) - 1) < 1e-3))
+    wrong = ~((probability >= 0).all(axis=1) & (np.abs(probability.sum(axis=1) - 1) < tolerance))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise BadInput(

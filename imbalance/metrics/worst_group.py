@@ -83,8 +83,21 @@ class WorstGroupAccuracy(Base):
         Args:
             preds: (B,) predicted classes, or (B, K) logits or probabilities.
             target, groups: (B,) class and group of each example.
+
+        Raises:
+            BadInput: the shapes differ, or a group is not one of 0 to `num_groups` − 1. On a GPU the groups are not
+                compared, because the host would wait for them.
         """
         predicted = preds.argmax(1) if preds.ndim == 2 else preds
+        if not predicted.shape == target.shape == groups.shape:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (preds, target, groups))
+            raise BadInput(
+                f"WorstGroupAccuracy: preds, target, groups of shapes {shapes} given; all need one value for each example"
+            )
+        if groups.device.type == "cpu" and groups.numel() and not 0 <= groups.min() <= groups.max() < self.num_groups:
+            raise BadInput(
+                f"WorstGroupAccuracy: groups from {groups.min()} to {groups.max()} given; they must be 0 to {self.num_groups - 1}"
+            )
         self.counts = self.counts + count_right(predicted == target, groups, self.num_groups)
 
     def compute(self) -> Tensor:

@@ -15,7 +15,6 @@ the study:
 Without Optuna a grid is trained too, but on one machine and without a study: the run directories say what is finished.
 """
 
-import ast
 import functools
 import json
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
-from imbalance.config.overrides import value_at
+from imbalance.config.overrides import parse_literal, value_at
 from imbalance.config.resolve import config_file, load, override, override_text, resolve, short_folder_name
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
@@ -75,6 +74,14 @@ def sweep(
     if bool(grid) == bool(search):
         raise BadInput("a sweep needs either --grid or --search; type one of them, such as --grid=optim.lr=0.01,0.1")
     keys = [text.partition("=")[0] for text in (*grid, *search)]
+    for key, flag in (("config", "--config"), ("seed", "--seeds"), ("work_dir", "--work_dir")):
+        if key in keys:
+            instead = (
+                "leave it out, because a search trains at seed 0"
+                if search and key == "seed"
+                else f"type {flag}=<value> instead"
+            )
+            raise BadInput(f"{key} cannot be an axis; {instead}")
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
     common = dict(check_common_overrides(overrides))
@@ -216,7 +223,7 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     ends, values = {}, []
     try:
         if is_range:
-            ends = {"low": ast.literal_eval(low), "high": ast.literal_eval(rest[0])}
+            ends = {"low": parse_literal(low), "high": parse_literal(rest[0])}
             valid = ends["low"] < ends["high"]
         else:
             values = split_values(axis)

@@ -49,12 +49,22 @@ def test_a_value_is_read_as_what_the_file_has(base, argument, value):
 
 
 @pytest.mark.parametrize(
-    "argument", ["debug=yes", "trainer.epochs=1.5", "optim.lr=", "optim.lr=1,2", "model.hidden=(8,", "optim.lr.x=1", "x=1"]
+    "argument", ["debug=yes", "trainer.epochs=1.5", "optim.lr=", "optim.lr=1,2", "model.hidden=(8,", "optim.lr.x=1", "x=1",
+                 "optim.lr=1_0", "trainer.epochs=1_0", "model.hidden=(1_0,)"]
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(base, argument):
     with pytest.raises(BadInput) as raised:
         written(base, f"--config.{argument}")
     assert "\n" not in str(raised.value) and argument.partition("=")[0] in str(raised.value)
+
+
+def test_an_underscore_makes_a_name_and_no_number(base):
+    """Python reads `1_0` as 10."""
+    for arguments in (["model.hidden=1_0,8"], ["loss.name=vs", "loss.gamma=1_0", "loss.tau=0.5"]):
+        with pytest.raises(BadInput, match="1_0"):
+            validate(written(base, *(f"--config.{argument}" for argument in arguments)))
+    assert written(base, "--config.data_dir=1_0").data_dir == "1_0"
+    assert written(base, "--config.trainer.eval_splits=('a1_0',)").trainer.eval_splits == ("a1_0",)
 
 
 def test_a_value_may_be_the_next_argument_and_the_last_one_counts():

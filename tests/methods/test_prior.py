@@ -89,6 +89,16 @@ def test_bbse_solves_for_the_ratios_of_the_class_shares():
     np.testing.assert_allclose(shares, well["test_prior"], rtol=1e-9)
     with pytest.raises(BadInput, match="BBSE: the confusion matrix on val cannot be inverted"):
         bbse_prior([0, 0, 1], [0, 1, 1], [0, 2])
+    for arrays, words in (
+        (([], [], [0]), "BBSE: 0 val_predictions, 0 val_targets and 1 predictions given"),
+        (([0, 1], [0, 1], []), "2 val_targets and 0 predictions given"),
+        (([0, 1], [0, 1, 1], [0]), "2 val_predictions, 3 val_targets"),
+        (([[0.5, 0.5]], [0], [[0.2, 0.3, 0.5]]), "of 2 classes in val and 3 classes in predictions"),
+        (([0, 1], [0, 1], [[0.5, 0.5]]), "predictions: float64 of shape .* with 1 dimension is needed"),
+        ((["a", "b"], [0, 1], [0]), "val_predictions: .* an array of numbers"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            bbse_prior(*arrays)
 
 
 def test_both_estimates_find_the_shares_of_a_shifted_sample():
@@ -257,6 +267,9 @@ def test_shares_that_are_none_are_refused():
         ([0.9, 0.9, -0.8], "at least 0 and sum to 1"),
         ([0.5, 0.5, 0.5], "at least 0 and sum to 1"),
         ([float("nan")] * 3, "at least 0 and sum to 1"),
+        ({"a": 1}, "{'a': 1} given; it must be 'natural', 'uniform' or 3 class shares"),
+        (["a", "b"], r"\['a', 'b'\] given; it must be"),
+        (set(), r"set\(\) given; it must be"),
     ):
         with pytest.raises(BadInput, match=words):
             class_shares(given, natural)

@@ -142,3 +142,49 @@ def test_a_frame_has_a_row_a_metric(monkeypatch):
 def test_arguments_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(BadInput, match=words):
         evaluate(*arguments)
+
+
+HALVES = [[0.5, 0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (([0, 1], HALVES), dict(top_k=(0,)), r"top_k: \(0,\) given; integers from 1 to 2 are needed"),
+        (([0, 1], HALVES), dict(top_k=(1, 5)), "integers from 1 to 2"),
+        (([0, 1], HALVES), dict(top_k=(-1,)), "integers from 1 to 2"),
+        (([0, 1], HALVES), dict(top_k=("a",)), "integers from 1 to 2"),
+        (([0, 1], HALVES), dict(top_k=1), "integers from 1 to 2"),
+        (([0, 1], [0, 1]), dict(seed=-1), "seed: -1 given; an integer of 0 or more"),
+        (([0, 1], [0, 1]), dict(seed=1.5), "seed: 1.5 given"),
+        (([0, 1], [0, 1]), dict(classes=5), "classes: 5 given; a sequence"),
+        (([0, 1], [0, 1]), dict(classes="01"), "classes: '01' given; a sequence"),
+        (([0, 1], [0, 1]), dict(classes=[0, 1, 1]), "evaluate: classes: 1 appears twice"),
+        (([0, 1], [0, 1]), dict(classes=[[0], 1]), "numbers or texts are needed"),
+        (([None, 1], HALVES), {}, r"targets\[0\] is None; leave out the example"),
+        (([None, 1], [0, 1]), {}, r"targets\[0\] is None"),
+        (([0, 1], [0.0, np.nan]), {}, r"predictions\[1\] is nan"),
+        (([0, 1], [[None, 1.0], [0.5, 0.5]]), {}, "predictions: object of shape"),
+        (([0, 1], [0, 1], [None, "a"]), {}, r"groups\[0\] is None"),
+        (([0, 1], [0, 1], ["a", np.nan]), {}, r"groups\[1\] is nan"),
+        (([0, 1], [0, 1], np.array([np.nan, 1.0])), {}, r"groups\[0\] is nan"),
+        (([0, 1], [0, 1], np.array([1, "a"], dtype=object)), {}, "groups: values of several types"),
+        (([0, 1], ["0", "1"]), {}, "targets are numbers such as 0 and predictions are texts such as '0'"),
+        (([0, 1], ["0", "1"]), dict(classes=["0", "1"]), "predictions are texts such as '0'"),
+        (([0, 1], HALVES), dict(classes=["0", "1"]), "targets: 0 is no class; the classes are '0', '1'"),
+    ],
+)
+def test_a_wrong_argument_is_named_as_the_caller_wrote_it(arguments, options, words):
+    with pytest.raises(BadInput, match=words):
+        evaluate(*arguments, **options)
+
+
+def test_predictions_in_bfloat16_are_those_in_float32():
+    targets, probability, _ = sample(0, 3, 2)
+    rounded = torch.from_numpy(probability).bfloat16()
+    exact = rounded.double() / rounded.double().sum(1, keepdim=True)
+    table, same = evaluate(targets, rounded), evaluate(targets, exact)
+    for (_, *row), (_, *other) in zip(table.rows(), same.rows(), strict=True):
+        assert row == pytest.approx(other, nan_ok=True)
+    classes = torch.from_numpy(targets).bfloat16()
+    assert evaluate(classes, classes)["accuracy"].value == 1

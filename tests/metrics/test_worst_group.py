@@ -27,3 +27,17 @@ def test_batches_add_up_and_reset_forgets_them():
     assert metric.compute() == 1
     with pytest.raises(BadInput, match="num_groups=0 given"):
         WorstGroupAccuracy(num_groups=0)
+
+
+def test_groups_and_shapes_that_do_not_fit_are_refused_and_add_nothing():
+    metric, labels = WorstGroupAccuracy(2), torch.tensor([0, 1])
+    for groups, words in (
+        (torch.tensor([0, 5]), "groups from 0 to 5 given; they must be 0 to 1"),
+        (torch.tensor([-1, 0]), "groups from -1 to 0 given"),
+        (torch.tensor([[0], [1]]), r"of shapes \(2,\), \(2,\), \(2, 1\) given"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            metric.update(labels, labels, groups)
+    with pytest.raises(BadInput, match="of shapes"):
+        metric.update(labels, labels[:, None], labels)
+    assert metric.counts.sum() == 0

@@ -122,6 +122,10 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
             loop.train(other, tmp_path / "refused")
     for key, value, message in (
         ("text", ("txt",), "no column 'txt'"),
+        ("text", ("target",), "'target' is the target, which must not be an input"),
+        ("text", ("text", "target"), "'target' is the target, which must not be an input"),
+        ("text", ("place",), "'place' is an attribute, which must not be an input"),
+        ("text", ("text", "text"), "'text' appears twice"),
         ("vocabulary", 3, "'words' needs 5 or more"),
         ("max_tokens", 1, "must be 4 or more"),
         ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
@@ -134,6 +138,10 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
         with pytest.raises(BadInput, match=message) as error:
             dataset_of(other)
         assert "\n" not in str(error.value)
+    other = config.copy_and_resolve_references()
+    other.data.text, other.data.split = ("text", "part"), "part"
+    with pytest.raises(BadInput, match="'part' is the split, which must not be an input"):
+        dataset_of(other)
     file.write_text(content.replace("\r", "").replace("\n", "\n  ,yes,film,0,0\n", 1))
     with pytest.raises(BadInput, match="line 2: text is empty"):
         dataset_of(config)
