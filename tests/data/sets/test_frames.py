@@ -164,3 +164,12 @@ def test_what_is_wrong_with_data_of_a_program_is_one_line(config, case):
     with pytest.raises(BadInput, match=message) as error:
         imbalance.run(config, **arguments)
     assert "\n" not in str(error.value) and "config.data." not in str(error.value)
+
+
+def test_whole_numbers_are_one_category_in_all_splits_of_any_type():
+    """Object columns have floats such as 1.0 where another split of the same table has the integer 1."""
+    whole = {"x": np.arange(8.0), "y": np.array([0, 1] * 4), "sex": np.array([1, 1, 2, 2] * 2)}
+    other = {name: np.array([float(v) for v in values], dtype=object) for name, values in whole.items()}
+    data = frame_dataset({"train": whole, "val": other, "test": whole}, 0, target="y", attributes="sex")
+    assert data.class_names == ("0", "1") and data.group_names == ("0, 1", "0, 2", "1, 1", "1, 2")
+    assert torch.equal(data.val.groups, data.train.groups) and torch.equal(data.val.inputs, data.train.inputs)

@@ -9,6 +9,7 @@ from imbalance.data.sets.arrays import arrays
 from imbalance.data.tables.columns import frame_columns
 from imbalance.data.tables.encoding import fit_features, means_and_deviations, transform, unfamiliar_values
 from imbalance.data.tables.input_columns import choose_inputs
+from imbalance.data.tables.values import as_categories
 from imbalance.errors import BadInput
 
 SECTION = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("?",), target="income",
@@ -131,3 +132,16 @@ def test_a_number_may_stand_for_missing_values(kind):
     features = fit_features(columns, np.arange(5), ["x"], [], ["-999"])
     assert features["numeric"][0]["mean"] == [2.0] and features["numeric"][0]["gaps"] == [True]
     assert transform(columns, features)[:, 1].tolist() == [1, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", object])
+def test_the_text_of_a_value_does_not_depend_on_other_rows(kind):
+    """A fraction or a missing value in one row must not change the category of another row."""
+    for other in (2.5, np.nan, np.inf, 3.0, *([None] if kind is object else [])):
+        texts = as_categories(np.array([1.0, -2.0, other], dtype=kind), "x").texts().tolist()
+        assert texts == ["1", "-2", "" if other is None else "3" if other == 3 else str(other)]
+    trained = frame_columns({"code": np.array([1.0, 2.0, 1.0])})
+    features = fit_features(trained, np.arange(3), (), ("code",), ("", "nan"))
+    for other in ([1.0, 2.5], [1, 7]):
+        encoded = transform(frame_columns({"code": np.array(other, dtype=kind)}), features)
+        assert encoded.tolist() == [[1, 0], [0, 0]]
