@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from imbalance.data.tables.columns import group_name
+from imbalance.data.tables.values import check_unmasked
 from imbalance.errors import BadInput
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import (
@@ -100,6 +101,8 @@ def evaluate(
     Raises:
         BadInput: the arguments do not fit together, or the probabilities of an example do not sum to 1.
     """
+    for name, values in (("targets", targets), ("predictions", predictions), ("groups", groups)):
+        check_unmasked(values, f"evaluate: {name}: ")
     target_labels, predicted = array(targets), array(predictions)
     probability = predicted.astype(np.float64) if predicted.ndim == 2 else None
     check_lengths(targets=target_labels, predictions=predicted, **({} if groups is None else {"groups": array(groups)}))

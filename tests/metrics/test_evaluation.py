@@ -142,3 +142,10 @@ def test_a_frame_has_a_row_a_metric(monkeypatch):
 def test_arguments_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(BadInput, match=words):
         evaluate(*arguments)
+
+
+@pytest.mark.parametrize("name", ["targets", "predictions", "groups"])
+def test_masked_arrays_are_refused(name):
+    arguments = dict.fromkeys(("targets", "predictions", "groups"), [0, 1, 1])
+    with pytest.raises(BadInput, match=f"^evaluate: {name}: a masked array given"):
+        evaluate(**arguments | {name: np.ma.masked_array([0, 1, 1], [0, 0, 1])})

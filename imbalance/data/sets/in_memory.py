@@ -31,7 +31,7 @@ from imbalance.data.tables.encoding import (
     unfamiliar_values,
 )
 from imbalance.data.tables.input_columns import choose_inputs
-from imbalance.data.tables.values import Categories, as_categories, number
+from imbalance.data.tables.values import Categories, as_categories, check_unmasked, number
 from imbalance.errors import BadInput
 
 
@@ -330,6 +330,8 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
             )
         try:
             rows = [examples[i] for i in range(len(examples))]
+            for values in (value for row in rows for value in row):
+                check_unmasked(values)
             examples = tuple(torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows))
         except (TypeError, ValueError, RuntimeError, LookupError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -341,6 +343,8 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
         raise BadInput(
             f"data[{name!r}]: a tuple of {len(examples)} given; (inputs, targets) or (inputs, targets, groups) is needed"
         )
+    for kind, values in zip(("inputs", "targets", "groups"), examples):
+        check_unmasked(values, f"data[{name!r}]: {kind}: ")
     return examples
 
 

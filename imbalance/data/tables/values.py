@@ -98,6 +98,16 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     return Categories(new.codes[codes.reshape(-1)], new.values)
 
 
+def check_unmasked(values: Any, where: str = "") -> None:
+    """Raise `BadInput` if `values` is an array of `numpy.ma` with a masked value, because other arrays have no masks.
+
+    Args:
+        where: the beginning of the message, such as "targets: ".
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise BadInput(f"{where}a masked array given; every value is needed, so fill the masked ones")
+
+
 def value_text(value: Any) -> str:
     """Return a value as text: a whole number without a decimal point, and "" for None, NA and NaT."""
     if isinstance(value, float | np.floating) and np.isfinite(value) and value % 1 == 0:

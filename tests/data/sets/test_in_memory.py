@@ -12,6 +12,10 @@ from imbalance.data import as_dataset
 from imbalance.errors import BadInput
 
 
+class Examples(list, torch.utils.data.Dataset):
+    """A map-style torch data set of the examples of a list."""
+
+
 def parts(n=12, groups=False, dtype=torch.float32):
     def one(seed):
         inputs = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -108,3 +112,19 @@ def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
     data["val"] = (data["val"][0] + 1, data["val"][1])
     with pytest.raises(BadInput, match=r"these are not the data that .*summary.json was made from \(val"):
         imbalance.run(config, directory=directory, data=data)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_masked_arrays_are_refused(place):
+    """NumPy drops the mask, so that training would read the values under it."""
+    data = parts(groups=True)
+    values = np.ma.masked_array(data["val"][place], mask=False)
+    data["val"] = tuple(values if i == place else part for i, part in enumerate(data["val"]))
+    as_dataset(data)
+    values[3] = np.ma.masked
+    kind = ("inputs", "targets", "groups")[place]
+    with pytest.raises(BadInput, match=rf"^data\['val'\]: {kind}: a masked array given; .* fill the masked ones"):
+        as_dataset(data)
+    rows = [(np.ma.masked_array([1.0, 2.0], [False, True]), 0), (np.zeros(2), 1)]
+    with pytest.raises(BadInput, match="a masked array given"):
+        as_dataset(dict.fromkeys(data, Examples(rows)))
