@@ -53,6 +53,9 @@ def fit_features(
                 raise BadInput(
                     f"{columns.source}: column {name!r} has no value in train; leave it out of config.data.numeric"
                 )
+            if not np.isfinite([*mean, *std]).all():
+                row = np.unravel_index(np.nanargmax(np.abs(values)), values.shape)[0]
+                raise too_large(columns, name, int(np.arange(len(columns))[train][row]))
             numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.any(axis=0).tolist()})
     for name in categorical:
         column = category_values(columns, name, missing)
@@ -101,7 +104,11 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
             )
         gaps, marked = np.isnan(values), np.flatnonzero(column["gaps"])
         middle, end = start + values.shape[1], start + values.shape[1] + len(marked)
-        encoded[:, start:middle] = np.where(gaps, 0.0, (values - column["mean"]) / column["std"])
+        with np.errstate(over="ignore"):
+            encoded[:, start:middle] = np.where(gaps, 0.0, (values - column["mean"]) / column["std"])
+        if not np.isfinite(encoded[:, start:middle]).all():
+            row = np.flatnonzero(~np.isfinite(encoded[:, start:middle]).all(axis=1))[0]
+            raise too_large(columns, column["column"], int(np.arange(len(columns))[rows][row]))
         encoded[:, middle:end] = gaps[:, marked]
         start = end
     for column in features["categorical"]:
@@ -110,6 +117,14 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         encoded[known, start + codes[known]] = 1
         start += len(column["values"])
     return encoded
+
+
+def too_large(columns: Columns, name: str, row: int) -> BadInput:
+    """Return the error about a value of a numeric column that is too large for float32, also after standardisation."""
+    return BadInput(
+        f"{columns.where(row)}: column {name!r} has a value that is too large for float32; remove or replace it, or divide the "
+        "column by a constant"
+    )
 
 
 def check_table(columns: Columns, features: Features) -> None:

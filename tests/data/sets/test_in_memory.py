@@ -70,6 +70,12 @@ def changed(change):
         (changed(lambda d: d.update(val=(torch.zeros(12, 5), torch.arange(11)))), "targets must be 12 whole numbers"),
         (changed(lambda d: d.update(val=(torch.zeros(12, 5).long(), torch.arange(12)))), "int64 of shape"),
         (changed(lambda d: d.update(val=(torch.full((12, 5), torch.nan), torch.arange(12)))), "not finite"),
+        (changed(lambda d: d.update(val=(torch.zeros(12, 0), torch.arange(12)))), r"\(12, 0\); each example needs"),
+        (changed(lambda d: d.update(val=(torch.eye(12, 5).to_sparse(), torch.arange(12)))), r"val.*a sparse tensor given"),
+        (changed(lambda d: d.update(val=(torch.eye(12, 5, device="meta"), torch.arange(12)))), r"val.*a meta tensor given"),
+        (changed(lambda d: d.update(val=(torch.eye(12, 5), torch.arange(12, device="meta")))), r"val.*a meta tensor given"),
+        (changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))), "row 7 of the inputs .* too large for float32"),
+        ({}, "data: an empty mapping given; a Dataset"),
         (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),
         (changed(lambda d: d.update(test=3)), r"data\['test'\]: int given; a tuple or a map-style torch data set"),
     ],
@@ -128,3 +134,26 @@ def test_masked_arrays_are_refused(place):
     rows = [(np.ma.masked_array([1.0, 2.0], [False, True]), 0), (np.zeros(2), 1)]
     with pytest.raises(BadInput, match="a masked array given"):
         as_dataset(dict.fromkeys(data, Examples(rows)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.clone])
+def test_labels_of_every_whole_type_are_the_same(dtype, kind):
+    labels = torch.arange(12) % 2
+    data = {name: (inputs, kind(labels.to(dtype))) for name, (inputs, _) in parts().items()}
+    assert torch.equal(as_dataset(data).val.targets, labels)
+    with pytest.raises(BadInput, match="targets must be 12 whole numbers"):
+        as_dataset(data | {"val": (data["val"][0], torch.full((12,), 2**64 - 1, dtype=torch.uint64))})
+
+
+def test_inputs_with_a_gradient_or_of_bfloat16_are_read():
+    for dtype, change in ((torch.float32, torch.Tensor.requires_grad_), (torch.bfloat16, torch.clone)):
+        data = {name: (change(inputs), targets) for name, (inputs, targets) in parts(dtype=dtype).items()}
+        read = as_dataset(data).train.inputs
+        assert read.dtype == torch.float32 and not read.requires_grad
+        assert torch.equal(read, parts(dtype=dtype)["train"][0].float())
+
+
+def test_a_target_needs_data_frames(config):
+    with pytest.raises(BadInput, match=r"given with target, which need a data frame .* not a tuple; leave out target"):
+        imbalance.run(config, data=parts(), target="y")

@@ -145,3 +145,19 @@ def test_the_text_of_a_value_does_not_depend_on_other_rows(kind):
     for other in ([1.0, 2.5], [1, 7]):
         encoded = transform(frame_columns({"code": np.array(other, dtype=kind)}), features)
         assert encoded.tolist() == [[1, 0], [0, 0]]
+
+
+def test_values_too_large_for_float32_are_refused_with_their_column(tmp_path):
+    extra = {"huge": np.where(np.arange(120) % 2, "1e200", "-1e200")}
+    with pytest.raises(BadInput, match=r"people.csv line 2: column 'huge' has a value that is too large for float32"):
+        dataset(tmp_path, extra)
+    trained = frame_columns({"x": np.array([0.0, 1.0, 3.0])})
+    features = fit_features(trained, np.arange(3), ("x",), (), ("", "nan"))
+    with pytest.raises(BadInput, match=r"^data frame row 1: column 'x' has a value that is too large for float32"):
+        transform(frame_columns({"x": np.array([0.0, 1e300])}), features)
+
+
+def test_large_values_that_standardise_well_stay(tmp_path):
+    columns = frame_columns({"x": np.array([1e39, -1e39, 0.0, 0.0])})
+    encoded = transform(columns, fit_features(columns, np.arange(4), ("x",), (), ()))
+    np.testing.assert_allclose(encoded[:, 0], [2**0.5, -(2**0.5), 0, 0], rtol=1e-6)
