@@ -246,6 +246,8 @@ def test_a_fit_that_diverges_names_no_run_directory():
 @pytest.mark.parametrize("name", ["X", "y", "groups"])
 def test_masked_arrays_are_refused(name):
     arguments = {"X": X, "y": Y, "groups": SEX}
-    arguments[name] = np.ma.masked_array(arguments[name], np.arange(arguments[name].size).reshape(arguments[name].shape) == 3)
+    arguments[name] = np.ma.masked_array(
+        arguments[name], np.arange(arguments[name].size).reshape(arguments[name].shape) == 3
+    )
     with pytest.raises(BadInput, match=f"^{name}: a masked array given"):
         classifier().fit(*arguments.values())

@@ -384,7 +384,9 @@ def dense(name: str, values: Tensor) -> Tensor:
     """
     if values.is_meta or values.is_nested or values.layout != torch.strided:
         kind = "meta" if values.is_meta else "nested" if values.is_nested else "sparse"
-        raise BadInput(f"data[{name!r}]: a {kind} tensor given; give a tensor with all its values, as tensor.to_dense() is of a sparse one")
+        raise BadInput(
+            f"data[{name!r}]: a {kind} tensor given; give a tensor with all its values, as tensor.to_dense() is of a sparse one"
+        )
     return values.detach().cpu()
 
 
@@ -403,7 +405,9 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
             "are needed"
         )
     if 0 in inputs.shape[1:]:
-        raise BadInput(f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}; each example needs at least one value")
+        raise BadInput(
+            f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}; each example needs at least one value"
+        )
     if inputs.is_floating_point() and inputs.dtype not in (torch.float16, torch.float32, torch.float64):
         inputs = inputs.float()  # NumPy has no bfloat16
     if inputs.is_floating_point() and (row := unusable_row(inputs)) is not None:

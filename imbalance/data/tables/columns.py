@@ -140,7 +140,9 @@ def unmasked(values: Any) -> np.ndarray:
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
         return array
     present = ~np.ma.getmaskarray(values)
-    return np.where(present, array, np.nan) if array.dtype.kind == "f" else np.where(present, array.astype(object), None)
+    return (
+        np.where(present, array, np.nan) if array.dtype.kind == "f" else np.where(present, array.astype(object), None)
+    )
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:

@@ -222,22 +222,31 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a line for the log, in a tuple: the numbers of columns, of encoded features, and of missing training values.
+    """Return lines for the log: the numbers of columns, of encoded features, and of missing training values.
+
+    A further line names each numeric column whose training values differ too little to be standardised.
 
     Args:
         train: (N,) bool, the training rows.
         width: the number of encoded features.
     """
-    gaps = {}
+    gaps, flat = {}, []
     for column in features["numeric"]:
         values = numeric_values(columns, column["column"], features["missing"])[train]
         gaps[column["column"]] = int(np.isnan(values).sum())
+        undivided = values[:, np.array(column["std"]) == 1]  # as scikit-learn leaves what it takes for a constant
+        differ = np.nanmin(undivided, axis=0) < np.nanmax(undivided, axis=0)
+        if (differ & (np.abs(np.nanstd(undivided, axis=0) - 1) > 0.01)).any():
+            flat.append(
+                f"{column['column']}: the values differ too little for float64 to be standardised, so the model may read the column as "
+                "a constant; subtract the mean from the column, or multiply it, if the differences matter"
+            )
     for column in features["categorical"]:
         values = category_values(columns, column["column"], features["missing"]).replaced(lambda text: text and "x")
         gaps[column["column"]] = int((values.texts()[train] == "").sum()) if features["missing"] else 0
     counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
     missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
-    return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)
+    return (f"inputs: {counts} → {width} features; missing values in train: {missing}", *flat)
 
 
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:

@@ -176,11 +176,14 @@ def test_whole_numbers_are_one_category_in_all_splits_of_any_type():
 
 
 def test_masked_values_of_a_frame_are_missing_values():
-    columns = {"age": np.arange(8), "pay": np.arange(8.0), "work": np.array(list("abababab")), "y": np.array([0, 1] * 4)}
-    masked = {name: np.ma.masked_array(values, np.arange(8) == 5) for name, values in columns.items()}
-    written = {
-        name: [None if i == 5 else value for i, value in enumerate(v.tolist())] for name, v in columns.items()
+    columns = {
+        "age": np.arange(8),
+        "pay": np.arange(8.0),
+        "work": np.array(list("abababab")),
+        "y": np.array([0, 1] * 4),
     }
+    masked = {name: np.ma.masked_array(values, np.arange(8) == 5) for name, values in columns.items()}
+    written = {name: [None if i == 5 else value for i, value in enumerate(v.tolist())] for name, v in columns.items()}
     inputs = ("age", "pay", "work")
 
     def three(table):
@@ -192,3 +195,9 @@ def test_masked_values_of_a_frame_are_missing_values():
     assert data.preprocessing["features"]["numeric"][0]["gaps"] == [True]
     with pytest.raises(BadInput, match="y has no value in 1 of 8 rows"):
         frame_dataset(masked, 0, target="y")
+
+
+def test_an_attribute_of_hundreds_of_values_is_said_to_make_too_many_groups():
+    columns = {"x": np.arange(600.0), "y": np.arange(600) % 2, "id": np.arange(600) // 2}
+    with pytest.raises(BadInput, match=r"600 rows make 600 groups.*too many groups; take attributes with few values"):
+        frame_dataset(columns, 0, target="y", attributes="id")

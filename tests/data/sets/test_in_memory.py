@@ -71,10 +71,22 @@ def changed(change):
         (changed(lambda d: d.update(val=(torch.zeros(12, 5).long(), torch.arange(12)))), "int64 of shape"),
         (changed(lambda d: d.update(val=(torch.full((12, 5), torch.nan), torch.arange(12)))), "not finite"),
         (changed(lambda d: d.update(val=(torch.zeros(12, 0), torch.arange(12)))), r"\(12, 0\); each example needs"),
-        (changed(lambda d: d.update(val=(torch.eye(12, 5).to_sparse(), torch.arange(12)))), r"val.*a sparse tensor given"),
-        (changed(lambda d: d.update(val=(torch.eye(12, 5, device="meta"), torch.arange(12)))), r"val.*a meta tensor given"),
-        (changed(lambda d: d.update(val=(torch.eye(12, 5), torch.arange(12, device="meta")))), r"val.*a meta tensor given"),
-        (changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))), "row 7 of the inputs .* too large for float32"),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5).to_sparse(), torch.arange(12)))),
+            r"val.*a sparse tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5, device="meta"), torch.arange(12)))),
+            r"val.*a meta tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5), torch.arange(12, device="meta")))),
+            r"val.*a meta tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))),
+            "row 7 of the inputs .* too large for float32",
+        ),
         ({}, "data: an empty mapping given; a Dataset"),
         (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),
         (changed(lambda d: d.update(test=3)), r"data\['test'\]: int given; a tuple or a map-style torch data set"),

@@ -7,7 +7,13 @@ from helpers.data_files import people, write_csv
 from imbalance.data.problems import DataProblems
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.tables.columns import frame_columns
-from imbalance.data.tables.encoding import fit_features, means_and_deviations, transform, unfamiliar_values
+from imbalance.data.tables.encoding import (
+    encoding_notes,
+    fit_features,
+    means_and_deviations,
+    transform,
+    unfamiliar_values,
+)
 from imbalance.data.tables.input_columns import choose_inputs
 from imbalance.data.tables.values import as_categories
 from imbalance.errors import BadInput
@@ -161,3 +167,21 @@ def test_large_values_that_standardise_well_stay(tmp_path):
     columns = frame_columns({"x": np.array([1e39, -1e39, 0.0, 0.0])})
     encoded = transform(columns, fit_features(columns, np.arange(4), ("x",), (), ()))
     np.testing.assert_allclose(encoded[:, 0], [2**0.5, -(2**0.5), 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "noted"),
+    [
+        ([1e-200, -1e-200], True),
+        ([1e12 - 0.01, 1e12 + 0.01], True),
+        ([1.0, -1.0], False),
+        ([5.0, 5.0], False),
+        ([0.0, 1e-9], False),
+    ],
+)
+def test_a_column_that_cannot_be_standardised_is_named(values, noted):
+    columns = frame_columns({"flat": np.array(values * 200)})
+    features = fit_features(columns, np.arange(400), ("flat",), (), ())
+    notes = encoding_notes(columns, np.ones(400, dtype=bool), features, 1)
+    assert ("flat: the values differ too little" in notes[-1]) is noted
+    assert bool(np.ptp(transform(columns, features)) < 0.1) is (noted or values[0] == values[1])
