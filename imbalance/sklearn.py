@@ -23,7 +23,7 @@ from imbalance.data.splits import stratified_split
 from imbalance.data.tables.columns import Columns, array_columns, frame_columns, is_table
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.data.tables.input_columns import choose_inputs
-from imbalance.data.tables.values import as_categories
+from imbalance.data.tables.values import as_categories, check_unmasked
 from imbalance.deploy.load import build_network
 from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
@@ -107,6 +107,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             BadInput: a parameter or the data is wrong. `BadInput` is a ValueError.
             Diverged: a value became non-finite.
         """
+        check_unmasked(y, "y: ")
+        check_unmasked(groups, "groups: ")
         validate_data(self, X, y, skip_check_array=True)
         columns = self._columns(X, reset=True)
         labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType]
@@ -155,6 +157,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         if names is not None and is_table(X):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return frame_columns(X)
+        check_unmasked(X, "X: ")
         array = np.asarray(validate_data(self, X, reset=reset, ensure_all_finite="allow-nan"))
         return array_columns(Path("X"), {"X": array} if names is None else dict(zip(names, array.T)))
 

@@ -241,3 +241,13 @@ def test_a_fit_that_diverges_names_no_run_directory():
     with pytest.raises(Diverged) as error:
         classifier(optim={"lr": 1e20}).fit(X, Y)
     assert "first non-finite" in str(error.value) and "replay" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["X", "y", "groups"])
+def test_masked_arrays_are_refused(name):
+    arguments = {"X": X, "y": Y, "groups": SEX}
+    arguments[name] = np.ma.masked_array(
+        arguments[name], np.arange(arguments[name].size).reshape(arguments[name].shape) == 3
+    )
+    with pytest.raises(BadInput, match=f"^{name}: a masked array given"):
+        classifier().fit(*arguments.values())

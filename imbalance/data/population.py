@@ -15,6 +15,7 @@ from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset
 
 SPLITS = ("train", "val", "test")
+MANY_GROUPS = 100  # above, a group without an example most likely means an attribute of very many values
 
 
 def population_problems(
@@ -27,7 +28,8 @@ def population_problems(
 ) -> list[Problem]:
     """Return a problem for each class and group that is missing from a split; one for each split it is missing from.
 
-    A split with examples of fewer than two classes gives a single problem that says so.
+    A split with examples of fewer than two classes gives a single problem that says so. If there are more than
+    `MANY_GROUPS` groups, one problem stands for all missing groups.
 
     Args:
         where: the file or argument with the data, at the start of each problem.
@@ -38,6 +40,13 @@ def population_problems(
         class_counts = np.bincount(targets[splits == split], minlength=len(class_names))
         group_counts = np.bincount(groups[splits == split], minlength=len(group_names))
         problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
+    if problems and len(group_names) > MANY_GROUPS and tuple(class_names) != tuple(group_names):
+        rows = f"{len(targets):,} rows make {len(group_names):,} groups, the combinations of class and attributes"
+        few = "these are too many groups; take attributes with few values, or join values, such as ages to decades"
+        return [
+            Problem(where, f"{rows}, and each split needs examples of each group; {few}"),
+            *(problem for problem in problems if "no example of group" not in problem.cause),
+        ]
     rule = "; each split needs examples of each class and group"
     return [
         problem._replace(cause=problem.cause + rule) if "no example of" in problem.cause else problem

@@ -24,6 +24,7 @@ from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
 from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import transform, unfamiliar_values
+from imbalance.data.tables.values import check_unmasked
 from imbalance.data.texts.tokenizers import from_json
 from imbalance.data.texts.tokens import tokenise
 from imbalance.errors import BadInput
@@ -299,8 +300,7 @@ class TrainedModel:
     def as_array(self, examples: Any) -> Tensor:
         """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
         if isinstance(examples, np.ndarray) and examples.dtype.kind in "biuf":
-            if np.ma.is_masked(examples):
-                raise BadInput("a masked array given; a model needs every value, so fill the masked ones")
+            check_unmasked(examples)
             # torch takes no negative strides, and no bytes in another order than that of the machine.
             examples = np.ascontiguousarray(examples, examples.dtype.newbyteorder("="))
         try:

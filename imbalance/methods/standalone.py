@@ -27,6 +27,7 @@ from imbalance.config.schema import (
     short_repr,
 )
 from imbalance.config.tags import tags_of
+from imbalance.data.tables.values import check_unmasked
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
 from imbalance.methods.samplers import SAMPLERS
@@ -185,6 +186,7 @@ def as_labels(name: str, labels: Labels) -> Tensor:
     Raises:
         BadInput: `labels` are not (N,) whole numbers from 0 on, with N at least 1.
     """
+    check_unmasked(labels, f"{name}: ")
     needed = f"{name}: whole numbers from 0 to {MOST_LABELS - 1:,} are needed, one for each training example"
     try:
         tensor = torch.as_tensor(labels).cpu()

@@ -18,6 +18,7 @@ import torch
 
 from imbalance.config.schema import short_repr
 from imbalance.data.tables.columns import group_name
+from imbalance.data.tables.values import check_unmasked
 from imbalance.errors import BadInput
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import (
@@ -106,6 +107,8 @@ def evaluate(
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise BadInput(f"evaluate: seed: {short_repr(seed)} given; an integer of 0 or more is needed")
+    for name, values in (("targets", targets), ("predictions", predictions), ("groups", groups)):
+        check_unmasked(values, f"evaluate: {name}: ")
     target_labels, predicted = array(targets), array(predictions)
     check_lengths(targets=target_labels, predictions=predicted, **({} if groups is None else {"groups": array(groups)}))
     check_present("targets", targets, target_labels)

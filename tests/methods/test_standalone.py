@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import imported_by
@@ -233,3 +234,11 @@ def test_the_readmes_loop_with_accelerate_divides_an_epoch_among_processes(tmp_p
         assert first and second and not set(first) & set(second)
     assert found[0]["drawn"][0] != found[0]["drawn"][1]
     assert found[0]["weight"] == found[1]["weight"]
+
+
+@pytest.mark.parametrize("name", ["targets", "groups"])
+def test_masked_labels_are_refused(name):
+    labels = {"targets": np.array([0, 1, 1]), "groups": np.array([0, 1, 1])}
+    labels[name] = np.ma.masked_array(labels[name], [0, 0, 1])
+    with pytest.raises(BadInput, match=f"^{name}: a masked array given"):
+        example_weights("importance", **labels, by="class", exponent=1.0)

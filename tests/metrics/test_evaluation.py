@@ -188,3 +188,10 @@ def test_predictions_in_bfloat16_are_those_in_float32():
         assert row == pytest.approx(other, nan_ok=True)
     classes = torch.from_numpy(targets).bfloat16()
     assert evaluate(classes, classes)["accuracy"].value == 1
+
+
+@pytest.mark.parametrize("name", ["targets", "predictions", "groups"])
+def test_masked_arrays_are_refused(name):
+    arguments = dict.fromkeys(("targets", "predictions", "groups"), [0, 1, 1])
+    with pytest.raises(BadInput, match=f"^evaluate: {name}: a masked array given"):
+        evaluate(**arguments | {name: np.ma.masked_array([0, 1, 1], [0, 0, 1])})

@@ -229,9 +229,20 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
             )
     elif array.dtype.kind != "f":
         raise BadInput(f"{columns.source}: {name} is {array.dtype}; convert it to floats, or to uint8 for images")
-    elif not np.isfinite(array).all():
-        raise BadInput(f"{columns.source}: {name} has values that are not finite; remove or replace them")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    inputs = torch.from_numpy(np.ascontiguousarray(array))
+    if inputs.is_floating_point() and (row := unusable_row(inputs)) is not None:
+        raise BadInput(
+            f"{columns.where(row)}: {name} has a value that is not finite, or too large for float32; remove or replace it"
+        )
+    return inputs
+
+
+def unusable_row(inputs: torch.Tensor) -> int | None:
+    """Return the first row of floats (N, …) with a value that is not finite or too large for float32; None without one."""
+    largest = torch.finfo(torch.float32).max
+    if not inputs.numel() or all(-largest <= end <= largest for end in inputs.aminmax()):
+        return None
+    return int((~(inputs.abs() <= largest)).flatten(1).any(1).nonzero()[0])
 
 
 def channel_statistics(images: torch.Tensor, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from imbalance.config.schema import keyword_annotations, suggestion
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import raise_first
-from imbalance.data.sets.arrays import channel_statistics, columns_dataset
+from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
     Columns,
@@ -31,7 +31,7 @@ from imbalance.data.tables.encoding import (
     unfamiliar_values,
 )
 from imbalance.data.tables.input_columns import choose_inputs
-from imbalance.data.tables.values import Categories, as_categories, number
+from imbalance.data.tables.values import Categories, as_categories, check_unmasked, number
 from imbalance.errors import BadInput
 
 
@@ -65,6 +65,12 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
             raise BadInput(f"imbalance.run: no argument {name!r}{suggestion(name, valid)}")
     if not is_table(data):
         raise BadInput(f"data: {describe(data)} given with {', '.join(table)}; these arguments need a data frame")
+    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(map(is_table, data.values())):
+        other = next(value for value in data.values() if not is_table(value))
+        raise BadInput(
+            f"data: {describe(data)} given with {', '.join(table)}, which need a data frame for each split, not a "
+            f"{describe(other)}; leave out {', '.join(table)} if each split is a tuple (inputs, targets)"
+        )
     if "target" not in table:
         raise BadInput(f"target: not given, but {', '.join(table)}; name the column of the classes")
     return frame_dataset(data, seed, **table)
@@ -331,6 +337,8 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
             )
         try:
             rows = [examples[i] for i in range(len(examples))]
+            for values in (value for row in rows for value in row):
+                check_unmasked(values)
             examples = tuple(torch.stack([torch.as_tensor(value) for value in column]) for column in zip(*rows))
         except (TypeError, ValueError, RuntimeError, LookupError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -342,6 +350,8 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
         raise BadInput(
             f"data[{name!r}]: a tuple of {len(examples)} given; (inputs, targets) or (inputs, targets, groups) is needed"
         )
+    for kind, values in zip(("inputs", "targets", "groups"), examples):
+        check_unmasked(values, f"data[{name!r}]: {kind}: ")
     return examples
 
 
@@ -353,7 +363,7 @@ def as_tensor(name: str, values: Any) -> Tensor:
     """
     try:
         if not isinstance(values, np.ndarray):
-            return torch.as_tensor(values)
+            return dense(name, torch.as_tensor(values))
         values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # not writable: training never writes to its inputs
@@ -362,6 +372,23 @@ def as_tensor(name: str, values: Any) -> Tensor:
         kind = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else describe(values)
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"data[{name!r}]: {kind} given, which torch cannot take ({reason}); give float32") from None
+
+
+def dense(name: str, values: Tensor) -> Tensor:
+    """Return a tensor of a split on the CPU, without its gradient.
+
+    Args:
+        name: "train", "val" or "test", for messages.
+
+    Raises:
+        BadInput: the tensor is sparse or nested, or is on the device meta, so that NumPy cannot read it.
+    """
+    if values.is_meta or values.is_nested or values.layout != torch.strided:
+        kind = "meta" if values.is_meta else "nested" if values.is_nested else "sparse"
+        raise BadInput(
+            f"data[{name!r}]: a {kind} tensor given; give a tensor with all its values, as tensor.to_dense() is of a sparse one"
+        )
+    return values.detach().cpu()
 
 
 def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -378,12 +405,23 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
             f"data[{name!r}]: inputs are {dtype} of shape {tuple(inputs.shape)}; floats (N, …), or uint8 images (N, C, H, W), "
             "are needed"
         )
-    if inputs.is_floating_point() and not inputs.isfinite().all():
-        raise BadInput(f"data[{name!r}]: inputs have values that are not finite; remove or replace them")
-    for kind, values in zip(("targets", "groups"), labels):
-        if values.shape != inputs.shape[:1] or values.is_floating_point() or (len(values) and values.min() < 0):
+    if 0 in inputs.shape[1:]:
+        raise BadInput(
+            f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}; each example needs at least one value"
+        )
+    if inputs.is_floating_point() and inputs.dtype not in (torch.float16, torch.float32, torch.float64):
+        inputs = inputs.float()  # NumPy has no bfloat16
+    if inputs.is_floating_point() and (row := unusable_row(inputs)) is not None:
+        raise BadInput(
+            f"data[{name!r}]: row {row} of the inputs has a value that is not finite, or too large for float32; remove or "
+            "replace it"
+        )
+    for i, (kind, values) in enumerate(zip(("targets", "groups"), labels)):
+        is_whole = not (values.is_floating_point() or values.is_complex())
+        labels[i] = values.long() if is_whole else values  # torch cannot compare uint16, uint32 and uint64
+        if values.shape != inputs.shape[:1] or not is_whole or (len(values) and labels[i].min() < 0):
             raise BadInput(f"data[{name!r}]: {kind} must be {len(inputs):,} whole numbers from 0 on")
-    targets, *groups = (values.long() for values in labels)
+    targets, *groups = labels
     return inputs, targets, groups[0] if groups else None
 
 
@@ -403,4 +441,6 @@ def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str)
 
 def describe(value: Any) -> str:
     """Return the type of a value in words, for messages; for a mapping also its keys."""
-    return f"a mapping with {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+    if isinstance(value, Mapping):
+        return f"a mapping with {', '.join(map(str, value))}" if value else "an empty mapping"
+    return type(value).__name__

@@ -123,7 +123,7 @@ def frame_columns(frame: Any) -> Columns:
     values = {}
     for name in names:
         try:
-            values[str(name)] = np.asarray(frame[name])
+            values[str(name)] = unmasked(frame[name])
         except (
             Exception
         ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
@@ -132,6 +132,17 @@ def frame_columns(frame: Any) -> Columns:
         if not values[str(name)].ndim:
             raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
     return array_columns(Path("data frame"), values)
+
+
+def unmasked(values: Any) -> np.ndarray:
+    """Return the values of a column as an array, with nan or, in a column of another type than floats, None for masked values."""
+    array = np.asarray(values)
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return array
+    present = ~np.ma.getmaskarray(values)
+    return (
+        np.where(present, array, np.nan) if array.dtype.kind == "f" else np.where(present, array.astype(object), None)
+    )
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:

@@ -53,6 +53,9 @@ def fit_features(
                 raise BadInput(
                     f"{columns.source}: column {name!r} has no value in train; leave it out of config.data.numeric"
                 )
+            if not np.isfinite([*mean, *std]).all():
+                row = np.unravel_index(np.nanargmax(np.abs(values)), values.shape)[0]
+                raise too_large(columns, name, int(np.arange(len(columns))[train][row]))
             numeric_features.append({"column": name, "mean": mean, "std": std, "gaps": gaps.any(axis=0).tolist()})
     for name in categorical:
         column = category_values(columns, name, missing)
@@ -101,7 +104,11 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
             )
         gaps, marked = np.isnan(values), np.flatnonzero(column["gaps"])
         middle, end = start + values.shape[1], start + values.shape[1] + len(marked)
-        encoded[:, start:middle] = np.where(gaps, 0.0, (values - column["mean"]) / column["std"])
+        with np.errstate(over="ignore"):
+            encoded[:, start:middle] = np.where(gaps, 0.0, (values - column["mean"]) / column["std"])
+        if not np.isfinite(encoded[:, start:middle]).all():
+            row = np.flatnonzero(~np.isfinite(encoded[:, start:middle]).all(axis=1))[0]
+            raise too_large(columns, column["column"], int(np.arange(len(columns))[rows][row]))
         encoded[:, middle:end] = gaps[:, marked]
         start = end
     for column in features["categorical"]:
@@ -110,6 +117,14 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         encoded[known, start + codes[known]] = 1
         start += len(column["values"])
     return encoded
+
+
+def too_large(columns: Columns, name: str, row: int) -> BadInput:
+    """Return the error about a value of a numeric column that is too large for float32, also after standardisation."""
+    return BadInput(
+        f"{columns.where(row)}: column {name!r} has a value that is too large for float32; remove or replace it, or divide the "
+        "column by a constant"
+    )
 
 
 def check_table(columns: Columns, features: Features) -> None:
@@ -207,22 +222,31 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a tuple with one line for the log: the numbers of columns, of encoded features, and of missing training values.
+    """Return a tuple of lines for the log: the numbers of columns, of encoded features, and of missing training values.
+
+    A further line names each numeric column whose training values differ too little to be standardised.
 
     Args:
         train: (N,) bool, the training rows.
         width: the number of encoded features.
     """
-    gaps = {}
+    gaps, flat = {}, []
     for column in features["numeric"]:
         values = numeric_values(columns, column["column"], features["missing"])[train]
         gaps[column["column"]] = int(np.isnan(values).sum())
+        undivided = values[:, np.array(column["std"]) == 1]  # as scikit-learn leaves what it takes for a constant
+        differ = np.nanmin(undivided, axis=0) < np.nanmax(undivided, axis=0)
+        if (differ & (np.abs(np.nanstd(undivided, axis=0) - 1) > 0.01)).any():
+            flat.append(
+                f"{column['column']}: the values differ too little for float64 to be standardised, so the model may read the column as "
+                "a constant; subtract the mean from the column, or multiply it, if the differences matter"
+            )
     for column in features["categorical"]:
         values = category_values(columns, column["column"], features["missing"]).replaced(lambda text: text and "x")
         gaps[column["column"]] = int((values.texts()[train] == "").sum()) if features["missing"] else 0
     counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
     missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
-    return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)
+    return (f"inputs: {counts} → {width} features; missing values in train: {missing}", *flat)
 
 
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:

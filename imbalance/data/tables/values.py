@@ -81,6 +81,8 @@ def composed(text: str) -> str:
 def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     """Return (N,) or (N, 1) values as texts: whole numbers without a decimal point, and "" for None, NA and NaT.
 
+    The text of a value does not depend on the other values, so that a row has the same text in training and prediction.
+
     Args:
         name: the name of the values, for messages.
     """
@@ -90,14 +92,27 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     if values.ndim != 1:
         raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
     if values.dtype.kind == "O":
-        return factorise("" if is_null(value) else composed(str(value)) for value in values.tolist())
+        return factorise(map(value_text, values.tolist()))
     distinct, codes = np.unique(values, return_inverse=True)
-    if distinct.dtype.kind == "f" and (distinct[np.isfinite(distinct)] % 1 == 0).all():
-        texts = [str(int(value)) if np.isfinite(value) else str(value) for value in distinct.tolist()]
-    else:
-        texts = ["" if is_null(value) else composed(str(value)) for value in distinct.tolist()]
-    new = factorise(texts)
+    new = factorise(map(value_text, distinct.tolist()))
     return Categories(new.codes[codes.reshape(-1)], new.values)
+
+
+def check_unmasked(values: Any, where: str = "") -> None:
+    """Raise `BadInput` if `values` is an array of `numpy.ma` with a masked value, because other arrays have no masks.
+
+    Args:
+        where: the beginning of the message, such as "targets: ".
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise BadInput(f"{where}a masked array given; every value is needed, so fill the masked ones")
+
+
+def value_text(value: Any) -> str:
+    """Return a value as text: a whole number without a decimal point, and "" for None, NA and NaT."""
+    if isinstance(value, float | np.floating) and np.isfinite(value) and value % 1 == 0:
+        return str(int(value))
+    return "" if is_null(value) else composed(str(value))
 
 
 def is_null(value: Any) -> bool:

@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from imbalance.config.resolve import load
-from imbalance.data.sets.arrays import arrays
-from imbalance.data.tables.columns import frame_columns, read_columns
+from imbalance.data.sets.arrays import arrays, input_array
+from imbalance.data.tables.columns import Columns, frame_columns, read_columns
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.errors import BadInput
 from imbalance.training.loop import train
@@ -197,3 +197,11 @@ def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_l
     for (of_seed, directory), summary in zip(runs, together):
         alone = train(of_seed, tmp_path / "alone" / directory.name)
         assert alone["metrics"]["test/accuracy"] == summary["metrics"]["test/accuracy"]
+
+
+@pytest.mark.parametrize("value", [1e39, np.nan, -np.inf])
+def test_an_array_with_a_value_that_float32_has_not_names_its_row(value):
+    array = np.zeros((4, 2, 2))
+    array[2, 1, 0] = value
+    with pytest.raises(BadInput, match="^x.npz row 2: inputs has a value that is not finite, or too large for float32"):
+        input_array(Columns("x.npz", {"inputs": array}), "inputs")

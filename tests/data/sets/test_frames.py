@@ -164,3 +164,40 @@ def test_what_is_wrong_with_data_of_a_program_is_one_line(config, case):
     with pytest.raises(BadInput, match=message) as error:
         imbalance.run(config, **arguments)
     assert "\n" not in str(error.value) and "config.data." not in str(error.value)
+
+
+def test_whole_numbers_are_one_category_in_all_splits_of_any_type():
+    """Object columns have floats such as 1.0 where another split of the same table has the integer 1."""
+    whole = {"x": np.arange(8.0), "y": np.array([0, 1] * 4), "sex": np.array([1, 1, 2, 2] * 2)}
+    other = {name: np.array([float(v) for v in values], dtype=object) for name, values in whole.items()}
+    data = frame_dataset({"train": whole, "val": other, "test": whole}, 0, target="y", attributes="sex")
+    assert data.class_names == ("0", "1") and data.group_names == ("0, 1", "0, 2", "1, 1", "1, 2")
+    assert torch.equal(data.val.groups, data.train.groups) and torch.equal(data.val.inputs, data.train.inputs)
+
+
+def test_masked_values_of_a_frame_are_missing_values():
+    columns = {
+        "age": np.arange(8),
+        "pay": np.arange(8.0),
+        "work": np.array(list("abababab")),
+        "y": np.array([0, 1] * 4),
+    }
+    masked = {name: np.ma.masked_array(values, np.arange(8) == 5) for name, values in columns.items()}
+    written = {name: [None if i == 5 else value for i, value in enumerate(v.tolist())] for name, v in columns.items()}
+    inputs = ("age", "pay", "work")
+
+    def three(table):
+        frames = dict.fromkeys(("train", "val", "test"), {name: table[name] for name in inputs} | {"y": columns["y"]})
+        return frame_dataset(frames, 0, target="y")
+
+    data = three(masked)
+    same(data, three(written))
+    assert data.preprocessing["features"]["numeric"][0]["gaps"] == [True]
+    with pytest.raises(BadInput, match="y has no value in 1 of 8 rows"):
+        frame_dataset(masked, 0, target="y")
+
+
+def test_an_attribute_of_hundreds_of_values_is_said_to_make_too_many_groups():
+    columns = {"x": np.arange(600.0), "y": np.arange(600) % 2, "id": np.arange(600) // 2}
+    with pytest.raises(BadInput, match=r"600 rows make 600 groups.*too many groups; take attributes with few values"):
+        frame_dataset(columns, 0, target="y", attributes="id")

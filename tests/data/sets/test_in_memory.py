@@ -12,6 +12,10 @@ from imbalance.data import as_dataset
 from imbalance.errors import BadInput
 
 
+class Examples(list, torch.utils.data.Dataset):
+    """A map-style torch data set of the examples of a list."""
+
+
 def parts(n=12, groups=False, dtype=torch.float32):
     def one(seed):
         inputs = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -66,6 +70,24 @@ def changed(change):
         (changed(lambda d: d.update(val=(torch.zeros(12, 5), torch.arange(11)))), "targets must be 12 whole numbers"),
         (changed(lambda d: d.update(val=(torch.zeros(12, 5).long(), torch.arange(12)))), "int64 of shape"),
         (changed(lambda d: d.update(val=(torch.full((12, 5), torch.nan), torch.arange(12)))), "not finite"),
+        (changed(lambda d: d.update(val=(torch.zeros(12, 0), torch.arange(12)))), r"\(12, 0\); each example needs"),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5).to_sparse(), torch.arange(12)))),
+            r"val.*a sparse tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5, device="meta"), torch.arange(12)))),
+            r"val.*a meta tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(torch.eye(12, 5), torch.arange(12, device="meta")))),
+            r"val.*a meta tensor given",
+        ),
+        (
+            changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))),
+            "row 7 of the inputs .* too large for float32",
+        ),
+        ({}, "data: an empty mapping given; a Dataset"),
         (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),
         (changed(lambda d: d.update(test=3)), r"data\['test'\]: int given; a tuple or a map-style torch data set"),
     ],
@@ -108,3 +130,42 @@ def test_other_data_of_a_program_do_not_go_on_in_the_directory(config):
     data["val"] = (data["val"][0] + 1, data["val"][1])
     with pytest.raises(BadInput, match=r"these are not the data that .*summary.json was made from \(val"):
         imbalance.run(config, directory=directory, data=data)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_masked_arrays_are_refused(place):
+    """NumPy drops the mask, so that training would read the values under it."""
+    data = parts(groups=True)
+    values = np.ma.masked_array(data["val"][place], mask=False)
+    data["val"] = tuple(values if i == place else part for i, part in enumerate(data["val"]))
+    as_dataset(data)
+    values[3] = np.ma.masked
+    kind = ("inputs", "targets", "groups")[place]
+    with pytest.raises(BadInput, match=rf"^data\['val'\]: {kind}: a masked array given; .* fill the masked ones"):
+        as_dataset(data)
+    rows = [(np.ma.masked_array([1.0, 2.0], [False, True]), 0), (np.zeros(2), 1)]
+    with pytest.raises(BadInput, match="a masked array given"):
+        as_dataset(dict.fromkeys(data, Examples(rows)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.clone])
+def test_labels_of_every_whole_type_are_the_same(dtype, kind):
+    labels = torch.arange(12) % 2
+    data = {name: (inputs, kind(labels.to(dtype))) for name, (inputs, _) in parts().items()}
+    assert torch.equal(as_dataset(data).val.targets, labels)
+    with pytest.raises(BadInput, match="targets must be 12 whole numbers"):
+        as_dataset(data | {"val": (data["val"][0], torch.full((12,), 2**64 - 1, dtype=torch.uint64))})
+
+
+def test_inputs_with_a_gradient_or_of_bfloat16_are_read():
+    for dtype, change in ((torch.float32, torch.Tensor.requires_grad_), (torch.bfloat16, torch.clone)):
+        data = {name: (change(inputs), targets) for name, (inputs, targets) in parts(dtype=dtype).items()}
+        read = as_dataset(data).train.inputs
+        assert read.dtype == torch.float32 and not read.requires_grad
+        assert torch.equal(read, parts(dtype=dtype)["train"][0].float())
+
+
+def test_a_target_needs_data_frames(config):
+    with pytest.raises(BadInput, match=r"given with target, which need a data frame .* not a tuple; leave out target"):
+        imbalance.run(config, data=parts(), target="y")

@@ -7,8 +7,15 @@ from helpers.data_files import people, write_csv
 from imbalance.data.problems import DataProblems
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.tables.columns import frame_columns
-from imbalance.data.tables.encoding import fit_features, means_and_deviations, transform, unfamiliar_values
+from imbalance.data.tables.encoding import (
+    encoding_notes,
+    fit_features,
+    means_and_deviations,
+    transform,
+    unfamiliar_values,
+)
 from imbalance.data.tables.input_columns import choose_inputs
+from imbalance.data.tables.values import as_categories
 from imbalance.errors import BadInput
 
 SECTION = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("?",), target="income",
@@ -131,3 +138,50 @@ def test_a_number_may_stand_for_missing_values(kind):
     features = fit_features(columns, np.arange(5), ["x"], [], ["-999"])
     assert features["numeric"][0]["mean"] == [2.0] and features["numeric"][0]["gaps"] == [True]
     assert transform(columns, features)[:, 1].tolist() == [1, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", object])
+def test_the_text_of_a_value_does_not_depend_on_other_rows(kind):
+    """A fraction or a missing value in one row must not change the category of another row."""
+    for other in (2.5, np.nan, np.inf, 3.0, *([None] if kind is object else [])):
+        texts = as_categories(np.array([1.0, -2.0, other], dtype=kind), "x").texts().tolist()
+        assert texts == ["1", "-2", "" if other is None else "3" if other == 3 else str(other)]
+    trained = frame_columns({"code": np.array([1.0, 2.0, 1.0])})
+    features = fit_features(trained, np.arange(3), (), ("code",), ("", "nan"))
+    for other in ([1.0, 2.5], [1, 7]):
+        encoded = transform(frame_columns({"code": np.array(other, dtype=kind)}), features)
+        assert encoded.tolist() == [[1, 0], [0, 0]]
+
+
+def test_values_too_large_for_float32_are_refused_with_their_column(tmp_path):
+    extra = {"huge": np.where(np.arange(120) % 2, "1e200", "-1e200")}
+    with pytest.raises(BadInput, match=r"people.csv line 2: column 'huge' has a value that is too large for float32"):
+        dataset(tmp_path, extra)
+    trained = frame_columns({"x": np.array([0.0, 1.0, 3.0])})
+    features = fit_features(trained, np.arange(3), ("x",), (), ("", "nan"))
+    with pytest.raises(BadInput, match=r"^data frame row 1: column 'x' has a value that is too large for float32"):
+        transform(frame_columns({"x": np.array([0.0, 1e300])}), features)
+
+
+def test_large_values_that_standardise_well_stay(tmp_path):
+    columns = frame_columns({"x": np.array([1e39, -1e39, 0.0, 0.0])})
+    encoded = transform(columns, fit_features(columns, np.arange(4), ("x",), (), ()))
+    np.testing.assert_allclose(encoded[:, 0], [2**0.5, -(2**0.5), 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "noted"),
+    [
+        ([1e-200, -1e-200], True),
+        ([1e12 - 0.01, 1e12 + 0.01], True),
+        ([1.0, -1.0], False),
+        ([5.0, 5.0], False),
+        ([0.0, 1e-9], False),
+    ],
+)
+def test_a_column_that_cannot_be_standardised_is_named(values, noted):
+    columns = frame_columns({"flat": np.array(values * 200)})
+    features = fit_features(columns, np.arange(400), ("flat",), (), ())
+    notes = encoding_notes(columns, np.ones(400, dtype=bool), features, 1)
+    assert ("flat: the values differ too little" in notes[-1]) is noted
+    assert bool(np.ptp(transform(columns, features)) < 0.1) is (noted or values[0] == values[1])
