@@ -445,10 +445,10 @@ def test_values_that_train_had_not_are_counted_and_said(people, tmp_path, capsys
 def test_a_value_beyond_float32_is_refused_with_its_row(people, tmp_path, capsys, value):
     """Such a value gave the probabilities nan and a class."""
     directory, _ = people
-    with pytest.raises(BadInput, match=r"^row 5: a value is too large for the model, which computes in float32"):
+    with pytest.raises(BadInput, match=r"^data frame row 5: column 'age' has a value that is too large for float32"):
         imbalance.load(directory, "cpu").predict({"age": ["30"] * 5 + [value], "work": ["a"] * 6}, batch_size=2)
     (tmp_path / "new.csv").write_text(f"age,work\n{value},a\n")
-    with pytest.raises(BadInput, match=r"^row 0: a value is too large"):
+    with pytest.raises(BadInput, match=r"line 2: column 'age' has a value that is too large"):
         predict_files(run=directory, files=[str(tmp_path / "new.csv")], output=str(tmp_path / "out.csv"), batch_size=2, device="cpu")  # fmt: skip
     assert not (tmp_path / "out.csv").exists()
 

@@ -192,6 +192,6 @@ def test_predictions_in_bfloat16_are_those_in_float32():
 
 @pytest.mark.parametrize("name", ["targets", "predictions", "groups"])
 def test_masked_arrays_are_refused(name):
-    arguments = dict.fromkeys(("targets", "predictions", "groups"), [0, 1, 1])
+    arguments = {key: [0, 1, 1] for key in ("targets", "predictions", "groups")}
     with pytest.raises(BadInput, match=f"^evaluate: {name}: a masked array given"):
         evaluate(**arguments | {name: np.ma.masked_array([0, 1, 1], [0, 0, 1])})
