@@ -139,10 +139,9 @@ def unmasked(values: Any) -> np.ndarray:
     array = np.asarray(values)
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
         return array
-    present = ~np.ma.getmaskarray(values)
-    return (
-        np.where(present, array, np.nan) if array.dtype.kind == "f" else np.where(present, array.astype(object), None)
-    )
+    filled = array.copy() if array.dtype.kind == "f" else array.astype(object)
+    filled[np.ma.getmaskarray(values)] = np.nan if array.dtype.kind == "f" else None
+    return filled
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
