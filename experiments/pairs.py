@@ -392,7 +392,7 @@ def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np
     to the power `exponent`.
 
     Args:
-        name: the choice of epoch, a key of COLUMNS.
+        name: which epoch's test score is taken, a key of COLUMNS.
     """
     poly, ce = (methods[loss, exponent] for loss in ("poly", "ce"))
     return (poly.after.mean(1) + ce.after.mean(1)) / 2, poly.test[name] - ce.test[name]

@@ -117,7 +117,7 @@ def plain(value: Any, path: str = "config") -> Any:
     if isinstance(value, list | tuple):
         for item in value:
             if isinstance(item, Mapping | ConfigDict):
-                raise BadInput(f"{path}: a section inside a tuple given; a tuple holds plain values")
+                raise BadInput(f"{path}: the tuple contains a section; a tuple can hold only plain values")
         return tuple(plain(item, path) for item in value)
     return value
 

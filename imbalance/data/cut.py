@@ -107,7 +107,7 @@ def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], d
     for split_name, split in dataset.splits.items():
         if not isinstance(split.inputs, torch.Tensor):
             raise BadInput(
-                "config.data: a cut is of data in memory, but this data set has images or texts in a store on disk; "
+                "config.data: only data in memory can be cut, and this data set keeps images or texts in a store on disk; "
                 "copy the folder config.data_dir instead"
             )
         values = {field.name: getattr(split, field.name) for field in fields(Split)}

@@ -145,7 +145,7 @@ def compute(
         counts: the counts of M models: the shape of each tensor begins with M; or the counts of one model, without M.
         train_class_counts, train_group_counts: the numbers of training examples of each class and group, (M, K) and
             (M, G), or (K,) and (G,) if all models have the same.
-        evaluation_names: the names of the evaluation groups; () if the evaluation groups are the groups.
+        evaluation_names: the names of the evaluation groups; () if metrics by group use the training groups.
 
     Returns:
         For each model, a dictionary from the name of a metric to its value; a list of one for counts without M.

@@ -134,7 +134,7 @@ def transformer(
     heads: Count,
     dropout: Fraction,
 ) -> nn.Sequential:
-    """Build a small transformer encoder with random weights, and a linear layer on the mean of the last token states.
+    """Build a small transformer encoder with random weights, and a linear layer on the mean over all tokens.
 
     Args:
         width: the length of the state, a vector, of each token.

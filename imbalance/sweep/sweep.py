@@ -215,7 +215,7 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
     If the config does not have the key, the values stay `OverrideText`, to be parsed later.
 
     Args:
-        path: a config file or name, whose value of the key tells the type.
+        path: a config file or name; values are parsed to the type that the key has in this config.
     """
     key, _, axis = text.partition("=")
     low, *rest = axis.split(":")

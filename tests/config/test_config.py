@@ -103,7 +103,7 @@ def edited(config: ConfigDict, key: str, value) -> ConfigDict:
         ("sampler", KeyError, "config.sampler: missing"),
         ("tags", ("a",), "config.tags: unknown key"),
         ("loss.name", {"a": 1}, "config.loss.name: {'a': 1} given"),
-        ("data.classes", ({"a": 1},), "config.data.classes: a section inside a tuple"),
+        ("data.classes", ({"a": 1},), "config.data.classes: the tuple contains a section"),
     ],
 )
 def test_one_line_names_the_key_what_was_given_and_what_is_valid(config, key, value, words):
