@@ -29,6 +29,7 @@ from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
+from imbalance.utils.seeds import random_state, set_random_state
 
 SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "model", "optim", "head", "trainer", "callbacks")
 MISSING = ("", "nan")  # texts that stand for None and nan
@@ -122,10 +123,13 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         seed = int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31 - 1)
         config = self._config(seed)
         dataset, self.encoding_ = self._dataset(columns, targets, groups, seed)
-        with torch.random.fork_rng():
+        before = random_state()
+        try:
             run = train_in_memory(config, dataset)
             network = run.learner.evaluated_network
             rebuilt = build_network(description(config, run.learner.dataset, network), network.state_dict())
+        finally:
+            set_random_state(before)
         # In float64, the prediction for an example does not depend on the other examples of its batch.
         self.network_ = rebuilt.double().eval().requires_grad_(False)
         return self

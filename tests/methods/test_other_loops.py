@@ -49,7 +49,7 @@ def test_accumulated_batches_are_one_batch(trainer_page):
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     arguments = partial(transformers.TrainingArguments, trainer_page["trainer"].args.output_dir, max_steps=2, optim="sgd",
                         learning_rate=0.1, remove_unused_columns=False, label_names=["labels"], save_strategy="no",
-                        report_to="none", disable_tqdm=True)  # fmt: skip
+                        report_to="none", disable_tqdm=True, dataloader_pin_memory=False)  # fmt: skip
     weights = []
     for size, parts in ((16, 1), (4, 4)):
         torch.manual_seed(0)

@@ -161,7 +161,7 @@ def test_verify_lists_all_that_is_wrong_with_texts_or_with_their_store(config, t
     assert call(verify) == 2
     out, err = capsys.readouterr()
     assert err == f"{ids.parent / 'store.json'}: ids does not match the files of the store; remove {ids.parent}\n"
-    assert out == "text: 240 examples, 1 problems\n"
+    assert out == "text: 240 examples, 1 problem\n"
     file.write_text(file.read_text() + "a shop!,maybe,shop,0,0\n  ,yes,film,0,0\ntall,no,,0,0\n")
     assert call(verify) == 2
     out, err = capsys.readouterr()
