@@ -418,7 +418,7 @@ def train(scene: Scene) -> None:
     scene.expect_trained(ended)
     if scene.finished:
         assert contents(scene.run) == before
-        assert "had finished before" in ended.out
+        assert "was done before" in ended.out
 
 
 def repeat(scene: Scene) -> None:

@@ -133,7 +133,7 @@ def train(
             from_main(accelerator, lambda: check_done(config, summary, path, log.line, dataset))
             score = "nan" if summary["score"] is None else f"{summary['score']:.4f}"
             log.line(
-                f"{directory}: this run had finished before, so nothing was trained; its score, {config.score}, is {score}"
+                f"{directory}: this run was done before, so nothing was trained; its score, {config.score}, is {score}"
             )
             return summary
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)

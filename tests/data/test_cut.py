@@ -99,7 +99,7 @@ def test_a_run_from_a_cut_is_the_run_from_the_files(config, tmp_path, monkeypatc
     )
     assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
     assert loop.train(config, tmp_path / "files")["data"] == files["data"]  # done already, and of the same data
-    assert f"{tmp_path / 'files'}: this run had finished before, so nothing was trained" in capsys.readouterr().out
+    assert f"{tmp_path / 'files'}: this run was done before, so nothing was trained" in capsys.readouterr().out
 
 
 def test_a_data_set_that_is_the_same_at_every_seed_has_one_cut(tmp_path, capsys, monkeypatch):

@@ -85,7 +85,7 @@ def test_a_finished_run_on_a_read_only_disk_is_done(config, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "open", read_only)
     assert loop.train(config, tmp_path)["data"] == before["data"]
-    assert "had finished before" in capsys.readouterr().out
+    assert "was done before" in capsys.readouterr().out
     monkeypatch.undo()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
     (tmp_path / "summary.json").unlink()
