@@ -40,6 +40,7 @@ class Example(NamedTuple):
 
 GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False))
 LAYER = dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01)
+FURTHER = {key: value for key, value in LAYER.items() if key != "by"}
 CLIPPED = dict(trainer__clip_norm=0.05)
 DIGITS = dict(
     classes=tuple(range(10)), imbalance="none", imbalance_ratio=1.0, total=0, val_fraction=0.2, test_fraction=0.2
@@ -148,6 +149,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cdt": Example(dict(gamma=0.4)),
         "logit_adjusted": Example(dict(tau=1.2)),
         "balanced_softmax": Example(),
+        "label_aware_smoothing": Example(dict(head=0.4, tail=0.1)),
         "ldam": Example(dict(max_margin=0.5, scale=3.0)),
         "focal": Example(dict(gamma=1.5)),
         "class_balanced": Example(dict(beta=0.99, gamma=0.5)),
@@ -163,6 +165,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "vrex": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
+        "lade": Example(dict(penalty=0.5, drift=0.1), config=dict(loss=dict(name="balanced_softmax"))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "xrm": Example(),
@@ -174,6 +177,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "prior": Example(dict(target="uniform"), other=dict(target="natural")),
         "crt": Example(LAYER),
         "lws": Example(LAYER),
+        "weight_balancing": Example(
+            FURTHER | dict(limit=0.2, beta=0.9), other=dict(weight_decay=0.5)
+        ),
+        "los": Example(FURTHER | dict(smoothing=0.4)),
+        "mislas": Example(
+            LAYER | dict(head_smoothing=0.3, tail_smoothing=0.1, layer_factor=0.5)
+        ),
         "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),
         "dpe": Example(
             dict(by="group", members=3, epochs=2, batch_size=10, lr=0.01, momentum=0.5, entropic_scale=5.0,
