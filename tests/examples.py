@@ -42,6 +42,7 @@ GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment
 LAYER = dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01)
 FURTHER = {key: value for key, value in LAYER.items() if key != "by"}
 CLIPPED = dict(trainer__clip_norm=0.05)
+SHARP = dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights", radius=0.05)
 DIGITS = dict(
     classes=tuple(range(10)), imbalance="none", imbalance_ratio=1.0, total=0, val_fraction=0.2, test_fraction=0.2
 )
@@ -239,6 +240,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "sgd_apart": Example(
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),
+        "sam": Example(SHARP, config=CLIPPED),
+        "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=10)),
+        "focal_sam": Example(SHARP | dict(gamma=2.0, strength=0.4)),
         "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },
 }  # fmt: skip
