@@ -241,7 +241,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),
         "sam": Example(SHARP, config=CLIPPED),
-        "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=10)),
+        "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=200)),
         "focal_sam": Example(SHARP | dict(gamma=2.0, strength=0.4)),
         "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },

@@ -297,9 +297,10 @@ class SharpnessAware(torch.optim.SGD):
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         before = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            # Squares are summed in float64, as in `clip`. Gradients of zeros give a displacement of zero.
+            # Squares are summed in float64, as in `clip`. Gradients of zeros give a displacement of zero, because the
+            # limit of 1e-12, which is that of the published code, keeps the factor finite in float32.
             norms = torch._foreach_norm(gradients(self), 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
-            norm = torch.stack(norms).norm().clamp(min=torch.finfo(torch.float64).tiny)
+            norm = torch.stack(norms).norm().clamp(min=1e-12)
             for parameter in parameters:
                 parameter.add_((parameter.grad * (self.radius / norm)).to(parameter.dtype))
         self.zero_grad()
@@ -383,6 +384,11 @@ def imb_sam(
         tail_below: a class with fewer training examples is rare; 20 for CIFAR-100-LT in the authors' code.
     """
     shares = (class_counts < tail_below).double()
+    if not shares.any():
+        raise BadInput(
+            f"config.optim.tail_below: {tail_below} given, but the smallest class has {int(class_counts.min())} training "
+            "examples, so that no class is rare; give a larger number, or use optim.name='sgd'"
+        )
     return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
 
 

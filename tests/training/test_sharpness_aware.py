@@ -33,7 +33,7 @@ CASES = {
     FOCAL.format(2.0, 0.8): (focal_sam, dict(gamma=2.0, strength=0.8), None),
 }
 OPTIM = dict(name="sam", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all", radius=0.05)
-SPLITTING = OPTIM | dict(name="imb_sam", tail_below=60)
+SPLITTING = OPTIM | dict(name="imb_sam", tail_below=200)
 
 
 def step(model: nn.Module, optimizer: SharpnessAware, weights: torch.Tensor, inputs: torch.Tensor) -> None:
@@ -72,13 +72,14 @@ def test_a_step_is_that_of_the_published_code(name):
 
 
 def test_the_running_statistics_move_once_and_gradients_of_zero_displace_nothing():
+    """In float32, in which a division by the norm of 0 could overflow."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
-    once = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    once = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     once.load_state_dict(model.state_dict())
     optimizer = cast(SharpnessAware, sam(list(model.parameters()), **PLAIN))
-    step(model, optimizer, torch.zeros(8).double(), exact(INPUTS["X"]))  # weights of 0, so all gradients are 0
-    once(exact(INPUTS["X"]))
+    step(model, optimizer, torch.zeros(8), exact(INPUTS["X"]).float())  # weights of 0, so all gradients are 0
+    once(exact(INPUTS["X"]).float())
     assert all(ours.equal(theirs) for ours, theirs in zip(model.state_dict().values(), once.state_dict().values()))
 
 
@@ -106,6 +107,11 @@ def config_of(**sections: Any) -> Any:
 def test_what_cannot_be_split_or_recorded_is_refused(sections, words):
     with pytest.raises(BadInput, match=words):
         validate(config_of(optim=SPLITTING, **sections))
+
+
+def test_without_a_rare_class_imbsam_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="config.optim.tail_below: 10 given, but the smallest class has 134 training"):
+        train(config_of(optim=OPTIM | dict(name="imb_sam", tail_below=10)), tmp_path)
 
 
 def test_sam_in_a_tiny_radius_is_sgd_and_the_state_of_the_objective_changes_once_a_step(tmp_path):
