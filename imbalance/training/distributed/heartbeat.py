@@ -28,9 +28,9 @@ _watch: "Heartbeat | None" = None
 class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
-    A beat is an increment of a counter in torch's store. A computing process beats every INTERVAL seconds. A process
-    that is stopped, or whose machine is gone, does not beat; each of its silences is reported once. If the stopped
-    process continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
+    A beat is an increment of a counter in torch's store. A process beats every INTERVAL seconds while it computes. A
+    process does not beat if it was stopped or its machine is gone; it is then reported once. If a stopped process
+    continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -52,7 +52,7 @@ class Heartbeat:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        """Beat every INTERVAL seconds until the store closes."""
+        """Beat every INTERVAL seconds until torch closes its key-value store."""
         while True:
             # One process serves the store, and a call to the store waits for that process. So use a timer to report it.
             unanswered = threading.Timer(SILENCE, self._name, [None])
@@ -68,7 +68,7 @@ class Heartbeat:
             time.sleep(INTERVAL)
 
     def _beat(self) -> None:
-        """Write a beat and the last exchange of this process to the store, and read those of the other processes."""
+        """Write a beat and this process's last exchange to torch's store, and read those of the other processes."""
         self.store.add(f"imbalance/beat/{self.rank}", 1)
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         since = self.since

@@ -28,7 +28,7 @@ def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
 
 
 def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
-    """Return the line for an evaluation: epoch and step, metrics, speed and remaining time.
+    """Return the line that is printed for an evaluation: epoch and step, metrics, speed and remaining time.
 
     Args:
         values: line of metrics.jsonl as a dictionary.
@@ -52,7 +52,7 @@ def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) ->
 
 
 def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
-    """Return tables of the metrics of every class and group on val and test, and the score.
+    """Return what is printed at the end of a run: the metrics of every class and group on val and test, and the score.
 
     Args:
         values: metrics of summary.json, by name.
@@ -86,7 +86,7 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
 
 
 def _counts(names: Sequence[str], counts: Tensor) -> str:
-    """Return each name followed by its count, with commas between them."""
+    """Return each name followed by its count, as in "cat 12, dog 4"."""
     return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.tolist(), strict=True))
 
 

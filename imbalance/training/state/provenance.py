@@ -127,7 +127,7 @@ def check_done(
     """Check the provenance of a finished run. If its data cannot be read any more, only warn.
 
     Args:
-        summary: content of summary.json, the file at `path`.
+        summary: content of the file at `path`, a summary.json.
         warn: function that logs a warning.
         dataset: data set that the caller of `run` passed; None for the one that the config names.
 
