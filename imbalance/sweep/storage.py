@@ -1,7 +1,7 @@
 """Open the storage of an Optuna study: a journal file, or a database.
 
 A journal file is the default, since an operation on it is one appended line. Every storage here changes the state of a
-trial atomically: if two workers take the same trial at once, only one of them gets the trial.
+trial atomically: if two workers try to take the same trial at the same time, only one of them gets it.
 """
 
 import os
@@ -135,7 +135,7 @@ def open_journal(path: Path) -> "BaseStorage":
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove the last line of a file if it has no end, as a full disk or a power loss leaves it.
+    """Remove the last line of a file if the line is incomplete, as a full disk or a power loss leaves it.
 
     Otherwise the next line would continue the incomplete line, and Optuna could read neither.
     """

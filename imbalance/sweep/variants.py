@@ -1,4 +1,4 @@
-"""Describe the variants of an experiment that differ too little to need config files of their own."""
+"""Variants of a config: a config with overrides, for experiments that need no config file for each variant."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ class Variant:
         return make_run(self.config, {**self.overrides, **common}, seed, work_dir)
 
     def folder(self) -> str:
-        """Return the overrides as in the path of a run directory, such as "weights.exponent=1.5"; "default" if none."""
+        """Return the overrides as in the path of a run directory, such as "weights.exponent=1.5"; "default" for none."""
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return those `rows` that belong to runs of this variant.
+        """Return those of `rows`, rows of a table of results, that belong to runs of this variant.
 
         The overrides in KEPT are ignored: they only make a run save more, and change no result.
         """

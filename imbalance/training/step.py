@@ -304,5 +304,5 @@ def go_backward(accelerator: Accelerator, value: Tensor) -> None:
 
 @functools.cache
 def one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a scalar 1, from which a backward pass starts; cached, so that torch does not allocate it in every step."""
+    """Return a scalar 1, from which a backward pass starts; cached, so that no step allocates it again."""
     return torch.ones((), dtype=dtype, device=device)

@@ -108,7 +108,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 
 def of_all_processes(value: T) -> list[T]:
-    """Gather `value` from every process, and return all values as a list in the order of the ranks, on every process."""
+    """Gather `value` from every process; return all values, in the order of the ranks, on every process."""
     with exchange("collecting values"):
         return gather_object([value])
 

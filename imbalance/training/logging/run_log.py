@@ -153,11 +153,11 @@ class RunLog:
             self.digests[f"modules/{file.name}"] = short_hash(code)
 
     def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the content of summary.json of a finished run; None for a run that must be trained or finished.
+        """Return the content of summary.json of a finished run, or None for a run that must be trained or finished.
 
-        Return also a list of warnings. If summary.json, or the weights, predictions or model.json of a finished run are
-        damaged, they are treated as missing, with a warning for each. The run then resumes from its last checkpoint and
-        writes these files again.
+        The second value that is returned is a list of warnings. If summary.json, or the weights, predictions or
+        model.json of a finished run are damaged, they are treated as missing, with a warning for each. The run then
+        resumes from its last checkpoint and writes these files again.
 
         Raises:
             BadInput: a file is damaged that cannot be written again.

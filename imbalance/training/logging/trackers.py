@@ -25,7 +25,7 @@ MOST_CHARACTERS = 128  # longest name of a group that the server of Weights & Bi
 
 
 class Tracker(Protocol):
-    """Base class of trackers, which receive the metrics of a run. An error in a method ends the tracker, not the run."""
+    """Base class of trackers, which receive a run's metrics. An error in a method ends the tracker, not the run."""
 
     name: str
 
