@@ -24,7 +24,7 @@ EXPONENTS = (0.0, 1.0, 2.0)
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random inputs (220, 2) and their targets, which are 1 for the minority."""
+    """Return random inputs (220, 2) and their targets (220,), which are 1 for the smaller class."""
     generator = torch.Generator().manual_seed(seed)
     few, many = (torch.randn(size, 2, generator=generator).numpy() for size in SIZES)
     return np.vstack([few + MINORITY, many + MAJORITY]), np.repeat([1, 0], SIZES)

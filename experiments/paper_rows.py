@@ -92,7 +92,7 @@ def compare(
 
 
 def in_pairs(rows: Iterable[str]) -> list[str]:
-    """Return the names of rows, sorted so that names that differ only in their first word ("ce", "poly") are neighbours."""
+    """Sort names of rows so that names that differ only in their first word ("ce", "poly") are neighbours."""
     names = list(rows)
     others = list(dict.fromkeys(name.partition(" ")[2] for name in names))
     return sorted(names, key=lambda name: others.index(name.partition(" ")[2]))

@@ -121,7 +121,7 @@ def stacked_seconds(folder: Path) -> float:
 
 
 def process_seconds(folder: Path) -> float:
-    """Estimate the seconds to train all heads in a process each, from the time of TIMED such processes."""
+    """Estimate how many seconds it takes to train each head in a process of its own, from TIMED such processes."""
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
         timed = (lambda seed=seed: python("main.py", *flags, f"--config.seed={seed}") for seed in range(TIMED))

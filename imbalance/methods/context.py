@@ -86,7 +86,7 @@ def read_first_run(directory: Path) -> FirstRun:
     return FirstRun(predictions, read_summary(directory)["metrics"])
 
 
-def short_repr(config: Experiment, epochs: int) -> dict[str, Any]:
+def shortened_config(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return `config` as a dictionary, changed to train for `epochs` epochs and to select the last epoch."""
     values = config.to_dict()
     values["trainer"]["epochs"] = epochs
@@ -100,7 +100,7 @@ def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
     Group inference trains this config as its first run, before any groups are known. So the sampler, weights, mixing,
     loss, objective, head and selection of `config` are replaced by ones that read no groups.
     """
-    values = short_repr(config, epochs)
+    values = shortened_config(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                  objective="average", head="none")  # fmt: skip
     values |= {section: {"name": name} for section, name in names.items()}

@@ -15,7 +15,7 @@ from imbalance.config.schema import AtLeastOne, By, Fraction, Natural, NonNegati
 from imbalance.config.tags import tagged
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.methods.context import FirstRun, short_repr
+from imbalance.methods.context import FirstRun, shortened_config
 from imbalance.methods.samplers import SAMPLERS
 
 
@@ -168,7 +168,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 def jtt_first_run(config: Experiment) -> dict[str, Any]:
     """Return the config of the first run of `just_train_twice`, with equal weights and `first_epochs` epochs."""
-    return short_repr(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
+    return shortened_config(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 
 @tagged(first_run=jtt_first_run)

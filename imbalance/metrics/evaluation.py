@@ -291,7 +291,12 @@ def count_metrics(
 def count_intervals(
     predictions: Array, targets: Array, groups: Array, class_names: Sequence[str], group_names: Sequence[str], seed: int
 ) -> dict[str, Interval]:
-    """Return the intervals of the metrics of `count_metrics` by name."""
+    """Return the intervals of the metrics of `count_metrics`, by name.
+
+    Args:
+        predictions, targets, groups: (N,) predicted class, class and group of each example.
+        seed: the seed of the bootstrap.
+    """
     right, n, sizes = predictions == targets, len(targets), {}
     for kind, labels, names in (
         ("class", targets, class_names),
@@ -325,7 +330,7 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Return percentile bootstrap intervals of `mcc`, `g_mean`, `macro_f1` and `f1/<class>`.
 
-    The bootstrap draws, for each pair of class and prediction, the number of examples with this pair.
+    Each bootstrap sample draws the number of examples with each pair of class and prediction.
     """
     from scipy import sparse
 
@@ -335,7 +340,9 @@ def bootstrap_intervals(
     true, predicted = np.divmod(cells, num_classes)
 
     def sums(labels: Array, kept: Array) -> Array:
-        """Return, for each of the R draws, the number of examples of each class in the cells that `kept` marks: (R, K).
+        """Return (R, K): for each bootstrap sample, the number of examples of each class in the cells that `kept` marks.
+
+        A cell is a pair of class and prediction.
 
         Args:
             labels: the class by which the examples of each cell are counted.
@@ -358,7 +365,7 @@ def bootstrap_intervals(
 
 
 def quantile_interval(values: Array) -> Interval:
-    """Return the percentile interval of bootstrap values; nan if all are equal, because their equality shows no certainty."""
+    """Return the percentile interval of bootstrap values; nan if all are equal, which does not show certainty."""
     values = values[~np.isnan(values)]
     if not len(values) or values.min() == values.max():
         return UNKNOWN
@@ -392,7 +399,7 @@ def parity(targets: Array, predictions: Array, attributes: Array) -> dict[str, M
 
 
 def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
-    """Return the largest or smallest of several values, and in the same way of their low ends and of their high ends.
+    """Return one of several values with an interval: the largest or smallest value, low end and high end.
 
     Args:
         parts: the values with their intervals.

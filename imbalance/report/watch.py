@@ -98,7 +98,7 @@ def reloading_page(text: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handler of GET and HEAD requests for `/`, the page, and for `/stamp`, a text that changes when a run's file does."""
+    """Handler of GET and HEAD requests: `/` is the page, and `/stamp` a text that changes when a file of a run does."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "imbalance", ""

@@ -37,7 +37,7 @@ class StudyLocation(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Return the URL of the storage; if an older version kept this study in an SQLite file, the URL of that file."""
+        """Return the URL of the storage; if an older version kept this study in an SQLite file, that file's URL."""
         older = self.folder / "study.db"
         return self.storage or (f"sqlite:///{older}" if older.exists() else f"{JOURNAL}{self.folder / 'study.journal'}")
 

@@ -22,7 +22,7 @@ class Variant:
         return make_run(self.config, {**self.overrides, **common}, seed, work_dir)
 
     def folder(self) -> str:
-        """Return the overrides as in the path of a run directory, such as "weights.exponent=1.5"; "default" for none."""
+        """Return the overrides as in the path of a run directory, such as "weights.exponent=1.5"; "default" if none."""
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:

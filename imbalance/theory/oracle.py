@@ -109,9 +109,10 @@ def angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors z = ±[x, 1] as (n, r) coordinates in a basis of their span, and this (d + 1, r) basis.
+    """Return the (n, r) coordinates of the vectors z = ±[x, 1] in a basis of their span, and this (d + 1, r) basis.
 
-    The limit directions lie in the span, so they are found with r ≤ n variables instead of d + 1.
+    The sign is + in class 1 and − in class 0. The limit directions lie in the span, so they are found with r ≤ n
+    variables instead of d + 1.
     """
     inputs = as_floats("inputs", inputs, 2).astype(np.float64)
     targets = as_labels("targets", targets, len(inputs), 2)
@@ -129,7 +130,7 @@ def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.nda
 
 
 def _least_distance(signed: np.ndarray) -> np.ndarray:
-    """Return the shortest vector v with signed @ v ≥ 1."""
+    """Return the shortest vector v for which every entry of `signed @ v` is at least 1."""
     n, d = signed.shape
     system = np.vstack([signed.T, np.ones(n)])
     goal = np.append(np.zeros(d), 1.0)

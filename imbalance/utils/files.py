@@ -69,7 +69,7 @@ def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Return a context manager. It adds `path` to an OSError that names no file, such as the error of a full disk."""
+    """Return a context manager that adds `path` to an OSError without a file name, such as the error of a full disk."""
     try:
         yield
     except OSError as error:

@@ -183,7 +183,7 @@ def check_pixels(what: str, width: int, height: int) -> None:
     """Raise `UnacceptableImage` if an image has more than `MAX_PIXELS`; a file of 300 bytes can claim 10¹⁰ pixels.
 
     Args:
-        what: the beginning of the message.
+        what: the beginning of the message, which names the image.
     """
     if width * height > MAX_PIXELS:
         raise UnacceptableImage(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")

@@ -45,7 +45,7 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
 
 
 def sample(split: Split, group: int) -> torch.Tensor:
-    """Return the positions in `split` of up to `COLUMNS` random examples of a group; every call draws the same ones."""
+    """Return the positions in `split` of up to `COLUMNS` random examples of a group, the same in every call."""
     rows = (split.groups == group).nonzero().squeeze(1)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:COLUMNS]]
 

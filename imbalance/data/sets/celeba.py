@@ -137,7 +137,10 @@ def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> n
     """Return the rows of the test images to use.
 
     Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+        groups: (N,) the group of each image.
         part: "full" for all test images; "balanced" for equally many of each group, as many as the smallest group has.
+        seed: seed of the random choice.
     """
     rows = np.flatnonzero(splits == 2)
     if part == "full" or not len(rows):

@@ -98,7 +98,7 @@ def list_folder(
 
 
 def loose_images(folder: Path) -> list[str]:
-    """Return a note on the images beside the class folders in `folder`, which have no class; [] without such images."""
+    """Return a list with a note on the images that lie directly in `folder` and so have no class; [] if none do."""
     images = (
         sorted(
             path

@@ -135,7 +135,7 @@ def frame_columns(frame: Any) -> Columns:
 
 
 def unmasked(values: Any) -> np.ndarray:
-    """Return the values of a column as an array, with nan or, in a column of another type than floats, None for masked values."""
+    """Return the values of a column as an array without a mask: masked floats become nan, masked others None."""
     array = np.asarray(values)
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
         return array
@@ -166,7 +166,7 @@ def as_array(values: np.ndarray | Categories) -> np.ndarray:
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return the arrays `values` of the file `path` as columns; raise `BadInput` if their lengths differ."""
+    """Return the arrays `values`, read from the file `path`, as columns; raise `BadInput` if their lengths differ."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())

@@ -85,7 +85,7 @@ class Corpus:
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
     """Return a function that builds the data set of the texts that `list_texts` lists.
 
-    The function has the arguments of `list_texts` and these four, which are keys of `config.data`:
+    The returned function has the arguments of `list_texts` and these four, which are keys of `config.data`:
 
     tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
         pretrained weights, to use their tokenizer.
