@@ -69,7 +69,7 @@ class Split:
 
     @property
     def saved_labels(self) -> dict[str, Tensor]:
-        """The labels that predictions/<split>.npz has, by name: those of `on_cpu`; `eval_group_mask` is `members` there."""
+        """The labels that predictions/<split>.npz has, by name: `on_cpu`, but `eval_group_mask` is called `members`."""
         return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
 
     @property

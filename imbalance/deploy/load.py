@@ -151,7 +151,7 @@ class TrainedModel:
         if prior is not None and (entry is None or entry["model"] is None):
             reason = "its model.json is of an older version; train it again" if entry is None else entry["reason"]
             raise BadInput(
-                f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}"
+                f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}; leave the prior out"
             )
         if prior is not None and not isinstance(prior, str):
             self.prior_shift(prior)  # check the numbers before anything is computed
@@ -188,7 +188,9 @@ class TrainedModel:
         if not shift.isfinite().all():
             raise BadInput(f"prior: {prior!r} given; every class that was trained on needs a share above 0")
         if type(head) is not nn.Linear:
-            raise BadInput(f"prior: {prior!r} given; the last layer of this model has no bias, which the prior changes")
+            raise BadInput(
+                f"prior: {prior!r} given; it changes the bias of the last layer, and this model has none; leave the prior out"
+            )
         network = copy.deepcopy(self.network)
         network.head = linear(head.weight, head.bias + shift.to(head.bias)).requires_grad_(False)
         shares = class_shares(prior, torch.tensor(self.about["prior"]["natural"])).tolist()

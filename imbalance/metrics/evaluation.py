@@ -340,7 +340,7 @@ def bootstrap_intervals(
     true, predicted = np.divmod(cells, num_classes)
 
     def sums(labels: Array, kept: Array) -> Array:
-        """Return (R, K): for each bootstrap sample, the number of examples of each class in the cells that `kept` marks.
+        """Return, for each bootstrap sample, the number of examples of each class in the cells that `kept` marks: (R, K).
 
         A cell is a pair of class and prediction.
 

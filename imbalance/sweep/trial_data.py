@@ -49,7 +49,7 @@ class PresentData:
         self._by_data: dict[str, str | None] = {}
 
     def digest(self, point: Mapping[str, Any], work_dir: str) -> str | None:
-        """Return the hash of a point's data as they are now; if they cannot be read, say so on stderr, and return None."""
+        """Return the hash of a point's data as they are now; if they cannot be read, warn on stderr, and return None."""
         part = json.dumps(data_part(point), sort_keys=True)
         if part not in self._by_point:
             overrides = {key: value for key, value in point.items() if key not in ("config", "seed")}

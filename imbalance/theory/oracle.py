@@ -118,9 +118,7 @@ def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.nda
     targets = as_labels("targets", targets, len(inputs), 2)
     inputs = np.column_stack([inputs, np.ones(len(inputs))]) if bias else inputs
     if not inputs.size or not inputs.any():
-        raise BadInput(
-            f"inputs: an array of shape {inputs.shape} given; an example with a number other than 0 is needed"
-        )
+        raise BadInput(f"inputs: an array of shape {inputs.shape} given; it must have at least one number other than 0")
     inputs = inputs / np.abs(inputs).max()  # no direction changes, and no square overflows
     signed = inputs * (2 * targets - 1)[:, None]
     if signed.shape[1] <= len(signed):

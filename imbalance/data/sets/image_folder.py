@@ -111,7 +111,7 @@ def loose_images(folder: Path) -> list[str]:
     if not images:
         return []
     return [
-        f"{folder}: {counted(len(images), 'image')} beside the folders left out, such as {images[0].name}; move "
+        f"{folder}: {counted(len(images), 'image')} not in a class folder, so left out, such as {images[0].name}; move "
         "them into the folder of their class"
     ]
 

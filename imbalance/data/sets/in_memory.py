@@ -389,7 +389,7 @@ def dense(name: str, values: Tensor) -> Tensor:
     if values.is_meta or values.is_nested or values.layout != torch.strided:
         kind = "meta" if values.is_meta else "nested" if values.is_nested else "sparse"
         raise BadInput(
-            f"data[{name!r}]: a {kind} tensor given; give a tensor with all its values, as tensor.to_dense() is of a sparse one"
+            f"data[{name!r}]: a {kind} tensor given; give a dense tensor with values, such as tensor.to_dense() of a sparse tensor"
         )
     return values.detach().cpu()
 

@@ -125,7 +125,10 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 
 
 def too_large(columns: Columns, name: str, row: int) -> BadInput:
-    """Return the `BadInput` for a value of the numeric column `name` that is too large for float32 when standardised."""
+    """Return the `BadInput` for a value of the numeric column `name` that is too large for float32.
+
+    The value may also become too large only by standardisation.
+    """
     return BadInput(
         f"{columns.where(row)}: column {name!r} has a value that is too large for float32; remove or replace it, or divide the "
         "column by a constant"
