@@ -34,6 +34,9 @@ def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Return, for each loss and exponent of the importance weights, the direction [w, b] to which training converges.
 
     The keys are names in published.csv.
+
+    Args:
+        inputs, targets: (220, 2) and (220,), from `draw`.
     """
     directions = {"cross-entropy": margin_direction(inputs, targets)}
     for exponent in EXPONENTS:
@@ -43,10 +46,13 @@ def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def measure(direction: np.ndarray) -> tuple[float, float]:
-    """Return the angle of the boundary to the diagonal x = y in degrees, and its offset from the midpoint of the class means.
+    """Return the angle of the boundary to the diagonal x = y in degrees, and its offset from the class means' midpoint.
 
-    The diagonal is the best boundary for classes of equal size. The offset is positive if the boundary lies on the minority's
-    side of the midpoint.
+    The diagonal is the best boundary for classes of equal size. The offset is positive if the boundary lies on the
+    minority's side of the midpoint.
+
+    Args:
+        direction: [w, b] of the classifier.
     """
     normal, bias = direction[:2], direction[2]
     ideal = (MINORITY - MAJORITY) / np.linalg.norm(MINORITY - MAJORITY)

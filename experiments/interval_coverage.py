@@ -52,9 +52,12 @@ def bootstrap_over_examples(right: np.ndarray, totals: np.ndarray, statistic: Ca
 
 
 def corrected_wilson(right: np.ndarray, totals: np.ndarray) -> Interval:
-    """Return the lowest low end and the lowest high end of the groups' Wilson intervals.
+    """Return the lowest low end and the lowest high end of the groups' Wilson intervals, as an interval of the worst group.
 
     The interval of each group misses the true accuracy with the probability 5 % divided by the number of groups.
+
+    Args:
+        right, totals: (G,) numbers of right predictions and of examples of each group.
     """
     z = stats.norm.isf(0.025 / len(totals))
     centres = (right + z**2 / 2) / (totals + z**2)

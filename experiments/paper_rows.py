@@ -263,7 +263,7 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
     """Return a table of those rows of figures 3 and 4 that have a finished run in <folder>/rows.csv.
 
     Args:
-        variants: the rows of figure 3 on CIFAR-10; those of figure 4 are the same with early stopping.
+        variants: the configs of figure 3 on CIFAR-10, by row; the rows of figure 4 are the same with early stopping.
         folder: folder that holds the tables of results, such as results/.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",

@@ -38,6 +38,7 @@ def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, group
     Args:
         model: "convnet" for the ConvNet of Wang et al. (ICLR 2022), or "linear".
         size: number of images.
+        classes, groups: number of classes and of groups, which have equally many images.
     """
     DATASETS["random_images"] = random_images
     data = {"name": "random_images", "size": size, "classes": classes, "groups": groups}

@@ -42,6 +42,7 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
     Args:
         size: number of images.
+        classes, groups: number of classes and of groups.
 
     Returns:
         The seconds, the peak memory in bytes beyond the memory before the data was made, and the bytes of the training images.

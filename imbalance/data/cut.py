@@ -129,7 +129,11 @@ def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], d
 
 
 def _dataset(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], prefix: str = "") -> Dataset:
-    """Return the data set for which `_parts` returned these arrays and this description."""
+    """Return the data set for which `_parts` returned these arrays and this description.
+
+    Args:
+        prefix: text with which the names of the arrays start.
+    """
     splits: dict[str, Any] = {}
     for split_name in SPLITS:
         start = f"{prefix}{split_name}/"

@@ -177,7 +177,11 @@ class Dataset:
         return own + (self.probe.stored_bytes if self.probe else 0)
 
     def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Dataset":
-        """Return this data set with all splits on `device`; see `Split.to`."""
+        """Return this data set with all splits on `device`, and float inputs as `dtype`.
+
+        Args:
+            images: copy all images of a store on disk to the device now; False: copy each batch when it is indexed.
+        """
         splits = {name: split.to(device, dtype, images) for name, split in self.splits.items()}
         kept = (f"images: {self.stored_bytes / 1e6:,.1f} MB, all on {device}",) if images and self.stored_bytes else ()
         probe = self.probe and self.probe.to(device, dtype, images)
@@ -328,7 +332,11 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
 
 
 def draw_per_class(targets: np.ndarray, counts: Sequence[int] | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of `counts[k]` random examples of each class k, in ascending order."""
+    """Return the rows of `counts[k]` random examples of each class k, in ascending order.
+
+    Args:
+        targets: (N,) the class of each row.
+    """
     rows = [rng.permutation(np.flatnonzero(targets == label))[:n] for label, n in enumerate(counts)]
     return np.sort(np.concatenate(rows))
 

@@ -45,7 +45,12 @@ class FirstRun:
         return torch.cat([logits, one_hot(targets[len(logits) :], logits.shape[1]).to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
-        """Return (N,) booleans: true for an example that the first run predicts wrongly."""
+        """Return (N,) booleans: true for an example that the first run predicts wrongly.
+
+        Args:
+            split: "train", "val" or "test".
+            targets: (N,) the targets of the split.
+        """
         return self.logits(split, targets).argmax(1) != targets
 
 

@@ -106,7 +106,7 @@ def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
 
 
 def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
-    """Return (1 − β) / (1 − β^n) for each count n: one over the effective number of n examples."""
+    """Return (1 − β) / (1 − β^n) for each count n, one over the effective number of n examples; `beta` is β."""
     return (1 - beta) / (1 - beta**counts)
 
 

@@ -219,7 +219,12 @@ def check_same_type(targets: Array, predictions: Array) -> None:
 
 
 def distinct(what: str, labels: Array) -> tuple[Array, Array]:
-    """Return the different labels in order, and for each of the (N,) labels the position of its value."""
+    """Return the different labels in order, and for each of the (N,) labels its position among them.
+
+    Args:
+        what: the name of the argument that has the labels, for messages.
+        labels: (N,).
+    """
     try:
         values, places = np.unique(labels, return_inverse=True)
     except TypeError:  # texts and numbers in an array of objects have no order
@@ -248,7 +253,11 @@ def check_top_k(top_k: Any, num_classes: int) -> None:
 
 
 def positions(what: str, labels: Array, classes: Sequence[Any]) -> Array:
-    """Return the (N,) positions of labels in the sequence of classes."""
+    """Return the (N,) positions of labels in the sequence of classes.
+
+    Args:
+        what: the name of the argument that has the labels, for messages.
+    """
     try:
         place = {label: position for position, label in enumerate(classes)}
         return np.array([place[label] for label in labels.tolist()], dtype=np.int64)

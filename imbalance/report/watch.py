@@ -163,7 +163,10 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """Return a server that listens on the port; its method `serve_forever` answers requests.
 
     Args:
+        folders: folders of run directories.
         port: 0 for any free port.
+        metrics: test metrics that the page shows.
+        pictured: number of runs for which the page shows misclassified examples.
 
     Raises:
         BadInput: one of `folders` is not a folder, or the port is taken.
@@ -184,6 +187,8 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
     """Serve the page until Ctrl-C, and return the exit status.
 
     Args:
+        folders: folders of run directories.
+        port: 0 for any free port.
         metrics: test metrics; () for `default_metrics`. The page ranks methods by the first until its reader chooses
             another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.

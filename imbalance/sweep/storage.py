@@ -84,7 +84,10 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
 
 
 def open_database(url: str):
-    """Open a database as Optuna's storage. Transactions of SQLite lock the file when they begin, not when they first write."""
+    """Open the database at `url` as Optuna's storage.
+
+    Transactions of SQLite lock the file when they begin, not when they first write.
+    """
     from sqlalchemy import event
 
     is_sqlite = url.startswith("sqlite")

@@ -129,7 +129,11 @@ class Outputs(NamedTuple):
 
 
 def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Return the result of `forward_split`; if memory runs out, log that and use smaller batches from then on."""
+    """Return the result of `forward_split`; if memory runs out, log that and use smaller batches from then on.
+
+    Args:
+        with_margins, with_logits: whether the result has margins, and whether it has logits.
+    """
     learner = runs[0].learner
 
     def attempt(size: int) -> Outputs:
@@ -146,9 +150,14 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
 
 @torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Run each run's model over this process's batches of that run's split, and stop early if a signal comes.
+    """Run each run's model over the batches of that run's split that this process evaluates.
 
-    Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the device.
+    Stop early if a signal comes. Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the
+    device.
+
+    Args:
+        splits: split of each run.
+        with_margins, with_logits: whether the result has margins, and whether it has logits.
     """
     interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
     forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
@@ -371,7 +380,12 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Count the (M, N) predictions of M models on this process, and return the fields of `Counts` by name."""
+    """Count the predictions of M models on this process by class and group, and return the fields of `Counts` by name.
+
+    Args:
+        predictions, targets, groups: (M, N) predicted class, class and group of this process's examples.
+        eval_group_mask: (M, N, E) evaluation groups of the examples; None if these are the groups.
+    """
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 

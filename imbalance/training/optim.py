@@ -130,7 +130,7 @@ def sgd(
 
 
 def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for optimiser parameter groups."""
+    """Build stochastic gradient descent for parameter groups that `by_decay` or `by_part` returned."""
     optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.

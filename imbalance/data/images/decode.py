@@ -223,7 +223,11 @@ def decode_chunk(
 
 
 def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
-    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels."""
+    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels.
+
+    Args:
+        first: the position of the first of `paths` in the list of all images.
+    """
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:

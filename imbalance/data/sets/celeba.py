@@ -120,13 +120,22 @@ celeba = image_dataset(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of a random fraction of the training images, drawn as in the code of Wang et al. (ICLR 2022)."""
+    """Return the rows of a random fraction of the training images, drawn as in the code of Wang et al. (ICLR 2022).
+
+    Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+    """
     rows = np.flatnonzero(splits == 0)
     return np.sort(np.random.default_rng(seed).choice(rows, int(np.round(fraction * len(rows))), replace=False))
 
 
 def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of a random fraction of each group's validation images."""
+    """Return the rows of a random fraction of each group's validation images.
+
+    Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+        groups: (N,) the group of each image.
+    """
     rows = np.flatnonzero(splits == 1)
     if not len(rows):
         return rows

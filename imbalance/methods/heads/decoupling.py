@@ -100,7 +100,7 @@ def lws(
 
 
 def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.SGD]:
-    """Return a function from parameters to SGD with these hyperparameters.
+    """Return a function from parameters to an SGD optimiser with these hyperparameters.
 
     SGD is fused as in `training.optim.sgd`, because the other implementations raise if the learning rate overflows
     float32.

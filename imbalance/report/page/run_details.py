@@ -205,6 +205,6 @@ def shortened_log(directory: Path, most: int) -> str:
 
 
 def _task_key(row: Row) -> tuple[str, int]:
-    """Return a key that is equal for runs with the same test examples."""
+    """Return a key that is equal for runs with the same test examples: the values of `config.data`, and the seed."""
     data = sorted((key, str(value)) for key, value in row.items() if key.startswith("config.data."))
     return str(data), row["seed"]

@@ -116,7 +116,11 @@ class Heartbeat:
 
 
 def watch_processes(rank: int, world: int) -> None:
-    """Start the heartbeat of this process, if there are several processes and it has not started yet."""
+    """Start the heartbeat of this process, if there are several processes and it has not started yet.
+
+    Args:
+        rank, world: number of this process, and number of processes.
+    """
     global _watch
     if world == 1 or _watch:
         return
@@ -137,7 +141,13 @@ def exchange(what: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
-    """Tell the heartbeat that this process is in an exchange, and turn torch's timeout into a TimeoutError."""
+    """Return a context manager that tells the heartbeat that this process is in an exchange.
+
+    It turns torch's timeout into a TimeoutError.
+
+    Args:
+        what: description of the exchange, for messages.
+    """
     watch.number, watch.what, watch.since = watch.number + 1, what, time.monotonic()
     try:
         yield

@@ -46,7 +46,12 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
 
 
 def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) -> str:
-    """Return the line that a terminal shows between evaluations: epoch and batch, speed and remaining time."""
+    """Return the line that a terminal shows between evaluations: epoch and batch, speed and remaining time.
+
+    Args:
+        epoch, epochs: number of the current epoch, counted from 0, and number of epochs of the run.
+        batch, batches: number of batches done, and number of batches in the epoch.
+    """
     left = clock.seconds_left(epoch + batch / batches, epochs)
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 

@@ -372,7 +372,10 @@ class RunLog:
         self.write(f"predictions/{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
-        """Write evaluations/<split>-<epoch>.npy. If a resumed run evaluates the epoch again, it overwrites the file."""
+        """Write the (N, K) logits of an evaluation to evaluations/<split>-<epoch>.npy.
+
+        If a resumed run evaluates the epoch again, the file is overwritten.
+        """
         if self.writes:
             file = io.BytesIO()
             np.save(file, logits.cpu().numpy())
