@@ -52,7 +52,7 @@ def bootstrap_over_examples(right: np.ndarray, totals: np.ndarray, statistic: Ca
 
 
 def corrected_wilson(right: np.ndarray, totals: np.ndarray) -> Interval:
-    """Return the lowest low end and the lowest high end of the groups' Wilson intervals, as an interval of the worst group.
+    """Return an interval of the worst group: the lowest low and the lowest high end of the groups' Wilson intervals.
 
     The interval of each group misses the true accuracy with the probability 5 % divided by the number of groups.
 

@@ -78,7 +78,9 @@ def load(path: str | Path) -> ConfigDict:
             return _saved_config(read_json(path), path.parent / "modules")
         code = _compiled(read_text(path), str(path))
     except OSError as error:
-        raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
+        raise BadInput(
+            f"--config: cannot read {path}: {error.strerror}; make it readable, or name another file"
+        ) from None
     except Damaged as error:
         raise BadInput(f"--config: {path} is no config: {error.reason}") from None
     except SyntaxError as error:

@@ -77,7 +77,7 @@ def export(model: "TrainedModel", path: Path) -> None:
                 )
         temporary.replace(path)
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}") from None
+        raise BadInput(f"{path}: {error.strerror or error}; name a file that can be written") from None
     finally:
         temporary.unlink(missing_ok=True)
 

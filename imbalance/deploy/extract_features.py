@@ -118,7 +118,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
             raise
         raise BadInput("out of memory; set a smaller config.trainer.eval_batch_size") from None
     except OSError as error:
-        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another folder") from None
     return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
 
 

@@ -280,7 +280,7 @@ class TrainedModel:
         ]
 
     def encode_columns(self, frame: Any) -> Tensor:
-        """Turn N rows into (N, D) inputs, with the preprocessing of the training data.
+        """Turn N rows of a table into (N, D) inputs of the model, with the preprocessing of the training data.
 
         Args:
             frame: a data frame, a mapping from names to columns, or `Columns`.

@@ -63,7 +63,7 @@ def predict_files(
             count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
         temporary.replace(into)
     except OSError as error:
-        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another file") from None
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {counted(count, 'prediction')}{told}"

@@ -47,7 +47,7 @@ def equal_chance(labels: Labels, epoch: int, epochs: int) -> Tensor:
 
 
 def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: bool = True) -> Tensor:
-    """Return (N,) how often, on average, samplers that treat all classes or groups equally draw each example.
+    """Return, for each example, how often samplers that balance classes or groups draw it on average, (N,).
 
     The values are n_min / n, up to a common factor, for the size n of the example's class or group and the size n_min
     of the smallest.
@@ -57,7 +57,7 @@ def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: 
 
 
 def resample_chance(labels: Labels, epoch: int, epochs: int, *, by: By, exponent: float) -> Tensor:
-    """Return (N,) how often, on average, `resample` draws each example, up to a common factor: (n_min / n)^exponent.
+    """Return, for each example, how often `resample` draws it on average, up to a common factor: (n_min / n)^exponent.
 
     n is the size of the example's class or group, and n_min the size of the smallest.
     """

@@ -12,7 +12,7 @@ RowT = TypeVar("RowT", bound=Mapping[str, str])  # a row of kept results
 
 @dataclass(frozen=True)
 class Variant:
-    """A config by name, with overrides such as {"weights.exponent": 1.5}."""
+    """Config of configs/, given by its name, with overrides such as {"weights.exponent": 1.5}."""
 
     config: str
     overrides: Mapping[str, Any] = field(default_factory=dict)

@@ -148,6 +148,6 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
 def _unit(vector: np.ndarray) -> np.ndarray:
     largest = np.abs(vector).max(initial=0)
     if not largest:
-        raise BadInput("a vector of zeros has no direction")
+        raise BadInput("a vector of zeros has no direction; give a vector with a number other than 0")
     vector = vector / largest  # so that no square overflows or vanishes
     return vector / np.linalg.norm(vector)

@@ -63,7 +63,9 @@ def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{flag}: {shown}: cannot make its folder: {error.strerror or error}") from None
+        raise BadInput(
+            f"{flag}: {shown}: cannot make its folder: {error.strerror or error}; name a file in another folder"
+        ) from None
     return path
 
 

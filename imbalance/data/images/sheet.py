@@ -41,7 +41,7 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"--sheet: cannot write {path}: {error}") from None
+        raise BadInput(f"--sheet: cannot write {path}: {error}; name another file") from None
 
 
 def sample(split: Split, group: int) -> torch.Tensor:

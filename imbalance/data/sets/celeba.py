@@ -287,7 +287,7 @@ def split_words(file: Path) -> Words:
     try:
         content = read_bytes(file).removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
     except OSError as error:
-        raise BadInput(f"{file}: {error.strerror}") from None
+        raise BadInput(f"{file}: {error.strerror}; make it readable") from None
     characters = np.frombuffer(content, dtype=np.uint8)
     between = (characters <= ord(" ")) | (characters == ord(","))
     edges = np.flatnonzero(np.diff(between, prepend=True))  # the start of a word, its end, the next start, …

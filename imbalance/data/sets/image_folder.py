@@ -133,7 +133,9 @@ def folders(path: Path) -> list[Path]:
     try:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise BadInput(f"config.data.folder: {path.absolute()}: {error.strerror}") from None
+        raise BadInput(
+            f"config.data.folder: {path.absolute()}: {error.strerror}; name a folder that can be read"
+        ) from None
     for entry in entries:
         if entry.is_symlink() and not entry.exists():
             raise BadInput(

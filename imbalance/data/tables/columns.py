@@ -154,7 +154,9 @@ def join_columns(parts: Sequence[Columns]) -> Columns:
     for name in parts[0].values:
         arrays = [as_array(part[name]) for part in parts]
         if len({array.shape[1:] for array in arrays}) > 1:
-            raise BadInput(f"{parts[0].source}: column {name!r} has values of other shapes in other splits")
+            raise BadInput(
+                f"{parts[0].source}: column {name!r} has values of other shapes in other splits; give all splits the same shape"
+            )
         is_text = any(array.dtype.kind not in "iufb" for array in arrays)
         joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
     return array_columns(Path(parts[0].source), joined)

@@ -179,7 +179,9 @@ def scan(file: Path, delimiter: str) -> tuple[int, bool]:
                 neighbours = np.where(opening, data[places - 1], data[places + 1])
                 marks = marks + len(places) if np.isin(neighbours, ends).all() else None
     except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(
+            f"{file}: {getattr(error, 'strerror', None) or error}; name a CSV file that can be read"
+        ) from None
     return lines, marks is not None and marks % 2 == 0
 
 

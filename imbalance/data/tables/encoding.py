@@ -176,7 +176,10 @@ def known_codes(columns: Columns, column: Mapping[str, Any], missing: Collection
 
 
 def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.ndarray:
-    """Return the (N, D) float64 values of a numeric column, with nan for missing values.
+    """Return the (N, D) float64 values of the numeric column `name`, with nan for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
 
     Raises:
         BadInput: a value is neither a number nor missing.
@@ -229,7 +232,11 @@ def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[P
 
 
 def category_values(columns: Columns, name: str, missing: Collection[str]) -> Categories:
-    """Return the values of a categorical column, with "" for missing values."""
+    """Return the values of the categorical column `name`, with "" for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
+    """
     column = columns.categories(name)
     return column.replaced(lambda text: "" if text in missing else text) if missing else column
 

@@ -98,7 +98,7 @@ class Heartbeat:
         """Report a silent process on stderr, once for each silence.
 
         Args:
-            other: rank of the process; None for the process that serves the store, whose rank is unknown.
+            other: rank of the process; None for the process that serves torch's store, whose rank is unknown.
         """
         if other in self._named:
             return

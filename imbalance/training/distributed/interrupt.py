@@ -62,7 +62,7 @@ class Interrupt:
             self._deferred = before
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        """Record a signal of STOPS, and raise `Interrupted` unless signals are deferred."""
+        """Handle a signal of STOPS: record its number, and raise `Interrupted` unless `defer` was called."""
         self.signum = signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -32,7 +32,7 @@ from imbalance.utils.read import parse_json, read_bytes, read_json, regular_open
 
 
 class RunLog:
-    """Files and console output of one run. Only the main process writes; on other processes nothing is written."""
+    """Files and console output of one run. Only the main process writes them; on other processes nothing is written."""
 
     def __init__(self, directory: Path, config: Experiment, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
