@@ -87,7 +87,7 @@ def contains(path: Path, text: bytes) -> bool:
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Return a context manager. It adds `path` to an OSError that names no file, such as the error of a full disk."""
+    """Return a context manager that adds `path` to an OSError without a file name, such as the error of a full disk."""
     try:
         yield
     except OSError as error:
