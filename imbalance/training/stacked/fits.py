@@ -4,6 +4,7 @@ All runs of a stack have the same data. Runs that differ in the seed alone, and 
 fit: it is computed once, and recorded for each of these runs.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,12 +37,17 @@ def seedless(config: Experiment) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=4096)  # asked for in every epoch
+def values_but_seed(config: Experiment) -> str:
+    """Return, as text, all values of a config but the seed; an empty text if the result depends on the seed."""
+    values = {key: value for key, value in defining_values(config).items() if key != "seed"}
+    return json.dumps(values, sort_keys=True) if seedless(config) else ""
+
+
 def fit_key(member: Run) -> Any:
     """Return a key that is equal for the runs of a stack that are the same fit."""
-    if not seedless(member.config):
-        return id(member)
-    values = {key: value for key, value in defining_values(member.config).items() if key != "seed"}
-    return id(member.learner.dataset.train), json.dumps(values, sort_keys=True)
+    values = values_but_seed(member.config)
+    return (id(member.learner.dataset.train), values) if values else id(member)
 
 
 def first_members(members: Sequence[Run]) -> dict[Run, Run]:
