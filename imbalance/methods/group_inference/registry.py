@@ -50,7 +50,10 @@ def environment_counts(dataset: Dataset, name: str, environments: Tensor) -> str
     """Return a sentence with the number of examples of each group of the data in each environment of split `name`."""
     groups = getattr(dataset, name).groups
     counts = [torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist() for e in (0, 1)]
-    return f"inferred environments of {name}: 0 has {counts[0]} of each group, 1 has {counts[1]}"
+    return (
+        f"inferred environments of {name}, with the number of examples of each group: "
+        f"environment 0 {counts[0]}, environment 1 {counts[1]}"
+    )
 
 
 GROUPS = {"data": groups_of_data, "eiil": eiil, "xrm": xrm}
