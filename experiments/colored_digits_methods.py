@@ -54,6 +54,8 @@ METHODS = (
     # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
     # environment. Without clipping, two of ten seeds diverge.
     ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL, "trainer.clip_norm": 1.0}), "none"),
+    ("GEORGE, then group DRO", Variant("colored_digits_george"), "none"),
+    ("SPARE", Variant("colored_digits_spare"), "none"),
     ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
     ("LfF", Variant("colored_digits_lff"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),

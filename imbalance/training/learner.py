@@ -214,6 +214,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         epochs=config.trainer.epochs,
         sampler=config.sampler,
         first=source.first,
+        powers=source.assignment.powers if source.assignment else None,
     )
     available = vars(context)
 

@@ -8,6 +8,7 @@ calls `forward` once a step.
 An objective that needs more than the losses has a file of its own: see `imbalance.methods.objectives.base.Objective`.
 """
 
+from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.dro import GroupDRO
@@ -29,5 +30,6 @@ OBJECTIVES = {
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
     "supcon": SupervisedContrastive,
+    "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }
