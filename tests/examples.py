@@ -109,6 +109,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
                  smallest_part=4),
             config=GROUP_DRO, other=dict(max_clusters=1, parts=1, smallest_part=60, components=1),
         ),
+        "predictions": Example(dict(first_epochs=1), config=GROUP_DRO),
         "spare": Example(
             dict(first_epochs=3, lr=0.1, clusters=(2, 3), threshold=0.99, power=2.0),
             config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
@@ -174,6 +175,11 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "ula": Example(
+            dict(tau=1.5, temperature=2.0, decay=0.5),
+            config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
+        ),
+        "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),

@@ -573,6 +573,10 @@ ROWS = {
         second run. One command trains both runs. Training reads no groups; the groups of val select the epoch. Test
         accuracy with seed 0 is 68 % in the worst group and 80 % on average. A run takes a few seconds on one core.""",
         sgd("0.03") | {"weights": 'name="just_train_twice", first_epochs=5, upweight=50.0'}),
+    "colored_digits_lc": Row("colored_digits", "logit correction", """
+        Liu et al., "Avoiding Spurious Correlations via Logit Correction", ICLR 2023: logits are shifted by the classes that
+        a second, biased network confuses. Training reads no groups; the groups of val select the epoch.""",
+        {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
     "colored_digits_ldam_drw": Row("colored_digits", "LDAM with deferred re-weighting", f"""
         {CAO}, with their normalised last layer and its scale. The method corrects the imbalance of the classes.
         Training reads the class counts and no groups; the groups of val select the epoch. Test accuracy with seed 0 is
@@ -612,6 +616,12 @@ ROWS = {
         of val select the epoch.""",
         {"groups": 'name="spare", first_epochs=2, lr=0.1, clusters=(2,), threshold=0.9, power=2.0',
          "sampler": 'name="within_class"'}),
+    "colored_digits_ula": Row("colored_digits", "uLA, unsupervised logit adjustment", """
+        Tsirigotis et al., "Group Robust Classification Without Any Group Information", NeurIPS 2023: logits are shifted by
+        the classes that a short first run confuses. One command trains both runs. No groups are read, in train or in
+        val: the accuracy on val, balanced over class and prediction of the first run, selects the epoch.""",
+        {"groups": 'name="predictions", first_epochs=2', "score": "val/inferred_group_balanced_accuracy",
+         "objective": 'name="ula", tau=1.0, temperature=1.0, decay=0.999'}),
     "colored_digits_undersampled": Row("colored_digits", "cross-entropy on an undersampled training set", """
         Every epoch has as many examples of each group as the smallest group has, and draws them anew. This baseline is
         hard to beat (Idrissi et al., "Simple data balancing achieves competitive worst-group-accuracy", CLeaR 2022).

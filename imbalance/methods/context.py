@@ -150,7 +150,7 @@ AVAILABLE_ARGUMENTS = {
     "weights": _CONTEXT | {"epoch"},
     "mix": _CONTEXT | {"generator"},  # here `targets` and `groups` are those of a batch
     "loss": _CONTEXT,
-    "objective": _CONTEXT,
+    "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Count, Repeats
-from imbalance.config.tags import INFERRED_GROUP_METRIC, Tags, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRICS, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.methods.batch import Inputs
 from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
@@ -39,7 +39,7 @@ def george_first_run(config: Experiment) -> dict[str, Any]:
     return cross_entropy_baseline(config, config.groups.first_epochs) | {"objective": {"name": "george"}}
 
 
-@tagged(first_run=george_first_run, measures=(INFERRED_GROUP_METRIC,))
+@tagged(first_run=george_first_run, measures=INFERRED_GROUP_METRICS)
 def george(
     dataset: Dataset,
     seed: int,

@@ -3,8 +3,8 @@
 A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, numbered from 0, of
 each example of every split. The groups that methods then use are the combinations of class and environment. So every
 sampler, weighting, mixing, loss, objective and head that reads groups reads the inferred ones. Metrics by group still
-use the groups of the data. The further metric `val/worst_inferred_group_accuracy` can select an epoch without groups of
-the data.
+use the groups of the data. The further metrics `val/worst_inferred_group_accuracy` and `val/inferred_group_balanced_accuracy`
+can select an epoch without groups of the data.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.group_inference.eiil import eiil
 from imbalance.methods.group_inference.george import george
+from imbalance.methods.group_inference.predictions import predictions
 from imbalance.methods.group_inference.spare import spare
 from imbalance.methods.group_inference.xrm import xrm
 
@@ -67,4 +68,11 @@ def environment_counts(dataset: Dataset, name: str, environments: Tensor, count:
     return ", ".join([f"inferred environments of {name}: {first} of each group", *rest])
 
 
-GROUPS = {"data": groups_of_data, "eiil": eiil, "george": george, "spare": spare, "xrm": xrm}
+GROUPS = {
+    "data": groups_of_data,
+    "eiil": eiil,
+    "george": george,
+    "predictions": predictions,
+    "spare": spare,
+    "xrm": xrm,
+}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Count, NonNegative, Positive, Repeats, Share
-from imbalance.config.tags import INFERRED_GROUP_METRIC, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRICS, tagged
 from imbalance.data import Dataset
 from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
 from imbalance.utils.seeds import derived_seed
@@ -76,7 +76,7 @@ def spare_first_run(config: Experiment) -> dict[str, Any]:
     return values
 
 
-@tagged(first_run=spare_first_run, measures=(INFERRED_GROUP_METRIC,))
+@tagged(first_run=spare_first_run, measures=INFERRED_GROUP_METRICS)
 def spare(
     dataset: Dataset,
     seed: int,

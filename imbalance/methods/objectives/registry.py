@@ -14,6 +14,7 @@ from imbalance.methods.objectives.alignment import CorrelationAlignment, Maximum
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
+from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
 from imbalance.methods.objectives.vrex import RiskExtrapolation
@@ -29,6 +30,8 @@ OBJECTIVES = {
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
+    "ula": UnsupervisedLogitAdjustment,
+    "lc": LogitCorrection,
     "supcon": SupervisedContrastive,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
