@@ -30,7 +30,12 @@ DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
 
 
 def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
-    """Return ERM's config with another learning rate, and with `sections` in place of its sections of the same names."""
+    """Return ERM with another learning rate and other sections, as a variant of its config.
+
+    Args:
+        lr: learning rate.
+        sections: new sections by name, such as `loss`.
+    """
     return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
 
 

@@ -50,9 +50,10 @@ EXAMPLES, WIDTH = (4795, 1199, 5794), 2048  # sizes of Waterbirds' splits, and n
 
 
 def extraction(repeats: int, images: int = 256) -> list[float]:
-    """Return ratios of the time of `imbalance features`, without its start-up, to the time of the forward passes.
+    """Return ratios of the time of `imbalance features`, without its start-up, to that of the network's forward passes.
 
     Args:
+        repeats: number of ratios.
         images: number of images in each of three splits.
     """
     images_config = on_images("convnet", size=images, batch_size=64)
@@ -98,7 +99,12 @@ def make_features(folder: Path) -> None:
 
 
 def heads(folder: Path, work_dir: Path) -> list[Experiment]:
-    """Return the configs of the heads, one for each seed and learning rate, on the features in `folder`."""
+    """Return the configs of linear heads (last layers) on the features in `folder`, for each seed and learning rate.
+
+    Args:
+        folder: folder that `make_features` has written.
+        work_dir: folder of the run directories.
+    """
     data = {"name": "features", "folder": str(folder), "standardise": True}
     base = override(load(CONFIGS / "features_erm.py"), {"data": data, "work_dir": str(work_dir)})
     return [
@@ -114,14 +120,17 @@ def quietly(call: Callable[[], object]) -> None:
 
 
 def stacked_seconds(folder: Path) -> float:
-    """Return the seconds to train all heads as one stacked model, including the writing of their files."""
+    """Return the seconds that it takes to train the heads of `heads` as one stacked model, and to write their files."""
     with tempfile.TemporaryDirectory() as work_dir:
         runs = [(config, Path(work_dir) / str(i)) for i, config in enumerate(heads(folder, Path(work_dir)))]
         return seconds(lambda: quietly(lambda: train_stacked(runs)))
 
 
 def process_seconds(folder: Path) -> float:
-    """Estimate the seconds to train all heads in a process each, from the time of TIMED such processes."""
+    """Return an estimate of the seconds that it takes to train the heads of `heads` in a process each.
+
+    Only TIMED such processes are timed.
+    """
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
         timed = (lambda seed=seed: python("main.py", *flags, f"--config.seed={seed}") for seed in range(TIMED))
@@ -129,9 +138,12 @@ def process_seconds(folder: Path) -> float:
 
 
 def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
-    """Return two estimates for scikit-learn: the seconds of all fits, and the seconds of one iteration of every fit.
+    """Return two times of scikit-learn's logistic regression: of all fits, and of one iteration of every fit.
 
-    Only the fits of one seed are measured.
+    Both are in seconds. Only the fits of one seed are measured.
+
+    Args:
+        folder: folder that `make_features` has written.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -150,7 +162,10 @@ def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
 
 
 def stacked_epoch(folder: Path) -> Callable[[], None]:
-    """Return a function that trains the next epoch of the stacked heads, but evaluates nothing and writes no files."""
+    """Return a function that trains the next epoch of the heads of `heads` as one stacked model.
+
+    The function evaluates nothing and writes no files.
+    """
     configs = heads(folder, Path())
     accelerator, dataset = start_accelerator(configs[0]), load_dataset(configs[0])
     sources = {config.seed: make_source(config, accelerator, Path(), dataset) for config in configs[::RATES]}
@@ -167,7 +182,12 @@ def stacked_epoch(folder: Path) -> Callable[[], None]:
 
 
 def head_rows(folder: Path, repeats: int) -> list[Row]:
-    """Measure stacked heads and other ways to train as many heads, and return the rows of the benchmark's table."""
+    """Compare stacked linear heads with other ways to train as many, and return the rows of the benchmark's table.
+
+    Args:
+        folder: folder for the features and run directories.
+        repeats: number of ratios in each row.
+    """
     epoch, processes, fits, steps = stacked_epoch(folder), [], [], []
     for _ in range(halved(repeats)):
         ours = stacked_seconds(folder)

@@ -49,7 +49,7 @@ def step_ratios(config: Config, repeats: int) -> list[float]:
 
 
 def image_ratios(repeats: int) -> list[float]:
-    """Return ratios of the loading time of an epoch with images in pinned memory to that with images on the GPU."""
+    """Return ratios of the time to load an epoch's images from pinned memory to the time with images in GPU memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)

@@ -42,7 +42,7 @@ def small_linear() -> ConfigDict:
 
 
 def protocol(name: str) -> ConfigDict:
-    """Return the config of this name, with batches of 64 and 100 epochs."""
+    """Return the shipped config `name`, with batches of 64 and 100 epochs."""
     return override(load(CONFIGS / f"{name}.py"), {"trainer.batch_size": 64, "trainer.epochs": 100})
 
 
@@ -59,7 +59,7 @@ RUNS: dict[str, Callable[[], ConfigDict]] = {
 
 
 def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experiment]:
-    """Return the config that `case` makes, once for each combination of `rates` learning rates and `seeds` seeds."""
+    """Return configs for a sweep: the one that `case` makes, for each of `rates` learning rates and `seeds` seeds."""
     base = validate(case())
     return [
         validate(override(base, {"seed": seed, "optim.lr": base.optim.lr * 1.3**rate}))

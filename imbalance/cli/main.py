@@ -275,7 +275,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 
 def refuse(message: str) -> int:
-    """Print `message` as one line on stderr, and return exit status 2. On ranks above 0 the line starts with the rank."""
+    """Print `message` as one line on stderr, and return exit status 2. Ranks above 0 put their rank before it."""
     wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2

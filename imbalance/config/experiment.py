@@ -277,7 +277,7 @@ def check_together(config: Experiment) -> None:
 
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
-    """Return the function that each section of `config` names, by the path of the section, such as "optim.schedule"."""
+    """Return the functions that the sections of `config` name, by the path of the section, such as "optim.schedule"."""
     return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
@@ -342,7 +342,7 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 def first_run(config: Experiment) -> Experiment | None:
     """Return the config of the run that a two-stage method trains first; None if `config` names no such method.
 
-    The predictions of this run are an input of the method in the run of `config`.
+    The predictions of this first run are an input of the method in the run of `config`.
     """
     for function in methods(config).values():
         if derive := tags_of(function).first_run:

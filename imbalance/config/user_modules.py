@@ -55,7 +55,7 @@ def user_code_error(file: str | Path, error: Exception) -> BadInput:
 
 
 def new_module_name(name: str) -> str:
-    """Return a hint on what to import instead of `name`, a module that older versions of this package had.
+    """Return the end of a message about `name`, a module of an older version of this package: what to import instead.
 
     Return "" if no module of this package has the same last word as `name`.
     """
@@ -84,7 +84,7 @@ def user_module_files(config: Mapping[str, Any]) -> list[Path]:
 
 
 def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield every string in `config` and its nested sections."""
+    """Yield every text value in `config` and its nested sections."""
     for value in config.values():
         if isinstance(value, Mapping):
             yield from _texts(value)

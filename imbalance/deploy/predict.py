@@ -63,7 +63,7 @@ def predict_files(
             count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
         temporary.replace(into)
     except OSError as error:
-        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another file") from None
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {counted(count, 'prediction')}{told}"
@@ -88,9 +88,10 @@ def export_file(*, run: str, file: str, prior: str | list[float] | None = None) 
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
-    """Yield the examples in `files`: first (None, list of all image files) if any, then (file, content) for each table.
+    """Yield the examples of `files` in pairs of a file and its content.
 
-    The content is the table's columns, or its array.
+    The first pair is (None, list of all image files) if there are any. For each table, the content is its columns or
+    its array.
     """
     images, tables = [], []
     for file in files:
@@ -156,6 +157,7 @@ def write_predictions(
 
     Args:
         writer: a writer of the module `csv`.
+        model: the model whose logits are given.
         sources: the results of `read_sources`.
         batches: for each source, the (B, K) logits of its examples in batches.
         shift: (K,) numbers to add to the logits; None for none.

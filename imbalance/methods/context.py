@@ -45,7 +45,12 @@ class FirstRun:
         return torch.cat([logits, missing.to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
-        """Return (N,) booleans: true for an example that the first run predicts wrongly."""
+        """Return (N,) booleans: true for an example that the first run predicts wrongly.
+
+        Args:
+            split: "train", "val" or "test".
+            targets: (N,) the targets of the split.
+        """
         return self.logits(split, targets).argmax(1) != targets
 
 
@@ -89,7 +94,7 @@ def read_first_run(directory: Path) -> FirstRun:
     return FirstRun(predictions, read_summary(directory)["metrics"])
 
 
-def short_repr(config: Experiment, epochs: int) -> dict[str, Any]:
+def shortened_config(config: Experiment, epochs: int) -> dict[str, Any]:
     """Return `config` as a dictionary, changed to train for `epochs` epochs and to select the last epoch."""
     values = config.to_dict()
     values["trainer"]["epochs"] = epochs
@@ -103,7 +108,7 @@ def cross_entropy_baseline(config: Experiment, epochs: int) -> dict[str, Any]:
     Group inference trains this config as its first run, before any groups are known. So the sampler, weights, mixing,
     loss, objective, head and selection of `config` are replaced by ones that read no groups.
     """
-    values = short_repr(config, epochs)
+    values = shortened_config(config, epochs)
     names = dict(groups="data", sampler="shuffle", weights="uniform", mix="none", loss="cross_entropy",
                  objective="average", head="none")  # fmt: skip
     values |= {section: {"name": name} for section, name in names.items()}

@@ -315,7 +315,7 @@ def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
 
 
 def present(counts: Tensor) -> Tensor:
-    """Return counts as float64, with 1 in place of 0, so that powers and logarithms of them are finite."""
+    """Return counts as float64, with 1 in place of 0, so that their powers and logarithms are finite."""
     return counts.double().clamp(min=1)
 
 

@@ -33,7 +33,7 @@ def rows_by_label(labels: Tensor, counts: Tensor) -> list[Tensor]:
 
 
 def keep_chance(counts: Tensor) -> Tensor:
-    """Return for each class or group the probability n_min / n of keeping one of its examples.
+    """Return for each class or group the probability n_min / n of keeping one of its n examples.
 
     With these probabilities all classes or groups keep n_min examples on average, the size of the smallest.
     """
@@ -41,22 +41,26 @@ def keep_chance(counts: Tensor) -> Tensor:
 
 
 def equal_chance(labels: Labels, epoch: int, epochs: int) -> Tensor:
-    """Return the (N,) numbers of draws of the examples for the sampler `shuffle`; all are equal."""
+    """Return how often the sampler `shuffle` draws each example in an epoch, (N,): once."""
     example_labels, _ = labels("class")
     return torch.ones(len(example_labels), dtype=torch.float64)
 
 
 def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: bool = True) -> Tensor:
-    """Return the (N,) expected numbers of draws n_min / n, for samplers that draw equally from all classes or groups.
+    """Return, for each example, how often samplers that balance classes or groups draw it on average, (N,).
 
-    n is the size of the example's class or group, and n_min the size of the smallest.
+    The values are n_min / n, up to a common factor, for the size n of the example's class or group and the size n_min
+    of the smallest.
     """
     example_labels, counts = labels(by)
     return keep_chance(counts)[example_labels]
 
 
 def resample_chance(labels: Labels, epoch: int, epochs: int, *, by: By, exponent: float) -> Tensor:
-    """Return (N,) expected numbers of draws (n_min / n)^exponent, for `resample`; n as in `balanced_chance`."""
+    """Return, for each example, how often `resample` draws it on average, up to a common factor: (n_min / n)^exponent.
+
+    n is the size of the example's class or group, and n_min the size of the smallest.
+    """
     return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 
@@ -201,18 +205,18 @@ def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) 
 
 
 def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_linear`."""
+    """Return the (N,) probabilities with which the sampler `annealed_linear` keeps each example in an epoch."""
     return balanced_chance(labels, epoch, epochs, by=by) ** (1 - elapsed(epoch, epochs))
 
 
 def sigmoid_chance(labels: Labels, epoch: int, epochs: int, *, by: By, steepness: float) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_sigmoid`."""
+    """Return the (N,) probabilities with which the sampler `annealed_sigmoid` keeps each example in an epoch."""
     exponent = 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5)))
     return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 
 def step_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_step`."""
+    """Return the (N,) probabilities with which the sampler `annealed_step` keeps each example in an epoch."""
     return balanced_chance(labels, epoch, epochs, by=by) ** float(elapsed(epoch, epochs) <= 0.5)
 
 

@@ -75,9 +75,10 @@ def is_run(path: Path, work_dir: Path) -> bool:
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:
-    """Return a run's summary.
+    """Return the content of a run's summary.json.
 
-    Return INCOMPLETE if the run has no summary.json, and INCOMPLETE with the status "damaged" if summary.json is invalid.
+    If the file is missing, return INCOMPLETE, which has the status "incomplete". If it is invalid, return INCOMPLETE
+    with the status "damaged".
     """
     try:
         summary = summary_of(directory)
@@ -109,7 +110,7 @@ def config_of(path: Path) -> dict[str, Any] | None:
 
 
 def columns(rows: list[Row]) -> list[str]:
-    """Return all keys that occur in at least one row, in order of their first appearance."""
+    """Return all keys that occur in at least one row: the columns of a table, in order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 

@@ -48,7 +48,12 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
 
 
 def title_of(key: tuple[str, str], width: int = 34) -> str:
-    """Return the config's name and each override on a line of its own; lines are cut off at `width` characters."""
+    """Return the title of a panel: the config's name and each override on a line of its own.
+
+    Args:
+        key: config name and overrides.
+        width: number of characters at which a line is cut off.
+    """
     name, overrides = key
     lines = [name, *([] if overrides == "default" else overrides.split(","))]
     return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
@@ -97,7 +102,7 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
 
 
 def rates(settings: Settings) -> "Figure | None":
-    """Draw the score of every run over its learning rate, with a cross at the bottom for each diverged run.
+    """Draw the score of every run against its learning rate, with a cross at the bottom for each diverged run.
 
     Return None if no config has runs at several learning rates.
 
@@ -187,7 +192,13 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
 
 
 def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.ndarray]:
-    """Return a run's data set, the x and y coordinates of a grid around its examples, and the class predicted at each (y, x)."""
+    """Return a run's data set, the x and the y coordinates of a grid around its examples, and the classes on the grid.
+
+    The predicted classes have the shape (y, x).
+
+    Args:
+        directory: run directory.
+    """
     import torch
 
     from imbalance.config.schema import build

@@ -52,7 +52,7 @@ Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Group the rows of runs by (config, overrides), called a setting."""
+    """Group the rows of runs by (config, overrides); the runs of a group differ only in the seed."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -62,8 +62,12 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Return a table with a row for every setting: runs with the same config and overrides.
 
-    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
-    left out of the means.
+    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of
+    runs left out of the means.
+
+    Args:
+        groups: by config and overrides, the rows of the runs.
+        metrics: names of the test metrics.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
     other_groups = evaluation_groups((run for runs in groups.values() for run in runs), "test")
@@ -96,6 +100,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
     A setting is all runs with the same config and overrides.
 
     Args:
+        groups: by config and overrides, the rows of the runs.
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
@@ -153,6 +158,9 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
 
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
     """Count a run's test examples in each combination of groups, if evaluation groups overlap or leave out examples.
+
+    Args:
+        run: row of the run.
 
     Returns:
         The counts of `count_combinations`; None if every example is in exactly one group; () if the saved predictions

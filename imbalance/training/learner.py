@@ -1,4 +1,4 @@
-"""Learner: build the data set, the methods and the model that a config names."""
+"""Learner: the data set, the methods and the model that a config names, built for a run."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -103,12 +103,12 @@ class Learner:
 
     @property
     def evaluated_part(self) -> str:
-        """Return the name, in `parts`, of the network that is evaluated, selected and saved as the result."""
+        """Return the name, in `parts`, of the network that is evaluated and saved as the result: "model" or "ema"."""
         return "ema" if self.ema else "model"
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """Return the network that `evaluated_part` names."""
+        """Return the network that is evaluated, selected and saved as the result."""
         return cast(nn.Module, self.parts[self.evaluated_part])
 
     @property
@@ -161,7 +161,10 @@ def make_source(
 ) -> Source:
     """Load the data set, and infer groups and hold out examples if the config asks for that.
 
-    The arguments are those of `make_learner`.
+    Args:
+        directory: run directory, which holds the first run of a two-stage method.
+        dataset: data set, if the caller has loaded it already.
+        first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
@@ -187,7 +190,7 @@ def make_learner(
     dataset: Dataset | None = None,
     first: FirstRun | None = None,
 ) -> Learner:
-    """Load the data set, and build everything else that the config names.
+    """Load the data set, and build the methods, the model and the optimiser that the config names.
 
     Args:
         directory: run directory, which holds the first run of a two-stage method.
@@ -311,8 +314,8 @@ def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> C
 def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Accelerator) -> int:
     """Return 2 if the model cannot be trained on a batch of one example, else 1.
 
-    Batch normalisation needs two values of each feature: two examples, or one with several positions. Several
-    processes share their statistics, so only their global batch counts.
+    Batch normalisation needs two values of each feature: from two examples, or from one with several positions. Several
+    processes share the statistics of their batch normalisation, so this limit is for their global batch.
 
     Args:
         example: inputs of the model for one example.
@@ -333,7 +336,7 @@ def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Acc
 
 
 def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
-    """Raise `BadInput` if a whole batch, split into micro-batches, has a micro-batch that the model cannot be trained on."""
+    """Raise `BadInput` if a batch, split into micro-batches, has one with fewer than `smallest_batch` examples."""
     size, parts = config.trainer.batch_size, config.trainer.accumulation
     if size >= smallest_batch * parts:
         return
@@ -348,7 +351,7 @@ def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
 
 
 def without_single_examples(sampler: Callable[[int], Tensor], batch_size: int) -> Callable[[int], Tensor]:
-    """Return a sampler that leaves out the last example of an epoch if it would be a batch of its own."""
+    """Return a sampler that leaves out the last example of an epoch if that example would be a batch alone."""
 
     def whole_batches(epoch: int) -> Tensor:
         order = sampler(epoch)
@@ -416,7 +419,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
-    """Raise `BadInput` if the head needs the effective prior of training, and the training of this config has none."""
+    """Raise `BadInput` if the head needs the class prior to which training corresponds, and this config has none."""
     if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
         return
     if isinstance(reason := training_prior(config, context, weights, loss), str):

@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 
 
 def uncompiled(optimizer: Kind) -> Kind:
-    """Return a subclass of `optimizer` without the wrappers that torch.compile needs around its methods.
+    """Return a subclass of `optimizer` without the wrappers that torch puts around its methods for torch.compile.
 
     The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are
     not compiled here, so they need no wrappers.
@@ -34,7 +34,7 @@ def uncompiled(optimizer: Kind) -> Kind:
 
 
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
-    """Split parameters into optimiser parameter groups, one with weight decay and one without.
+    """Split parameters into two parameter groups of an optimiser, one with weight decay and one without.
 
     Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
     embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
@@ -88,7 +88,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale the gradients down in place, so that their joint norm is at most `limit` (Pascanu et al., ICML 2013).
 
     Squares are summed in float64, because an overflow would make the scale, and so the step, zero. A norm that is not
-    finite makes the gradients nan, which the finite check finds.
+    finite makes the gradients nan, which the finite check then reports.
 
     Args:
         stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one
@@ -106,7 +106,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
 
 
 def per_model(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return `numbers`, one for each stacked model, in a shape that broadcasts against the stacked tensor `like`."""
+    """Reshape `numbers`, one for each stacked model, to broadcast against `like`, a tensor of all stacked models."""
     return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
@@ -130,7 +130,7 @@ def sgd(
 
 
 def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for optimiser parameter groups."""
+    """Build stochastic gradient descent for parameter groups that `by_decay` or `by_part` returned."""
     optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.
@@ -151,7 +151,7 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """Keep the stacked tensors, which steps change in place.
+        """Store the stacked tensors, which steps change in place.
 
         Args:
             parameters: parameters, stacked along two leading dimensions.
@@ -163,7 +163,7 @@ class StackedSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters of every model."""
+        """Update the parameters of every stacked model."""
         parameters, rates = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         for i, (parameter, decay) in enumerate(zip(parameters, self.decays)):
             gradient = parameter.grad.add(parameter, alpha=decay) if decay else parameter.grad
@@ -231,10 +231,10 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `sgd` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
             "Deep Adaptation Networks", ICML 2015); 1 gives `sgd`.
         momentum: the momentum; 0 for none.
@@ -254,12 +254,12 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `adamw` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     AdamW multiplies weight decay by the learning rate, so the factor also multiplies the decay of the last layer.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer; 1 gives `adamw`.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
@@ -291,7 +291,7 @@ def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls from 1 to 0 along half a cosine after warm-up.
 
-    It is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
+    The factor is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
@@ -305,7 +305,7 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls linearly from 1 to 0 after warm-up, as in fine-tuning BERT.
 
-    It is 0 at the end of training.
+    The factor is 0 at the end of training.
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its

@@ -63,13 +63,15 @@ def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{flag}: {shown}: cannot make its folder: {error.strerror or error}") from None
+        raise BadInput(
+            f"{flag}: {shown}: cannot make its folder: {error.strerror or error}; name a file in another folder"
+        ) from None
     return path
 
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Return a context manager. It adds `path` to an OSError that names no file, such as the error of a full disk."""
+    """Return a context manager that adds `path` to an OSError without a file name, such as the error of a full disk."""
     try:
         yield
     except OSError as error:

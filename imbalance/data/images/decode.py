@@ -183,7 +183,7 @@ def check_pixels(what: str, width: int, height: int) -> None:
     """Raise `UnacceptableImage` if an image has more than `MAX_PIXELS`; a file of 300 bytes can claim 10¹⁰ pixels.
 
     Args:
-        what: the beginning of the message.
+        what: the beginning of the message, which names the image.
     """
     if width * height > MAX_PIXELS:
         raise UnacceptableImage(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
@@ -223,7 +223,11 @@ def decode_chunk(
 
 
 def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
-    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels."""
+    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels.
+
+    Args:
+        first: the position of the first of `paths` in the list of all images.
+    """
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:

@@ -55,6 +55,7 @@ def show_progress(title: str, futures: list[Future[ChunkResult]], images: int) -
     """Print `title` to stderr and wait for the futures; on a terminal, show progress.
 
     Args:
+        futures: the chunks of images that worker processes decode or read.
         images: the number of images in all futures together.
     """
     started, bar = time.monotonic(), sys.stderr.isatty()

@@ -41,11 +41,11 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
-        raise BadInput(f"--sheet: cannot write {path}: {error}") from None
+        raise BadInput(f"--sheet: cannot write {path}: {error}; name another file") from None
 
 
 def sample(split: Split, group: int) -> torch.Tensor:
-    """Return the positions in `split` of up to `COLUMNS` random examples of a group; every call draws the same ones."""
+    """Return the positions in `split` of up to `COLUMNS` random examples of a group, the same in every call."""
     rows = (split.groups == group).nonzero().squeeze(1)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:COLUMNS]]
 

@@ -117,7 +117,7 @@ def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
                     pair = json.loads(line)
                     pairs.append((pair["gold_label"], (pair["sentence1"], pair["sentence2"])))
         except (OSError, ValueError) as error:
-            raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+            raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}; download it again") from None
         except (KeyError, TypeError) as error:
             raise BadInput(f"{file} line {number}: {error} is missing") from None
     return pairs

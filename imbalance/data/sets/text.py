@@ -146,7 +146,7 @@ def check_text_columns(text: tuple[str, ...], target: str, attributes: tuple[str
 
 
 def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
-    """Return a text that says what is wrong with the label `value` of the column `name`; "" if it is right.
+    """Return a text that says what is wrong with the label `value` of the column `name`; "" if nothing is wrong.
 
     Args:
         valid: the values that are allowed; None to allow every value that is not empty.

@@ -61,11 +61,11 @@ def environment_counts(dataset: Dataset, name: str, environments: Tensor, count:
         count: the number of environments.
     """
     groups = getattr(dataset, name).groups
-    first, *rest = (
-        f"{e} has {torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist()}"
+    counts = (
+        f"environment {e} {torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist()}"
         for e in range(count)
     )
-    return ", ".join([f"inferred environments of {name}: {first} of each group", *rest])
+    return f"inferred environments of {name}, with the number of examples of each group: {', '.join(counts)}"
 
 
 GROUPS = {

@@ -100,7 +100,7 @@ class CrossRisk(Objective):
 
 
 def xrm_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the config of the first run of `xrm` as a dictionary; the first run trains the two networks."""
+    """Return the config of the run that `xrm` trains first, the training of the two networks, as a dictionary."""
     values = cross_entropy_baseline(config, config.groups.first_epochs)
     values["optim"]["lr"] = config.groups.lr
     return values | {"objective": {"name": "xrm"}, "score": FLIP_RATE}

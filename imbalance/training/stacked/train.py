@@ -2,9 +2,10 @@
 
 A step of a small model spends its time on starting operations, not on computing. So the parameters of M models are
 stacked along new leading dimensions, and one operation computes all models (`torch.func.vmap`, in
-`imbalance.training.stacked.models`). Evaluation does the same. Each step is taken by the same code as in a run alone.
-Every run has its own learner, progress and log, and begins, saves and ends by the code of `imbalance.training.loop`. So
-each run directory equals, up to rounding, that of `imbalance train`, and each of the two can resume runs of the other.
+`imbalance.training.stacked.models`). Evaluation does the same. The same code takes the steps of a stack and of a single
+run. Every run has its own learner, progress and log, and begins, saves and ends by the code of
+`imbalance.training.loop`. So each run directory equals, up to rounding, the one that `imbalance train` writes, and
+either command can resume a run of the other.
 """
 
 import json
@@ -48,7 +49,7 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 
 
 def in_common(config: Experiment) -> str | None:
-    """Return, as text, all values of a config but seed, learning rate and importance weights.
+    """Return, as text, all values of a config except seed, learning rate and importance weights.
 
     Runs can be stacked if these texts are equal. Return None if the config cannot be stacked.
     """
@@ -85,10 +86,10 @@ def draws_data(config: Experiment) -> bool:
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
-    """Train runs for which `in_common` is the same, and return their summaries, in order.
+    """Train runs for which `in_common` returns the same text; return the content of each summary.json, in their order.
 
-    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary. The other
-    runs go on.
+    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary.json. The
+    other runs go on.
 
     Args:
         runs: config and run directory of each run.
@@ -136,12 +137,12 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
 
 def position(member: Run) -> tuple[int, int]:
-    """Return the current epoch of a member, and the number of batches that are done in this epoch."""
+    """Return the current epoch of a run of the stack, and the number of batches that are done in this epoch."""
     return member.progress.epoch, member.progress.batch
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train members that are at the same step until each has ended, and write the results of each."""
+    """Train runs that are at the same step until each has ended, and write the results of each."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
@@ -170,7 +171,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
 
 
 def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
-    """Call `action` on every member, and return whether none diverged. A member that diverges is removed from the list.
+    """Call `action` on every run, and return True if no run diverged. Each run that diverges is removed from `members`.
 
     Args:
         threads: number of threads; more than one only if the action just writes files. Actions that draw random numbers
@@ -196,15 +197,15 @@ def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int 
 
 
 def save_all(members: list[Run]) -> bool:
-    """Save every member, and return whether none diverged. A member that diverged is removed from the list."""
+    """Write a checkpoint of every run; return True if no run diverged. Each run that diverged leaves `members`."""
     all_finite = apply_to_all(members, check_finite)
     return apply_to_all(members, save, WRITERS) and all_finite
 
 
 def end_epochs(members: list[Run]) -> None:
-    """Evaluate together all members whose evaluation is due, and move every member on to the next epoch.
+    """Evaluate together all runs whose evaluation is due, and move every run on to the next epoch.
 
-    A member that diverges is removed from the list.
+    Each run that diverges is removed from `members`.
     """
     interpolated = dict(zip(members, newly_interpolating(members)))
     due = [member for member in members if evaluation_is_due(member, interpolated[member])]
@@ -215,9 +216,9 @@ def end_epochs(members: list[Run]) -> None:
 
 
 def finish_all(members: list[Run]) -> None:
-    """Evaluate members together on every split, and write their results.
+    """Evaluate stacked runs together on every split, and write the results of each.
 
-    A member that diverges is removed from the list.
+    Each run that diverges is removed from `members`.
     """
     apply_to_all(members, load_selected)
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
@@ -234,12 +235,12 @@ def finish_all(members: list[Run]) -> None:
 
 
 def progress_line(member: Run) -> str:
-    """Return the line of progress of a member that is between two epochs."""
+    """Return the line of progress of a run that is between two epochs."""
     return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
 def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
-    """Take the remaining steps of the current epoch. Members that become non-finite are removed from `members`."""
+    """Take the remaining steps of the current epoch. Each run that becomes non-finite is removed from `members`."""
     first = members[0]
     epoch = stack.draw(first.progress.epoch)
     batches = count_batches(first.config, epoch)
@@ -275,7 +276,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
 
 
 def raise_diverged(member: Run) -> None:
-    """Find the step at which the loss of one of the stacked runs became non-finite, and raise the error.
+    """Find the step at which the loss of `member`, one of the stacked runs, became non-finite, and raise the error.
 
     Raises:
         Diverged: always.

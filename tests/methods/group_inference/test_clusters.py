@@ -145,7 +145,10 @@ def test_environments_beyond_two_make_groups_of_class_and_environment():
     divided = with_environments(dataset_of(targets), dict.fromkeys(("train", "val", "test"), environments))
     assert divided.train.method_groups.tolist() == [0, 2, 1, 3, 4] and divided.train.groups.equal(targets)
     assert len(divided.inferred_names) == 6 and divided.inferred_names[2] == "0, environment 2"
-    assert divided.notes[0] == "inferred environments of train: 0 has [1, 1] of each group, 1 has [1, 1], 2 has [1, 0]"
+    assert divided.notes[0] == (
+        "inferred environments of train, with the number of examples of each group: "
+        "environment 0 [1, 1], environment 1 [1, 1], environment 2 [1, 0]"
+    )
 
 
 @pytest.mark.parametrize("name", ["spare", "george"])
