@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # exists for every split, in a run with inferred groups
+# They exist for every split, in a run with inferred groups.
+INFERRED_GROUP_METRICS = ("val/worst_inferred_group_accuracy", "val/inferred_group_balanced_accuracy")
 
 
 @dataclass(frozen=True)

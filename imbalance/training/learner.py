@@ -217,6 +217,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         epochs=config.trainer.epochs,
         sampler=config.sampler,
         first=source.first,
+        powers=source.assignment.powers if source.assignment else None,
     )
     available = vars(context)
 
@@ -228,7 +229,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    reduction = build(OBJECTIVES, config.objective, **available)
+    reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
     needed = "an Objective, or a function of losses, weights and groups"
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
