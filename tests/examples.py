@@ -134,6 +134,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "mix": {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
+        "cutmix": Example(dict(alpha=0.5)),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
