@@ -213,6 +213,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
@@ -537,6 +538,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, takes_full_batches
-from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
+from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
@@ -64,8 +64,9 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: None without mixing, else three values: the partners of the examples, with fields (M,); a function from a
-        slice of the examples to the inputs of their partners; and the (M,) shares of the examples' own inputs.
+    mixed: None without mixing, else four values: the partners of the examples, with fields (M,); a function from a
+        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; and the
+        (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares.
     """
 
     number: int
@@ -74,7 +75,7 @@ class Epoch:
     groups: Tensor
     weights: Tensor
     images: Callable[[slice], tuple[Inputs, ...]]
-    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor] | None = None
+    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None] | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
         """Return the batch of the examples in a slice, without their inputs."""
@@ -92,10 +93,14 @@ class Epoch:
         if self.mixed is None:
             return labels._replace(views=views)
         # Every view is mixed with the same view of the same partner, in the same share. Texts cannot be mixed.
-        (targets, groups, target_shares), images, shares = self.mixed
+        (targets, groups, target_shares), images, shares, boxes = self.mixed
         own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
-        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
-        views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        if boxes is None:
+            input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+            views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        else:
+            from_partner = inside(boxes[batch_slice], *own_views[0].shape[2:])
+            views = tuple(torch.where(from_partner, other, own) for other, own in zip(other_views, own_views))
         partners = Partners(targets[batch_slice], groups[batch_slice], target_shares[batch_slice])
         return labels._replace(views=views, partners=partners)
 
@@ -119,7 +124,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
+        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares, mix.boxes
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 
