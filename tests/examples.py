@@ -49,6 +49,7 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
@@ -69,6 +70,14 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "cifar10lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
         "cifar100lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
+        "corrupted_cifar10": Example(
+            BIASED | dict(source="made", download=False), elsewhere=IN_SETS.format("biased"),
+        ),
+        "colored_fashion": Example(BIASED, elsewhere=IN_SETS.format("biased")),
+        "dominoes": Example(
+            dict(top="fashion", top_classes=("coat", "dress"), classes=("automobile", "truck"), correlation=0.95,
+                 val_per_group=250, augment=(), download=False), elsewhere=IN_SETS.format("dominoes"),
+        ),
         "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
         "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
         "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
@@ -106,6 +115,16 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "groups": {
         "data": Example(config=GROUP_DRO),
         "eiil": Example(dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1), config=GROUP_DRO),
+        "george": Example(
+            dict(first_epochs=3, reduction="pca", components=2, algorithm="gmm", max_clusters=3, parts=3,
+                 smallest_part=4),
+            config=GROUP_DRO, other=dict(max_clusters=1, parts=1, smallest_part=60, components=1),
+        ),
+        "predictions": Example(dict(first_epochs=1), config=GROUP_DRO),
+        "spare": Example(
+            dict(first_epochs=3, lr=0.1, clusters=(2, 3), threshold=0.99, power=2.0),
+            config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
+        ),
         "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
     },
     "sampler": {
@@ -115,6 +134,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "oversample": Example(dict(by="class")),
         "balanced": Example(dict(by="group")),
         "resample": Example(dict(by="group", exponent=1.0)),
+        "within_class": Example(),
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
@@ -136,6 +156,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "mix": {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
+        "cutmix": Example(dict(alpha=0.5)),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
@@ -168,7 +189,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lade": Example(dict(penalty=0.5, drift=0.1), config=dict(loss=dict(name="balanced_softmax"))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "ula": Example(
+            dict(tau=1.5, temperature=2.0, decay=0.5),
+            config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
+        ),
+        "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
+        "george": Example(),
         "xrm": Example(),
     },
     "head": {
@@ -237,6 +264,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "sgd": Example(dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED),
         "adam": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
         "adamw": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"), config=CLIPPED),
+        "lbfgs": Example(
+            dict(weight_decay=0.01, decayed="weights", tolerance=1e-4), elsewhere="tests/training/test_lbfgs.py"
+        ),
         "sgd_apart": Example(
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),

@@ -1,4 +1,7 @@
-"""cRT and LWS: heads that are trained on class-balanced or group-balanced draws (Kang et al., ICLR 2020)."""
+"""cRT and LWS: heads that are trained on batches with equally many examples of each class or group.
+
+Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020.
+"""
 
 import math
 from collections.abc import Callable
@@ -26,7 +29,7 @@ def crt(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train a new last layer by cross-entropy on balanced draws of the training set (classifier re-training).
+    """Train a new last layer by cross-entropy on balanced samples of the training set (classifier re-training).
 
     Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1. The
     features do not change. The layer starts at random weights, and the learning rate falls as a half cosine.
