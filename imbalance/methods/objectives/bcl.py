@@ -11,7 +11,7 @@ from imbalance.config.tags import Tags
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Objective
-from imbalance.methods.objectives.supcon import Projected, concatenated, projected_views
+from imbalance.methods.objectives.supcon import Projected, by_example, concatenated
 
 
 def balanced_contrastive(
@@ -86,8 +86,8 @@ class BalancedContrastive(Objective):
         return {
             "losses": batch.losses(loss, logits),
             "logits": logits,
-            "projections": projected_views(projections, examples),
-            "similarities": projected_views(similarities, examples),
+            "projections": by_example(projections, self.views),
+            "similarities": by_example(similarities, self.views),
         }
 
     def forward(

@@ -78,7 +78,7 @@ class SupervisedContrastive(Objective):
         return {
             "losses": batch.losses(loss, logits),
             "logits": logits,
-            "projections": projected_views(projections, examples),
+            "projections": by_example(projections, self.views),
         }
 
     def forward(
@@ -113,9 +113,9 @@ class Projected(nn.Sequential):
         return logits, F.normalize(at_least_float32(self.projection(features.flatten(1))), dim=1)
 
 
-def projected_views(outputs: Tensor, examples: int) -> Tensor:
-    """Return the (V·B, D) outputs for `concatenated` views of B examples as (B, V, D)."""
-    return outputs.unflatten(0, (-1, examples)).transpose(0, 1)
+def by_example(outputs: Tensor, views: int) -> Tensor:
+    """Return the (V·B, D) outputs for V `concatenated` views of B examples as (B, V, D); B may be 0."""
+    return outputs.unflatten(0, (views, len(outputs) // views)).transpose(0, 1)
 
 
 def concatenated(views: tuple[Inputs, ...]) -> Inputs:
