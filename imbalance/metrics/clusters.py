@@ -64,10 +64,12 @@ def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> flo
 
     Args:
         values: (P,).
-        pairs: the P unordered pairs of numbers of classes.
+        pairs: the P unordered pairs of numbers of classes, at least four classes.
     """
     numbers = np.array(pairs)
     shared = (numbers[:, None, :, None] == numbers[None, :, None, :]).any((2, 3))  # (P, P)
+    if shared.all():
+        raise ValueError("pairs: all pairs share a class, so they show no variance; at least four classes are needed")
     residuals = values - values.mean()
     raw = residuals @ shared @ residuals / len(values) ** 2
     return float(max(0.0, raw) / (1 - shared.sum() / len(values) ** 2))
