@@ -417,7 +417,7 @@ def outcome(cell: Cell) -> str:
         result = results[key]
         if corrected[key] < 0.05:
             word = "more" if result.value > 0 else "less"
-            return f"{abs(100 * result.value):.1f} points {word}" + (
+            return f"{abs(100 * result.value):.2f} points {word}" + (
                 ", though level" if result.level(EQUIVALENCE) else ""
             )
         return "level" if result.level(EQUIVALENCE) else "not decided"
@@ -426,9 +426,9 @@ def outcome(cell: Cell) -> str:
     shape = cell.rows.shape
     return (
         f"In the limit of training, importance weights {'act' if acts else 'do not act'} under poly: IW^1 gains "
-        f"{a.points()} points over the hard margin, the limit of cross-entropy, at threshold 0. Of this, "
-        f"{threshold.points()} points are a threshold, and {b.points()} points remain as a direction if val sets both "
-        f"thresholds ({verdict('b')}). Against ridge regression, both tuned on val, poly is worth {c.points()} points "
+        f"{a.points(2)} points over the hard margin, the limit of cross-entropy, at threshold 0. Of this, "
+        f"{threshold.points(2)} points are a threshold, and {b.points(2)} points remain as a direction if val sets both "
+        f"thresholds ({verdict('b')}). Against ridge regression, both tuned on val, poly is worth {c.points(2)} points "
         f"({verdict('c')}). Holm's p-values are {corrected['a']:.2g}, {corrected['b']:.2g} and {corrected['c']:.2g}; "
         f"{shape[0]} pairs × {shape[1]} role orders × {shape[2]} seeds"
         + (f", {cell.unsolved} problems unsolved." if cell.unsolved else ".")
@@ -461,7 +461,7 @@ def contrasts_table(folder: Path) -> str:
             for ahead, behind in (ahead_and_behind(difference(cell, *arms)) for arms in PRIMARY.values())
         )
         table.append([PREPROCESSINGS[preprocessing], f"{ratio}:1", str(cell.rows.shape[2]),
-                      *(results[key].points() for key in ("a", "threshold", "b", "c")), counts])  # fmt: skip
+                      *(results[key].points(2) for key in ("a", "threshold", "b", "c")), counts])  # fmt: skip
     return markdown(heads, table) if table else "No cell has finished yet.\n"
 
 
@@ -482,7 +482,7 @@ def arms_table(folder: Path) -> str:
     for arm in (column.removesuffix(": auroc") for column in cell.rows[0, 0, 0] if column.endswith(": auroc")):
         means = (f"{100 * cell.values(arm, judgement).mean():.1f}" for judgement in ("at 0", "at val", "auroc"))
         against = [(HARD, "at 0"), (RIDGE, "at val")]
-        table.append([arm, *means, *("" if arm == other else contrast(difference(cell, arm, other, judgement), cell.pairs).points()
+        table.append([arm, *means, *("" if arm == other else contrast(difference(cell, arm, other, judgement), cell.pairs).points(2)
                                      for other, judgement in against)])  # fmt: skip
     return markdown(heads, table)
 
@@ -524,6 +524,7 @@ def draw(folder: str) -> None:
         "c": "over ridge,\nboth tuned on val",
     }
     left.axhspan(-100 * EQUIVALENCE, 100 * EQUIVALENCE, color=NEUTRAL, alpha=0.3, linewidth=0)
+    left.text(2.7, -100 * EQUIVALENCE + 0.05, "level", ha="right", color="#555555", fontsize=8)
     left.axhline(0, color=NEUTRAL, linewidth=1)
     for x, (key, result) in enumerate((key, primary(cell)[key]) for key in PRIMARY):
         pairs = 100 * difference(cell, *PRIMARY[key]).mean((1, 2))

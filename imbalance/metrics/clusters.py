@@ -22,9 +22,9 @@ class Contrast(NamedTuple):
         """Return whether the whole interval is between −margin and margin."""
         return -margin <= self.low and self.high <= margin
 
-    def points(self) -> str:
+    def points(self, digits: int = 1) -> str:
         """Return the mean and the half width of the interval in percentage points, such as `1.2 ± 0.4`."""
-        return f"{100 * self.value:.1f} ± {50 * (self.high - self.low):.1f}"
+        return f"{100 * self.value:.{digits}f} ± {50 * (self.high - self.low):.{digits}f}"
 
 
 def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:

@@ -109,7 +109,7 @@ def test_rows_are_added_once_and_the_outcome_is_a_sentence(small, tmp_path, monk
         float(row[f"{experiment.POLY}: at 0"]) - float(row[f"{experiment.HARD}: at 0"]) for row in rows
     ])  # fmt: skip
     assert experiment.primary(cell)["a"].value == pytest.approx(by_hand, abs=1e-9)
-    assert f"gains {100 * by_hand:.1f} ±" in experiment.outcome(cell)
+    assert f"gains {100 * by_hand:.2f} ±" in experiment.outcome(cell)
     assert experiment.cell_of(rows[1:], 10, "raw") is None, "only seeds that are complete count"
     for table in (experiment.contrasts_table, experiment.arms_table):
         assert "hard margin" in table(tmp_path)
