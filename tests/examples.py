@@ -244,6 +244,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "torchvision": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "timm": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "transformers_vision": Example(dict(network="a folder", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "lite0": Example(elsewhere="tests/models/test_backbones.py"),
         "pretrained": Example(dict(pretrained="a run"), elsewhere="tests/deploy/test_extract_features.py"),
         # These models need texts.
         "bag_of_embeddings": Example(dict(width=6), elsewhere=IN_TEXT),
@@ -251,6 +252,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "encoder": Example(
             dict(pretrained="a folder", pool="pooler", dropout=0.0), elsewhere="tests/models/test_encoder.py"
         ),
+        "minilm": Example(elsewhere="tests/models/test_backbones.py"),
     },
     "optim.schedule": {
         "constant": Example(dict(warmup_epochs=2.0)),
