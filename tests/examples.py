@@ -194,6 +194,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),

@@ -193,8 +193,8 @@ class BalancedSoftmax(Adjusted):
 class LabelAwareSmoothing(nn.Module):
     """Cross-entropy with label smoothing that is strongest for the most frequent class.
 
-    Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS), section 3.2. The
-    target of class y gets the share 1 − ε_y + ε_y / K and every other class ε_y / K, where
+    Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS). The target
+    of class y gets the share 1 − ε_y + ε_y / K and every other class ε_y / K, where
 
         ε_y = tail + (head − tail) · sin(π/2 · (n_y − n_min) / (n_max − n_min)).
 

@@ -11,6 +11,7 @@ An objective that needs more than the losses has a file of its own: see `imbalan
 from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
+from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
@@ -35,6 +36,7 @@ OBJECTIVES = {
     "ula": UnsupervisedLogitAdjustment,
     "lc": LogitCorrection,
     "supcon": SupervisedContrastive,
+    "bcl": BalancedContrastive,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }
