@@ -55,6 +55,7 @@ METHODS = (
     # The penalties are the best by val worst-group accuracy: for CORAL of 0.1, 1 and 10, for MMD of 0.01, 0.1, 0.3, 1 and 10.
     ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
     ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
+    ("AUC margin loss", Variant("colored_digits_aucm"), "none"),
     ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
     # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
     # environment. Without clipping, two of ten seeds diverge.

@@ -180,6 +180,15 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
+        "partial_auc": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
+            other=dict(positives=(0,), share=1.0),
+        ),
+        "smooth_ap": Example(dict(positives=(1,), share=0.5, temperature=0.2), other=dict(positives=(0,), share=1.0)),
+        "soap": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, decay=0.1), other=dict(positives=(0,), share=1.0, decay=0.9)
+        ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),

@@ -15,6 +15,7 @@ from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
 from imbalance.methods.objectives.vrex import RiskExtrapolation
@@ -32,6 +33,10 @@ OBJECTIVES = {
     "lff": LearningFromFailure,
     "ula": UnsupervisedLogitAdjustment,
     "lc": LogitCorrection,
+    "aucm": AUCMargin,
+    "partial_auc": PartialAUC,
+    "smooth_ap": SmoothAP,
+    "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
