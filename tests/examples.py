@@ -47,6 +47,7 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
@@ -67,6 +68,14 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "cifar10lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
         "cifar100lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
+        "corrupted_cifar10": Example(
+            BIASED | dict(source="made", download=False), elsewhere=IN_SETS.format("biased"),
+        ),
+        "colored_fashion": Example(BIASED, elsewhere=IN_SETS.format("biased")),
+        "dominoes": Example(
+            dict(top="fashion", top_classes=("coat", "dress"), classes=("automobile", "truck"), correlation=0.95,
+                 val_per_group=250, augment=(), download=False), elsewhere=IN_SETS.format("dominoes"),
+        ),
         "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
         "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
         "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
@@ -145,6 +154,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "mix": {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
+        "cutmix": Example(dict(alpha=0.5)),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
@@ -252,6 +262,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "sgd": Example(dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED),
         "adam": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
         "adamw": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"), config=CLIPPED),
+        "lbfgs": Example(
+            dict(weight_decay=0.01, decayed="weights", tolerance=1e-4), elsewhere="tests/training/test_lbfgs.py"
+        ),
         "sgd_apart": Example(
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),

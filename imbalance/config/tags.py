@@ -26,6 +26,7 @@ class Tags:
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
             up to a common factor. It is called as `chance(labels, epoch, epochs, **section)`.
+        full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
             objective adds for earlier layers.
         prior: for a head: a function that returns the prior of the new probabilities, (K,) class shares, or None if
@@ -51,6 +52,7 @@ class Tags:
     unmixed: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
+    full_batch: bool = False
     averages: bool = False
     prior: Callable[..., Any] | None = None
     measures: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
+from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite
@@ -98,7 +99,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
         extra = {"weights": log.digests[SELECTED], "prior": describe_prior(run)}
         log.model(description(config, learner.dataset, learner.evaluated_network) | extra)
     about_run = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
-    late_warnings = [*run.head_warnings, *about_run]
+    solver = [learner.optimizer.warning] if isinstance(learner.optimizer, Solver) and learner.optimizer.warning else []
+    late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))

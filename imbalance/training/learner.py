@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from imbalance.config.experiment import Experiment, first_run
+from imbalance.config.experiment import Experiment, first_run, takes_full_batches
 from imbalance.config.metric_names import check_labels
 from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
@@ -213,6 +213,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
@@ -221,7 +222,10 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     )
     available = vars(context)
 
-    sampler = make_sampler(config, context, dataset)
+    full_batches = takes_full_batches(config)
+    sampler = (
+        (lambda epoch: torch.arange(len(dataset.train))) if full_batches else make_sampler(config, context, dataset)
+    )
     weights = make_weights(config, context, device, dtype)
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
@@ -232,6 +236,11 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     objective = as_objective(reduction).to(device)
     check_views_and_columns(config, objective)
 
+    if full_batches and not getattr(loss, "is_convex", False):
+        raise BadInput(
+            f"config.loss.name: {config.loss.name!r} given, which is not convex with these values, or does not say so by an "
+            f"attribute is_convex=True; config.optim.name={config.optim.name!r} needs a convex loss; use 'cross_entropy'"
+        )
     check_prior(config, context, weights, loss)
     check_inputs(config, dataset)
     torch.manual_seed(config.seed)
@@ -256,6 +265,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     if config.trainer.compile != "no":
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
+    if full_batches:
+        check_last_layer_alone(config, model, dataset, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
         OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
@@ -279,7 +290,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         objective,
         model,
         optimizer,
-        config.optim.lr,
+        config.optim.get("lr", 1.0),
         make_schedule(config),
         normalise,
         config.seed,
@@ -290,6 +301,22 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         config.trainer.compile == "reduce-overhead",
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
+
+
+def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Dataset, accelerator: Accelerator) -> None:
+    """Raise `BadInput` unless training changes a linear last layer alone, whose inputs stay the same, in one process."""
+    head = getattr(model, "head", None)
+    own = set(map(id, head.parameters())) if type(head) is nn.Linear else set()
+    name = f"config.optim.name: {config.optim.name!r} given"
+    if not own or any(parameter.requires_grad and id(parameter) not in own for parameter in model.parameters()):
+        raise BadInput(
+            f"{name}, which trains a linear last layer alone, but config.model.name={config.model.name!r} trains other layers; "
+            "use model.name='linear', or a pretrained network with frozen=True; or optim.name='sgd'"
+        )
+    if dataset.augmentations:
+        raise BadInput(f"{name}, which needs inputs that stay the same; use config.data.augment=()")
+    if accelerator.num_processes > 1:
+        raise BadInput(f"{name}, which trains in one process; start the run without torchrun")
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
@@ -511,6 +538,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

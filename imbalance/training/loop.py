@@ -39,6 +39,7 @@ from imbalance.training.evaluate import (
     training_metrics,
 )
 from imbalance.training.finish import finish, first_results, load_selected, write_early_summary
+from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
@@ -115,7 +116,7 @@ def train(
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate a config to which all overrides are applied, and return the content of summary.json.
+    """Train and evaluate a config that already contains all overrides, and return the content of summary.json.
 
     Args:
         directory: run directory; by default `run_directory(config)`.
@@ -305,7 +306,9 @@ def is_last_epoch(run: Run, interpolated: bool) -> bool:
     Args:
         interpolated: whether this is the first epoch in which every training prediction was correct.
     """
-    return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
+    ended = isinstance(run.learner.optimizer, Solver) and run.learner.optimizer.ended
+    stopped = interpolated and run.config.callbacks.stop_at_interpolation
+    return run.progress.epoch + 1 == run.epochs or stopped or ended
 
 
 def evaluation_is_due(run: Run, interpolated: bool) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import Fraction, Natural, NonNegative, Positive
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.training.lbfgs import Solver
 
 Parameters = Iterable[nn.Parameter]
 Decayed = Literal["all", "weights"]  # parameters with weight decay; "weights": all but biases and normalisation layers
@@ -269,6 +270,30 @@ def adamw_apart(
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
+@tagged(batched=True, full_batch=True)
+def lbfgs(
+    head_parameters: Sequence[nn.Parameter], *, weight_decay: NonNegative, decayed: Decayed, tolerance: Positive
+) -> Solver:
+    """Build L-BFGS, which minimises the mean weighted loss plus ½ · weight_decay · ‖w‖² over all training examples.
+
+    Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
+    Each epoch is one iteration on all examples of train, so `config.trainer.batch_size` has no effect, and there is no
+    learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. The
+    result does not depend on chance: no example is drawn, and with `config.model.init="zeros"` neither are weights.
+
+    Only the last layer can be trained by it: a model is needed whose other layers are frozen, such as "linear", and a
+    convex loss. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
+    more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
+
+    Args:
+        weight_decay: the factor of the penalty; 0 for none. Without it there is no minimum if a linear model can fit
+            all examples; the run then ends at a small gradient on the way to infinity.
+        decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
+        tolerance: the run has converged when no entry of the gradient is larger; 1e-4 in scikit-learn.
+    """
+    return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
+
+
 # A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
 # nothing to restore.
 
@@ -330,5 +355,12 @@ def step(
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "sgd_apart": sgd_apart, "adamw_apart": adamw_apart}
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "sgd_apart": sgd_apart,
+    "adamw_apart": adamw_apart,
+    "lbfgs": lbfgs,
+}
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

@@ -10,14 +10,16 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from imbalance.config.experiment import Experiment
-from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
+from imbalance.config.experiment import Experiment, takes_full_batches
+from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
+from imbalance.training.evaluate import features
+from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
 from imbalance.training.optim import clip, gradients, set_rate
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
@@ -62,8 +64,9 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: None without mixing, else three values: the partners of the examples, with fields (M,); a function from a
-        slice of the examples to the inputs of their partners; and the (M,) shares of the examples' own inputs.
+    mixed: None without mixing, else four values: the partners of the examples, with fields (M,); a function from a
+        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; and the
+        (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares.
     """
 
     number: int
@@ -72,7 +75,7 @@ class Epoch:
     groups: Tensor
     weights: Tensor
     images: Callable[[slice], tuple[Inputs, ...]]
-    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor] | None = None
+    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None] | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
         """Return the batch of the examples in a slice, without their inputs."""
@@ -90,10 +93,14 @@ class Epoch:
         if self.mixed is None:
             return labels._replace(views=views)
         # Every view is mixed with the same view of the same partner, in the same share. Texts cannot be mixed.
-        (targets, groups, target_shares), images, shares = self.mixed
+        (targets, groups, target_shares), images, shares, boxes = self.mixed
         own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
-        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
-        views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        if boxes is None:
+            input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+            views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        else:
+            from_partner = inside(boxes[batch_slice], *own_views[0].shape[2:])
+            views = tuple(torch.where(from_partner, other, own) for other, own in zip(other_views, own_views))
         partners = Partners(targets[batch_slice], groups[batch_slice], target_shares[batch_slice])
         return labels._replace(views=views, partners=partners)
 
@@ -117,7 +124,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
+        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares, mix.boxes
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 
@@ -170,6 +177,8 @@ def take_step(
         request: function that returns the request of this process for the end of the step. It is called once the
             forward pass is queued.
     """
+    if isinstance(learner.optimizer, Solver | Fits):
+        return take_full_step(learner, epoch, request)
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
     set_rate(optimizer, learner.rate * learner.schedule(epoch.number + batch / batches))
@@ -193,6 +202,40 @@ def take_step(
     return StepOutput(local_slice, logits, terms, kept_value, finite, requested)
 
 
+def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -> StepOutput:
+    """Take one iteration of L-BFGS, on all examples of train; the arguments are those of `take_step`.
+
+    If the optimiser is a `Fits`, the tensors of the output have a leading dimension for its M fits.
+    """
+    optimizer = learner.optimizer
+    if isinstance(optimizer, Fits):
+        fits = optimizer
+    else:
+        assert isinstance(optimizer, Solver)  # `take_step` has checked
+        optimizer.problem = optimizer.problem or problem_of(learner)
+        fits = Fits(optimizer.problem, [[optimizer]], epoch.weights[None])
+    finite = bool(fits.state.values.isfinite().all())  # an iteration never ends where the objective is not finite
+    if finite:
+        fits.step()
+    logits, values, whole = fits.logits(), fits.losses(), slice(0, len(epoch.rows))
+    if fits is optimizer:
+        return StepOutput(whole, logits, {"values": values}, values.sum(), finite, request())
+    losses = learner.loss(logits[0], epoch.targets, epoch.groups)
+    return StepOutput(whole, logits[0], {"losses": losses}, values[0], finite, request())
+
+
+def problem_of(learner: Learner) -> Problem:
+    """Return the problem that L-BFGS solves: the inputs of the last layer for all examples of train, and their labels."""
+    train = learner.dataset.train
+    flat = isinstance(learner.network.features, nn.Flatten) and isinstance(train.inputs, Tensor)
+    if flat and train.inputs.is_floating_point():
+        inputs = train.inputs.flatten(1)
+    else:
+        inputs = features(learner, train).flatten(1)
+    is_odd = learner.dataset.num_classes == 2 and getattr(learner.loss, "is_relative", False)
+    return Problem(inputs, train.targets, train.method_groups, learner.loss, is_odd)
+
+
 def optimizer_step(learner: Learner, clip_norm: float) -> None:
     """Clip the gradients to the norm `clip_norm` if it is not 0, and update the parameters."""
     optimizer, scaler = learner.optimizer, learner.accelerator.scaler
@@ -209,7 +252,12 @@ def optimizer_step(learner: Learner, clip_norm: float) -> None:
 
 def count_batches(config: Experiment, epoch: Epoch) -> int:
     """Return the number of batches in an epoch; 1 in a debug run."""
-    return 1 if config.debug else ceil(len(epoch.rows) / config.trainer.batch_size)
+    return 1 if config.debug else ceil(len(epoch.rows) / batch_size(config, epoch))
+
+
+def batch_size(config: Experiment, epoch: Epoch) -> int:
+    """Return the number of examples in a batch: `config.trainer.batch_size`, or all for an optimiser that needs all."""
+    return len(epoch.rows) if takes_full_batches(config) else config.trainer.batch_size
 
 
 def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:

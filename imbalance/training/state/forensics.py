@@ -26,6 +26,7 @@ from imbalance.training.state.run_state import Run, go_back
 from imbalance.training.step import (
     Epoch,
     StepOutput,
+    batch_size,
     batch_slices,
     count_batches,
     draw_epoch,
@@ -93,7 +94,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, own = batch_slices(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
+    whole, own = batch_slices(progress.batch, batch_size(run.config, epoch), accelerator.process_index, world)
     rows, losses = epoch.rows[whole], done.terms["losses"].detach()
     after = None if not done.finite else first_non_finite_after(learner)
     restore(stateful_parts(learner), before)
