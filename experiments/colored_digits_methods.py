@@ -49,6 +49,7 @@ METHODS = (
     ("undersampling", Variant("colored_digits_undersampled"), "sampler"),
     ("DFR", Variant("colored_digits_dfr"), "none; val's fit the head"),
     ("JTT", Variant("colored_digits_jtt"), "none"),
+    ("PDE", Variant("colored_digits_pde"), "sampler"),
     ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
     ("IRM", Variant("colored_digits_irm"), "objective"),
     ("V-REx", Variant("colored_digits_vrex"), "objective"),

@@ -136,6 +136,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
+        "expanding": Example(
+            dict(by="group", warmup_epochs=0, every=1, added=9), other=dict(warmup_epochs=1, every=2, added=20)
+        ),
     },
     "weights": {
         "uniform": Example(),

@@ -655,6 +655,11 @@ ROWS = {
         {ZHANG}. Training reads no groups; the groups of val select the epoch. Test accuracy with seed 0 is 46 % in the
         worst group and 97 % on average. A run takes a few seconds on one
         core.""", sgd("0.03") | {"mix": 'name="mixup", alpha=0.2'}),
+    "colored_digits_pde": Row("colored_digits", "progressive data expansion", """
+        Deng et al., "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS 2023: training
+        starts on equally many examples of each group, and a few further ones join from time to time. Training reads the
+        groups for the sampler; the groups of val select the epoch.""",
+        sgd("0.03") | {"sampler": 'name="expanding", by="group", warmup_epochs=15, every=10, added=10'}),
     "colored_digits_self": Row("colored_digits", "SELF, by early-stop disagreement", """
         LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023. ERM
         trains on four fifths of train. Then the last layer is trained further on held-out examples, the classes
