@@ -21,7 +21,7 @@ from imbalance.training.distributed.processes import across_processes, async_ite
 from imbalance.training.evaluate import features
 from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
-from imbalance.training.optim import clip, gradients, set_rate
+from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
@@ -190,6 +190,7 @@ def take_step(
 
     global_batch = epoch.labels(global_slice)
     local_batch = global_batch if accelerator.num_processes == 1 else None
+    random = random_state() if isinstance(optimizer, SharpnessAware) else {}
     terms, backward = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
     logits = terms["logits"]
     columns = objective_columns(learner, terms)
@@ -200,7 +201,20 @@ def take_step(
         # CUDA graphs reuse these buffers in the next step, so clone them.
         logits, kept_value = logits.clone(), value.clone()
     read = async_item(kept_value, requested)
-    backward(value)
+    if isinstance(optimizer, SharpnessAware):
+
+        def pass_of(weights: Tensor) -> None:
+            """Add the gradients of the objective with these importance weights at the current network weights."""
+            set_random_state(random)
+            again, backward_again = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
+            columns = objective_columns(learner, again)
+            again, _ = across_processes(accelerator, columns, 0, len(global_batch.rows))
+            backward_again(learner.objective.value(again, global_batch._replace(weights=weights)))
+
+        first = lambda weights: backward(learner.objective.value(terms, global_batch._replace(weights=weights)))  # noqa: E731
+        sharpness_aware_passes(learner, optimizer, global_batch, first, pass_of)
+    else:
+        backward(value)
     finite, requested = read()
     if finite:
         optimizer_step(learner, config.trainer.clip_norm)
@@ -239,6 +253,38 @@ def problem_of(learner: Learner) -> Problem:
         inputs = features(learner, train).flatten(1)
     is_odd = learner.dataset.num_classes == 2 and getattr(learner.loss, "is_relative", False)
     return Problem(inputs, train.targets, train.method_groups, learner.loss, is_odd)
+
+
+def sharpness_aware_passes(
+    learner: Learner,
+    optimizer: SharpnessAware,
+    batch: Batch,
+    first: Callable[[Tensor], None],
+    pass_of: Callable[[Tensor], None],
+) -> None:
+    """Run the backward passes of a step of a sharpness-aware optimiser; the gradients stay in the parameters.
+
+    The first forward pass alone changes the state of the objective and the running statistics of batch normalisation.
+
+    Args:
+        batch: labels of the global batch.
+        first: adds the gradients of the objective with given importance weights, from the terms of the first pass.
+        pass_of: adds the same gradients at the current network weights, with a new forward pass.
+    """
+    buffers = [buffer.clone() for buffer in learner.model.buffers()]
+    learner.objective.eval()
+    sharp = batch.weights
+    if optimizer.shares is not None:
+        sharp = batch.weights * optimizer.shares.to(batch.weights)[batch.targets]
+    first(sharp)
+    with optimizer.displaced():
+        pass_of(sharp)
+    if optimizer.shares is not None:
+        pass_of(batch.weights - sharp)
+    learner.objective.train()
+    with torch.no_grad():
+        for buffer, before in zip(learner.model.buffers(), buffers):
+            buffer.copy_(before)
 
 
 def optimizer_step(learner: Learner, clip_norm: float) -> None:
