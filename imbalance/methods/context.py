@@ -159,7 +159,7 @@ AVAILABLE_ARGUMENTS = {
     "loss": _CONTEXT,
     "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": {"parameters", "head_parameters"},
+    "optim": _CONTEXT | {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _CONTEXT | {"head", "dataset", "features", "generator", "training_prior"},
 }

@@ -269,7 +269,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         check_last_layer_alone(config, model, dataset, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares

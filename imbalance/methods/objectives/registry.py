@@ -13,6 +13,7 @@ from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
+from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
 from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
@@ -30,6 +31,7 @@ OBJECTIVES = {
     "vrex": RiskExtrapolation,
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
+    "lade": LabelDistributionDisentangling,
     "lff": LearningFromFailure,
     "ula": UnsupervisedLogitAdjustment,
     "lc": LogitCorrection,
