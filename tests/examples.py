@@ -138,6 +138,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
+        "expanding": Example(
+            dict(by="group", warmup_epochs=0, every=1, added=9), other=dict(warmup_epochs=1, every=2, added=20)
+        ),
     },
     "weights": {
         "uniform": Example(),
@@ -195,6 +198,15 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
+        "partial_auc": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
+            other=dict(positives=(0,), share=1.0),
+        ),
+        "smooth_ap": Example(dict(positives=(1,), share=0.5, temperature=0.2), other=dict(positives=(0,), share=1.0)),
+        "soap": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, decay=0.1), other=dict(positives=(0,), share=1.0, decay=0.9)
+        ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),

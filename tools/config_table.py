@@ -565,6 +565,10 @@ ROWS = {
         {SAGAWA}. Training reads the groups for the objective; the groups of val select the epoch. Test accuracy with
         seed 0 is 61 % in the worst group and 90 % on average. A run takes a few seconds on one
         core.""", group_dro("0.1")),
+    "colored_digits_aucm": Row("colored_digits", "AUC margin loss", """
+        Yuan et al., "Large-scale Robust Deep AUC Maximization", ICCV 2021: the objective is a loss of pairs of an even and an
+        odd digit. Training reads the classes alone; the groups of val select the epoch.""",
+        {"objective": 'name="aucm", positives=(1,), share=1.0, margin=1.0'}),
     "colored_digits_afr": Row("colored_digits", "automatic feature reweighting", f"""
         {QIU}. ERM trains on four fifths of train. Then the last layer is trained further on the rest; there the
         examples on which the model is least confident have the largest weights. Training reads no groups; the groups of
@@ -629,7 +633,7 @@ ROWS = {
     "colored_digits_lc": Row("colored_digits", "logit correction", """
         Liu et al., "Avoiding Spurious Correlations via Logit Correction", ICLR 2023: logits are shifted by the classes that
         a second, biased network confuses. Training reads no groups; the groups of val select the epoch.""",
-        {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
+        sgd("0.03") | {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
     "colored_digits_ldam_drw": Row("colored_digits", "LDAM with deferred re-weighting", f"""
         {CAO}, with their normalised last layer and its scale. The method corrects the imbalance of the classes.
         Training reads the class counts and no groups; the groups of val select the epoch. Test accuracy with seed 0 is
@@ -652,6 +656,11 @@ ROWS = {
         {ZHANG}. Training reads no groups; the groups of val select the epoch. Test accuracy with seed 0 is 46 % in the
         worst group and 97 % on average. A run takes a few seconds on one
         core.""", sgd("0.03") | {"mix": 'name="mixup", alpha=0.2'}),
+    "colored_digits_pde": Row("colored_digits", "progressive data expansion", """
+        Deng et al., "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS 2023: training
+        starts on equally many examples of each group, and a few further ones join from time to time. Training reads the
+        groups for the sampler; the groups of val select the epoch.""",
+        sgd("0.03") | {"sampler": 'name="expanding", by="group", warmup_epochs=15, every=10, added=10'}),
     "colored_digits_self": Row("colored_digits", "SELF, by early-stop disagreement", """
         LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023. ERM
         trains on four fifths of train. Then the last layer is trained further on held-out examples, the classes
