@@ -122,7 +122,12 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares, mix.boxes
+        mixed = (
+            Partners(train.targets[others], train.method_groups[others], shares),
+            other_images,
+            mix.shares,
+            mix.boxes,
+        )
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 

@@ -17,7 +17,16 @@ GROUPS = torch.tensor([0, 1, 2, 3] * 20 + [0] * 20)
 TARGETS = GROUPS // 2
 
 
-def mix(targets=TARGETS, groups=GROUPS, num_classes=2, num_groups=4, seed=0, class_counts=None, input_shape=(3, 24, 32), **section):
+def mix(
+    targets=TARGETS,
+    groups=GROUPS,
+    num_classes=2,
+    num_groups=4,
+    seed=0,
+    class_counts=None,
+    input_shape=(3, 24, 32),
+    **section,
+):
     return build(
         MIXINGS, section, targets=targets, groups=groups, num_classes=num_classes, num_groups=num_groups, class_counts=class_counts,
         generator=torch.Generator().manual_seed(seed), input_shape=input_shape,

@@ -113,7 +113,9 @@ def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
     for step in range(3):
         grey = (images * weights).sum(1, keepdim=True) if images.shape[1] == 3 else images
         change = order[:, step, None, None, None]
-        mean = grey.double().mean((1, 2, 3), keepdim=True).to(images.dtype)  # float64, so that batches make no difference
+        mean = (
+            grey.double().mean((1, 2, 3), keepdim=True).to(images.dtype)
+        )  # float64, so that batches make no difference
         other = torch.where(change == 0, torch.zeros_like(grey), torch.where(change == 1, mean, grey))
         factor = factors.gather(1, order[:, step : step + 1])[:, :, None, None]
         images = torch.lerp(other.expand_as(images), images, factor.expand_as(images)).clamp(0, 255)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from imbalance.utils.torchvision_import import import_torchvision
 
-FILL = 128  # the grey of the published codes, where an image is moved away from its edge; torchvision's default is black
+FILL = (
+    128  # the grey of the published codes, where an image is moved away from its edge; torchvision's default is black
+)
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 SIGNED = (*GEOMETRIC, "Brightness", "Color", "Contrast", "Sharpness")  # operations whose magnitude can be negative
 # The operations of RandAugment and TrivialAugment, in the order of torchvision.

@@ -66,7 +66,9 @@ def test_seed_epoch_example_and_draw_each_make_one(name):
 def test_one_augmentation_does_not_determine_what_the_next_does(monkeypatch):
     drawn = []
     for name in ("first", "second"):
-        monkeypatch.setitem(AUGMENTATIONS, name, Drawn(1, lambda images, uniform: drawn.append(uniform[:, 0]) or images))
+        monkeypatch.setitem(
+            AUGMENTATIONS, name, Drawn(1, lambda images, uniform: drawn.append(uniform[:, 0]) or images)
+        )
     apply(INDICES, ("first", "second"))
     assert abs(np.corrcoef(*drawn)[0, 1]) < 0.2
 

@@ -24,7 +24,9 @@ def parts(per_class: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(IMAGES[np.arange(len(part)) % 6], part) for part in labels]
 
 
-@pytest.mark.parametrize("share, aligned, others", [(0.05, 4750, 28), (0.02, 4900, 11), (0.01, 4950, 6), (0.005, 4975, 3)])
+@pytest.mark.parametrize(
+    "share, aligned, others", [(0.05, 4750, 28), (0.02, 4900, 11), (0.01, 4950, 6), (0.005, 4975, 3)]
+)
 def test_shares_are_those_of_learning_from_failure(share, aligned, others):
     targets = np.arange(50_000) % 10
     attributes = assign_attributes(targets, share)
@@ -116,7 +118,9 @@ def test_made_images_have_the_corruption_of_their_group(small_cifar):
     assert dataset.group_counts(dataset.test).tolist() == [2] * 100  # a tenth of two val images is none
     for label, untouched in ((9, True), (0, False)):
         split = dataset.train.subset((dataset.train.groups == 11 * label).nonzero()[:, 0])
-        same = [np.array_equal(image, IMAGES[i % 6].transpose(2, 0, 1)) for image, i in zip(split.inputs, split.indices)]
+        same = [
+            np.array_equal(image, IMAGES[i % 6].transpose(2, 0, 1)) for image, i in zip(split.inputs, split.indices)
+        ]
         assert all(same) if untouched else not any(same)
 
 
@@ -146,7 +150,9 @@ def test_published_files_are_read_and_their_counts_checked(tmp_path, monkeypatch
     wrong = np.load(labels)
     wrong[:40, 1] = 5
     np.save(labels, wrong)
-    with pytest.raises(BadInput, match=r"train: class 0 has .* examples of the attributes, not .*config.data.source='made'"):
+    with pytest.raises(
+        BadInput, match=r"train: class 0 has .* examples of the attributes, not .*config.data.source='made'"
+    ):
         corrupted_cifar10(str(tmp_path), 0, **CIFAR | dict(source="type0"))
 
 

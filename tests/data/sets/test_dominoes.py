@@ -25,7 +25,11 @@ def files(tmp_path, monkeypatch):
     parts = []
     for n in (50, 12):
         labels = np.arange(10 * n) % 10
-        parts.append(SimpleNamespace(targets=labels.tolist(), data=np.tile(labels[:, None, None, None], (1, 32, 32, 3)).astype(np.uint8)))
+        parts.append(
+            SimpleNamespace(
+                targets=labels.tolist(), data=np.tile(labels[:, None, None, None], (1, 32, 32, 3)).astype(np.uint8)
+            )
+        )
     monkeypatch.setattr(module.cifar10, "published", lambda *args: parts)
     return str(tmp_path)
 
