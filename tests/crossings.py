@@ -128,13 +128,16 @@ def image_table(folder: Path, config: ConfigDict) -> None:
 
 
 def published_images(folder: Path, config: ConfigDict) -> None:
-    names = ("landbirds/land", "landbirds/water", "waterbirds/land", "waterbirds/water")
-    for i, (part, name) in enumerate(product(("train", "val", "test"), names)):
-        for j in range(2):
-            save_image(folder / "spuco_birds" / part / name / f"{i}-{j}.png", seed=2 * i + j)
+    for i, path in enumerate(published_files(folder)):
+        save_image(path, seed=i)
     config.data = dict(name="spuco", subset="birds", size=10, check_counts=False, augment=("flip",))
     config.model = dict(name="mlp", hidden=(6,))
     config.trainer.batch_size = 4
+
+
+def published_files(folder: Path) -> list[Path]:
+    parts = product(("train", "val", "test"), ("landbirds", "waterbirds"), ("land", "water"), ("0.png", "1.png"))
+    return [folder.joinpath("spuco_birds", *names) for names in parts]
 
 
 def table_rows(folder: Path) -> list[Path]:
@@ -221,7 +224,7 @@ KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and
     "digits": ("digits_erm", Kind(digits)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
-    "published": ("folder_erm", Kind(published_images)),
+    "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),
     "arrays": ("arrays_erm", Kind(arrays)),
     "features": ("features_erm", Kind(features, lambda f: [f / "features"])),

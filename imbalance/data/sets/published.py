@@ -17,7 +17,6 @@ from imbalance.data.images.listing import Listing
 from imbalance.data.problems import Problem
 from imbalance.data.sets.image_folder import FolderListing, images_in
 
-
 LEFT_OUT = -1  # split of an image that is in no split
 
 
