@@ -49,6 +49,7 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
@@ -85,6 +86,18 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
                  subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
         ),
+        "metashift": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "imagenet_bg": Example(PUBLISHED | dict(test="mixed_rand"), elsewhere=IN_SETS.format("published")),
+        "nico_pp": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "breeds": Example(PUBLISHED | dict(subset="living17", test="target"), elsewhere=IN_SETS.format("published")),
+        "chexpert": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "mimic_cxr": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "imagenet_lt": Example(PUBLISHED | dict(folder="imagenet"), elsewhere=IN_SETS.format("published")),
+        "places_lt": Example(PUBLISHED | dict(folder="places"), elsewhere=IN_SETS.format("published")),
+        "inaturalist2018": Example(PUBLISHED | dict(folder="inaturalist"), elsewhere=IN_SETS.format("published")),
+        "urbancars": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "spuco": Example(PUBLISHED | dict(subset="birds"), elsewhere=IN_SETS.format("published")),
+        "camelyon17": Example(PUBLISHED | dict(val="other hospital"), elsewhere=IN_SETS.format("published")),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
