@@ -59,8 +59,12 @@ METHODS = (
     # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
     # environment. Without clipping, two of ten seeds diverge.
     ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL, "trainer.clip_norm": 1.0}), "none"),
+    ("GEORGE, then group DRO", Variant("colored_digits_george"), "none"),
+    ("SPARE", Variant("colored_digits_spare"), "none"),
     ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
     ("LfF", Variant("colored_digits_lff"), "none"),
+    ("uLA", Variant("colored_digits_ula"), "none, in val neither"),
+    ("LC", Variant("colored_digits_lc"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),
     ("SELF", Variant("colored_digits_self"), "none"),
     # The learning rates 0.03, 0.1 and 0.3 of the head give the same result.

@@ -267,6 +267,58 @@ BASES = {
             "epochs": "30", "batch_size": "128", "eval_batch_size": "512", "channels_last": "True",
             "data_dir": CIFAR_FILES,
         }),
+    "dominoes": Base("Dominoes, Fashion-MNIST above CIFAR-10", """
+        Automobiles and trucks of CIFAR-10 below coats and dresses of Fashion-MNIST: Shah et al., NeurIPS 2020, and
+        Pagliardini et al., ICLR 2023. In train, 95 % of the automobiles are below a coat, and 95 % of the trucks below
+        a dress. The published runs have 100 %. ResNet-20, {epochs} epochs of 9,000 images of 64×32 take about an hour
+        on two cores.""", """
+            name="dominoes",
+            top="fashion",  # or "mnist"
+            top_classes=("coat", "dress"),  # goes with the first class, with the second; ("0", "1") for MNIST
+            classes=("automobile", "truck"),  # of the lower half, which alone decides the class
+            correlation=0.95,  # share of each class's training images whose upper half goes with the class
+            val_per_group=250,  # taken from the training images
+            augment=(),
+            download=False,  # True: download CIFAR-10 and MNIST into data_dir if they are missing
+        """, RESNET20 | BY_GROUP | BEST | COSINE | sgd("0.05", "5e-4") | {
+            "epochs": "30", "batch_size": "128", "eval_batch_size": "512", "channels_last": "True",
+            "data_dir": "  # contains cifar-10-batches-py/ and FashionMNIST/raw",
+        }),
+    "corrupted_cifar10": Base("Corrupted CIFAR-10, 5 % conflicting", """
+        Each class goes with a kind of noise or blur: Nam et al., "Learning from Failure", NeurIPS 2020. As there:
+        ResNet-20, Adam with learning rate 0.001, batches of 256, and 39,200 steps, which are {epochs} epochs of 50,000
+        images. Different here: a tenth of the test images is val, and selects the epoch; the published numbers are the
+        best test epoch. Not yet run here at full length. The corruptions are made in a minute at the start of a run;
+        `imbalance data cut` keeps them in a file.""", """
+            name="corrupted_cifar10",
+            source="made",  # "type0", "type1": the files that the published code writes
+            conflicting=0.05,  # share of training images with another corruption; or 0.02, 0.01, 0.005
+            severity=4,  # 1 to 4
+            draw_seed=0,  # seed of the noise; config.seed does not change the images
+            val_fraction=0.1,  # share of every group of the test images that becomes val
+            augment=(),
+            download=False,  # True: download the files into data_dir if they are missing (170 MB)
+        """, RESNET20 | BEST | {
+            "score": "val/group_balanced_accuracy",
+            "optim": 'name="adam", lr=0.001, betas=(0.9, 0.999), weight_decay=0.0, decayed="all"',
+            "epochs": "200", "batch_size": "256", "eval_batch_size": "512", "channels_last": "True",
+            "data_dir": CIFAR_FILES,
+        }),
+    "colored_fashion": Base("Colored Fashion-MNIST, 5 % conflicting", """
+        Each class goes with a colour: colored MNIST of Nam et al., "Learning from Failure", NeurIPS 2020, made from
+        Fashion-MNIST, so published numbers cannot be compared. As there: a perceptron of three layers of 100 units,
+        Adam with learning rate 0.001, and batches of 256. An epoch of 60,000 images takes seconds on two cores.""", """
+            name="colored_fashion",
+            conflicting=0.05,  # share of training images with another colour; or 0.02, 0.01, 0.005
+            severity=4,  # 1 to 4: how little the colours vary
+            draw_seed=0,  # seed of these variations; config.seed does not change the images
+            val_fraction=0.1,  # share of every group of the test images that becomes val
+            augment=(),
+        """, BEST | {
+            "score": "val/group_balanced_accuracy", "model": 'name="mlp", hidden=(100, 100, 100)',
+            "optim": 'name="adam", lr=0.001, betas=(0.9, 0.999), weight_decay=0.0, decayed="all"',
+            "epochs": "20", "batch_size": "256", "eval_batch_size": "512", "data_dir": FASHION_FILES,
+        }),
     "waterbirds": Base("Waterbirds", """
         ResNet-50 from ImageNet weights, {epochs} epochs of 4,795 images: needs a GPU; not yet run here. Get the images
         with `imbalance data download waterbirds`.""", """
@@ -551,6 +603,13 @@ ROWS = {
         no groups; the groups of val select the epoch. They also chose first_epochs and the step size, among a few
         values of each. Test accuracy with seed 0 is 73 % in the worst group and 84 % on average.""",
         group_dro("0.01") | {"groups": 'name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01'}),
+    "colored_digits_george": Row("colored_digits", "GEORGE, clusters as groups, then group DRO on them", """
+        Sohoni et al., "No Subclass Left Behind: Fine-Grained Robustness in Coarse-Grained Classification Problems",
+        NeurIPS 2020. A first run trains a model. Its outputs are clustered in each class, and group DRO trains on the
+        clusters. One command trains both runs. Training reads no groups; the groups of val select the epoch.""",
+        group_dro("0.01") | {
+            "groups": 'name="george", first_epochs=5, reduction="hardness", components=2, algorithm="gmm", max_clusters=4, parts=5, smallest_part=5',
+        }),
     "colored_digits_irm": Row("colored_digits", "invariant risk minimisation", """
         Arjovsky et al., "Invariant Risk Minimization", 2019. The environments are the two colours, each of which has
         both classes. Training reads the colour for the objective; the groups of val select the epoch.""",
@@ -566,6 +625,10 @@ ROWS = {
         second run. One command trains both runs. Training reads no groups; the groups of val select the epoch. Test
         accuracy with seed 0 is 68 % in the worst group and 80 % on average. A run takes a few seconds on one core.""",
         sgd("0.03") | {"weights": 'name="just_train_twice", first_epochs=5, upweight=50.0'}),
+    "colored_digits_lc": Row("colored_digits", "logit correction", """
+        Liu et al., "Avoiding Spurious Correlations via Logit Correction", ICLR 2023: logits are shifted by the classes that
+        a second, biased network confuses. Training reads no groups; the groups of val select the epoch.""",
+        {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
     "colored_digits_ldam_drw": Row("colored_digits", "LDAM with deferred re-weighting", f"""
         {CAO}, with their normalised last layer and its scale. The method corrects the imbalance of the classes.
         Training reads the class counts and no groups; the groups of val select the epoch. Test accuracy with seed 0 is
@@ -598,6 +661,19 @@ ROWS = {
         it was before the last layer was trained further. The held-out fifth has at most two of the seven odd red digits
         of train.""",
         {"head": 'name="self", fraction=0.2, first_epochs=2, share=0.1, steps=250, batch_size=32, lr=0.01'}),
+    "colored_digits_spare": Row("colored_digits", "SPARE, early clusters as groups", """
+        Yang et al., "Identifying Spurious Biases Early in Training through the Lens of Simplicity Bias", AISTATS 2024. A
+        short first run trains a model. The probabilities that the model predicts are clustered in each class, and a
+        second run draws small clusters more often. One command trains both runs. Training reads no groups; the groups
+        of val select the epoch.""",
+        {"groups": 'name="spare", first_epochs=2, lr=0.1, clusters=(2,), threshold=0.9, power=2.0',
+         "sampler": 'name="within_class"'}),
+    "colored_digits_ula": Row("colored_digits", "uLA, unsupervised logit adjustment", """
+        Tsirigotis et al., "Group Robust Classification Without Any Group Information", NeurIPS 2023: logits are shifted by
+        the classes that a short first run confuses. One command trains both runs. No groups are read, in train or in
+        val: the accuracy on val, balanced over class and prediction of the first run, selects the epoch.""",
+        {"groups": 'name="predictions", first_epochs=2', "score": "val/inferred_group_balanced_accuracy",
+         "objective": 'name="ula", tau=1.0, temperature=1.0, decay=0.999'}),
     "colored_digits_undersampled": Row("colored_digits", "cross-entropy on an undersampled training set", """
         Every epoch has as many examples of each group as the smallest group has, and draws them anew. This baseline is
         hard to beat (Idrissi et al., "Simple data balancing achieves competitive worst-group-accuracy", CLeaR 2022).
@@ -723,6 +799,11 @@ ROWS = {
         Train has cats, dogs, cars and trucks, with the two labels animal and vehicle. Val and test have deer, horses,
         aeroplanes and ships. So the score is the accuracy on kinds that training has not seen, and worst-group accuracy
         is that of the worst of these kinds. ResNet-20, 30 epochs of 18,000 images: not yet run here to the end."""),
+    "dominoes_erm": Row("dominoes", "cross-entropy"),
+    "corrupted_cifar10_erm": Row("corrupted_cifar10", "cross-entropy", """
+        Published for this share of conflicting images: 39.4 ± 0.6 % with ResNet-18 on other files of the same kind
+        (quoted by later papers)."""),
+    "colored_fashion_erm": Row("colored_fashion", "cross-entropy"),
     "waterbirds_erm": Row("waterbirds", "cross-entropy, the standard baseline", f"""
         The base model of {KIRICHENKO}: 74.9 ± 2.4 % worst-group accuracy reported. As in their code: learning rate,
         weight decay, batch size, epochs, augmentation, ImageNet weights (V1), the last epoch. Different here: crops are

@@ -259,7 +259,7 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
 
 
 def rows(repeats: int) -> Iterator[Row]:
-    """Measure the extraction and the heads, and yield the rows of the benchmark's table."""
+    """Time the extraction of features and the training of linear heads (last layers), and yield the table's rows."""
     keep_freed_memory()
     yield Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")
     with tempfile.TemporaryDirectory() as parent:

@@ -19,7 +19,7 @@ from imbalance.data.identity import dataset_duplicates, digest, duplicates
 from imbalance.data.images.decode import decode
 from imbalance.data.images.decode_pool import check_images
 from imbalance.data.images.listing import Listing, with_preparation
-from imbalance.data.images.sheet import write_sheet
+from imbalance.data.images.sheet import is_sheet, write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
 from imbalance.data.problems import DataProblems, Problem, problem_lines
@@ -72,9 +72,7 @@ def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     """Print the number of examples of every split, class and group; write sample images to the image file `sheet`."""
     experiment, _ = resolve(config, overrides)
-    file, folder = output_path(sheet, "--sheet"), Path(experiment.data_dir).resolve()
-    if file.exists() and folder in file.resolve().parents:
-        raise BadInput(f"--sheet: {sheet} exists in the data folder {folder}; name a new file, or a file elsewhere")
+    file = output_path(sheet, "--sheet", is_sheet)
     dataset = load_dataset(experiment)
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):

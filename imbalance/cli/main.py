@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
-from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
+from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
@@ -62,7 +62,7 @@ def call(argv: Sequence[str]) -> int:
         cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
         resumes = argv[0] in RESUMES
         return refuse(
-            f"{cause}; fix that, and {'the same command resumes from the last checkpoint' if resumes else 'type the command again'}"
+            f"{cause}; fix that, and {f'the same command {RESUME_HINT}' if resumes else 'type the command again'}"
         )
 
 

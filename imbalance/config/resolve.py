@@ -88,16 +88,19 @@ def load(path: str | Path) -> ConfigDict:
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
-    if not any(line.opname.startswith("STORE") and line.argval == "get_config" for line in dis.get_instructions(code)):
-        raise BadInput(
-            f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
-        )
+    no_function = BadInput(
+        f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
+    )
+    if not any(map(_may_define_get_config, dis.get_instructions(code))):
+        raise no_function
     namespace: dict[str, Any] = {"__name__": "<config>", "__file__": str(path)}
     try:
         exec(code, namespace)
-        config = namespace["get_config"]()
-    except Exception as error:
+        config = namespace["get_config"]() if "get_config" in namespace else None
+    except (Exception, SystemExit) as error:
         raise user_code_error(path, error) from error
+    if "get_config" not in namespace:
+        raise no_function
     if not isinstance(config, ConfigDict):
         raise BadInput(
             f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
@@ -159,6 +162,17 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if isinstance(objective, dict) and objective.get("name") == "group_dro":
         upgraded["objective"] = {"adjust_absent": False} | objective
     return {"groups": {"name": "data"}} | saved | upgraded
+
+
+def _may_define_get_config(line: dis.Instruction) -> bool:
+    """Return whether an instruction stores the name get_config, or imports all names of another module."""
+    return (
+        (line.opname.startswith("STORE") and line.argval == "get_config")
+        or line.argrepr == "INTRINSIC_IMPORT_STAR"
+        or (
+            line.opname == "IMPORT_STAR"  # before Python 3.12
+        )
+    )
 
 
 @functools.lru_cache(maxsize=64)

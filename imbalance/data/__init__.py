@@ -14,12 +14,14 @@ from imbalance.data.images.listing import build_image_dataset
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.population import check_population
 from imbalance.data.sets.arrays import arrays
+from imbalance.data.sets.biased import colored_fashion, corrupted_cifar10
 from imbalance.data.sets.celeba import celeba, list_celeba
 from imbalance.data.sets.cifar10 import cifar10
 from imbalance.data.sets.civilcomments import civilcomments, list_civilcomments
 from imbalance.data.sets.class_map import class_map, new_classes
 from imbalance.data.sets.colored_digits import colored_digits
 from imbalance.data.sets.digits import digits
+from imbalance.data.sets.dominoes import dominoes
 from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
@@ -41,7 +43,10 @@ DATASETS = {
     "cifar10": cifar10,
     "cifar10lt": cifar10lt,
     "cifar100lt": cifar100lt,
+    "corrupted_cifar10": corrupted_cifar10,
+    "dominoes": dominoes,
     "fashion": fashion,
+    "colored_fashion": colored_fashion,
     "medmnist": medmnist,
     "waterbirds": waterbirds,
     "celeba": celeba,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
-from imbalance.utils.files import output_path
+from imbalance.utils.files import contains, output_path
 
 if TYPE_CHECKING:
     from imbalance.deploy.load import (
@@ -61,7 +61,7 @@ def export(model: "TrainedModel", path: Path) -> None:
             f"{path}: a model of texts can only be exported as .safetensors, because {path.suffix} has no tokenizer; name a "
             "file that ends in .safetensors"
         )
-    path, suffix = output_path(path, "FILE", parents=True), path.suffix  # first, because the export takes long
+    path, suffix = output_path(path, "FILE", is_export), path.suffix  # first, because the export takes long
     temporary = path.with_name(f"{path.stem}.tmp{suffix}")
     # A GPU may compute in TF32, which differs from the CPU by more than TOLERANCE, so compare with a copy on the CPU.
     model = replace(model, network=copy.deepcopy(model.network).to("cpu"), device=torch.device("cpu"))
@@ -80,6 +80,11 @@ def export(model: "TrainedModel", path: Path) -> None:
         raise BadInput(f"{path}: {error.strerror or error}; name a file that can be written") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_export(path: Path) -> bool:
+    """Return whether a file contains a model.json, which all formats store as plain text."""
+    return contains(path, b"preprocessing")
 
 
 def random_inputs(model: "TrainedModel", number: int) -> Inputs:

@@ -14,7 +14,7 @@ from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import as_array, read_columns
 from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
-from imbalance.utils.files import output_path
+from imbalance.utils.files import begins_with, output_path
 from imbalance.utils.output import counted, csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
@@ -42,7 +42,7 @@ def predict_files(
     Returns:
         The message that the command prints.
     """
-    into = output_path(output, "--output")
+    into = output_path(output, "--output", lambda path: begins_with(path, b"file,row,class"))
     if "" in files:  # "" would mean the current folder
         raise BadInput("FILE: '' given; name image files, folders of images, or tables")
     model = load(run, device)

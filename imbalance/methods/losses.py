@@ -36,6 +36,17 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return softplus(log_odds_against(logits, targets))
 
 
+def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Return (B,) cross-entropies with the target shares 1 − ε + ε / K for the target and ε / K for each other class.
+
+    Args:
+        smoothing: ε, one number or (B,) numbers.
+    """
+    logits = at_least_float32(logits)
+    to_all_classes = -logits.log_softmax(1).mean(1)
+    return (1 - smoothing) * cross_entropy(logits, targets) + smoothing * to_all_classes
+
+
 class CrossEntropy(nn.Module):
     """Cross-entropy, −log softmax(z)_y."""
 
@@ -176,6 +187,37 @@ class BalancedSoftmax(Adjusted):
 
     def __init__(self, class_counts: Tensor):
         super().__init__(None, share(class_counts).log())
+
+
+@checked
+class LabelAwareSmoothing(nn.Module):
+    """Cross-entropy with label smoothing that is strongest for the most frequent class.
+
+    Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS), section 3.2. The
+    target of class y gets the share 1 − ε_y + ε_y / K and every other class ε_y / K, where
+
+        ε_y = tail + (head − tail) · sin(π/2 · (n_y − n_min) / (n_max − n_min)).
+
+    This is the concave form of the paper, which its commands use. If all classes have the same number of examples, ε is
+    `head` for all.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        head: ε of the most frequent class.
+        tail: ε of the rarest class.
+    """
+
+    smoothing: Tensor
+
+    def __init__(self, class_counts: Tensor, *, head: Fraction, tail: Fraction):
+        super().__init__()
+        counts = present(class_counts)
+        least, most = counts.min(), counts.max()
+        ranks = (counts - least) / (most - least) if most > least else torch.ones_like(counts)
+        self.register_buffer("smoothing", tail + (head - tail) * (math.pi / 2 * ranks).sin())
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        return smoothed_cross_entropy(logits, targets, self.smoothing.to(at_least_float32(logits))[targets])
 
 
 @checked
@@ -356,6 +398,7 @@ LOSSES = {
     "cdt": ClassDependentTemperatures,
     "logit_adjusted": LogitAdjusted,
     "balanced_softmax": BalancedSoftmax,
+    "label_aware_smoothing": LabelAwareSmoothing,
     "ldam": LDAM,
     "focal": Focal,
     "class_balanced": ClassBalanced,

@@ -1,8 +1,8 @@
 """Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
-    imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
-    imbalance keep --work_dir=runs --to=carried      # on a machine that goes away: all runs in small files
-    imbalance keep --from=carried --study=rows       # elsewhere: these runs under runs/, and in results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds every finished run under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
+    imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
 A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, precision, versions,
 commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated

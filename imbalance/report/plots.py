@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 12  # most settings that are drawn, one panel each
 Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of a setting's runs
+NAMES = ("curves", "rates", "boxes", "boundaries")  # names of the files of the figures, without suffix
 
 
 def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
@@ -32,16 +33,14 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
         metrics: test metrics of the box plots.
     """
     figures = []
-    for title, name, figure in (
-        (
-            f"Learning curves of {min(MOST_CURVES, len(settings))} of {len(settings)} configs",
-            "curves",
-            curves(work_dir, settings),
-        ),
-        ("Score against learning rate", "rates", rates(settings)),
-        ("Over seeds", "boxes", boxes(settings, metrics)),
-        ("Decision boundaries", "boundaries", boundaries(work_dir, settings)),
-    ):
+    titles = (
+        f"Learning curves of {min(MOST_CURVES, len(settings))} of {len(settings)} configs",
+        "Score against learning rate",
+        "Over seeds",
+        "Decision boundaries",
+    )
+    drawn = curves(work_dir, settings), rates(settings), boxes(settings, metrics), boundaries(work_dir, settings)
+    for title, name, figure in zip(titles, NAMES, drawn, strict=True):
         if figure:
             figures.append((title, save(figure, folder, name)[0]))
     return figures

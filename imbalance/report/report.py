@@ -38,7 +38,7 @@ from imbalance.metrics.intervals import (
     worst_over_examples,
 )
 from imbalance.report import plots, tables
-from imbalance.report.collect import Row, collect, write_csv
+from imbalance.report.collect import Row, collect, is_collected, write_csv
 from imbalance.report.page import page
 from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
@@ -218,8 +218,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise BadInput(f"--folder: {folder} is a file; name a folder")
+    check_folder(Path(folder))
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
@@ -227,6 +226,23 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')}, {counted(len(table), 'config')}")
+
+
+def check_folder(folder: Path, flag: str = "--folder") -> None:
+    """Raise `BadInput` if a report in `folder` would replace files that no report wrote.
+
+    A report writes runs.csv first, so a folder with the runs.csv of a report is the folder of a report.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{flag}: {folder} is a file; name a folder")
+    if (folder / "runs.csv").is_file() and is_collected(folder / "runs.csv"):
+        return
+    names = [f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv")]
+    names += [f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf")]
+    if foreign := [name for name in ("runs.csv", "index.html", *names) if (folder / name).exists()]:
+        raise BadInput(
+            f"{flag}: {folder} has {foreign[0]}, which no report wrote, and which would be lost; name a new folder"
+        )
 
 
 def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:

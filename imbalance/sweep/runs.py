@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import pairwise
 from math import ceil, nan
 from pathlib import Path
@@ -25,6 +25,7 @@ from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.status_line import StatusLine, status_text
+from imbalance.utils.workers import WorkerPool
 
 
 class Run(NamedTuple):
@@ -44,7 +45,12 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
     Raises:
         BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
     """
-    return Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
+    run = Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
+    if run.config.data.name == "in_memory":
+        from imbalance.data.sets.in_memory import in_memory
+
+        in_memory()  # raises, before a study or a folder is made
+    return run
 
 
 def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -202,7 +208,7 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 @contextlib.contextmanager
-def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(n: int) -> Iterator[WorkerPool]:
     """Return a context manager for a pool of `n` new processes, which end when this process ends.
 
     The processes share the machine's cores and GPUs. Each process gets an equal share of the cores as threads, but at
@@ -211,12 +217,11 @@ def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
     main.py` trains one run on several GPUs.
     """
     gpus = _visible_gpus()
-    spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")
     share = max(1, (os.cpu_count() or 1) // n)
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with ProcessPoolExecutor(n, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), gpus)) as pool:
+        with WorkerPool(n, _begin, (multiprocessing.get_context("spawn").Value("i", 0), gpus)) as pool:
             try:
                 yield pool
             except BaseException:

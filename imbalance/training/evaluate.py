@@ -105,6 +105,7 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
         )
         for values, inferred in zip(metrics, inferred_metrics):
             values["worst_inferred_group_accuracy"] = inferred["worst_group_accuracy"]
+            values["inferred_group_balanced_accuracy"] = inferred["group_balanced_accuracy"]
     losses = reduced["loss"] / counts.confusion.sum((1, 2))
     return [Outcome(*fields) for fields in zip(losses.tolist(), reduced["largest"].tolist(), metrics, logits)]
 

@@ -213,10 +213,12 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
         first=source.first,
+        powers=source.assignment.powers if source.assignment else None,
     )
     available = vars(context)
 
@@ -228,7 +230,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    reduction = build(OBJECTIVES, config.objective, **available)
+    reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
     needed = "an Objective, or a function of losses, weights and groups"
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
@@ -267,7 +269,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         check_last_layer_alone(config, model, dataset, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
@@ -536,6 +538,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

@@ -116,7 +116,7 @@ def train(
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate a config to which all overrides are applied, and return the content of summary.json.
+    """Train and evaluate a config that already contains all overrides, and return the content of summary.json.
 
     Args:
         directory: run directory; by default `run_directory(config)`.

@@ -4,7 +4,6 @@ import io
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 import zlib
@@ -238,14 +237,13 @@ def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -
     return checksums, problems
 
 
-def start_worker() -> None:
-    """Make this worker process ignore Ctrl-C, which the parent process handles, and exit when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_with_parent() -> None:
+    """Make this worker process exit when its parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # the pool calls this function only in child processes
 
-    def end_with_parent() -> None:
+    def wait_and_exit() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=wait_and_exit, daemon=True).start()

@@ -57,8 +57,8 @@ def list_table(
         convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
         resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
