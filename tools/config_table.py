@@ -1210,13 +1210,6 @@ ROWS = {
         BALANCED | group_dro("0.01")),
     "features_erm": Row("features", "cross-entropy"),
     "features_ce": Row("features", "cross-entropy under importance weights of the groups", "", importance("group")),
-    "features_lbfgs": Row("features", "cross-entropy under importance weights of the groups, to its minimum", """
-        L-BFGS takes all examples in every step, and ends where the gradient is small, so there is no learning rate and
-        no draw: only the penalty `optim.weight_decay` is to be chosen. The solution is that of scikit-learn's
-        LogisticRegression. Training reads the groups for the weights.""", LAST | importance("group") | {
-            "optim": 'name="lbfgs", weight_decay=1e-3, decayed="weights", tolerance=1e-4',
-            "epochs": "1000", "eval_every": "1000",
-        }),
     "features_poly": Row("features", "the polynomially-tailed loss under importance weights of the groups",
         f"The loss of {WANG}.",
         POLY | importance("group", "1.5")),
