@@ -30,7 +30,12 @@ DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
 
 
 def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
-    """Return ERM's config with another learning rate, and with `sections` in place of its sections of the same names."""
+    """Return ERM with another learning rate and other sections, as a variant of its config.
+
+    Args:
+        lr: learning rate.
+        sections: new sections by name, such as `loss`.
+    """
     return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
 
 
@@ -54,8 +59,12 @@ METHODS = (
     # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
     # environment. Without clipping, two of ten seeds diverge.
     ("EIIL, then IRM", Variant("colored_digits_irm", {"groups": EIIL, "trainer.clip_norm": 1.0}), "none"),
+    ("GEORGE, then group DRO", Variant("colored_digits_george"), "none"),
+    ("SPARE", Variant("colored_digits_spare"), "none"),
     ("XRM, then group DRO", Variant("colored_digits_xrm"), "none, in val neither"),
     ("LfF", Variant("colored_digits_lff"), "none"),
+    ("uLA", Variant("colored_digits_ula"), "none, in val neither"),
+    ("LC", Variant("colored_digits_lc"), "none"),
     ("AFR", Variant("colored_digits_afr"), "none"),
     ("SELF", Variant("colored_digits_self"), "none"),
     # The learning rates 0.03, 0.1 and 0.3 of the head give the same result.

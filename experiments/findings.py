@@ -34,9 +34,10 @@ def pair_scores(folder: Path) -> dict[str, dict[pairs.Method, pairs.Scores]]:
 
 
 def one_rate_table(folder: Path) -> str:
-    """Return `pairs.one_rate_table` of the results in `folder`.
+    """Return the table that compares importance weights with none, at one learning rate for each loss.
 
-    In this table a loss has the same learning rate with and without importance weights.
+    Args:
+        folder: folder that holds the tables of results, such as results/.
     """
     rows = kept_results.read(pairs.STUDY, folder)
     return pairs.one_rate_table(pairs.by_method(rows, pairs.TITLES, one_rate=True))
@@ -53,7 +54,7 @@ def pairs_table(table: Callable[[dict], str]) -> Callable[[Path], str]:
 
 
 def without_overrides(*configs: str) -> dict[str, Variant]:
-    """Return configs as variants without overrides, by name."""
+    """Return variants that are configs without overrides, by the name of the config."""
     return {config: Variant(config) for config in configs}
 
 

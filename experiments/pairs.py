@@ -147,10 +147,11 @@ def tuning_results(rows: Iterable[Row], data: str, method: Method) -> dict[float
 
 
 def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
-    """Return the learning rate with the best val result among those at which enough tuning runs interpolate.
+    """Return the tuned learning rate: the one with the best val result, if enough tuning runs interpolate at it.
 
-    At least the share INTERPOLATING of the tuning runs must interpolate. If no learning rate reaches this share, the
-    largest share that occurs is enough. Return None if there are no tuning runs.
+    At least the share INTERPOLATING of the tuning runs must interpolate, which means to predict the whole training set
+    correctly. If no learning rate reaches this share, the largest share that occurs is enough. Return None if there are
+    no tuning runs.
     """
     results = tuning_results(rows, data, method)
     enough = min(INTERPOLATING, max((share for _, share in results.values()), default=0))
@@ -159,7 +160,7 @@ def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
 
 
 def tuned_rate(rows: Iterable[Row], data: str, method: Method) -> float:
-    """Return `rate_of`, which is not None once the tuning runs are done."""
+    """Return the result of `rate_of`, which is not None once the tuning runs are done."""
     rate = rate_of(rows, data, method)
     assert rate is not None, (
         f"{data}, {label(method)}: no tuning run has a row in results/pairs.csv.gz; call `tune` first"
@@ -367,10 +368,14 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
         }
         for title, (first, first_name, second, second_name) in questions.items():
             results = (
-                compare(gain(first, exponent, first_name), gain(second, exponent, second_name), methods["ce", 0.0].pairs)
+                compare(
+                    gain(first, exponent, first_name), gain(second, exponent, second_name), methods["ce", 0.0].pairs
+                )
                 for exponent in EXPONENTS[1:]
             )
-            table.append([TITLES[data], title, *(f"{result.difference.points()} ({result.verdict()})" for result in results)])
+            table.append(
+                [TITLES[data], title, *(f"{result.difference.points()} ({result.verdict()})" for result in results)]
+            )
     return markdown(heads, table)
 
 
@@ -419,17 +424,19 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
         if varied:
             difficulty = np.mean([scores.test[name].mean(1) for scores in by_data[data].values()], axis=0)
             ranks = np.corrcoef([stats.rankdata(values) for values in (x, y.mean(1), difficulty)])
-            partial = (ranks[0, 1] - ranks[0, 2] * ranks[1, 2]) / np.sqrt((1 - ranks[0, 2] ** 2) * (1 - ranks[1, 2] ** 2))
+            partial = (ranks[0, 1] - ranks[0, 2] * ranks[1, 2]) / np.sqrt(
+                (1 - ranks[0, 2] ** 2) * (1 - ranks[1, 2] ** 2)
+            )
             result = [f"{ranks[0, 1]:.2f}", f"{partial:.2f}"]
         table.append([TITLES[data], name, f"IW^{exponent:g}" if exponent else "none", *result])
     return markdown(heads, table)
 
 
 def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (pairs,) share of epochs after interpolation, averaged over both losses, and the gain of the poly loss.
+    """Return the (pairs,) share of epochs after interpolation, and the (pairs, seeds) gain of the poly loss.
 
-    The gain is the (pairs, seeds) test score of the poly loss minus that of cross-entropy, both with importance weights
-    to the power `exponent`.
+    The share is averaged over both losses. The gain is the test score of the poly loss minus that of cross-entropy,
+    both with importance weights to the power `exponent`.
 
     Args:
         name: which epoch's test score is taken, a key of COLUMNS.

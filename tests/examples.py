@@ -104,6 +104,16 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "groups": {
         "data": Example(config=GROUP_DRO),
         "eiil": Example(dict(first_epochs=1, ascent_steps=9, ascent_lr=0.1), config=GROUP_DRO),
+        "george": Example(
+            dict(first_epochs=3, reduction="pca", components=2, algorithm="gmm", max_clusters=3, parts=3,
+                 smallest_part=4),
+            config=GROUP_DRO, other=dict(max_clusters=1, parts=1, smallest_part=60, components=1),
+        ),
+        "predictions": Example(dict(first_epochs=1), config=GROUP_DRO),
+        "spare": Example(
+            dict(first_epochs=3, lr=0.1, clusters=(2, 3), threshold=0.99, power=2.0),
+            config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
+        ),
         "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
     },
     "sampler": {
@@ -113,6 +123,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "oversample": Example(dict(by="class")),
         "balanced": Example(dict(by="group")),
         "resample": Example(dict(by="group", exponent=1.0)),
+        "within_class": Example(),
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
@@ -164,7 +175,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "ula": Example(
+            dict(tau=1.5, temperature=2.0, decay=0.5),
+            config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
+        ),
+        "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
+        "george": Example(),
         "xrm": Example(),
     },
     "head": {
@@ -228,6 +245,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "sgd": Example(dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED),
         "adam": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
         "adamw": Example(dict(lr=0.01, betas=(0.9, 0.99), weight_decay=0.01, decayed="weights"), config=CLIPPED),
+        "lbfgs": Example(
+            dict(weight_decay=0.01, decayed="weights", tolerance=1e-4), elsewhere="tests/training/test_lbfgs.py"
+        ),
         "sgd_apart": Example(
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),

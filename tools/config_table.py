@@ -551,6 +551,13 @@ ROWS = {
         no groups; the groups of val select the epoch. They also chose first_epochs and the step size, among a few
         values of each. Test accuracy with seed 0 is 73 % in the worst group and 84 % on average.""",
         group_dro("0.01") | {"groups": 'name="eiil", first_epochs=2, ascent_steps=1000, ascent_lr=0.01'}),
+    "colored_digits_george": Row("colored_digits", "GEORGE, clusters as groups, then group DRO on them", """
+        Sohoni et al., "No Subclass Left Behind: Fine-Grained Robustness in Coarse-Grained Classification Problems",
+        NeurIPS 2020. A first run trains a model. Its outputs are clustered in each class, and group DRO trains on the
+        clusters. One command trains both runs. Training reads no groups; the groups of val select the epoch.""",
+        group_dro("0.01") | {
+            "groups": 'name="george", first_epochs=5, reduction="hardness", components=2, algorithm="gmm", max_clusters=4, parts=5, smallest_part=5',
+        }),
     "colored_digits_irm": Row("colored_digits", "invariant risk minimisation", """
         Arjovsky et al., "Invariant Risk Minimization", 2019. The environments are the two colours, each of which has
         both classes. Training reads the colour for the objective; the groups of val select the epoch.""",
@@ -566,6 +573,10 @@ ROWS = {
         second run. One command trains both runs. Training reads no groups; the groups of val select the epoch. Test
         accuracy with seed 0 is 68 % in the worst group and 80 % on average. A run takes a few seconds on one core.""",
         sgd("0.03") | {"weights": 'name="just_train_twice", first_epochs=5, upweight=50.0'}),
+    "colored_digits_lc": Row("colored_digits", "logit correction", """
+        Liu et al., "Avoiding Spurious Correlations via Logit Correction", ICLR 2023: logits are shifted by the classes that
+        a second, biased network confuses. Training reads no groups; the groups of val select the epoch.""",
+        {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
     "colored_digits_ldam_drw": Row("colored_digits", "LDAM with deferred re-weighting", f"""
         {CAO}, with their normalised last layer and its scale. The method corrects the imbalance of the classes.
         Training reads the class counts and no groups; the groups of val select the epoch. Test accuracy with seed 0 is
@@ -598,6 +609,19 @@ ROWS = {
         it was before the last layer was trained further. The held-out fifth has at most two of the seven odd red digits
         of train.""",
         {"head": 'name="self", fraction=0.2, first_epochs=2, share=0.1, steps=250, batch_size=32, lr=0.01'}),
+    "colored_digits_spare": Row("colored_digits", "SPARE, early clusters as groups", """
+        Yang et al., "Identifying Spurious Biases Early in Training through the Lens of Simplicity Bias", AISTATS 2024. A
+        short first run trains a model. The probabilities that the model predicts are clustered in each class, and a
+        second run draws small clusters more often. One command trains both runs. Training reads no groups; the groups
+        of val select the epoch.""",
+        {"groups": 'name="spare", first_epochs=2, lr=0.1, clusters=(2,), threshold=0.9, power=2.0',
+         "sampler": 'name="within_class"'}),
+    "colored_digits_ula": Row("colored_digits", "uLA, unsupervised logit adjustment", """
+        Tsirigotis et al., "Group Robust Classification Without Any Group Information", NeurIPS 2023: logits are shifted by
+        the classes that a short first run confuses. One command trains both runs. No groups are read, in train or in
+        val: the accuracy on val, balanced over class and prediction of the first run, selects the epoch.""",
+        {"groups": 'name="predictions", first_epochs=2', "score": "val/inferred_group_balanced_accuracy",
+         "objective": 'name="ula", tau=1.0, temperature=1.0, decay=0.999'}),
     "colored_digits_undersampled": Row("colored_digits", "cross-entropy on an undersampled training set", """
         Every epoch has as many examples of each group as the smallest group has, and draws them anew. This baseline is
         hard to beat (Idrissi et al., "Simple data balancing achieves competitive worst-group-accuracy", CLeaR 2022).
@@ -918,6 +942,13 @@ ROWS = {
         BALANCED | group_dro("0.01")),
     "features_erm": Row("features", "cross-entropy"),
     "features_ce": Row("features", "cross-entropy under importance weights of the groups", "", importance("group")),
+    "features_lbfgs": Row("features", "cross-entropy under importance weights of the groups, to its minimum", """
+        L-BFGS takes all examples in every step, and ends where the gradient is small, so there is no learning rate and
+        no draw: only the penalty `optim.weight_decay` is to be chosen. The solution is that of scikit-learn's
+        LogisticRegression. Training reads the groups for the weights.""", LAST | importance("group") | {
+            "optim": 'name="lbfgs", weight_decay=1e-3, decayed="weights", tolerance=1e-4',
+            "epochs": "1000", "eval_every": "1000",
+        }),
     "features_poly": Row("features", "the polynomially-tailed loss under importance weights of the groups",
         f"The loss of {WANG}.",
         POLY | importance("group", "1.5")),

@@ -39,7 +39,7 @@ def flag(name: str, about: str, **options: Any) -> Flag:
 
     Args:
         name: the flag as it is typed, such as "--seeds".
-        options: other arguments for `ArgumentParser.add_argument`.
+        options: further arguments of `ArgumentParser.add_argument`.
     """
     default = options.get("default")
     if default in (None, [], "") or options.get("action"):

@@ -274,10 +274,43 @@ def check_together(config: Experiment) -> None:
             f"config.trainer.dtype={trainer.dtype!r}"
         )
     check_balanced_once(config.sampler.name, config.weights.name)
+    if takes_full_batches(config):
+        check_full_batches(config)
+
+
+def takes_full_batches(config: Experiment) -> bool:
+    """Return whether the optimiser of `config` takes each step on all training examples, as "lbfgs" does."""
+    return tags_of(look_up(registries()["optim"], config.optim.name)).full_batch
+
+
+def check_full_batches(config: Experiment) -> None:
+    """Raise `BadInput` unless every epoch of `config` minimises the same mean of losses over the same examples."""
+    trainer, weights = config.trainer, look_up(registries()["weights"], config.weights.name)
+    epochal = "epoch" in required_arguments(weights)
+    needed = (
+        ("sampler.name", config.sampler.name, "shuffle"),
+        ("mix.name", config.mix.name, "none"),
+        ("objective.name", config.objective.name, "average"),
+        ("weights.name", config.weights.name, "importance' or 'uniform" if epochal else config.weights.name),
+        ("optim.schedule.name", config.optim.schedule.name, "constant"),
+        ("optim.schedule.warmup_epochs", config.optim.schedule.get("warmup_epochs", 0.0), 0.0),
+        ("trainer.accumulation", trainer.accumulation, 1),
+        ("trainer.clip_norm", trainer.clip_norm, 0.0),
+        ("trainer.ema_decay", trainer.ema_decay, 0.0),
+        ("trainer.mixed_precision", trainer.mixed_precision, "no"),
+        ("trainer.compile", trainer.compile, "no"),
+    )
+    for key, value, only in needed:
+        if value != only:
+            quoted = f"'{only}'" if isinstance(only, str) else only
+            raise BadInput(
+                f"config.{key}: {value!r} given; it must be {quoted} for config.optim.name={config.optim.name!r}, which "
+                "minimises the mean weighted loss of all training examples"
+            )
 
 
 def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
-    """Return the function that each section of `config` names, by the path of the section, such as "optim.schedule"."""
+    """Return the functions that the sections of `config` name, by the path of the section, such as "optim.schedule"."""
     return {path: look_up(table, config.section(path).name) for path, table in registries().items()}
 
 
@@ -342,7 +375,7 @@ def check_balanced_once(sampler: str, weights: str) -> None:
 def first_run(config: Experiment) -> Experiment | None:
     """Return the config of the run that a two-stage method trains first; None if `config` names no such method.
 
-    The predictions of this run are an input of the method in the run of `config`.
+    The predictions of this first run are an input of the method in the run of `config`.
     """
     for function in methods(config).values():
         if derive := tags_of(function).first_run:

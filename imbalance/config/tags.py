@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # exists for every split, in a run with inferred groups
+# They exist for every split, in a run with inferred groups.
+INFERRED_GROUP_METRICS = ("val/worst_inferred_group_accuracy", "val/inferred_group_balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Tags:
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
             up to a common factor. It is called as `chance(labels, epoch, epochs, **section)`.
+        full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
             objective adds for earlier layers.
         prior: for a head: a function that returns the prior of the new probabilities, (K,) class shares, or None if
@@ -50,6 +52,7 @@ class Tags:
     unmixed: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
+    full_batch: bool = False
     averages: bool = False
     prior: Callable[..., Any] | None = None
     measures: tuple[str, ...] = ()

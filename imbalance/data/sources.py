@@ -33,7 +33,13 @@ class Source:
 
 
 def _cifar(kind: str, md5: str, unpacked: str) -> Source:
-    """Return the `Source` of CIFAR-10 or CIFAR-100; `kind` is "10" or "100"."""
+    """Return the `Source` of CIFAR-10 or CIFAR-100.
+
+    Args:
+        kind: "10" or "100".
+        md5: the published checksum of the archive.
+        unpacked: the folder into which the archive is unpacked.
+    """
     name = f"cifar-{kind}-python.tar.gz"
     return Source(
         "no licence is stated; the authors ask that Krizhevsky, 'Learning Multiple Layers of Features', 2009, be cited",
@@ -43,7 +49,7 @@ def _cifar(kind: str, md5: str, unpacked: str) -> Source:
 
 
 def _fashion(name: str, md5: str) -> File:
-    """Return the `File` of Fashion-MNIST with this name."""
+    """Return the `File` of Fashion-MNIST with the name `name` and the published checksum `md5`."""
     mirrors = (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
         "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",

@@ -9,6 +9,9 @@ arguments before the `*` (`class_counts`, `group_counts`, `num_classes`), which 
 A loss whose minimiser is z_j = log p_j + s_j, for the class probabilities p of an input, has a method
 `log_prior_shift() -> Tensor | None`. The method returns the (K,) shifts s, or one shift for all classes. It returns None
 if the values of the loss allow no such minimiser. A loss without the method has none; see `imbalance.methods.prior`.
+
+Two attributes tell `config.optim.name="lbfgs"` about a loss. `is_convex` says whether the loss is convex in the logits;
+without it a loss counts as not convex. `is_relative` says whether the loss reads only the differences of logits.
 """
 
 import math
@@ -36,6 +39,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class CrossEntropy(nn.Module):
     """Cross-entropy, −log softmax(z)_y."""
 
+    is_convex = is_relative = True
+
     def log_prior_shift(self) -> Tensor:
         return torch.zeros(1, dtype=torch.float64)
 
@@ -61,10 +66,13 @@ class Poly(nn.Module):
     """
 
     STEEPEST = 30.0
+    is_relative = True
 
     def __init__(self, *, alpha: Positive, left: Literal["logistic", "exponential", "linear"]):
         super().__init__()
         self.alpha, self.left = alpha, left
+        # The derivative of the logistic part at m = 1 is −1 / ((1 + e) log(1 + e^−1)), and that of the tail is −α.
+        self.is_convex = left != "logistic" or alpha <= 1 / ((1 + math.e) * math.log1p(math.exp(-1)))
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         m = soft_margins(logits, targets)
@@ -90,9 +98,11 @@ class Adjusted(nn.Module):
 
     factors: Tensor | None
     offsets: Tensor | None
+    is_convex = True
 
     def __init__(self, factors: Tensor | None, offsets: Tensor | None):
         super().__init__()
+        self.is_relative = factors is None or bool((factors == factors[0]).all())
         self.register_buffer("factors", factors)
         self.register_buffer("offsets", offsets)
 
@@ -181,6 +191,8 @@ class LDAM(nn.Module):
         scale: the scale s; 30 in the authors' code, for logits in [−1, 1].
     """
 
+    is_convex = is_relative = True
+
     offsets: Tensor
 
     def __init__(self, class_counts: Tensor, *, max_margin: NonNegative, scale: Positive):
@@ -208,6 +220,8 @@ class GroupVectorScaling(nn.Module):
         tau: the factor τ of the offsets; 0 for offsets of 0.
     """
 
+    is_convex = is_relative = True
+
     factors: Tensor
     offsets: Tensor
 
@@ -234,9 +248,11 @@ class Focal(nn.Module):
         gamma: the power γ; 0 gives cross-entropy.
     """
 
+    is_relative = True
+
     def __init__(self, *, gamma: NonNegative):
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.is_convex = gamma, gamma == 0
 
     def log_prior_shift(self) -> Tensor | None:
         return None if self.gamma else torch.zeros(1, dtype=torch.float64)
@@ -263,11 +279,14 @@ class ClassBalanced(nn.Module):
         gamma: the power γ of the focal loss; 0 for cross-entropy.
     """
 
+    is_relative = True
+
     factors: Tensor
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
         super().__init__()
         self.focal = Focal(gamma=gamma)
+        self.is_convex = gamma == 0
         self.register_buffer("factors", class_balanced_factors(class_counts, beta))
 
     def log_prior_shift(self) -> Tensor | None:
@@ -298,7 +317,7 @@ class ClassBalancedSigmoid(nn.Module):
 
     def __init__(self, class_counts: Tensor, *, beta: Fraction, gamma: NonNegative):
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.is_convex = gamma, gamma == 0
         self.register_buffer("factors", class_balanced_factors(class_counts, beta))
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -315,7 +334,7 @@ def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
 
 
 def present(counts: Tensor) -> Tensor:
-    """Return counts as float64, with 1 in place of 0, so that powers and logarithms of them are finite."""
+    """Return counts as float64, with 1 in place of 0, so that their powers and logarithms are finite."""
     return counts.double().clamp(min=1)
 
 

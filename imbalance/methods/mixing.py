@@ -116,7 +116,7 @@ def lisa(
 
 
 def coin(generator: Generator) -> float:
-    """Draw a uniform number in [0, 1)."""
+    """Return a uniform random number in [0, 1)."""
     return torch.rand((), generator=generator).item()
 
 

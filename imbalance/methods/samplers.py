@@ -33,7 +33,7 @@ def rows_by_label(labels: Tensor, counts: Tensor) -> list[Tensor]:
 
 
 def keep_chance(counts: Tensor) -> Tensor:
-    """Return for each class or group the probability n_min / n of keeping one of its examples.
+    """Return for each class or group the probability n_min / n of keeping one of its n examples.
 
     With these probabilities all classes or groups keep n_min examples on average, the size of the smallest.
     """
@@ -41,22 +41,26 @@ def keep_chance(counts: Tensor) -> Tensor:
 
 
 def equal_chance(labels: Labels, epoch: int, epochs: int) -> Tensor:
-    """Return the (N,) numbers of draws of the examples for the sampler `shuffle`; all are equal."""
+    """Return how often the sampler `shuffle` draws each example in an epoch, (N,): once."""
     example_labels, _ = labels("class")
     return torch.ones(len(example_labels), dtype=torch.float64)
 
 
 def balanced_chance(labels: Labels, epoch: int, epochs: int, *, by: By, redraw: bool = True) -> Tensor:
-    """Return the (N,) expected numbers of draws n_min / n, for samplers that draw equally from all classes or groups.
+    """Return, for each example, how often samplers that balance classes or groups draw it on average, (N,).
 
-    n is the size of the example's class or group, and n_min the size of the smallest.
+    The values are n_min / n, up to a common factor, for the size n of the example's class or group and the size n_min
+    of the smallest.
     """
     example_labels, counts = labels(by)
     return keep_chance(counts)[example_labels]
 
 
 def resample_chance(labels: Labels, epoch: int, epochs: int, *, by: By, exponent: float) -> Tensor:
-    """Return (N,) expected numbers of draws (n_min / n)^exponent, for `resample`; n as in `balanced_chance`."""
+    """Return, for each example, how often `resample` draws it on average, up to a common factor: (n_min / n)^exponent.
+
+    n is the size of the example's class or group, and n_min the size of the smallest.
+    """
     return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 
@@ -158,11 +162,40 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
         exponent: 0 for equally likely examples (the bootstrap), 1 for equally likely classes or groups.
     """
     example_labels, counts = labels(by)
-    weights = counts.clamp(min=1).double() ** -exponent
+    return drawn((counts.clamp(min=1).double() ** -exponent)[example_labels], generator)
+
+
+def drawn(chance: Tensor, generator: Generator) -> Tensor:
+    """Draw (N,) rows with replacement, each with a probability ∝ its value in `chance`, (N,) float64."""
     # torch.multinomial takes at most 2^24 categories, so invert the cumulative distribution instead.
-    cumulative = weights[example_labels].cumsum(0)
-    uniform = torch.rand(len(example_labels), generator=generator, dtype=torch.float64) * cumulative[-1]
-    return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(example_labels) - 1)
+    cumulative = chance.cumsum(0)
+    uniform = torch.rand(len(chance), generator=generator, dtype=torch.float64) * cumulative[-1]
+    return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(chance) - 1)
+
+
+@tagged(balances=True, batched=True)
+def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
+    """Draw classes equally often, and the groups of a class in proportion to n^(1 − λ), with replacement (SPARE).
+
+    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
+    Bias", AISTATS 2024. n is the size of the group, and λ the power of its class. Each example of the group is drawn
+    with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
+    Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
+    training examples.
+    """
+    return drawn(within_class_chance(targets, groups, powers), generator)
+
+
+def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) -> Tensor:
+    """Return the (N,) chances of the examples for `within_class`; the chances of each class sum to 1.
+
+    Args:
+        targets, groups: (N,) the class and the group of each example; each group is in one class.
+        powers: (K,) the power λ of each class; None for 1.
+    """
+    sizes = torch.bincount(groups).double()[groups]
+    chance = sizes ** -(torch.ones_like(sizes) if powers is None else powers.double()[targets])
+    return chance / torch.bincount(targets, weights=chance)[targets]
 
 
 # Annealed undersampling, as in the code of Wang et al. (ICLR 2022), keeps an example with probability (n_min / n)^e.
@@ -172,18 +205,18 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
 
 
 def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_linear`."""
+    """Return the (N,) probabilities with which the sampler `annealed_linear` keeps each example in an epoch."""
     return balanced_chance(labels, epoch, epochs, by=by) ** (1 - elapsed(epoch, epochs))
 
 
 def sigmoid_chance(labels: Labels, epoch: int, epochs: int, *, by: By, steepness: float) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_sigmoid`."""
+    """Return the (N,) probabilities with which the sampler `annealed_sigmoid` keeps each example in an epoch."""
     exponent = 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5)))
     return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 
 def step_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Return (N,) probabilities of keeping each example, for `annealed_step`."""
+    """Return the (N,) probabilities with which the sampler `annealed_step` keeps each example in an epoch."""
     return balanced_chance(labels, epoch, epochs, by=by) ** float(elapsed(epoch, epochs) <= 0.5)
 
 
@@ -237,6 +270,7 @@ SAMPLERS = {
     "oversample": oversample,
     "balanced": balanced,
     "resample": resample,
+    "within_class": within_class,
     "annealed_linear": annealed_linear,
     "annealed_sigmoid": annealed_sigmoid,
     "annealed_step": annealed_step,

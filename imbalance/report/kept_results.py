@@ -1,8 +1,8 @@
 """Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
-    imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
-    imbalance keep --work_dir=runs --to=carried      # on a machine that goes away: all runs in small files
-    imbalance keep --from=carried --study=rows       # elsewhere: these runs under runs/, and in results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds every finished run under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
+    imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
 A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, threads, processor,
 number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
@@ -90,7 +90,7 @@ def row_of(directory: Path) -> Row | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of a config for each column in CONFIG_COLUMNS; None if the config has no such key."""
+    """Return the config's value for each column in CONFIG_COLUMNS, by column; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
 
@@ -110,7 +110,7 @@ def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, An
 
 
 def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return cells with the epoch that each of RULES selects and the test accuracies at that epoch.
+    """Return cells of a row: for each rule in RULES, the epoch that it selects and the test accuracies at that epoch.
 
     There are no such cells if test was not evaluated during training.
     """
@@ -124,7 +124,11 @@ def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def digest(directory: Path) -> str:
-    """Return a hash of the indices, targets and groups of each split's examples, but not of their inputs."""
+    """Return a hash of the row numbers, targets and groups of each split's examples, but not of their inputs.
+
+    Args:
+        directory: run directory.
+    """
     sha256 = hashlib.sha256()
     for split in ("train", "val", "test"):
         saved = read_predictions(directory, split)
@@ -146,13 +150,13 @@ def text(value: Any) -> str:
 
 
 def file_of(table: str, folder: Path) -> Path:
-    """Return the path of the file of a table of results, which need not exist yet."""
+    """Return the path of the file with the table of results `table`; the file need not exist yet."""
     packed = folder / f"{table}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
 def read(table: str, folder: Path) -> list[Row]:
-    """Read the rows of a table of results; return [] if the table has no file yet.
+    """Read the rows of the table of results `table`; return [] if the table has no file yet.
 
     If the config of a row was removed from configs/, the row gets the config and overrides that replace it.
     """
@@ -181,7 +185,7 @@ def read(table: str, folder: Path) -> list[Row]:
 
 
 def _with_current_name(row: Row) -> Row:
-    """Return the row with the config and overrides that replace a removed config."""
+    """Return the row; if its config was removed from configs/, with the config and overrides that replace it."""
     name, overrides = current_name(row["name"], row["overrides"])
     return {**row, "name": name, "overrides": overrides}
 
@@ -212,10 +216,10 @@ def _values_of(overrides: str) -> dict[str, str]:
 
 
 def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add those of `rows` to a table whose run has no row in it yet, and return the number of added rows.
+    """Add those of `rows` to the table of results `table` whose runs have no row in it yet; return how many were added.
 
-    The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at the
-    same time wait for one another.
+    The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at
+    the same time wait for one another.
 
     Args:
         packed: write the file as .csv.gz.
@@ -273,6 +277,7 @@ def score(row: Row, split: str, metric: str) -> float:
     """Return a run's metric as a fraction; nan if the run diverged.
 
     Args:
+        row: row of a table of results.
         metric: "balanced_accuracy" or "worst_group_accuracy".
     """
     if row["status"] != "done":
@@ -283,15 +288,18 @@ def score(row: Row, split: str, metric: str) -> float:
 
 
 def share_interpolating(rows: Sequence[Row]) -> str:
-    """Return the percentage of runs that predicted all training examples correctly in some epoch."""
+    """Return the percentage of runs that, in some epoch, predicted all training examples correctly."""
     return f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}"
 
 
 def keep(*, study: str | None, work_dir: str, results: str, to: str | None = None, source: str | None = None) -> str:
-    """Add a row for every finished run under `work_dir` to a table of results, or carry runs; return the message to print.
+    """Add a row for every finished run under `work_dir` to a table of results, or carry the runs to another machine.
+
+    Return the message to print.
 
     Args:
         study: name of the table; its file is <results>/<study>.csv. None is allowed only with `to`.
+        work_dir: folder of the run directories.
         results: folder of the table's file.
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
         source: folder that a command with `to` wrote. Its runs are first put under `work_dir`.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import Fraction, Natural, NonNegative, Positive
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.training.lbfgs import Solver
 
 Parameters = Iterable[nn.Parameter]
 Decayed = Literal["all", "weights"]  # parameters with weight decay; "weights": all but biases and normalisation layers
@@ -22,7 +23,7 @@ Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 
 
 def uncompiled(optimizer: Kind) -> Kind:
-    """Return a subclass of `optimizer` without the wrappers that torch.compile needs around its methods.
+    """Return a subclass of `optimizer` without the wrappers that torch puts around its methods for torch.compile.
 
     The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are
     not compiled here, so they need no wrappers.
@@ -34,7 +35,7 @@ def uncompiled(optimizer: Kind) -> Kind:
 
 
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
-    """Split parameters into optimiser parameter groups, one with weight decay and one without.
+    """Split parameters into two parameter groups of an optimiser, one with weight decay and one without.
 
     Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
     embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
@@ -88,7 +89,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale the gradients down in place, so that their joint norm is at most `limit` (Pascanu et al., ICML 2013).
 
     Squares are summed in float64, because an overflow would make the scale, and so the step, zero. A norm that is not
-    finite makes the gradients nan, which the finite check finds.
+    finite makes the gradients nan, which the finite check then reports.
 
     Args:
         stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one
@@ -106,7 +107,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
 
 
 def per_model(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return `numbers`, one for each stacked model, in a shape that broadcasts against the stacked tensor `like`."""
+    """Reshape `numbers`, one for each stacked model, to broadcast against `like`, a tensor of all stacked models."""
     return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
@@ -130,7 +131,7 @@ def sgd(
 
 
 def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for optimiser parameter groups."""
+    """Build stochastic gradient descent for parameter groups that `by_decay` or `by_part` returned."""
     optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.
@@ -151,7 +152,7 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """Keep the stacked tensors, which steps change in place.
+        """Store the stacked tensors, which steps change in place.
 
         Args:
             parameters: parameters, stacked along two leading dimensions.
@@ -163,7 +164,7 @@ class StackedSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters of every model."""
+        """Update the parameters of every stacked model."""
         parameters, rates = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         for i, (parameter, decay) in enumerate(zip(parameters, self.decays)):
             gradient = parameter.grad.add(parameter, alpha=decay) if decay else parameter.grad
@@ -231,10 +232,10 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `sgd` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
             "Deep Adaptation Networks", ICML 2015); 1 gives `sgd`.
         momentum: the momentum; 0 for none.
@@ -254,12 +255,12 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `adamw` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     AdamW multiplies weight decay by the learning rate, so the factor also multiplies the decay of the last layer.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer; 1 gives `adamw`.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
@@ -267,6 +268,30 @@ def adamw_apart(
     """
     groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
+
+
+@tagged(batched=True, full_batch=True)
+def lbfgs(
+    head_parameters: Sequence[nn.Parameter], *, weight_decay: NonNegative, decayed: Decayed, tolerance: Positive
+) -> Solver:
+    """Build L-BFGS, which minimises the mean weighted loss plus ½ · weight_decay · ‖w‖² over all training examples.
+
+    Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
+    Each epoch is one iteration on all examples of train, so `config.trainer.batch_size` has no effect, and there is no
+    learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. The
+    result does not depend on chance: no example is drawn, and with `config.model.init="zeros"` neither are weights.
+
+    Only the last layer can be trained by it: a model is needed whose other layers are frozen, such as "linear", and a
+    convex loss. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
+    more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
+
+    Args:
+        weight_decay: the factor of the penalty; 0 for none. Without it there is no minimum if a linear model can fit
+            all examples; the run then ends at a small gradient on the way to infinity.
+        decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
+        tolerance: the run has converged when no entry of the gradient is larger; 1e-4 in scikit-learn.
+    """
+    return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
 
 
 # A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
@@ -291,7 +316,7 @@ def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls from 1 to 0 along half a cosine after warm-up.
 
-    It is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
+    The factor is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
@@ -305,7 +330,7 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls linearly from 1 to 0 after warm-up, as in fine-tuning BERT.
 
-    It is 0 at the end of training.
+    The factor is 0 at the end of training.
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
@@ -330,5 +355,12 @@ def step(
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "sgd_apart": sgd_apart, "adamw_apart": adamw_apart}
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "sgd_apart": sgd_apart,
+    "adamw_apart": adamw_apart,
+    "lbfgs": lbfgs,
+}
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

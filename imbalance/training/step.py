@@ -1,4 +1,4 @@
-"""One training step: the draw of an epoch's examples, the forward and backward pass, and the update of the weights."""
+"""One training step: draw the examples of an epoch, run the forward and backward pass, and update the weights."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,14 +10,16 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from imbalance.config.experiment import Experiment
+from imbalance.config.experiment import Experiment, takes_full_batches
 from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
+from imbalance.training.evaluate import features
+from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
 from imbalance.training.optim import clip, gradients, set_rate
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
@@ -29,11 +31,11 @@ class Images:
 
     For S stacked epochs of the same data the inputs are (S·B, …). Once an epoch, rows are moved to the device, and the
     random numbers of augmentations are drawn. If every step did so, each copy would wait for the device to finish its
-    work, and the draws would be a hundred small operations.
+    work, and the random numbers would take a hundred small operations.
 
     inputs: inputs of all examples of the training split.
-    rows: (M,) or (S, M) drawn rows of the training split, on the device of `inputs`: the CPU for images on disk and for
-        texts.
+    rows: (M,) or (S, M) drawn row numbers of the training split, on the device of `inputs`: the CPU for images on disk
+        and for texts.
     drawn: for each view and each of `augmentations`, the R random numbers of each example, (M, R) or (S, M, R).
     normalise: function from a batch of `inputs` to the input of the model.
     """
@@ -99,7 +101,7 @@ class Epoch:
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
-    """Draw the examples of epoch `number`, which depend on nothing else but the config and the seed."""
+    """Draw the examples of epoch `number`, counted from 0. Only the config, its seed and `number` decide the result."""
     train, device = learner.dataset.train, learner.accelerator.device
     order = learner.sampler(number)
     mix = learner.mixing(number, order)
@@ -122,14 +124,15 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
 
 
 def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> Images:
-    """Draw the random numbers of an epoch's augmentations, and return the function from a slice to its inputs.
+    """Draw the random numbers of an epoch's augmentations.
 
-    The first view uses the seed of the run, and each further view a seed derived from that one.
+    Return a function from a slice of the epoch's examples to their inputs. The first view uses the seed of the run, and
+    each further view a seed derived from that seed.
 
     Args:
-        order: (M,) rows of the training split that the epoch draws, on the CPU.
-        rows: the same rows on the device.
-        ids: (M,) number of each draw, from `draw_ids`, with which its augmentation is seeded.
+        order: (M,) row numbers of the training split that the epoch draws, on the CPU.
+        rows: the same row numbers on the device.
+        ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
     train, names = learner.dataset.train, learner.dataset.augmentations
     stored = order if train.inputs.device.type == "cpu" else rows
@@ -169,6 +172,8 @@ def take_step(
         request: function that returns the request of this process for the end of the step. It is called once the
             forward pass is queued.
     """
+    if isinstance(learner.optimizer, Solver | Fits):
+        return take_full_step(learner, epoch, request)
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
     set_rate(optimizer, learner.rate * learner.schedule(epoch.number + batch / batches))
@@ -192,6 +197,40 @@ def take_step(
     return StepOutput(local_slice, logits, terms, kept_value, finite, requested)
 
 
+def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -> StepOutput:
+    """Take one iteration of L-BFGS, on all examples of train; the arguments are those of `take_step`.
+
+    If the optimiser is a `Fits`, the tensors of the output have a leading dimension for its M fits.
+    """
+    optimizer = learner.optimizer
+    if isinstance(optimizer, Fits):
+        fits = optimizer
+    else:
+        assert isinstance(optimizer, Solver)  # `take_step` has checked
+        optimizer.problem = optimizer.problem or problem_of(learner)
+        fits = Fits(optimizer.problem, [[optimizer]], epoch.weights[None])
+    finite = bool(fits.state.values.isfinite().all())  # an iteration never ends where the objective is not finite
+    if finite:
+        fits.step()
+    logits, values, whole = fits.logits(), fits.losses(), slice(0, len(epoch.rows))
+    if fits is optimizer:
+        return StepOutput(whole, logits, {"values": values}, values.sum(), finite, request())
+    losses = learner.loss(logits[0], epoch.targets, epoch.groups)
+    return StepOutput(whole, logits[0], {"losses": losses}, values[0], finite, request())
+
+
+def problem_of(learner: Learner) -> Problem:
+    """Return the problem that L-BFGS solves: the inputs of the last layer for all examples of train, and their labels."""
+    train = learner.dataset.train
+    flat = isinstance(learner.network.features, nn.Flatten) and isinstance(train.inputs, Tensor)
+    if flat and train.inputs.is_floating_point():
+        inputs = train.inputs.flatten(1)
+    else:
+        inputs = features(learner, train).flatten(1)
+    is_odd = learner.dataset.num_classes == 2 and getattr(learner.loss, "is_relative", False)
+    return Problem(inputs, train.targets, train.method_groups, learner.loss, is_odd)
+
+
 def optimizer_step(learner: Learner, clip_norm: float) -> None:
     """Clip the gradients to the norm `clip_norm` if it is not 0, and update the parameters."""
     optimizer, scaler = learner.optimizer, learner.accelerator.scaler
@@ -208,13 +247,18 @@ def optimizer_step(learner: Learner, clip_norm: float) -> None:
 
 def count_batches(config: Experiment, epoch: Epoch) -> int:
     """Return the number of batches in an epoch; 1 in a debug run."""
-    return 1 if config.debug else ceil(len(epoch.rows) / config.trainer.batch_size)
+    return 1 if config.debug else ceil(len(epoch.rows) / batch_size(config, epoch))
+
+
+def batch_size(config: Experiment, epoch: Epoch) -> int:
+    """Return the number of examples in a batch: `config.trainer.batch_size`, or all for an optimiser that needs all."""
+    return len(epoch.rows) if takes_full_batches(config) else config.trainer.batch_size
 
 
 def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, slice]:
-    """Return two slices of an epoch's examples: the global batch, and the share of a process.
+    """Return two slices of an epoch's examples: the global batch, and the part of it that this process computes.
 
-    The share is every world-th example of the global batch.
+    The part is every world-th example of the global batch.
 
     Args:
         batch: number of the batch in the epoch, counted from 0.
@@ -226,20 +270,20 @@ def batch_slices(batch: int, size: int, rank: int, world: int) -> tuple[slice, s
 
 
 def objective_columns(learner: Learner, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the columns of `terms` that the objective reads."""
+    """Return the entries of `terms` that the objective reads."""
     return {name: column for name, column in terms.items() if name == "losses" or name in learner.objective.columns}
 
 
 def forward(
     learner: Learner, epoch: Epoch, batch_slice: slice, micro_batches: int, labels: Batch | None = None
 ) -> tuple[dict[str, Tensor], Callable[[Tensor], None]]:
-    """Return the terms of a slice's examples, and a function for the backward pass from the objective of these terms.
+    """Return the terms of a slice's examples, and a function that runs the backward pass from the objective's value.
 
     With several micro-batches, which save memory, all terms are first computed without a graph. The derivative of the
-    objective by each row of the terms becomes the coefficient of that row. Then each micro-batch is computed again, and
-    the backward pass starts from the sum of its rows times their coefficients. By the chain rule the gradients are
-    those of the whole batch, for every objective, even one that combines examples. Only batch normalisation differs,
-    because it normalises each micro-batch alone. A step takes about a third more time.
+    objective by the terms of an example becomes the coefficient of that example. Then each micro-batch is computed
+    again, and the backward pass starts from the sum of its terms times their coefficients. By the chain rule the
+    gradients are those of the whole batch, for every objective, even one that combines examples. Only batch
+    normalisation differs, because it normalises each micro-batch alone. A step takes about a third more time.
 
     Args:
         labels: batch of the slice without its inputs, if the caller has it.
@@ -286,7 +330,7 @@ def forward(
 
 
 def cloned(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies of a micro-batch's columns, because CUDA graphs reuse their buffers for the next micro-batch."""
+    """Return copies of the terms of a micro-batch, because CUDA graphs reuse their buffers for the next micro-batch."""
     return {name: column.clone() for name, column in columns.items()}
 
 
@@ -303,5 +347,5 @@ def go_backward(accelerator: Accelerator, value: Tensor) -> None:
 
 @functools.cache
 def one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a scalar one, from which a backward pass starts; without it torch would allocate one in every step."""
+    """Return a scalar 1, from which a backward pass starts; cached, so that no step allocates it again."""
     return torch.ones((), dtype=dtype, device=device)

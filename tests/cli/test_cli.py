@@ -293,5 +293,9 @@ def test_only_a_command_that_trains_is_said_to_resume(resumes, monkeypatch, caps
     monkeypatch.setattr("imbalance.cli.main.run_command", full)
     line = ["train", "--config=digits_poly"] if resumes else ["collect"]
     assert call(line) == 2
-    what = "the same command resumes from the last checkpoint" if resumes else "type the command again"
+    what = (
+        "the same command resumes from the last checkpoint, or from the start without one"
+        if resumes
+        else "type the command again"
+    )
     assert capsys.readouterr().err == f"disk: No space left on device; fix that, and {what}\n"

@@ -129,5 +129,7 @@ def test_tuning_reads_val_alone(small):
     solution: gram.Linear = arms[experiment.RIDGE][chosen]
     normal = problem.train.T @ solution.coefficients
     level = experiment.best_threshold(problem.val @ normal + solution.bias, problem.val_signs)
-    accuracy = balanced_accuracy_score(problem.test_signs, np.where(problem.test @ normal + solution.bias > level, 1, -1))
+    accuracy = balanced_accuracy_score(
+        problem.test_signs, np.where(problem.test @ normal + solution.bias > level, 1, -1)
+    )
     assert cells[f"{experiment.RIDGE}: at val"] == pytest.approx(accuracy)

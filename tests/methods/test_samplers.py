@@ -30,8 +30,8 @@ def labels(by):
 
 def draw(section, epoch=0, seed=0, epochs=10):
     return build(
-        SAMPLERS, section, labels=labels, groups=GROUPS, seed=seed, epoch=epoch, epochs=epochs,
-        generator=generator(seed, "sampler", epoch),
+        SAMPLERS, section, labels=labels, targets=TARGETS, groups=GROUPS, powers=None, seed=seed, epoch=epoch,
+        epochs=epochs, generator=generator(seed, "sampler", epoch),
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Augment batches of images on their device, with random numbers hashed from (seed, epoch, example, draw number).
 
-The draw number counts how often the sampler has drawn the example before in the epoch. No generator is used, so the random
-numbers do not depend on how an epoch is divided into batches and processes, or on where a run was resumed.
+A sampler can draw an example several times in an epoch. The draw number counts how often it has drawn the example
+before. No generator is used, so the random numbers do not depend on how an epoch is divided into batches and
+processes, or on where a run was resumed.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,11 +87,12 @@ AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 
 
 def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """Return the random numbers that the augmentations `names` need for N drawn examples: (N, count) per augmentation.
+    """Return the random numbers that the augmentations `names` need for N drawn examples: (N, count) for each.
 
     Args:
         indices: (N,) the index of each drawn example.
-        draw_ids: (N,) the id of each draw, from the function `draw_ids`.
+        draw_ids: (N,) a number for each drawn example, from the function `draw_ids`.
+        seed: seed of the run, or of a view.
     """
     return [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name][0]) for name in names]
 
@@ -107,7 +109,7 @@ def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Seque
 
 
 def draw_ids(epoch: int, order: Tensor) -> Tensor:
-    """Return (N,) ids of the draws of an epoch: epoch · 2³² + draw number.
+    """Return (N,) ids of the examples that an epoch draws: epoch · 2³² + draw number.
 
     The draw number counts how often the epoch has drawn the same example before.
 
@@ -124,7 +126,7 @@ def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
 
     Args:
         indices: (B,) the index of each drawn example.
-        draws: (B,) the id of each draw, from the function `draw_ids`.
+        draws: (B,) the id of each drawn example, from the function `draw_ids`.
     """
     state = torch.full_like(indices, seed)
     for word in (indices[:, None], draws[:, None], torch.arange(count, device=indices.device)[None]):
@@ -134,7 +136,7 @@ def uniforms(seed: int, indices: Tensor, draws: Tensor, count: int) -> Tensor:
 
 
 def mix(x: Tensor) -> Tensor:
-    """Hash int64 values; different values get different hashes. The multiplications overflow on purpose."""
+    """Hash int64 values; different values get different hashes. Overflow in the multiplications is part of the hash."""
     x = x + as_signed(0x9E3779B97F4A7C15)
     x = (x ^ shift_right(x, 30)) * as_signed(0xBF58476D1CE4E5B9)
     x = (x ^ shift_right(x, 27)) * as_signed(0x94D049BB133111EB)
@@ -147,7 +149,7 @@ def shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def as_signed(x: int) -> int:
-    """Return the int64 with the bits of the unsigned 64-bit integer `x`."""
+    """Return the int64 that has the same bits as the unsigned 64-bit integer `x`."""
     return x - (1 << 64) if x >= 1 << 63 else x
 
 

@@ -75,7 +75,7 @@ def cifar10(
     rng = np.random.default_rng(seed)
 
     def chosen_classes(labels: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the images that belong to the chosen classes, and the targets of these images.
+        """Return the rows of the images that belong to the chosen classes, and the (N,) targets of these images.
 
         Args:
             labels: the label of each image of the published training or test set.

@@ -93,7 +93,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         ):
             content = data.read(MAX_BYTES)  # limits the memory, because a damaged archive may unpack to far more
     except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or a wrong checksum
-        raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}; download it again") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]
     shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4))
     if header[:4] != bytes((0, 0, 8, dims)) or len(shape) != dims or len(data) != np.prod(shape, dtype=np.int64):

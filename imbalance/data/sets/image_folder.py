@@ -98,7 +98,7 @@ def list_folder(
 
 
 def loose_images(folder: Path) -> list[str]:
-    """Return a note on the images beside the class folders in `folder`, which have no class; [] without such images."""
+    """Return a list with a note on the images that lie directly in `folder` and so have no class; [] if none do."""
     images = (
         sorted(
             path
@@ -111,7 +111,7 @@ def loose_images(folder: Path) -> list[str]:
     if not images:
         return []
     return [
-        f"{folder}: {counted(len(images), 'image')} beside the folders left out, such as {images[0].name}; move "
+        f"{folder}: {counted(len(images), 'image')} not in a class folder, so left out, such as {images[0].name}; move "
         "them into the folder of their class"
     ]
 
@@ -133,7 +133,9 @@ def folders(path: Path) -> list[Path]:
     try:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise BadInput(f"config.data.folder: {path.absolute()}: {error.strerror}") from None
+        raise BadInput(
+            f"config.data.folder: {path.absolute()}: {error.strerror}; name a folder that can be read"
+        ) from None
     for entry in entries:
         if entry.is_symlink() and not entry.exists():
             raise BadInput(

@@ -131,9 +131,12 @@ table = image_dataset(list_table)
 
 
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a Parquet file, and return the same four values as `read_csv` returns for a CSV file.
+    """Read a Parquet file like `read_csv` reads a CSV file.
 
-    All values become text, and missing values become "". The line numbers are the numbers of the rows, from 1.
+    All values become text, and missing values become "".
+
+    Returns:
+        The names of all columns; the rows; the number of each row, from 1; and problems, of which there are none.
     """
     content = read_parquet_table(file)
     heading = content.column_names

@@ -1,4 +1,7 @@
-"""cRT and LWS: heads that are trained on class-balanced or group-balanced draws (Kang et al., ICLR 2020)."""
+"""cRT and LWS: heads that are trained on batches with equally many examples of each class or group.
+
+Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +35,7 @@ def crt(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train a new last layer by cross-entropy on balanced draws of the training set (classifier re-training).
+    """Train a new last layer by cross-entropy on balanced samples of the training set (classifier re-training).
 
     Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1. The
     features do not change. The layer starts at random weights, and the learning rate falls as a half cosine.
@@ -97,7 +100,7 @@ def lws(
 
 
 def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.SGD]:
-    """Return a function from parameters to SGD with these hyperparameters.
+    """Return a function from parameters to an SGD optimiser with these hyperparameters.
 
     SGD is fused as in `training.optim.sgd`, because the other implementations raise if the learning rate overflows
     float32.
@@ -132,7 +135,7 @@ def trained_on_balanced(
     batch_size: int,
     make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.SGD],
 ) -> T:
-    """Train a module from inputs to logits by cross-entropy on balanced draws of train, and return it.
+    """Train a module from inputs to logits by cross-entropy on balanced samples of train, and return the module.
 
     The learning rate falls as a half cosine.
 
@@ -149,7 +152,11 @@ def trained_on_balanced(
     random = generator.get_state()
 
     def train(checks_steps: bool) -> T:
-        """Train a new module; if `checks_steps`, raise `Diverged` after the first step that makes it non-finite."""
+        """Train a new module, and return it.
+
+        Args:
+            checks_steps: raise `Diverged` after the first step that makes the module non-finite.
+        """
         generator.set_state(random)
         layer = start()
         optimizer = make_optimizer(layer.parameters())

@@ -84,7 +84,7 @@ class Objective(nn.Module):
 
 
 class FunctionObjective(Objective):
-    """An objective that calls a function or module with losses, weights and groups."""
+    """Objective that calls a function or module with losses, weights and groups."""
 
     tags = Tags()
 
@@ -102,7 +102,7 @@ def as_objective(function: Callable[..., Tensor]) -> Objective:
 
 
 class WithFeatures(nn.Sequential):
-    """A model that returns logits and features in training mode, and logits alone in evaluation mode."""
+    """Model that returns logits and features in training mode, and logits alone in evaluation mode."""
 
     features: nn.Module
     head: nn.Module

@@ -8,11 +8,13 @@ calls `forward` once a step.
 An objective that needs more than the losses has a file of its own: see `imbalance.methods.objectives.base.Objective`.
 """
 
+from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lff import LearningFromFailure
+from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
 from imbalance.methods.objectives.vrex import RiskExtrapolation
@@ -28,6 +30,9 @@ OBJECTIVES = {
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
     "lff": LearningFromFailure,
+    "ula": UnsupervisedLogitAdjustment,
+    "lc": LogitCorrection,
     "supcon": SupervisedContrastive,
+    "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }

@@ -26,6 +26,7 @@ from imbalance.training.state.run_state import Run, go_back
 from imbalance.training.step import (
     Epoch,
     StepOutput,
+    batch_size,
     batch_slices,
     count_batches,
     draw_epoch,
@@ -47,7 +48,7 @@ def find(run: Run, end: int) -> Diverged:
     call this function, since all processes take their steps together.
 
     Args:
-        end: number of steps after which a value is known to be non-finite.
+        end: number of steps done when a value was found to be non-finite.
     """
     learner, progress, begun = run.learner, run.progress, run.remembered["progress"]["step"]
     go_back(run)
@@ -93,7 +94,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, own = batch_slices(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
+    whole, own = batch_slices(progress.batch, batch_size(run.config, epoch), accelerator.process_index, world)
     rows, losses = epoch.rows[whole], done.terms["losses"].detach()
     after = None if not done.finite else first_non_finite_after(learner)
     restore(stateful_parts(learner), before)
@@ -151,7 +152,10 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
 
 
 def first_non_finite_after(learner: Learner) -> str | None:
-    """Return the name of the first non-finite gradient, else of the first non-finite tensor of the state, else None."""
+    """Return the name of the first non-finite gradient; without one, of the first non-finite tensor of the state.
+
+    Return None if all are finite.
+    """
     gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
     bad = next((name for name, gradient in gradients if not finite([gradient])), None)
     return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_non_finite(learner)

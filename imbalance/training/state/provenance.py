@@ -24,11 +24,13 @@ PACKAGES = (
 
 
 def provenance(data: Mapping[str, Any], pretrained: str | None) -> dict[str, Any]:
-    """Return the provenance of a run (its data, pretrained weights, packages), which checkpoints and summary.json hold.
+    """Return the provenance of a run: its data, pretrained weights and packages.
+
+    Checkpoints and summary.json store it.
 
     Args:
         data: digest of the run's data set.
-        pretrained: digest of the weights with which the run began; see `pretrained_digest`.
+        pretrained: digest of the pretrained weights with which the run began; None without any.
     """
     weights = {} if pretrained is None else {"pretrained": pretrained}
     return {"format": FORMAT, "data": dict(data), "versions": versions(), **weights}
@@ -123,8 +125,8 @@ def check_format(saved: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
     """Raise `BadInput` if the file at `path` has a format that this version of the program cannot read.
 
     Args:
-        saved: content of the file.
-        oldest: oldest format that can be read; a file without a format has format 0.
+        saved: content of the file, whose format is a number.
+        oldest: oldest format that can be read; a file without a format number has format 0.
     """
     number = saved.get("format", 0)
     if not isinstance(number, int) or not oldest <= number <= FORMAT:
@@ -188,7 +190,7 @@ def check_done(
     """Check the provenance of a finished run. If its data cannot be read any more, only warn.
 
     Args:
-        summary: content of summary.json, the file at `path`.
+        summary: content of the file at `path`, a summary.json.
         warn: function that logs a warning.
         dataset: data set that the caller of `run` passed; None for the one that the config names.
 
