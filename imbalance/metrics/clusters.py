@@ -23,7 +23,12 @@ class Contrast(NamedTuple):
         return -margin <= self.low and self.high <= margin
 
     def points(self, digits: int = 1) -> str:
-        """Return the mean and the half width of the interval in percentage points, such as `1.2 ± 0.4`."""
+        """Return the mean and the half width of the interval in percentage points, such as `1.2 ± 0.4`.
+
+        The text is the mean alone if there is no interval.
+        """
+        if np.isnan(self.low):
+            return f"{100 * self.value:.{digits}f}"
         return f"{100 * self.value:.{digits}f} ± {50 * (self.high - self.low):.{digits}f}"
 
 
@@ -33,7 +38,8 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
     The variance is the sum of `dyadic_variance` of the means of the pairs and the variance of the means of the seeds,
     divided by their number. The first allows for classes that pairs share, the second for images that all pairs of a
     seed share. The sum counts the variance between single differences twice, so the interval is too wide rather than too
-    narrow. It has Student's t with one degree of freedom fewer than there are classes, or seeds if they are fewer.
+    narrow. It has Student's t with one degree of freedom fewer than there are classes, or seeds if they are fewer. Its
+    ends are nan for a single seed, and if all pairs share a class.
 
     Args:
         differences: (P, …, S), one value for each pair of classes (and role order) and seed.
@@ -44,9 +50,9 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
     by_pair = differences.reshape(len(pairs), -1).mean(1)
     by_seed = differences.reshape(-1, differences.shape[-1]).mean(0)
     seeds, classes = len(by_seed), len({number for pair in pairs for number in pair})
-    if seeds < 2:
-        raise ValueError("differences: at least two seeds are needed")
     value = float(differences.mean())
+    if seeds < 2:
+        return Contrast(value, np.nan, np.nan, np.nan, differences.size)
     error = float(np.sqrt(dyadic_variance(by_pair, pairs) + by_seed.var(ddof=1) / seeds))
     freedom = min(classes, seeds) - 1
     half = error * float(stats.t.ppf(0.975, freedom))
@@ -60,16 +66,16 @@ def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> flo
     The products of the residuals of all pairs that share a class are summed (Aronow, Samii and Assenova, Political
     Analysis 2015). Residuals from the mean make this sum too small by the factor 1 − (2K − 3) / P. Division by the factor
     removes the bias if all P = K (K − 1) / 2 pairs are there, both for independent pairs and for sums of two class
-    effects. A negative sum counts as 0.
+    effects. A negative sum counts as 0. The result is nan if all pairs share a class, as they do for three classes.
 
     Args:
         values: (P,).
-        pairs: the P unordered pairs of numbers of classes, at least four classes.
+        pairs: the P unordered pairs of numbers of classes.
     """
     numbers = np.array(pairs)
     shared = (numbers[:, None, :, None] == numbers[None, :, None, :]).any((2, 3))  # (P, P)
     if shared.all():
-        raise ValueError("pairs: all pairs share a class, so they show no variance; at least four classes are needed")
+        return np.nan
     residuals = values - values.mean()
     raw = residuals @ shared @ residuals / len(values) ** 2
     return float(max(0.0, raw) / (1 - shared.sum() / len(values) ** 2))
@@ -94,6 +100,8 @@ def ahead_and_behind(differences: np.ndarray) -> tuple[int, int]:
     from scipy import stats
 
     by_seed = differences.reshape(len(differences), -1, differences.shape[-1]).mean(1)
+    if by_seed.shape[1] < 2:
+        return 0, 0
     centre, spread = by_seed.mean(1), by_seed.std(1, ddof=1) / np.sqrt(by_seed.shape[1])
     t = np.divide(centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread > 0)
     significant = holm(2 * stats.t.sf(np.abs(t), by_seed.shape[1] - 1)) < 0.05

@@ -54,3 +54,11 @@ def test_a_level_contrast_lies_inside_the_margin():
     result = contrast(0.001 * rng.normal(size=(45, 2, 20)), PAIRS)
     assert result.level(0.005) and not result.level(1e-6)
     assert result.points().startswith(("0.0 ±", "-0.0 ±"))
+
+
+def test_there_is_no_interval_where_nothing_shows_the_variance():
+    few = contrast(np.array([[0.1, 0.2], [0.3, 0.4]]), [(0, 1), (0, 2)])
+    assert np.isnan([few.low, few.high, few.p]).all() and few.points() == "25.0" and not few.level(1)
+    one = contrast(np.full((45, 1), 0.02), PAIRS)
+    assert np.isnan(one.low) and one.points(2) == "2.00"
+    assert ahead_and_behind(np.ones((45, 1))) == (0, 0)
