@@ -346,6 +346,124 @@ BASES = {
             "epochs": "50", "batch_size": "64", "eval_batch_size": "128", "data_dir": "",
             "score": "val/group_balanced_accuracy",
         }),
+    "metashift": Base("MetaShift, cats and dogs", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 2,276 images, about its 5,000 steps.""", """
+            name="metashift",
+            metadata="",  # CSV file of SubpopBench with its splits; "": draw them as it does, from the sorted files
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "220", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains metashift/",
+        }),
+    "imagenet_bg": Base("ImageNet-9 with other backgrounds", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 183,006 images, about its 10,000 steps. Its table tests on mixed_rand.""", """
+            name="imagenet_bg",
+            test="mixed_rand",  # background of another class; or "original", "no_fg", "only_fg"
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_CLASS | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "6", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains backgrounds_challenge/",
+        }),
+    "nico_pp": Base("NICO++", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 62,657 images, about its 30,000 steps. Some groups have no training image.""", """
+            name="nico_pp",
+            metadata="",  # CSV file of SubpopBench with its splits; "": draw them as it does, from the sorted files
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "52", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains nicopp/",
+        }),
+    "breeds": Base("Living17 of BREEDS", """
+        ResNet-50 from scratch, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 39,780 images, about its 60,000 steps.""", """
+            name="breeds",
+            subset="living17",  # or "entity13", "entity30", "nonliving26"
+            test="target",  # subclasses that train has not; "source": those of train
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_CLASS | BEST | sgd("0.001", "1e-4") | {
+            "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "163", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains imagenet/train and imagenet/val",
+        }),
+    "chexpert": Base("CheXpert, No Finding by sex and race", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 167,093 images, about its 20,000 steps.""", """
+            name="chexpert",
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "13", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains chexpert/",
+        }),
+    "mimic_cxr": Base("MIMIC-CXR, No Finding by sex and race", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001 and batches of 108, the default of SubpopBench: needs a GPU; not yet run here. {epochs} epochs of 303,591 images, about its 20,000 steps.""", """
+            name="mimic_cxr",
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "7", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains MIMIC-CXR-JPG/",
+        }),
+    "imagenet_lt": Base("ImageNet-LT", """
+        ResNet-50 from scratch, {epochs} epochs of 115,846 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+            name="imagenet_lt",
+            folder="imagenet",  # in data_dir; the paths in the list files are relative to it
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=("random_resized_crop", "flip", "color_jitter"),
+        """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.2", "5e-4") | {
+            "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "90", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
+        }),
+    "places_lt": Base("Places-LT", """
+        ResNet-50 from ImageNet weights, {epochs} epochs of 62,500 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+            name="places_lt",
+            folder="places",  # in data_dir; the paths in the list files are relative to it
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=("random_resized_crop", "flip", "color_jitter"),
+        """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.1", "5e-4") | {
+            "epochs": "30", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
+        }),
+    "inaturalist2018": Base("iNaturalist 2018", """
+        ResNet-50 from scratch, {epochs} epochs of 437,513 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+            name="inaturalist2018",
+            folder=".",  # in data_dir; the paths in the list files are relative to it
+            size=224,  # the shorter side is resized to 256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=("random_resized_crop", "flip"),
+        """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.2", "1e-4") | {
+            "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "90", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
+        }),
+    "urbancars": Base("UrbanCars", """
+        ResNet-50 from ImageNet weights, SGD with learning rate 0.001, weight decay 0.0001, batches of 128, {epochs} epochs of 8,000 images, as in Li et al., CVPR 2023: needs a GPU; not yet run here.""", """
+            name="urbancars",
+            size=256,  # images are resized to this size, and not cropped
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=("flip",),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "300", "batch_size": "128", "eval_batch_size": "128", "data_dir": "  # contains urbancars/",
+        }),
+    "spuco": Base("SpuCo Birds", """
+        ResNet-50 from ImageNet weights, {epochs} epochs of 21,000 images: needs a GPU; not yet run here.""", """
+            name="spuco",
+            subset="birds",  # or "dogs", "animals"
+            size=224,  # images are resized to 256×256, and the middle cropped to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
+            "epochs": "30", "batch_size": "128", "eval_batch_size": "128", "data_dir": "  # contains spuco_birds/ or spuco_dogs/",
+        }),
+    "camelyon17": Base("Camelyon17", """
+        DenseNet-121 from scratch, SGD with learning rate 0.001, weight decay 0.01 and batches of 32, {epochs} epochs of 302,436 patches, as in WILDS (Koh et al., ICML 2021): needs a GPU; not yet run here.""", """
+            name="camelyon17",
+            val="other hospital",  # the official val; "same hospitals": held-out patches of the hospitals of train
+            size=96,  # images are resized to this size
+            check_counts=True,  # False: accept a copy whose counts are not the published ones
+            augment=(),
+        """, BEST | sgd("0.001", "0.01") | {
+            "model": 'name="torchvision", network="densenet121", pretrained="", frozen=False', "score": "val/accuracy", "epochs": "10", "batch_size": "32", "eval_batch_size": "128", "data_dir": "  # contains camelyon17_v1.0/",
+        }),
     "civilcomments": Base("CivilComments", """
         The hyperparameters are the defaults of the released code of WILDS (Koh et al., ICML 2021), except that the
         network is BERT instead of DistilBERT: AdamW with learning rate 1e-5, weight decay 0.01 (none for biases and
@@ -419,7 +537,7 @@ BASES = {
             val_fraction=0.1,  # share of every class; 0.0 if the split has a folder of its own
             test_fraction=0.2,
             mode="RGB",  # colour mode of the images; "L": grey
-            convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+            convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
             augment=("flip", "random_resized_crop"),
@@ -442,7 +560,7 @@ BASES = {
             val_fraction=0.1,  # share of every group; 0.0 if the table has this split
             test_fraction=0.2,
             mode="RGB",  # colour mode of the images; "L": grey
-            convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+            convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
             augment=("flip", "random_resized_crop"),
@@ -565,6 +683,10 @@ ROWS = {
         {SAGAWA}. Training reads the groups for the objective; the groups of val select the epoch. Test accuracy with
         seed 0 is 61 % in the worst group and 90 % on average. A run takes a few seconds on one
         core.""", group_dro("0.1")),
+    "colored_digits_aucm": Row("colored_digits", "AUC margin loss", """
+        Yuan et al., "Large-scale Robust Deep AUC Maximization", ICCV 2021: the objective is a loss of pairs of an even and an
+        odd digit. Training reads the classes alone; the groups of val select the epoch.""",
+        {"objective": 'name="aucm", positives=(1,), share=1.0, margin=1.0'}),
     "colored_digits_afr": Row("colored_digits", "automatic feature reweighting", f"""
         {QIU}. ERM trains on four fifths of train. Then the last layer is trained further on the rest; there the
         examples on which the model is least confident have the largest weights. Training reads no groups; the groups of
@@ -629,7 +751,7 @@ ROWS = {
     "colored_digits_lc": Row("colored_digits", "logit correction", """
         Liu et al., "Avoiding Spurious Correlations via Logit Correction", ICLR 2023: logits are shifted by the classes that
         a second, biased network confuses. Training reads no groups; the groups of val select the epoch.""",
-        {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
+        sgd("0.03") | {"objective": 'name="lc", amplification=0.7, decay=0.5'}),
     "colored_digits_ldam_drw": Row("colored_digits", "LDAM with deferred re-weighting", f"""
         {CAO}, with their normalised last layer and its scale. The method corrects the imbalance of the classes.
         Training reads the class counts and no groups; the groups of val select the epoch. Test accuracy with seed 0 is
@@ -652,6 +774,11 @@ ROWS = {
         {ZHANG}. Training reads no groups; the groups of val select the epoch. Test accuracy with seed 0 is 46 % in the
         worst group and 97 % on average. A run takes a few seconds on one
         core.""", sgd("0.03") | {"mix": 'name="mixup", alpha=0.2'}),
+    "colored_digits_pde": Row("colored_digits", "progressive data expansion", """
+        Deng et al., "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS 2023: training
+        starts on equally many examples of each group, and a few further ones join from time to time. Training reads the
+        groups for the sampler; the groups of val select the epoch.""",
+        sgd("0.03") | {"sampler": 'name="expanding", by="group", warmup_epochs=15, every=10, added=10'}),
     "colored_digits_self": Row("colored_digits", "SELF, by early-stop disagreement", """
         LaBonte et al., "Towards Last-layer Retraining for Group Robustness with Fewer Annotations", NeurIPS 2023. ERM
         trains on four fifths of train. Then the last layer is trained further on held-out examples, the classes
@@ -871,6 +998,23 @@ ROWS = {
         Published for this share of conflicting images: 39.4 ± 0.6 % with ResNet-18 on other files of the same kind
         (quoted by later papers)."""),
     "colored_fashion_erm": Row("colored_fashion", "cross-entropy"),
+    "metashift_erm": Row("metashift", "cross-entropy",
+        "Published: 82.6 ± 0.4 % worst-group accuracy (SubpopBench, after its search)."),
+    "imagenet_bg_erm": Row("imagenet_bg", "cross-entropy",
+        "Published with unknown attributes: 76.8 ± 0.9 % (SubpopBench)."),
+    "nico_pp_erm": Row("nico_pp", "cross-entropy",
+        "Published: 37.6 ± 2.0 % worst-group accuracy (SubpopBench, after its search)."),
+    "breeds_erm": Row("breeds", "cross-entropy",
+        "Published: 28.2 ± 1.5 % average accuracy from scratch (SubpopBench, after its search)."),
+    "chexpert_erm": Row("chexpert", "cross-entropy",
+        "Published: 50.2 ± 3.8 % worst-group accuracy (SubpopBench, after its search)."),
+    "mimic_cxr_erm": Row("mimic_cxr", "cross-entropy"),
+    "imagenet_lt_erm": Row("imagenet_lt", "cross-entropy"),
+    "places_lt_erm": Row("places_lt", "cross-entropy"),
+    "inaturalist2018_erm": Row("inaturalist2018", "cross-entropy"),
+    "urbancars_erm": Row("urbancars", "cross-entropy"),
+    "spuco_erm": Row("spuco", "cross-entropy"),
+    "camelyon17_erm": Row("camelyon17", "cross-entropy"),
     "waterbirds_erm": Row("waterbirds", "cross-entropy, the standard baseline", f"""
         The base model of {KIRICHENKO}: 74.9 ± 2.4 % worst-group accuracy reported. As in their code: learning rate,
         weight decay, batch size, epochs, augmentation, ImageNet weights (V1), the last epoch. Different here: crops are
@@ -1052,7 +1196,7 @@ ROWS = {
         starts from ImageNet weights.""",
         sgd("0.02", "1e-4") | importance("group") | {
             "model": 'name="lenet"',
-            "data.convert": "True,  # convert images of other modes (grey, palette, transparency); False: refuse them",
+            "data.convert": "True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them",
             "data.resize": "32,  # the shorter side of an image is resized to this",
             "data.size": "32,  # then the middle of the image is cropped to this size",
             "data.augment": '("flip", "pad_crop"),',
@@ -1066,13 +1210,6 @@ ROWS = {
         BALANCED | group_dro("0.01")),
     "features_erm": Row("features", "cross-entropy"),
     "features_ce": Row("features", "cross-entropy under importance weights of the groups", "", importance("group")),
-    "features_lbfgs": Row("features", "cross-entropy under importance weights of the groups, to its minimum", """
-        L-BFGS takes all examples in every step, and ends where the gradient is small, so there is no learning rate and
-        no draw: only the penalty `optim.weight_decay` is to be chosen. The solution is that of scikit-learn's
-        LogisticRegression. Training reads the groups for the weights.""", LAST | importance("group") | {
-            "optim": 'name="lbfgs", weight_decay=1e-3, decayed="weights", tolerance=1e-4',
-            "epochs": "1000", "eval_every": "1000",
-        }),
     "features_poly": Row("features", "the polynomially-tailed loss under importance weights of the groups",
         f"The loss of {WANG}.",
         POLY | importance("group", "1.5")),

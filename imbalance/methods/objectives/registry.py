@@ -17,6 +17,7 @@ from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
 from imbalance.methods.objectives.vrex import RiskExtrapolation
@@ -35,6 +36,10 @@ OBJECTIVES = {
     "lff": LearningFromFailure,
     "ula": UnsupervisedLogitAdjustment,
     "lc": LogitCorrection,
+    "aucm": AUCMargin,
+    "partial_auc": PartialAUC,
+    "smooth_ap": SmoothAP,
+    "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
     "george": AverageWithFeatures,
