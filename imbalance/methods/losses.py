@@ -43,8 +43,8 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float | T
         smoothing: ε, one number or (B,) numbers.
     """
     logits = at_least_float32(logits)
-    to_all_classes = -logits.log_softmax(1).mean(1)
-    return (1 - smoothing) * cross_entropy(logits, targets) + smoothing * to_all_classes
+    lead = logits.gather(1, targets[:, None]).squeeze(1) - logits.mean(1)
+    return cross_entropy(logits, targets) + smoothing * lead
 
 
 class CrossEntropy(nn.Module):
@@ -177,8 +177,7 @@ class Smoothed(VectorScaling):
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         adjusted = self.adjusted(logits)
-        lead = adjusted.gather(1, targets[:, None]).squeeze(1) - adjusted.mean(1)
-        return cross_entropy(adjusted, targets) + self.label_smoothing * lead
+        return smoothed_cross_entropy(adjusted, targets, self.label_smoothing)
 
 
 @checked
