@@ -11,6 +11,7 @@ An objective that needs more than the losses has a file of its own: see `imbalan
 from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
+from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
@@ -40,6 +41,7 @@ OBJECTIVES = {
     "smooth_ap": SmoothAP,
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
+    "bcl": BalancedContrastive,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }
