@@ -151,6 +151,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
+        "expanding": Example(
+            dict(by="group", warmup_epochs=0, every=1, added=9), other=dict(warmup_epochs=1, every=2, added=20)
+        ),
     },
     "weights": {
         "uniform": Example(),
@@ -180,6 +183,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cross_entropy": Example(),
         "poly": Example(dict(alpha=1.5, left="exponential")),
         "vs": Example(dict(gamma=0.3, tau=1.2)),
+        "smoothed": Example(dict(label_smoothing=0.2, gamma=0.3, tau=1.2)),
         "vs_group": Example(dict(gamma=0.3, tau=1.2)),
         "cdt": Example(dict(gamma=0.4)),
         "logit_adjusted": Example(dict(tau=1.2)),
@@ -207,6 +211,16 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
+        "partial_auc": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
+            other=dict(positives=(0,), share=1.0),
+        ),
+        "smooth_ap": Example(dict(positives=(1,), share=0.5, temperature=0.2), other=dict(positives=(0,), share=1.0)),
+        "soap": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, decay=0.1), other=dict(positives=(0,), share=1.0, decay=0.9)
+        ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),
@@ -257,6 +271,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "torchvision": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "timm": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "transformers_vision": Example(dict(network="a folder", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "lite0": Example(elsewhere="tests/models/test_backbones.py"),
         "pretrained": Example(dict(pretrained="a run"), elsewhere="tests/deploy/test_extract_features.py"),
         # These models need texts.
         "bag_of_embeddings": Example(dict(width=6), elsewhere=IN_TEXT),
@@ -264,6 +279,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "encoder": Example(
             dict(pretrained="a folder", pool="pooler", dropout=0.0), elsewhere="tests/models/test_encoder.py"
         ),
+        "minilm": Example(elsewhere="tests/models/test_backbones.py"),
     },
     "optim.schedule": {
         "constant": Example(dict(warmup_epochs=2.0)),

@@ -5,6 +5,7 @@ in `DATASETS`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from imbalance.config.schema import build
@@ -124,7 +125,7 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
         data_dir: the folder of the data files, or of a cut of the data set; see `imbalance.data.cut`.
         seed: the run's seed.
         preparation: the resizing and normalisation of images that the model's pretrained weights need; None if the model
-            starts from random weights.
+            starts from random weights. Images that are not decoded from files keep their size.
 
     Raises:
         BadInput: the data is missing, damaged, or cannot be trained on; see `imbalance.data.population`.
@@ -140,7 +141,25 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
             f"config.data.name: {section['name']!r} returns {'None' if dataset is None else type(dataset).__name__}; it must return a Dataset, such as "
             "`imbalance.data.as_dataset` makes"
         )
-    return check_population(dataset)
+    return check_population(normalised_for(preparation, dataset))
+
+
+def normalised_for(preparation: Preparation | None, dataset: Dataset) -> Dataset:
+    """Return `dataset` with the normalisation that pretrained weights need; its images keep their size.
+
+    A data set without images stays as it is. Grey images stay as they are, too, unless the weights need the same
+    normalisation for all channels.
+
+    Args:
+        preparation: the preprocessing for the model's pretrained weights; None if the model has no such weights.
+    """
+    channels = len(dataset.mean)
+    if not preparation or not channels:
+        return dataset
+    mean, std = preparation.mean, preparation.std
+    if channels != len(mean) and len(set(mean) | set(std)) > len({mean[0], std[0]}):
+        return dataset
+    return replace(dataset, mean=mean[:channels], std=std[:channels])
 
 
 __all__ = [

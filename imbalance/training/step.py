@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -226,13 +226,8 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
 
     If the optimiser is a `Fits`, the tensors of the output have a leading dimension for its M fits.
     """
-    optimizer = learner.optimizer
-    if isinstance(optimizer, Fits):
-        fits = optimizer
-    else:
-        assert isinstance(optimizer, Solver)  # `take_step` has checked
-        optimizer.problem = optimizer.problem or problem_of(learner)
-        fits = Fits(optimizer.problem, [[optimizer]], epoch.weights[None])
+    optimizer: Any = learner.optimizer
+    fits: Fits = optimizer if isinstance(optimizer, Fits) else fits_of(optimizer, learner, epoch)
     finite = bool(fits.state.values.isfinite().all())  # an iteration never ends where the objective is not finite
     if finite:
         fits.step()
@@ -243,14 +238,19 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
     return StepOutput(whole, logits[0], {"losses": losses}, values[0], finite, request())
 
 
+def fits_of(solver: Solver, learner: Learner, epoch: Epoch) -> Fits:
+    """Return the fit of a single run."""
+    solver.problem = solver.problem or problem_of(learner)
+    return Fits(solver.problem, [[solver]], epoch.weights[None])
+
+
 def problem_of(learner: Learner) -> Problem:
     """Return the problem that L-BFGS solves: the inputs of the last layer for all examples of train, and their labels."""
     train = learner.dataset.train
-    flat = isinstance(learner.network.features, nn.Flatten) and isinstance(train.inputs, Tensor)
-    if flat and train.inputs.is_floating_point():
-        inputs = train.inputs.flatten(1)
-    else:
-        inputs = features(learner, train).flatten(1)
+    inputs, body = train.inputs, learner.network.features
+    # For a linear model on floats the inputs are the features, so they are not copied.
+    flat = isinstance(inputs, Tensor) and inputs.is_floating_point() and isinstance(body, nn.Flatten)
+    inputs = cast(Tensor, inputs).flatten(1) if flat else features(learner, train).flatten(1)
     is_odd = learner.dataset.num_classes == 2 and getattr(learner.loss, "is_relative", False)
     return Problem(inputs, train.targets, train.method_groups, learner.loss, is_odd)
 

@@ -8,7 +8,8 @@ import torch
 
 from imbalance.config.schema import AtLeastOne, Fraction
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.sets.cifar10 import MEAN, STD, published
+from imbalance.data.sets.cifar10 import MEAN, STD
+from imbalance.data.sets.cifar_files import published
 from imbalance.data.splits import (
     Dataset,
     Profile,
