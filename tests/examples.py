@@ -183,6 +183,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cross_entropy": Example(),
         "poly": Example(dict(alpha=1.5, left="exponential")),
         "vs": Example(dict(gamma=0.3, tau=1.2)),
+        "smoothed": Example(dict(label_smoothing=0.2, gamma=0.3, tau=1.2)),
         "vs_group": Example(dict(gamma=0.3, tau=1.2)),
         "cdt": Example(dict(gamma=0.4)),
         "logit_adjusted": Example(dict(tau=1.2)),

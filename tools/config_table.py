@@ -537,7 +537,7 @@ BASES = {
             val_fraction=0.1,  # share of every class; 0.0 if the split has a folder of its own
             test_fraction=0.2,
             mode="RGB",  # colour mode of the images; "L": grey
-            convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+            convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
             augment=("flip", "random_resized_crop"),
@@ -560,7 +560,7 @@ BASES = {
             val_fraction=0.1,  # share of every group; 0.0 if the table has this split
             test_fraction=0.2,
             mode="RGB",  # colour mode of the images; "L": grey
-            convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+            convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
             augment=("flip", "random_resized_crop"),
@@ -1196,7 +1196,7 @@ ROWS = {
         starts from ImageNet weights.""",
         sgd("0.02", "1e-4") | importance("group") | {
             "model": 'name="lenet"',
-            "data.convert": "True,  # convert images of other modes (grey, palette, transparency); False: refuse them",
+            "data.convert": "True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them",
             "data.resize": "32,  # the shorter side of an image is resized to this",
             "data.size": "32,  # then the middle of the image is cropped to this size",
             "data.augment": '("flip", "pad_crop"),',
