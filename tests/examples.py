@@ -49,6 +49,7 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
@@ -85,6 +86,18 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
                  subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
         ),
+        "metashift": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "imagenet_bg": Example(PUBLISHED | dict(test="mixed_rand"), elsewhere=IN_SETS.format("published")),
+        "nico_pp": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "breeds": Example(PUBLISHED | dict(subset="living17", test="target"), elsewhere=IN_SETS.format("published")),
+        "chexpert": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "mimic_cxr": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "imagenet_lt": Example(PUBLISHED | dict(folder="imagenet"), elsewhere=IN_SETS.format("published")),
+        "places_lt": Example(PUBLISHED | dict(folder="places"), elsewhere=IN_SETS.format("published")),
+        "inaturalist2018": Example(PUBLISHED | dict(folder="inaturalist"), elsewhere=IN_SETS.format("published")),
+        "urbancars": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "spuco": Example(PUBLISHED | dict(subset="birds"), elsewhere=IN_SETS.format("published")),
+        "camelyon17": Example(PUBLISHED | dict(val="other hospital"), elsewhere=IN_SETS.format("published")),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
@@ -138,6 +151,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
+        "expanding": Example(
+            dict(by="group", warmup_epochs=0, every=1, added=9), other=dict(warmup_epochs=1, every=2, added=20)
+        ),
     },
     "weights": {
         "uniform": Example(),
@@ -167,6 +183,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cross_entropy": Example(),
         "poly": Example(dict(alpha=1.5, left="exponential")),
         "vs": Example(dict(gamma=0.3, tau=1.2)),
+        "smoothed": Example(dict(label_smoothing=0.2, gamma=0.3, tau=1.2)),
         "vs_group": Example(dict(gamma=0.3, tau=1.2)),
         "cdt": Example(dict(gamma=0.4)),
         "logit_adjusted": Example(dict(tau=1.2)),
@@ -194,6 +211,16 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
+        "partial_auc": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
+            other=dict(positives=(0,), share=1.0),
+        ),
+        "smooth_ap": Example(dict(positives=(1,), share=0.5, temperature=0.2), other=dict(positives=(0,), share=1.0)),
+        "soap": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, decay=0.1), other=dict(positives=(0,), share=1.0, decay=0.9)
+        ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),
@@ -244,6 +271,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "torchvision": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "timm": Example(dict(network="resnet18", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
         "transformers_vision": Example(dict(network="a folder", pretrained="", frozen=False), elsewhere=IN_PUBLISHED),
+        "lite0": Example(elsewhere="tests/models/test_backbones.py"),
         "pretrained": Example(dict(pretrained="a run"), elsewhere="tests/deploy/test_extract_features.py"),
         # These models need texts.
         "bag_of_embeddings": Example(dict(width=6), elsewhere=IN_TEXT),
@@ -251,6 +279,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "encoder": Example(
             dict(pretrained="a folder", pool="pooler", dropout=0.0), elsewhere="tests/models/test_encoder.py"
         ),
+        "minilm": Example(elsewhere="tests/models/test_backbones.py"),
     },
     "optim.schedule": {
         "constant": Example(dict(warmup_epochs=2.0)),

@@ -12,11 +12,12 @@ from torch.nn.functional import cross_entropy
 
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Batch
 from imbalance.methods.objectives.reductions import Average
 from imbalance.training.loop import train
 from imbalance.training.optim import SharpnessAware, focal_sam, imb_sam, sam
+from imbalance.training.state import forensics
 from imbalance.training.step import sharpness_aware_passes
 
 IMBSAM = published("imbsam")
@@ -125,6 +126,15 @@ def test_sam_in_a_tiny_radius_is_sgd_and_the_state_of_the_objective_changes_once
         states.append([*saved["model"].values(), *saved["objective"].values()])
     for ours, theirs in zip(*states, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_the_replay_of_a_diverged_step_says_that_it_ends_before_the_second_pass(tmp_path):
+    with pytest.raises(Diverged, match="non-finite update by step 0"):
+        train(config_of(optim=OPTIM | dict(lr=1e308)), tmp_path)
+    report = forensics.replay(tmp_path)
+    assert "the losses are the same, bit for bit" in report
+    assert "the other passes of config.optim.name='sam' and the update are not replayed" in report
+    assert "gradient of head.weight" in report and "after the step" not in report
 
 
 def test_mixed_precision_computes_the_passes_in_bfloat16(tmp_path):

@@ -49,7 +49,8 @@ def defocus_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarra
     soft = np.exp(-(np.arange(-1, 2) ** 2) / (2 * softness**2))
     for axis in range(2):
         disk = convolve1d(disk, soft / soft.sum(), axis=axis)
-    return convolve(images, (disk / disk.sum())[None, 6:11, 6:11, None], mode="mirror")
+    kernel = np.asarray(disk)[None, 6:11, 6:11, None]
+    return convolve(images, kernel / kernel.sum(), mode="mirror")
 
 
 def glass_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
@@ -93,7 +94,7 @@ def zoom_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
         size = int(np.ceil(32 / factor))
         start = (32 - size) // 2
         # Linear interpolation acts on rows and on columns as one matrix, which is many times as fast as zooming images.
-        matrix = zoom(np.eye(32, dtype=np.float32)[start : start + size], (factor, 1), order=1)
+        matrix = np.asarray(zoom(np.eye(32, dtype=np.float32)[start : start + size], (factor, 1), order=1))
         trim = (len(matrix) - 32) // 2
         matrix = matrix[trim : trim + 32]
         across = np.matmul(matrix, images)  # images (N, row, column, channel): each row's columns

@@ -202,7 +202,9 @@ def test_auto_augment_applies_both_operations_of_the_drawn_policy(policy):
 def test_random_policies_draw_every_operation_equally_often(monkeypatch):
     for function, count, steps in ((rand_augment, 4, 2), (trivial_augment, 3, 1)):
         drawn = []
-        monkeypatch.setattr("imbalance.data.images.policies.apply", lambda images, names: drawn.extend(names) or images)
+        monkeypatch.setattr(
+            "imbalance.data.images.policies.apply", lambda images, names, drawn=drawn: drawn.extend(names) or images
+        )
         many = torch.arange(7000)
         function(IMAGES[:1], uniforms(0, many, 0 * many, count))
         counts = [sum(each.name == name for each in drawn) for name in OPERATIONS]
