@@ -341,7 +341,7 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
     table = []
     for data, name, (first, second) in itertools.product(by_data, COLUMNS, QUESTIONS):
         methods = by_data[data]
-        result = compare(*(methods[method].test[name] for method in (first, second)), methods[first].pairs)
+        result = compare(methods[first].test[name], methods[second].test[name], methods[first].pairs)
         table.append([
             TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.points(),
             f"{100 * result.spread[0]:.1f} to {100 * result.spread[1]:.1f}", result.verdict(),
