@@ -239,6 +239,7 @@ class LabelAwareSmoothing(nn.Module):
     """
 
     smoothing: Tensor
+    is_convex = is_relative = True
 
     def __init__(self, class_counts: Tensor, *, head: Fraction, tail: Fraction):
         super().__init__()

@@ -18,7 +18,7 @@ from imbalance.utils.arrays import as_array, as_bools, as_floats, as_labels
 Array = np.ndarray
 
 BINS = 15  # bins of a reliability curve, as in Guo et al., ICML 2017
-CHUNK_NUMBERS = 2**20  # logits that are turned into probabilities at a time
+CHUNK_NUMBERS = 2**18  # logits that are turned into probabilities at a time
 MOST_BINS = 1_000_000  # each takes memory, also without examples
 
 
