@@ -168,20 +168,46 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
     return float((np.abs(curve.accuracy - curve.confidence) * curve.count).sum() / total) if total else np.nan
 
 
-def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
+def classes_ahead(scores: Array, targets: Array) -> Array:
+    """Return for each example the number of classes that come before its target in the order of the scores.
+
+    Of two classes with equal scores the one with the larger number comes first, as in scikit-learn's
+    `top_k_accuracy_score`.
+
+    Args:
+        scores: (N, K), a higher score means that the class is more likely.
+        targets: (N,).
+    """
+    own = scores[np.arange(len(targets)), targets][:, None]
+    later = np.arange(scores.shape[1]) > targets[:, None]
+    return ((scores > own) | ((scores == own) & later)).sum(axis=1)
+
+
+def score_metrics(
+    logits: Array,
+    targets: Array,
+    class_names: Sequence[str],
+    top_k: Sequence[int] = (),
+    ranking: Array | None = None,
+) -> dict[str, float]:
     """Return all metrics of this module by name: those in `SCORE_METRICS`, `auroc/<class>` and `auprc/<class>`.
 
     `auroc/<class>` and `auprc/<class>` tell the class (positive) from all other classes. `auroc` and `auprc` are the
     means of these values over the classes for which they are defined. If there are only two classes, their AUROCs are
-    equal. Examples are ranked by `log_odds`, in which sure predictions do not tie, and `nll` is computed from them.
+    equal. Examples are ranked by `ranking`, or by `log_odds`, in which sure predictions do not tie. `nll` is computed from
+    the log-odds.
 
     Args:
         logits: (N, K).
         targets: (N,).
+        top_k: numbers k for `top<k>_accuracy`, the share of examples whose target is among the k classes with the largest
+            logits.
+        ranking: (N, K) scores that rank the examples of each class; None for the log-odds.
     """
+    ahead = classes_ahead(logits, targets)
     probability, odds = probabilities(logits), log_odds(logits)
     class_metrics = {
-        f"{kind}/{name}": function(odds[:, label], targets == label)
+        f"{kind}/{name}": function((odds if ranking is None else ranking)[:, label], targets == label)
         for kind, function in (("auroc", auroc), ("auprc", auprc))
         for label, name in enumerate(class_names)
     }
@@ -197,6 +223,7 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
         "brier": brier(probability, targets),
         "ece": ece(probability, targets),
         "ece_equal_mass": ece(probability, targets, equal_mass=True),
+        **{f"top{k}_accuracy": float((ahead < k).mean()) if len(targets) else np.nan for k in top_k},
         **class_metrics,
     }
 

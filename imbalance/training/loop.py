@@ -345,7 +345,7 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
                 if config.callbacks.keep_logits:
                     log.logits(name, epochs_done, outcome.logits)
                 if needs_scores(config.callbacks.monitor):
-                    values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
+                    values |= measure_scores(config, learner.dataset.eval_dataset, name, outcome.logits)
     if interpolated:
         progress.interpolation_epoch = epochs_done
     if config.callbacks.monitor in values:
