@@ -7,7 +7,7 @@ import sys
 
 
 def refuse_to_run(module: str) -> None:
-    """Print the command to type instead of `python -m <module>`, and exit with status 2; the module alone would do nothing."""
+    """Print the command to type instead of `python -m <module>`, which runs nothing, and exit with status 2."""
     from imbalance.cli.commands import COMMANDS
 
     full_name = f"imbalance.{module.removeprefix('imbalance.')}"

@@ -24,7 +24,7 @@ EXPONENTS = (0.0, 1.0, 2.0)
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random inputs (220, 2) and their targets, which are 1 for the minority."""
+    """Return random inputs (220, 2) and their targets (220,), which are 1 for the smaller class."""
     generator = torch.Generator().manual_seed(seed)
     few, many = (torch.randn(size, 2, generator=generator).numpy() for size in SIZES)
     return np.vstack([few + MINORITY, many + MAJORITY]), np.repeat([1, 0], SIZES)
@@ -34,6 +34,9 @@ def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Return, for each loss and exponent of the importance weights, the direction [w, b] to which training converges.
 
     The keys are names in published.csv.
+
+    Args:
+        inputs, targets: (220, 2) and (220,), from `draw`.
     """
     directions = {"cross-entropy": margin_direction(inputs, targets)}
     for exponent in EXPONENTS:
@@ -43,10 +46,13 @@ def limits(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def measure(direction: np.ndarray) -> tuple[float, float]:
-    """Return the angle of the boundary to the diagonal x = y in degrees, and its offset from the midpoint of the class means.
+    """Return the angle of the boundary to the diagonal x = y in degrees, and its offset from the class means' midpoint.
 
-    The diagonal is the best boundary for classes of equal size. The offset is positive if the boundary lies on the minority's
-    side of the midpoint.
+    The diagonal is the best boundary for classes of equal size. The offset is positive if the boundary lies on the
+    minority's side of the midpoint.
+
+    Args:
+        direction: [w, b] of the classifier.
     """
     normal, bias = direction[:2], direction[2]
     ideal = (MINORITY - MAJORITY) / np.linalg.norm(MINORITY - MAJORITY)

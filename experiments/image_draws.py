@@ -46,7 +46,7 @@ def draws_table(folder: Path) -> str:
 
 
 def draw_of(row: Row) -> str:
-    """Return the value of `data.draw` in a run: "published", as in the config, unless the run overrides it."""
+    """Return which images a run trained on: its value of `data.draw`, "published" or "stratified"."""
     return "stratified" if "data.draw=stratified" in row["overrides"] else "published"
 
 

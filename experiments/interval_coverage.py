@@ -36,7 +36,12 @@ SEEDS, TASKS = (3, 5, 10), (0.5, 0.6, 0.7, 0.8)
 
 
 def bootstrap_over_examples(right: np.ndarray, totals: np.ndarray, statistic: Callable[..., np.ndarray]) -> Interval:
-    """Return the percentile bootstrap interval of a statistic of the group accuracies, over test examples."""
+    """Return the percentile bootstrap interval of a statistic of the group accuracies, over test examples.
+
+    Args:
+        right, totals: (G,) numbers of right predictions and of examples of each group.
+        statistic: function from the accuracies to a number.
+    """
     cells = np.stack([right, totals - right]).ravel()
     drawn = np.random.default_rng(0).multinomial(totals.sum(), cells / totals.sum(), RESAMPLES)
     drawn_right, drawn_wrong = drawn.reshape(RESAMPLES, 2, -1).swapaxes(0, 1)
@@ -47,9 +52,12 @@ def bootstrap_over_examples(right: np.ndarray, totals: np.ndarray, statistic: Ca
 
 
 def corrected_wilson(right: np.ndarray, totals: np.ndarray) -> Interval:
-    """Return the lowest low end and the lowest high end of the groups' Wilson intervals.
+    """Return an interval of the worst group: the lowest low and the lowest high end of the groups' Wilson intervals.
 
     The interval of each group misses the true accuracy with the probability 5 % divided by the number of groups.
+
+    Args:
+        right, totals: (G,) numbers of right predictions and of examples of each group.
     """
     z = stats.norm.isf(0.025 / len(totals))
     centres = (right + z**2 / 2) / (totals + z**2)
@@ -78,7 +86,12 @@ def interval_coverage() -> None:
 
 
 def worst_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
-    """Return the coverage of three intervals of the worst group accuracy: bootstrap, corrected Wilson, `worst_over_examples`."""
+    """Return table cells for the worst group: the coverage of bootstrap, corrected Wilson and `worst_over_examples`.
+
+    Args:
+        totals: (G,) numbers of examples of the groups.
+        accuracies: (G,) true accuracies.
+    """
     draws = np.random.default_rng(0).binomial(totals, accuracies, (DRAWS, len(totals)))
     functions = (
         lambda right, totals: bootstrap_over_examples(right, totals, np.nanmin), corrected_wilson, worst_over_examples,
@@ -87,14 +100,19 @@ def worst_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
 
 
 def mean_row(totals: np.ndarray, accuracies: np.ndarray) -> list[str]:
-    """Return the coverage of two intervals of the mean group accuracy: bootstrap and `mean_over_examples`."""
+    """Return the table cells for the mean of the groups: the coverage of bootstrap and `mean_over_examples`.
+
+    Args:
+        totals: (G,) numbers of examples of the groups.
+        accuracies: (G,) true accuracies.
+    """
     draws = np.random.default_rng(0).binomial(totals, accuracies, (DRAWS, len(totals)))
     functions = (lambda right, totals: bootstrap_over_examples(right, totals, np.nanmean), mean_over_examples)
     return [coverage([function(right, totals) for right in draws], accuracies.mean()) for function in functions]
 
 
 def seeds_row(name: str, num_seeds: int) -> list[str]:
-    """Return the coverage of the two intervals of the interquartile mean.
+    """Return the table cells for the interquartile mean: the coverage of the percentile and of the widened interval.
 
     The standard deviation of the scores of a task is 3 points.
 

@@ -92,7 +92,7 @@ def compare(
 
 
 def in_pairs(rows: Iterable[str]) -> list[str]:
-    """Return the names of rows, sorted so that names that differ only in their first word ("ce", "poly") are neighbours."""
+    """Sort names of rows so that names that differ only in their first word ("ce", "poly") are neighbours."""
     names = list(rows)
     others = list(dict.fromkeys(name.partition(" ")[2] for name in names))
     return sorted(names, key=lambda name: others.index(name.partition(" ")[2]))
@@ -263,7 +263,7 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
     """Return a table of those rows of figures 3 and 4 that have a finished run in <folder>/rows.csv.
 
     Args:
-        variants: the rows of figure 3 on CIFAR-10; those of figure 4 are the same with early stopping.
+        variants: the configs of figure 3 on CIFAR-10, by row; the rows of figure 4 are the same with early stopping.
         folder: folder that holds the tables of results, such as results/.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",

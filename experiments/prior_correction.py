@@ -82,13 +82,17 @@ def prior_correction(*, work_dir: str, jobs: int, stacked: int) -> None:
 
 
 def cells(scores: list[list[float]]) -> list[str]:
-    """Return the means of nll, corrected nll, ECE and corrected ECE over seeds as text; "refused" for nan."""
+    """Return table cells with the means over seeds of nll, corrected nll, ECE and corrected ECE; "refused" for nan."""
     columns = zip(np.array(scores).T, NAMES, strict=True)
     return ["refused" if np.isnan(column).any() else show(column, name) for column, name in columns]
 
 
 def show(values: np.ndarray, name: str) -> str:
-    """Return the mean over seeds of a metric with its 95 % t-interval."""
+    """Return the mean over seeds of the metric `name`, with its 95 % t-interval, as text.
+
+    Args:
+        values: the metric of each seed.
+    """
     return mean(values, *bounds(name)).of_metric(name)
 
 

@@ -29,7 +29,11 @@ def published(source: str, name: str) -> Published:
 
 
 def find_published(source: str, name: str) -> Published | None:
-    """Return the value that `published` returns, or None if published.csv has no such line."""
+    """Return the value that `published` returns, or None if published.csv has no such line.
+
+    Args:
+        source, name: as for `published`, such as "figure3 cifar" and "ce IW".
+    """
     with open(PUBLISHED, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if (row["source"], row["name"]) == (source, name):

@@ -22,7 +22,7 @@ import numpy as np
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean
 from imbalance.metrics.intervals import expected_best
 from imbalance.report.collect import collect
-from imbalance.report.report import write
+from imbalance.report.report import check_folder, write
 from imbalance.report.saved_runs import Summary, metric
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, run_all
@@ -73,6 +73,7 @@ def ten_data_sets(*, folder: str, overrides: Mapping[str, Any], work_dir: str, j
         overrides: config values by key, for all runs.
         stacked: largest number of runs that one process trains as one stacked model.
     """
+    check_folder(Path(folder))  # before the long work
     common = check_common_overrides(overrides)
 
     def train(wanted: Sequence[tuple[Cell, float, int]]) -> dict[tuple[Cell, float, int], tuple[Run, Summary]]:

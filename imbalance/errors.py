@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+RESUME_HINT = "resumes from the last checkpoint, or from the start without one"  # said after "the same command"
+
 
 class BadInput(ValueError):
     """Error in a config, a data set or a command line. The message is the one line that the user reads."""
@@ -55,7 +57,7 @@ class Interrupted(BaseException):
         self.exit_status = 130 if signum == signal.SIGINT else 143
 
     def __str__(self) -> str:
-        return f"{signal.Signals(self.args[0]).name}: stopped; the same command resumes from the last checkpoint"
+        return f"{signal.Signals(self.args[0]).name}: stopped; the same command {RESUME_HINT}"
 
 
 def is_out_of_memory(error: Exception) -> bool:

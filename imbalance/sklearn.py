@@ -152,10 +152,12 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         return torch.cat(logits).softmax(1).numpy()
 
     def _columns(self, X: Any, reset: bool) -> Columns:
-        """Return `X` as columns of a table. An array becomes a single column (N, D), unless `fit` got columns with names.
+        """Return `X` as columns of a table.
+
+        An array becomes a single column (N, D), except if `fit` got columns with names.
 
         Args:
-            reset: whether the call comes from `fit`, which sets the number of columns; otherwise check this number.
+            reset: True in `fit`, to record the number of columns; False to check it.
         """
         names = getattr(self, "feature_names_in_", None)
         if names is not None and is_table(X):

@@ -143,8 +143,6 @@ MODELS: dict[str, Callable[[], ConfigDict]] = {
     "MLP, 2 classes": lambda: of_file("colored_digits_ce"),
     "ConvNet, 2 classes": on_random_images,
     "linear, 10 classes": lambda: of_file("digits_ce", model=dict(name="linear", init="default")),
-    "MLP, 10 classes": lambda: of_file("digits_ce"),
-    "ConvNet, 10 classes": lambda: on_random_images(data=dict(name="random_images", size=24, classes=10, groups=4)),
 }
 
 

@@ -1,22 +1,33 @@
-"""What the tests do not notice: `python tests/mutate.py --sample=10 --seed=0`.
+"""Changes of the code that no test notices: `python tests/mutate.py --sample=10 --seed=0`.
 
 Draws mutants of `imbalance/` at random, each one small change of one file: a comparison turned, an operator or a
-constant replaced, `and` and `or` swapped, a statement dropped. Runs on each the tests that name its module, in a copy
-of the repository, and prints whether one failed (killed, also by a timeout) or none did (lived). A mutant that lived is a missing
-test, or changes nothing: look at it. Not part of the suite: a mutant takes up to minutes.
+constant replaced, `and` and `or` swapped, a statement dropped. Works in a copy of the repository. First runs the tests
+that belong to the drawn modules once and records which test executes which line. Then runs for each mutant those tests
+of its module that execute the changed line, and prints whether one failed (killed, also by a timeout) or none did
+(lived). A mutant that lived is a missing test, or changes nothing: look at it. `EQUIVALENT` lists the mutants that
+change nothing, with the reason. Not part of the suite: 150 mutants take an hour.
 """
 
 import argparse
 import ast
+import importlib
+import json
 import math
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -38,6 +49,7 @@ SWAPS = {
     ast.Mult: ast.Div, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
 CONTRACT = ("three_parts_make_the_step_of_one", "stopped_and_gone_on_with_it_ends_in_the_same_bits")
+SLOW_IMPORTS = ("matplotlib.pyplot", "optuna", "scipy.stats", "sklearn", "torch", "transformers")
 SLOW = {
     "test_contract",
     "test_device",
@@ -48,6 +60,9 @@ SLOW = {
     "test_golden",
     "test_gpu",
 }
+
+# Mutants that change nothing a user could notice, by file and change, with the reason.
+EQUIVALENT: dict[tuple[str, str], str] = {}
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -87,8 +102,18 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
                     yield from walk(child)
 
 
-def mutants_of(path: Path) -> list[tuple[Path, int, str, str]]:
-    """(file, line, what stands there, the whole source of the mutant)"""
+class Mutant(NamedTuple):
+    """One change of one file."""
+
+    path: Path
+    line: int  # first line of the change
+    last: int  # last line of the change
+    shown: str
+    source: str  # of the whole file
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    """Return every mutant of a file."""
     source, found = path.read_text(encoding="utf-8"), []
     lines = source.encode().splitlines(keepends=True)
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
@@ -103,7 +128,7 @@ def mutants_of(path: Path) -> list[tuple[Path, int, str, str]]:
             except SyntaxError:  # inside an f-string, for one
                 continue
             shown = " ".join(f"{before} → {text}".split())
-            found.append((path, old.lineno, shown, mutant.decode()))
+            found.append(Mutant(path, old.lineno, old.end_lineno, shown, mutant.decode()))
     return found
 
 
@@ -128,49 +153,191 @@ def tests_of(path: Path) -> list[str]:
     return files + [f"tests/test_contract.py::test_{name}" for name in CONTRACT if is_method]
 
 
-def fails(copy: Path, tests: list[str], path: Path, mutant: str, seconds: float) -> bool:
+class LineRecorder:
+    """Pytest plugin that writes which lines of `modules` each test executes, and how long the test takes.
+
+    Lines that a fixture of a wider scope than a test executes count for all tests of the file: only the first test
+    sets the fixture up. A test that starts a Python process counts for all lines, as that process is not recorded.
+    """
+
+    def __init__(self, root: Path, modules: set[str], output: Path) -> None:
+        self.root, self.modules, self.output = root, modules, output
+        self.lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.with_processes: set[str] = set()
+        self.owner = "import"
+        self.path_of_code: dict[CodeType, str | None] = {}
+
+    def pytest_configure(self) -> None:
+        sys.addaudithook(self.audit)
+        threading.settrace(self.trace)
+        sys.settrace(self.trace)
+
+    def audit(self, event: str, arguments: tuple) -> None:
+        is_python = event == "subprocess.Popen" and any(sys.executable == str(part) for part in arguments[1])
+        if is_python or event in ("os.fork", "os.posix_spawn"):
+            self.with_processes.add(self.owner)
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if code not in self.path_of_code:
+            path = code.co_filename.removeprefix(f"{self.root}/")
+            self.path_of_code[code] = path if path in self.modules else None
+        path = self.path_of_code[code]
+        if path is None:
+            return None
+
+        def trace_lines(frame: FrameType, event: str, argument: object) -> Any:
+            self.lines[self.owner].add((path, frame.f_lineno))
+            return trace_lines
+
+        return trace_lines(frame, event, argument)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.owner = item.nodeid
+        sys.settrace(self.trace)  # a test may have removed it
+        yield
+        self.owner = "import"
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+        owner = self.owner
+        if fixturedef.scope != "function":
+            self.owner = owner.partition("::")[0]
+        yield
+        self.owner = owner
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            print(f"fails without any change: {report.nodeid}", flush=True)
+
+    def pytest_sessionfinish(self) -> None:
+        sys.settrace(None)
+        lines = {owner: sorted(lines) for owner, lines in self.lines.items()}
+        self.output.write_text(
+            json.dumps(dict(lines=lines, seconds=self.seconds, with_processes=sorted(self.with_processes)))
+        )
+
+
+class Selection:
+    """Pytest plugin that keeps the given tests alone, in the given order."""
+
+    def __init__(self, nodes: list[str]) -> None:
+        self.places = {node: place for place, node in enumerate(nodes)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted((item for item in items if item.nodeid in self.places), key=lambda i: self.places[i.nodeid])
+
+
+def run_pytest(copy: Path, arguments: list[str], plugin: object, seconds: float | None, output: int) -> int | None:
+    """Run pytest in the copy and return its status, or None after a timeout.
+
+    The process is forked from this one, which has imported the slow libraries: a start costs a tenth.
+    """
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        os.setsid()
+        os.chdir(copy)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        folders = [str(copy), str(copy / "tests")]
+        os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        sys.path[:0] = folders
+        sys.dont_write_bytecode = True
+        status = 3
+        try:
+            status = int(pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[plugin]))
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    begin = time.monotonic()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if seconds is not None and time.monotonic() - begin > seconds:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.05)
+
+
+def nodes_for(path: str, first: int, last: int, tests: list[str], record: dict) -> list[str]:
+    """Return the tests that execute one of the lines first…last, those of a file with the module's name first.
+
+    If only the import executes these lines, or a process that was not recorded, return all tests that belong to the
+    module.
+    """
+    seconds, changed = record["seconds"], {(path, line) for line in range(first, last + 1)}
+    owners = {owner for owner, lines in record["lines"].items() if not changed.isdisjoint(map(tuple, lines))}
+    prefixes = tuple(f"{test}{mark}" for test in tests for mark in ("::", "["))
+    belonging = [node for node in seconds if node.startswith(prefixes) or node in tests]
+    direct = [node for node in belonging if node in owners or node.partition("::")[0] in owners]
+    chosen = {*direct, *(node for node in belonging if node in record["with_processes"])} if direct else belonging
+    return sorted(chosen, key=lambda node: (f"test_{Path(path).stem}.py" not in node) + seconds[node])
+
+
+def is_killed(copy: Path, path: Path, mutant: str, nodes: list[str], seconds: float) -> bool:
     """Whether one of the tests fails in the copy with this one file replaced."""
     target = copy / path.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(mutant, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    path_list = os.pathsep.join([str(copy), *filter(None, [os.environ.get("PYTHONPATH")])])
-    env = os.environ | {"PYTHONPATH": path_list, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        return subprocess.run(command, cwd=copy, env=env, capture_output=True, timeout=seconds).returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
-    finally:
-        target.write_text(original, encoding="utf-8")
+    files = list(dict.fromkeys(node.partition("::")[0] for node in nodes))
+    with open(os.devnull, "w") as nowhere:
+        try:
+            status = run_pytest(copy, ["-x", *files], Selection(nodes), seconds, nowhere.fileno())
+        finally:
+            target.write_text(original, encoding="utf-8")
+    assert status != pytest.ExitCode.NO_TESTS_COLLECTED, path
+    return status != 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=10, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--seconds", type=float, default=600, help="for a mutant's tests; longer is killed")
     parser.add_argument("--only", default="", help="a part of the path of the files to change, as training/progress")
+    parser.add_argument("--record", type=Path, help="file that keeps the recorded lines for the next call")
     args = parser.parse_args()
+    for name in SLOW_IMPORTS:
+        importlib.import_module(name)
     paths = [path for path in sorted((ROOT / "imbalance").glob("**/*.py")) if args.only in str(path)]
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
     chosen = random.Random(args.seed).sample(mutants, min(args.sample, len(mutants)))
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
+        copy = Path(folder).resolve()
         for name in COPIED:
             take = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             take(ROOT / name, copy / name, **(dict(symlinks=True) if (ROOT / name).is_dir() else {}))
-        lived, checked = 0, set()
-        for path, line, shown, mutant in chosen:
-            tests = tests_of(path)
-            if path not in checked and fails(copy, tests, path, path.read_text(encoding="utf-8"), args.seconds):
-                sys.exit(f"without any change {' '.join(tests)} fails, or takes more than {args.seconds:g} s")
-            checked.add(path)
-            killed = fails(copy, tests, path, mutant, args.seconds)
-            lived += not killed
-            print(f"{'killed' if killed else 'LIVED '}  {path.relative_to(ROOT)}:{line}  {shown[:100]}", flush=True)
-    killed, n = len(chosen) - lived, len(chosen)
+        modules = sorted({str(mutant.path.relative_to(ROOT)) for mutant in chosen})
+        tests = sorted({test for mutant in chosen for test in tests_of(mutant.path)})
+        if not (args.record and args.record.is_file()):
+            recorder = LineRecorder(copy, set(modules), copy / "record.json")
+            run_pytest(copy, tests, recorder, None, sys.stdout.fileno())
+            if args.record:
+                shutil.copy(copy / "record.json", args.record)
+        record = json.loads((args.record or copy / "record.json").read_text())
+        counts = dict(killed=0, lived=0, equivalent=0)
+        for mutant in chosen:
+            path = str(mutant.path.relative_to(ROOT))
+            if (path, mutant.shown) in EQUIVALENT:
+                outcome = "equivalent"
+            else:
+                nodes = nodes_for(path, mutant.line, mutant.last, tests_of(mutant.path), record)
+                seconds = 60 + 5 * sum(record["seconds"][node] for node in nodes)
+                outcome = "killed" if is_killed(copy, mutant.path, mutant.source, nodes, seconds) else "lived"
+            counts[outcome] += 1
+            label = "LIVED" if outcome == "lived" else outcome
+            print(f"{label:10}  {path}:{mutant.line}  {mutant.shown[:100]}", flush=True)
+    killed, lived = counts["killed"], counts["lived"]
+    n = killed + lived
     half = 1.96 * math.sqrt(max(killed * lived, 1) / n) / n
-    print(f"{killed} of {n} killed ({killed / n:.0%} ± {half:.0%}), of {len(mutants)} mutants in {len(paths)} files")
+    print(
+        f"{killed} of {n} killed ({killed / n:.0%} ± {half:.0%}), {counts['equivalent']} more change nothing; "
+        f"drawn from {len(mutants)} mutants in {len(paths)} files"
+    )
 
 
 if __name__ == "__main__":

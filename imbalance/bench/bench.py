@@ -18,8 +18,7 @@ import torch
 
 from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
 from imbalance.bench.timing import Row
-from imbalance.errors import BadInput
-from imbalance.utils.files import write_atomic
+from imbalance.utils.files import begins_with, output_path, write_atomic
 
 PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "step": steps.rows,
@@ -51,10 +50,11 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
         repeats: number of ratios for each row; half as many for rows of which each ratio starts new processes.
         output: a JSON file to write all ratios to.
     """
-    if output and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):  # check before the long work
-        raise BadInput(
-            f"--output={output} is a folder, or its folder does not exist; type a file in an existing folder, as --output=bench.json"
-        )
+
+    def is_own(path: Path) -> bool:
+        return begins_with(path, b'{\n  "machine"')
+
+    into = output_path(output, "--output", is_own) if output else None  # check before the long work
     machine = {"machine": platform.platform(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in machine.items()) + f"\n\n{HEADING}", flush=True)
     table = []
@@ -62,5 +62,5 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
         for row in PARTS[name](repeats):
             table.append(asdict(row) | {"median": row.median})
             print(table_row(row), flush=True)
-            if output:
-                write_atomic(Path(output), (json.dumps(machine | {"rows": table}, indent=2) + "\n").encode())
+            if into:
+                write_atomic(into, (json.dumps(machine | {"rows": table}, indent=2) + "\n").encode())

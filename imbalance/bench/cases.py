@@ -38,6 +38,7 @@ def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, group
     Args:
         model: "convnet" for the ConvNet of Wang et al. (ICLR 2022), or "linear".
         size: number of images.
+        classes, groups: number of classes and of groups, which have equally many images.
     """
     DATASETS["random_images"] = random_images
     data = {"name": "random_images", "size": size, "classes": classes, "groups": groups}
@@ -48,13 +49,13 @@ def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, group
 
 
 def make(config: Config) -> Learner:
-    """Validate a config, and return its learner."""
+    """Validate a config, and build its learner, which holds the data set, the model and the optimiser."""
     experiment = validate(config)
     return make_learner(experiment, start_accelerator(experiment), Path())
 
 
 def start_run(config: Config, learner: Learner) -> Run:
-    """Return a run of the learner that writes no files."""
+    """Return a run of the learner that writes no files, to time its steps."""
     experiment, progress = validate(config), Progress()
     log = RunLog(Path(), experiment, writes=False)
     run = Run(experiment, learner, progress, log, Interrupt(), Clock(progress, 1e9))

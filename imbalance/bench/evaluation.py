@@ -36,7 +36,7 @@ def forward(config: Experiment, learner: Learner) -> None:
 
 
 def time_ratios(config: Experiment, repeats: int) -> list[float]:
-    """Return ratios of the time of a whole evaluation of val to the time of its forward passes."""
+    """Return `repeats` ratios of the time of a whole evaluation of val to the time of its forward passes."""
     run = start_run(config, make(config))
     return timed_in_turns(
         lambda: split_metrics(run, "val", *evaluate([run], "val")), lambda: forward(config, run.learner), repeats

@@ -59,7 +59,7 @@ TRACED = ("digits_poly", CONVNET)
 
 
 def make_config(name: str, epochs: int) -> Experiment:
-    """Return the config of this name with batches of 64 and an evaluation after every epoch."""
+    """Return the shipped config `name` with batches of 64 and an evaluation after every epoch."""
     config = on_images(CONVNET, size=512, batch_size=64) if name == CONVNET else load(CONFIGS / f"{name}.py")
     trainer = {"trainer.epochs": epochs, "trainer.batch_size": 64, "trainer.eval_every": 1}
     return validate(override(config, {**trainer, "logger.mode": "disabled"}))
@@ -114,7 +114,7 @@ def train_to(step: int, config: Experiment, directory: Path) -> None:
 
 
 def same(one: Path, two: Path) -> bool:
-    """Return True if two run directories have the same metrics and the same selected checkpoint."""
+    """Return True if two run directories, `one` and `two`, have the same metrics and the same selected checkpoint."""
     a, b = (torch.load(run / "checkpoints" / "selected.pt", weights_only=True) for run in (one, two))
     metrics = (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
     return metrics and a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -1,4 +1,4 @@
-"""Measure three ratios of times whose required limit holds on a GPU only; without a GPU they are "not measured".
+"""Measure three ratios of times on a GPU; without a GPU the table says "not measured".
 
 - The ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop, both compiled.
 - The ratio of the time of ten ConvNets trained one after another to their time as one stacked model.
@@ -49,7 +49,7 @@ def step_ratios(config: Config, repeats: int) -> list[float]:
 
 
 def image_ratios(repeats: int) -> list[float]:
-    """Return ratios of the loading time of an epoch with images in pinned memory to that with images on the GPU."""
+    """Return ratios of the time to load an epoch's images from pinned memory to the time with images in GPU memory."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
     stored = StoredImages(images, np.zeros(len(images), np.uint32), torch.arange(len(images)), device)

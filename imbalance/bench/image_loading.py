@@ -34,7 +34,7 @@ BARS = {("uint8", 0): "≥ 20", ("uint8", 2): "≥ 10", ("float32", 0): "≥ 5",
 
 
 class Files(torch.utils.data.Dataset):
-    """Data set of image files, which are decoded and transformed at every access."""
+    """Data set of image files, which are decoded and transformed at every access, as in a common PyTorch program."""
 
     def __init__(self, folder: Path, names: list[str], transform):
         self.folder, self.names, self.transform = folder, names, transform
@@ -59,7 +59,10 @@ def make_images(folder: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class StoreLoader:
-    """Yield images from a store of decoded images, in random order, in batches to which `convert` is applied."""
+    """Loader that yields images from a store of decoded images, in random order and in batches.
+
+    convert: function that is applied to each batch.
+    """
 
     stored: StoredImages
     convert: Callable[[Tensor], Tensor]

@@ -42,9 +42,11 @@ def measure(size: int, classes: int, groups: int) -> tuple[float, int, int]:
 
     Args:
         size: number of images.
+        classes, groups: number of classes and of groups.
 
     Returns:
-        The seconds, the peak memory in bytes beyond the memory before the data was made, and the bytes of the training images.
+        The seconds, the peak memory in bytes beyond the memory before the data was made, and the bytes of the training
+        images.
     """
     make(on_images("linear", size=2, batch_size=2))  # import all modules now, so that their memory does not count
     before = resident("VmRSS")

@@ -42,7 +42,7 @@ def small_linear() -> ConfigDict:
 
 
 def protocol(name: str) -> ConfigDict:
-    """Return the config of this name, with batches of 64 and 100 epochs."""
+    """Return the shipped config `name`, with batches of 64 and 100 epochs."""
     return override(load(CONFIGS / f"{name}.py"), {"trainer.batch_size": 64, "trainer.epochs": 100})
 
 
@@ -59,7 +59,7 @@ RUNS: dict[str, Callable[[], ConfigDict]] = {
 
 
 def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experiment]:
-    """Return the config that `case` makes, once for each combination of `rates` learning rates and `seeds` seeds."""
+    """Return configs for a sweep: the one that `case` makes, for each of `rates` learning rates and `seeds` seeds."""
     base = validate(case())
     return [
         validate(override(base, {"seed": seed, "optim.lr": base.optim.lr * 1.3**rate}))
@@ -69,11 +69,14 @@ def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experi
 
 
 def epoch_ratios(case: Callable[[], ConfigDict], epochs: int, repeats: int, rates: int, seeds: int) -> list[float]:
-    """Return ratios of the time of epochs trained run by run to their time as one stacked model, without files.
+    """Return one ratio for each repeat: the time of runs trained one by one, divided by their time as one stacked model.
+
+    Only the training epochs are timed; no run writes files.
 
     Args:
-        case: makes the config.
+        case: function that makes the config of a run.
         epochs: number of epochs in one measurement.
+        repeats: number of measurements.
         rates: number of learning rates.
         seeds: number of seeds.
     """

@@ -45,8 +45,10 @@ CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
 def bare_epoch(learner: Learner, optimizer: torch.optim.Optimizer, order: Tensor, batch_size: int) -> None:
     """Train an epoch by the loop of a PyTorch tutorial: importance-weighted cross-entropy, no metrics.
 
-    `order` has the rows of the training data in the order in which they are drawn. Data, importance weights and `order`
-    are on the model's device, and no step waits for the device.
+    Data and importance weights are on the model's device, and no step waits for the device.
+
+    Args:
+        order: rows of the training data in the order in which they are used, on the model's device.
     """
     model, train, weights = learner.model, learner.dataset.train, learner.weights(0)
     assert isinstance(train.inputs, Tensor), "the cases have their inputs in memory"

@@ -51,7 +51,7 @@ def _finish_gpu_work() -> None:
 def in_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, each: int = 1) -> list[float]:
     """Return ratios of the results of `first` to the results of `second`, in ascending order.
 
-    Both are called in each turn. `first` is called first in every other turn, and `second` in the turns between.
+    Both functions measure something, such as a time. They are called in turns, `first` first in every other turn.
 
     Args:
         repeats: number of ratios.

@@ -36,7 +36,7 @@ def candidates(*, line: str, whole: bool) -> str:
 
 
 def next_words(before: list[str], word: str) -> list[str]:
-    """Return all words that can be typed next; the caller keeps those that start with `word`.
+    """Return all words that can be typed next, whatever `word` is; the caller keeps those that start with `word`.
 
     Args:
         before: the complete words between `imbalance` and `word`.

@@ -19,7 +19,7 @@ from imbalance.data.identity import dataset_duplicates, digest, duplicates
 from imbalance.data.images.decode import decode
 from imbalance.data.images.decode_pool import check_images
 from imbalance.data.images.listing import Listing, with_preparation
-from imbalance.data.images.sheet import write_sheet
+from imbalance.data.images.sheet import is_sheet, write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
 from imbalance.data.problems import DataProblems, Problem, problem_lines
@@ -72,9 +72,7 @@ def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
 def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
     """Print the number of examples of every split, class and group; write sample images to the image file `sheet`."""
     experiment, _ = resolve(config, overrides)
-    file, folder = output_path(sheet, "--sheet"), Path(experiment.data_dir).resolve()
-    if file.exists() and folder in file.resolve().parents:
-        raise BadInput(f"--sheet: {sheet} exists in the data folder {folder}; name a new file, or a file elsewhere")
+    file = output_path(sheet, "--sheet", is_sheet)
     dataset = load_dataset(experiment)
     print(count_table(dataset))
     for note in (*missing_examples(dataset), *dataset_duplicates(dataset)):
@@ -120,9 +118,10 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
 
 
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
-    """Return the problems of metadata, splits and images, and lines of text on left out and duplicate images.
+    """Return the problems of an image data set in its metadata, splits and images, and a list of notes.
 
-    Every image is opened, and its pixels are compared with those in the store of decoded images.
+    The notes tell which images are left out and which are duplicates. Every image is opened, and its pixels are
+    compared with those in the store, the file of decoded images.
     """
     files = listing.folder, listing.paths
     stamps, problems = file_stamps(*files, listing.where)
@@ -151,7 +150,7 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
 
 def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:
-    """Return the problems of a data set of texts, and the number of its texts.
+    """Return a tuple: the problems of a data set of texts, and the number of its texts.
 
     Texts, labels and splits are checked first; if they have no problem, the store of tokens on disk is checked, too.
 
@@ -165,7 +164,10 @@ def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tup
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:
-    """Compare every checksum of the stores in `folder` that belong to the data set `name`, and return the problems."""
+    """Recompute the checksums of all stores in `folder` that belong to the data set `name`, and return the problems.
+
+    A store is a copy of the data on disk, as decoded pixels or as tokens.
+    """
     problems = []
     for description in sorted(folder.glob(f"{glob.escape(name)}-*/store.json")):
         try:

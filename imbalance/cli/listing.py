@@ -55,7 +55,7 @@ def _about(section: str) -> dict[str, str | None]:
 
 
 def _documented(entry: Any) -> Any:
-    """Return the function inside a partial, or inside partials of partials, because that function has the docstring."""
+    """Return the function inside a `functools.partial`, however deeply nested; only the function has a docstring."""
     while isinstance(entry, partial):
         entry = entry.func
     return entry

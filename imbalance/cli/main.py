@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
-from imbalance.errors import BadInput, Diverged, Interrupted, is_out_of_memory
+from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
@@ -62,7 +62,7 @@ def call(argv: Sequence[str]) -> int:
         cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
         resumes = argv[0] in RESUMES
         return refuse(
-            f"{cause}; fix that, and {'the same command resumes from the last checkpoint' if resumes else 'type the command again'}"
+            f"{cause}; fix that, and {f'the same command {RESUME_HINT}' if resumes else 'type the command again'}"
         )
 
 
@@ -275,7 +275,7 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 
 
 def refuse(message: str) -> int:
-    """Print `message` as one line on stderr, and return exit status 2. On ranks above 0 the line starts with the rank."""
+    """Print `message` as one line on stderr, and return exit status 2. Ranks above 0 put their rank before it."""
     wait_for_main_process()
     print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
     return 2

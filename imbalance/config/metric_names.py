@@ -119,7 +119,9 @@ def check_labels(
 
 
 def describe_groups(metrics: Mapping[str, float], split: str) -> str:
-    """Count the groups of a split in `metrics`, and return the count as text: `8 groups`, or `16 evaluation groups`.
+    """Count the groups of a split whose accuracy is in `metrics`, and return the count as text, such as `8 groups`.
+
+    If they are evaluation groups, the text says so: `16 evaluation groups`.
 
     Args:
         metrics: values of metrics by full name, such as "test/group_accuracy/cat".

@@ -14,10 +14,8 @@ class OverrideText(str):
 def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[str]]:
     """Split a command line into its overrides, such as `{"optim.lr": "0.1"}`, and its other arguments.
 
-    If a key is given several times, its last value counts.
-
     Raises:
-        BadInput: an override lacks a value.
+        BadInput: an override lacks a value, or a key is given twice.
     """
     overrides, others, rest = {}, [], list(argv)
     while rest:
@@ -30,5 +28,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[dict[str, OverrideText], list[
             if not rest or rest[0].startswith("--"):
                 raise BadInput(f"{argument}: lacks a value; type {PREFIX}<key>=<value>")
             text = rest.pop(0)
+        if key in overrides:
+            raise BadInput(
+                f"{PREFIX}{key}={text}: {PREFIX}{key}={overrides[key]} was given before it; leave one of them out"
+            )
         overrides[key] = OverrideText(text)
     return overrides, others

@@ -46,7 +46,7 @@ KIND_NAMES = (
 
 
 def read_like_file(config: ConfigDict, key: str, text: str) -> None:
-    """Set `config` at `key` to `text`, after converting the text to the type of the present value.
+    """Replace the value of `config` at `key` by `text`, converted to the type of the present value.
 
     Raises:
         BadInput: the text cannot be converted to this type.
@@ -97,7 +97,9 @@ def _is_literal(text: str) -> bool:
 
 
 def parse_literal(text: str) -> Any:
-    """Return the value of a Python literal, as `ast.literal_eval`, which reads `1_0` as 10; here it is no number.
+    """Return the value of a Python literal, as `ast.literal_eval` does, but refuse numbers with an underscore.
+
+    `ast.literal_eval` reads `1_0` as 10.
 
     Raises:
         ValueError, SyntaxError: the text is no literal, or a number in it has an underscore.
@@ -161,11 +163,13 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
 
 
 def _keys_alike(key: str, word: str, keys: Sequence[str], siblings: Mapping[str, str]) -> list[str]:
-    """Return up to three of `keys` that end in `word`, or else with a similar spelling.
+    """Return up to three of `keys` that end in `word`, or else have a similar spelling.
 
     Args:
-        siblings: by last part, the keys in the section of `key`; they are compared first, by their last parts, because all
-            keys of a section share the beginning.
+        key: the full key that is unknown, such as "optim.rl".
+        word: its last part, "rl".
+        siblings: the keys in the same section as `key`, by their last parts. They are compared first, by these parts,
+            because all keys of a section share the beginning.
     """
     same = [other for other in keys if other.rpartition(".")[2].lower() == word]
     near = [siblings[name] for name in difflib.get_close_matches(word, siblings, n=3)]

@@ -90,7 +90,7 @@ EXPECTED_KEYS = {
 
 
 def renamed_key(key: str, keys: Iterable[str]) -> str:
-    """Return the end of the message that `key` is unknown: the key that replaces it, and what differs.
+    """Return the end of the message that `key` is unknown: the key that replaces it, and how the two differ.
 
     For a key of `EXPECTED_KEYS` return what has it. Return "" if no older version had this key, or if the config cannot
     have the key that replaces it.

@@ -78,7 +78,9 @@ def load(path: str | Path) -> ConfigDict:
             return _saved_config(read_json(path), path.parent / "modules")
         code = _compiled(read_text(path), str(path))
     except OSError as error:
-        raise BadInput(f"--config: cannot read {path}: {error.strerror}") from None
+        raise BadInput(
+            f"--config: cannot read {path}: {error.strerror}; make it readable, or name another file"
+        ) from None
     except Damaged as error:
         raise BadInput(f"--config: {path} is no config: {error.reason}") from None
     except SyntaxError as error:
@@ -86,16 +88,19 @@ def load(path: str | Path) -> ConfigDict:
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
         raise BadInput(f"--config: {path} is no config: {error}") from None
     # The file may be any program, so look for get_config() before running it.
-    if not any(line.opname.startswith("STORE") and line.argval == "get_config" for line in dis.get_instructions(code)):
-        raise BadInput(
-            f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
-        )
+    no_function = BadInput(
+        f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
+    )
+    if not any(map(_may_define_get_config, dis.get_instructions(code))):
+        raise no_function
     namespace: dict[str, Any] = {"__name__": "<config>", "__file__": str(path)}
     try:
         exec(code, namespace)
-        config = namespace["get_config"]()
-    except Exception as error:
+        config = namespace["get_config"]() if "get_config" in namespace else None
+    except (Exception, SystemExit) as error:
         raise user_code_error(path, error) from error
+    if "get_config" not in namespace:
+        raise no_function
     if not isinstance(config, ConfigDict):
         raise BadInput(
             f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
@@ -159,9 +164,24 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     return {"groups": {"name": "data"}} | saved | upgraded
 
 
+def _may_define_get_config(line: dis.Instruction) -> bool:
+    """Return whether an instruction stores the name get_config, or imports all names of another module."""
+    return (
+        (line.opname.startswith("STORE") and line.argval == "get_config")
+        or line.argrepr == "INTRINSIC_IMPORT_STAR"
+        or (
+            line.opname == "IMPORT_STAR"  # before Python 3.12
+        )
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(text: str, path: str) -> CodeType:
-    """Compile a config file; a sweep loads the same text again for each of its runs."""
+    """Compile the text of a config file; cached, because a sweep loads the same text for each of its runs.
+
+    Args:
+        path: path of the file, for error messages.
+    """
     return compile(text, path, "exec")
 
 
@@ -187,7 +207,7 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
 
 
 def _apply(changed: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """Apply `changes` to a config in place, as `override` does to a copy, and return the config."""
+    """Apply `changes`, new values by key, to a config in place, as `override` does to a copy, and return the config."""
     changes = plain(changes, "overrides")
     emptied = set()
     for key, value in changes.items():  # names first, because an argument may come before the name of its section
@@ -270,7 +290,7 @@ def _annotation(path: str, name: str, key: str) -> Any:
 
 
 def config_name_and_overrides(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the config name and the overrides with which the name of a run directory begins.
+    """Return a config's name, and the overrides that come before any new ones in the name of a run directory.
 
     For the config.json of an earlier run, return the config name and the overrides of that run. For any other file,
     return the file name without its suffix, and no overrides.
@@ -313,7 +333,7 @@ def run_directory(
 
 
 def without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a config without every key that `upgrade_saved_config` would add again.
+    """Return the values of a config without those keys that `upgrade_saved_config` adds to a config without them.
 
     A hash of the result stays the same when a version adds a key, so that a run is found in its old directory.
 

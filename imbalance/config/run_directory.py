@@ -37,7 +37,11 @@ def read_summary(directory: Path) -> dict[str, Any]:
 
 
 def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
-    """Return, for each key of summary.json that other modules read, whether its value has the right type."""
+    """Return, for each key of summary.json that other modules read, whether its value has the right type.
+
+    Args:
+        summary: content of summary.json.
+    """
 
     def holds(key: str, kind: type, of: Any = object) -> bool:
         value = summary.get(key, kind())
@@ -77,7 +81,7 @@ def read_run_config(directory: Path) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
-    """Return the arrays in predictions/<split>.npz of a run by name, such as logits (N, K), targets, groups, indices (N,).
+    """Return the arrays in predictions/<split>.npz of a run by name: logits (N, K), targets, groups, and indices (N,).
 
     Raises:
         FileNotFoundError: the run has not ended yet.
@@ -97,7 +101,10 @@ def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
 
 
 def read_logits(directory: Path, split: str) -> "dict[int, np.ndarray]":
-    """Return the (N, K) logits in evaluations/<split>-<epoch>.npy of a run, by epoch."""
+    """Return the (N, K) logits of every evaluation of a split that a run saved, by epoch.
+
+    They are in the files evaluations/<split>-<epoch>.npy.
+    """
     digests = recorded_digests(directory)
     epochs = (path.stem.rpartition("-")[2] for path in (directory / "evaluations").glob(f"{split}-*.npy"))
     names = {epoch: f"evaluations/{split}-{epoch}.npy" for epoch in sorted(int(e) for e in epochs if e.isdecimal())}
@@ -127,10 +134,11 @@ def read_evaluations(directory: Path) -> list[dict[str, Any]]:
 
 
 def damaged_files(directory: Path, summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the damaged files of a finished run, each with the reason; a missing file counts if it is in `REWRITTEN`.
+    """Return the damaged files of a finished run, by name, each with the reason.
 
     A user may have removed large files to save space, and logits of evaluations can be many gigabytes. So files in
-    evaluations/ are not read, and a missing file counts as damaged only if it is in `REWRITTEN`.
+    evaluations/ are not read, and a missing file counts as damaged only if its name begins with an entry of
+    `REWRITTEN`.
     """
     damaged = {}
     # Older runs recorded no digests, but no model can be loaded without these two files.

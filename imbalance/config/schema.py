@@ -132,7 +132,7 @@ def short_repr(value: Any) -> str:
 
 
 class MissingKeys(BadInput):
-    """A config lacks keys. The message names each of them with the values that fit.
+    """Error for a config that lacks keys. The message names each of them with the values that fit.
 
     Args:
         values: the description of the values that fit, by key, such as {"loss.gamma": "number, at least 0"}.
@@ -176,7 +176,7 @@ def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callab
     Args:
         table: the functions that the section can name.
         section: the name of the function, and its keyword-only arguments.
-        provided: other arguments, which the program passes; arguments that the function does not take are ignored.
+        provided: further arguments, which the program passes; arguments that the function does not take are ignored.
     """
     function = look_up(table, section["name"])
     values = {key: section[key] for key in section if key != "name"}
@@ -186,7 +186,13 @@ def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callab
 
 
 def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
-    """Call the function that `section` names, and return the result; see `bind`."""
+    """Call the function that `section` names, and return the result.
+
+    Args:
+        table: the functions that the section can name.
+        section: the name of the function, and its keyword-only arguments.
+        provided: further arguments, which the program passes; arguments that the function does not take are ignored.
+    """
     return bind(table, section, **provided)()
 
 
@@ -247,7 +253,12 @@ def check_fields(path: str, section: Mapping[str, Any], annotations: Mapping[str
 
 
 def check_keys(path: str, section: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless `section` has exactly the keys of `annotations`; the arguments are as in `check_fields`."""
+    """Raise `BadInput` unless `section` has exactly the keys of `annotations`; values are not checked.
+
+    Args:
+        path: path of the section, such as "optim.schedule"; "" for the whole config. The message starts with it.
+        annotations: the type annotation of each key.
+    """
     prefix = f"{path}." if path else ""
     unknown, missing = sorted(section.keys() - annotations.keys()), sorted(annotations.keys() - section.keys())
     if unknown:
@@ -333,7 +344,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
 
 
 def suggestion(word: Any, valid: Iterable[str]) -> str:
-    """Return the end of a message that `word` is unknown: the valid word with the most similar spelling, and all others."""
+    """Return the end of a message that `word` is unknown: the most similar valid word, and all other valid words."""
     near = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" valid: {', '.join(valid)}"
 

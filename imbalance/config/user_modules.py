@@ -40,22 +40,24 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     )  # typing looks up names of annotations in sys.modules
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise user_code_error(file, error) from error
     return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
 
 
-def user_code_error(file: str | Path, error: Exception) -> BadInput:
+def user_code_error(file: str | Path, error: BaseException) -> BadInput:
     """Return a `BadInput` that says at which line of the user's file `error` was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+    line, text = frames[-1].lineno if frames else None, str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(file):  # not that of a file which this file imports
+        line, text = error.lineno, error.msg
     place = f"{file}, line {line}" if line else str(file)
     hint = new_module_name(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-    return BadInput(f"{place}: {type(error).__name__}: {getattr(error, 'msg', None) or error}{hint}")
+    return BadInput(f"{place}: {type(error).__name__}: {text}{hint}")
 
 
 def new_module_name(name: str) -> str:
-    """Return a hint on what to import instead of `name`, a module that older versions of this package had.
+    """Return the end of a message about `name`, a module of an older version of this package: what to import instead.
 
     Return "" if no module of this package has the same last word as `name`.
     """
@@ -84,7 +86,7 @@ def user_module_files(config: Mapping[str, Any]) -> list[Path]:
 
 
 def _texts(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield every string in `config` and its nested sections."""
+    """Yield every text value in `config` and its nested sections."""
     for value in config.values():
         if isinstance(value, Mapping):
             yield from _texts(value)

@@ -30,7 +30,7 @@ SPLITS = ("train", "val", "test", "held_out")
 
 
 def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None) -> Path:
-    """Return the path of the cut for a data set, which need not exist.
+    """Return the path of the cut (a file with the examples that a config uses) for a data set; it need not exist.
 
     Args:
         section: `config.data`; the path does not depend on whether it allows a download.
@@ -44,14 +44,14 @@ def cut_path(section: Mapping[str, Any], data_dir: str | Path, seed: int | None)
 
 
 def _without_download(value: Any) -> Any:
-    """Return `value` with all sections in it as dictionaries, without the keys named "download"."""
+    """Return `value` with all sections in it as dictionaries that lack the key "download"."""
     if not isinstance(value, Mapping):
         return value
     return {key: _without_download(item) for key, item in value.items() if key != "download"}
 
 
 def write_cut(dataset: Dataset, path: Path) -> None:
-    """Write the cut of a data set in memory.
+    """Write a data set in memory to the file `path`, as a cut.
 
     Raises:
         BadInput: the inputs are read from a store on disk, or the file cannot be written.
@@ -102,7 +102,11 @@ def _read(path: Path, changed: int) -> tuple[Mapping[str, np.ndarray], dict[str,
 
 
 def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays of a data set, by names that start with `prefix`, and its other fields as JSON types."""
+    """Return a tuple: the arrays of a data set by name, and its other fields as types that JSON has.
+
+    Args:
+        prefix: text with which the names of the arrays start.
+    """
     arrays, about = {}, {}
     for split_name, split in dataset.splits.items():
         if not isinstance(split.inputs, torch.Tensor):
@@ -125,7 +129,11 @@ def _parts(dataset: Dataset, prefix: str = "") -> tuple[dict[str, np.ndarray], d
 
 
 def _dataset(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], prefix: str = "") -> Dataset:
-    """Return the data set that has the arrays and the description which `_parts` returned for it."""
+    """Return the data set for which `_parts` returned these arrays and this description.
+
+    Args:
+        prefix: text with which the names of the arrays start.
+    """
     splits: dict[str, Any] = {}
     for split_name in SPLITS:
         start = f"{prefix}{split_name}/"

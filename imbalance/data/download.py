@@ -79,7 +79,7 @@ def fetch(file: File, root: Path, by_hand: str) -> None:
 
 
 def transfer(url: str, part: Path) -> None:
-    """Download the file at `url` to the path `part`; if `part` has its first bytes already, append the others."""
+    """Download the file at `url` to the path `part`; if `part` holds the beginning of the file, append the rest."""
     done = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -138,8 +138,8 @@ def unpack(archive: Path, root: Path, made: str) -> None:
 def unpack_tar(archive: Path, folder: Path) -> None:
     """Unpack a tar archive into `folder`; refuse devices, and names and links that lead out of `folder`.
 
-    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`. If a compressed
-    archive has another checksum than it should have, raise an error at the end; so let `folder` be a temporary one.
+    tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`. A wrong checksum of a
+    compressed archive raises an error only at the end, so `folder` must be a temporary folder.
     """
     with tarfile.open(archive) as tar:
         for member in tar:

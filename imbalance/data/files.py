@@ -89,11 +89,13 @@ def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             f"{file} line {reader.line_num if reader else 1}: not valid CSV ({error}); mend this line"
         ) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(
+            f"{file}: {getattr(error, 'strerror', None) or error}; name a CSV file that can be read"
+        ) from None
 
 
 def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
-    """Return the problem that line `line` has `width` fields, although the heading has `needed` fields."""
+    """Return the text of an error message: line `line` has `width` fields, but the heading has `needed` fields."""
     return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 
@@ -119,7 +121,7 @@ def load_array(path: Path) -> Any:
     except Damaged as error:
         raise BadInput(f"{path}: {error.reason}") from None
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}") from None
+        raise BadInput(f"{path}: {error.strerror or error}; name a file that can be read") from None
 
 
 def read_parquet_table(path: Path) -> Any:
@@ -135,4 +137,5 @@ def read_parquet_table(path: Path) -> Any:
         with open_regular(path) as file:
             return pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise BadInput(f"{path}: {getattr(error, 'strerror', None) or ' '.join(str(error).split())}") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BadInput(f"{path}: {reason}; name a Parquet file that can be read") from None

@@ -22,8 +22,9 @@ PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arra
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Return the digest of a data set in types that JSON can hold; the data set must be on the CPU.
 
-    For each split, a digest has the number of examples and a hash of each array that `PARTS` names. It also has one hash
-    of the class and group names. The array "rows" is `Split.indices`: the row of each example in its file or array.
+    For each split, the digest has the number of examples and a hash of each array that `PARTS` names. It also has one
+    hash of the class and group names. The array "rows" is `Split.indices`: the row of each example in its file or
+    array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [

@@ -26,10 +26,10 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group that is missing from a split; one for each split it is missing from.
+    """Return a problem for each class and group without examples in a split, once for each such split.
 
     A split with examples of fewer than two classes gives a single problem that says so. If there are more than
-    `MANY_GROUPS` groups, one problem stands for all missing groups.
+    `MANY_GROUPS` groups, one problem stands for all groups without examples.
 
     Args:
         where: the file or argument with the data, at the start of each problem.
@@ -62,7 +62,7 @@ def gaps_in_counts(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group that has no example in one split; see `population_problems`.
+    """Return a problem for each class and group that has no example in one split.
 
     Args:
         where: the file or argument with the data, at the start of each problem.
@@ -129,7 +129,7 @@ def check_population(dataset: Dataset) -> Dataset:
 
 
 def missing_examples(dataset: Dataset) -> list[str]:
-    """Return a line for each class and group that has no example in a split of `dataset`."""
+    """Return a line for each class, and a line for each group, that has no example in a split of `dataset`."""
     evaluated = dataset.eval_dataset
     return [
         problem.cause

@@ -36,9 +36,9 @@ def raise_first(problems: Sequence[Problem]) -> None:
 
 
 def problem_lines(problems: Sequence[Problem], max_causes: int) -> list[str]:
-    """Return one line of text for each cause: the cause, the first place with this cause, and the number of other places.
+    """Return one line of text for each cause: the cause, the first place with it, and the number of further places.
 
-    If there are more than `max_causes` causes, a last line counts the problems of the causes left out.
+    If there are more than `max_causes` causes, a last line counts the problems of all causes that are left out.
     """
     places_by_cause: dict[str, list[str]] = {}
     for problem in problems:

@@ -63,13 +63,13 @@ class Split:
 
     @cached_property
     def on_cpu(self) -> dict[str, Tensor]:
-        """The tensors that have a row for each example, except `inputs`, on the CPU, by name; None is left out."""
+        """The tensors with a row for each example, by name and on the CPU; without `inputs` and those that are None."""
         labels = {name: getattr(self, name) for name in ("targets", "groups", "indices", "inferred", "eval_group_mask")}
         return {name: tensor.cpu() for name, tensor in labels.items() if tensor is not None}
 
     @property
     def saved_labels(self) -> dict[str, Tensor]:
-        """The tensors of `on_cpu` by their names in predictions/<split>.npz, which calls `eval_group_mask` `members`."""
+        """The labels that predictions/<split>.npz has, by name: `on_cpu`, but `eval_group_mask` is called `members`."""
         return {{"eval_group_mask": "members"}.get(name, name): tensor for name, tensor in self.on_cpu.items()}
 
     @property
@@ -106,7 +106,7 @@ class Split:
 
     @cached_property
     def moved_splits(self) -> dict[tuple, "Split"]:
-        """The results of earlier calls of `to`, by arguments, so that runs that train together share one copy."""
+        """The splits that `to` has returned, by its arguments, so that runs that train together share one copy."""
         return {}
 
     def subset(self, rows: Tensor) -> "Split":
@@ -184,7 +184,11 @@ class Dataset:
         return own + (self.probe.stored_bytes if self.probe else 0)
 
     def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Dataset":
-        """Return this data set with all splits on `device`; see `Split.to`."""
+        """Return this data set with all splits on `device`, and float inputs as `dtype`.
+
+        Args:
+            images: copy all images of a store on disk to the device now; False: copy each batch when it is indexed.
+        """
         splits = {name: split.to(device, dtype, images) for name, split in self.splits.items()}
         kept = (f"images: {self.stored_bytes / 1e6:,.1f} MB, all on {device}",) if images and self.stored_bytes else ()
         probe = self.probe and self.probe.to(device, dtype, images)
@@ -192,7 +196,7 @@ class Dataset:
 
     @property
     def for_methods(self) -> "Dataset":
-        """The data set as methods use it: if a method has inferred groups, these replace the groups of the data."""
+        """The data set as methods see it: if groups were inferred, they take the place of the groups of the data."""
         if not self.inferred_names:
             return self
         splits = {
@@ -279,10 +283,10 @@ class Dataset:
         return self.group_counts(split) if split.eval_group_mask is None else split.on_cpu["eval_group_mask"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
-        """Return the (N,) class or group of each example of `split`, and the number of examples of each class or group.
+        """Return a tuple: the (N,) class or group of each example of `split`, and the number of examples of each.
 
         Args:
-            by: "class" or "group".
+            by: "class" for classes, "group" for groups.
         """
         if by == "class":
             return split.on_cpu["targets"], self.class_counts(split)
@@ -290,7 +294,10 @@ class Dataset:
 
 
 def check_class_choice(chosen: Sequence[str], available: Sequence[str]) -> None:
-    """Raise `BadInput` unless `chosen` (config.data.classes) names at least two of the `available` classes, each once."""
+    """Raise `BadInput` unless `chosen` (config.data.classes) names at least two of the `available` classes.
+
+    No class may be named twice.
+    """
     if set(chosen) - set(available) or len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise BadInput(
             f"config.data.classes: {chosen} given; name at least two different ones of {', '.join(available)}"
@@ -353,15 +360,19 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
 
 
 def draw_per_class(targets: np.ndarray, counts: Sequence[int] | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the rows of `counts[k]` random examples of each class k, in ascending order."""
+    """Return the rows of `counts[k]` random examples of each class k, in ascending order.
+
+    Args:
+        targets: (N,) the class of each row.
+    """
     rows = [rng.permutation(np.flatnonzero(targets == label))[:n] for label, n in enumerate(counts)]
     return np.sort(np.concatenate(rows))
 
 
 def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a fraction of the rows of each label; return the rows that were not drawn, then the drawn rows.
+    """Draw a fraction of the rows of each label; return the rows that were not drawn, and the drawn rows.
 
-    Both are in ascending order. The number of drawn rows of a label is rounded to a whole number.
+    Both are (M,) arrays in ascending order. The number of drawn rows of a label is rounded to a whole number.
 
     Args:
         labels: (N,) the label of each row.
@@ -372,7 +383,7 @@ def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generat
 
 
 def class_split(inputs: Tensor, targets: np.ndarray, indices: np.ndarray) -> Split:
-    """Return the split of these examples, with the classes as groups.
+    """Return a `Split` of examples whose groups are their classes.
 
     Args:
         targets: (N,) the classes.

@@ -36,7 +36,9 @@ THREADS = 8  # more threads read a disk no faster
 
 
 class StoreCheck:
-    """Stamps (size, mtime and ctime) of the files `names` in the folder of a store. Take them before reading the files.
+    """Stamps (size, mtime and ctime) of the files `names` in the folder of a store, to tell later if a file changed.
+
+    Make the object before the files are read.
 
     Raises:
         OSError: a file is missing, or is a directory, pipe or device.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
-from imbalance.utils.files import output_path
+from imbalance.utils.files import contains, output_path
 
 if TYPE_CHECKING:
     from imbalance.deploy.load import (
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest log
 
 
 class Exported(nn.Module):
-    """The network of a trained model with the normalisation of its inputs: uint8 images are normalised, floats are not."""
+    """Network of a trained model, with the normalisation of its inputs: uint8 images are normalised, floats are not."""
 
     mean: Tensor
     std: Tensor
@@ -61,7 +61,7 @@ def export(model: "TrainedModel", path: Path) -> None:
             f"{path}: a model of texts can only be exported as .safetensors, because {path.suffix} has no tokenizer; name a "
             "file that ends in .safetensors"
         )
-    path, suffix = output_path(path, "FILE", parents=True), path.suffix  # first, because the export takes long
+    path, suffix = output_path(path, "FILE", is_export), path.suffix  # first, because the export takes long
     temporary = path.with_name(f"{path.stem}.tmp{suffix}")
     # A GPU may compute in TF32, which differs from the CPU by more than TOLERANCE, so compare with a copy on the CPU.
     model = replace(model, network=copy.deepcopy(model.network).to("cpu"), device=torch.device("cpu"))
@@ -77,9 +77,14 @@ def export(model: "TrainedModel", path: Path) -> None:
                 )
         temporary.replace(path)
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}") from None
+        raise BadInput(f"{path}: {error.strerror or error}; name a file that can be written") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_export(path: Path) -> bool:
+    """Return whether a file contains a model.json, which all formats store as plain text."""
+    return contains(path, b"preprocessing")
 
 
 def random_inputs(model: "TrainedModel", number: int) -> Inputs:
@@ -94,21 +99,33 @@ def random_inputs(model: "TrainedModel", number: int) -> Inputs:
 
 
 def write_torch(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the model with `torch.export`, and return a function that runs the written file; see `WRITERS`."""
+    """Write the model with `torch.export`.
+
+    Return a function from a batch to the logits that the written file computes.
+
+    Args:
+        about: content of model.json, as JSON.
+    """
     torch.export.save(exported_program(model), path, extra_files={"model.json": about})
     loaded = torch.export.load(path).module()
     return lambda batch: loaded(batch)
 
 
 def exported_program(model: "TrainedModel") -> torch.export.ExportedProgram:
-    """Return the model as a graph for the CPU; the graph takes batches of any size."""
+    """Return the model as a `torch.export` program on the CPU, which takes batches of any size."""
     module = Exported(model).eval()
     # The example batch has five examples, because torch.export would make a batch size of one a constant of the graph.
     return torch.export.export(module, (random_inputs(model, 5),), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the model as ONNX (input `inputs`, output `logits`), and return a function that runs it; see `WRITERS`."""
+    """Write the model as ONNX (input `inputs`, output `logits`).
+
+    Return a function from a batch to the logits that the written file computes.
+
+    Args:
+        about: content of model.json, as JSON.
+    """
     try:
         import onnx
         import onnxruntime
@@ -130,7 +147,13 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., T
 
 
 def write_safetensors(model: "TrainedModel", path: Path, about: str) -> Callable[..., Tensor]:
-    """Write the network weights as safetensors; return a function that runs the network with them; see `WRITERS`."""
+    """Write the network weights as safetensors.
+
+    Return a function from a batch to the logits that the network computes with the written weights.
+
+    Args:
+        about: content of model.json, as JSON.
+    """
     from safetensors.torch import load_file, save_file
 
     state = {key: value.contiguous() for key, value in model.network.state_dict().items()}

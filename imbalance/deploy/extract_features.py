@@ -118,7 +118,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
             raise
         raise BadInput("out of memory; set a smaller config.trainer.eval_batch_size") from None
     except OSError as error:
-        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another folder") from None
     return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
 
 
@@ -128,7 +128,7 @@ def training_hint(folder: Path) -> str:
 
 
 def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
-    """Return the network of `config` as it is before training: with random or pretrained weights."""
+    """Return the network of `config` before training: with random weights, or with the pretrained weights it names."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
@@ -170,7 +170,7 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
 
 
 def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
-    """Move `network` to a GPU, or to the CPU if there is no GPU, and return it as a model in evaluation mode.
+    """Move `network` to a GPU, or to the CPU if there is no GPU, and return it as a `TrainedModel` in evaluation mode.
 
     Args:
         about: the description of the model, in the form of model.json.
@@ -181,12 +181,12 @@ def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
 
 
 def code_of(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the digest of the user's own module that builds a network, as an entry of `made_of["inputs"]`.
+    """Return the digest of the user's own module that defines a network, in a dictionary to add to `made_of["inputs"]`.
 
     Return {} if the network is not from a user's module.
 
     Args:
-        section: the section that names the network.
+        section: the config section that names the network.
     """
     file = user_module_file(section["name"])
     return {"code of the network": short_hash(read_bytes(file))} if file else {}
@@ -268,7 +268,7 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
 def feature_batches(
     config: Experiment, dataset: Dataset, model: TrainedModel, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, for each batch, the number of its first example and the (B, D) features.
+    """Yield, for each batch, a tuple: the number of its first example, and the (B, D) features.
 
     The examples of train, val and test are numbered one after another, from 0.
 
@@ -297,7 +297,7 @@ def feature_batches(
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
     """Copy the features `values` of a batch to a (B, D) NumPy array of float32 or float64.
 
-    Return the array after `first`, the number of the first example of the batch.
+    Return a tuple: `first` unchanged, the number of the first example of the batch; and the array.
     """
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
@@ -309,6 +309,8 @@ def open_partial(partial: Path, made_of: Mapping[str, Any], rows: int) -> tuple[
     If the folder is missing, damaged or made of something other than `made_of`, remove it, and return 0 and None.
 
     Args:
+        partial: the temporary folder.
+        made_of: descriptions of the model, weights, inputs and data.
         rows: N, the number of examples of the data.
     """
     reason = "it holds the features of other data, network weights or preprocessing"
@@ -331,10 +333,13 @@ def open_partial(partial: Path, made_of: Mapping[str, Any], rows: int) -> tuple[
 
 
 def save_progress(partial: Path, made_of: Mapping[str, Any], done: int, running: int) -> None:
-    """Save the number of finished rows, for `open_partial`.
+    """Save how many examples are finished, for `open_partial`.
 
     Args:
-        running: CRC-32 of the features of these rows.
+        partial: the temporary folder.
+        made_of: descriptions of the model, weights, inputs and data.
+        done: the number of finished examples.
+        running: CRC-32 of their features.
     """
     state = seal({"made_of": made_of, "done": done, "crc": running})
     write_atomic(partial / "done.json", json.dumps(state).encode())
@@ -361,10 +366,10 @@ def allocate(partial: Path, made_of: Mapping[str, Any], shape: tuple[int, int], 
 
 
 class Progress:
-    """Printer of progress on stderr: on a terminal one line that is updated, else a new line every `SAVE_SECONDS`.
+    """Progress that is printed on stderr: on a terminal one line that is updated, else a new line every `SAVE_SECONDS`.
 
     total: the number of examples.
-    done: the number of examples that an interrupted call has finished before.
+    done: the number of examples that an interrupted call had finished before.
     """
 
     def __init__(self, total: int, done: int):

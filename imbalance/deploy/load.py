@@ -108,7 +108,7 @@ class TrainedModel:
                 prior.
 
         Warns:
-            UserWarning: a column has a category or a missing value that it had in no training example; or a text is
+            UserWarning: a column has a category, or lacks a value, in a way that no training example did; or a text is
                 empty.
         """
         self.check_prior(prior)
@@ -151,13 +151,13 @@ class TrainedModel:
         if prior is not None and (entry is None or entry["model"] is None):
             reason = "its model.json is of an older version; train it again" if entry is None else entry["reason"]
             raise BadInput(
-                f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}"
+                f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}; leave the prior out"
             )
         if prior is not None and not isinstance(prior, str):
             self.prior_shift(prior)  # check the numbers before anything is computed
 
     def prior_shift(self, prior: Prior | None) -> Tensor | None:
-        """Return the (K,) float64 numbers to add to the logits for `prior`; None if `prior` is None.
+        """Return the (K,) float64 numbers to add to the logits for class shares `prior`; None if `prior` is None.
 
         Args:
             prior: as in `predict`, but not "estimated".
@@ -168,11 +168,14 @@ class TrainedModel:
         return log_ratio(class_shares(prior, natural), model)
 
     def estimated(self, logits: Tensor) -> np.ndarray:
-        """Return the (K,) class shares that `em_prior` estimates from (N, K) logits of a sample of a population."""
+        """Return the (K,) class shares of a population, estimated by `em_prior` from the (N, K) logits of a sample."""
         return em_prior(logits.double().softmax(1).numpy(), self.about["prior"]["model"])
 
     def at_prior(self, prior: Prior) -> "TrainedModel":
-        """Return a copy of the model whose logits give the probabilities for the class shares `prior`, as in `predict`.
+        """Return a copy of the model whose logits give, by softmax, the probabilities for the class shares `prior`.
+
+        Args:
+            prior: as in `predict`, but not "estimated".
 
         Raises:
             BadInput: `prior` is "estimated", has a share of 0, or the prior of the model's probabilities is not known.
@@ -185,7 +188,9 @@ class TrainedModel:
         if not shift.isfinite().all():
             raise BadInput(f"prior: {prior!r} given; every class that was trained on needs a share above 0")
         if type(head) is not nn.Linear:
-            raise BadInput(f"prior: {prior!r} given; the last layer of this model has no bias, which the prior changes")
+            raise BadInput(
+                f"prior: {prior!r} given; it changes the bias of the last layer, and this model has none; leave the prior out"
+            )
         network = copy.deepcopy(self.network)
         network.head = linear(head.weight, head.bias + shift.to(head.bias)).requires_grad_(False)
         shares = class_shares(prior, torch.tensor(self.about["prior"]["natural"])).tolist()
@@ -259,7 +264,11 @@ class TrainedModel:
         return checked_texts(examples if len(names) == 1 else [(first, second) for first, second in examples])
 
     def empty_texts(self, examples: Any) -> list[str]:
-        """Return a list with a warning about empty texts in `examples`, the argument of `predict`; an empty list without any."""
+        """Return a list with one warning if texts in `examples` are empty; else an empty list.
+
+        Args:
+            examples: as in `predict`.
+        """
         texts = self.as_texts(examples)
         pairs = ((text,) if isinstance(text, str) else text for text in texts)
         rows = [row for row, parts in enumerate(pairs) if not all(part.strip() for part in parts)]
@@ -271,7 +280,7 @@ class TrainedModel:
         ]
 
     def encode_columns(self, frame: Any) -> Tensor:
-        """Turn N rows into (N, D) inputs, with the preprocessing of the training data.
+        """Turn N rows of a table into (N, D) inputs of the model, with the preprocessing of the training data.
 
         Args:
             frame: a data frame, a mapping from names to columns, or `Columns`.
@@ -286,7 +295,7 @@ class TrainedModel:
         return unfamiliar_values(columns, self.about["preprocessing"]["features"])
 
     def read_columns(self, file: Path) -> Columns:
-        """Read a table as the training data was read."""
+        """Read a table from a CSV or Parquet file, with the types that the columns had in the training data."""
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
             return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
@@ -386,7 +395,11 @@ def is_estimated(prior: Prior | None) -> bool:
 
 
 def at_prior(logits: Tensor, shift: Tensor | None) -> Tensor:
-    """Return the (N, K) float32 softmax of the logits plus `shift`, the result of `TrainedModel.prior_shift`."""
+    """Return the (N, K) float32 softmax of the logits plus `shift`.
+
+    Args:
+        shift: result of `TrainedModel.prior_shift`; None for none.
+    """
     return logits.softmax(1) if shift is None else (logits + shift).softmax(1).float()
 
 

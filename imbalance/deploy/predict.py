@@ -14,7 +14,7 @@ from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import as_array, read_columns
 from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
-from imbalance.utils.files import output_path
+from imbalance.utils.files import begins_with, output_path
 from imbalance.utils.output import counted, csv_cell
 
 TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
@@ -42,7 +42,7 @@ def predict_files(
     Returns:
         The message that the command prints.
     """
-    into = output_path(output, "--output")
+    into = output_path(output, "--output", lambda path: begins_with(path, b"file,row,class"))
     if "" in files:  # "" would mean the current folder
         raise BadInput("FILE: '' given; name image files, folders of images, or tables")
     model = load(run, device)
@@ -63,7 +63,7 @@ def predict_files(
             count = write_predictions(csv.writer(text), model, sources, batches, model.prior_shift(prior))
         temporary.replace(into)
     except OSError as error:
-        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}") from None
+        raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another file") from None
     finally:
         temporary.unlink(missing_ok=True)
     return f"{into}: {counted(count, 'prediction')}{told}"
@@ -88,9 +88,10 @@ def export_file(*, run: str, file: str, prior: str | list[float] | None = None) 
 
 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
-    """Yield the examples in `files`: first (None, list of all image files) if any, then (file, content) for each table.
+    """Yield the examples of `files` in pairs of a file and its content.
 
-    The content is the table's columns, or its array.
+    The first pair is (None, list of all image files) if there are any. For each table, the content is its columns or
+    its array.
     """
     images, tables = [], []
     for file in files:
@@ -156,6 +157,7 @@ def write_predictions(
 
     Args:
         writer: a writer of the module `csv`.
+        model: the model whose logits are given.
         sources: the results of `read_sources`.
         batches: for each source, the (B, K) logits of its examples in batches.
         shift: (K,) numbers to add to the logits; None for none.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return half-precision logits as float32.
+    """Return half-precision logits as float32, and other logits unchanged.
 
     Call it before logits are subtracted: bfloat16 has so few digits that different logits often are the same number.
     """
@@ -29,7 +29,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def against(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B, K) signs with the type of `logits`: −1 for the target, 1 for all other classes."""
+    """Return (B, K) signs with the type of `logits`: −1 for the target class, 1 for all other classes."""
     return torch.ones_like(logits).scatter(1, targets[:, None], -1)
 
 

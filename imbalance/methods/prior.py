@@ -1,20 +1,20 @@
-"""Prior correction: convert class probabilities from the class shares that training implies to other class shares.
+"""Prior correction: convert class probabilities that assume the class shares of training to other class shares.
 
 Training by cross-entropy makes the probabilities of a network right for a population with the class shares q, the
 effective prior of training. Importance weights and samplers multiply the share π_j of a class in the data by the
-weight w_j and by the number of draws s_j of its examples. A loss that adds ι_j to the logit of class j divides q_j by
-exp ι_j:
+weight w_j and by s_j, the number of times that an example of the class is drawn. A loss that adds ι_j to the logit of
+class j divides q_j by exp ι_j:
 
     q_j ∝ π_j · w_j · s_j · exp(−ι_j).
 
 For a population with the class shares t, add log t_j − log q_j to the logit of each class j. Only the class shares may
 differ between the populations: the inputs of a class must be distributed as in training (label shift).
 
-No such q exists for a loss whose minimiser is not the logarithm of class probabilities (`poly`, `ldam`, `focal`, …), for
-an objective that is no mean of losses (`group_dro`, …), for mixed examples, for weights or draws that change between
-epochs, or that differ within a class. Then the functions here return the reason instead of q. The formula holds for the
-minimiser of the expected loss. A network that fits every training example may have ignored the importance weights, so
-that q is wrong for it.
+No such q exists for a loss whose minimiser is not the logarithm of class probabilities (`poly`, `ldam`, `focal`, …),
+for an objective that is no mean of losses (`group_dro`, …), for mixed examples, or for weights or samplers that change
+between epochs or treat examples of a class differently. Then the functions here return the reason instead of q. The
+formula holds for the minimiser of the expected loss. A network that fits every training example may have ignored the
+importance weights, so that q is wrong for it.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,13 +40,13 @@ EQUAL = 1e-4  # relative difference up to which two weights or shares count as e
 def effective_prior(
     targets: Tensor, num_classes: int, loss: nn.Module, weights: Tensor | None = None, draws: Tensor | None = None
 ) -> Tensor | str:
-    """Return the effective prior q of training, (K,) float64 class shares, or the reason why there is none.
+    """Return the effective prior q of training, (K,) float64 class shares, or a text that says why there is none.
 
     Args:
         targets: (N,) class of each training example.
         loss: the loss module, such as an entry of `imbalance.methods.losses.LOSSES`.
         weights: (N,) importance weight of each example; None for equal weights.
-        draws: (N,) expected number of draws of each example in an epoch, up to a common factor; None for equal numbers.
+        draws: (N,) expected number of times that an epoch draws each example, up to a common factor; None if equal.
     """
     log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
     if (shift := log_prior_shift()) is None:
@@ -65,7 +65,9 @@ def effective_prior(
 def training_prior(
     config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module
 ) -> Tensor | str:
-    """Return the effective prior of a run's training, before any head, or the reason why there is none.
+    """Return the effective prior of a run's training, (K,) class shares, or a text that says why there is none.
+
+    A head that the run fits afterwards is not taken into account.
 
     Args:
         context: the labels of the training set.

@@ -178,10 +178,10 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
 
 
 def as_labels(name: str, labels: Labels) -> Tensor:
-    """Return the labels of a training set as int64 on the CPU.
+    """Check the labels of a training set, and return them as int64 on the CPU.
 
     Args:
-        name: the argument, for messages.
+        name: the argument of the caller, for messages.
 
     Raises:
         BadInput: `labels` are not (N,) whole numbers from 0 on, with N at least 1.
@@ -203,7 +203,11 @@ def as_labels(name: str, labels: Labels) -> Tensor:
 
 
 def check_integers(**values: Any) -> None:
-    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` and `world` must be at least 1."""
+    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` and `world` must be at least 1.
+
+    Args:
+        values: the arguments to check, by name.
+    """
     for name, value in values.items():
         least = 1 if name in ("epochs", "world") else 0
         if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:
@@ -211,7 +215,7 @@ def check_integers(**values: Any) -> None:
 
 
 def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
-    """Return the arguments of samplers and weights that follow from the labels of a training set."""
+    """Return the arguments of samplers and weights that are computed from the labels of a training set, by name."""
     targets = as_labels("targets", targets)
     labels = {"class": targets, "group": None if groups is None else as_labels("groups", groups)}
     if groups is not None and len(labels["group"]) != len(targets):
@@ -224,4 +228,5 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
             raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
         return labels[by], torch.bincount(labels[by])
 
-    return {"labels": count, "targets": targets, "groups": targets if groups is None else labels["group"]}
+    all_groups = targets if groups is None else labels["group"]
+    return {"labels": count, "targets": targets, "groups": all_groups, "powers": None}

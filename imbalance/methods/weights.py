@@ -15,7 +15,7 @@ from imbalance.config.schema import AtLeastOne, By, Fraction, Natural, NonNegati
 from imbalance.config.tags import tagged
 from imbalance.data import Labels
 from imbalance.errors import BadInput
-from imbalance.methods.context import FirstRun, short_repr
+from imbalance.methods.context import FirstRun, shortened_config
 from imbalance.methods.samplers import SAMPLERS
 
 
@@ -106,7 +106,7 @@ def effective_number(labels: Labels, *, by: By, beta: Fraction) -> Tensor:
 
 
 def inverse_effective_number(counts: Tensor, beta: float) -> Tensor:
-    """Return (1 − β) / (1 − β^n) for each count n: one over the effective number of n examples."""
+    """Return (1 − β) / (1 − β^n) for each count n, one over the effective number of n examples; `beta` is β."""
     return (1 - beta) / (1 - beta**counts)
 
 
@@ -168,7 +168,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
 
 def jtt_first_run(config: Experiment) -> dict[str, Any]:
     """Return the config of the first run of `just_train_twice`, with equal weights and `first_epochs` epochs."""
-    return short_repr(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
+    return shortened_config(config, config.weights.first_epochs) | {"weights": {"name": "uniform"}}
 
 
 @tagged(first_run=jtt_first_run)

@@ -76,7 +76,7 @@ def bootstrap(
 
 
 def widening(num_tasks: int, num_seeds: int) -> float:
-    """Return the factor by which `bootstrap` widens intervals: √(n / (n − 1)) times the ratio of two quantiles.
+    """Return the factor by which `bootstrap` widens its intervals: √(n / (n − 1)) times a ratio of two quantiles.
 
     n is the number of seeds. A bootstrap underestimates the standard deviation by the factor √(n / (n − 1)). The ratio
     replaces the normal quantile by the quantile of Student's t. The degrees of freedom of t are n − 1 times half of the

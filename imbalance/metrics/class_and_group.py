@@ -242,7 +242,12 @@ def check_names(
 
 
 def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
-    """Return training counts as an array of non-negative numbers whose last dimension has length `size`, or raise `BadInput`."""
+    """Return counts of training examples as an array, or raise `BadInput`.
+
+    Args:
+        key: name of the argument, for the message.
+        counts: non-negative numbers, whose last dimension must have the length `size`.
+    """
     array = as_array(key, counts, (1, 2))
     if array.shape[-1] != size or not (array >= 0).all():
         raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers from 0 on are needed")

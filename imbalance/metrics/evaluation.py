@@ -219,7 +219,12 @@ def check_same_type(targets: Array, predictions: Array) -> None:
 
 
 def distinct(what: str, labels: Array) -> tuple[Array, Array]:
-    """Return the different labels in order, and for each of the (N,) labels the position of its value."""
+    """Return the different labels in order, and for each of the (N,) labels its position among them.
+
+    Args:
+        what: the name of the argument that has the labels, for messages.
+        labels: (N,).
+    """
     try:
         values, places = np.unique(labels, return_inverse=True)
     except TypeError:  # texts and numbers in an array of objects have no order
@@ -248,7 +253,11 @@ def check_top_k(top_k: Any, num_classes: int) -> None:
 
 
 def positions(what: str, labels: Array, classes: Sequence[Any]) -> Array:
-    """Return the (N,) positions of labels in the sequence of classes."""
+    """Return the (N,) positions of labels in the sequence of classes.
+
+    Args:
+        what: the name of the argument that has the labels, for messages.
+    """
     try:
         place = {label: position for position, label in enumerate(classes)}
         return np.array([place[label] for label in labels.tolist()], dtype=np.int64)
@@ -291,7 +300,12 @@ def count_metrics(
 def count_intervals(
     predictions: Array, targets: Array, groups: Array, class_names: Sequence[str], group_names: Sequence[str], seed: int
 ) -> dict[str, Interval]:
-    """Return the intervals of the metrics of `count_metrics` by name."""
+    """Return the intervals of the metrics of `count_metrics`, by name.
+
+    Args:
+        predictions, targets, groups: (N,) predicted class, class and group of each example.
+        seed: the seed of the bootstrap.
+    """
     right, n, sizes = predictions == targets, len(targets), {}
     for kind, labels, names in (
         ("class", targets, class_names),
@@ -325,7 +339,7 @@ def bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Return percentile bootstrap intervals of `mcc`, `g_mean`, `macro_f1` and `f1/<class>`.
 
-    The bootstrap draws, for each pair of class and prediction, the number of examples with this pair.
+    Each bootstrap sample draws the number of examples with each pair of class and prediction.
     """
     from scipy import sparse
 
@@ -335,7 +349,9 @@ def bootstrap_intervals(
     true, predicted = np.divmod(cells, num_classes)
 
     def sums(labels: Array, kept: Array) -> Array:
-        """Return, for each of the R draws, the number of examples of each class in the cells that `kept` marks: (R, K).
+        """Return, for each bootstrap sample, the number of examples of each class in the cells that `kept` marks: (R, K).
+
+        A cell is a pair of class and prediction.
 
         Args:
             labels: the class by which the examples of each cell are counted.
@@ -358,7 +374,7 @@ def bootstrap_intervals(
 
 
 def quantile_interval(values: Array) -> Interval:
-    """Return the percentile interval of bootstrap values; nan if all are equal, because their equality shows no certainty."""
+    """Return the percentile interval of bootstrap values; nan if all are equal, which does not show certainty."""
     values = values[~np.isnan(values)]
     if not len(values) or values.min() == values.max():
         return UNKNOWN
@@ -392,7 +408,7 @@ def parity(targets: Array, predictions: Array, attributes: Array) -> dict[str, M
 
 
 def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
-    """Return the largest or smallest of several values, and in the same way of their low ends and of their high ends.
+    """Return one of several values with an interval: the largest or smallest value, low end and high end.
 
     Args:
         parts: the values with their intervals.
@@ -441,7 +457,7 @@ def score_table(probability: Array, targets: Array, class_names: Sequence[str]) 
     with np.errstate(divide="ignore"):
         logits = np.log(probability).clip(min=np.log(np.finfo(np.float64).tiny))
     # Equal probabilities must tie, and their log-odds may differ in the last digit.
-    values = scores.score_metrics(logits, targets, class_names, ranking=probability)
+    values = scores.score_metrics(logits, targets, class_names, ranked_by=probability)
     own = -logits[np.arange(len(targets)), targets]
     errors = ((probability - np.eye(len(class_names))[targets]) ** 2).sum(axis=1) / (2 if len(class_names) == 2 else 1)
     per_example = {"nll": own, "brier": errors}

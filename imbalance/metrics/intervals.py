@@ -48,11 +48,15 @@ class Mean(NamedTuple):
         return self.percent() if in_percent(name) else self.text()
 
     def text(self, scale: float = 1, digits: int = 3) -> str:
-        """Return the mean and interval as text, such as `12.3 ± 0.4`, after multiplication by `scale`.
+        """Return the mean and interval as text, such as `12.3 ± 0.4`.
 
         If a bound has cut the interval off, the text is `12.3 (0.0 to 24.9)`. If all values are equal, it is
         `12.3 (all 3 equal)`: accuracies of small groups are often equal by chance, so an interval of width 0 would
         mislead. For one or two values the text is the list of the values, and without a value it is `–`.
+
+        Args:
+            scale: factor on all numbers, such as 100 for percent.
+            digits: number of decimals.
         """
 
         def rounded(value: float) -> str:

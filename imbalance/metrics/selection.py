@@ -36,7 +36,12 @@ Rule = Callable[[Evaluations, Evaluations, float, int], int]  # (val, test, shar
 
 
 def label_accuracies(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return, at each epoch, the accuracy on the examples of each label that occurs, as an array (epochs, labels)."""
+    """Return, at each epoch, the accuracy on the examples of each label that occurs, as an array (epochs, labels).
+
+    Args:
+        right: (epochs, N) bool, True for a right prediction.
+        labels: (N,) the label of each example.
+    """
     return np.stack([right[:, labels == label].mean(1) for label in np.unique(labels)], axis=1)
 
 

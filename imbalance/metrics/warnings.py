@@ -45,7 +45,7 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     ):
         few = [(name, n) for name, n in zip(names, counts.tolist(), strict=True) if 0 < n < FEW]
         if metrics and few:
-            listed = ", ".join(f"{name} {n}" for name, n in few[:5]) + (
+            listed = ", ".join(f"{name} ({n})" for name, n in few[:5]) + (
                 f" and {len(few) - 5} more" if len(few) > 5 else ""
             )
             warnings.append(
@@ -91,18 +91,22 @@ def run_warnings(
     monitored = [(line["epoch"], line[monitor]) for line in evaluations if line.get(monitor) is not None]
     selects = config.callbacks.select == "best" or config.callbacks.patience > 0
     if selects and not monitored and not config.debug:
-        warnings.append(f"{monitor} had no value at any evaluation: it selected nothing")
+        warnings.append(f"{monitor} had no value at any evaluation, so it selected no epoch")
     if selects and len(monitored) > 1:
         best = max(value for _, value in monitored)
         tied = [epoch for epoch, value in monitored if value == best]
         if len(tied) == len(monitored):
-            warnings.append(f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first was selected")
+            warnings.append(
+                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected"
+            )
         elif len(tied) > 1:
             warnings.append(
-                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first was selected"
+                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected"
             )
         elif tied[0] == monitored[0][0]:
-            warnings.append(f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}")
+            warnings.append(
+                f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}, and no later epoch improved it"
+            )
     if config.head.name == "self" and selected_epoch <= config.head.first_epochs and not config.debug:
         warnings.append(
             f"config.head.first_epochs: {config.head.first_epochs}, and the selected epoch is {selected_epoch}: the early model "

@@ -112,7 +112,7 @@ def check_description(about: Mapping[str, Any], path: Path) -> None:
 
 
 def describe_run(directory: Path) -> str:
-    """Return the end of the message that `directory` has no trained model: the reason, and which directory to give."""
+    """Return the end of a message about a directory without a trained model: the reason, and what to name instead."""
     if not (directory / "config.json").is_file():
         return "this is no run directory; give one such as <work_dir>/<config>/<overrides>/seed=<n>"
     try:

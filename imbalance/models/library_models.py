@@ -71,7 +71,7 @@ def center_crop(
     std: Sequence[float],
     cut: Literal["crop", "crop floor"] = "crop",
 ) -> Preparation:
-    """Return the preprocessing that resizes an image and then crops the square in its middle.
+    """Return the image preprocessing that resizes an image and then crops the square in its middle.
 
     Args:
         resize: "shorter" resizes the shorter side of the image to `size`, "square" resizes the image to size × size.

@@ -46,7 +46,7 @@ def resnet(
 
 
 def resnet_of_depth(depth: Literal[18, 34, 50]) -> Callable[..., nn.Sequential]:
-    """Return the function that builds the `resnet` of this depth."""
+    """Return the function that builds the torchvision network `resnet` of this depth."""
     tag = tagged(preparation=lambda section: torchvision_preparation(f"resnet{depth}", section.pretrained))
     return tag(partial(resnet, depth))
 

@@ -15,7 +15,12 @@ class Frozen(nn.Module):
     """Wrapper around the layers before the head; it keeps training from changing their weights.
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
+
+    section: for some models: a section `config.model` for model.json. It builds the same network without loading
+        pretrained weights.
     """
+
+    section: dict[str, Any]
 
     def __init__(self, features: nn.Module):
         super().__init__()
@@ -117,9 +122,9 @@ def pretrained_digest(section: Mapping[str, Any]) -> str | None:
 
 
 def trained_features(run_directory: Path) -> dict[str, Tensor]:
-    """Return the trained weights of the layers before the head, from a finished run.
+    """Return the trained weights of the layers before the last, from a finished run.
 
-    The keys of this state dict lack the prefix `features.` that they have in the whole network.
+    The keys of this state dict lack the prefix `features.` that they have in the state dict of the whole network.
     """
     _, state = read(run_directory)
     features = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}

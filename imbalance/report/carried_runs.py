@@ -53,9 +53,10 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
 
 
 def _parts(work_dir: Path, units: Sequence[Sequence[Path]], limit: int) -> list[bytes]:
-    """Return archives of at most `limit` bytes that together hold all files.
+    """Return the bytes of compressed archives, each of at most `limit` bytes, that together hold all files.
 
     Args:
+        work_dir: folder of the run directories, to which the paths in the archives are relative.
         units: lists of files; the files of a list stay in one archive.
     """
     content = _archive(work_dir, units)

@@ -18,12 +18,13 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.report import tables
 from imbalance.report.saved_runs import summary_of
-from imbalance.utils.files import output_path
+from imbalance.utils.files import begins_with, contains, output_path
 from imbalance.utils.output import counted, one_line
 from imbalance.utils.read import read_json
 
 Row = dict[str, Any]
 INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # used as the summary of a run that has no summary.json
+ROW_KEYS = ("run", "name", "overrides", "seed", "status")  # first columns of every table of runs
 SUMMARY_KEYS = (
     "score",
     "epoch",
@@ -75,9 +76,10 @@ def is_run(path: Path, work_dir: Path) -> bool:
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:
-    """Return a run's summary.
+    """Return the content of a run's summary.json.
 
-    Return INCOMPLETE if the run has no summary.json, and INCOMPLETE with the status "damaged" if summary.json is invalid.
+    If the file is missing, return INCOMPLETE, which has the status "incomplete". If it is invalid, return INCOMPLETE
+    with the status "damaged".
     """
     try:
         summary = summary_of(directory)
@@ -109,7 +111,7 @@ def config_of(path: Path) -> dict[str, Any] | None:
 
 
 def columns(rows: list[Row]) -> list[str]:
-    """Return all keys that occur in at least one row, in order of their first appearance."""
+    """Return all keys that occur in at least one row: the columns of a table, in order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -141,6 +143,12 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(table), path)
 
 
+def is_collected(path: Path) -> bool:
+    """Return whether the file is a table that `write_csv` or `write_parquet` wrote."""
+    is_parquet = begins_with(path, b"PAR1") and contains(path, b"config.callbacks.select")  # the name of a column
+    return is_parquet or begins_with(path, ",".join(ROW_KEYS).encode() + b",")
+
+
 WRITERS = {".csv": write_csv, ".parquet": write_parquet}
 
 
@@ -155,7 +163,7 @@ def write(*, work_dir: str, output: str | None) -> None:
         raise BadInput(
             f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv"
         )
-    suffix, path = path.suffix, output_path(path, "--output")
+    suffix, path = path.suffix, output_path(path, "--output", is_collected)
     rows = collect(Path(work_dir))
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")

@@ -1,13 +1,14 @@
 """Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
-    imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
-    imbalance keep --work_dir=runs --to=carried      # on a machine that goes away: all runs in small files
-    imbalance keep --from=carried --study=rows       # elsewhere: these runs under runs/, and in results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds every finished run under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
+    imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
-A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, precision, versions,
-commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
+A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, threads, processor,
+number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
 during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
-those epochs. A run that already has a row is skipped, so the command can be repeated.
+those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
+uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it.
 
 Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
@@ -79,7 +80,8 @@ def row_of(directory: Path) -> Row | None:
         row |= selected_by_rules(evaluations_of(directory))
     precision = trainer["dtype"] if trainer["mixed_precision"] == "no" else trainer["mixed_precision"]
     row |= {
-        "seconds": round(summary["seconds"], 1), "together": summary["together"], "device": summary["device"],
+        "seconds": round(summary["seconds"], 1), "together": summary["together"],
+        "threads": summary.get("threads"), "processor": summary.get("processor"), "device": summary["device"],
         "precision": precision + (" channels last" if trainer["channels_last"] else ""),
         "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items() if version),
         "commit": (summary["commit"] or "")[:10] + ("+" if (summary["commit"] or "").endswith("+") else ""),
@@ -88,7 +90,7 @@ def row_of(directory: Path) -> Row | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of a config for each column in CONFIG_COLUMNS; None if the config has no such key."""
+    """Return the config's value for each column in CONFIG_COLUMNS, by column; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
 
@@ -108,7 +110,7 @@ def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, An
 
 
 def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return cells with the epoch that each of RULES selects and the test accuracies at that epoch.
+    """Return cells of a row: for each rule in RULES, the epoch that it selects and the test accuracies at that epoch.
 
     There are no such cells if test was not evaluated during training.
     """
@@ -122,7 +124,11 @@ def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def digest(directory: Path) -> str:
-    """Return a hash of the indices, targets and groups of each split's examples, but not of their inputs."""
+    """Return a hash of the row numbers, targets and groups of each split's examples, but not of their inputs.
+
+    Args:
+        directory: run directory.
+    """
     sha256 = hashlib.sha256()
     for split in ("train", "val", "test"):
         saved = read_predictions(directory, split)
@@ -144,13 +150,13 @@ def text(value: Any) -> str:
 
 
 def file_of(table: str, folder: Path) -> Path:
-    """Return the path of the file of a table of results, which need not exist yet."""
+    """Return the path of the file with the table of results `table`; the file need not exist yet."""
     packed = folder / f"{table}.csv.gz"
     return packed if packed.exists() else packed.with_suffix("")
 
 
 def read(table: str, folder: Path) -> list[Row]:
-    """Read the rows of a table of results; return [] if the table has no file yet.
+    """Read the rows of the table of results `table`; return [] if the table has no file yet.
 
     If the config of a row was removed from configs/, the row gets the config and overrides that replace it.
     """
@@ -179,7 +185,7 @@ def read(table: str, folder: Path) -> list[Row]:
 
 
 def _with_current_name(row: Row) -> Row:
-    """Return the row with the config and overrides that replace a removed config."""
+    """Return the row; if its config was removed from configs/, with the config and overrides that replace it."""
     name, overrides = current_name(row["name"], row["overrides"])
     return {**row, "name": name, "overrides": overrides}
 
@@ -210,10 +216,10 @@ def _values_of(overrides: str) -> dict[str, str]:
 
 
 def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add those of `rows` to a table whose run has no row in it yet, and return the number of added rows.
+    """Add those of `rows` to the table of results `table` whose runs have no row in it yet; return how many were added.
 
-    The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at the
-    same time wait for one another.
+    The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at
+    the same time wait for one another.
 
     Args:
         packed: write the file as .csv.gz.
@@ -255,6 +261,13 @@ def finished(work_dir: Path) -> list[Row]:
     return rows
 
 
+def check_row(row: Row) -> None:
+    """Raise `BadInput` if the code of a run cannot be checked out: its tree was dirty, or its commit is in no branch here."""
+    from imbalance.training.state.provenance import check_commit  # here, because it imports torch
+
+    check_commit(row["commit"] or None, f"{row['name']}/{row['overrides']}/seed={row['seed']}")
+
+
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
     """Return the column of this name as floats, with nan for an empty cell."""
     return np.array([float(row.get(column) or "nan") for row in rows])
@@ -264,6 +277,7 @@ def score(row: Row, split: str, metric: str) -> float:
     """Return a run's metric as a fraction; nan if the run diverged.
 
     Args:
+        row: row of a table of results.
         metric: "balanced_accuracy" or "worst_group_accuracy".
     """
     if row["status"] != "done":
@@ -274,15 +288,18 @@ def score(row: Row, split: str, metric: str) -> float:
 
 
 def share_interpolating(rows: Sequence[Row]) -> str:
-    """Return the percentage of runs that predicted all training examples correctly in some epoch."""
+    """Return the percentage of runs that, in some epoch, predicted all training examples correctly."""
     return f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}"
 
 
 def keep(*, study: str | None, work_dir: str, results: str, to: str | None = None, source: str | None = None) -> str:
-    """Add a row for every finished run under `work_dir` to a table of results, or carry runs; return the message to print.
+    """Add a row for every finished run under `work_dir` to a table of results, or carry the runs to another machine.
+
+    Return the message to print.
 
     Args:
         study: name of the table; its file is <results>/<study>.csv. None is allowed only with `to`.
+        work_dir: folder of the run directories.
         results: folder of the table's file.
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
         source: folder that a command with `to` wrote. Its runs are first put under `work_dir`.
@@ -299,6 +316,8 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     if source:
         print(f"{work_dir}: {counted(read_runs(Path(source), Path(work_dir)), 'run')} from {source}")
     rows, folder = finished(Path(work_dir)), Path(results)
+    for row in rows:
+        check_row(row)
     if not rows:
         raise BadInput(
             f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 12  # most settings that are drawn, one panel each
 Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of a setting's runs
+NAMES = ("curves", "rates", "boxes", "boundaries")  # names of the files of the figures, without suffix
 
 
 def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
@@ -32,23 +33,26 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
         metrics: test metrics of the box plots.
     """
     figures = []
-    for title, name, figure in (
-        (
-            f"Learning curves of {min(MOST_CURVES, len(settings))} of {len(settings)} configs",
-            "curves",
-            curves(work_dir, settings),
-        ),
-        ("Score against learning rate", "rates", rates(settings)),
-        ("Over seeds", "boxes", boxes(settings, metrics)),
-        ("Decision boundaries", "boundaries", boundaries(work_dir, settings)),
-    ):
+    titles = (
+        f"Learning curves of {min(MOST_CURVES, len(settings))} of {len(settings)} configs",
+        "Score against learning rate",
+        "Over seeds",
+        "Decision boundaries",
+    )
+    drawn = curves(work_dir, settings), rates(settings), boxes(settings, metrics), boundaries(work_dir, settings)
+    for title, name, figure in zip(titles, NAMES, drawn, strict=True):
         if figure:
             figures.append((title, save(figure, folder, name)[0]))
     return figures
 
 
 def title_of(key: tuple[str, str], width: int = 34) -> str:
-    """Return the config's name and each override on a line of its own; lines are cut off at `width` characters."""
+    """Return the title of a panel: the config's name and each override on a line of its own.
+
+    Args:
+        key: config name and overrides.
+        width: number of characters at which a line is cut off.
+    """
     name, overrides = key
     lines = [name, *([] if overrides == "default" else overrides.split(","))]
     return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
@@ -97,7 +101,7 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
 
 
 def rates(settings: Settings) -> "Figure | None":
-    """Draw the score of every run over its learning rate, with a cross at the bottom for each diverged run.
+    """Draw the score of every run against its learning rate, with a cross at the bottom for each diverged run.
 
     Return None if no config has runs at several learning rates.
 
@@ -187,7 +191,13 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
 
 
 def decisions(directory: Path) -> tuple["Dataset", np.ndarray, np.ndarray, np.ndarray]:
-    """Return a run's data set, the x and y coordinates of a grid around its examples, and the class predicted at each (y, x)."""
+    """Return a run's data set, the x and the y coordinates of a grid around its examples, and the classes on the grid.
+
+    The predicted classes have the shape (y, x).
+
+    Args:
+        directory: run directory.
+    """
     import torch
 
     from imbalance.config.schema import build

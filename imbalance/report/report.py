@@ -38,7 +38,7 @@ from imbalance.metrics.intervals import (
     worst_over_examples,
 )
 from imbalance.report import plots, tables
-from imbalance.report.collect import Row, collect, write_csv
+from imbalance.report.collect import Row, collect, is_collected, write_csv
 from imbalance.report.page import page
 from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
@@ -52,7 +52,7 @@ Numbers = Mean | Interval
 
 
 def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
-    """Group the rows of runs by (config, overrides), called a setting."""
+    """Group the rows of runs by (config, overrides); the runs of a group differ only in the seed."""
     groups = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -62,8 +62,12 @@ def by_setting(rows: list[Row]) -> dict[Key, list[Row]]:
 def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Return a table with a row for every setting: runs with the same config and overrides.
 
-    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of runs
-    left out of the means.
+    A row has the config values in which settings differ, the mean of each test metric over seeds, and the number of
+    runs left out of the means.
+
+    Args:
+        groups: by config and overrides, the rows of the runs.
+        metrics: names of the test metrics.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
     other_groups = evaluation_groups((run for runs in groups.values() for run in runs), "test")
@@ -96,6 +100,7 @@ def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[
     A setting is all runs with the same config and overrides.
 
     Args:
+        groups: by config and overrides, the rows of the runs.
         work_dir: folder of the run directories; their predictions are read if the evaluation groups overlap.
     """
     columns = varying_keys([runs[0] for runs in groups.values()])
@@ -154,6 +159,9 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
 def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[()] | None:
     """Count a run's test examples in each combination of groups, if evaluation groups overlap or leave out examples.
 
+    Args:
+        run: row of the run.
+
     Returns:
         The counts of `count_combinations`; None if every example is in exactly one group; () if the saved predictions
         cannot be read.
@@ -210,8 +218,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
     """
     check_metrics(metrics)
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise BadInput(f"--folder: {folder} is a file; name a folder")
+    check_folder(Path(folder))
     runs = Path(work_dir)
     rows = collect(runs)
     if not rows:
@@ -219,6 +226,23 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
     print(f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')}, {counted(len(table), 'config')}")
+
+
+def check_folder(folder: Path, flag: str = "--folder") -> None:
+    """Raise `BadInput` if a report in `folder` would replace files that no report wrote.
+
+    A report writes runs.csv first, so a folder with the runs.csv of a report is the folder of a report.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{flag}: {folder} is a file; name a folder")
+    if (folder / "runs.csv").is_file() and is_collected(folder / "runs.csv"):
+        return
+    names = [f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv")]
+    names += [f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf")]
+    if foreign := [name for name in ("runs.csv", "index.html", *names) if (folder / name).exists()]:
+        raise BadInput(
+            f"{flag}: {folder} has {foreign[0]}, which no report wrote, and which would be lost; name a new folder"
+        )
 
 
 def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str], pictured: int) -> list[dict[str, Any]]:

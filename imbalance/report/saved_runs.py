@@ -42,9 +42,10 @@ def evaluations_of(directory: Path) -> list[dict[str, Any]]:
 
 
 def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the evaluations in a run's metrics.jsonl, and a list of warnings.
+    """Return a tuple: the evaluations in a run's metrics.jsonl, and a list of warnings.
 
-    If metrics.jsonl cannot be read, return no evaluations and one warning. Before the first evaluation, both are empty.
+    If metrics.jsonl cannot be read, there are no evaluations and one warning. Before the first evaluation, both are
+    empty.
     """
     try:
         return evaluations_of(directory), []

@@ -19,7 +19,7 @@ NOT_COMPARED = (
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return the rule that selected a run's checkpoint, and the val labels that the rule reads.
+    """Return a tuple: the rule that selected a run's checkpoint, and the labels of val that the rule reads.
 
     If `config.head` fits a head to val, the rule includes the head.
     """
@@ -41,7 +41,10 @@ def selection_rule(row: Row) -> dict[str, str]:
 
 
 def default_metrics(rows: list[Row]) -> list[str]:
-    """Return the test metrics to show if the user names none; the first is the metric by which most runs select epochs."""
+    """Return the test metrics to show if the user names none.
+
+    The first is the metric by which most runs select their epoch.
+    """
     monitors = Counter(str(row["config.callbacks.monitor"]).removeprefix("val/") for row in rows)
     known = (*SUMMARY_METRICS, *RANKING_METRICS, *PARITY_RATIOS)
     selected_by = [name for name, _ in monitors.most_common(1) if name in known or top_k_named(f"test/{name}")]

@@ -46,7 +46,11 @@ def markdown_row(cells: Iterable[Any]) -> str:
 
 
 def latex(heads: Sequence[str], rows: Iterable[Sequence[Any]], text: int) -> str:
-    """Return a LaTeX tabular with booktabs rules; the first `text` columns are left-aligned, the rest right-aligned."""
+    """Return a LaTeX tabular with booktabs rules.
+
+    Args:
+        text: number of columns that hold text, which are left-aligned; all later columns are right-aligned.
+    """
 
     def line(cells: Iterable[Any]) -> str:
         return " & ".join(map(latex_cell, cells)) + r" \\"

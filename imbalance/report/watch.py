@@ -41,7 +41,7 @@ HEADERS = {
 
 
 class WatchedRuns:
-    """Read the runs under `folders`, and cache the page about them until one of their files changes."""
+    """Runs under `folders`, and the HTML page about them, which is cached until a file of a run changes."""
 
     def __init__(self, folders: Sequence[Path], metrics: Sequence[str], pictured: int):
         self.folders, self.metrics, self.pictured = [folder.resolve() for folder in folders], metrics, pictured
@@ -74,7 +74,10 @@ class WatchedRuns:
             return self._cached[1]
 
     def rows(self) -> list[Row]:
-        """Return the rows of all folders, each run once; `run` in a row is the run's path under `root`."""
+        """Return the rows of the runs in all folders, each run once.
+
+        The value `run` of a row is the path of the run directory under `root`.
+        """
         rows = {}
         for folder in self.folders:
             for row in collect(folder):
@@ -87,7 +90,7 @@ class WatchedRuns:
 
 
 def reloading_page(text: str) -> str:
-    """Return the HTML of a page that shows the text, and that the browser reloads every two seconds."""
+    """Return the HTML of a page that shows `text`, and that the browser reloads every two seconds."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
         f'<link rel="icon" href="data:,"><title>imbalance watch</title><h1>imbalance watch</h1><p>{html.escape(text)}</p></html>'
@@ -95,7 +98,7 @@ def reloading_page(text: str) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer GET and HEAD requests for `/`, the page, and for `/stamp`, by which an open page notices changed files."""
+    """Handler of GET and HEAD requests: `/` is the page, and `/stamp` a text that changes when a file of a run does."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "imbalance", ""
@@ -160,7 +163,10 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """Return a server that listens on the port; its method `serve_forever` answers requests.
 
     Args:
+        folders: folders of run directories.
         port: 0 for any free port.
+        metrics: test metrics that the page shows.
+        pictured: number of runs for which the page shows misclassified examples.
 
     Raises:
         BadInput: one of `folders` is not a folder, or the port is taken.
@@ -181,6 +187,8 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
     """Serve the page until Ctrl-C, and return the exit status.
 
     Args:
+        folders: folders of run directories.
+        port: 0 for any free port.
         metrics: test metrics; () for `default_metrics`. The page ranks methods by the first until its reader chooses
             another.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.

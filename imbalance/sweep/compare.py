@@ -39,7 +39,8 @@ def compare(
         config: config files or names. Each later config is compared with the first.
         overrides: config values by key, for all runs.
         metric_name: key of a metric in summary.json.
-        seeds: number of seeds of each config; seeds count from 0.
+        seeds: number of seeds of each config; the seeds are 0, 1, 2, …
+        work_dir: folder of the run directories.
         jobs: number of worker processes.
         stacked: largest number of runs that one process trains together as one stacked model.
     """
@@ -61,7 +62,13 @@ def compare(
 
 
 def count_warnings(warnings_per_run: Sequence[Sequence[str]]) -> list[str]:
-    """Return each warning of some runs once, with the number of runs; warnings that differ only in numbers count as one."""
+    """Return each distinct warning of several runs once, with the number of runs that have it.
+
+    Warnings that differ only in numbers count as the same warning.
+
+    Args:
+        warnings_per_run: list of the warnings of each run.
+    """
     alike: dict[str, list[str]] = {}
     for warnings in warnings_per_run:
         for kind, text in {re.sub(r"\d+(\.\d+)?", "#", text): text for text in warnings}.items():
@@ -84,7 +91,7 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
         variants: configs with overrides, by title. Each later variant is compared with the first.
         metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
         folder: folder that holds the tables of results, such as results/.
-        seeds: number of seeds to read; seeds count from 0.
+        seeds: number of seeds to read; the seeds are 0, 1, 2, …
     """
     rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
     values_of, group_numbers = {}, set()
@@ -99,11 +106,13 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
 
 
 def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: str, heading: str) -> str:
-    """Return a Markdown table of each config's mean over seeds, and of its difference from the first config, paired by seed.
+    """Return a Markdown table of each config's mean over seeds, and of its difference from the first config.
+
+    The differences are paired by seed.
 
     Args:
         values_of: by config, the metric by seed; nan for a diverged run.
-        metric_name: key of the metric, whose bounds cut off the intervals.
+        metric_name: key of the metric; an interval ends at the smallest and largest value that the metric can have.
         heading: head of the first column; ", %" is added if the metric is shown in percent.
     """
     rows, limits, (first, *_) = [], bounds(metric_name), values_of

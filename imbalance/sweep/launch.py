@@ -20,7 +20,9 @@ SHARE_OF_READING = 0.05  # share of its time for which the status line may read 
 def launch(
     location: StudyLocation, search: Search | None, jobs: int, stacked: int, launcher: str, slurm: Sequence[str]
 ) -> None:
-    """Start workers that train the study's trials, and wait until no trial is left. Start none if none is left.
+    """Start workers that train the study's trials, and wait until no trial is left.
+
+    If no trial is left, start no worker.
 
     Args:
         search: search space from which Optuna adds trials; None if the study has all its trials already.
@@ -49,7 +51,12 @@ def launch(
 
 
 def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int) -> None:
-    """Show how many trials are done, every few seconds, until the workers have ended."""
+    """Show how many trials are done, every few seconds, until the workers have ended.
+
+    Args:
+        workers: futures of the worker processes.
+        jobs: number of workers, by which the remaining time is estimated.
+    """
     study, done_before, interval, lowest = open_study(location), None, INTERVAL, None
     with StatusLine() as line:
         while True:

@@ -30,7 +30,7 @@ PREFIX = "worker "
 
 
 class Lease:
-    """The lease of this process: a heartbeat in the study from `__enter__` to `__exit__`.
+    """Context manager for the lease of this process: a number in the study that is raised every few seconds meanwhile.
 
     name: the unique name of this worker.
     """
@@ -53,7 +53,7 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Say in the study that this worker has ended, so that its trials are free at once."""
+        """Record in the study that this worker has ended, so that other workers can take its trials at once."""
         self._ended.set()
         self._thread.join()
         self._record = {"ended": True}
@@ -112,10 +112,11 @@ class Observer:
         return sorted(living)
 
     def changed_lately(self, name: str, value: Any) -> bool:
-        """Return whether this object was first called with this `value` of `name` within the last `GRACE` seconds.
+        """Return whether the value of `name` first became `value` within the last `GRACE` seconds, as observed here.
 
         Args:
             name: name of the worker or trial that has the value.
+            value: present value.
         """
         now = time.monotonic()
         before, since = self._seen.get(name, (None, now))
@@ -139,7 +140,10 @@ def machine() -> str:
 
 
 def start_of_process(pid: int) -> str | None:
-    """Return the start time of a process, in clock ticks since boot; None if it ended, or if the system does not tell."""
+    """Return the start time of a process, in clock ticks since boot.
+
+    Return None if the process has ended, or if the system does not give its start time.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import pairwise
 from math import ceil, nan
 from pathlib import Path
@@ -25,6 +25,7 @@ from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.status_line import StatusLine, status_text
+from imbalance.utils.workers import WorkerPool
 
 
 class Run(NamedTuple):
@@ -44,7 +45,12 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
     Raises:
         BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
     """
-    return Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
+    run = Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
+    if run.config.data.name == "in_memory":
+        from imbalance.data.sets.in_memory import in_memory
+
+        in_memory()  # raises, before a study or a folder is made
+    return run
 
 
 def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,10 +80,10 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
-    """Train the runs that are not done yet, in `jobs` processes, and each batch of runs as one stacked model.
+    """Train one run, and return its summary in a list.
 
-    Returns:
-        The summary of every run, by run directory.
+    Args:
+        busy: True to wait a second before training, because another process is training the run.
     """
     runs, summaries = [run for batch in batches for run in batch], {}
     done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
@@ -116,7 +122,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
 def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
-    Rows are added after every few batches, so that a stop loses little.
+    Rows are added after every few batches, so that a stop loses little. Uncommitted changes of the code are refused.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.
@@ -130,9 +136,13 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
         row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
         return tuple(kept_results.text(row[column]) for column in identity)
 
+    from imbalance.training.state.provenance import clean_commit  # here, because it imports torch
+
     kept = {tuple(row[column] for column in identity) for row in kept_results.read(table, folder)}
     missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
     missing = [batch for batch in missing if batch]
+    if missing:
+        clean_commit()  # refuse before training, rather than after it
     batches_per_save = 6 * jobs
     for i in range(0, len(missing), batches_per_save):
         now = missing[i : i + batches_per_save]
@@ -155,8 +165,8 @@ def make_batches(runs: Sequence[Run], jobs: int, stacked: int) -> list[list[Run]
     """Divide the runs into batches, each to be trained as one stacked model.
 
     A run that cannot be stacked, or is not faster when stacked, gets a batch of its own. The other batches have at most
-    `stacked` runs, and fewer if that keeps all `jobs` processes busy. A batch has runs that follow one another, and the
-    batches are in the order of their first runs.
+    `stacked` runs, and fewer if that keeps all `jobs` processes busy. The runs of a batch stand in the order of `runs`,
+    and the batches are in the order of their first runs.
     """
     alike_runs: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
@@ -177,10 +187,10 @@ def batch_key(run: Run) -> str | None:
 
 
 def train_quietly(runs: Sequence[Run]) -> list[Summary]:
-    """Train one run, or several as one stacked model, without output on stdout, and return their summaries.
+    """Train one run, or several as one stacked model, and return the content of each summary.json.
 
-    A diverged run has a summary too. The output of a run is in its log.txt. If the memory is too small for all runs at
-    once, train one half after the other, from their checkpoints.
+    Nothing is printed on stdout; the output of a run is in its log.txt. A diverged run has a summary too. If the memory
+    is too small for all runs at once, train one half after the other, from their checkpoints.
     """
     from imbalance.training.loop import train
     from imbalance.training.oom_retry import suppress_out_of_memory
@@ -202,20 +212,20 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 @contextlib.contextmanager
-def worker_pool(n: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of `n` new processes that share the machine's cores and GPUs and end when this process ends.
+def worker_pool(n: int) -> Iterator[WorkerPool]:
+    """Return a context manager for a pool of `n` new processes, which end when this process ends.
 
-    Each process gets an equal share of the cores as threads, but at most OMP_NUM_THREADS if that is set. Each process sees
-    one GPU, or none if the machine has none. With fewer GPUs than processes, several processes share a GPU. With more GPUs
-    than processes, some stay idle; `torchrun main.py` trains one run on several GPUs.
+    The processes share the machine's cores and GPUs. Each process gets an equal share of the cores as threads, but at
+    most OMP_NUM_THREADS if that is set. Each process sees one GPU, or none if the machine has none. With fewer GPUs
+    than processes, several processes share a GPU. With more GPUs than processes, some GPUs stay idle; `torchrun
+    main.py` trains one run on several GPUs.
     """
     gpus = _visible_gpus()
-    spawn = multiprocessing.get_context("spawn")  # a forked process would inherit torch's threads
     before = os.environ.get("OMP_NUM_THREADS")
     share = max(1, (os.cpu_count() or 1) // n)
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with ProcessPoolExecutor(n, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), gpus)) as pool:
+        with WorkerPool(n, _begin, (multiprocessing.get_context("spawn").Value("i", 0), gpus)) as pool:
             try:
                 yield pool
             except BaseException:

@@ -37,9 +37,12 @@ def select(
     """Train the unfinished runs of the configs, and print a table with a row for every config and rule.
 
     Args:
-        config: config files or names; if none, nothing is trained, and all runs under `work_dir` are read.
+        config: config files or names; if empty, nothing is trained, and all runs under `work_dir` are read.
         overrides: config values by key, for the runs of the configs.
-        share: fraction of val whose group labels the rule for few labels reads.
+        share: fraction of the val examples whose group labels the selection rule for few labels reads.
+        seeds: number of seeds of each config; the seeds are 0, 1, 2, …
+        work_dir: folder of the run directories.
+        jobs: number of worker processes.
         stacked: largest number of runs that one process trains together as one stacked model.
     """
     folder, wanted = Path(work_dir), None

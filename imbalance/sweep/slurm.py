@@ -1,7 +1,8 @@
-"""Run the workers of an Optuna study as an array of Slurm jobs, by submitit.
+"""Run the workers of an Optuna study as an array of Slurm jobs, which the package submitit submits.
 
-A job writes a checkpoint when Slurm asks it to stop. A preempted or requeued job resumes its trial from that checkpoint. A
-job whose time is up asks Slurm to requeue it. A cancelled job is not requeued, and another job resumes its trial.
+A job writes a checkpoint when Slurm asks it to stop. A preempted or requeued job resumes its trial from that
+checkpoint. A job whose time is up asks Slurm to requeue it. A cancelled job is not requeued, and another job resumes
+its trial.
 """
 
 import os
@@ -54,6 +55,8 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
     wait, but not the jobs.
 
     Args:
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        stacked: largest number of trials that one worker trains together as one stacked model.
         parameters: parameters for submitit, such as "timeout_min=60".
     """
     study, name = open_study(location), location.name.replace(",", "+")  # squeue separates names by commas
@@ -92,10 +95,14 @@ def folder_of(location: StudyLocation) -> Path:
 def submit(
     location: StudyLocation, name: str, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]
 ) -> list[Any]:
-    """Submit an array of jobs, and return submitit's jobs. The arguments are those of `run`.
+    """Submit an array of jobs, and return submitit's objects for the jobs.
 
     Args:
-        name: name of the jobs.
+        name: name of the jobs in Slurm.
+        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        jobs: number of jobs in the array.
+        stacked: largest number of trials that one worker trains together as one stacked model.
+        parameters: parameters for submitit, such as "timeout_min=60".
     """
     try:
         import submitit
@@ -131,10 +138,11 @@ def submit(
 
 
 def _queued(array: str, name: str) -> bool:
-    """Return whether any job of the array is waiting or running; ask again until Slurm answers.
+    """Return whether any job of a Slurm array is waiting or running; ask again until Slurm answers.
 
     Args:
-        name: name of the jobs. It is compared, because Slurm reuses the numbers of old arrays.
+        array: number of the array.
+        name: name of the jobs in it. The name is checked, because Slurm reuses the numbers of old arrays.
     """
     said = False
     while True:

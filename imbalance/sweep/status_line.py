@@ -28,10 +28,11 @@ def status_text(
 
     Args:
         total: number of runs of the command.
-        done_before: number of runs that were done before this command began; `done` counts them too.
+        done: number of runs that are done, with those of `done_before`.
+        done_before: number of runs that were done before this command began.
         running: number of runs that are being trained.
-        scores: by setting, the score of each run that is done, or nan if the run diverged. The best setting has the highest
-            `mean_with_diverged`.
+        scores: by setting (all config values but the seed), the score of each run that is done, or nan if the run
+            diverged. The best setting has the highest `mean_with_diverged`.
         seconds: time since this command began.
         lowest: smallest possible score.
     """

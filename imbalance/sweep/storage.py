@@ -1,7 +1,7 @@
 """Open the storage of an Optuna study: a journal file, or a database.
 
 A journal file is the default, since an operation on it is one appended line. Every storage here changes the state of a
-trial atomically: if two workers take the same trial at once, only one of them gets the trial.
+trial atomically: if two workers try to take the same trial at the same time, only one of them gets it.
 """
 
 import os
@@ -37,7 +37,7 @@ class StudyLocation(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Return the URL of the storage; if an older version kept this study in an SQLite file, the URL of that file."""
+        """Return the URL of the storage; if an older version kept this study in an SQLite file, that file's URL."""
         older = self.folder / "study.db"
         return self.storage or (f"sqlite:///{older}" if older.exists() else f"{JOURNAL}{self.folder / 'study.journal'}")
 
@@ -84,7 +84,10 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
 
 
 def open_database(url: str):
-    """Open a database as Optuna's storage. Transactions of SQLite lock the file when they begin, not when they first write."""
+    """Open the database at `url` as Optuna's storage.
+
+    Transactions of SQLite lock the file when they begin, not when they first write.
+    """
     from sqlalchemy import event
 
     is_sqlite = url.startswith("sqlite")
@@ -135,7 +138,7 @@ def open_journal(path: Path) -> "BaseStorage":
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove the last line of a file if it has no end, as a full disk or a power loss leaves it.
+    """Remove the last line of a file if the line is incomplete, as a full disk or a power loss leaves it.
 
     Otherwise the next line would continue the incomplete line, and Optuna could read neither.
     """

@@ -3,11 +3,11 @@
 The workers can be on several machines, which need not share files. A trial is one run: a config, overrides and a
 seed, which together are its "point". A trial has the same run directory as under `imbalance train`.
 
-A worker takes a trial by setting its state from WAITING to RUNNING, which one worker only can do. The trial then names the
-worker, whose lease says whether it lives (`imbalance.sweep.lease`). If it died, another worker sets the trial to FAIL, which
-one worker only can do, and adds the next attempt at the same point. An attempt resumes from the checkpoint of the one before,
-since both have the same run directory. Two workers may add the same attempt at once; of such twins the one with the lowest
-number counts.
+A worker takes a trial by setting its state from WAITING to RUNNING, which only one worker can do. The trial then names
+the worker, whose lease says whether the worker lives (`imbalance.sweep.lease`). If the worker has died, another worker
+sets the trial to FAIL, which only one worker can do, and adds the next attempt at the same point. An attempt resumes
+from the checkpoint of the attempt before, since both have the same run directory. If two workers add the same attempt
+at the same time, the attempt with the lower number counts, and the other is called its twin.
 
 | trial | state in Optuna | `status` |
 |---|---|---|
@@ -18,9 +18,9 @@ number counts.
 | twin of another attempt | FAIL | duplicate |
 | stopped | WAITING again | unfinished |
 
-The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the key of
-the trials that can be stacked with it; `worker`; and at the end `result`, with status, run directory, seconds, and the digest
-of the data. Trials of older versions have the entries of `result` as attributes of their own.
+The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the
+key of the trials that can be stacked with it; `worker`; and at the end `result`, with status, run directory, seconds,
+and the digest of the data. Trials of older versions have the entries of `result` as attributes of their own.
 """
 
 import hashlib
@@ -51,14 +51,14 @@ Point = dict[str, Any]  # "config", "seed" and overrides such as "optim.lr"
 
 
 class Search(NamedTuple):
-    """The search space of Optuna's sampler, and the number of trials."""
+    """Search space of Optuna's sampler, and the number of trials to run in it."""
 
     sampler: str  # "random" or "tpe"
     trials: int  # total number of points of this space in the study
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
 
     def has(self, point: Point) -> bool:
-        """Return whether `point` lies in the search space."""
+        """Return whether `point` (config, overrides and seed) lies in the search space."""
 
         def fits(value: Any, axis: Any) -> bool:
             return axis["low"] <= value <= axis["high"] if isinstance(axis, Mapping) else value in axis
@@ -66,9 +66,12 @@ class Search(NamedTuple):
         return point.keys() == self.space.keys() and all(fits(point[key], axis) for key, axis in self.space.items())
 
     def count(self, attempts: "Attempts") -> int:
-        """Return the number of points of the search in a study.
+        """Return the number of points in a study that lie in this search space.
 
         Trials for which a worker is still choosing a point count too.
+
+        Args:
+            attempts: attempts in the study.
         """
         points = sum(self.has(point_of(trial)) for trial, _ in attempts.newest.values())
         return points + sum(not trial.state.is_finished() for trial in attempts.nameless)
@@ -102,7 +105,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def result(trial: "FrozenTrial") -> Mapping[str, Any]:
-    """Return the known entries of a trial among status, run_directory, seconds and data (the digest of the data)."""
+    """Return the known entries among a trial's status, run_directory, seconds and data (the digest of the data)."""
     return trial.user_attrs.get("result", trial.user_attrs)
 
 
@@ -114,7 +117,7 @@ def status(trial: "FrozenTrial") -> str:
 class Outcome(NamedTuple):
     """The end of a trial.
 
-    status: as in the table above; "unfinished" for a trial that has not ended.
+    status: result of the function `status`; "unfinished" for a trial that has not ended.
     score: score of the trial's run; None if the run has none.
     directory: run directory; None if the run has not begun.
     number: number of the trial in its study.
@@ -129,7 +132,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
-    """Return every point of the study for which `wanted` is true, with the outcome of the newest attempt at the point.
+    """Return every point of the study for which `wanted` is true, paired with the end of its newest attempt.
 
     If a sampler chose a point twice, both trials have the same run, and only the finished trial counts.
     """
@@ -145,9 +148,9 @@ def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Poin
 
 
 class Attempts(NamedTuple):
-    """The trials of a study: those that count, and the others.
+    """Trials of a study, divided into those that count and all others.
 
-    newest: by the key of the point, the last attempt at the point, and the number of this attempt.
+    newest: for each point, by its key, a pair: the newest attempt at the point, and the number of this attempt.
     duplicates: twins of other attempts, which do not count.
     nameless: trials for which Optuna has not chosen a point.
     """
@@ -158,7 +161,7 @@ class Attempts(NamedTuple):
 
 
 def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
-    """Divide the trials of a study into those that count and the others.
+    """Divide the trials of a study into those that count and all others.
 
     Args:
         trials: all trials of the study, by their numbers.
@@ -183,13 +186,13 @@ def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
 
 
 def points_of(study: "Study") -> "list[tuple[Point, FrozenTrial]]":
-    """Return every point (config, overrides and seed) of the study with the newest attempt at it."""
+    """Return every point (config, overrides and seed) of the study, each with the newest attempt at it."""
     newest = attempts_in(study.get_trials(deepcopy=False)).newest
     return [(point_of(trial), trial) for trial, _ in newest.values()]
 
 
 def count_left(location: StudyLocation, search: Search | None) -> int:
-    """Return the number of trials of the study that are not finished, and of those that the search has yet to add."""
+    """Return how many trials are left: unfinished trials of the study, and trials that the search has yet to add."""
     attempts = attempts_in(open_study(location).get_trials(deepcopy=False))
     unfinished = sum(status(trial) in ("unfinished", "lost") for trial, _ in attempts.newest.values())
     return unfinished + (max(0, search.trials - search.count(attempts)) if search else 0)
@@ -199,10 +202,10 @@ def count_left(location: StudyLocation, search: Search | None) -> int:
 
 
 def add(location: StudyLocation, points: Sequence[Point]) -> None:
-    """Add an attempt at every point that the study does not have yet, and at every point whose last attempt crashed.
+    """Add an attempt at every point that the study does not have yet, and at every point whose newest attempt crashed.
 
-    A point whose trial is finished gets another attempt if the data have changed since. So a finished trial is found
-    again only by both its point and the digest of its data.
+    A point whose trial is finished gets another attempt if the data have changed since. So a score always belongs to
+    the data as they are now.
 
     Args:
         points: for each run, a dictionary with its config, overrides and seed.
@@ -225,9 +228,9 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
 
 
 def renew(study: "Study", location: StudyLocation) -> None:
-    """Add another attempt at each point whose last attempt crashed, or finished on data that have changed since.
+    """Add another attempt at each point whose newest attempt crashed, or finished on data that have changed since.
 
-    If the data of a trial cannot be read any more, the trial counts as still right.
+    If the data of a trial cannot be read any more, they count as unchanged.
     """
     present = PresentData()
     for key, (trial, attempt) in attempts_in(study.get_trials(deepcopy=False)).newest.items():
@@ -241,7 +244,16 @@ def renew(study: "Study", location: StudyLocation) -> None:
 
 
 def _waiting_trial(point: Point, key: str, attempt: int, stack: str | None, distributions: Mapping[str, Any]):
-    """Return a trial to add to a study. Numbers of the point are also its Optuna parameters, which Optuna's dashboard plots."""
+    """Return a trial to add to a study.
+
+    Numbers of the point are also its Optuna parameters, which Optuna's dashboard plots.
+
+    Args:
+        key: key of the point.
+        attempt: number of the attempt at the point.
+        stack: key that is equal for trials that can be stacked together; None if the trial trains alone.
+        distributions: Optuna's distribution of each number, by key.
+    """
     optuna, numbers = import_optuna(), _numbers(point)
     return optuna.trial.create_trial(
         state=optuna.trial.TrialState.WAITING,
@@ -252,7 +264,12 @@ def _waiting_trial(point: Point, key: str, attempt: int, stack: str | None, dist
 
 
 def _next_attempt(trial: "FrozenTrial", key: str, attempt: int):
-    """Return the next attempt at the point of `trial`. `attempt` is the number of the attempt that `trial` is."""
+    """Return a new trial, the next attempt at the point of `trial`.
+
+    Args:
+        key: key of the point.
+        attempt: number of the attempt that `trial` is.
+    """
     optuna = import_optuna()
     stack = trial.user_attrs.get("identity", {}).get("stack")
     identity = {"key": key, "attempt": attempt + 1, "stack": stack}
@@ -269,7 +286,7 @@ def _numbers(point: Point) -> dict[str, float]:
 
 
 def _distributions(points: Sequence[Point]) -> dict[str, Any]:
-    """Return, for every key that has a number in some point, the range of its numbers as Optuna's distribution."""
+    """Return Optuna's distribution for every key that has a number in some point: the range of its numbers."""
     distributions, values = import_optuna().distributions, {}
     for point in points:
         for key, value in _numbers(point).items():
@@ -338,12 +355,12 @@ class Taken(NamedTuple):
 
 
 class Worker:
-    """A worker of a study: the trials that it holds, and the trials that it may take next.
+    """Worker of a study, with the trials that it holds and the trials that it may take next.
 
-    The study is read when the worker has no trial left to take, and not before every trial.
+    The study is read only when the worker has no trial left to take, and not before every trial.
 
     others: number of trials that other workers held when the study was last read.
-    undecided: number of workers that held trials then, and may have died.
+    undecided: number of workers that held trials at that time, and may have died.
     """
 
     def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
@@ -384,10 +401,10 @@ class Worker:
         return self.held
 
     def _read(self) -> None:
-        """Read the study: find the trials that this worker may take, and free the trials of workers that died.
+        """Read the study: find the trials that this worker may take, and free the trials of workers that have died.
 
-        If there are several workers, each begins at another trial, so that two workers seldom try to take the same
-        trial.
+        If there are several workers, each starts with a different trial, so that two workers seldom try to take the
+        same trial.
         """
         while True:
             attributes = self.study.user_attrs  # read before the trials: a worker that has ended holds none any more
@@ -428,7 +445,7 @@ class Worker:
         return not self.observer.changed_lately(f"trial {trial.number}", trial.datetime_start)
 
     def _fail_orphan(self, trial: "FrozenTrial") -> None:
-        """Set a trial whose worker died to FAIL, if the trial is still running under this worker."""
+        """Set a trial whose worker died to FAIL, if the trial is still running under that worker."""
         now = self.storage.get_trial(self._id(trial))
         if now.state == self.states.RUNNING and now.user_attrs.get("worker") == trial.user_attrs.get("worker"):
             self._fail(self._id(trial))
@@ -516,7 +533,13 @@ class Worker:
         self.held = []
 
     def _end(self, trial: Taken, state: Any, value: float | None, **facts: Any) -> None:
-        """Record how a trial ended, unless another worker has taken it over because this worker seemed dead."""
+        """Record how a trial ended, unless another worker has taken the trial because this worker seemed dead.
+
+        Args:
+            state: state in Optuna.
+            value: score of the run; None if there is none.
+            facts: entries of the trial's `result`.
+        """
         facts["run_directory"] = str(trial.run.directory)
         try:
             self.storage.set_trial_user_attr(trial.id, "result", facts)
@@ -529,13 +552,17 @@ class Worker:
             )
 
     def _release(self, trial: Taken) -> None:
-        """Give a trial back, so that any worker can take it."""
+        """Give a trial back to the study, so that any worker can take it."""
         with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
             self.storage.set_trial_user_attr(trial.id, "worker", "")
             self.storage.set_trial_state_values(trial.id, self.states.WAITING)
 
     def _fail(self, trial_id: int, **facts: Any) -> None:
-        """Set a trial to FAIL, unless it has ended since it was read."""
+        """Set a trial to FAIL, unless it has ended since it was read.
+
+        Args:
+            facts: entries of the trial's `result`.
+        """
         with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
             if facts:
                 self.storage.set_trial_user_attr(trial_id, "result", facts)

@@ -61,12 +61,18 @@ def sweep(
     Args:
         config: config files or names; with several, the grid is trained for each.
         overrides: config values by key, for all trials.
-        grid: axes, as `parse_axis` reads them.
+        grid: axes of the grid as typed, such as "optim.lr=0.01,0.1"; see `parse_axis`.
         search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
+        sampler: "random" or "tpe".
+        trials: total number of trials of `search`.
+        seeds: number of seeds of each point of the grid.
+        work_dir: folder of the run directories.
         jobs: number of workers.
         stacked: largest number of trials that one worker trains together as one stacked model.
         study: name of the Optuna study; if None, the names of the configs and the overrides, see `study_name`.
         storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
+        launcher: "local", or "slurm" for an array of jobs.
+        slurm: parameters for submitit, such as "timeout_min=60".
 
     Returns:
         1 if trials are unfinished or crashed, else 0.
@@ -109,7 +115,7 @@ def sweep(
 
 
 def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int) -> list[tuple[Point, Outcome]]:
-    """Train the run of every point without a study, and return every point with its outcome.
+    """Train the run of every point without a study; return every point, paired with the end of its run.
 
     Args:
         jobs: number of worker processes.
@@ -125,20 +131,25 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
 
 
 def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> str:
-    """Return the default name of a study: the names of its configs, and the overrides that all its trials have.
+    """Return the default name of a study: the names of its configs, and the overrides that all its trials share.
 
     Args:
         point: any point of the study.
-        common: keys of the overrides that all trials have.
+        config: config files or names.
+        common: keys of the overrides that all trials share.
     """
     overrides = (override_text(key, point[key]) for key in sorted(common))
     return short_folder_name(",".join(["+".join(Path(path).stem for path in config), *overrides]))
 
 
 def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse the overrides that all trials have, once for all of them.
+    """Parse the overrides that all trials share, once for all trials.
 
-    Values whose type an axis decides stay `OverrideText`, to be parsed for each point.
+    The values whose type depends on an axis of the grid stay `OverrideText`, to be parsed for each point.
+
+    Args:
+        path: a config file or name; values are parsed to the type that the key has in this config.
+        common: the overrides, by key.
     """
     try:
         point = parse_values({"config": path, **common})
@@ -150,7 +161,7 @@ def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:
 def make_space(
     config: Sequence[str], common: Mapping[str, Any], search: Sequence[str], work_dir: str
 ) -> tuple[dict[str, Any], Point]:
-    """Return the search space given on the command line, as `Search` takes it, and a point of it.
+    """Return the search space of the flag --search in the form that `Search` takes, and one point in the space.
 
     Args:
         config: config files or names; there must be exactly one.
@@ -180,7 +191,9 @@ def make_space(
 
 
 def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
-    """Raise `BadInput` if the study has trials with other fixed values, from which the sampler would learn.
+    """Raise `BadInput` if the study has trials whose fixed values differ from those of this search.
+
+    Optuna's sampler would learn from such trials, although they are not comparable.
 
     Args:
         space: the search space, as `Search` takes it.
@@ -196,7 +209,7 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Return a point (config, overrides, seed) with every `OverrideText` parsed to the type of the config's value."""
+    """Parse those values of a point that are texts from the command line to the types of the config."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
@@ -259,11 +272,11 @@ def split_values(text: str) -> list[str]:
 
 
 class Setting(NamedTuple):
-    """A combination of config values, and the scores of its trials, which differ only in the seed.
+    """Combination of config values, with the scores of its trials, which differ only in the seed.
 
-    score: mean score over the seeds that did not diverge; nan if there are none.
-    rank: mean score in which each diverged seed counts as the metric's lowest value; settings are compared by it.
-    best: run directory of the run with the best score; None without any.
+    score: mean score over the seeds that did not diverge; nan if there are none. rank: number by which combinations are
+    compared: the mean score, with each diverged seed as the lowest possible score. best: run directory of the run with
+    the best score; None without any.
     """
 
     values: dict[str, Any]
@@ -275,7 +288,9 @@ class Setting(NamedTuple):
 
 
 def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: float) -> Setting:
-    """Return the setting with the scores of its trials. Unfinished and crashed trials do not count.
+    """Return the `Setting` of some config values, with the scores of its trials.
+
+    Unfinished and crashed trials do not count.
 
     Args:
         values: config values that the trials have in common.
@@ -312,12 +327,15 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
-    """Report on the points of a study for which `wanted` is true; see `report`."""
+    """Print the report of `report` on the points of a study for which `wanted` is true, and return the exit status."""
     return report(studies.outcomes(studies.open_study(location), wanted), location.shown_url)
 
 
 def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
-    """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting; return the exit status.
+    """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting.
+
+    A setting is a combination of config values; its trials differ only in the seed. Return the exit status: 1 if a
+    trial is unfinished or crashed, else 0.
 
     Args:
         trials: every point with the outcome of its trial.
@@ -357,7 +375,11 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
 
 
 def explain_choice(settings: Sequence[Setting], lowest: float) -> None:
-    """Say on stderr if another setting has a higher mean over the seeds that did not diverge than the chosen one."""
+    """Explain on stderr why the best setting is chosen, if another has a higher mean without its diverged seeds.
+
+    Args:
+        lowest: smallest possible score, which each diverged seed counts as.
+    """
     best = max(settings, key=lambda setting: setting.rank, default=None)
     survivors = [setting for setting in settings if best and setting.score > best.score]
     for other in survivors[:1]:
@@ -372,12 +394,12 @@ def explain_choice(settings: Sequence[Setting], lowest: float) -> None:
 
 @functools.cache
 def score_of(config: str) -> str:
-    """Return the metric that is the score of a config, without overrides."""
+    """Return the name of the metric that is the score of a config, without overrides."""
     return resolve(config, {})[0].score
 
 
 def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
-    """Raise `BadInput` if two trials with the same data section and seed were trained on different data.
+    """Raise `BadInput` if two trials with the same `config.data` and seed were trained on different data.
 
     Machines whose files are not the same can share a study.
     """

@@ -13,13 +13,13 @@ from imbalance.sweep.runs import make_run
 
 
 def data_part(point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a point that affect the data of its run; `model` can decide how images are resized."""
+    """Return the values of a point on which its data depend; among them `model`, which can decide the image size."""
     decisive = ("config", "seed", "data", "data_dir", "model")
     return {key: value for key, value in point.items() if key.partition(".")[0] in decisive}
 
 
 def summary_digest(summary: Mapping[str, Any]) -> str | None:
-    """Return a short hash of the digest of the data in a summary.json; None if an old version wrote none."""
+    """Return a short hash of the digest of the data in a summary.json; None if an old version wrote no digest."""
     from imbalance.data.identity import short_hash
 
     return short_hash(json.dumps(summary["data"], sort_keys=True).encode()) if "data" in summary else None
@@ -39,14 +39,17 @@ def recorded_digest(result: Mapping[str, Any]) -> str | None:
 
 
 class PresentData:
-    """Hashes of the digests of the data as they are now. Each data set is loaded once."""
+    """Hashes of the data of points as they are now, to compare with those of finished trials.
+
+    Each data set is loaded once.
+    """
 
     def __init__(self) -> None:
         self._by_point: dict[str, str | None] = {}
         self._by_data: dict[str, str | None] = {}
 
     def digest(self, point: Mapping[str, Any], work_dir: str) -> str | None:
-        """Return the hash of the digest of the data of a point; if they cannot be read, say so on stderr and return None."""
+        """Return the hash of a point's data as they are now; if they cannot be read, warn on stderr, and return None."""
         part = json.dumps(data_part(point), sort_keys=True)
         if part not in self._by_point:
             overrides = {key: value for key, value in point.items() if key not in ("config", "seed")}
@@ -68,7 +71,7 @@ class PresentData:
 
 
 def _data_key(config: Experiment) -> str:
-    """Return all values on which the data set of a config depends, as text."""
+    """Return, as text, all config values on which the data set depends."""
     from imbalance.models import preparation_of
     from imbalance.training.stacked.train import draws_data
 

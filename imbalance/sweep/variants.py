@@ -1,4 +1,4 @@
-"""Describe the variants of an experiment that differ too little to need config files of their own."""
+"""Variants of a config: a config with overrides, for experiments that need no config file for each variant."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ RowT = TypeVar("RowT", bound=Mapping[str, str])  # a row of kept results
 
 @dataclass(frozen=True)
 class Variant:
-    """A config by name, with overrides such as {"weights.exponent": 1.5}."""
+    """Config of configs/, given by its name, with overrides such as {"weights.exponent": 1.5}."""
 
     config: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Variant:
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return those `rows` that belong to runs of this variant.
+        """Return those of `rows`, rows of a table of results, that belong to runs of this variant.
 
         The overrides in KEPT are ignored: they only make a run save more, and change no result.
         """

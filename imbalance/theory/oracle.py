@@ -109,17 +109,16 @@ def angle(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors z = ±[x, 1] as (n, r) coordinates in a basis of their span, and this (d + 1, r) basis.
+    """Return the (n, r) coordinates of the vectors z = ±[x, 1] in a basis of their span, and this (d + 1, r) basis.
 
-    The limit directions lie in the span, so they are found with r ≤ n variables instead of d + 1.
+    The sign is + in class 1 and − in class 0. The limit directions lie in the span, so they are found with r ≤ n
+    variables instead of d + 1.
     """
     inputs = as_floats("inputs", inputs, 2).astype(np.float64)
     targets = as_labels("targets", targets, len(inputs), 2)
     inputs = np.column_stack([inputs, np.ones(len(inputs))]) if bias else inputs
     if not inputs.size or not inputs.any():
-        raise BadInput(
-            f"inputs: an array of shape {inputs.shape} given; an example with a number other than 0 is needed"
-        )
+        raise BadInput(f"inputs: an array of shape {inputs.shape} given; it must have at least one number other than 0")
     inputs = inputs / np.abs(inputs).max()  # no direction changes, and no square overflows
     signed = inputs * (2 * targets - 1)[:, None]
     if signed.shape[1] <= len(signed):
@@ -129,7 +128,7 @@ def _signed(inputs: np.ndarray, targets: np.ndarray, bias: bool) -> tuple[np.nda
 
 
 def _least_distance(signed: np.ndarray) -> np.ndarray:
-    """Return the shortest vector v with signed @ v ≥ 1."""
+    """Return the shortest vector v for which every entry of `signed @ v` is at least 1."""
     n, d = signed.shape
     system = np.vstack([signed.T, np.ones(n)])
     goal = np.append(np.zeros(d), 1.0)
@@ -149,6 +148,6 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
 def _unit(vector: np.ndarray) -> np.ndarray:
     largest = np.abs(vector).max(initial=0)
     if not largest:
-        raise BadInput("a vector of zeros has no direction")
+        raise BadInput("a vector of zeros has no direction; give a vector with a number other than 0")
     vector = vector / largest  # so that no square overflows or vanishes
     return vector / np.linalg.norm(vector)

@@ -11,7 +11,7 @@ def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay:
 
     Every step of `optimizer` updates the average, by the rule of timm's ModelEmaV3 with `exclude_buffers`: average ←
     decay · average + (1 − decay) · weights. The average starts at the initial weights. Buffers, such as the
-    running means of batch normalisation, are copied.
+    running means of batch normalisation, are copied from `network` in every step.
     """
     averaged = copy.deepcopy(network)
     averages: list[Tensor] = list(averaged.parameters())

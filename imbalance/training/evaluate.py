@@ -1,4 +1,4 @@
-"""Evaluation: compute the metrics of a network on a split, or of the predictions that its training steps made."""
+"""Evaluation: compute the metrics of a network on a split, or of the predictions made in the training steps."""
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -62,10 +62,11 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
-    """Evaluate the model of each run on the split `name`, with several models at a time.
+    """Evaluate the model of each run on the split `name`, and return an outcome for each.
 
-    Processes take batches in turn and add up their counts, so no example is counted twice. The host waits for the
-    device only after all batches are queued, except to copy many logits.
+    Several models are evaluated at a time. Each process evaluates a part of the batches, and the counts are added up,
+    so no example is counted twice. The host waits for the device only after all batches are queued, except when it
+    copies many logits.
 
     Args:
         keep_logits: whether each outcome has the logits of all examples.
@@ -105,16 +106,17 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
         )
         for values, inferred in zip(metrics, inferred_metrics):
             values["worst_inferred_group_accuracy"] = inferred["worst_group_accuracy"]
+            values["inferred_group_balanced_accuracy"] = inferred["group_balanced_accuracy"]
     losses = reduced["loss"] / counts.confusion.sum((1, 2))
     return [Outcome(*fields) for fields in zip(losses.tolist(), reduced["largest"].tolist(), metrics, logits)]
 
 
 class Outputs(NamedTuple):
-    """Outputs of M models on this process's examples of a split, on the device of the models.
+    """Outputs of M models for the examples of a split that this process evaluates, on the device of the models.
 
     loss: (M,) sum of the losses.
     largest: (M,) largest magnitude of a logit.
-    rows: (N,) rows of the split.
+    rows: (N,) row numbers of the examples in the split.
     predictions: (M, N) predicted classes.
     margins: (M, N) margins; empty unless the caller asked for them.
     logits: tensors (M, …, K) on the CPU, to be concatenated along the examples; empty unless the caller asked for them.
@@ -129,7 +131,11 @@ class Outputs(NamedTuple):
 
 
 def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Return the result of `forward_split`; if memory runs out, use smaller batches from then on, and say so in the log."""
+    """Return the result of `forward_split`; if memory runs out, log that and use smaller batches from then on.
+
+    Args:
+        with_margins, with_logits: whether the result has margins, and whether it has logits.
+    """
     learner = runs[0].learner
 
     def attempt(size: int) -> Outputs:
@@ -146,9 +152,14 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
 
 @torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Run each run's model over this process's batches of that run's split, and stop early if a signal comes.
+    """Run each run's model over the batches of that run's split that this process evaluates.
 
-    Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the device.
+    Stop early if a signal comes. Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the
+    device.
+
+    Args:
+        splits: split of each run.
+        with_margins, with_logits: whether the result has margins, and whether it has logits.
     """
     interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
     forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
@@ -176,7 +187,7 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
 
 
 def local_batches(run: Run, size: int) -> list[slice]:
-    """Return this process's batches of a split of `size` examples, as slices; in a debug run, only one batch."""
+    """Return slices of a split's `size` examples: the batches that this process evaluates; one batch in a debug run."""
     accelerator, step = run.learner.accelerator, run.learner.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
@@ -196,15 +207,15 @@ def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
 
 
 def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
-    """Return the (M, N) labels of M splits, one tensor for each of `names`, such as "targets"."""
+    """Stack the labels of M splits, and return one (M, N) tensor for each name in `names`, such as "targets"."""
     return tuple(torch.stack([getattr(split, name) for split in splits]) for name in names)
 
 
 def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
-    """Return a function from a slice of the rows to the logits (M, B, K) and the losses (M, B) of all models.
+    """Return a function from a slice of row numbers to the logits (M, B, K) and the losses (M, B) of M models.
 
     Args:
-        splits: the split of each run.
+        splits: split of each run.
     """
     models = [run.learner.evaluated_network.eval() for run in runs]
     losses = [run.learner.loss for run in runs]
@@ -264,7 +275,7 @@ def non_finite_rows(run: Run, name: str) -> list[int]:
 
 
 def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
-    """Return the metrics `train/…` of each run in the epoch just trained, from the predictions of its steps."""
+    """Return for each run the metrics `train/…` of the epoch just trained, from the predictions made in its steps."""
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset
     predictions, targets, groups, masks = step_predictions(runs)
     empty = torch.empty(0, device=predictions.device)
@@ -292,9 +303,10 @@ def weight_norm(network: nn.Module) -> Tensor:
 
 
 def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the (M, N) predictions of this process in the epoch, and the targets, groups and group masks.
+    """Return the predictions of this process's training steps in the epoch, and the labels of their examples.
 
-    The group masks say in which evaluation groups the examples are; see `stacked_group_masks`.
+    Return a tuple: (M, N) predicted classes, (M, N) targets, (M, N) groups, and the group masks (see
+    `stacked_group_masks`), which say in which evaluation groups each example is.
     """
     trains = [run.learner.dataset.train for run in runs]
     rows = [joined(run.progress.drawn, train.indices) for run, train in zip(runs, trains)]
@@ -306,7 +318,7 @@ def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tensor | None:
-    """Return the (M, N, E) evaluation-group masks of the examples at `rows` of each split.
+    """Return (M, N, E) masks that say in which of the E evaluation groups the examples at `rows` of each split are.
 
     Return None if the data set has no evaluation groups.
     """
@@ -318,7 +330,7 @@ def stacked_group_masks(splits: Sequence[Split], rows: Sequence[Tensor]) -> Tens
 
 
 def newly_interpolating(runs: Sequence[Run]) -> list[bool]:
-    """Return for each run whether this is the first epoch in which every training prediction was correct.
+    """Return for each run whether, for the first time, every prediction of the epoch's training steps was correct.
 
     The result is the same on every process.
     """
@@ -330,14 +342,15 @@ def newly_interpolating(runs: Sequence[Run]) -> list[bool]:
 
 
 def stacked_margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the (M, B) `hard_margins` of (M, B, K) logits."""
+    """Return the (M, B) margins of the (M, B, K) logits of M models, each as `hard_margins` computes it."""
     return hard_margins(logits.flatten(0, 1), targets.flatten()).view_as(targets)
 
 
 def reduce_margins(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the (M, G) sums of each group's margins on this process, and the (M, G) negated smallest margins.
+    """Return the sum of the margins in each group, and the negated smallest margin in each group, both (M, G).
 
-    The smallest margins are negated because `totals` takes maxima over the processes.
+    Both are of the examples of this process only. The smallest margins are negated because `totals` combines them over
+    the processes by maxima.
 
     Args:
         groups, margins: (M, N) groups and margins of this process's examples, for each of M models.
@@ -369,7 +382,12 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Count the (M, N) predictions of M models on this process, and return the fields of `Counts` by name."""
+    """Count the predictions of M models on this process by class and group, and return the fields of `Counts` by name.
+
+    Args:
+        predictions, targets, groups: (M, N) predicted class, class and group of this process's examples.
+        eval_group_mask: (M, N, E) evaluation groups of the examples; None if these are the groups.
+    """
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
 
@@ -380,7 +398,7 @@ def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
 
 
 def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
-    """Return all metrics of M models that follow from their counts.
+    """Return for each of M models all metrics that follow from its counts.
 
     Args:
         datasets: data set of each model; all have the same classes and groups.
@@ -399,7 +417,7 @@ def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[st
 
 
 def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
-    """Return the metrics that need scores, under keys `<name>/…`: of ranking, calibration and likelihood.
+    """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
 
     Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one.
 
@@ -460,7 +478,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 
 def probed(learner: Learner) -> nn.Module:
-    """Return the trained model with a new last layer, fitted to classes that were not trained on.
+    """Return the trained model with a new last layer, fitted to the classes that training left out.
 
     `Dataset.probe` has the examples of these classes.
     """

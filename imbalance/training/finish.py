@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import build, look_up, required_arguments
@@ -16,10 +17,11 @@ from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
+from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite
-from imbalance.training.state.provenance import commit, provenance
+from imbalance.training.state.provenance import commit, machine, provenance
 from imbalance.training.state.registry import copied
 from imbalance.training.state.run_state import Run
 from imbalance.utils.seeds import generator
@@ -36,9 +38,9 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def first_results(run: Run) -> FirstRun:
-    """Return the results of the finished first run `run` that the second run of a two-stage method needs; write no files.
+    """Return the results of a finished first run that the second run of a two-stage method needs; write no files.
 
-    With a run directory, `finish` writes the same values and `read_first_run` reads them.
+    If the first run has a run directory, `finish` writes the same values there, and `read_first_run` reads them.
     """
     config, learner = run.config, run.learner
     predictions, metrics = {}, {**learner.group_metrics, **learner.objective.metrics()}
@@ -51,7 +53,7 @@ def first_results(run: Run) -> FirstRun:
 
 
 def load_selected(run: Run) -> None:
-    """Load the selected weights into the model, and replace its last layer if `config.head` asks for that."""
+    """Load the selected weights into the model, and fit a new last layer if `config.head` asks for that."""
     config, model, device = run.config, run.learner.evaluated_network, run.learner.accelerator.device
     if config.callbacks.select == "best" and run.progress.best_weights:
         model.load_state_dict(copied(run.progress.best_weights, device))
@@ -67,7 +69,7 @@ def split_names(run: Run) -> list[str]:
 
 
 def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
-    """Write the predictions on the split `name`, and return its metrics.
+    """Write the predictions on the split `name` to the run directory, and return the metrics of the split.
 
     Args:
         outcome: result of evaluating the split, with logits.
@@ -98,7 +100,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
         extra = {"weights": log.digests[SELECTED], "prior": describe_prior(run)}
         log.model(description(config, learner.dataset, learner.evaluated_network) | extra)
     about_run = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
-    late_warnings = [*run.head_warnings, *about_run]
+    solver = [learner.optimizer.warning] if isinstance(learner.optimizer, Solver) and learner.optimizer.warning else []
+    late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
@@ -108,10 +111,10 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
 
 
 def describe_prior(run: Run) -> dict[str, Any]:
-    """Return the entry `prior` of model.json, from which predictions for other class shares are computed.
+    """Return the entry `prior` of model.json, from which `imbalance predict` adjusts predictions to other class shares.
 
-    It has the class shares of the training set, `natural`, and the prior of the probabilities of the model, `model`. If
-    there is no such prior, `model` is None and `reason` says why.
+    The entry has the keys `natural`, the class shares of the training set, and `model`, the class prior that the
+    model's probabilities assume. If these probabilities assume no known prior, `model` is None and `reason` says why.
     """
     config, context = run.config, run.learner.context
     natural = context.class_counts.double().cpu() / context.class_counts.sum().item()
@@ -132,12 +135,12 @@ def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
 
 
 def new_head_state(run: Run) -> dict[str, Tensor]:
-    """Make the last layer that `config.head` asks for, and return its state.
+    """Fit the last layer that `config.head` asks for, and return its `state_dict`.
 
     Raises:
         BadInput: the layer is no `nn.Module`, or its state does not fit into the layer that `untrained_head` makes.
         Diverged: the layer is not finite.
-        Interrupted: a signal came; a resumed run makes the layer again.
+        Interrupted: a signal came; a resumed run fits the layer again.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
@@ -176,7 +179,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
 
 
 def selected_epoch(run: Run) -> int:
-    """Return the number of epochs after which the weights that are evaluated at the end were selected."""
+    """Return the number of epochs that were done when the weights that are evaluated at the end were selected."""
     return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
 
 
@@ -211,6 +214,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         **({"training_groups": training_groups} if dataset.eval_dataset.evaluation_names else {}),
         "seconds": progress.seconds,
         "together": progress.together,
+        **machine(torch.get_num_threads()),
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,

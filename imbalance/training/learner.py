@@ -1,4 +1,4 @@
-"""Learner: build the data set, the methods and the model that a config names."""
+"""Learner: the data set, the methods and the model that a config names, built for a run."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from imbalance.config.experiment import Experiment, first_run
+from imbalance.config.experiment import Experiment, first_run, takes_full_batches
 from imbalance.config.metric_names import check_labels
 from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
@@ -103,12 +103,12 @@ class Learner:
 
     @property
     def evaluated_part(self) -> str:
-        """Return the name, in `parts`, of the network that is evaluated, selected and saved as the result."""
+        """Return the name, in `parts`, of the network that is evaluated and saved as the result: "model" or "ema"."""
         return "ema" if self.ema else "model"
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """Return the network that `evaluated_part` names."""
+        """Return the network that is evaluated, selected and saved as the result."""
         return cast(nn.Module, self.parts[self.evaluated_part])
 
     @property
@@ -161,7 +161,10 @@ def make_source(
 ) -> Source:
     """Load the data set, and infer groups and hold out examples if the config asks for that.
 
-    The arguments are those of `make_learner`.
+    Args:
+        directory: run directory, which holds the first run of a two-stage method.
+        dataset: data set, if the caller has loaded it already.
+        first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
@@ -187,7 +190,7 @@ def make_learner(
     dataset: Dataset | None = None,
     first: FirstRun | None = None,
 ) -> Learner:
-    """Load the data set, and build everything else that the config names.
+    """Load the data set, and build the methods, the model and the optimiser that the config names.
 
     Args:
         directory: run directory, which holds the first run of a two-stage method.
@@ -210,24 +213,34 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
         first=source.first,
+        powers=source.assignment.powers if source.assignment else None,
     )
     available = vars(context)
 
-    sampler = make_sampler(config, context, dataset)
+    full_batches = takes_full_batches(config)
+    sampler = (
+        (lambda epoch: torch.arange(len(dataset.train))) if full_batches else make_sampler(config, context, dataset)
+    )
     weights = make_weights(config, context, device, dtype)
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    reduction = build(OBJECTIVES, config.objective, **available)
+    reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
     needed = "an Objective, or a function of losses, weights and groups"
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
     check_views_and_columns(config, objective)
 
+    if full_batches and not getattr(loss, "is_convex", False):
+        raise BadInput(
+            f"config.loss.name: {config.loss.name!r} given, which is not convex with these values, or does not say so by an "
+            f"attribute is_convex=True; config.optim.name={config.optim.name!r} needs a convex loss; use 'cross_entropy'"
+        )
     check_prior(config, context, weights, loss)
     check_inputs(config, dataset)
     torch.manual_seed(config.seed)
@@ -252,9 +265,11 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     if config.trainer.compile != "no":
         check_graphs(config, dataset, accelerator)
         compile_graphs(model, objective, config.trainer.compile)
+    if full_batches:
+        check_last_layer_alone(config, model, dataset, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
@@ -275,7 +290,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         objective,
         model,
         optimizer,
-        config.optim.lr,
+        config.optim.get("lr", 1.0),
         make_schedule(config),
         normalise,
         config.seed,
@@ -286,6 +301,22 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         config.trainer.compile == "reduce-overhead",
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
     )
+
+
+def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Dataset, accelerator: Accelerator) -> None:
+    """Raise `BadInput` unless training changes a linear last layer alone, whose inputs stay the same, in one process."""
+    head = getattr(model, "head", None)
+    own = set(map(id, head.parameters())) if type(head) is nn.Linear else set()
+    name = f"config.optim.name: {config.optim.name!r} given"
+    if not own or any(parameter.requires_grad and id(parameter) not in own for parameter in model.parameters()):
+        raise BadInput(
+            f"{name}, which trains a linear last layer alone, but config.model.name={config.model.name!r} trains other layers; "
+            "use model.name='linear', or a pretrained network with frozen=True; or optim.name='sgd'"
+        )
+    if dataset.augmentations:
+        raise BadInput(f"{name}, which needs inputs that stay the same; use config.data.augment=()")
+    if accelerator.num_processes > 1:
+        raise BadInput(f"{name}, which trains in one process; start the run without torchrun")
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
@@ -310,8 +341,8 @@ def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> C
 def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Accelerator) -> int:
     """Return 2 if the model cannot be trained on a batch of one example, else 1.
 
-    Batch normalisation needs two values of each feature: two examples, or one with several positions. Several
-    processes share their statistics, so only their global batch counts.
+    Batch normalisation needs two values of each feature: from two examples, or from one with several positions. Several
+    processes share the statistics of their batch normalisation, so this limit is for their global batch.
 
     Args:
         example: inputs of the model for one example.
@@ -332,7 +363,7 @@ def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Acc
 
 
 def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
-    """Raise `BadInput` if a whole batch, split into micro-batches, has a micro-batch that the model cannot be trained on."""
+    """Raise `BadInput` if a batch, split into micro-batches, has one with fewer than `smallest_batch` examples."""
     size, parts = config.trainer.batch_size, config.trainer.accumulation
     if size >= smallest_batch * parts:
         return
@@ -347,7 +378,7 @@ def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
 
 
 def without_single_examples(sampler: Callable[[int], Tensor], batch_size: int) -> Callable[[int], Tensor]:
-    """Return a sampler that leaves out the last example of an epoch if it would be a batch of its own."""
+    """Return a sampler that leaves out the last example of an epoch if that example would be a batch alone."""
 
     def whole_batches(epoch: int) -> Tensor:
         order = sampler(epoch)
@@ -416,7 +447,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
-    """Raise `BadInput` if the head needs the effective prior of training, and the training of this config has none."""
+    """Raise `BadInput` if the head needs the class prior to which training corresponds, and this config has none."""
     if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
         return
     if isinstance(reason := training_prior(config, context, weights, loss), str):
@@ -508,6 +539,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

@@ -41,6 +41,7 @@ from imbalance.training.evaluate import (
     training_metrics,
 )
 from imbalance.training.finish import finish, first_results, load_selected, write_early_summary
+from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config
@@ -61,7 +62,7 @@ SAVE = 1  # request to save and go on; SAVE plus the number of a signal requests
 class Result(NamedTuple):
     """Result of a finished run.
 
-    score: metric `config.score` of the selected weights; nan if it is 0/0.
+    score: value that the metric `config.score` has for the selected weights; nan if it is 0/0.
     summary: content of summary.json: `summary["metrics"]["test/worst_group_accuracy"]`, counts, versions, …
     directory: run directory, which `imbalance.load` takes.
     """
@@ -125,7 +126,7 @@ def train(
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate a config that needs no more overrides, and return the content of summary.json.
+    """Train and evaluate a config that already contains all overrides, and return the content of summary.json.
 
     Args:
         directory: run directory; by default `run_directory(config)`.
@@ -157,7 +158,7 @@ def train(
 
 
 def checked_directory(directory: str | Path) -> Path:
-    """Return a run directory as a path, or raise `BadInput` if it cannot be one."""
+    """Return `directory` as a path, or raise `BadInput` if it cannot be a run directory."""
     text = os.fspath(directory) if isinstance(directory, str | os.PathLike) else ""
     if not text or "\0" in text:
         raise BadInput(f"directory: {short_repr(directory)} given; the path of a folder is needed")
@@ -165,7 +166,7 @@ def checked_directory(directory: str | Path) -> Path:
 
 
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
-    """Train a config on a loaded data set without a run directory, and return the run with its selected weights.
+    """Train a config on a loaded data set without a run directory, and return the run with its selected weights loaded.
 
     Nothing is written or printed. Signals are not caught, because without a run directory nothing can be resumed.
 
@@ -195,6 +196,11 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
+        if config.trainer.compile != "no":
+            log.line(
+                f"config.trainer.compile: {config.trainer.compile!r} given; compiled steps of small networks are slower on a "
+                "CPU (LeNet takes 1.8 times as long), and compiling takes time first; 'no' is usually faster here"
+            )
     scaler = learner.accelerator.scaler
     first_scale = scaler.get_scale() if scaler else 1.0
     pretrained = pretrained_digest(config.model)
@@ -229,7 +235,7 @@ def fit(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Take the remaining steps of the current epoch, save and evaluate when due, and go on to the next epoch.
 
-    After an out-of-memory error, restore the state that `remember` last copied, and return early.
+    After an out-of-memory error, restore the state that `remember` last copied, and return; the caller calls again.
 
     Raises:
         Diverged: the state, or an output of the model, is not finite.
@@ -279,9 +285,12 @@ def train_epoch(run: Run) -> None:
 
 
 def current_request(run: Run, batches: int) -> int:
-    """Return what this process asks all processes to do after the step.
+    """Return what this process asks all processes to do after the current step.
 
     The request is 0 for nothing, SAVE to save a checkpoint, or SAVE plus a signal number to save and stop.
+
+    Args:
+        batches: number of batches in the epoch.
     """
     if run.interrupt.signum:
         return SAVE + run.interrupt.signum
@@ -307,21 +316,29 @@ def save(run: Run) -> None:
 
 
 def is_last_epoch(run: Run, interpolated: bool) -> bool:
-    """Return whether the current epoch is the last, without regard to `config.callbacks.patience`.
+    """Return whether the current epoch is the last, apart from a stop by `config.callbacks.patience`.
 
     Args:
         interpolated: whether this is the first epoch in which every training prediction was correct.
     """
-    return run.progress.epoch + 1 == run.epochs or (interpolated and run.config.callbacks.stop_at_interpolation)
+    ended = isinstance(run.learner.optimizer, Solver) and run.learner.optimizer.ended
+    stopped = interpolated and run.config.callbacks.stop_at_interpolation
+    return run.progress.epoch + 1 == run.epochs or stopped or ended
 
 
 def evaluation_is_due(run: Run, interpolated: bool) -> bool:
-    """Return whether the current epoch ends with an evaluation; `interpolated` as for `is_last_epoch`."""
+    """Return whether the current epoch ends with an evaluation.
+
+    Args:
+        interpolated: whether this is the first epoch in which every training prediction was correct.
+    """
     return is_last_epoch(run, interpolated) or (run.progress.epoch + 1) % run.config.trainer.eval_every == 0
 
 
 def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
-    """Evaluate each run after an epoch. All runs must have the same `config.trainer` and `config.callbacks`.
+    """Evaluate each run after an epoch, and return an evaluation for each.
+
+    All runs must have the same `config.trainer` and `config.callbacks`.
 
     Raises:
         Interrupted: a signal came; a resumed run evaluates the epoch again.
@@ -340,6 +357,10 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
 
 def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> None:
     """Record the evaluation of the current epoch, if there is one, and go on to the next epoch.
+
+    Args:
+        interpolated: whether this is the first epoch in which every training prediction was correct.
+        evaluation: result of `evaluate_epoch`; None if the epoch ends without an evaluation.
 
     Raises:
         Diverged: an output of the model is not finite.
@@ -370,10 +391,14 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
 
 
 def compare_with_best(run: Run, epoch: int, value: float) -> None:
-    """Update the best value of the monitored metric if `value`, after `epoch` epochs, is greater.
+    """Update the best value of the monitored metric if `value` is greater.
 
-    With `select="best"`, keep the network weights too. End training once `patience` evaluations in a row brought no
-    greater value.
+    With `config.callbacks.select="best"`, keep the network weights too. End training once `config.callbacks.patience`
+    evaluations in a row brought no greater value.
+
+    Args:
+        epoch: number of epochs done.
+        value: value of the monitored metric after these epochs.
     """
     progress = run.progress
     if not value > progress.best:

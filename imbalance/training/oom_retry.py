@@ -70,7 +70,7 @@ def suppress_out_of_memory() -> Iterator[None]:
 
 
 def with_freed_memory(call: Callable[[], T], purpose: str) -> T:
-    """Return `call()`; after an out-of-memory error, give the free blocks of torch's cache back, and call once more.
+    """Return `call()`; after an out-of-memory error, free the unused blocks of torch's cache, and call once more.
 
     Args:
         purpose: what the memory is for, for the message: "to draw the examples of an epoch".
@@ -88,7 +88,7 @@ def with_freed_memory(call: Callable[[], T], purpose: str) -> T:
 
 
 def with_smaller_batches(call: Callable[[int], T], size: int, may_halve: bool = True) -> tuple[T, int]:
-    """Return `call(size)` and the batch size; halve the size after each out-of-memory error, and call again.
+    """Return a tuple of `call(size)` and `size`; after each out-of-memory error, halve `size` and call again.
 
     Args:
         size: number of examples in a batch.

@@ -6,23 +6,27 @@ A schedule is a function of `epoch`, the number of epochs done, which may be a f
 import bisect
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Fraction, Natural, NonNegative, Positive
+from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Positive, Probability
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.methods.losses import share
+from imbalance.training.lbfgs import Solver
 
 Parameters = Iterable[nn.Parameter]
 Decayed = Literal["all", "weights"]  # parameters with weight decay; "weights": all but biases and normalisation layers
 Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
+Descent = TypeVar("Descent", bound=torch.optim.SGD)
 
 
 def uncompiled(optimizer: Kind) -> Kind:
-    """Return a subclass of `optimizer` without the wrappers that torch.compile needs around its methods.
+    """Return a subclass of `optimizer` without the wrappers that torch puts around its methods for torch.compile.
 
     The wrappers import torch's compiler, which takes as long as everything else before the first step. Optimisers are
     not compiled here, so they need no wrappers.
@@ -34,7 +38,7 @@ def uncompiled(optimizer: Kind) -> Kind:
 
 
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
-    """Split parameters into optimiser parameter groups, one with weight decay and one without.
+    """Split parameters into two parameter groups of an optimiser, one with weight decay and one without.
 
     Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
     embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
@@ -88,7 +92,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale the gradients down in place, so that their joint norm is at most `limit` (Pascanu et al., ICML 2013).
 
     Squares are summed in float64, because an overflow would make the scale, and so the step, zero. A norm that is not
-    finite makes the gradients nan, which the finite check finds.
+    finite makes the gradients nan, which the finite check then reports.
 
     Args:
         stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one
@@ -106,7 +110,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
 
 
 def per_model(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return `numbers`, one for each stacked model, in a shape that broadcasts against the stacked tensor `like`."""
+    """Reshape `numbers`, one for each stacked model, to broadcast against `like`, a tensor of all stacked models."""
     return numbers.view(*numbers.shape, *[1] * (like.dim() - numbers.dim()))
 
 
@@ -129,9 +133,11 @@ def sgd(
     return sgd_from_groups(by_decay(parameters, weight_decay, decayed), lr, momentum)
 
 
-def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for optimiser parameter groups."""
-    optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
+def sgd_from_groups(
+    groups: list[dict[str, Any]], lr: float, momentum: float, kind: type[Descent] = torch.optim.SGD
+) -> Descent:
+    """Build stochastic gradient descent of the class `kind`, for parameter groups that `by_decay` or `by_part` returned."""
+    optimizer = uncompiled(kind)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.
     for group in optimizer.param_groups if momentum else ():
@@ -151,7 +157,7 @@ class StackedSGD:
     def __init__(
         self, parameters: Sequence[nn.Parameter], momenta: Sequence[Tensor], decays: Sequence[float], momentum: float
     ):
-        """Keep the stacked tensors, which steps change in place.
+        """Store the stacked tensors, which steps change in place.
 
         Args:
             parameters: parameters, stacked along two leading dimensions.
@@ -163,7 +169,7 @@ class StackedSGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the parameters of every model."""
+        """Update the parameters of every stacked model."""
         parameters, rates = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         for i, (parameter, decay) in enumerate(zip(parameters, self.decays)):
             gradient = parameter.grad.add(parameter, alpha=decay) if decay else parameter.grad
@@ -231,10 +237,10 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `sgd` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
             "Deep Adaptation Networks", ICML 2015); 1 gives `sgd`.
         momentum: the momentum; 0 for none.
@@ -254,12 +260,12 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with the learning rate head_factor · lr in the last layer, and lr in all layers before it.
+    """Build `adamw` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
 
     AdamW multiplies weight decay by the learning rate, so the factor also multiplies the decay of the last layer.
 
     Args:
-        lr: the learning rate before the last layer.
+        lr: the learning rate of all layers before the last.
         head_factor: factor on the learning rate of the last layer; 1 gives `adamw`.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
@@ -267,6 +273,182 @@ def adamw_apart(
     """
     groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
+
+
+@tagged(batched=True, full_batch=True)
+def lbfgs(
+    head_parameters: Sequence[nn.Parameter], *, weight_decay: NonNegative, decayed: Decayed, tolerance: Positive
+) -> Solver:
+    """Build L-BFGS, which minimises the mean weighted loss plus ½ · weight_decay · ‖w‖² over all training examples.
+
+    Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
+    Each epoch is one iteration on all examples of train, so `config.trainer.batch_size` has no effect, and there is no
+    learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. The
+    result does not depend on chance: no example is drawn, and with `config.model.init="zeros"` neither are weights.
+
+    Only the last layer can be trained by it: a model is needed whose other layers are frozen, such as "linear", and a
+    convex loss. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
+    more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
+
+    Args:
+        weight_decay: the factor of the penalty; 0 for none. Without it there is no minimum if a linear model can fit
+            all examples; the run then ends at a small gradient on the way to infinity.
+        decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
+        tolerance: the run has converged when no entry of the gradient is larger; 1e-4 in scikit-learn.
+    """
+    return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
+
+
+# Sharpness-aware optimisers take the gradient of a step at other weights than those that they update, so a step needs
+# several forward and backward passes, see `imbalance.training.step.sharpness_aware_passes`. Runs with them cannot be
+# stacked.
+
+
+class SharpnessAware(torch.optim.SGD):
+    """SGD whose gradient is, for a part of the loss, that at w + ρ g / ‖g‖ for the gradient g of this part at w.
+
+    The norm is that of the gradients of all parameters together. Weight decay is no part of g.
+
+    radius: ρ.
+    shares: (K,) the share of each class's losses in this part; None if the part is the whole loss.
+    """
+
+    radius: float
+    shares: Tensor | None
+
+    @contextmanager
+    def displaced(self) -> Iterator[None]:
+        """Move the parameters from w to w + ρ g / ‖g‖ for the gradients g that they have, and back to w at the end."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            # Squares are summed in float64, as in `clip`. Gradients of zeros give a displacement of zero, because the
+            # limit of 1e-12, which is that of the published code, keeps the factor finite in float32.
+            norms = torch._foreach_norm(gradients(self), 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+            norm = torch.stack(norms).norm().clamp(min=1e-12)
+            for parameter in parameters:
+                parameter.add_((parameter.grad * (self.radius / norm)).to(parameter.dtype))
+        self.zero_grad()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def sharpness_aware(
+    parameters: Parameters,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    decayed: Decayed,
+    radius: float,
+    shares: Tensor | None,
+) -> SharpnessAware:
+    """Build SGD that is aware of sharpness; see `SharpnessAware` for `radius` and `shares`."""
+    groups = by_decay(parameters, weight_decay, decayed)
+    optimizer = sgd_from_groups(groups, lr, momentum, SharpnessAware)
+    optimizer.radius = radius
+    device = groups[0]["params"][0].device
+    optimizer.shares = None if shares is None else shares.to(device)
+    return optimizer
+
+
+@tagged(passes=2)
+def sam(
+    parameters: Parameters,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation: the gradient at w + ρ g / ‖g‖, where g is the gradient at w.
+
+    Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR
+    2021. A step has two forward and backward passes, which have the same augmentation and dropout.
+
+    Args:
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.05 in the paper.
+    """
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, None)
+
+
+@tagged(passes=3, splits=True)
+def imb_sam(
+    parameters: Parameters,
+    class_counts: Tensor,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+    tail_below: Count,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation of the losses of rare classes alone.
+
+    Zhou, Qu, Xu and Shen, "ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced Recognition", ICCV
+    2023. The loss of frequent classes has its gradient at w. The loss of rare classes has its gradient at
+    w + ρ g / ‖g‖, where g is the gradient of the loss of rare classes at w. A step has three forward and backward passes.
+    The authors' code (github.com/cool-xuan/Imbalanced_SAM) multiplies the losses of rare classes by 2, which the paper
+    does not; here importance weights do that.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.05 in the authors' code.
+        tail_below: a class with fewer training examples is rare; 20 for CIFAR-100-LT in the authors' code.
+    """
+    shares = (class_counts < tail_below).double()
+    if not shares.any():
+        raise BadInput(
+            f"config.optim.tail_below: {tail_below} given, but the smallest class has {int(class_counts.min())} training "
+            "examples, so that no class is rare; give a larger number, or use optim.name='sgd'"
+        )
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
+
+
+@tagged(passes=3, splits=True)
+def focal_sam(
+    parameters: Parameters,
+    class_counts: Tensor,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+    gamma: NonNegative,
+    strength: Probability,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation of a share of every loss that is larger for rarer classes.
+
+    Li et al., "Focal-SAM: Focal Sharpness-Aware Minimization for Long-Tailed Classification", ICML 2025. The share of
+    class y is c_y = λ (1 − π_y)^γ for its share π_y of the training examples. As in the authors' code
+    (github.com/scongl/Focal-SAM), the losses (1 − c_y) ℓ have their gradient at w, and the losses c_y ℓ at w + ρ g / ‖g‖,
+    where g is the gradient of the losses c_y ℓ at w. A step has three forward and backward passes.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.2 for CIFAR-10-LT and 0.3 for CIFAR-100-LT in the authors' commands.
+        gamma: γ; 3 for CIFAR-10-LT and 3.2 for CIFAR-100-LT in the authors' commands.
+        strength: λ; 0.5 for CIFAR-10-LT and 0.8 for CIFAR-100-LT in the authors' commands.
+    """
+    shares = strength * (1 - share(class_counts)) ** gamma
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
 
 
 # A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
@@ -291,7 +473,7 @@ def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls from 1 to 0 along half a cosine after warm-up.
 
-    It is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
+    The factor is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
@@ -305,7 +487,7 @@ def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
 def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
     """Return a factor on the learning rate that falls linearly from 1 to 0 after warm-up, as in fine-tuning BERT.
 
-    It is 0 at the end of training.
+    The factor is 0 at the end of training.
 
     Args:
         warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
@@ -330,5 +512,15 @@ def step(
     return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "sgd_apart": sgd_apart, "adamw_apart": adamw_apart}
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "sgd_apart": sgd_apart,
+    "adamw_apart": adamw_apart,
+    "lbfgs": lbfgs,
+    "sam": sam,
+    "imb_sam": imb_sam,
+    "focal_sam": focal_sam,
+}
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

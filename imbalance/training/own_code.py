@@ -1,6 +1,6 @@
-"""Check what functions in a user's own modules return, before the first step.
+"""Check what a user's own functions return, before the first step.
 
-Functions of this package are not checked here, because the tests check them.
+Functions of this package are not checked here, because the tests of this package check them.
 """
 
 import copy
@@ -24,7 +24,7 @@ COMPUTED = {"losses", "logits", "features", "slopes"}  # columns that `Objective
 
 
 def check_returned(config: Experiment, path: str, value: Any, kind: Any, needed: str) -> None:
-    """Raise `BadInput` if the function that a section names returned anything but a `kind`.
+    """Raise `BadInput` if the function that a config section names returned a value that is not an instance of `kind`.
 
     Args:
         path: path of the section, such as "optim.schedule".
@@ -36,7 +36,7 @@ def check_returned(config: Experiment, path: str, value: Any, kind: Any, needed:
 
 
 def refuse(config: Experiment, path: str, fault: str, needed: str) -> None:
-    """Raise `BadInput`, because the function that a section names has a fault.
+    """Raise `BadInput`, which names the user's function of a config section and says what is wrong with it.
 
     Args:
         path: path of the section, such as "optim.schedule".
@@ -53,7 +53,13 @@ def is_own(config: Experiment, path: str) -> bool:
 
 @contextmanager
 def own_errors(config: Experiment, path: str) -> Iterator[None]:
-    """Turn an error in a user's own function into a `BadInput` that names its line; let out-of-memory errors pass."""
+    """Return a context manager that turns an error in a user's own function into a `BadInput` with its file and line.
+
+    Out-of-memory errors pass unchanged.
+
+    Args:
+        path: path of the config section that names the function, such as "optim.schedule".
+    """
     try:
         yield
     except BadInput:
@@ -94,7 +100,7 @@ def check_weights(config: Experiment, weights: Any, size: int) -> None:
 
 
 def check_views_and_columns(config: Experiment, objective: Objective) -> None:
-    """Raise `BadInput` if an objective asks for no view, or for a column that nothing computes."""
+    """Raise `BadInput` if an objective asks for less than one view, or for a column that nothing computes."""
     views, own_terms = objective.views, type(objective).terms is not Objective.terms
     if not isinstance(views, int) or isinstance(views, bool) or views < 1:
         raise BadInput(
@@ -144,7 +150,11 @@ def check_outputs(
 
 
 def check_values_of(config: Experiment, path: str, values: Any, shape: tuple[int, ...]) -> None:
-    """Raise `BadInput` if `values` of a loss or objective have another shape than `shape`, or no gradients."""
+    """Raise `BadInput` if the `values` of a loss or an objective have another shape than `shape`, or no gradients.
+
+    Args:
+        path: config section that names the loss or the objective, such as "loss".
+    """
     one = "one number for each example, (B,)" if shape else "one number for the batch"
     needed = f"a function that gives {one}, as a tensor of floats from which gradients flow"
     if not isinstance(values, Tensor) or values.shape != shape or not values.is_floating_point():

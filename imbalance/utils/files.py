@@ -1,13 +1,14 @@
 """Write files atomically: whatever happens to the process, the disk or the power, a file is whole or absent."""
 
 import errno
+import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imbalance.errors import BadInput
-from imbalance.utils.read import regular_opener
+from imbalance.utils.read import open_regular, regular_opener
 
 
 def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = None) -> None:
@@ -39,15 +40,16 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     sync_folder(path.parent)
 
 
-def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
+def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> Path:
     """Return the path of a file that a command may write; for a symbolic link that is the file it links to.
 
     Args:
         flag: beginning of the messages, such as "--output".
-        parents: make the missing folders of the file; otherwise a missing folder is refused.
+        is_own: function that returns whether the same command wrote an existing file, which may then be replaced.
 
     Raises:
-        BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing.
+        BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing; or another
+            program wrote the file.
     """
     shown, path = path, Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     if path.is_dir():
@@ -58,18 +60,34 @@ def output_path(path: str | Path, flag: str, parents: bool = False) -> Path:
         if (folder / "config.json").exists() and any((folder / n).exists() for n in ("summary.json", "checkpoints")):
             raise BadInput(f"{flag}: {shown} is inside the run directory {folder}; name a file outside it")
     folder = path.absolute().parent
-    if not parents and not folder.is_dir():
+    if not folder.is_dir():
         raise BadInput(f"{flag}: {shown} is in a folder that does not exist; make the folder first")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        is_foreign = path.exists() and path.stat().st_size > 0 and not is_own(path)
     except OSError as error:
-        raise BadInput(f"{flag}: {shown}: cannot make its folder: {error.strerror or error}") from None
+        raise BadInput(f"{flag}: cannot read {shown}, which exists: {error.strerror}; name another file") from None
+    if is_foreign:
+        raise BadInput(
+            f"{flag}: {shown} exists, and this command did not write it; name another file, or remove it first"
+        )
     return path
+
+
+def begins_with(path: Path, *beginnings: bytes) -> bool:
+    """Return whether the content of a file begins with one of these texts."""
+    with open_regular(path) as file:
+        return file.read(max(map(len, beginnings))).startswith(beginnings)
+
+
+def contains(path: Path, text: bytes) -> bool:
+    """Return whether a file, which is not empty, contains `text` anywhere."""
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
 
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Return a context manager. It adds `path` to an OSError that names no file, such as the error of a full disk."""
+    """Return a context manager that adds `path` to an OSError without a file name, such as the error of a full disk."""
     try:
         yield
     except OSError as error:

@@ -29,7 +29,7 @@ def csv_cell(value: Any) -> Any:
 
 
 class _GuardedStream(io.TextIOWrapper):
-    """Text stream whose descriptor is redirected to /dev/null once writing to it fails."""
+    """Text stream that redirects its file descriptor to /dev/null once writing to it fails."""
 
     @classmethod
     def wrap(cls, stream: TextIO | None, descriptor: int) -> "_GuardedStream":

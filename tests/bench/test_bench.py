@@ -289,7 +289,7 @@ def test_nothing_grows_with_groups_times_examples():
     [
         ("--only=steps", "--only: 'steps' given; valid: step, paper"),
         ("--repeats=0", "--repeats: 0 given; it must be at least 1"),
-        ("--output=.", "--output=. is a folder"),
+        ("--output=.", "--output: . is a folder"),
     ],
 )
 def test_what_it_does_not_know_it_says(argument, words, capsys):

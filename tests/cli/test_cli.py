@@ -151,7 +151,7 @@ MISTAKES = {
     "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; type a number such as 0.1",
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report takes no overrides of a config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
-    "data download birds": "birds: no data set to download has this name; did you mean waterbirds?",
+    "data download waterbird": "waterbird: no data set to download has this name; did you mean waterbirds?",
     "forensics nowhere": "nowhere: holds no divergence.pt",
     "predict nowhere x.png": "nowhere: no trained model",
     "completion tcsh": "invalid choice: 'tcsh'",
@@ -293,5 +293,9 @@ def test_only_a_command_that_trains_is_said_to_resume(resumes, monkeypatch, caps
     monkeypatch.setattr("imbalance.cli.main.run_command", full)
     line = ["train", "--config=digits_poly"] if resumes else ["collect"]
     assert call(line) == 2
-    what = "the same command resumes from the last checkpoint" if resumes else "type the command again"
+    what = (
+        "the same command resumes from the last checkpoint, or from the start without one"
+        if resumes
+        else "type the command again"
+    )
     assert capsys.readouterr().err == f"disk: No space left on device; fix that, and {what}\n"

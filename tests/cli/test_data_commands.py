@@ -221,8 +221,17 @@ def test_a_sheet_replaces_no_image_of_the_data_set(main, birds, tmp_path, capsys
     (tmp_path / "link.png").symlink_to(image)
     for sheet in (image, tmp_path / "link.png"):
         assert main(["describe", f"--config={birds}", f"--sheet={sheet}"]) == 2
-        assert f"--sheet: {sheet} exists in the data folder" in capsys.readouterr().err
+        assert f"--sheet: {sheet} exists, and this command did not write it" in capsys.readouterr().err
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg"])
+def test_a_sheet_replaces_an_earlier_sheet_even_in_the_data_folder(main, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["describe", f"--config={DIGITS}", "--config.data_dir=.", f"--sheet={name}"]) == 0
+    with Image.open(name) as sheet:
+        assert sheet.size[0] == 8 * 96
 
 
 def test_an_empty_path_of_an_image_is_named(main, birds, tmp_path, capsys):

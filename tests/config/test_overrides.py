@@ -67,8 +67,10 @@ def test_an_underscore_makes_a_name_and_no_number(base):
     assert written(base, "--config.trainer.eval_splits=('a1_0',)").trainer.eval_splits == ("a1_0",)
 
 
-def test_a_value_may_be_the_next_argument_and_the_last_one_counts():
-    assert split_overrides(["--config.seed", "3", "--x", "--config.seed=4", "y"]) == ({"seed": "4"}, ["--x", "y"])
+def test_a_value_may_be_the_next_argument_and_a_key_is_given_once():
+    assert split_overrides(["--config.seed", "3", "--x", "y"]) == ({"seed": "3"}, ["--x", "y"])
+    with pytest.raises(BadInput, match="^--config.seed=4: --config.seed=3 was given before it; leave one of them out$"):
+        split_overrides(["--config.seed", "3", "--x", "--config.seed=4", "y"])
     for lonely in (["--config.seed"], ["--config.seed", "--x"]):
         with pytest.raises(BadInput, match="--config.seed: lacks a value"):
             split_overrides(lonely)

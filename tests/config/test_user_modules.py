@@ -1,7 +1,9 @@
 """A module of one's own, named in the config: its data set, model and loss, kept with the run."""
 
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +218,8 @@ def test_two_modules_of_one_name_are_refused(own):
             "from imbalance.margins import soft_margins\n",  # as in version 0.1.0
             "line 1: ModuleNotFoundError: No module named 'imbalance.margins'; import imbalance.methods.margins instead",
         ),
+        ("from nothing_there import *\n", "line 1: ModuleNotFoundError: No module named 'nothing_there'"),
+        ("import sys\nsys.exit('no GPU here')\n", "line 2: SystemExit: no GPU here"),
         ("def get_config():\n    return nothing\n", "line 2: NameError: name 'nothing' is not defined"),
     ],
 )
@@ -232,3 +236,30 @@ def test_code_that_cannot_be_run_is_one_line_in_every_section(own, text, words):
     Path("wrong.py").write_text(text if "get_config" in text else f"{text}get_config = 1\n")
     with pytest.raises(BadInput, match=rf"wrong.py, {words}$"):
         load("wrong.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("from nothing_there import *\n", "stars.py, line 1: ModuleNotFoundError: No module named 'nothing_there'"),
+        ("from math import *\n", "stars.py is no config: it has no get_config()"),
+        ("if False:\n    def get_config(): ...\n", "stars.py is no config: it has no get_config()"),
+        ("import base_of_stars\ndef get_config(): ...\n", "stars.py, line 1: SyntaxError: invalid syntax (base_of_stars.py, line 3)"),
+    ],
+)  # fmt: skip
+def test_a_config_that_imports_is_answered_by_its_own_line(text, words, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "base_of_stars.py").write_text("\n\ndef f(:\n")
+    (tmp_path / "stars.py").write_text(text)
+    with pytest.raises(BadInput, match=re.escape(words)):
+        load(tmp_path / "stars.py")
+    assert "base_of_stars" not in sys.modules
+
+
+def test_a_config_may_import_its_function_with_a_star(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "base_of_star.py").write_text(
+        "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'seed': 7})\n"
+    )
+    (tmp_path / "star.py").write_text("from base_of_star import *\n")
+    assert load(tmp_path / "star.py").seed == 7

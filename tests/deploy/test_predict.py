@@ -270,14 +270,14 @@ def test_a_prediction_that_fails_leaves_what_was_there(pictures, tmp_path):
     directory, folder = pictures
     bad, output = tmp_path / "bad.png", tmp_path / "predictions.csv"
     bad.write_text("no image")
-    output.write_text("before")
+    output.write_text("file,row,class\n")
     with pytest.raises(BadInput, match="bad.png: not an image"):
         predicted(directory, folder, bad, output=output, batch_size=2)
     with pytest.raises(BadInput, match="none: no such file"):
         predicted(directory, tmp_path / "none", output=output)
     with pytest.raises(BadInput, match="--output: .*in a folder that does not exist"):
         predicted(directory, folder, output=tmp_path / "no" / "p.csv")
-    assert output.read_text() == "before" and sorted(p.name for p in tmp_path.iterdir()) == [
+    assert output.read_text() == "file,row,class\n" and sorted(p.name for p in tmp_path.iterdir()) == [
         "bad.png",
         "predictions.csv",
     ]
@@ -334,7 +334,7 @@ def test_an_export_that_computes_something_else_is_not_kept(digits, tmp_path, mo
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     for path, words in [
-        (tmp_path / "file" / "model.pt2", "cannot make its folder"),
+        (tmp_path / "file" / "model.pt2", "in a folder that does not exist; make the folder first"),
         (tmp_path, "the name must end in one of"),
     ]:
         with pytest.raises(BadInput, match=words):
@@ -509,7 +509,7 @@ def test_no_name_in_the_predictions_is_a_formula(people, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["in.csv", "folder/link.csv"])
 def test_the_output_is_none_of_the_inputs(people, tmp_path, name):
     directory, _ = people
-    content = "age,work\n30,a\n"
+    content = "file,row,class,age,work\n,,,30,a\n"  # a table that could be one of predictions
     (tmp_path / "in.csv").write_text(content)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link.csv").symlink_to(tmp_path / "in.csv")
@@ -522,7 +522,7 @@ def test_the_output_is_no_image_of_a_folder_to_predict(pictures):
     directory, folder = pictures
     image = next(folder.rglob("*.png"))
     before = image.read_bytes()
-    with pytest.raises(BadInput, match="is one of the files to predict"):
+    with pytest.raises(BadInput, match="exists, and this command did not write it"):
         predict_files(run=directory, files=[str(folder)], output=str(image), batch_size=2, device="cpu")
     assert image.read_bytes() == before
 
@@ -557,6 +557,30 @@ def test_a_file_name_that_is_not_utf8_keeps_its_bytes(digits, tmp_path):
     predicted(digits, os.fsdecode(file), output=output)
     lines = output.read_bytes().splitlines()
     assert len(lines) == 3 and all(line.startswith(file + b",") for line in lines[1:])
+
+
+@pytest.mark.parametrize("name", ["out.csv", "model.safetensors", "model.pt2"])
+def test_an_output_replaces_an_earlier_one_and_nothing_else(digits, tmp_path, name):
+    np.save(tmp_path / "new.npy", np.zeros((1, 1, 8, 8), np.float32))
+    file = tmp_path / name
+
+    def write_output() -> None:
+        if name == "out.csv":
+            predicted(digits, tmp_path / "new.npy", output=file)
+        else:
+            export_file(run=digits, file=str(file))
+
+    file.write_text("the work of a week\n")
+    with pytest.raises(BadInput, match=f"{name} exists, and this command did not write it; name another file"):
+        write_output()
+    assert file.read_text() == "the work of a week\n"
+    file.write_text("")  # as mktemp makes it
+    for _ in range(2):
+        write_output()
+        assert file.stat().st_size > 100
+    with pytest.raises(BadInput, match="is in a folder that does not exist; make the folder first"):
+        export_file(run=digits, file=str(tmp_path / "no" / "model.safetensors"))
+    assert not (tmp_path / "no").exists()
 
 
 def test_every_column_of_the_predictions_has_a_name_of_its_own():

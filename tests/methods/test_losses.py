@@ -175,6 +175,12 @@ def balanced_softmax(e, z, y, g, n, m):
     return -np.log(of_target(weighted, y) / weighted.sum(1))
 
 
+def label_aware_smoothing(e, z, y, g, n, m):
+    smoothing = e["tail"] + (e["head"] - e["tail"]) * np.sin(np.pi / 2 * (n - n.min()) / (n.max() - n.min()))
+    shares = (1 - smoothing[y])[:, None] * np.eye(len(n))[y] + smoothing[y][:, None] / len(n)
+    return -(shares * log_softmax(z, axis=1)).sum(1)
+
+
 def ldam(e, z, y, g, n, m):
     margin = n**-0.25 * e["max_margin"] / (n**-0.25).max()
     return minus_log(e["scale"] * (z - np.eye(len(n))[y] * margin), y)
@@ -212,6 +218,7 @@ PUBLISHED = {
     "cdt": lambda e, z, y, g, n, m: minus_log(z / (n.max() / n) ** e["gamma"], y),
     "logit_adjusted": lambda e, z, y, g, n, m: minus_log(z + e["tau"] * np.log(n / n.sum()), y),
     "balanced_softmax": balanced_softmax,
+    "label_aware_smoothing": label_aware_smoothing,
     "ldam": ldam,
     "focal": focal,
     "class_balanced": class_balanced,

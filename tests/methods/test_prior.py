@@ -215,7 +215,7 @@ def prior_of(**sections):
     config = validate(config)
     groups = TARGETS + (torch.arange(100) >= 97)
     context = RunContext(
-        TARGETS, groups, 3, 4, torch.bincount(TARGETS), torch.bincount(groups), lambda by: labels(by, groups), 0, 10,
+        TARGETS, groups, 3, 4, torch.bincount(TARGETS), torch.bincount(groups), lambda by: labels(by, groups), (2,), 0, 10,
         config.sampler, None,
     )  # fmt: skip
     loss = build(LOSSES, config.loss, **vars(context))

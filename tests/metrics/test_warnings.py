@@ -32,8 +32,8 @@ def evaluations(*values: float) -> list[dict]:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ((0.5, 0.5, 0.5), "was 0.5000 at all 3 evaluations: the first was selected"),
-        ((0.5, 0.7, 0.7), "had its best value at 2 of 3 evaluations: the first was selected"),
+        ((0.5, 0.5, 0.5), "was 0.5000 at all 3 evaluations: the first of these epochs was selected"),
+        ((0.5, 0.7, 0.7), "had its best value at 2 of 3 evaluations: the first of these epochs was selected"),
         ((0.7, 0.6, 0.5), "was best at the first of 3 evaluations, epoch 2"),
         ((None, None), "had no value at any evaluation"),
     ],
@@ -85,12 +85,12 @@ def test_groups_of_few_val_examples_get_a_warning_where_a_metric_reads_them(conf
     rows = (val.groups != 2).nonzero().flatten().tolist() + (val.groups == 2).nonzero().flatten()[:1].tolist()
     few = replace(dataset, val=val.subset(val.targets.new_tensor(rows)))
     found = data_warnings(config, few)
-    assert found == ["val/worst_group_accuracy depends on 1 group with fewer than 10 val examples: odd red 1"]
+    assert found == ["val/worst_group_accuracy depends on 1 group with fewer than 10 val examples: odd red (1)"]
     rows = val.targets.new_tensor(rows[-1:] + (val.groups == 0).nonzero().flatten()[:3].tolist())
     found = data_warnings(config, replace(dataset, val=val.subset(rows)))
     assert (
         found[-1]
-        == "val/worst_group_accuracy depends on 2 groups with fewer than 10 val examples: even red 3, odd red 1"
+        == "val/worst_group_accuracy depends on 2 groups with fewer than 10 val examples: even red (3), odd red (1)"
     )
     config.score = config.callbacks.monitor = "val/accuracy"
     assert not data_warnings(config, few)

@@ -211,3 +211,32 @@ def test_a_report_into_a_file_is_refused(work_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="--folder: .*file is a file; name a folder"):
         report.report(work_dir=str(work_dir), folder=str(tmp_path / "file"), metrics=(), pictured=0)
+
+
+def test_a_table_of_runs_replaces_an_earlier_one_and_nothing_else(work_dir, tmp_path):
+    for name in ("mine.csv", "mine.parquet"):
+        file = tmp_path / name
+        file.write_bytes(b"PAR1 of another program" if name.endswith("parquet") else b"run,age\n1,2\n")
+        before = file.read_bytes()
+        with pytest.raises(BadInput, match=f"{name} exists, and this command did not write it; name another file"):
+            write(work_dir=str(work_dir), output=str(file))
+        assert file.read_bytes() == before
+        file.unlink()
+        for _ in range(2):
+            write(work_dir=str(work_dir), output=str(file))
+
+
+@pytest.mark.parametrize("name", ["index.html", "results.md", "groups.csv", "runs.csv", "curves.pdf"])
+def test_a_report_replaces_an_earlier_report_and_nothing_else(work_dir, tmp_path, name):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "figure1.png").write_bytes(b"")  # as `imbalance reproduce` writes it
+    (folder / name).write_text("my home page")
+    with pytest.raises(BadInput, match=f"--folder: .*site has {name}, which no report wrote"):
+        report.report(work_dir=str(work_dir), folder=str(folder), metrics=(), pictured=0)
+    assert (folder / name).read_text() == "my home page" and len(list(folder.iterdir())) == 2
+    (folder / name).unlink()
+    report.check_folder(folder)
+    write_csv(folder / "runs.csv", collect(work_dir))  # the first file of a report, in which it was stopped
+    (folder / name).write_text("run,name,overrides,seed,status,")
+    report.check_folder(folder)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
@@ -169,3 +170,16 @@ def test_a_stopped_command_prints_no_warning_about_semaphores():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 130 and done.stderr == "stopped; the same command resumes\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["sweep --grid=optim.lr=0.1,0.2", "sweep --search=optim.lr=0.1:0.2 --trials=2", "compare", "select"]
+)
+def test_many_runs_on_data_in_memory_are_refused_before_anything_is_written(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = load(ROOT / "configs" / "digits_poly.py").copy_and_resolve_references()
+    config.data = {"name": "in_memory"}
+    (tmp_path / "saved.json").write_text(config.to_json_best_effort())
+    assert call([*command.split(), "--config=saved.json", f"--work_dir={tmp_path / 'runs'}"]) == 2
+    assert "means data that a program passed to imbalance.run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["saved.json"]

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from imbalance.errors import BadInput
-from imbalance.utils.files import output_path
+from imbalance.utils.files import begins_with, contains, output_path
 
 
 @pytest.mark.parametrize(
@@ -19,21 +19,31 @@ def test_no_path_inside_a_run_directory_is_written(tmp_path, name):
     (tmp_path / "link").symlink_to(run / name)
     for path in (run / name, tmp_path / "link"):
         with pytest.raises(BadInput, match=f"^--output: .* is inside the run directory {run}; name a file outside it"):
-            output_path(path, "--output")
+            output_path(path, "--output", lambda path: True)
 
 
 def test_pipes_devices_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/full", "/dev/null"):
         with pytest.raises(BadInput, match="is a pipe, a socket or a device, not a file"):
-            output_path(path, "--output")
+            output_path(path, "--output", lambda path: True)
     with pytest.raises(BadInput, match="is a folder; name a file"):
-        output_path(tmp_path, "--output")
+        output_path(tmp_path, "--output", lambda path: True)
     with pytest.raises(BadInput, match="in a folder that does not exist; make the folder first"):
-        output_path(tmp_path / "no" / "file", "--output")
+        output_path(tmp_path / "no" / "file", "--output", lambda path: True)
 
 
 def test_a_link_stands_for_the_file_it_links_to(tmp_path):
     (tmp_path / "link").symlink_to("file")
-    assert output_path(tmp_path / "link", "--output") == tmp_path / "file"
-    assert output_path(tmp_path / "new" / "file", "FILE", parents=True).parent.is_dir()
+    assert output_path(tmp_path / "link", "--output", lambda path: True) == tmp_path / "file"
+
+
+def test_a_file_of_another_program_is_kept_and_an_empty_one_is_not(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert output_path(file, "--output", lambda path: begins_with(path, b"x", b"mi")) == file
+    with pytest.raises(BadInput, match=f"^--output: {file} exists, and this command did not write it"):
+        output_path(file, "--output", lambda path: begins_with(path, b"x", b"mine and more"))
+    assert [contains(file, text) for text in (b"ine", b"mine", b"nice")] == [True, True, False]
+    file.write_text("")
+    assert output_path(file, "--output", lambda path: False) == file

@@ -4,7 +4,6 @@ import io
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 import zlib
@@ -212,7 +211,7 @@ def check_pixels(what: str, width: int, height: int) -> None:
     """Raise `UnacceptableImage` if an image has more than `MAX_PIXELS`; a file of 300 bytes can claim 10¹⁰ pixels.
 
     Args:
-        what: the beginning of the message.
+        what: the beginning of the message, which names the image.
     """
     if width * height > MAX_PIXELS:
         raise UnacceptableImage(f"{what} {width}×{height} pixels, more than {MAX_PIXELS:,}; make it smaller")
@@ -252,7 +251,11 @@ def decode_chunk(
 
 
 def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -> ChunkResult:
-    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels."""
+    """Read image files without decoding them; return the result of `decode_chunk` with 0 as the CRC-32 of the pixels.
+
+    Args:
+        first: the position of the first of `paths` in the list of all images.
+    """
     checksums, problems = [], []
     for row, path in enumerate(paths, first):
         try:
@@ -263,14 +266,13 @@ def read_chunk(first: int, folder: Path, paths: Sequence[str], recipe: Recipe) -
     return checksums, problems
 
 
-def start_worker() -> None:
-    """Make this worker process ignore Ctrl-C, which the parent process handles, and exit when the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_with_parent() -> None:
+    """Make this worker process exit when its parent ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # the pool calls this function only in child processes
 
-    def end_with_parent() -> None:
+    def wait_and_exit() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=wait_and_exit, daemon=True).start()

@@ -4,16 +4,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from imbalance.data.images.decode import ChunkResult, Recipe, decode_chunk, start_worker
+from imbalance.data.images.decode import ChunkResult, Recipe, decode_chunk, end_with_parent
 from imbalance.data.problems import Problem
 from imbalance.errors import BadInput
+from imbalance.utils.workers import WorkerPool
 
 CHUNK = 64  # images that a worker handles at a time
 
@@ -36,8 +36,7 @@ def run_chunks(
     calls = [dict(first=i, folder=folder, paths=paths[i : i + CHUNK], recipe=recipe, **more) for i in starts]
     if workers <= 1 or len(paths) <= 4 * CHUNK:  # starting processes takes longer than so few images
         return [function(**call) for call in calls]
-    context = get_context("spawn")  # a fork of a process with threads, or with a GPU, may hang
-    with ProcessPoolExecutor(workers, context, start_worker) as pool:
+    with WorkerPool(workers, end_with_parent) as pool:
         futures = [pool.submit(function, **call) for call in calls]
         try:
             show_progress(title, futures, len(paths))
@@ -55,6 +54,7 @@ def show_progress(title: str, futures: list[Future[ChunkResult]], images: int) -
     """Print `title` to stderr and wait for the futures; on a terminal, show progress.
 
     Args:
+        futures: the chunks of images that worker processes decode or read.
         images: the number of images in all futures together.
     """
     started, bar = time.monotonic(), sys.stderr.isatty()

@@ -7,8 +7,10 @@ import torch
 
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
+from imbalance.utils.files import contains
 
 COLUMNS, SIDE, MARGIN = 8, 96, 20  # images in a row; side of an image and height of a title, in pixels
+SOFTWARE, PROGRAM = 0x0131, "imbalance data describe"  # the Exif tag of the program that wrote an image, and its value
 
 
 def write_sheet(dataset: Dataset, path: Path) -> None:
@@ -30,6 +32,8 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
             if len(chosen):
                 rows.append((f"{title}: {name}", split, chosen))
                 break
+    exif = Image.Exif()
+    exif[SOFTWARE] = PROGRAM
     sheet = Image.new("RGB", (COLUMNS * SIDE, len(rows) * (SIDE + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (title, split, chosen) in enumerate(rows):
@@ -39,13 +43,18 @@ def write_sheet(dataset: Dataset, path: Path) -> None:
             image = Image.fromarray(visible(pixels)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
             sheet.paste(image, (column * SIDE, top + MARGIN))
     try:
-        sheet.save(path)
+        sheet.save(path, exif=exif)
     except (OSError, ValueError) as error:
-        raise BadInput(f"--sheet: cannot write {path}: {error}") from None
+        raise BadInput(f"--sheet: cannot write {path}: {error}; name another file") from None
+
+
+def is_sheet(path: Path) -> bool:
+    """Return whether `write_sheet` wrote the file."""
+    return contains(path, PROGRAM.encode())
 
 
 def sample(split: Split, group: int) -> torch.Tensor:
-    """Return the positions in `split` of up to `COLUMNS` random examples of a group; every call draws the same ones."""
+    """Return the positions in `split` of up to `COLUMNS` random examples of a group, the same in every call."""
     rows = (split.groups == group).nonzero().squeeze(1)
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:COLUMNS]]
 

@@ -91,7 +91,8 @@ def open_store(
 def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
     """Return the path of the store of these image files and this recipe, without its end `-<content>`.
 
-    If image files have changed but kept their names, there are several stores whose paths begin with this path.
+    `<content>` is a hash of the files' checksums. So if image files change but keep their names, there are several
+    stores whose paths begin with this path.
     """
     return store_root(data_dir) / f"{name}-{recipe.shape[1]}-{json_hash([VERSION, recipe, list(paths)])}"
 
@@ -122,7 +123,8 @@ def existing_stores(base: Path) -> list[Path]:
 def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
     """Return the folder of the store whose saved stamps equal `stamps`, the present stamps of the files; else None.
 
-    Equal stamps show that the image files have not changed since the store was built.
+    A stamp has a file's size and times. Equal stamps show that the image files have not changed since the store was
+    built.
     """
     for directory in existing_stores(base):
         if np.array_equal(array_or_nothing(directory / "stamps.npy"), stamps):
@@ -165,7 +167,7 @@ def find_or_build(
 
 
 def array_or_nothing(path: Path) -> np.ndarray:
-    """Return the array of an .npy file; return an empty array, which equals no other, if the file cannot be read."""
+    """Return the array of an .npy file; if it cannot be read, an empty array, which equals no array of a store."""
     try:
         return read_array(path)
     except (Damaged, OSError):

@@ -107,7 +107,12 @@ def columns_dataset(
     test_fraction: float,
     delimiter: str,
 ) -> Dataset:
-    """Return the data set of a table, whose columns are inputs, classes, groups and splits; see `arrays`.
+    """Return the data set of a table, some of whose columns are inputs, classes, groups and splits.
+
+    Args:
+        seed: seed of the draws of val and test.
+        numeric, categorical, missing, target, classes, attributes, split, val_fraction, test_fraction, delimiter: as in
+            `arrays`.
 
     Raises:
         BadInput: the table has a problem; all cells that cannot be read are in one error, see `raise_first`.
@@ -173,7 +178,7 @@ def columns_dataset(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (N,) int64 index in `valid` of each value of a column, and the problems.
+    """Return the (N,) int64 index of each value of the column `name` in `valid`, and a list of problems.
 
     A value that is not in `valid` has the index -1, and a problem.
     """
@@ -189,7 +194,7 @@ def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[
 def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
     """Raise `BadInput` if every value of a column in `names` is the name of a split, such as "train".
 
-    Such a column must not be an input of the model; the user should name it in `config.data.split`.
+    Such a column must not be an input of the model, but be named in `config.data.split`.
 
     Args:
         names: the columns that are inputs of the model.
@@ -238,7 +243,7 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 
 
 def unusable_row(inputs: torch.Tensor) -> int | None:
-    """Return the first row of floats (N, …) with a value that is not finite or too large for float32; None without one."""
+    """Return the first row of floats (N, …) with a value that is not finite or too large for float32, or None."""
     largest = torch.finfo(torch.float32).max
     if not inputs.numel() or all(-largest <= end <= largest for end in inputs.aminmax()):
         return None

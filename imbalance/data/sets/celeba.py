@@ -61,8 +61,8 @@ def list_celeba(
             these draws, so that runs with different seeds share one store of images.
         size: the side in pixels of the square images; the middle 178×178 pixels are resized to this size. 0 to
             resize and crop as the pretrained weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     file = find_path(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []
@@ -120,13 +120,22 @@ celeba = image_dataset(list_celeba)
 
 
 def draw_train(splits: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of a random fraction of the training images, drawn as in the code of Wang et al. (ICLR 2022)."""
+    """Return the rows of a random fraction of the training images, drawn as in the code of Wang et al. (ICLR 2022).
+
+    Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+    """
     rows = np.flatnonzero(splits == 0)
     return np.sort(np.random.default_rng(seed).choice(rows, int(np.round(fraction * len(rows))), replace=False))
 
 
 def draw_val(splits: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the rows of a random fraction of each group's validation images."""
+    """Return the rows of a random fraction of each group's validation images.
+
+    Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+        groups: (N,) the group of each image.
+    """
     rows = np.flatnonzero(splits == 1)
     if not len(rows):
         return rows
@@ -137,7 +146,10 @@ def draw_test(splits: np.ndarray, groups: np.ndarray, part: str, seed: int) -> n
     """Return the rows of the test images to use.
 
     Args:
+        splits: (N,) 0, 1, 2 for train, val, test.
+        groups: (N,) the group of each image.
         part: "full" for all test images; "balanced" for equally many of each group, as many as the smallest group has.
+        seed: seed of the random choice.
     """
     rows = np.flatnonzero(splits == 2)
     if part == "full" or not len(rows):
@@ -275,7 +287,7 @@ def split_words(file: Path) -> Words:
     try:
         content = read_bytes(file).removeprefix(b"\xef\xbb\xbf").rstrip() + b"\n"
     except OSError as error:
-        raise BadInput(f"{file}: {error.strerror}") from None
+        raise BadInput(f"{file}: {error.strerror}; make it readable") from None
     characters = np.frombuffer(content, dtype=np.uint8)
     between = (characters <= ord(" ")) | (characters == ord(","))
     edges = np.flatnonzero(np.diff(between, prepend=True))  # the start of a word, its end, the next start, …

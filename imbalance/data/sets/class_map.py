@@ -82,7 +82,7 @@ def new_classes(
 
 
 def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
-    """Build the data set that the config section `source` (`config.data.source`) names."""
+    """Build the data set that `source`, the section `config.data.source`, names."""
     data_sets = registries()["data"]
     section = dict(source)
     check_call("data.source", section, data_sets)
@@ -111,6 +111,7 @@ def relabel(dataset: Dataset, split: Split, pairs: ClassMap, names: tuple[str, .
 
     Args:
         dataset: the data set with the old classes.
+        pairs: pairs of an old class and its new label.
         names: the new labels; the target of an example is the position of its label.
     """
     label_of = torch.full((dataset.num_classes,), -1)

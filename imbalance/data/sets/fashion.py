@@ -48,8 +48,8 @@ def fashion(
         val_from: "test" moves a share of the test set to val; "train" moves a share of the imbalanced training
             set to val.
         val_fraction: the share that moves to val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     check_class_choice(classes, CLASSES)
     hint = "run imbalance data download fashion, or apt-get install dataset-fashion-mnist"
@@ -93,7 +93,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         ):
             content = data.read(MAX_BYTES)  # limits the memory, because a damaged archive may unpack to far more
     except (OSError, EOFError, zlib.error) as error:  # missing, cut short, or a wrong checksum
-        raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(f"{zipped}: {getattr(error, 'strerror', None) or error}; download it again") from None
     header, data = content[: 4 + 4 * dims], content[4 + 4 * dims :]
     shape = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, len(header), 4))
     if header[:4] != bytes((0, 0, 8, dims)) or len(shape) != dims or len(data) != np.prod(shape, dtype=np.int64):

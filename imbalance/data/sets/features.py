@@ -84,7 +84,7 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
 
 
 def describe_section(section: Mapping[str, Any]) -> str:
-    """Describe a config section in words, such as `resnet50 (pretrained imagenet, frozen False)`."""
+    """Describe a config section in words: its name and values, as in `resnet50 (pretrained imagenet, frozen False)`."""
     values = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name" and value != "")
     return f"{section['name']} ({values})" if values else section["name"]
 
@@ -163,10 +163,10 @@ def crc(array: np.ndarray) -> int:
 
 
 def close_features(partial: Path, dataset: Dataset, made_of: Mapping[str, Any], checksums: np.ndarray) -> None:
-    """Write the files beside the features into the temporary folder `partial`: labels, checksums, and store.json last.
+    """Write the last files into `partial`, the temporary folder of features: labels, checksums, and store.json.
 
     Args:
-        partial: the folder with all features.
+        partial: the folder, which has all features.
         dataset: the data from which the features were computed.
         made_of: see `StoredFeatures.description`.
         checksums: (N,) the CRC-32 of the features of each example.

@@ -51,8 +51,8 @@ def list_folder(
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained
             weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     root = Path(data_dir) / folder
     parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}
@@ -99,7 +99,7 @@ def list_folder(
 
 
 def loose_images(folder: Path) -> list[str]:
-    """Return a note on the images beside the class folders in `folder`, which have no class; [] without such images."""
+    """Return a list with a note on the images that lie directly in `folder` and so have no class; [] if none do."""
     images = (
         sorted(
             path
@@ -112,7 +112,7 @@ def loose_images(folder: Path) -> list[str]:
     if not images:
         return []
     return [
-        f"{folder}: {counted(len(images), 'image')} beside the folders left out, such as {images[0].name}; move "
+        f"{folder}: {counted(len(images), 'image')} not in a class folder, so left out, such as {images[0].name}; move "
         "them into the folder of their class"
     ]
 
@@ -134,7 +134,9 @@ def folders(path: Path) -> list[Path]:
     try:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise BadInput(f"config.data.folder: {path.absolute()}: {error.strerror}") from None
+        raise BadInput(
+            f"config.data.folder: {path.absolute()}: {error.strerror}; name a folder that can be read"
+        ) from None
     for entry in entries:
         if entry.is_symlink() and not entry.exists():
             raise BadInput(

@@ -58,8 +58,8 @@ def list_table(
             them. Transparency is dropped, and 16 bits are scaled to 8.
         resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
@@ -132,9 +132,12 @@ table = image_dataset(list_table)
 
 
 def read_parquet(file: Path, columns: tuple[str, ...]) -> tuple[list[str], list[list[str]], list[int], list[Problem]]:
-    """Read a Parquet file, and return the same four values as `read_csv` returns for a CSV file.
+    """Read a Parquet file like `read_csv` reads a CSV file.
 
-    All values become text, and missing values become "". The line numbers are the numbers of the rows, from 1.
+    All values become text, and missing values become "".
+
+    Returns:
+        The names of all columns; the rows; the number of each row, from 1; and problems, of which there are none.
     """
     content = read_parquet_table(file)
     heading = content.column_names

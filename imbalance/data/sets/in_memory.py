@@ -304,12 +304,12 @@ def number_labels(
 
 
 def replaced(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
-    """Return `values` with `value` at `place`; unchanged if `value` is None."""
+    """Return `values` with `value` in place of the entry at position `place`; unchanged if `value` is None."""
     return values if value is None else (*values[:place], value, *values[place + 1 :])
 
 
 def as_labels(values: Any) -> Any:
-    """Return labels as `Categories` if they are texts or bools; otherwise unchanged or as an array."""
+    """Prepare labels: texts and bools become `Categories`, sequences become arrays, and tensors stay unchanged."""
     array = values if isinstance(values, Tensor) else np.asarray(values)
     if isinstance(array, Tensor) or array.ndim != 1 or array.dtype.kind not in "bOUS":
         return array
@@ -356,10 +356,13 @@ def as_tuple(name: str, examples: Any) -> tuple[Any, ...]:
 
 
 def as_tensor(name: str, values: Any) -> Tensor:
-    """Return an array of a split as a tensor. A read-only array is not copied, because training never writes to its inputs.
+    """Return an array of a split as a tensor.
+
+    A read-only array is not copied, because training never writes to its inputs.
 
     Args:
         name: "train", "val" or "test", for messages.
+        values: inputs, targets or groups of the split.
     """
     try:
         if not isinstance(values, np.ndarray):
@@ -386,7 +389,7 @@ def dense(name: str, values: Tensor) -> Tensor:
     if values.is_meta or values.is_nested or values.layout != torch.strided:
         kind = "meta" if values.is_meta else "nested" if values.is_nested else "sparse"
         raise BadInput(
-            f"data[{name!r}]: a {kind} tensor given; give a tensor with all its values, as tensor.to_dense() is of a sparse one"
+            f"data[{name!r}]: a {kind} tensor given; give a dense tensor with values, such as tensor.to_dense() of a sparse tensor"
         )
     return values.detach().cpu()
 
@@ -426,7 +429,7 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
 
 
 def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str) -> tuple[str, ...]:
-    """Return `names` as text; if `names` is None, return "0", "1", … up to the largest label.
+    """Return the names of all labels: `names` as text or, if `names` is None, "0", "1", … up to the largest label.
 
     Args:
         labels: the classes or groups of all splits.

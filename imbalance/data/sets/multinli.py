@@ -36,6 +36,8 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     files of MultiNLI are numbered as if they were one. A pair is refused if its class in the metadata file differs from
     its label in MultiNLI.
 
+    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
+
     Args:
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
@@ -117,7 +119,7 @@ def read_pairs(data_dir: str) -> list[tuple[str, tuple[str, str]]]:
                     pair = json.loads(line)
                     pairs.append((pair["gold_label"], (pair["sentence1"], pair["sentence2"])))
         except (OSError, ValueError) as error:
-            raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+            raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}; download it again") from None
         except (KeyError, TypeError) as error:
             raise BadInput(f"{file} line {number}: {error} is missing") from None
     return pairs

@@ -42,6 +42,8 @@ def list_text(
 ) -> Corpus:
     """List the texts of a file, with their classes, groups and splits.
 
+    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
+
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
         delimiter: the character between the columns of a CSV file.
@@ -146,7 +148,7 @@ def check_text_columns(text: tuple[str, ...], target: str, attributes: tuple[str
 
 
 def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:
-    """Return a text that says what is wrong with the label `value` of the column `name`; "" if it is right.
+    """Return a text that says what is wrong with the label `value` of the column `name`; "" if nothing is wrong.
 
     Args:
         valid: the values that are allowed; None to allow every value that is not empty.

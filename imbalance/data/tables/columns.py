@@ -135,7 +135,7 @@ def frame_columns(frame: Any) -> Columns:
 
 
 def unmasked(values: Any) -> np.ndarray:
-    """Return the values of a column as an array, with nan or, in a column of another type than floats, None for masked values."""
+    """Return the values of a column as an array without a mask: masked floats become nan, masked others None."""
     array = np.asarray(values)
     if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
         return array
@@ -154,7 +154,9 @@ def join_columns(parts: Sequence[Columns]) -> Columns:
     for name in parts[0].values:
         arrays = [as_array(part[name]) for part in parts]
         if len({array.shape[1:] for array in arrays}) > 1:
-            raise BadInput(f"{parts[0].source}: column {name!r} has values of other shapes in other splits")
+            raise BadInput(
+                f"{parts[0].source}: column {name!r} has values of other shapes in other splits; give all splits the same shape"
+            )
         is_text = any(array.dtype.kind not in "iufb" for array in arrays)
         joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
     return array_columns(Path(parts[0].source), joined)
@@ -166,7 +168,7 @@ def as_array(values: np.ndarray | Categories) -> np.ndarray:
 
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
-    """Return the arrays `values` of the file `path` as columns; raise `BadInput` if their lengths differ."""
+    """Return the arrays `values`, read from the file `path`, as columns; raise `BadInput` if their lengths differ."""
     lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())

@@ -69,10 +69,13 @@ def collect(
     missing: frozenset[str],
     blocks: Callable[[list[str]], Iterator[Block]],
 ) -> tuple[dict[str, Column], int]:
-    """Join the blocks of a file into columns; see `read_csv_columns`.
+    """Join the blocks of a CSV file, each of which has some of its rows, into columns; see `read_csv_columns`.
 
     Args:
+        names: the columns of the file.
         lines: an upper bound on the number of rows.
+        text: the columns to read as `Categories` even if all values are numbers.
+        missing: texts that stand for a missing value.
         blocks: function from a list of names to an iterator over the blocks of these columns. It is called again for
             columns that begin with numbers and go on with text.
     """
@@ -108,7 +111,14 @@ def collect(
 
 
 def text_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Sequence[str]) -> Iterator[Block]:
-    """Yield blocks of the columns `chosen` as tuples of texts; raise `BadInput` for lines of the wrong length."""
+    """Yield blocks (some rows at a time) of the columns `chosen` as tuples of texts.
+
+    Args:
+        names: all columns of the file, in their order.
+
+    Raises:
+        BadInput: a line has another number of fields than `names`.
+    """
     problems: list[Problem] = []
     records = csv_records(file, delimiter)
     next(records, None)  # the heading
@@ -122,7 +132,10 @@ def text_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Sequen
 
 
 def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Sequence[str]) -> Iterator[Block]:
-    """Yield blocks of the columns `chosen` as pyarrow arrays of texts.
+    """Yield blocks (some rows at a time) of the columns `chosen` as pyarrow arrays of texts.
+
+    Args:
+        names: all columns of the file, in their order.
 
     Raises:
         pyarrow.ArrowInvalid: the file is not valid CSV in UTF-8, has lines of different lengths, or a very long line.
@@ -166,12 +179,17 @@ def scan(file: Path, delimiter: str) -> tuple[int, bool]:
                 neighbours = np.where(opening, data[places - 1], data[places + 1])
                 marks = marks + len(places) if np.isin(neighbours, ends).all() else None
     except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadInput(
+            f"{file}: {getattr(error, 'strerror', None) or error}; name a CSV file that can be read"
+        ) from None
     return lines, marks is not None and marks % 2 == 0
 
 
 def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
-    """Return a block of a column as (N,) float64 with nan for missing values; None if another value is not a number."""
+    """Return a block of a column, the texts of some rows, as (N,) float64, with nan for missing values.
+
+    Return None if another value is not a number.
+    """
     if isinstance(block, tuple):
         return parse_numbers(block, missing)
     import pyarrow
@@ -197,7 +215,7 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
 
 
 def block_codes(block: Any, position: dict[str, int]) -> np.ndarray:
-    """Return the (N,) positions of the texts of a block of a column, and add new texts to `position`.
+    """Return the (N,) positions of the texts of a block (some rows of a column), and add new texts to `position`.
 
     Args:
         position: from each distinct text to its position, in the order of first appearance.

@@ -26,7 +26,9 @@ Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionar
 def fit_features(
     columns: Columns, train: np.ndarray, numeric: Sequence[str], categorical: Sequence[str], missing: Sequence[str]
 ) -> Features:
-    """Fit the encoding of the columns on the training rows, as scikit-learn's StandardScaler and OneHotEncoder do.
+    """Fit the encoding of columns as model inputs on the training rows: standardised numbers, and one-hot categories.
+
+    The means, deviations and categories are those of scikit-learn's StandardScaler and OneHotEncoder.
 
     Args:
         train: the training rows, as a mask (N,) or as numbers of rows.
@@ -35,7 +37,7 @@ def fit_features(
             floating-point number nan does.
 
     Returns:
-        The argument `features` of `transform`.
+        The encoding in types that JSON has, for the argument `features` of `transform`.
 
     Raises:
         BadInput: a numeric column has a value that is neither a number nor in `missing`, or has only missing values in
@@ -65,7 +67,10 @@ def fit_features(
 
 
 def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float], list[float]]]:
-    """Return the means and standard deviations of the columns of each array; nan is ignored, and a constant has deviation 1."""
+    """Return, for each (N, D) array, the means and the standard deviations of its columns.
+
+    nan is ignored, and a constant column has the deviation 1.
+    """
     from sklearn.preprocessing import StandardScaler
 
     if len(arrays) > 1 and any(array.shape[1] > 1 for array in arrays):
@@ -120,7 +125,10 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 
 
 def too_large(columns: Columns, name: str, row: int) -> BadInput:
-    """Return the error about a value of a numeric column that is too large for float32, also after standardisation."""
+    """Return the `BadInput` for a value of the numeric column `name` that is too large for float32.
+
+    The value may also become too large only by standardisation.
+    """
     return BadInput(
         f"{columns.where(row)}: column {name!r} has a value that is too large for float32; remove or replace it, or divide the "
         "column by a constant"
@@ -156,14 +164,22 @@ def check_table(columns: Columns, features: Features) -> None:
 
 
 def known_codes(columns: Columns, column: Mapping[str, Any], missing: Collection[str]) -> np.ndarray:
-    """Return the (N,) position of each value of a categorical column in `column["values"]`; -1 for any other value."""
+    """Return the (N,) position of each value of a categorical column among its training values; -1 for new values.
+
+    Args:
+        column: entry of the encoding for this column; its key "values" has the training values.
+        missing: texts that stand for a missing value.
+    """
     position = {value: i for i, value in enumerate(column["values"])}
     values = category_values(columns, column["column"], missing)
     return np.array([position.get(value, -1) for value in values.values], dtype=np.int64)[values.codes]
 
 
 def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.ndarray:
-    """Return the (N, D) float64 values of a numeric column, with nan for missing values.
+    """Return the (N, D) float64 values of the numeric column `name`, with nan for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
 
     Raises:
         BadInput: a value is neither a number nor missing.
@@ -175,7 +191,7 @@ def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.
 
 
 def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (N, D) float64 values of a numeric column, nan if missing, and the indices of the rows whose value is wrong."""
+    """Return the (N, D) float64 values of a numeric column, nan if missing, and the rows with a wrong value."""
     values = columns[name]
     if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         numbers = values.reshape(len(values), -1).astype(np.float64, copy=False)
@@ -216,7 +232,11 @@ def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[P
 
 
 def category_values(columns: Columns, name: str, missing: Collection[str]) -> Categories:
-    """Return the values of a categorical column, with "" for missing values."""
+    """Return the values of the categorical column `name`, with "" for missing values.
+
+    Args:
+        missing: texts that stand for a missing value.
+    """
     column = columns.categories(name)
     return column.replaced(lambda text: "" if text in missing else text) if missing else column
 

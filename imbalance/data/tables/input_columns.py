@@ -77,7 +77,11 @@ def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collecti
 
 
 def is_numeric(columns: Columns, name: str, missing: Collection[str]) -> bool:
-    """Return True if a column has numbers and otherwise only missing values, or if more than half of its values are numbers."""
+    """Return True if more than half of the values of the column `name` are numbers, or all that are not missing.
+
+    Args:
+        missing: texts that stand for a missing value.
+    """
     numbers, invalid = parse_column(columns, name, missing)
     is_number, values = np.isfinite(numbers).any(axis=1), columns[name]
     typed = not isinstance(values, Categories) and values.dtype.kind in "iufb"

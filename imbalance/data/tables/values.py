@@ -50,7 +50,7 @@ class Categories:
         return np.bincount(self.codes, minlength=len(self.values))
 
     def each(self, function: Callable[[str], Any]) -> np.ndarray:
-        """Return the (N,) results of `function`, which is called once for each of `values`."""
+        """Return an (N,) array with the result of `function` for each row; it is called once for each distinct text."""
         return np.array([function(value) for value in self.values])[self.codes]
 
     def replaced(self, function: Callable[[str], str]) -> "Categories":

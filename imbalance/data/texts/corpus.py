@@ -85,7 +85,7 @@ class Corpus:
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
     """Return a function that builds the data set of the texts that `list_texts` lists.
 
-    The function has the arguments of `list_texts` and these four, which are keys of `config.data`:
+    The returned function has the arguments of `list_texts` and these four, which are keys of `config.data`:
 
     tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
         pretrained weights, to use their tokenizer.
@@ -160,7 +160,10 @@ def token_problems(
 ) -> list[Problem]:
     """Check all files in the token store of `corpus`, and return the problems; return [] if there is no store.
 
-    The other arguments are the keys of `config.data` by which the store was built.
+    A token store is a folder with the tokenised texts of a data set.
+
+    Args:
+        tokenizer, vocabulary, max_tokens, bucket: the keys of `config.data` by which the store was built.
     """
     built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
     directory = store_directory(data_dir, corpus.texts, built)

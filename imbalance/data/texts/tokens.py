@@ -184,10 +184,11 @@ def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
 
 
 def as_tokens(arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tokenizer: "Tokenizer") -> Tokens:
-    """Return `Tokens` on the CPU.
+    """Return the arrays of a token store as `Tokens` on the CPU.
 
     Args:
         arrays: the arrays that `PARTS` names, in this order.
+        tokenizer: the tokenizer of the texts.
     """
     padding = tokenizer.padding
     assert padding is not None  # both ways to get a tokenizer set the padding
@@ -210,7 +211,7 @@ def texts_hash(texts: Texts) -> str:
 def token_arrays(
     texts: Texts, encoded: Sequence[tuple[list[int], list[int]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the arrays that `PARTS` names, in this order.
+    """Return the arrays of a token store for tokenised texts: those that `PARTS` names, in this order.
 
     A checksum depends on the text as well as on its tokens, because another text can have the same tokens.
 
@@ -263,10 +264,10 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
 
 
 def read(directory: Path, part: str) -> np.ndarray:
-    """Read an array of the store in `directory`; the large arrays of tokens are memory-mapped.
+    """Read the array `part` of the token store in `directory`; the large arrays of tokens are memory-mapped.
 
     Args:
-        part: the name of the array, one of `PARTS`.
+        part: one of the names in `PARTS`.
     """
     path = directory / f"{part}.npy"
     array = map_array(path) if part in ("ids", "kinds") else read_array(path)

@@ -14,9 +14,14 @@ from imbalance.methods.losses import cross_entropy
 
 
 def confidence_weights(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
-    """Return the (N,) example weights β_y · exp(−γ p_y), scaled to sum to 1.
+    """Return (N,) weights β_y · exp(−γ p_y) of examples, scaled to sum to 1.
 
-    p = softmax(z), and β_y = N / n_y for n_y examples of class y.
+    p_y is the softmax probability of the target y, and β_y = N / n_y for n_y examples of class y.
+
+    Args:
+        logits: (N, K).
+        targets: (N,).
+        gamma: γ.
     """
     confidence = logits.softmax(1).gather(1, targets[:, None]).squeeze(1)
     weights = (-gamma * confidence).exp() / torch.bincount(targets)[targets]

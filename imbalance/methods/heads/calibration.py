@@ -61,11 +61,11 @@ def thresholds(
     metric: Literal["balanced_accuracy", "worst_class_recall", "worst_group_accuracy"],
     rounds: Repeats,
 ) -> nn.Module:
-    """Add a number b_j to the logit of each class j; the b_j are chosen one after another to maximise `metric` on val.
+    """Add a number b_j to the logit of each class j, which moves the thresholds between the classes.
 
-    Two classes need one number only, and one round finds the best. With more classes the search can end in a local
-    optimum. The head is fitted to the classes of val, or to its groups for worst_group_accuracy, so the metrics of val
-    are training metrics: compare runs on test.
+    The b_j are chosen one after another to maximise `metric` on val. Two classes need one number only, and one round
+    finds the best. With more classes the search can end in a local optimum. The head is fitted to the classes of val,
+    or to its groups for worst_group_accuracy, so the metrics of val are training metrics: compare runs on test.
 
     Args:
         metric: the metric of val to maximise.
@@ -90,11 +90,11 @@ def thresholds(
 def best_offset(
     logits: Tensor, k: int, targets: Tensor, labels: Tensor, reduce: Callable[..., Tensor]
 ) -> tuple[float, float]:
-    """Return the best value of the metric, and the offset on the logit of class k that reaches it.
+    """Return a tuple: the best value of the metric, and the number to add to the logit of class k that reaches it.
 
-    Example i is predicted as k if the offset is above d_i = max_{j ≠ k} z_j − z_k. Predictions are constant between two
-    neighbouring values of d. So the metric is computed for every interval, and the offset is the middle of the widest
-    interval with the best value.
+    Example i is predicted as k if the number is above d_i = max_{j ≠ k} z_j − z_k. Predictions are constant between two
+    neighbouring values of d. So the metric is computed for every interval, and the middle of the widest interval with
+    the best value is returned.
 
     Args:
         logits: (N, K) of val.

@@ -16,7 +16,15 @@ def none(head: nn.Linear) -> nn.Module:
 
 
 def adjusted_prior(training_prior: Tensor, natural: Tensor, section: Section) -> Tensor:
-    """Return the prior of the head `logit_adjusted`, proportional to q / π^τ for the prior q of the trained layer."""
+    """Return the (K,) class prior that the probabilities assume after the head `logit_adjusted`.
+
+    It is proportional to q / π^τ.
+
+    Args:
+        training_prior: (K,) q, the class prior that the trained layer's probabilities assume.
+        natural: (K,) π, the class shares of the training set.
+        section: the section `config.head`, which has τ as `tau`.
+    """
     prior = training_prior * natural.clamp(min=torch.finfo(natural.dtype).tiny) ** -section.tau
     return prior / prior.sum()
 

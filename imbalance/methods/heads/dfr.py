@@ -76,6 +76,11 @@ def l1_logistic_regression(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit L1-penalised logistic regression: one fit for two classes, else one fit of each class against the rest.
 
+    Args:
+        inputs: (N, D) features.
+        targets: (N,) classes.
+        inverse_penalty: C of scikit-learn, one over the penalty.
+
     Returns:
         Weights (K, D) and biases (K,).
     """

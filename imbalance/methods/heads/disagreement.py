@@ -11,7 +11,7 @@ from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Count, Fraction, Positive, Repeats, Share
 from imbalance.config.tags import tagged
 from imbalance.data import Dataset
-from imbalance.methods.context import FirstRun, short_repr
+from imbalance.methods.context import FirstRun, shortened_config
 from imbalance.methods.heads.descent import minimise
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
@@ -37,7 +37,7 @@ def self_first_run(config: Experiment) -> dict[str, Any]:
     the first run are also the first steps of the full run.
     """
     head = {"name": "hold_out", "fraction": config.head.fraction}
-    return short_repr(config, config.head.first_epochs) | {"head": head}
+    return shortened_config(config, config.head.first_epochs) | {"head": head}
 
 
 def divergence(early: Tensor, late: Tensor) -> Tensor:

@@ -11,7 +11,13 @@ from imbalance.methods.prior import class_shares, log_ratio
 
 
 def target_prior(training_prior: Tensor, natural: Tensor, section: Section) -> Tensor:
-    """Return the class shares that `config.head.target` stands for."""
+    """Return the (K,) class shares to which `config.head.target` corrects.
+
+    Args:
+        training_prior: unused; every function that is a tag `prior` gets it.
+        natural: (K,) the class shares of the training set.
+        section: the section `config.head`.
+    """
     return class_shares(section.target, natural)
 
 

@@ -35,7 +35,7 @@ class Alignment(Objective):
         return (weights * losses).mean() + self.penalty * self.distance(at_least_float32(features), member)
 
     def distance(self, features: Tensor, member: Tensor) -> Tensor:
-        """Return the mean distance between the features of two environments.
+        """Return the mean distance between the features of two environments, over all pairs in the batch.
 
         Args:
             features: (B, D).

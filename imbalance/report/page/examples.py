@@ -19,7 +19,11 @@ Example = dict[str, Any]
 
 
 def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
-    """Read the test split that a run was evaluated on; return (split, None), or (None, error message) if that fails."""
+    """Read the test split that a run was evaluated on; return (split, None), or (None, error message) if that fails.
+
+    Args:
+        directory: run directory.
+    """
     try:
         return load_run_data(directory).eval_dataset.test, None
     except (BadInput, OSError) as error:
@@ -27,7 +31,7 @@ def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
 
 
 def render_example(split: "Split", row: int) -> Example:
-    """Return example number `row` as {"picture": data URL}, or {"row": numbers} if it is no image.
+    """Return example number `row` as {"picture": data URL} if it is an image, else as {"row": list of its numbers}.
 
     The numbers of a text are its token ids.
     """

@@ -42,7 +42,8 @@ CURVE_POINTS = 80
 def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overview:
     """Return the settings, the runs, and their metrics by selection rule, as index.html.j2 embeds them.
 
-    Settings that differ only in the data section of their configs are one method on several tasks.
+    A setting is a config file with overrides. Settings that differ only in the data section of their configs are one
+    method on several tasks.
 
     Args:
         work_dir: folder of the run directories.
@@ -138,9 +139,10 @@ def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
 
 
 def readable_predictions(directory: Path) -> tuple[dict[str, np.ndarray] | None, list[str]]:
-    """Return the arrays in a run's predictions/test.npz, and a list of warnings.
+    """Return a tuple: the arrays in a run's predictions/test.npz, and a list of warnings.
 
-    If the file cannot be read, return None and one warning. If the file is missing or has no examples, return None.
+    If the file cannot be read, the arrays are None, and there is one warning. If the file is missing or has no
+    examples, the arrays are None.
     """
     try:
         arrays = read_predictions(directory, "test")
@@ -199,7 +201,7 @@ def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
 def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float | None]]:
     """Pool the reliability curves of several runs into ten bins of equal width.
 
-    Return the mean confidence, the accuracy and the number of examples of each bin that has examples.
+    Return three values for each bin that has examples: the mean confidence, the accuracy and the number of examples.
     """
     known = [curve for curve in curves if curve]
     if not known:
@@ -233,12 +235,12 @@ def method_names(firsts: list[Row]) -> list[str]:
 
 
 def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
-    """Choose the setting with the best mean val score for every config file and task; return the chosen indices.
+    """Return the indices of the settings with the best mean val score, one for every config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
     that all settings of the config file and task have in common. If they have none in common, it is over all seeds of
-    each setting. A seed that diverged has the smallest possible score, see `mean_with_diverged`. Of equally good settings,
-    the one with more seeds is chosen, because the user probably chose it before training these seeds.
+    each setting. A seed that diverged has the smallest possible score, see `mean_with_diverged`. Of equally good
+    settings, the one with more seeds is chosen, because the user probably chose it before training these seeds.
 
     Args:
         rows: one row for each run.
@@ -274,7 +276,7 @@ def _lowest_score(row: Row) -> float:
 
 
 def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the expected best val score after trying k settings, for each k, config file and task.
+    """Return the best val score to expect after k settings have been tried, for each k, config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
     three settings on a task are left out. A run that diverged has the smallest possible score.
@@ -304,8 +306,13 @@ def aggregates(
 ) -> dict[str, dict[str, Any]]:
     """Return, by metric, the aggregates of Agarwal et al. (2021) over all tasks, for methods with runs on every task.
 
-    The scores of a method on a task are those of its setting with the best val score. Only seeds that all methods have on
-    all tasks count. The result is empty if there is only one task.
+    A setting is a config file with overrides. The scores of a method on a task are those of its setting with the best
+    val score. Only seeds that all methods have on all tasks count. The result is empty if there is only one task.
+
+    Args:
+        settings: name, task and method of each setting.
+        runs: the runs of the overview, with their metrics.
+        metrics: names of the test metrics.
     """
     tasks = list(dict.fromkeys(setting["task"] for setting in settings))
     by_metric = {}

@@ -26,14 +26,16 @@ Details = dict[str, Any]
 def run_details(
     work_dir: Path, rows: list[Row], overview: Overview, pictured: int
 ) -> tuple[list[Details], list[Example]]:
-    """Return the details of every run, and the misclassified examples that the details refer to by index.
+    """Return a tuple: the details of every run, and the misclassified examples, to which the details refer by index.
 
     An example that several runs misclassify is listed once.
 
     Args:
+        work_dir: folder of the run directories.
         rows: one row for each run, as `collect` returns it.
-        pictured: number of runs whose misclassified examples are listed. Only their data sets are read, because reading a
-            large data set may take minutes.
+        overview: result of the function `overview` for the same rows.
+        pictured: number of runs whose misclassified examples are listed. Only their data sets are read, because reading
+            a large data set may take minutes.
     """
     # By data section and seed: the index in `examples` of each test row.
     index_by_task: dict[tuple[str, int], dict[int, int]] = {}
@@ -60,7 +62,10 @@ def run_details(
 
 
 def choose_pictured(overview: Overview, pictured: int) -> list[int]:
-    """Return the indices of at most `pictured` runs: the first done run of every setting, then the second, and so on."""
+    """Return the indices of at most `pictured` runs: the first done run of every setting, then the second, and so on.
+
+    A setting is a config file with overrides; its runs differ only in the seed.
+    """
     by_setting: dict[int, list[int]] = {}
     for i, run in enumerate(overview["runs"]):
         if run["status"] == "done":
@@ -136,7 +141,7 @@ def example_counts(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
-    """Return a run's metrics on val and test; if they are more than `most`, leave out those of single classes."""
+    """Return a run's metrics on val and test; if there are more than `most`, without those of single classes."""
     metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
     if len(metrics) <= most:
         return metrics
@@ -149,6 +154,8 @@ def surest_errors(saved: dict[str, np.ndarray], summary: dict[str, Any], most: i
     The groups with the lowest accuracy come first.
 
     Args:
+        saved: content of predictions/test.npz, by name.
+        summary: content of summary.json.
         most: largest number of predictions to return, for all groups together. Each group gets at least one, so with
             many groups only the first `most` groups are returned.
     """
@@ -198,6 +205,6 @@ def shortened_log(directory: Path, most: int) -> str:
 
 
 def _task_key(row: Row) -> tuple[str, int]:
-    """Return a key that is equal for runs with the same test examples."""
+    """Return a key that is equal for runs with the same test examples: the values of `config.data`, and the seed."""
     data = sorted((key, str(value)) for key, value in row.items() if key.startswith("config.data."))
     return str(data), row["seed"]

@@ -1,1 +1,1 @@
-"""Several processes: collectives, heartbeats and interrupts."""
+"""Several processes that train one run: calls in which all take part, heartbeats, and signals to stop."""

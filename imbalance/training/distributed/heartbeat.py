@@ -28,9 +28,9 @@ _watch: "Heartbeat | None" = None
 class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
-    A beat is an increment of a counter in torch's store. A computing process beats every INTERVAL seconds. A process
-    that is stopped, or whose machine is gone, does not beat; each of its silences is reported once. If the stopped
-    process continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
+    A beat is an increment of a counter in torch's store. A process beats every INTERVAL seconds while it computes. A
+    process does not beat if it was stopped or its machine is gone; it is then reported once. If a stopped process
+    continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -52,7 +52,7 @@ class Heartbeat:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        """Beat every INTERVAL seconds until the store closes."""
+        """Beat every INTERVAL seconds until torch closes its key-value store."""
         while True:
             # One process serves the store, and a call to the store waits for that process. So use a timer to report it.
             unanswered = threading.Timer(SILENCE, self._name, [None])
@@ -68,7 +68,7 @@ class Heartbeat:
             time.sleep(INTERVAL)
 
     def _beat(self) -> None:
-        """Write a beat and the last exchange of this process to the store, and read those of the other processes."""
+        """Write a beat and this process's last exchange to torch's store, and read those of the other processes."""
         self.store.add(f"imbalance/beat/{self.rank}", 1)
         self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
         since = self.since
@@ -98,7 +98,7 @@ class Heartbeat:
         """Report a silent process on stderr, once for each silence.
 
         Args:
-            other: rank of the process; None for the process that serves the store, whose rank is unknown.
+            other: rank of the process; None for the process that serves torch's store, whose rank is unknown.
         """
         if other in self._named:
             return
@@ -116,7 +116,11 @@ class Heartbeat:
 
 
 def watch_processes(rank: int, world: int) -> None:
-    """Start the heartbeat of this process, if there are several processes and it has not started yet."""
+    """Start the heartbeat of this process, if there are several processes and it has not started yet.
+
+    Args:
+        rank, world: number of this process, and number of processes.
+    """
     global _watch
     if world == 1 or _watch:
         return
@@ -137,7 +141,13 @@ def exchange(what: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
-    """Tell the heartbeat that this process is in an exchange, and turn torch's timeout into a TimeoutError."""
+    """Return a context manager that tells the heartbeat that this process is in an exchange.
+
+    It turns torch's timeout into a TimeoutError.
+
+    Args:
+        what: description of the exchange, for messages.
+    """
     watch.number, watch.what, watch.since = watch.number + 1, what, time.monotonic()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: record them at once, and let the loop act on them between two steps."""
+"""Signals that ask a run to stop: record a signal when it comes; the training loop acts on it between two steps."""
 
 import signal
 import threading
@@ -13,10 +13,10 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # SIGUSR
 
 
 def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Let `handler` handle every signal of STOPS, and return the handlers that it replaces, by signal.
+    """Make `handler` handle every signal of STOPS, and return a dictionary from each signal to its former handler.
 
-    An ignored SIGHUP stays ignored, because nohup ignores it on purpose. Outside the main thread, where Python allows
-    no handlers, do nothing.
+    An ignored SIGHUP stays ignored, because nohup ignores it on purpose. Outside the main thread Python allows no
+    handlers, so nothing is changed there, and the dictionary is empty.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -27,8 +27,8 @@ def on_stop(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
 class Interrupt:
     """Context manager that records a stop signal in its attribute `signum`, instead of ending the process.
 
-    Until `defer` is called there is nothing to save, so a signal also raises `Interrupted` immediately. The first
-    SIGINT restores the system's default handler, so a second one ends the process.
+    Before `defer` is called there is nothing to save, so a signal then also raises `Interrupted` immediately. The first
+    SIGINT restores the system's default handler, so a second SIGINT ends the process.
     """
 
     def __init__(self):
@@ -44,14 +44,14 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """Record all later signals in `signum` only; the loop then reads `signum`, saves and stops."""
+        """Let later signals only be recorded in `signum`; the training loop reads `signum`, saves and stops."""
         self._deferred = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Return a context manager in which a signal raises `Interrupted` at once; one recorded before raises on entry.
+        """Return a context manager in which a signal raises `Interrupted` at once.
 
-        Use it for long work that a resumed run can repeat.
+        If a signal was recorded earlier, entering the context raises. Use the context for long work that a resumed run can repeat.
         """
         before, self._deferred = self._deferred, False
         try:
@@ -62,7 +62,7 @@ class Interrupt:
             self._deferred = before
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        """Record a signal of STOPS, and raise `Interrupted` unless signals are deferred."""
+        """Handle a signal of STOPS: record its number, and raise `Interrupted` unless `defer` was called."""
         self.signum = signum
         if signum == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -61,7 +61,8 @@ def start_accelerator(config: Experiment) -> Accelerator:
 def set_arithmetic(config: Experiment) -> None:
     """Apply `config.trainer.deterministic` and `config.trainer.tf32` to the GPU computations of this process.
 
-    In TF32, tensor cores multiply float32 numbers with 10 bits of mantissa. torch's own default is tf32="convolutions".
+    In TF32, tensor cores multiply float32 numbers with 10 bits of mantissa. torch's own default corresponds to
+    `config.trainer.tf32="convolutions"`.
     """
     # A later run in this process may be deterministic, and the variable must be set before the first matrix product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -107,7 +108,7 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
 
 
 def of_all_processes(value: T) -> list[T]:
-    """Gather `value` from every process, and return all values in the order of the ranks, on every process."""
+    """Gather `value` from every process; return all values, in the order of the ranks, on every process."""
     with exchange("collecting values"):
         return gather_object([value])
 
@@ -115,15 +116,17 @@ def of_all_processes(value: T) -> list[T]:
 def across_processes(
     accelerator: Accelerator, terms: dict[str, Tensor], request: int, size: int
 ) -> tuple[dict[str, Tensor], int | Tensor]:
-    """Return the terms of the global batch, in the order of its examples, and the greatest request of all processes.
+    """Gather the terms of a batch's examples from all processes, and the greatest request of all processes.
 
-    A request asks all processes to save a checkpoint, or to save and stop, after the current step. From the global
-    terms every process computes the same objective as a single process, even if the objective combines examples.
-    Gradients flow through the rows of this process only. Processes average their gradients, but their sum is needed, so
-    the step multiplies the objective by the number of processes.
+    Return a tuple: the terms of the global batch, in the order of its examples; and that request. A request asks all
+    processes to save a checkpoint, or to save and stop, after the current step.
+
+    From the global terms every process computes the same objective as a single process, even if the objective combines
+    examples. Gradients flow only through the examples of this process. accelerate averages the gradients of the
+    processes, but their sum is needed, so the step multiplies the objective by the number of processes.
 
     Args:
-        terms: terms of this process's share of the batch.
+        terms: terms of the examples of this process.
         request: request of this process, a number from `imbalance.training.loop.current_request`.
         size: number of examples in the global batch.
     """
@@ -145,9 +148,9 @@ def across_processes(
 
 
 def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the sums of `sums` and the maxima of `maxima` over all processes, by name, on the CPU.
+    """Return, by name, the sums of `sums` over all processes and the maxima of `maxima` over all processes.
 
-    All tensors are exchanged at once and copied at once, as float64, in which every count below 2^53 is exact.
+    All tensors are exchanged in one call and copied to the CPU, as float64, which is exact for every count below 2^53.
     """
     tensors = sums | maxima
     sent = torch.cat([tensor.double().flatten() for tensor in tensors.values()])

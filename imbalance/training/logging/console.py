@@ -35,7 +35,7 @@ def describe(dataset: Dataset, model: nn.Module, device: device) -> str:
 
 
 def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
-    """Return the line for an evaluation: epoch and step, metrics, speed and remaining time.
+    """Return the line that is printed for an evaluation: epoch and step, metrics, speed and remaining time.
 
     Args:
         values: line of metrics.jsonl as a dictionary.
@@ -53,13 +53,18 @@ def evaluation(values: Mapping[str, float], epochs: int, clock: Clock) -> str:
 
 
 def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) -> str:
-    """Return the line that a terminal shows between evaluations: epoch and batch, speed and remaining time."""
+    """Return the line that a terminal shows between evaluations: epoch and batch, speed and remaining time.
+
+    Args:
+        epoch, epochs: number of the current epoch, counted from 0, and number of epochs of the run.
+        batch, batches: number of batches done, and number of batches in the epoch.
+    """
     left = clock.seconds_left(epoch + batch / batches, epochs)
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 
 
 def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
-    """Return tables of the metrics of every class and group on val and test, and the score.
+    """Return what is printed at the end of a run: the metrics of every class and group on val and test, and the score.
 
     Args:
         values: metrics of summary.json, by name.
@@ -94,7 +99,7 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
 
 
 def _counts(names: Sequence[str], counts: Tensor) -> str:
-    """Return each name followed by its count, with commas between them."""
+    """Return each name followed by its count, as in "cat 12, dog 4"."""
     return ", ".join(f"{name} {n:,}" for name, n in zip(names, counts.tolist(), strict=True))
 
 

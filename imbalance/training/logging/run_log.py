@@ -32,7 +32,7 @@ from imbalance.utils.read import parse_json, read_bytes, read_json, regular_open
 
 
 class RunLog:
-    """Files and console output of one run. Only the main process writes; on other processes nothing is written."""
+    """Files and console output of one run. Only the main process writes them; on other processes nothing is written."""
 
     def __init__(self, directory: Path, config: Experiment, writes: bool):
         self.directory, self.config, self.writes = directory, config, writes
@@ -67,8 +67,8 @@ class RunLog:
     def claim(self) -> dict[str, Any] | None:
         """Lock the run directory for this process, and open its files.
 
-        Return the summary if the run is finished and its files are whole, and None otherwise. A finished run is only
-        read, so it may be on a disk that cannot be written to.
+        Return the content of summary.json if the run is finished and its files are whole, and None otherwise. The files
+        of a finished run are only read, so they may be on a disk that cannot be written to.
 
         Raises:
             Busy: another process has locked the directory.
@@ -103,7 +103,9 @@ class RunLog:
         return None
 
     def _lock_directory(self) -> FolderLock:
-        """Lock the run directory. If it holds a finished run and cannot be written to, lock the folder without a lock file.
+        """Lock the run directory against other processes.
+
+        A finished run may be on a disk that cannot be written to. Then lock the directory itself, without a lock file.
 
         Raises:
             Busy: another process has locked the directory.
@@ -151,10 +153,11 @@ class RunLog:
             self.digests[f"modules/{file.name}"] = short_hash(code)
 
     def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the summary of a finished run and no warnings; None for a run that must be trained or finished.
+        """Return the content of summary.json of a finished run, or None for a run that must be trained or finished.
 
-        A damaged summary.json, and damaged weights, predictions or model.json of a finished run, are treated as
-        missing, because the run resumes from its last checkpoint and writes these files again. A warning names each.
+        The second value that is returned is a list of warnings. If summary.json, or the weights, predictions or
+        model.json of a finished run are damaged, they are treated as missing, with a warning for each. The run then
+        resumes from its last checkpoint and writes these files again.
 
         Raises:
             BadInput: a file is damaged that cannot be written again.
@@ -194,7 +197,7 @@ class RunLog:
         return (None if damaged else summary), warnings
 
     def _remove_if_new(self) -> None:
-        """Remove the run directory if this process made it and nothing was trained in it, as after a refused config."""
+        """Remove the run directory if this process made it and trained nothing in it, as when a config is refused."""
         if self.directory in self._new_folders and not is_trained(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
             for folder in self._new_folders[1:]:
@@ -205,7 +208,7 @@ class RunLog:
         """Write the file `name` of the run directory atomically, and record its digest for summary.json.
 
         Raises:
-            BadInput: the run directory was removed or replaced, so the file would not be beside the metrics of the run.
+            BadInput: the run directory was removed or replaced, so the file would be apart from the metrics of the run.
         """
         self.check_directory()
         write_atomic(self.directory / name, data)
@@ -300,7 +303,12 @@ class RunLog:
                 self._go_on_without("tensorboard", error)
 
     def _tell_trackers(self, method: str, *values: Any) -> None:
-        """Call the method of that name on every tracker, and remove a tracker that raises an error."""
+        """Call a method on every tracker, and remove each tracker that raises an error.
+
+        Args:
+            method: name of the method.
+            values: arguments of the method.
+        """
         for tracker in list(self.trackers):
             try:
                 getattr(tracker, method)(*values)
@@ -315,7 +323,7 @@ class RunLog:
     # metrics, results and lines
 
     def metrics(self, values: dict[str, Any]) -> None:
-        """Write `values` as a line to metrics.jsonl, with null for nan, and send them to the trackers."""
+        """Write `values` as one line of metrics.jsonl, with null for nan, and send them to the trackers."""
         if self.writes:
             self._unwritten += json.dumps(without_nan(values), allow_nan=False).encode() + b"\n"
             with self.attempt(self.directory / "metrics.jsonl", "the next evaluation tries again"):
@@ -332,7 +340,7 @@ class RunLog:
     def summary(self, values: dict[str, Any]) -> dict[str, Any]:
         """Write all remaining lines of metrics.jsonl, and then write summary.json atomically.
 
-        Return `values`; if the run is done, with the digests of all its other files.
+        Return `values`. If the run is done, they also have the digests of all other files of the run.
         """
         if self.writes:
             self.position()
@@ -360,11 +368,14 @@ class RunLog:
         """
         file = io.BytesIO()
         columns: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-        np.savez_compressed(file, **columns)
+        np.savez(file, **columns)  # compressing logits takes 40 times as long as writing them, and saves little
         self.write(f"predictions/{split}.npz", file.getbuffer())
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
-        """Write evaluations/<split>-<epoch>.npy. If a resumed run evaluates the epoch again, it overwrites the file."""
+        """Write the (N, K) logits of an evaluation to evaluations/<split>-<epoch>.npy.
+
+        If a resumed run evaluates the epoch again, the file is overwritten.
+        """
         if self.writes:
             file = io.BytesIO()
             np.save(file, logits.cpu().numpy())
@@ -374,7 +385,7 @@ class RunLog:
 
     @contextmanager
     def attempt(self, path: Path, otherwise: str) -> Iterator[None]:
-        """Return a context manager that logs an OSError inside it, such as a full disk, and lets the run go on.
+        """Return a context manager that logs an OSError raised in it, such as a full disk, and lets the run go on.
 
         Args:
             path: file that is written inside the context.
@@ -421,8 +432,8 @@ class RunLog:
 class ClaimedFiles(NamedTuple):
     """Open files of a run directory, and its lock.
 
-    text: log.txt.
-    metrics: metrics.jsonl.
+    text: file log.txt.
+    metrics: file metrics.jsonl.
     """
 
     text: TextIO

@@ -25,18 +25,22 @@ MOST_CHARACTERS = 128  # longest name of a group that the server of Weights & Bi
 
 
 class Tracker(Protocol):
-    """Receiver of the metrics of a run. An error in a method ends the tracker, but not the run."""
+    """Base class of trackers, which receive a run's metrics. An error in a method ends the tracker, not the run."""
 
     name: str
 
     def log(self, values: dict[str, Any]) -> None:
-        """Receive the values of a line of metrics.jsonl, one of which is "step"."""
+        """Receive one line of metrics.jsonl, as a dictionary with the key "step"."""
 
     def summary(self, values: dict[str, Any]) -> None:
         """Receive the numbers and texts of summary.json."""
 
     def finish(self, failed: bool) -> None:
-        """End the record of the run."""
+        """Close the record of the run.
+
+        Args:
+            failed: whether the run ended with an error.
+        """
 
 
 def uses_wandb(config: Experiment) -> bool:
@@ -45,7 +49,7 @@ def uses_wandb(config: Experiment) -> bool:
 
 
 def check(config: Experiment) -> None:
-    """Raise `BadInput` if a tracker that the config or the environment asks for cannot be started."""
+    """Raise `BadInput` if the tracker that the config or WANDB_MODE asks for cannot be started."""
     wandb_settings(config)
     if config.logger.mode == "tensorboard" and not find_spec("tensorboard"):
         raise BadInput(
@@ -96,15 +100,15 @@ class Wandb:
         self.id = self.run.id
 
     def log(self, values: dict[str, Any]) -> None:
-        """Send the values of a line of metrics.jsonl."""
+        """Send one line of metrics.jsonl to wandb."""
         self.run.log(values, step=values["step"])
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Send the numbers and texts of summary.json."""
+        """Send the numbers and texts of summary.json to wandb."""
         self.run.summary.update(values)
 
     def finish(self, failed: bool) -> None:
-        """End the wandb run."""
+        """End the wandb run; `failed` marks it as failed."""
         self.run.finish(exit_code=int(failed))
 
 
@@ -129,7 +133,7 @@ class TensorBoard:
             self.writer.add_text("config", f"    {text}", global_step=0)
 
     def log(self, values: dict[str, Any]) -> None:
-        """Write the numbers of a line of metrics.jsonl."""
+        """Write the numbers of one line of metrics.jsonl to the event file."""
         for key, value in values.items():
             if isinstance(value, int | float) and key != "step":
                 self.writer.add_scalar(key, value, values["step"])
@@ -154,7 +158,7 @@ def _wandb_mode(config: Experiment) -> Mode:
 
 
 def wandb_settings(config: Experiment) -> Any:
-    """Return the settings with which wandb sends only config and metrics, and prints nothing; None if it is disabled.
+    """Return the wandb settings that send only config and metrics and print nothing; None if wandb is disabled.
 
     Raises:
         BadInput: wandb is not installed, or refuses the value of an environment variable WANDB_….

@@ -76,20 +76,20 @@ class Stack:
         self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Stack one tensor of each member, return the stacked tensor, and make `tensors` views of it."""
+        """Stack one tensor of each member, and return the stacked tensor; `tensors` become views of it."""
         whole = torch.stack([tensor.detach() for tensor in tensors])
         for tensor, part in zip(tensors, whole):
             tensor.data = part
         return whole.unflatten(0, self.shape)
 
     def members_where(self, mask: Tensor) -> list[Run]:
-        """Return the members for which `mask`, a tensor of the shape of the stack, is true."""
+        """Return the members at whose positions in the stack `mask`, a tensor with the shape `shape`, is true."""
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
         """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        Shapes in the result: (N, seeds) for rows, targets and groups; (N, seeds, runs) for weights; (seeds, B, …) for inputs.
+        Shapes in the result: rows, targets and groups (N, seeds); weights (N, seeds, runs); inputs (seeds, B, …).
         """
         epochs: dict[int, Epoch] = {}
         for member in self.members:
@@ -104,12 +104,12 @@ class Stack:
         return Epoch(number, rows, targets, groups, torch.stack(weights, 1).unflatten(1, self.shape), images)
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
-        """Return the logits (seeds, runs, B, K), and the value of each member's objective (seeds, runs)."""
+        """Return two terms: the logits (seeds, runs, B, K), and the value of each member's objective (seeds, runs)."""
         logits, values = self.step(self.parameters, self.loss_buffers, *batch[:-1])
         return {"logits": logits, "values": values}
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Return the sum of the members' values, so that the gradient of each member is its own.
+        """Return the sum of the members' objectives, so that the gradient of each member is that of its own objective.
 
         The sum is in float64, so that finite values do not overflow in it.
         """
@@ -146,12 +146,12 @@ class Stack:
 
 
 def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, ...]]:
-    """Return a function from a slice of positions in an epoch to the inputs of the S models at these positions.
+    """Return a function from a slice of the examples that an epoch draws to the inputs of S models for these examples.
 
     The inputs are a tuple of (S, B, …) tensors, one for each view.
 
     Args:
-        images: one epoch's images for each of the S runs; entries of the same data must be adjacent.
+        images: functions for one epoch of each of the S runs; runs with the same data must be adjacent.
     """
     same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
     together = [
@@ -178,7 +178,7 @@ def unstacked(inputs: Inputs, models: int) -> Inputs:
 
 
 def padded_alike(inputs: Sequence[Inputs]) -> Inputs:
-    """Concatenate inputs (S, B, …) along the first dimension. Texts are padded, with masked zeros, to the longest."""
+    """Concatenate inputs (S, B, …) along the first dimension; pad texts with masked zeros to the longest text."""
     if len(inputs) == 1:
         return inputs[0]
     if isinstance(inputs[0], Tensor):

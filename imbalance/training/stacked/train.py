@@ -2,9 +2,10 @@
 
 A step of a small model spends its time on starting operations, not on computing. So the parameters of M models are
 stacked along new leading dimensions, and one operation computes all models (`torch.func.vmap`, in
-`imbalance.training.stacked.models`). Evaluation does the same. Each step is taken by the same code as in a run alone.
-Every run has its own learner, progress and log, and begins, saves and ends by the code of `imbalance.training.loop`. So
-each run directory equals, up to rounding, that of `imbalance train`, and each of the two can resume runs of the other.
+`imbalance.training.stacked.models`). Evaluation does the same. The same code takes the steps of a stack and of a single
+run. Every run has its own learner, progress and log, and begins, saves and ends by the code of
+`imbalance.training.loop`. So each run directory equals, up to rounding, the one that `imbalance train` writes, and
+either command can resume a run of the other.
 """
 
 import json
@@ -16,11 +17,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from imbalance.config.experiment import Experiment, first_run, validate
+from imbalance.config.experiment import Experiment, first_run, takes_full_batches, validate
 from imbalance.config.registries import registries
 from imbalance.config.resolve import defining_values
 from imbalance.config.run_directory import read_summary
@@ -35,6 +36,7 @@ from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import SAVE, begin, check_finite, close_epoch, evaluate_epoch, evaluation_is_due, save
+from imbalance.training.stacked.fits import FitStack, first_members
 from imbalance.training.stacked.models import Stack
 from imbalance.training.state import forensics
 from imbalance.training.state.provenance import check_done
@@ -44,13 +46,15 @@ from imbalance.training.step import count_batches, take_step
 # Sections whose functions can be stacked if they have the tag `batched`.
 BATCHED = ("sampler", "model", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
+T = TypeVar("T")
 WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
 
 
 def in_common(config: Experiment) -> str | None:
-    """Return, as text, all values of a config but seed, learning rate and importance weights.
+    """Return, as text, all values of a config except seed, learning rate and importance weights.
 
-    Runs can be stacked if these texts are equal. Return None if the config cannot be stacked.
+    For "lbfgs" the penalty, `optim.weight_decay`, is excepted too. Runs can be stacked if these texts are equal. Return
+    None if the config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
@@ -63,6 +67,8 @@ def in_common(config: Experiment) -> str | None:
         return None
     shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
+    if takes_full_batches(config):
+        own = (*own, "optim.weight_decay", "optim.decayed")
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
 
 
@@ -85,10 +91,10 @@ def draws_data(config: Experiment) -> bool:
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
-    """Train runs for which `in_common` is the same, and return their summaries, in order.
+    """Train runs for which `in_common` returns the same text; return the content of each summary.json, in their order.
 
-    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary. The other
-    runs go on.
+    A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary.json. The
+    other runs go on.
 
     Args:
         runs: config and run directory of each run.
@@ -126,9 +132,11 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
         # Members train together if they are at the same step, and their inputs have the same shape. Steps can differ
         # after a crash between the saves of two members. Shapes can differ, because the examples in train, which the
-        # seed draws, decide how many categories are encoded.
+        # seed draws, decide how many categories are encoded. Fits by "lbfgs" need the same data.
         def alike(member: Run) -> tuple:
-            return position(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
+            dataset = member.learner.dataset
+            data = id(dataset.train) if takes_full_batches(member.config) else 0
+            return position(member), dataset.input_shape, dataset.vocabulary, data
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
@@ -136,12 +144,12 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
 
 def position(member: Run) -> tuple[int, int]:
-    """Return the current epoch of a member, and the number of batches that are done in this epoch."""
+    """Return the current epoch of a run of the stack, and the number of batches that are done in this epoch."""
     return member.progress.epoch, member.progress.batch
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train members that are at the same step until each has ended, and write the results of each."""
+    """Train runs that are at the same step until each has ended, and write the results of each."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
@@ -154,7 +162,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
             if not members:
                 break
             if stack is None or stack.members != members:
-                stack = Stack(members)
+                stack = make_stack(members)
             train_epoch(stack, members, interrupt)
             end_epochs(members)
             if interrupt.signum:
@@ -169,8 +177,21 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
         raise
 
 
+def make_stack(members: Sequence[Run]) -> Stack | FitStack:
+    """Return the stack of members that are at the same step."""
+    return FitStack(members) if takes_full_batches(members[0].config) else Stack(members)
+
+
+def shared_by_fit(members: Sequence[Run], evaluate: Callable[[list[Run]], Sequence[T]]) -> dict[Run, T]:
+    """Return the result of `evaluate` for each member; members that are the same fit are evaluated once."""
+    firsts = first_members(members)
+    unique = list(dict.fromkeys(firsts.values()))
+    results = dict(zip(unique, evaluate(unique)))
+    return {member: results[first] for member, first in firsts.items()}
+
+
 def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
-    """Call `action` on every member, and return whether none diverged. A member that diverges is removed from the list.
+    """Call `action` on every run, and return True if no run diverged. Each run that diverges is removed from `members`.
 
     Args:
         threads: number of threads; more than one only if the action just writes files. Actions that draw random numbers
@@ -196,31 +217,34 @@ def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int 
 
 
 def save_all(members: list[Run]) -> bool:
-    """Save every member, and return whether none diverged. A member that diverged is removed from the list."""
+    """Write a checkpoint of every run; return True if no run diverged. Each run that diverged leaves `members`."""
     all_finite = apply_to_all(members, check_finite)
     return apply_to_all(members, save, WRITERS) and all_finite
 
 
 def end_epochs(members: list[Run]) -> None:
-    """Evaluate together all members whose evaluation is due, and move every member on to the next epoch.
+    """Evaluate together all runs whose evaluation is due, and move every run on to the next epoch.
 
-    A member that diverges is removed from the list.
+    Each run that diverges is removed from `members`.
     """
-    interpolated = dict(zip(members, newly_interpolating(members)))
+    interpolated = shared_by_fit(members, newly_interpolating)
     due = [member for member in members if evaluation_is_due(member, interpolated[member])]
     apply_to_all(members, lambda member: check_finite(member) if member in due else None)
     due = [member for member in due if member in members]
-    evaluations = dict(zip(due, evaluate_epoch(due)))
+    evaluations = shared_by_fit(due, evaluate_epoch)
     apply_to_all(members, lambda member: close_epoch(member, interpolated[member], evaluations.get(member)))
 
 
 def finish_all(members: list[Run]) -> None:
-    """Evaluate members together on every split, and write their results.
+    """Evaluate stacked runs together on every split, and write the results of each.
 
-    A member that diverges is removed from the list.
+    Each run that diverges is removed from `members`.
     """
     apply_to_all(members, load_selected)
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
+
+    def outcomes_of(name: str) -> dict[Run, Outcome]:
+        return shared_by_fit(members, lambda unique: evaluate(unique, name, keep_logits=True))
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
         apply_to_all(
@@ -229,17 +253,17 @@ def finish_all(members: list[Run]) -> None:
 
     for name in split_names(members[0]) if members else ():
         if members:  # all may have diverged on the split before
-            record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
+            record(name, outcomes_of(name))
     apply_to_all(members, lambda member: write_results(member, values[member]), WRITERS)
 
 
 def progress_line(member: Run) -> str:
-    """Return the line of progress of a member that is between two epochs."""
+    """Return the line of progress of a run that is between two epochs."""
     return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
-def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
-    """Take the remaining steps of the current epoch. Members that become non-finite are removed from `members`."""
+def train_epoch(stack: Stack | FitStack, members: list[Run], interrupt: Interrupt) -> None:
+    """Take the remaining steps of the current epoch. Each run that becomes non-finite is removed from `members`."""
     first = members[0]
     epoch = stack.draw(first.progress.epoch)
     batches = count_batches(first.config, epoch)
@@ -271,11 +295,11 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
         stack.hand_over(epoch, batches)
         return
     if members:
-        train_epoch(Stack(members), members, interrupt)  # the rest of the epoch, with the finite members
+        train_epoch(make_stack(members), members, interrupt)  # the rest of the epoch, with the finite members
 
 
 def raise_diverged(member: Run) -> None:
-    """Find the step at which the loss of one of the stacked runs became non-finite, and raise the error.
+    """Find the step at which the loss of `member`, one of the stacked runs, became non-finite, and raise the error.
 
     Raises:
         Diverged: always.

@@ -30,11 +30,11 @@ def transposed(model: nn.Module) -> nn.Module:
 
 
 def vectorised(modules: Sequence[nn.Module], in_dims: int | None) -> Callable[..., Tensor]:
-    """Return a function that computes all `modules` in one call, and returns their stacked outputs.
+    """Return a function that calls all `modules` on its arguments at once, and returns their outputs, stacked.
 
     Args:
-        in_dims: 0 if each module has its own slice of every argument, along the first dimension; None if all modules
-            share the arguments.
+        in_dims: 0 if the arguments are stacked along the first dimension, with one slice for each module; None if every
+            module gets the same arguments.
     """
     state = stack_module_state(list(modules))
     module = transposed(modules[0])

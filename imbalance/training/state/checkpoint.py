@@ -1,4 +1,4 @@
-"""Checkpoints: write each whole or not at all, and check it before a run resumes from it."""
+"""Checkpoints: write each file completely or not at all, and check it before a run resumes from it."""
 
 import io
 from collections.abc import Mapping
@@ -51,8 +51,11 @@ def save_run(run: Run) -> None:
 def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | None = None) -> Progress:
     """Restore the last undamaged checkpoint in the run directory, and return its progress.
 
-    Without a checkpoint, return the progress of a new run. The number of processes may differ from that which wrote the
-    checkpoint. Additional processes then start with a new random state, from which dropout draws.
+    Without a checkpoint, return the progress of a new run. The number of processes may differ from the number that
+    wrote the checkpoint. A process that did not exist then starts with a new random state, from which dropout draws.
+
+    Args:
+        pretrained: digest of the pretrained weights with which this run begins; None without any.
 
     Raises:
         BadInput: all checkpoints are damaged, or the last one was written with other data or by another version of this
@@ -81,10 +84,10 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
 
 
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
-    """Return the progress and the random state that this process restores from a checkpoint.
+    """Return a tuple: the progress and the random state that this process restores from a checkpoint.
 
-    The main process restores the predictions and margins that all processes recorded in the epoch; the other processes
-    restore none. A process that did not exist when the checkpoint was written gets no random state.
+    Only the main process restores the predictions and margins of the current epoch, which were gathered from all
+    processes. A process that did not exist when the checkpoint was written gets None as its random state.
 
     Args:
         state: content of the checkpoint.
@@ -99,30 +102,32 @@ def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint to `path`, and keep the one before it as `<stem>.previous.pt`.
 
-    A crash at any moment leaves one of the two whole. Both are kept because a disk may lose data that it has reported
-    as written.
+    A crash at any moment leaves at least one of these two files whole. Both are kept because a disk may lose data that
+    it has reported as written.
     """
     write(path, {"format": FORMAT, **state}, previous(path))
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write `state` to `path` by `torch.save`, whole or not at all.
+    """Write `state` to `path` by `torch.save`, completely or not at all.
 
     Args:
-        previous: path at which the file that was at `path` is kept; None to replace it.
+        previous: path to which the file that was at `path` is moved; None to replace that file.
     """
     write_atomic(path, as_bytes(state), previous)
 
 
 def as_bytes(state: dict[str, Any]) -> memoryview:
-    """Return the content of the file that `torch.save` makes of `state`."""
+    """Return the bytes of the file that `torch.save` would write for `state`."""
     data = io.BytesIO()
     torch.save(state, data)
     return data.getbuffer()
 
 
 def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`, or None if there is none; if it is damaged, warn and return the previous one.
+    """Return the checkpoint at `path`; if it is damaged, warn, and return the previous checkpoint.
+
+    Return None if there is no checkpoint.
 
     Raises:
         BadInput: all checkpoints are damaged, or another version of this program wrote the last.

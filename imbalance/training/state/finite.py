@@ -47,7 +47,7 @@ def named_tensors(learner: Learner) -> Iterator[tuple[str, Tensor]]:
 
 
 def all_processes_agree(learner: Learner, good: bool) -> bool:
-    """Return whether `good` is true on every process."""
+    """Return whether `good` is true on every process; every process must call this function."""
     if learner.accelerator.num_processes == 1:
         return good
     bad = torch.tensor(float(not good), device=learner.accelerator.device)
@@ -79,5 +79,5 @@ def first_non_finite(learner: Learner) -> str | None:
 
 
 def listed_rows(rows: list[int]) -> str:
-    """Return the first 20 of the row numbers as text, and how many more there are."""
+    """Return a text of the first 20 row numbers, and of how many more there are."""
     return ", ".join(map(str, rows[:20])) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")

@@ -18,7 +18,7 @@ from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
 from imbalance.training.distributed.processes import of_all_processes, start_accelerator
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.optim import set_rate
+from imbalance.training.optim import SharpnessAware, set_rate
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite, first_non_finite, is_finite, listed_rows, named_tensors
 from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
@@ -26,6 +26,7 @@ from imbalance.training.state.run_state import Run, go_back
 from imbalance.training.step import (
     Epoch,
     StepOutput,
+    batch_size,
     batch_slices,
     count_batches,
     draw_epoch,
@@ -47,7 +48,7 @@ def find(run: Run, end: int) -> Diverged:
     call this function, since all processes take their steps together.
 
     Args:
-        end: number of steps after which a value is known to be non-finite.
+        end: number of steps done when a value was found to be non-finite.
     """
     learner, progress, begun = run.learner, run.progress, run.remembered["progress"]["step"]
     go_back(run)
@@ -93,7 +94,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, own = batch_slices(progress.batch, run.config.trainer.batch_size, accelerator.process_index, world)
+    whole, own = batch_slices(progress.batch, batch_size(run.config, epoch), accelerator.process_index, world)
     rows, losses = epoch.rows[whole], done.terms["losses"].detach()
     after = None if not done.finite else first_non_finite_after(learner)
     restore(stateful_parts(learner), before)
@@ -151,7 +152,10 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
 
 
 def first_non_finite_after(learner: Learner) -> str | None:
-    """Return the name of the first non-finite gradient, else of the first non-finite tensor of the state, else None."""
+    """Return the name of the first non-finite gradient; without one, of the first non-finite tensor of the state.
+
+    Return None if all are finite.
+    """
     gradients = ((name, p.grad) for name, p in learner.network.named_parameters() if p.grad is not None)
     bad = next((name for name, gradient in gradients if not finite([gradient])), None)
     return f"gradient of {bad}" if bad and not learner.accelerator.scaler else first_non_finite(learner)
@@ -241,6 +245,7 @@ def replay(directory: Path) -> str:
         value = learner.objective.value(terms, labels)
         if saved["value"].isfinite():
             backward(value)  # adds to the gradients of the shares before
+    notes: list[str] = []
     if saved["value"].isfinite():
         set_rate(learner.optimizer, saved["learning_rate"])
         scale = scaler.get_scale() if scaler else 1.0  # fp16 gradients are multiplied by it until the step
@@ -249,6 +254,13 @@ def replay(directory: Path) -> str:
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }
+        if isinstance(learner.optimizer, SharpnessAware):
+            notes = [
+                f"the gradients are those of the first pass; the other passes of config.optim.name={config.optim.name!r} and "
+                "the update are not replayed",
+                "",
+            ]
+    if saved["value"].isfinite() and not notes:
         optimizer_step(learner, config.trainer.clip_norm)
         trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in named_tensors(learner)}
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))
@@ -257,6 +269,7 @@ def replay(directory: Path) -> str:
         f"objective in the run: {saved['value'].item()}; replayed: {value.item()}; the losses are {'the same, bit for bit' if same else 'NOT the same'}",
         f"first non-finite: {saved['first_nonfinite']}",
         "",
+        *notes,
         "largest magnitudes, in the order of computation:",
         *(f"  {magnitude:12.5g}  {name}" for name, magnitude in trace.items()),
         "",

@@ -20,7 +20,7 @@ LOCAL_RECORDS = {"drawn": torch.int64, "predictions": torch.int64, "margins": to
 class Progress:
     """Position of a run in its training, and the records of the steps of the current epoch.
 
-    The fields `together` and `device` belong to this process alone, so they are not restored from a checkpoint.
+    The fields `together` and `device` describe only this process, so they are not restored from a checkpoint.
     """
 
     epoch: int = 0  # the current epoch, counted from 0
@@ -54,7 +54,7 @@ class Progress:
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
-        """Restore a state that `state_dict` returned, or that an older version wrote."""
+        """Restore a state that `state_dict` returned, in this version of the program or in an older one."""
         state = {key: state_dict[key] for key in state_dict.keys() & vars(self).keys() - {"together", "device"}}
         state["values"] = list(state["values"].to(self.device))
         for key in LOCAL_RECORDS:
@@ -62,7 +62,7 @@ class Progress:
         vars(self).update(state | {"logits": []})
 
     def reduce_logits(self, targets: Tensor) -> None:
-        """Turn the logits of the latest steps into predictions and margins; doing so for many steps at once costs less.
+        """Turn the logits of the latest steps into predictions and margins; turning many steps at once costs less.
 
         Args:
             targets: targets of the whole training split.
@@ -100,7 +100,7 @@ class Clock:
         return (self.progress.step - self.steps_before) / (time.monotonic() - self.started)
 
     def seconds_left(self, epochs_done: float, epochs: int) -> float:
-        """Return the seconds until the last epoch ends, at the speed since this process started, evaluations included.
+        """Return the seconds until the last epoch ends, at the speed, with evaluations, since this process started.
 
         Args:
             epochs_done: number of epochs done, which may be a fraction.
@@ -112,8 +112,8 @@ class Clock:
     def save_is_due(self, epoch_ends: bool) -> bool:
         """Return whether a checkpoint is due.
 
-        One is due `checkpoint_minutes` after the last save. At the end of an epoch, one is already due if the time
-        since the last save is over 50 times the duration of that save.
+        A checkpoint is due once `checkpoint_minutes` have passed since the last save. At the end of an epoch it is due
+        earlier: when the time since the last save is over 50 times the time which that save took.
 
         Args:
             epoch_ends: whether the current step is the last of its epoch.
@@ -123,7 +123,7 @@ class Clock:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Return a context manager for a save, which records its duration and its end."""
+        """Return a context manager around a save, which measures how long the save takes and notes when it ends."""
         begun = time.monotonic()
         yield
         self.saved_at = time.monotonic()
@@ -131,5 +131,5 @@ class Clock:
 
 
 def joined(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """Concatenate the tensors; without any, return an empty tensor with the dtype and the device of `like`."""
+    """Concatenate the tensors; if the list is empty, return an empty tensor with the dtype and the device of `like`."""
     return torch.cat([like[:0], *tensors])

@@ -71,7 +71,8 @@ def copied(value: Any, device: str | torch.device = "cpu") -> Any:
     """Return a deep copy of nested dictionaries and lists, with their tensors on `device`; tuples become lists.
 
     The default device is the CPU, because a GPU may have no memory left. Copies from a GPU run in parallel, and the
-    host waits once for all of them. The copies are in pinned memory, so copying them back to the GPU needs no wait.
+    host waits once for all of them. Copies on the CPU are in pinned memory, so copying them back to the GPU needs no
+    wait.
     """
     from_device = []
 

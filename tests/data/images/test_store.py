@@ -33,6 +33,7 @@ from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.splits import Dataset, class_split
 from imbalance.data.stores import StoreCheck
 from imbalance.errors import BadInput
+from imbalance.utils import workers
 from imbalance.utils.torchvision_import import import_torchvision
 
 RECIPE = Recipe("RGB", (("shorter", 20), ("crop", 16)))
@@ -174,9 +175,7 @@ def die(**_):
 def test_a_worker_that_dies_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHUNK", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(
-        decode_pool, "get_context", lambda _: multiprocessing.get_context("fork")
-    )  # quicker than "spawn"
+    monkeypatch.setattr(workers, "get_context", lambda _: multiprocessing.get_context("fork"))  # quicker than "spawn"
     with pytest.raises(BadInput, match="^decoding: a worker process died; free some memory"):
         decode_pool.run_chunks(die, tmp_path, ["image.png"] * 5, RECIPE, "decoding")
 

@@ -205,9 +205,7 @@ def test_an_image_beside_the_folders_is_noted(tmp_path, place, capsys):
     save_image(tmp_path / "birds" / place / "loose.png", seed=99)
     (tmp_path / "birds" / place / "notes.txt").touch()
     root = tmp_path / "birds" / place
-    expected = (
-        f"{root}: 1 image beside the folders left out, such as loose.png; move them into the folder of their class"
-    )
+    expected = f"{root}: 1 image not in a class folder, so left out, such as loose.png; move them into the folder of their class"
     assert folder(str(tmp_path), 0, **FOLDER).notes == (expected,)  # training prints the notes of its data
     flags = [f"--config.data.{key}={value}" for key, value in FOLDER.items() if key != "augment"]
     call(["data", "verify", "--config=folder_ce", f"--config.data_dir={tmp_path}", *flags])

@@ -172,7 +172,9 @@ def test_a_table_that_is_no_file_is_not_waited_for(tmp_path, make, file):
     if file.endswith("parquet"):
         pytest.importorskip("pyarrow")
     make(tmp_path / file)
-    with pytest.raises(BadInput, match=f"^{tmp_path}/{file}: a .*, not a file$"):
+    with pytest.raises(
+        BadInput, match=f"^{tmp_path}/{file}: a .*, not a file; name a (CSV|Parquet) file that can be read$"
+    ):
         table(str(tmp_path), 0, **TABLE | dict(file=file))
 
 

@@ -86,7 +86,7 @@ def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, s
     assert job.stderr(other).splitlines()[-1] == (
         f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}' for process {still}, last in '{last}'; "
         "read the stderr of that process, and start all processes again; fix that, and the same command resumes from the last "
-        "checkpoint"
+        "checkpoint, or from the start without one"
     )
 
 
