@@ -31,7 +31,7 @@ def test_every_metric_is_that_of_scikit_learn(seed: int, n: int, k: int, ties: i
     for label in range(k):
         positive, score = targets == label, probability[:, label].round(12)  # rounded, so that equal scores tie
         if positive.any() and not positive.all():
-            assert ours[f"auroc/{label}"] == pytest.approx(published.published.roc_auc_score(positive, score))
+            assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(positive, score))
         else:
             assert math.isnan(ours[f"auroc/{label}"])
         if positive.any():
@@ -106,9 +106,7 @@ def test_log_odds_are_those_of_exact_arithmetic(k: int):
     targets = np.arange(30) % k
     ours = scores.score_metrics(logits, targets, [str(label) for label in range(k)])
     for label in range(k):
-        assert ours[f"auroc/{label}"] == pytest.approx(
-            published.published.roc_auc_score(targets == label, exact[:, label])
-        )
+        assert ours[f"auroc/{label}"] == pytest.approx(published.roc_auc_score(targets == label, exact[:, label]))
     assert ours["nll"] == pytest.approx(np.logaddexp(0, -exact[np.arange(30), targets]).mean())
 
 
@@ -164,11 +162,6 @@ def test_scores_of_a_run_take_little_memory():
     tracemalloc.start()
     try:
         scores.score_metrics(logits, targets, names)
-        assert tracemalloc.get_traced_memory()[1] < 5.5 * logits.nbytes  # the log-odds in float64 are twice the logits
+        assert tracemalloc.get_traced_memory()[1] < 3.5 * logits.nbytes  # the log-odds in float64 are twice the logits
     finally:
         tracemalloc.stop()
-
-
-def test_infinite_scores_tie():
-    values, positive = np.array([np.inf, np.inf, 0.0]), np.array([True, False, False])
-    assert scores.auroc(values, positive) == 0.75 and scores.auprc(values, positive) == 0.5
