@@ -281,6 +281,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
+    for group in optimizer.param_groups if is_sharded else ():
+        group["fused"] = False  # torch has no fused SGD for sharded parameters
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
     # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
