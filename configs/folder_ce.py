@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.1,  # share of every class; 0.0 if the split has a folder of its own
         test_fraction=0.2,
         mode="RGB",  # colour mode of the images; "L": grey
-        convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+        convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
         resize=256,  # the shorter side of an image is resized to this
         size=224,  # then the middle of the image is cropped to this size
         augment=("flip", "random_resized_crop"),

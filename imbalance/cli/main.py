@@ -65,9 +65,7 @@ def call(argv: Sequence[str]) -> int:
     except OSError as error:  # a full disk, or a data_dir that was removed
         cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
         resumes = argv[0] in RESUMES
-        return refuse(
-            f"{cause}; fix that, and {SAME_COMMAND if resumes else 'type the command again'}"
-        )
+        return refuse(f"{cause}; fix that, and {SAME_COMMAND if resumes else 'type the command again'}")
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import build, look_up, required_arguments
@@ -21,7 +22,7 @@ from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite
-from imbalance.training.state.provenance import commit, provenance
+from imbalance.training.state.provenance import commit, machine, provenance
 from imbalance.training.state.registry import copied
 from imbalance.training.state.run_state import Run
 from imbalance.utils.seeds import generator
@@ -219,6 +220,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         **({"training_groups": training_groups} if dataset.eval_dataset.evaluation_names else {}),
         "seconds": progress.seconds,
         "together": progress.together,
+        **machine(torch.get_num_threads()),
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,

@@ -216,6 +216,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
@@ -278,7 +279,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         shard(model, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     for group in optimizer.param_groups if is_sharded else ():
@@ -286,7 +287,9 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
     # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
-        model = accelerator.prepare_model(model, evaluation_mode=is_sharded)  # a sharded model exchanges gradients itself
+        model = accelerator.prepare_model(
+            model, evaluation_mode=is_sharded
+        )  # a sharded model exchanges gradients itself
     # From here on the random numbers of dropout must differ between processes, which have different examples.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(
@@ -550,6 +553,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

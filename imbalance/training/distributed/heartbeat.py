@@ -51,7 +51,9 @@ def wait_limit() -> timedelta:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < inf:
-        raise BadInput(f"{LIMIT}: {text!r} given in the environment; it must be a number of minutes above 0, such as 30")
+        raise BadInput(
+            f"{LIMIT}: {text!r} given in the environment; it must be a number of minutes above 0, such as 30"
+        )
     return timedelta(minutes=minutes)
 
 
@@ -203,7 +205,9 @@ def startup() -> Iterator[None]:
         if not is_of_connection(error):
             raise
         reason = str(error).splitlines()[0]
-        raise LostPeer(f"the processes did not all reach each other within {wait_limit()} ({LIMIT}): {reason}") from error
+        raise LostPeer(
+            f"the processes did not all reach each other within {wait_limit()} ({LIMIT}): {reason}"
+        ) from error
 
 
 def exchange(what: str) -> AbstractContextManager[None]:

@@ -32,7 +32,9 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
         if trainer.shard and value != only:
             raise BadInput(f"config.trainer.{key}: {value!r} given; it must be {only!r} for config.trainer.shard=True")
     if trainer.shard and trainer.mixed_precision == "fp16":
-        raise BadInput("config.trainer.mixed_precision: 'fp16' given; use 'bf16' or 'no' with config.trainer.shard=True")
+        raise BadInput(
+            "config.trainer.mixed_precision: 'fp16' given; use 'bf16' or 'no' with config.trainer.shard=True"
+        )
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

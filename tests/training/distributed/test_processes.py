@@ -17,7 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import ROOT
-from helpers.jobs import Job
+from helpers.jobs import Job, in_double, stop_at, worst_difference
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
@@ -162,25 +162,6 @@ def config(config: ConfigDict) -> ConfigDict:
     return in_double(config)
 
 
-def in_double(config: ConfigDict) -> ConfigDict:
-    config.trainer.update(epochs=2, eval_every=1, dtype="float64")
-    config.model.hidden = (16,)
-    return config
-
-
-def worst_difference(one: Path, two: Path) -> float:
-    """Between the weights and every number of metrics.jsonl in two run directories."""
-    a, b = (torch.load(directory / "checkpoints" / "selected.pt", weights_only=True) for directory in (one, two))
-    differences = [(a[key] - b[key]).abs().max().item() for key in a]
-    lines = ((directory / "metrics.jsonl").read_text().splitlines() for directory in (one, two))
-    for left, right in zip(*lines, strict=True):
-        left, right = json.loads(left), json.loads(right)
-        assert left.keys() == right.keys()
-        assert [v is None for v in left.values()] == [v is None for v in right.values()]
-        differences += [abs(left[key] - right[key]) for key in left if left[key] is not None]
-    return max(differences)
-
-
 def train_table(work_dir: Path, world: int) -> None:
     """One run for each row; with two processes also in three parts a batch, where one has the whole batch at once."""
     for row, (objective, sampler, batches) in TABLE.items():
@@ -263,18 +244,6 @@ def test_a_run_goes_on_in_another_number_of_processes(config, tmp_path):
         assert job.wait() == [0] * after, job.stderr()
         assert "resumed at epoch 1, step 13" in job.stdout()
         assert worst_difference(Path(reference), job.directory) < 1e-9
-
-
-def stop_at(step: int) -> None:
-    """Send SIGTERM to the last process only, during a step."""
-    steps = itertools.count(1)
-
-    def take_step(*args):
-        if next(steps) == step and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step_module.take_step(*args)
-
-    loop.take_step = take_step
 
 
 def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:
