@@ -251,7 +251,7 @@ STOP_STEP = 4  # step in the second epoch at which an interrupted run was stoppe
 def make_old(run: Path) -> None:
     """Rewrite the files of a run as an older version of this format wrote them: without the keys that came later."""
     config = json.loads((run / "config.json").read_text())
-    for key in ("clip_norm", "ema_decay", "tf32", "images_on_device"):
+    for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
     del config["groups"], config["optim"]["decayed"]
     config["trainer"]["compile"] = False

@@ -58,6 +58,8 @@ class Trainer:
             batch by batch. Other data sets are always copied before training.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
         deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
+        shard: splits the model, its gradients and its optimiser's state over the processes, to save memory (FSDP2).
+        activation_checkpointing: computes the activations of each block again in the backward pass, to save memory.
     """
 
     epochs: Repeats
@@ -75,6 +77,8 @@ class Trainer:
     images_on_device: bool
     compile: Literal["no", "default", "reduce-overhead"]
     deterministic: bool
+    shard: bool
+    activation_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,7 @@ def check_full_batches(config: Experiment) -> None:
         ("trainer.ema_decay", trainer.ema_decay, 0.0),
         ("trainer.mixed_precision", trainer.mixed_precision, "no"),
         ("trainer.compile", trainer.compile, "no"),
+        ("trainer.shard", trainer.shard, False),
     )
     for key, value, only in needed:
         if value != only:

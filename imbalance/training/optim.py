@@ -17,6 +17,7 @@ from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Posit
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
 from imbalance.methods.losses import share
+from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.lbfgs import Solver
 
 Parameters = Iterable[nn.Parameter]
@@ -99,9 +100,12 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
             model.
     """
     if not stacked:
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
-        scale = (limit / torch.stack(norms).norm()).clamp(max=1)
-        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
+        parts = list(map(local, gradients))
+        norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+        norm = torch.stack(norms).norm()
+        if parts and is_sharded(gradients[0]):
+            norm = sum_of_ranks(norm.square()).sqrt()
+        torch._foreach_mul_(parts, (limit / norm).clamp(max=1))  # pyright: ignore[reportPrivateImportUsage]
         return
     norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
     scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)

@@ -17,6 +17,7 @@ from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
 from imbalance.training.distributed.processes import of_all_processes, start_accelerator
+from imbalance.training.distributed.sharding import is_sharded, local
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.optim import SharpnessAware, set_rate
 from imbalance.training.state import checkpoint
@@ -137,7 +138,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "losses": losses,
         "terms": {name: column.detach() for name, column in done.terms.items()},
         "value": done.value.detach(),
-        **before,
+        **whole(before, keep=log.writes),
         "random": [share["random"] for share in shares],
     }
     if log.writes:
@@ -189,7 +190,8 @@ def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]
         for inputs in views:
             for name, tensor in ({"inputs": inputs} if isinstance(inputs, Tensor) else inputs).items():
                 record(name, tensor)
-            model.forward(inputs)  # a compiled call would not run the hooks
+            # A compiled call would not run the hooks, and a sharded model must be called to gather its parameters.
+            (model if is_sharded(model) else model.forward)(inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -284,4 +286,5 @@ def replay(directory: Path) -> str:
 
 def _magnitude(tensor: Tensor) -> float:
     """Return the largest magnitude in a tensor; 0 if the tensor is empty."""
+    tensor = local(tensor)
     return tensor.abs().max().double().item() if tensor.numel() else 0.0
