@@ -86,7 +86,14 @@ NAVIGATION = {
     "": ["start", "choose"],
     "Learn": ["concepts/index", "methods/index", "gallery/index"],
     "Do": ["how-to/index"],
-    "Look up": ["reference/index", "findings", "results", "speed"],
+    "Look up": [
+        "reference/index",
+        "findings",
+        "findings-tables",
+        "preregistered/2026-11-28-limit-on-features",
+        "results",
+        "speed",
+    ],
 }
 
 

@@ -1,6 +1,6 @@
-"""Write the tables of docs/findings.md and docs/results.md from results/.
+"""Write the tables of docs/findings.md, docs/findings-tables.md and docs/results.md from results/.
 
-    imbalance findings           # rewrites both pages, and draws results/pairs.png
+    imbalance findings           # rewrites the pages, and draws the figures in results/
     imbalance findings --check   # names the pages that differ from results/, and changes nothing
 
 A table stands between `<!-- results: NAME -->` and `<!-- end of NAME -->`; the text around it is written by hand.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from imbalance.experiments import figure3, pairs, paper_rows, protocol
+from imbalance.experiments import figure3, limit_on_features, pairs, paper_rows, protocol
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
 from imbalance.experiments.long_tails import long_tails_table
@@ -20,7 +20,7 @@ from imbalance.sweep.compare import compare_kept
 from imbalance.sweep.variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "docs" / "findings.md", ROOT / "docs" / "results.md")
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("findings", "findings-tables", "results"))
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -69,9 +69,14 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
     "long-tails": long_tails_table,
+    "limit-outcome": limit_on_features.outcome_text,
+    "limit-contrasts": limit_on_features.contrasts_table,
+    "limit-arms": limit_on_features.arms_table,
+    "limit-descent": limit_on_features.descent_table,
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),
     "pairs-methods": pairs_table(pairs.methods_table),
     "pairs-comparisons": pairs_table(pairs.comparisons_table),
+    "pairs-interaction": pairs_table(pairs.interaction_table),
     "pairs-one-rate": one_rate_table,
     "pairs-trend": pairs_table(pairs.trend_table),
 }
@@ -83,7 +88,7 @@ def with_new_tables(text: str, folder: Path) -> str:
 
 
 def findings(*, check: bool, results: str) -> int:
-    """Rewrite PAGES, and draw results/pairs.png.
+    """Rewrite PAGES, and draw the figures in `results`.
 
     Args:
         check: name the pages whose tables differ from the results, and change nothing.
@@ -100,8 +105,10 @@ def findings(*, check: bool, results: str) -> int:
             differing.append(str(page))
             if not check:
                 page.write_text(after, encoding="utf-8")
-    if not check and (scores := pair_scores(folder)):
-        pairs.draw(scores, results)
+    if not check:
+        limit_on_features.draw(results)
+        if scores := pair_scores(folder):
+            pairs.draw(scores, results)
     if differing and check:
         print(f"these pages differ from results/: {', '.join(differing)}; type imbalance findings to rewrite them")
     else:

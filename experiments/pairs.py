@@ -28,14 +28,8 @@ import numpy as np
 from imbalance.data.sets.cifar10 import CLASSES as CIFAR10
 from imbalance.data.sets.fashion import CLASSES as FASHION
 from imbalance.errors import BadInput
-from imbalance.metrics.aggregates import (
-    Estimate,
-    bootstrap,
-    improvement,
-    interquartile_mean,
-    iqm_difference,
-    profile,
-)
+from imbalance.metrics.aggregates import profile
+from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast
 from imbalance.metrics.intervals import mean
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row, numbers
@@ -60,6 +54,7 @@ LOSSES = {"ce": "cross-entropy", "poly": "poly"}
 METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
 COLUMNS = {"last epoch": "test balanced", "early-stopped": "best balanced: test balanced"}
 CHANCE = 0.5
+EQUIVALENCE = 0.005  # half a point; two methods are level if the whole interval of their difference is within it
 
 # The columns of results/pairs.csv.gz that together identify a run.
 IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
@@ -214,6 +209,7 @@ class Scores(NamedTuple):
         np.ndarray
     )  # share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
     rate: float
+    pairs: Sequence[str]  # the names of the pairs, such as "cat+dog"
 
 
 MethodScores = Mapping[Method, Scores]
@@ -254,7 +250,7 @@ def scores_of(rows_by_method: Mapping[Method, list[Row]]) -> tuple[list[str], di
         )
         rates = {row["lr"] for row in rows.values()}
         assert len(rates) == 1, f"{label(method)}: runs at rates {rates}"
-        return Scores(test, table(rows, train_accuracy), np.nan_to_num(1 - (at - 1) / epochs), float(*rates))
+        return Scores(test, table(rows, train_accuracy), np.nan_to_num(1 - (at - 1) / epochs), float(*rates), pairs)
 
     return pairs, {method: method_scores(method) for method in cells}
 
@@ -282,7 +278,7 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 def methods_table(by_data: Mapping[str, MethodScores]) -> str:
     """Return a table of the methods: how many runs interpolate, for which share of training, and how accurate they are.
 
-    Accuracies on test are interquartile means.
+    Accuracies on test are means over all runs.
     """
     heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
@@ -294,28 +290,38 @@ def methods_table(by_data: Mapping[str, MethodScores]) -> str:
             table.append([
                 TITLES[data], label(method), f"{scores.rate:g}", str(scores.train.size), f"{(scores.after > 0).mean():.0%}",
                 f"{100 * np.nanmean(scores.train):.1f}", f"{scores.after.mean():.0%}",
-                *(bootstrap(interquartile_mean, scores.test[name], paired=True, low=0, high=1).percent() for name in COLUMNS),
+                *(f"{100 * scores.test[name].mean():.1f}" for name in COLUMNS),
             ])  # fmt: skip
     return markdown(heads, table)
 
 
 class Comparison(NamedTuple):
-    difference: Estimate  # difference of interquartile means, paired by seed
-    chance: Estimate  # probability that a run of the first method beats a run of the second on the same pair
-    ahead: int  # number of pairs on which the 95 % t-interval of the paired difference lies above zero
-    behind: int  # number of pairs on which this interval lies below zero
+    difference: Contrast  # mean over pairs and seeds of the paired differences
+    spread: tuple[float, float]  # tenth and ninetieth percentile of the mean differences of the pairs
+    ahead: int  # number of pairs on which the first method is better, after Holm's correction over all pairs
+    behind: int  # number of pairs on which it is worse, after the same correction
     pairs: int  # number of pairs
 
+    def verdict(self) -> str:
+        """Return "level" if the interval is within half a point of 0, "ahead" or "behind" if it excludes 0, else "open"."""
+        if self.difference.level(EQUIVALENCE):
+            return "level"
+        return "ahead" if self.difference.low > 0 else "behind" if self.difference.high < 0 else "open"
 
-def compare(scores: np.ndarray, others: np.ndarray) -> Comparison:
-    intervals = [mean(differences, -1, 1) for differences in scores - others]
-    return Comparison(
-        bootstrap(iqm_difference, scores, others, paired=True, low=-1, high=1),
-        bootstrap(improvement, scores, others, paired=False, low=0, high=1),
-        sum(i.low > 0 for i in intervals),
-        sum(i.high < 0 for i in intervals),
-        len(intervals),
-    )
+
+def compare(scores: np.ndarray, others: np.ndarray, pairs: Sequence[str]) -> Comparison:
+    """Compare two methods by the differences of their runs on the same pair and seed.
+
+    Args:
+        scores, others: (P, S) accuracies of the two methods.
+        pairs: the P pairs, such as "cat+dog".
+    """
+    differences = scores - others
+    names = sorted({name for pair in pairs for name in pair.split("+")})
+    numbered = [(names.index(pair.split("+")[0]), names.index(pair.split("+")[1])) for pair in pairs]
+    low, high = np.quantile(differences.mean(1), [0.1, 0.9])
+    ahead, behind = ahead_and_behind(differences)
+    return Comparison(contrast(differences, numbered), (float(low), float(high)), ahead, behind, len(pairs))
 
 
 # The comparisons that test the claim: both losses with the same importance weights, and different importance weights with the
@@ -329,16 +335,47 @@ QUESTIONS: tuple[tuple[Method, Method], ...] = (
 def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
     """Return a table of all comparisons in QUESTIONS."""
     heads = [
-        "data", "epoch", "what over what", "difference of interquartile means, points", "probability of improvement, %",
+        "data", "epoch", "what over what", "mean difference, points", "from a tenth to nine tenths of the pairs", "verdict",
         "pairs ahead", "behind", "of",
     ]  # fmt: skip
     table = []
     for data, name, (first, second) in itertools.product(by_data, COLUMNS, QUESTIONS):
-        result = compare(*(by_data[data][method].test[name] for method in (first, second)))
+        methods = by_data[data]
+        result = compare(methods[first].test[name], methods[second].test[name], methods[first].pairs)
         table.append([
-            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.percent(), result.chance.percent(),
+            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.points(),
+            f"{100 * result.spread[0]:.1f} to {100 * result.spread[1]:.1f}", result.verdict(),
             str(result.ahead), str(result.behind), str(result.pairs),
         ])  # fmt: skip
+    return markdown(heads, table)
+
+
+def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
+    """Return a table of differences of differences: how much more importance weights gain under poly, and at which epoch."""
+    heads = ["data", "difference of two gains of importance weights", "IW^1", "IW^1.5"]
+    last, early = COLUMNS
+    table = []
+    for data, methods in by_data.items():
+
+        def gain(loss: str, exponent: float, name: str, methods: MethodScores = methods) -> np.ndarray:
+            return methods[loss, exponent].test[name] - methods[loss, 0.0].test[name]
+
+        questions = {
+            f"under poly minus under cross-entropy, {last}": ("poly", last, "ce", last),
+            f"under poly minus under cross-entropy, {early}": ("poly", early, "ce", early),
+            f"under cross-entropy, {early} minus {last}": ("ce", early, "ce", last),
+            f"under poly, {early} minus {last}": ("poly", early, "poly", last),
+        }
+        for title, (first, first_name, second, second_name) in questions.items():
+            results = (
+                compare(
+                    gain(first, exponent, first_name), gain(second, exponent, second_name), methods["ce", 0.0].pairs
+                )
+                for exponent in EXPONENTS[1:]
+            )
+            table.append(
+                [TITLES[data], title, *(f"{result.difference.points()} ({result.verdict()})" for result in results)]
+            )
     return markdown(heads, table)
 
 
@@ -360,11 +397,11 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
         unweighted = scores[loss, 0.0]
         for exponent in EXPONENTS[1:] if pairs else ():
             weighted = scores[loss, exponent]
-            results = [compare(weighted.test[name], unweighted.test[name]) for name in COLUMNS]
+            results = [compare(weighted.test[name], unweighted.test[name], pairs) for name in COLUMNS]
             table.append([
                 TITLES[data], LOSSES[loss], f"{unweighted.rate:g}", f"IW^{exponent:g}",
                 f"{unweighted.after.mean():.0%}, {weighted.after.mean():.0%}",
-                *(f"{r.difference.percent()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results),
+                *(f"{r.difference.points()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results),
             ])  # fmt: skip
     return markdown(heads, table) if table else "No pair has finished yet.\n"
 
@@ -372,16 +409,25 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
 def trend_table(by_data: Mapping[str, MethodScores]) -> str:
     """Return a table of the rank correlation of the poly loss's gain with the share of training past interpolation.
 
-    A correlation is over the pairs of a data set. The gain is that of `past_and_gain`.
+    A correlation is over the pairs of a data set. The gain is that of `past_and_gain`. The partial correlation holds the
+    difficulty of a pair fixed, its mean accuracy over all methods. Pairs share classes, so the p-values that
+    independent pairs would have are not shown.
     """
     from scipy import stats
 
-    heads = ["data", "epoch", "weights", "Spearman's rank correlation over pairs", "p"]
+    heads = ["data", "epoch", "weights", "Spearman's rank correlation over pairs", "with equal difficulty"]
     table = []
     for data, name, exponent in itertools.product(by_data, COLUMNS, EXPONENTS):
         x, y = past_and_gain(by_data[data], name, exponent)
         varied = np.ptp(x) > 0 and np.ptp(y.mean(1)) > 0
-        result = [f"{value:.2g}" for value in stats.spearmanr(x, y.mean(1))] if varied else ["–", "–"]
+        result = ["–", "–"]
+        if varied:
+            difficulty = np.mean([scores.test[name].mean(1) for scores in by_data[data].values()], axis=0)
+            ranks = np.corrcoef([stats.rankdata(values) for values in (x, y.mean(1), difficulty)])
+            partial = (ranks[0, 1] - ranks[0, 2] * ranks[1, 2]) / np.sqrt(
+                (1 - ranks[0, 2] ** 2) * (1 - ranks[1, 2] ** 2)
+            )
+            result = [f"{ranks[0, 1]:.2f}", f"{partial:.2f}"]
         table.append([TITLES[data], name, f"IW^{exponent:g}" if exponent else "none", *result])
     return markdown(heads, table)
 
@@ -436,7 +482,7 @@ def report(by_data: Mapping[str, Mapping[Method, list[Row]]], folder: str) -> No
         pairs, seeds = scores[METHODS[0]].train.shape
         print(f"{TITLES[data]}: {pairs} of 45 pairs have {seeds} seeds of every method.")
     if scores_of_data:
-        print("\nBalanced accuracy, %, with its 95 % stratified bootstrap interval over seeds.\n")
+        print("\nBalanced accuracy, %.\n")
         print(methods_table(scores_of_data) + "\n" + comparisons_table(scores_of_data))
         draw(scores_of_data, folder)
 

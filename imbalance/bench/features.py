@@ -10,6 +10,8 @@ the 96 stacked heads with other ways to train 96 heads:
 - The ratio of the time of 96 fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
   eight penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit
   draws no random numbers, so only one seed is timed.
+- The ratio of the processor time of as many fits of scikit-learn to that of the fits alone by `optim.name="lbfgs"`, with the
+  same penalties and tolerance, and without files. In one row all 96 problems differ; in the other each is that of twelve runs.
 - The ratio of the time of one lbfgs step in every fit to the time of one epoch of the stacked heads. Each step and each epoch
   is one pass over the examples, forward and backward, so this ratio does not depend on the number of steps. A fit has one
   logit, and a head two.
@@ -19,6 +21,7 @@ The random features are independent of one another, which is the fastest case fo
 
 import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -29,22 +32,27 @@ import numpy as np
 import torch
 
 from imbalance.bench.cases import on_images, start_run
-from imbalance.bench.timing import Row, halved, python, seconds, timed_in_turns
+from imbalance.bench.timing import Row, halved, in_turns, python, seconds, timed_in_turns
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load, override
 from imbalance.data import Dataset, Split
 from imbalance.data.sets.features import close_features, crc, open_features
 from imbalance.deploy import extract_features as extract
+from imbalance.methods.losses import CrossEntropy
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
+from imbalance.training.lbfgs import Fits, Problem
 from imbalance.training.learner import learner_on, load_dataset, make_source
+from imbalance.training.optim import lbfgs
 from imbalance.training.stacked.models import Stack
 from imbalance.training.stacked.train import train_epoch, train_stacked
 from imbalance.utils.malloc import keep_freed_memory
 
 PART = "features"
 RATES, SEEDS = 8, 12  # numbers of learning rates and of seeds
+STRENGTHS = [10.0 ** (2 - i) for i in range(RATES)]  # C of scikit-learn's fits
+TOLERANCE = 1e-4  # largest entry of the gradient at the end of a fit
 TIMED = 2  # number of one-run processes that are timed
 EXAMPLES, WIDTH = (4795, 1199, 5794), 2048  # sizes of Waterbirds' splits, and number of features of a ResNet-50
 
@@ -152,13 +160,60 @@ def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
     train, others = stored.features[: EXAMPLES[0]], stored.features[EXAMPLES[0] :]
     scaler = StandardScaler().fit(train)
     inputs, others, targets = scaler.transform(train), scaler.transform(others), stored.tables["targets"][: EXAMPLES[0]]
-    models = [LogisticRegression(C=10.0 ** (2 - i)) for i in range(RATES)]
+    models = [LogisticRegression(C=strength) for strength in STRENGTHS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fits that do not converge within the limit of 100 steps warn
         fits = [seconds(lambda model=model: model.fit(inputs, targets)) for model in models]
     predicting = seconds(lambda: [model.predict_proba(others) for model in models])
     steps = sum(taken / model.n_iter_[0] for taken, model in zip(fits, models))
     return SEEDS * (sum(fits) + predicting), SEEDS * steps
+
+
+def fits_seconds(inputs: torch.Tensor, targets: torch.Tensor, copies: int) -> float:
+    """Return the processor seconds of fits by L-BFGS to the penalties of `scikit_learn_fits`.
+
+    Args:
+        copies: number of fits for each penalty; their penalties differ a little.
+    """
+    penalties = [2 / (strength * len(targets)) * (1 + copy / 1000) for copy in range(copies) for strength in STRENGTHS]
+    problem, solvers = Problem(inputs, targets, targets, CrossEntropy(), True), []
+    for penalty in penalties:
+        head = torch.nn.Linear(inputs.shape[1], 2)
+        for parameter in head.parameters():
+            torch.nn.init.zeros_(parameter)
+        solvers.append([lbfgs(list(head.parameters()), weight_decay=penalty, decayed="weights", tolerance=TOLERANCE)])
+    started = time.process_time()
+    while solvers:
+        fits = Fits(problem, solvers, torch.ones(len(solvers), len(targets)))
+        while not any(solver.ended for (solver,) in solvers):
+            fits.step()
+        solvers = [same for same in solvers if not same[0].ended]
+    return time.process_time() - started
+
+
+def scikit_learn_fits(inputs: np.ndarray, targets: np.ndarray) -> float:
+    """Return the processor seconds of one fit of scikit-learn for each of `STRENGTHS`."""
+    from sklearn.linear_model import LogisticRegression
+
+    started = time.process_time()
+    for strength in STRENGTHS:
+        LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000).fit(inputs, targets)
+    return time.process_time() - started
+
+
+def solver_rows(folder: Path, repeats: int) -> Iterator[Row]:
+    """Measure the fits of 96 heads by L-BFGS and by scikit-learn, and yield the rows of the benchmark's table."""
+    train = load_dataset(heads(folder, Path())[0]).train
+    assert isinstance(train.inputs, torch.Tensor), "the features are in memory"
+    inputs, targets, case = train.inputs, train.targets, f"{RATES * SEEDS} heads, {EXAMPLES[0]:,} × {WIDTH:,}"
+    fits_seconds(inputs, targets, 1)  # the first fits take longer
+    for name, copies, bar in (("all different", SEEDS, "≥ 5"), (f"{RATES} different", 1, "≥ 12")):
+        ratios = in_turns(
+            lambda: SEEDS * scikit_learn_fits(inputs.numpy(), targets.numpy()),
+            lambda copies=copies: fits_seconds(inputs, targets, copies),
+            repeats,
+        )
+        yield Row("features: scikit-learn's fits / lbfgs, CPU time", f"{case}, {name}", ratios, bar)
 
 
 def stacked_epoch(folder: Path) -> Callable[[], None]:
@@ -204,10 +259,11 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
 
 
 def rows(repeats: int) -> Iterator[Row]:
-    """Measure the extraction and the heads, and yield the rows of the benchmark's table."""
+    """Time the extraction of features and the training of linear heads (last layers), and yield the table's rows."""
     keep_freed_memory()
     yield Row(f"{PART}: extraction / forward passes", "ConvNet, 768 images", extraction(repeats), "≤ 1.05")
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "features"
         make_features(folder)
+        yield from solver_rows(folder, repeats)
         yield from head_rows(folder, repeats)

@@ -1,4 +1,4 @@
-"""Measure three ratios of times whose required limit holds on a GPU only; without a GPU they are "not measured".
+"""Measure three ratios of times on a GPU; without a GPU the table says "not measured".
 
 - The ratio of the time of a training step in the project's loop to its time in a bare PyTorch loop, both compiled.
 - The ratio of the time of ten ConvNets trained one after another to their time as one stacked model.

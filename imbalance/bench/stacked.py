@@ -69,11 +69,14 @@ def sweep(case: Callable[[], ConfigDict], rates: int, seeds: int) -> list[Experi
 
 
 def epoch_ratios(case: Callable[[], ConfigDict], epochs: int, repeats: int, rates: int, seeds: int) -> list[float]:
-    """Return ratios of the time of epochs trained run by run to their time as one stacked model, without files.
+    """Return one ratio for each repeat: the time of runs trained one by one, divided by their time as one stacked model.
+
+    Only the training epochs are timed; no run writes files.
 
     Args:
-        case: makes the config.
+        case: function that makes the config of a run.
         epochs: number of epochs in one measurement.
+        repeats: number of measurements.
         rates: number of learning rates.
         seeds: number of seeds.
     """

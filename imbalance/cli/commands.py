@@ -365,6 +365,16 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce limit_on_features": Command(
+        "Test at the limit of training, on features of real images, whether importance weights act.",
+        "imbalance.experiments.limit_on_features:limit_on_features",
+        (flag("--features", "folder that imbalance features has written", default="data/cifar10_lite0", metavar="FOLDER"), TRAIN,
+         flag("--seeds", "number of seeds; a problem is an ordered pair of classes and a seed", type=positive_integer, default=20, metavar="N"),
+         flag("--ratios", "numbers of majority images for each minority image, out of 10, 2 and 50", type=comma_list(int, ("10", "2", "50")), default=[10], metavar="N,…"),
+         flag("--preprocessings", "preprocessings of the features, out of raw, standardised and centred",
+              type=comma_list(valid=("raw", "standardised", "centred")), default=["raw"], metavar="NAME,…"),
+         flag("--descent", "run gradient descent of 100 to 1,000,000 steps in place of the limits: minutes for each pair", action="store_true"), RESULTS),
+    ),
     "reproduce interval_coverage": Command(
         "Measure how often the intervals of a worst group, of a mean over groups and over few seeds contain the true value.",
         "imbalance.experiments.interval_coverage:interval_coverage",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-INFERRED_GROUP_METRIC = "val/worst_inferred_group_accuracy"  # exists for every split, in a run with inferred groups
+# They exist for every split, in a run with inferred groups.
+INFERRED_GROUP_METRICS = ("val/worst_inferred_group_accuracy", "val/inferred_group_balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Tags:
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
             up to a common factor. It is called as `chance(labels, epoch, epochs, **section)`.
+        full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
             objective adds for earlier layers.
         prior: for a head: a function that returns the prior of the new probabilities, (K,) class shares, or None if
@@ -40,6 +42,9 @@ class Tags:
         reads_val: true for a head that is fitted to the val examples.
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
+        passes: for an optimiser: the number of forward and backward passes in a step.
+        splits: true for an optimiser that divides the losses of a batch by class; a config with an objective other than
+            "average", or with mixing, is then refused.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
             pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
@@ -50,6 +55,7 @@ class Tags:
     unmixed: bool = False
     batched: bool = False
     chance: Callable[..., Any] | None = None
+    full_batch: bool = False
     averages: bool = False
     prior: Callable[..., Any] | None = None
     measures: tuple[str, ...] = ()
@@ -57,6 +63,8 @@ class Tags:
     held_out: Callable[[Any], float] | None = None
     reads_val: bool = False
     seeded: Callable[[Any], bool] | None = None
+    passes: int = 1
+    splits: bool = False
     preparation: Callable[[Any], Any] | None = None
     module: Callable[[Any, Any], Any] | None = None
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.run_directory import read_predictions, read_summary
@@ -34,15 +33,16 @@ class FirstRun:
     def logits(self, split: str, targets: Tensor, column: str = "logits") -> Tensor:
         """Return the first run's (N, K) logits of the examples of `split`.
 
-        A debug run saves the logits of its first batch only. In place of the missing logits, the result has the one-hot
-        vector of the example's target.
+        A debug run saves the logits of its first batch only. In place of the missing logits, the result has a one-hot
+        vector, with the 1 at the example's target.
 
         Args:
             targets: (N,) the targets of `split`.
             column: the name of the output in `predictions`.
         """
         logits = self.predictions[split][column]
-        return torch.cat([logits, one_hot(targets[len(logits) :], logits.shape[1]).to(logits)])
+        missing = targets[len(logits) :, None] == torch.arange(logits.shape[1])
+        return torch.cat([logits, missing.to(logits)])
 
     def errors(self, split: str, targets: Tensor) -> Tensor:
         """Return (N,) booleans: true for an example that the first run predicts wrongly.
@@ -57,12 +57,15 @@ class FirstRun:
 class GroupAssignment(NamedTuple):
     """The environments and metrics that a group inference, such as `eiil`, returns.
 
-    environments: for each split, the (N,) environments of its examples, 0 or 1.
+    environments: for each split, the (N,) environments of its examples, numbered from 0.
     metrics: metrics of the inference by name; the run adds them to its own metrics.
+    powers: (K,) exponents with which the sampler `within_class` evens out the groups of each class; None for 1 in every
+        class.
     """
 
     environments: Mapping[str, Tensor]
     metrics: Mapping[str, float] = {}
+    powers: Tensor | None = None
 
 
 def read_first_run(directory: Path) -> FirstRun:
@@ -123,9 +126,11 @@ class RunContext:
         not "data".
     class_counts, group_counts: (K,) and (G,) numbers of training examples.
     labels: `labels("class")` returns `targets, class_counts`, and `labels("group")` returns `groups, group_counts`.
+    input_shape: shape of one input, such as (3, 32, 32) for images.
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
     first: the results of the first run; None if no method of the run needs one.
+    powers: `powers` of the `GroupAssignment`; None without one.
     """
 
     targets: Tensor
@@ -135,10 +140,12 @@ class RunContext:
     class_counts: Tensor
     group_counts: Tensor
     labels: Labels
+    input_shape: tuple[int, ...]
     seed: int
     epochs: int
     sampler: Mapping[str, Any]
     first: FirstRun | None
+    powers: Tensor | None = None
 
 
 _CONTEXT = {field.name for field in fields(RunContext)}
@@ -150,9 +157,9 @@ AVAILABLE_ARGUMENTS = {
     "weights": _CONTEXT | {"epoch"},
     "mix": _CONTEXT | {"generator"},  # here `targets` and `groups` are those of a batch
     "loss": _CONTEXT,
-    "objective": _CONTEXT,
+    "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": {"parameters", "head_parameters"},
+    "optim": _CONTEXT | {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _CONTEXT | {"head", "dataset", "features", "generator", "training_prior"},
 }

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from imbalance.config.schema import By, NonNegative, Positive
+from imbalance.config.schema import By, Count, Natural, NonNegative, Positive
 from imbalance.config.tags import tagged
 from imbalance.data import Labels
 from imbalance.utils import seeds
@@ -162,11 +162,40 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
         exponent: 0 for equally likely examples (the bootstrap), 1 for equally likely classes or groups.
     """
     example_labels, counts = labels(by)
-    weights = counts.clamp(min=1).double() ** -exponent
+    return drawn((counts.clamp(min=1).double() ** -exponent)[example_labels], generator)
+
+
+def drawn(chance: Tensor, generator: Generator) -> Tensor:
+    """Draw (N,) rows with replacement, each with a probability ∝ its value in `chance`, (N,) float64."""
     # torch.multinomial takes at most 2^24 categories, so invert the cumulative distribution instead.
-    cumulative = weights[example_labels].cumsum(0)
-    uniform = torch.rand(len(example_labels), generator=generator, dtype=torch.float64) * cumulative[-1]
-    return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(example_labels) - 1)
+    cumulative = chance.cumsum(0)
+    uniform = torch.rand(len(chance), generator=generator, dtype=torch.float64) * cumulative[-1]
+    return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(chance) - 1)
+
+
+@tagged(balances=True, batched=True)
+def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
+    """Draw classes equally often, and the groups of a class in proportion to n^(1 − λ), with replacement (SPARE).
+
+    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
+    Bias", AISTATS 2024. n is the size of the group, and λ the power of its class. Each example of the group is drawn
+    with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
+    Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
+    training examples.
+    """
+    return drawn(within_class_chance(targets, groups, powers), generator)
+
+
+def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) -> Tensor:
+    """Return the (N,) chances of the examples for `within_class`; the chances of each class sum to 1.
+
+    Args:
+        targets, groups: (N,) the class and the group of each example; each group is in one class.
+        powers: (K,) the power λ of each class; None for 1.
+    """
+    sizes = torch.bincount(groups).double()[groups]
+    chance = sizes ** -(torch.ones_like(sizes) if powers is None else powers.double()[targets])
+    return chance / torch.bincount(targets, weights=chance)[targets]
 
 
 # Annealed undersampling, as in the code of Wang et al. (ICLR 2022), keeps an example with probability (n_min / n)^e.
@@ -234,6 +263,55 @@ def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, e
     return kept(step_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 
+def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
+    """Return how often `expanding` has added examples by an epoch: at `warmup_epochs`, and after every `every` epochs."""
+    return max(0, (epoch - warmup_epochs) // every + 1)
+
+
+def expanding_chance(
+    labels: Labels, epoch: int, epochs: int, *, by: By, warmup_epochs: int, every: int, added: int
+) -> Tensor:
+    """Return the (N,) probabilities that `expanding` draws each example in an epoch."""
+    at_start = balanced_chance(labels, epoch, epochs, by=by)
+    unused = (1 - at_start).sum()
+    share = (expansions(epoch, warmup_epochs, every) * added / unused.clamp(min=1)).clamp(max=1)
+    return at_start + (1 - at_start) * share
+
+
+@tagged(balances=True, batched=True, chance=expanding_chance)
+def expanding(
+    labels: Labels,
+    seed: int,
+    generator: Generator,
+    epoch: int,
+    *,
+    by: By,
+    warmup_epochs: Natural,
+    every: Count,
+    added: Count,
+) -> Tensor:
+    """Draw a balanced part of the examples at first, and a few random further ones from time to time (PDE).
+
+    Deng, Yang, Mirzasoleiman and Gu, "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS
+    2023. The first `warmup_epochs` epochs have as many random examples of each class or group as the smallest has. Then
+    `added` random unused examples join them, and again after every `every` epochs, until all examples are used. An epoch
+    draws each of its examples once. SpuCo's code draws the further examples with replacement, so an example may join
+    twice, and it fails once none is unused.
+
+    Args:
+        by: "class" to balance classes, "group" to balance groups.
+        warmup_epochs: the number of epochs before the first expansion; 15 in SpuCo.
+        every: the number of epochs from one expansion to the next; 10 in SpuCo.
+        added: the number of examples that an expansion adds; 10 in SpuCo.
+    """
+    example_labels, counts = labels(by)
+    size, chooser = counts[counts > 0].min(), seeds.generator(seed, "expanding")
+    ordered = [shuffled(rows, chooser) for rows in rows_by_label(example_labels, counts)]
+    unused = shuffled(torch.cat([rows[size:] for rows in ordered]), chooser)
+    joined = unused[: expansions(epoch, warmup_epochs, every) * added]
+    return shuffled(torch.cat([*(rows[:size] for rows in ordered), joined]), generator)
+
+
 SAMPLERS = {
     "shuffle": shuffle,
     "undersample": undersample,
@@ -241,7 +319,9 @@ SAMPLERS = {
     "oversample": oversample,
     "balanced": balanced,
     "resample": resample,
+    "within_class": within_class,
     "annealed_linear": annealed_linear,
     "annealed_sigmoid": annealed_sigmoid,
     "annealed_step": annealed_step,
+    "expanding": expanding,
 }

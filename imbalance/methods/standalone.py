@@ -228,4 +228,5 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
             raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
         return labels[by], torch.bincount(labels[by])
 
-    return {"labels": count, "targets": targets, "groups": targets if groups is None else labels["group"]}
+    all_groups = targets if groups is None else labels["group"]
+    return {"labels": count, "targets": targets, "groups": all_groups, "powers": None}

@@ -9,6 +9,7 @@ from torch import nn
 from imbalance.config.schema import look_up
 from imbalance.config.tags import tagged, tags_of
 from imbalance.data.images.decode import Preparation
+from imbalance.models.backbones import lite0, minilm
 from imbalance.models.encoder import encoder
 from imbalance.models.from_run import pretrained
 from imbalance.models.library_models import timm, torchvision, transformers_vision
@@ -35,10 +36,12 @@ LINEAR = {
     "torchvision": torchvision,
     "timm": timm,
     "transformers_vision": transformers_vision,
+    "lite0": lite0,
     "pretrained": pretrained,
     "bag_of_embeddings": bag_of_embeddings,
     "transformer": transformer,
     "encoder": encoder,
+    "minilm": minilm,
 }
 # Each model also has a variant with the last layer `CosineLinear`: "mlp_cosine", "resnet32_cosine", …
 COSINE = {f"{name}_cosine": with_cosine_head(model) for name, model in LINEAR.items()}
@@ -67,6 +70,8 @@ __all__ = [
     "encoder",
     "lenet",
     "linear",
+    "lite0",
+    "minilm",
     "mlp",
     "preparation_of",
     "pretrained",

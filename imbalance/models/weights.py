@@ -15,7 +15,12 @@ class Frozen(nn.Module):
     """Wrapper around the layers before the head; it keeps training from changing their weights.
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
+
+    section: for some models: a section `config.model` for model.json. It builds the same network without loading
+        pretrained weights.
     """
+
+    section: dict[str, Any]
 
     def __init__(self, features: nn.Module):
         super().__init__()

@@ -1,13 +1,14 @@
 """Keep the results of finished runs, from any machine, as rows of the CSV files in results/.
 
-    imbalance keep --work_dir=runs --study=rows      # adds each finished run under runs/ to results/rows.csv
-    imbalance keep --work_dir=runs --to=carried      # on a machine that goes away: all runs in small files
-    imbalance keep --from=carried --study=rows       # elsewhere: these runs under runs/, and in results/rows.csv
+    imbalance keep --work_dir=runs --study=rows      # adds every finished run under runs/ to results/rows.csv
+    imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
+    imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
-A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, precision, versions,
-commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
+A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, threads, processor,
+number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
 during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
-those epochs. A run that already has a row is skipped, so the command can be repeated.
+those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
+uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it.
 
 Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
@@ -79,7 +80,8 @@ def row_of(directory: Path) -> Row | None:
         row |= selected_by_rules(evaluations_of(directory))
     precision = trainer["dtype"] if trainer["mixed_precision"] == "no" else trainer["mixed_precision"]
     row |= {
-        "seconds": round(summary["seconds"], 1), "together": summary["together"], "device": summary["device"],
+        "seconds": round(summary["seconds"], 1), "together": summary["together"],
+        "threads": summary.get("threads"), "processor": summary.get("processor"), "device": summary["device"],
         "precision": precision + (" channels last" if trainer["channels_last"] else ""),
         "versions": " ".join(f"{name}={version}" for name, version in summary["versions"].items() if version),
         "commit": (summary["commit"] or "")[:10] + ("+" if (summary["commit"] or "").endswith("+") else ""),
@@ -259,6 +261,13 @@ def finished(work_dir: Path) -> list[Row]:
     return rows
 
 
+def check_row(row: Row) -> None:
+    """Raise `BadInput` if the code of a run cannot be checked out: its tree was dirty, or its commit is in no branch here."""
+    from imbalance.training.state.provenance import check_commit  # here, because it imports torch
+
+    check_commit(row["commit"] or None, f"{row['name']}/{row['overrides']}/seed={row['seed']}")
+
+
 def numbers(rows: Iterable[Row], column: str) -> np.ndarray:
     """Return the column of this name as floats, with nan for an empty cell."""
     return np.array([float(row.get(column) or "nan") for row in rows])
@@ -307,6 +316,8 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     if source:
         print(f"{work_dir}: {counted(read_runs(Path(source), Path(work_dir)), 'run')} from {source}")
     rows, folder = finished(Path(work_dir)), Path(results)
+    for row in rows:
+        check_row(row)
     if not rows:
         raise BadInput(
             f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"

@@ -122,7 +122,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
 def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
-    Rows are added after every few batches, so that a stop loses little.
+    Rows are added after every few batches, so that a stop loses little. Uncommitted changes of the code are refused.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.
@@ -136,9 +136,13 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
         row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
         return tuple(kept_results.text(row[column]) for column in identity)
 
+    from imbalance.training.state.provenance import clean_commit  # here, because it imports torch
+
     kept = {tuple(row[column] for column in identity) for row in kept_results.read(table, folder)}
     missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
     missing = [batch for batch in missing if batch]
+    if missing:
+        clean_commit()  # refuse before training, rather than after it
     batches_per_save = 6 * jobs
     for i in range(0, len(missing), batches_per_save):
         now = missing[i : i + batches_per_save]

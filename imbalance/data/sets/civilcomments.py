@@ -27,6 +27,8 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
     The four groups cross the two classes with "mentions an identity". A comment mentions one of eight identities if at
     least half of the raters said so.
 
+    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
+
     Args:
         evaluation: "fine" evaluates by the sixteen groups of WILDS, each of the eight identities in each class; a
             comment can be in several of these groups or in none. "coarse" evaluates by the four groups.

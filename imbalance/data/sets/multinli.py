@@ -36,6 +36,8 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     files of MultiNLI are numbered as if they were one. A pair is refused if its class in the metadata file differs from
     its label in MultiNLI.
 
+    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
+
     Args:
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.

@@ -42,6 +42,8 @@ def list_text(
 ) -> Corpus:
     """List the texts of a file, with their classes, groups and splits.
 
+    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
+
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
         delimiter: the character between the columns of a CSV file.

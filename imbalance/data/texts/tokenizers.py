@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import BadInput, Damaged
-from imbalance.utils.libraries import load_from_transformers
+from imbalance.utils.libraries import load_from_transformers, minilm_file
 from imbalance.utils.read import checked_format, read_json, read_text
 
 if TYPE_CHECKING:
@@ -70,12 +70,16 @@ def load_tokenizer(name: str) -> "Tokenizer":
     """Load the tokenizer of pretrained weights.
 
     Args:
-        name: the name of the weights on the Hugging Face hub, or their folder.
+        name: the name of the weights on the Hugging Face hub, or their folder; "minilm" for the tokenizer that comes
+            with the model `minilm` in a Python package.
 
     Raises:
         BadInput: there is no such tokenizer, or no fast tokenizer, which has all its rules in tokenizer.json.
     """
     tokenizers = import_tokenizers()
+    if name == "minilm":
+        content = minilm_file("tokenizer.json", "config.data.tokenizer").decode()
+        return with_padding(tokenizers.Tokenizer.from_str(content), PAD, name)
     if (Path(name) / "tokenizer.json").is_file():  # the file is enough, and transformers need not be installed
         file = Path(name) / "tokenizer.json"
         tokenizer = checked_format(file, lambda: tokenizers.Tokenizer.from_str(read_text(file)))

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED_GROUP_METRIC, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRICS, tagged
 from imbalance.data import Dataset
 from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
 from imbalance.methods.heads.descent import minimise
@@ -43,7 +43,7 @@ def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator
 
 @tagged(
     first_run=lambda config: cross_entropy_baseline(config, config.groups.first_epochs),
-    measures=(INFERRED_GROUP_METRIC,),
+    measures=INFERRED_GROUP_METRICS,
 )
 def eiil(
     dataset: Dataset,

@@ -1,10 +1,10 @@
 """Group inference by name: methods use the groups of the data, or groups that are inferred from a first run.
 
-A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, 0 or 1, of each
-example of every split. The groups that methods then use are the combinations of class and environment. So every
+A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, numbered from 0, of
+each example of every split. The groups that methods then use are the combinations of class and environment. So every
 sampler, weighting, mixing, loss, objective and head that reads groups reads the inferred ones. Metrics by group still
-use the groups of the data. The further metric `val/worst_inferred_group_accuracy` can select an epoch without groups of
-the data.
+use the groups of the data. The further metrics `val/worst_inferred_group_accuracy` and `val/inferred_group_balanced_accuracy`
+can select an epoch without groups of the data.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,9 @@ from torch import Tensor
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
 from imbalance.methods.group_inference.eiil import eiil
+from imbalance.methods.group_inference.george import george
+from imbalance.methods.group_inference.predictions import predictions
+from imbalance.methods.group_inference.spare import spare
 from imbalance.methods.group_inference.xrm import xrm
 
 SPLITS = ("train", "val", "test")
@@ -29,7 +32,8 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
     """Return a copy of `dataset` whose groups for methods are the combinations of class and environment.
 
     Args:
-        environments: for each split, the (N,) environments of its examples, 0 or 1.
+        environments: for each split, the (N,) environments of its examples, numbered from 0. There are at least two
+            environments, even if no example is in the second.
 
     Raises:
         BadInput: the evaluated classes of the data set are not those of training, so a first run does not predict them.
@@ -39,21 +43,36 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
             "config.groups.name: groups cannot be inferred for config.data.name='new_classes', because the first run "
             "does not learn the classes that are evaluated; use config.groups.name='data'"
         )
-    names = tuple(f"{name}, environment {e}" for name in dataset.class_names for e in (0, 1))
+    count = max(2, *(int(environments[name].max()) + 1 for name in SPLITS))
+    names = tuple(f"{name}, environment {e}" for name in dataset.class_names for e in range(count))
     splits = {name: getattr(dataset, name) for name in SPLITS}
-    divided = {name: replace(split, inferred=2 * split.targets + environments[name]) for name, split in splits.items()}
-    notes = tuple(environment_counts(dataset, name, environments[name]) for name in ("train", "val"))
+    divided = {
+        name: replace(split, inferred=count * split.targets + environments[name]) for name, split in splits.items()
+    }
+    notes = tuple(environment_counts(dataset, name, environments[name], count) for name in ("train", "val"))
     return replace(dataset, **divided, inferred_names=names, notes=(*dataset.notes, *notes))
 
 
-def environment_counts(dataset: Dataset, name: str, environments: Tensor) -> str:
-    """Return a sentence with the number of examples of each group of the data in each environment of split `name`."""
+def environment_counts(dataset: Dataset, name: str, environments: Tensor, count: int) -> str:
+    """Return a sentence with the number of examples of each group of the data in each environment of split `name`.
+
+    Args:
+        environments: (N,) the environments of the examples of the split.
+        count: the number of environments.
+    """
     groups = getattr(dataset, name).groups
-    counts = [torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist() for e in (0, 1)]
-    return (
-        f"inferred environments of {name}, with the number of examples of each group: "
-        f"environment 0 {counts[0]}, environment 1 {counts[1]}"
+    counts = (
+        f"environment {e} {torch.bincount(groups[environments == e], minlength=dataset.num_groups).tolist()}"
+        for e in range(count)
     )
+    return f"inferred environments of {name}, with the number of examples of each group: {', '.join(counts)}"
 
 
-GROUPS = {"data": groups_of_data, "eiil": eiil, "xrm": xrm}
+GROUPS = {
+    "data": groups_of_data,
+    "eiil": eiil,
+    "george": george,
+    "predictions": predictions,
+    "spare": spare,
+    "xrm": xrm,
+}

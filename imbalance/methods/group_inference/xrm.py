@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.schema import Positive, Repeats
-from imbalance.config.tags import INFERRED_GROUP_METRIC, Tags, tagged
+from imbalance.config.tags import INFERRED_GROUP_METRICS, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.data.images.augment import uniforms
 from imbalance.methods.batch import Batch, Inputs, Loss
@@ -116,7 +116,7 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
     return ((logits.argmax(1) != targets) | (twin.argmax(1) != targets)).long()
 
 
-@tagged(first_run=xrm_first_run, measures=(INFERRED_GROUP_METRIC, FLIP_RATE))
+@tagged(first_run=xrm_first_run, measures=(*INFERRED_GROUP_METRICS, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
     """Infer two environments, the mistakes of two networks and all other examples, and cross them with the classes.
 

@@ -14,6 +14,18 @@ from imbalance.methods.objectives.base import Objective, Pair
 UNSEEN = -1.0  # the moving average of an example before its first loss; losses are not negative
 
 
+def generalised_cross_entropy(logits: Tensor, targets: Tensor, amplification: float) -> Tensor:
+    """Return the (B,) generalised cross-entropies (1 − p_y^q) / q with p = softmax(z), which prefer easy examples.
+
+    Args:
+        logits: (B, K), z.
+        targets: (B,) classes y.
+        amplification: q, greater than 0.
+    """
+    log_p = at_least_float32(logits).log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+    return -torch.expm1(amplification * log_p) / amplification
+
+
 @checked
 class LearningFromFailure(Objective):
     """The mean of w·W·ℓ for the evaluated network f_D, plus the mean generalised cross-entropy of a biased network f_B.
@@ -50,8 +62,7 @@ class LearningFromFailure(Objective):
         logits, biased = model(batch.inputs)
 
         def generalised(logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
-            log_p = at_least_float32(logits).log_softmax(1).gather(1, targets[:, None]).squeeze(1)
-            return -torch.expm1(self.amplification * log_p) / self.amplification
+            return generalised_cross_entropy(logits, targets, self.amplification)
 
         return {
             "losses": batch.losses(loss, logits),

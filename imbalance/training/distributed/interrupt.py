@@ -51,7 +51,7 @@ class Interrupt:
     def at_once(self) -> Iterator[None]:
         """Return a context manager in which a signal raises `Interrupted` at once.
 
-        A signal that was recorded before raises on entry. Use the context for long work that a resumed run can repeat.
+        If a signal was recorded earlier, entering the context raises. Use the context for long work that a resumed run can repeat.
         """
         before, self._deferred = self._deferred, False
         try:

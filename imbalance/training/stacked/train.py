@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from imbalance.config.experiment import Experiment, first_run, validate
+from imbalance.config.experiment import Experiment, first_run, takes_full_batches, validate
 from imbalance.config.registries import registries
 from imbalance.config.resolve import defining_values
 from imbalance.config.run_directory import read_summary
@@ -36,6 +36,7 @@ from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import SAVE, begin, check_finite, close_epoch, evaluate_epoch, evaluation_is_due, save
+from imbalance.training.stacked.fits import FitStack, first_members
 from imbalance.training.stacked.models import Stack
 from imbalance.training.state import forensics
 from imbalance.training.state.provenance import check_done
@@ -45,18 +46,21 @@ from imbalance.training.step import count_batches, take_step
 # Sections whose functions can be stacked if they have the tag `batched`.
 BATCHED = ("sampler", "model", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
+T = TypeVar("T")
 WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
 
 
 def in_common(config: Experiment) -> str | None:
     """Return, as text, all values of a config except seed, learning rate and importance weights.
 
-    Runs can be stacked if these texts are equal. Return None if the config cannot be stacked.
+    For "lbfgs" the penalty, `optim.weight_decay`, is excepted too. Runs can be stacked if these texts are equal. Return
+    None if the config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
     can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
     can_stack &= first_run(config) is None and not trainer.ema_decay
+    can_stack &= not (trainer.shard or trainer.activation_checkpointing)
     can_stack &= not trackers.uses_wandb(config)  # wandb allows one run in a process
     if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
@@ -64,6 +68,8 @@ def in_common(config: Experiment) -> str | None:
         return None
     shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
+    if takes_full_batches(config):
+        own = (*own, "optim.weight_decay", "optim.decayed")
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
 
 
@@ -127,9 +133,11 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
         # Members train together if they are at the same step, and their inputs have the same shape. Steps can differ
         # after a crash between the saves of two members. Shapes can differ, because the examples in train, which the
-        # seed draws, decide how many categories are encoded.
+        # seed draws, decide how many categories are encoded. Fits by "lbfgs" need the same data.
         def alike(member: Run) -> tuple:
-            return position(member), member.learner.dataset.input_shape, member.learner.dataset.vocabulary
+            dataset = member.learner.dataset
+            data = id(dataset.train) if takes_full_batches(member.config) else 0
+            return position(member), dataset.input_shape, dataset.vocabulary, data
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
             fit(list(together), interrupt)
@@ -155,7 +163,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
             if not members:
                 break
             if stack is None or stack.members != members:
-                stack = Stack(members)
+                stack = make_stack(members)
             train_epoch(stack, members, interrupt)
             end_epochs(members)
             if interrupt.signum:
@@ -168,6 +176,19 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
         for member in [*members, *ending]:
             write_early_summary(member, error)
         raise
+
+
+def make_stack(members: Sequence[Run]) -> Stack | FitStack:
+    """Return the stack of members that are at the same step."""
+    return FitStack(members) if takes_full_batches(members[0].config) else Stack(members)
+
+
+def shared_by_fit(members: Sequence[Run], evaluate: Callable[[list[Run]], Sequence[T]]) -> dict[Run, T]:
+    """Return the result of `evaluate` for each member; members that are the same fit are evaluated once."""
+    firsts = first_members(members)
+    unique = list(dict.fromkeys(firsts.values()))
+    results = dict(zip(unique, evaluate(unique)))
+    return {member: results[first] for member, first in firsts.items()}
 
 
 def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int = 1) -> bool:
@@ -207,11 +228,11 @@ def end_epochs(members: list[Run]) -> None:
 
     Each run that diverges is removed from `members`.
     """
-    interpolated = dict(zip(members, newly_interpolating(members)))
+    interpolated = shared_by_fit(members, newly_interpolating)
     due = [member for member in members if evaluation_is_due(member, interpolated[member])]
     apply_to_all(members, lambda member: check_finite(member) if member in due else None)
     due = [member for member in due if member in members]
-    evaluations = dict(zip(due, evaluate_epoch(due)))
+    evaluations = shared_by_fit(due, evaluate_epoch)
     apply_to_all(members, lambda member: close_epoch(member, interpolated[member], evaluations.get(member)))
 
 
@@ -223,6 +244,9 @@ def finish_all(members: list[Run]) -> None:
     apply_to_all(members, load_selected)
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
 
+    def outcomes_of(name: str) -> dict[Run, Outcome]:
+        return shared_by_fit(members, lambda unique: evaluate(unique, name, keep_logits=True))
+
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
         apply_to_all(
             members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS
@@ -230,7 +254,7 @@ def finish_all(members: list[Run]) -> None:
 
     for name in split_names(members[0]) if members else ():
         if members:  # all may have diverged on the split before
-            record(name, dict(zip(members, evaluate(members, name, keep_logits=True))))
+            record(name, outcomes_of(name))
     apply_to_all(members, lambda member: write_results(member, values[member]), WRITERS)
 
 
@@ -239,7 +263,7 @@ def progress_line(member: Run) -> str:
     return console.progress(member.progress.epoch - 1, member.epochs, 1, 1, member.clock)
 
 
-def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
+def train_epoch(stack: Stack | FitStack, members: list[Run], interrupt: Interrupt) -> None:
     """Take the remaining steps of the current epoch. Each run that becomes non-finite is removed from `members`."""
     first = members[0]
     epoch = stack.draw(first.progress.epoch)
@@ -272,7 +296,7 @@ def train_epoch(stack: Stack, members: list[Run], interrupt: Interrupt) -> None:
         stack.hand_over(epoch, batches)
         return
     if members:
-        train_epoch(Stack(members), members, interrupt)  # the rest of the epoch, with the finite members
+        train_epoch(make_stack(members), members, interrupt)  # the rest of the epoch, with the finite members
 
 
 def raise_diverged(member: Run) -> None:

@@ -1,6 +1,7 @@
 """Provenance of a run: the format of its files, the digest of its data, and the versions of the packages it used."""
 
 import functools
+import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +61,66 @@ def commit() -> str | None:
     return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+def clean_commit() -> str:
+    """Return the git commit of this code, or the version of an installed package, so that others can get the same code.
+
+    Raises:
+        BadInput: files of the checkout have uncommitted changes.
+    """
+    current = commit()
+    if current is None:
+        return f"v{__version__}"
+    check_commit(current, "this checkout")
+    return current
+
+
+def check_commit(saved: str | None, what: str) -> None:
+    """Raise `BadInput` unless others can check out the commit of a result: it is clean, and part of the current branch.
+
+    A result of an installed package has no commit and passes; its version names the code.
+
+    Args:
+        saved: the commit, with "+" at the end if files had uncommitted changes; None for an installed package.
+        what: the thing with this commit, for the message.
+    """
+    if saved is None:
+        return
+    if saved.endswith("+"):
+        raise BadInput(
+            f"{what}: files had uncommitted changes at commit {saved[:10]}, so nobody can check out this code; commit them, "
+            "and run again"
+        )
+    if (ROOT / ".git").exists() and not in_branch(saved):
+        raise BadInput(
+            f"{what}: commit {saved[:10]} is not part of the current branch, so a clone does not have this code; run "
+            "again from a commit of this branch"
+        )
+
+
+@functools.cache
+def in_branch(saved: str) -> bool:
+    """Return whether a git commit is the current commit of this checkout or comes before it."""
+    command = ["git", "-C", str(ROOT), "merge-base", "--is-ancestor", saved, "HEAD"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@functools.cache
+def processor() -> str:
+    """Return the instruction sets of the processor that change the last bits of a result, such as "avx2 avx512f"."""
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16")
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    flags = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
+    return " ".join(name for name in known if name in flags) or platform.machine()
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return the entries of a result about the machine: the number of threads, and the features of the processor."""
+    return {"threads": threads, "processor": processor()}
+
+
 def check_format(saved: Mapping[str, Any], path: Path, oldest: int = 0) -> None:
     """Raise `BadInput` if the file at `path` has a format that this version of the program cannot read.
 
@@ -106,7 +167,8 @@ def check_provenance(
         if other:
             raise BadInput(
                 f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore "
-                "those data, use another config.work_dir, or remove the run directory, which has this file"
+                "those data, use another config.work_dir (from Python also another directory=), or remove the run directory, which has "
+                "this file"
             )
     before, now = saved.get("versions", {}), versions()
     # A package that one of the two lacks was not used there, so it changes no result.

@@ -1,0 +1,25 @@
+"""Predictions as groups: the class that a first run predicts for an example is its environment."""
+
+from imbalance.config.schema import Repeats
+from imbalance.config.tags import INFERRED_GROUP_METRICS, tagged
+from imbalance.data import Dataset
+from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
+
+
+@tagged(
+    first_run=lambda config: cross_entropy_baseline(config, config.groups.first_epochs),
+    measures=INFERRED_GROUP_METRICS,
+)
+def predictions(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats) -> GroupAssignment:
+    """Infer groups: the combinations of an example's class and the class that a biased first run predicts for it.
+
+    The first run trains by plain cross-entropy for `first_epochs` epochs. A short one learns what is easy, such as a
+    spurious attribute, and its mistakes are examples without this attribute. uLA and correct-n-contrast use these
+    groups, and `val/inferred_group_balanced_accuracy` over them selects the epoch of uLA. The inference reads no groups
+    of the data.
+
+    Args:
+        first_epochs: the number of epochs of the first run.
+    """
+    splits = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
+    return GroupAssignment({name: first.logits(name, targets).argmax(1) for name, targets in splits.items()})

@@ -1,0 +1,108 @@
+"""Intervals of a mean over pairs of classes and seeds, which share classes and images; corrections for many tests."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Contrast(NamedTuple):
+    """A mean difference with its 95 % interval and its two-sided p-value.
+
+    n: the number of differences.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    def level(self, margin: float) -> bool:
+        """Return whether the whole interval is between −margin and margin."""
+        return -margin <= self.low and self.high <= margin
+
+    def points(self, digits: int = 1) -> str:
+        """Return the mean and the half width of the interval in percentage points, such as `1.2 ± 0.4`.
+
+        The text is the mean alone if there is no interval.
+        """
+        if np.isnan(self.low):
+            return f"{100 * self.value:.{digits}f}"
+        return f"{100 * self.value:.{digits}f} ± {50 * (self.high - self.low):.{digits}f}"
+
+
+def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:
+    """Return the mean of differences over all pairs of classes, and an interval that allows for what they share.
+
+    The variance is the sum of `dyadic_variance` of the means of the pairs and the variance of the means of the seeds,
+    divided by their number. The first allows for classes that pairs share, the second for images that all pairs of a
+    seed share. The sum counts the variance between single differences twice, so the interval is too wide rather than too
+    narrow. It has Student's t with one degree of freedom fewer than there are classes, or seeds if they are fewer. Its
+    ends are nan for a single seed, and if all pairs share a class.
+
+    Args:
+        differences: (P, …, S), one value for each pair of classes (and role order) and seed.
+        pairs: the P unordered pairs of numbers of classes.
+    """
+    from scipy import stats
+
+    by_pair = differences.reshape(len(pairs), -1).mean(1)
+    by_seed = differences.reshape(-1, differences.shape[-1]).mean(0)
+    seeds, classes = len(by_seed), len({number for pair in pairs for number in pair})
+    value = float(differences.mean())
+    if seeds < 2:
+        return Contrast(value, np.nan, np.nan, np.nan, differences.size)
+    error = float(np.sqrt(dyadic_variance(by_pair, pairs) + by_seed.var(ddof=1) / seeds))
+    freedom = min(classes, seeds) - 1
+    half = error * float(stats.t.ppf(0.975, freedom))
+    p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    return Contrast(value, value - half, value + half, p, differences.size)
+
+
+def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
+    """Return the variance of the mean of one value for each pair of K classes, if pairs with a common class depend.
+
+    The products of the residuals of all pairs that share a class are summed (Aronow, Samii and Assenova, Political
+    Analysis 2015). Residuals from the mean make this sum too small by the factor 1 − (2K − 3) / P. Division by the factor
+    removes the bias if all P = K (K − 1) / 2 pairs are there, both for independent pairs and for sums of two class
+    effects. A negative sum counts as 0. The result is nan if all pairs share a class, as they do for three classes.
+
+    Args:
+        values: (P,).
+        pairs: the P unordered pairs of numbers of classes.
+    """
+    numbers = np.array(pairs)
+    shared = (numbers[:, None, :, None] == numbers[None, :, None, :]).any((2, 3))  # (P, P)
+    if shared.all():
+        return np.nan
+    residuals = values - values.mean()
+    raw = residuals @ shared @ residuals / len(values) ** 2
+    return float(max(0.0, raw) / (1 - shared.sum() / len(values) ** 2))
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return p-values that Holm's method has corrected for their number (Scandinavian Journal of Statistics, 1979)."""
+    raw = np.asarray(p_values, dtype=float)
+    order = np.argsort(raw)
+    corrected = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+    result = np.empty_like(raw)
+    result[order] = np.minimum(1.0, corrected)
+    return result
+
+
+def ahead_and_behind(differences: np.ndarray) -> tuple[int, int]:
+    """Return the numbers of pairs with a mean above and below 0 by t-tests over seeds, with Holm's correction at 5 %.
+
+    Args:
+        differences: (P, …, S), one value for each pair (and role order) and seed.
+    """
+    from scipy import stats
+
+    by_seed = differences.reshape(len(differences), -1, differences.shape[-1]).mean(1)
+    if by_seed.shape[1] < 2:
+        return 0, 0
+    centre, spread = by_seed.mean(1), by_seed.std(1, ddof=1) / np.sqrt(by_seed.shape[1])
+    t = np.divide(centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread > 0)
+    significant = holm(2 * stats.t.sf(np.abs(t), by_seed.shape[1] - 1)) < 0.05
+    return int((significant & (centre > 0)).sum()), int((significant & (centre < 0)).sum())

@@ -1,0 +1,64 @@
+"""Intervals over pairs that share classes: coverage on made-up data, and Holm's method by hand."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from imbalance.metrics.clusters import ahead_and_behind, contrast, dyadic_variance, holm
+
+PAIRS = list(combinations(range(10), 2))
+
+
+def test_the_dyadic_variance_is_unbiased_with_and_without_class_effects():
+    rng = np.random.default_rng(0)
+    classes, own = rng.normal(size=(1000, 10)), rng.normal(size=(1000, 45))
+    sums = np.array([[effects[i] + effects[j] for i, j in PAIRS] for effects in classes])
+    for values in (sums, own):
+        estimated = np.mean([dyadic_variance(row, PAIRS) for row in values])
+        assert estimated == pytest.approx(values.mean(1).var(), rel=0.15)
+
+
+def test_intervals_cover_where_pairs_share_classes_and_seeds():
+    """The naive interval over all differences covers in less than half of the same draws."""
+    rng = np.random.default_rng(1)
+    covered, naive, draws = 0, 0, 300
+    for _ in range(draws):
+        effects, seeds = rng.normal(size=10), rng.normal(size=(1, 20)) * 0.5
+        pairs = np.array([[effects[i] + effects[j]] for i, j in PAIRS])
+        differences = (pairs + seeds + rng.normal(size=(45, 20)))[:, None] + rng.normal(size=(45, 2, 20))
+        result = contrast(differences, PAIRS)
+        covered += result.low <= 0 <= result.high
+        assert result.n == 1800 and (result.p < 0.05) == (not result.low <= 0 <= result.high)
+        naive += abs(differences.mean()) <= 1.96 * differences.std() / np.sqrt(1800)
+    assert covered / draws >= 0.93 and naive / draws < 0.5
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1, 1])
+
+
+def test_pairs_are_counted_after_holms_correction():
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(45, 2, 20))
+    assert ahead_and_behind(noise) == (0, 0)
+    noise[:5] += 3
+    noise[5] -= 3
+    assert ahead_and_behind(noise) == (5, 1)
+    assert ahead_and_behind(np.zeros((4, 1, 3))) == (0, 0)
+
+
+def test_a_level_contrast_lies_inside_the_margin():
+    rng = np.random.default_rng(3)
+    result = contrast(0.001 * rng.normal(size=(45, 2, 20)), PAIRS)
+    assert result.level(0.005) and not result.level(1e-6)
+    assert result.points().startswith(("0.0 ±", "-0.0 ±"))
+
+
+def test_there_is_no_interval_where_nothing_shows_the_variance():
+    few = contrast(np.array([[0.1, 0.2], [0.3, 0.4]]), [(0, 1), (0, 2)])
+    assert np.isnan([few.low, few.high, few.p]).all() and few.points() == "25.0" and not few.level(1)
+    one = contrast(np.full((45, 1), 0.02), PAIRS)
+    assert np.isnan(one.low) and one.points(2) == "2.00"
+    assert ahead_and_behind(np.ones((45, 1))) == (0, 0)
