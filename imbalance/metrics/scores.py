@@ -195,20 +195,46 @@ def curve_error(curve: Reliability) -> float:
     return float((np.abs(curve.accuracy - curve.confidence) * curve.count).sum() / total) if total else np.nan
 
 
-def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
+def classes_ahead(scores: Array, targets: Array) -> Array:
+    """Return for each example the number of classes that come before its target in the order of the scores.
+
+    Of two classes with equal scores the one with the larger number comes first, as in scikit-learn's
+    `top_k_accuracy_score`.
+
+    Args:
+        scores: (N, K), a higher score means that the class is more likely.
+        targets: (N,).
+    """
+    own = scores[np.arange(len(targets)), targets][:, None]
+    later = np.arange(scores.shape[1]) > targets[:, None]
+    return ((scores > own) | ((scores == own) & later)).sum(axis=1)
+
+
+def score_metrics(
+    logits: Array,
+    targets: Array,
+    class_names: Sequence[str],
+    top_k: Sequence[int] = (),
+    ranked_by: Array | None = None,
+) -> dict[str, float]:
     """Return all metrics of this module by name: those in `SCORE_METRICS`, `auroc/<class>` and `auprc/<class>`.
 
     `auroc/<class>` and `auprc/<class>` tell the class (positive) from all other classes. `auroc` and `auprc` are the
     means of these values over the classes for which they are defined. If there are only two classes, their AUROCs are
-    equal. Examples are ranked by `log_odds`, in which sure predictions do not tie, and `nll` is computed from them.
+    equal. Examples are ranked by `ranked_by`, or by `log_odds`, in which sure predictions do not tie. `nll` is computed from
+    the log-odds.
 
     Args:
         logits: (N, K).
         targets: (N,).
+        top_k: numbers k for `top<k>_accuracy`, the share of examples whose target is among the k classes with the largest
+            logits.
+        ranked_by: (N, K) scores that rank the examples of each class; None for the log-odds.
     """
     size, num_classes = logits.shape
     odds, own_odds = np.empty((num_classes, size)), np.empty(size)
     errors, confidence, right = np.empty(size), np.empty(size), np.empty(size, dtype=bool)
+    ahead = np.zeros(size, dtype=np.int64)
     step = max(1, CHUNK_NUMBERS // num_classes)
     for start in range(0, size, step):  # whole arrays would take ten times the memory of the logits
         rows = slice(start, start + step)
@@ -217,7 +243,10 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
         odds[:, rows], own_odds[rows] = chunk_odds.T, chunk_odds[np.arange(len(own)), own]
         confidence[rows], right[rows] = probability.max(axis=1), probability.argmax(axis=1) == own
         errors[rows] = squared_errors(probability, own)
-    rankings = [ranking(odds[label], targets == label) for label in range(num_classes)]
+        if top_k:
+            ahead[rows] = classes_ahead(logits[rows], own)
+    columns = odds if ranked_by is None else ranked_by.T
+    rankings = [ranking(columns[label], targets == label) for label in range(num_classes)]
     class_metrics = {
         f"{kind}/{name}": rankings[label][i]
         for i, kind in enumerate(("auroc", "auprc"))
@@ -235,6 +264,7 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
         "brier": mean_brier(errors, num_classes),
         "ece": curve_error(reliability_curve(confidence, right, BINS, equal_mass=False)),
         "ece_equal_mass": curve_error(reliability_curve(confidence, right, BINS, equal_mass=True)),
+        **{f"top{k}_accuracy": float((ahead < k).mean()) if size else np.nan for k in top_k},
         **class_metrics,
     }
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.heads.probe import fit_head
@@ -424,17 +425,28 @@ def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[st
     """
     first, train_counts = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
     class_counts, group_counts = (torch.stack(columns).numpy() for columns in train_counts)
-    return compute(counts, first.class_names, first.group_names, class_counts, group_counts, first.evaluation_names)
+    return compute(
+        counts,
+        first.class_names,
+        first.group_names,
+        class_counts,
+        group_counts,
+        first.evaluation_names,
+        first.crossed_groups,
+    )
 
 
-def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
+def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
     """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
+
+    Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one.
 
     Args:
         logits: (N, K) logits of the first N examples of the split `name`.
     """
     targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
-    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
+    top_k = top_k_named(config.callbacks.monitor, config.score)
+    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names, top_k)
     return {f"{name}/{key}": value for key, value in values.items()}
 
 

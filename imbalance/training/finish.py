@@ -86,7 +86,7 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     learner, values, logits = run.learner, split_metrics(run, name, outcome), outcome.logits
     assert logits is not None  # the caller asked for them
     if name in ("val", "test"):
-        values |= measure_scores(learner.dataset.eval_dataset, name, logits)
+        values |= measure_scores(run.config, learner.dataset.eval_dataset, name, logits)
     if run.log.writes:
         split = getattr(learner.dataset.eval_dataset, name)
         labels = {key: column[: len(logits)] for key, column in split.saved_labels.items()}

@@ -452,7 +452,8 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
     """
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
-        check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
+        names = evaluated.class_names, evaluated.group_names, evaluated.evaluation_names
+        check_labels(key, name, *names, has_parity=evaluated.crossed_groups is not None)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
             f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
