@@ -341,7 +341,7 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
     table = []
     for data, name, (first, second) in itertools.product(by_data, COLUMNS, QUESTIONS):
         methods = by_data[data]
-        result = compare(*(methods[method].test[name] for method in (first, second)), methods[first].pairs)
+        result = compare(methods[first].test[name], methods[second].test[name], methods[first].pairs)
         table.append([
             TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.points(),
             f"{100 * result.spread[0]:.1f} to {100 * result.spread[1]:.1f}", result.verdict(),
@@ -357,7 +357,7 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
     table = []
     for data, methods in by_data.items():
 
-        def gain(loss: str, exponent: float, name: str, methods: MethodScores = methods) -> np.ndarray:
+        def gain(loss: str, exponent: float, name: str, methods: MethodScores) -> np.ndarray:
             return methods[loss, exponent].test[name] - methods[loss, 0.0].test[name]
 
         questions = {
@@ -369,7 +369,9 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
         for title, (first, first_name, second, second_name) in questions.items():
             results = (
                 compare(
-                    gain(first, exponent, first_name), gain(second, exponent, second_name), methods["ce", 0.0].pairs
+                    gain(first, exponent, first_name, methods),
+                    gain(second, exponent, second_name, methods),
+                    methods["ce", 0.0].pairs,
                 )
                 for exponent in EXPONENTS[1:]
             )
