@@ -56,6 +56,8 @@ def get_config() -> ConfigDict:
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
         compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
         deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
+        shard=False,  # True: split the model and the optimiser's state over the processes, to save memory
+        activation_checkpointing=False,  # True: compute activations again in the backward pass, to save memory
     )
     config.callbacks = create(
         select="last",  # test the last epoch; "best": the epoch with the best monitored metric

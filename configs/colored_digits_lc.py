@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="lc", amplification=0.7, decay=0.5)
     config.model = create(name="mlp", hidden=(128, 128))
-    config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, decayed="all")
+    config.optim = create(name="sgd", lr=0.03, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training
 
@@ -54,6 +54,8 @@ def get_config() -> ConfigDict:
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
         compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
         deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
+        shard=False,  # True: split the model and the optimiser's state over the processes, to save memory
+        activation_checkpointing=False,  # True: compute activations again in the backward pass, to save memory
     )
     config.callbacks = create(
         select="best",  # test the epoch with the best monitored metric; "last": the last epoch

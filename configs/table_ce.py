@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         val_fraction=0.1,  # share of every group; 0.0 if the table has this split
         test_fraction=0.2,
         mode="RGB",  # colour mode of the images; "L": grey
-        convert=False,  # True: convert images of other modes (grey, palette, transparency); False: refuse them
+        convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
         resize=256,  # the shorter side of an image is resized to this
         size=224,  # then the middle of the image is cropped to this size
         augment=("flip", "random_resized_crop"),
@@ -63,6 +63,8 @@ def get_config() -> ConfigDict:
         images_on_device=False,  # True: keep all decoded images on the GPU; False: copy each batch there
         compile="no",  # or "default"; or "reduce-overhead" (CUDA graphs), which suits small models on a GPU
         deterministic=False,  # True: results on a GPU are the same to the bit in every run, but training is slower
+        shard=False,  # True: split the model and the optimiser's state over the processes, to save memory
+        activation_checkpointing=False,  # True: compute activations again in the backward pass, to save memory
     )
     config.callbacks = create(
         select="best",  # test the epoch with the best monitored metric; "last": the last epoch

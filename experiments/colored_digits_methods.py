@@ -49,12 +49,14 @@ METHODS = (
     ("undersampling", Variant("colored_digits_undersampled"), "sampler"),
     ("DFR", Variant("colored_digits_dfr"), "none; val's fit the head"),
     ("JTT", Variant("colored_digits_jtt"), "none"),
+    ("PDE", Variant("colored_digits_pde"), "sampler"),
     ("DPE", Variant("colored_digits_dpe"), "none; val's fit the head"),
     ("IRM", Variant("colored_digits_irm"), "objective"),
     ("V-REx", Variant("colored_digits_vrex"), "objective"),
     # The penalties are the best by val worst-group accuracy: for CORAL of 0.1, 1 and 10, for MMD of 0.01, 0.1, 0.3, 1 and 10.
     ("CORAL", erm_with(objective=dict(name="coral", environments="attribute", penalty=10.0)), "objective"),
     ("MMD", erm_with(objective=dict(name="mmd", environments="attribute", penalty=0.01, gammas=KERNELS)), "objective"),
+    ("AUC margin loss", Variant("colored_digits_aucm"), "none"),
     ("EIIL, then group DRO", Variant("colored_digits_eiil"), "none"),
     # The penalty grows with the square of the logits of an environment that is mostly wrong, and EIIL infers such an
     # environment. Without clipping, two of ten seeds diverge.

@@ -1,6 +1,7 @@
 """Errors that end a run early, each with its exit status."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 RESUME_HINT = "resumes from the last checkpoint, or from the start without one"  # said after "the same command"
@@ -42,6 +43,19 @@ class Diverged(ArithmeticError):
     """A loss, a weight or an output became non-finite. No non-finite state has been saved."""
 
     status, exit_status = "diverged", 3
+
+
+class LostPeer(OSError):
+    """Another process that trains the same run has ended, or did not answer in time.
+
+    Args:
+        message: the line that the user reads.
+        ranks: numbers of these processes, as far as they are known.
+    """
+
+    def __init__(self, message: str, ranks: Sequence[int] = ()):
+        super().__init__(message)
+        self.ranks = ranks
 
 
 class Interrupted(BaseException):

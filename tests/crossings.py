@@ -21,6 +21,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers.data_files import make_folder, make_table, write_csv, write_people
+from helpers.data_files import make_folder, make_table, save_image, write_csv, write_people
 from helpers.jobs import SERVER, at_call, free_port
 from helpers.texts import write_texts
 from ml_collections import ConfigDict
@@ -126,6 +127,19 @@ def image_table(folder: Path, config: ConfigDict) -> None:
     images(config, name="table", file="birds.csv", delimiter=",", folder="images", **names)
 
 
+def published_images(folder: Path, config: ConfigDict) -> None:
+    for i, path in enumerate(published_files(folder)):
+        save_image(path, seed=i)
+    config.data = dict(name="spuco", subset="birds", size=10, check_counts=False, augment=("flip",))
+    config.model = dict(name="mlp", hidden=(6,))
+    config.trainer.batch_size = 4
+
+
+def published_files(folder: Path) -> list[Path]:
+    parts = product(("train", "val", "test"), ("landbirds", "waterbirds"), ("land", "water"), ("0.png", "1.png"))
+    return [folder.joinpath("spuco_birds", *names) for names in parts]
+
+
 def table_rows(folder: Path) -> list[Path]:
     with open(folder / "birds.csv", newline="") as file:
         return [folder / "images" / row["path"] for row in csv.DictReader(file)]
@@ -210,6 +224,7 @@ KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and
     "digits": ("digits_erm", Kind(digits)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
+    "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),
     "arrays": ("arrays_erm", Kind(arrays)),
     "features": ("features_erm", Kind(features, lambda f: [f / "features"])),
@@ -236,7 +251,7 @@ STOP_STEP = 4  # step in the second epoch at which an interrupted run was stoppe
 def make_old(run: Path) -> None:
     """Rewrite the files of a run as an older version of this format wrote them: without the keys that came later."""
     config = json.loads((run / "config.json").read_text())
-    for key in ("clip_norm", "ema_decay", "tf32", "images_on_device"):
+    for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
     del config["groups"], config["optim"]["decayed"]
     config["trainer"]["compile"] = False

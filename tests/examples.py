@@ -40,13 +40,17 @@ class Example(NamedTuple):
 
 GROUP_DRO = dict(objective=dict(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False))
 LAYER = dict(by="group", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01)
+FURTHER = {key: value for key, value in LAYER.items() if key != "by"}
 CLIPPED = dict(trainer__clip_norm=0.05)
+SHARP = dict(lr=0.1, momentum=0.9, weight_decay=0.01, decayed="weights", radius=0.05)
 DIGITS = dict(
     classes=tuple(range(10)), imbalance="none", imbalance_ratio=1.0, total=0, val_fraction=0.2, test_fraction=0.2
 )
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+PUBLISHED = dict(size=14, check_counts=True, augment=())
+BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
@@ -67,6 +71,14 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "cifar10lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
         "cifar100lt": Example(LONG_TAILED | dict(download=False), elsewhere=IN_SETS.format("long_tailed")),
+        "corrupted_cifar10": Example(
+            BIASED | dict(source="made", download=False), elsewhere=IN_SETS.format("biased"),
+        ),
+        "colored_fashion": Example(BIASED, elsewhere=IN_SETS.format("biased")),
+        "dominoes": Example(
+            dict(top="fashion", top_classes=("coat", "dress"), classes=("automobile", "truck"), correlation=0.95,
+                 val_per_group=250, augment=(), download=False), elsewhere=IN_SETS.format("dominoes"),
+        ),
         "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
         "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
         "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
@@ -74,6 +86,18 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
                  subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
         ),
+        "metashift": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "imagenet_bg": Example(PUBLISHED | dict(test="mixed_rand"), elsewhere=IN_SETS.format("published")),
+        "nico_pp": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
+        "breeds": Example(PUBLISHED | dict(subset="living17", test="target"), elsewhere=IN_SETS.format("published")),
+        "chexpert": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "mimic_cxr": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "imagenet_lt": Example(PUBLISHED | dict(folder="imagenet"), elsewhere=IN_SETS.format("published")),
+        "places_lt": Example(PUBLISHED | dict(folder="places"), elsewhere=IN_SETS.format("published")),
+        "inaturalist2018": Example(PUBLISHED | dict(folder="inaturalist"), elsewhere=IN_SETS.format("published")),
+        "urbancars": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "spuco": Example(PUBLISHED | dict(subset="birds"), elsewhere=IN_SETS.format("published")),
+        "camelyon17": Example(PUBLISHED | dict(val="other hospital"), elsewhere=IN_SETS.format("published")),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
@@ -127,6 +151,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "annealed_linear": Example(dict(by="group")),
         "annealed_sigmoid": Example(dict(by="group", steepness=4.0)),
         "annealed_step": Example(dict(by="group")),
+        "expanding": Example(
+            dict(by="group", warmup_epochs=0, every=1, added=9), other=dict(warmup_epochs=1, every=2, added=20)
+        ),
     },
     "weights": {
         "uniform": Example(),
@@ -145,6 +172,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
     "mix": {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
+        "cutmix": Example(dict(alpha=0.5)),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
@@ -155,10 +183,12 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "cross_entropy": Example(),
         "poly": Example(dict(alpha=1.5, left="exponential")),
         "vs": Example(dict(gamma=0.3, tau=1.2)),
+        "smoothed": Example(dict(label_smoothing=0.2, gamma=0.3, tau=1.2)),
         "vs_group": Example(dict(gamma=0.3, tau=1.2)),
         "cdt": Example(dict(gamma=0.4)),
         "logit_adjusted": Example(dict(tau=1.2)),
         "balanced_softmax": Example(),
+        "label_aware_smoothing": Example(dict(head=0.4, tail=0.1)),
         "ldam": Example(dict(max_margin=0.5, scale=3.0)),
         "focal": Example(dict(gamma=1.5)),
         "class_balanced": Example(dict(beta=0.99, gamma=0.5)),
@@ -174,12 +204,23 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "vrex": Example(dict(environments="group", penalty=2.0, warmup_steps=0), other=dict(warmup_steps=4)),
         "coral": Example(dict(environments="group", penalty=2.0)),
         "mmd": Example(dict(environments="group", penalty=2.0, gammas=(0.1, 1.0)), other=dict(gammas=(10.0,))),
+        "lade": Example(dict(penalty=0.5, drift=0.1), config=dict(loss=dict(name="balanced_softmax"))),
         "lff": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "ula": Example(
             dict(tau=1.5, temperature=2.0, decay=0.5),
             config=dict(groups=dict(name="predictions", first_epochs=1)), other=dict(decay=0.9),
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
+        "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
+        "partial_auc": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
+            other=dict(positives=(0,), share=1.0),
+        ),
+        "smooth_ap": Example(dict(positives=(1,), share=0.5, temperature=0.2), other=dict(positives=(0,), share=1.0)),
+        "soap": Example(
+            dict(positives=(1,), share=0.5, margin=1.0, decay=0.1), other=dict(positives=(0,), share=1.0, decay=0.9)
+        ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
         "xrm": Example(),
@@ -191,6 +232,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "prior": Example(dict(target="uniform"), other=dict(target="natural")),
         "crt": Example(LAYER),
         "lws": Example(LAYER),
+        "weight_balancing": Example(
+            FURTHER | dict(limit=0.2, beta=0.9), other=dict(weight_decay=0.5)
+        ),
+        "los": Example(FURTHER | dict(smoothing=0.4)),
+        "mislas": Example(
+            LAYER | dict(head_smoothing=0.3, tail_smoothing=0.1, layer_factor=0.5)
+        ),
         "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),
         "dpe": Example(
             dict(by="group", members=3, epochs=2, batch_size=10, lr=0.01, momentum=0.5, entropic_scale=5.0,
@@ -251,6 +299,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "sgd_apart": Example(
             dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),
+        "sam": Example(SHARP, config=CLIPPED),
+        "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=200)),
+        "focal_sam": Example(SHARP | dict(gamma=2.0, strength=0.4)),
         "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },
 }  # fmt: skip

@@ -13,12 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
-from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, is_out_of_memory
+from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, LostPeer, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
@@ -28,6 +29,7 @@ OVERRIDES = (
     "  --config.<key>=<value>  override a value of the config; may be repeated. If the name of a section\n"
     "                          changes, as in --config.loss.name=vs, type every key of that section"
 )
+SAME_COMMAND = f"the same command {RESUME_HINT}"
 GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)  # first words of two-word commands
 
 # First words of the commands that train; other commands leave no checkpoint to resume from.
@@ -58,12 +60,12 @@ def call(argv: Sequence[str]) -> int:
         return run_command(COMMANDS[name], arguments)
     except BadInput as error:
         return refuse(str(error))
+    except LostPeer as error:
+        return refuse(f"{error}; {SAME_COMMAND}")
     except OSError as error:  # a full disk, or a data_dir that was removed
         cause = f"{error.filename or 'imbalance'}: {error.strerror or error}"
         resumes = argv[0] in RESUMES
-        return refuse(
-            f"{cause}; fix that, and {f'the same command {RESUME_HINT}' if resumes else 'type the command again'}"
-        )
+        return refuse(f"{cause}; fix that, and {SAME_COMMAND if resumes else 'type the command again'}")
 
 
 def command_of(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -240,12 +242,26 @@ def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
 
 def run(config: Any, directory: Path) -> int:
     """Train `config` in `directory`, print the result, and return the exit status."""
+    from imbalance.training.distributed import heartbeat
     from imbalance.training.loop import train
 
+    def report_loss(error: LostPeer) -> None:
+        print_result(str(directory), "interrupted", None, printing_rank=next_rank(error.ranks))
+
+    def end_on_loss(error: LostPeer) -> NoReturn:
+        report_loss(error)
+        refuse(f"{error}; {SAME_COMMAND}")
+        os._exit(2)
+
+    heartbeat.on_loss = end_on_loss
     try:
         result = train(config, directory)
+    except LostPeer as error:
+        report_loss(error)
+        raise
     except (Diverged, Interrupted) as error:  # every rank raises it, so only rank 0 prints it
         wait_for_main_process()
+        tell_torchrun(one_line(str(error)))
         if not RANK:
             print(one_line(str(error)), file=sys.stderr, flush=True)
         print_result(str(directory), error.status, None)
@@ -264,9 +280,14 @@ def run(config: Any, directory: Path) -> int:
     return 0
 
 
-def print_result(run_directory: str | None, status: str, score: float | None) -> None:
-    """Print the last line of stdout, one JSON object, on rank 0 only. A score that is not finite becomes null."""
-    if not RANK:
+def next_rank(lost: Sequence[int]) -> int:
+    """Return the lowest rank that is not in `lost`, the ranks of processes that have ended."""
+    return next(rank for rank in range(len(lost) + 1) if rank not in lost)
+
+
+def print_result(run_directory: str | None, status: str, score: float | None, printing_rank: int = 0) -> None:
+    """Print the last line of stdout, one JSON object, on one rank only. A score that is not finite becomes null."""
+    if printing_rank == RANK:
         score = score if score is not None and abs(score) < float("inf") else None
         print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
 
@@ -277,8 +298,17 @@ def print_result(run_directory: str | None, status: str, score: float | None) ->
 def refuse(message: str) -> int:
     """Print `message` as one line on stderr, and return exit status 2. Ranks above 0 put their rank before it."""
     wait_for_main_process()
-    print_safely(f"process {RANK}: {one_line(message)}" if RANK else one_line(message), sys.stderr)
+    line = f"process {RANK}: {one_line(message)}" if RANK else one_line(message)
+    print_safely(line, sys.stderr)
+    tell_torchrun(line)
     return 2
+
+
+def tell_torchrun(line: str) -> None:
+    """Write `line` to the file from which torchrun takes the cause of a failure, so that its last lines repeat it."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}))
 
 
 def wait_for_main_process() -> None:

@@ -58,6 +58,8 @@ class Trainer:
             batch by batch. Other data sets are always copied before training.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
         deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
+        shard: splits the model, its gradients and its optimiser's state over the processes, to save memory (FSDP2).
+        activation_checkpointing: computes the activations of each block again in the backward pass, to save memory.
     """
 
     epochs: Repeats
@@ -75,6 +77,8 @@ class Trainer:
     images_on_device: bool
     compile: Literal["no", "default", "reduce-overhead"]
     deterministic: bool
+    shard: bool
+    activation_checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,7 @@ def check_full_batches(config: Experiment) -> None:
         ("trainer.ema_decay", trainer.ema_decay, 0.0),
         ("trainer.mixed_precision", trainer.mixed_precision, "no"),
         ("trainer.compile", trainer.compile, "no"),
+        ("trainer.shard", trainer.shard, False),
     )
     for key, value, only in needed:
         if value != only:
@@ -315,10 +320,12 @@ def methods(config: Experiment) -> dict[str, Callable[..., Any]]:
 
 
 def check_methods(config: Experiment) -> None:
-    """Raise `BadInput` if a function that `config` names breaks one of three rules.
+    """Raise `BadInput` if a function that `config` names breaks one of five rules.
 
     - A function must not require an argument that the program does not pass.
     - An objective with the tag `unmixed` must not be used with mixing (`config.mix`).
+    - An optimiser with the tag `splits` needs the objective "average" and no mixing.
+    - An optimiser with several passes in a step must not be used with CUDA graphs.
     - At most one function may have the tag `first_run`, by which another run is trained first. See `imbalance.config.tags`.
     """
     functions, available = methods(config), available_arguments()
@@ -333,6 +340,18 @@ def check_methods(config: Experiment) -> None:
         raise BadInput(
             f"config.mix.name: {config.mix.name!r} given, but config.objective.name={config.objective.name!r} compares "
             "examples by class, and a mixture has two classes; use config.mix.name='none'"
+        )
+    optim = tags_of(functions["optim"])
+    for section, needed in (("objective", "average"), ("mix", "none")):
+        if optim.splits and config.section(section).name != needed:
+            raise BadInput(
+                f"config.{section}.name: {config.section(section).name!r} given, but config.optim.name={config.optim.name!r} "
+                f"divides the losses of a batch by class; use config.{section}.name={needed!r}, or config.optim.name='sam'"
+            )
+    if optim.passes > 1 and config.trainer.compile == "reduce-overhead":
+        raise BadInput(
+            f"config.trainer.compile: 'reduce-overhead' given, but config.optim.name={config.optim.name!r} computes "
+            f"{optim.passes} passes in a step, which CUDA graphs cannot record; use 'default'"
         )
     staged = [path for path, function in functions.items() if tags_of(function).first_run]
     if len(staged) > 1:

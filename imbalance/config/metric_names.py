@@ -1,6 +1,7 @@
 """Names of metrics, and the check of a name before anything is trained."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 
 from imbalance.config.registries import registries
@@ -12,6 +13,11 @@ SUMMARY_METRICS = (
     "worst_group_accuracy", "group_balanced_accuracy", "adjusted_accuracy",
     "g_mean", "mcc", "macro_f1", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
+# Metrics of two classes on data whose groups are class × attribute; other data sets do not have them. Selection takes the
+# largest value of a metric, and of a difference the smallest is best, so only the ratios can select.
+PARITY_RATIOS = ("demographic_parity_ratio", "equalized_odds_ratio")
+PARITY_METRICS = ("demographic_parity_difference", PARITY_RATIOS[0], "equalized_odds_difference", PARITY_RATIOS[1])
+TOP_K = re.compile(r"top([1-9]\d*)_accuracy")  # computed if config.callbacks.monitor or config.score names it
 # On a data set with evaluation groups, metrics called `group` count evaluation groups. These metrics, which no other
 # data set has, count the groups that the run trains with.
 TRAINING_GROUP_METRICS = ("worst_training_group_accuracy", "training_group_balanced_accuracy")
@@ -49,9 +55,16 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
     split, _, metric = name.partition("/")
     kind, _, label = metric.partition("/")
     has_label = label and kind in (*CLASS_METRICS, *GROUP_METRICS, *RANKING_METRICS)
-    if split != "val" or not (metric in (*SUMMARY_METRICS, *RANKING_METRICS, *TRAINING_GROUP_METRICS) or has_label):
+    if metric in PARITY_METRICS and metric not in PARITY_RATIOS:
+        ratio = metric.replace("difference", "ratio")
         raise BadInput(
-            f"config.{key}: {name!r} given; it must be val/ followed by {', '.join((*SUMMARY_METRICS, *RANKING_METRICS))}, "
+            f"config.{key}: {name!r} given, of which smaller values are better; use {f'{split}/{ratio}'!r}, of which larger "
+            "ones are"
+        )
+    names = (*SUMMARY_METRICS, *RANKING_METRICS, *PARITY_RATIOS)
+    if split != "val" or not (metric in (*names, *TRAINING_GROUP_METRICS) or TOP_K.fullmatch(metric) or has_label):
+        raise BadInput(
+            f"config.{key}: {name!r} given; it must be val/ followed by {', '.join(names)}, top<k>_accuracy, "
             f"{', '.join(f'{kind}/<class>' for kind in (*CLASS_METRICS, *RANKING_METRICS))}, group_accuracy/<group>"
             + "".join(f"; or {metric}" for metric in own)
         )
@@ -59,13 +72,25 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
 
 def needs_scores(name: str) -> bool:
     """Return whether the metric `name` needs the class scores of each example; other metrics need confusion counts only."""
-    return name.partition("/")[2].partition("/")[0] in RANKING_METRICS
+    metric = name.partition("/")[2].partition("/")[0]
+    return metric in RANKING_METRICS or bool(TOP_K.fullmatch(metric))
+
+
+def top_k_named(*names: str) -> tuple[int, ...]:
+    """Return the numbers k of all metrics `<split>/top<k>_accuracy` among `names`, each once."""
+    matches = (TOP_K.fullmatch(name.partition("/")[2]) for name in names)
+    return tuple(dict.fromkeys(int(match[1]) for match in matches if match))
 
 
 def check_labels(
-    key: str, name: str, classes: Sequence[str], groups: Sequence[str], eval_groups: Sequence[str] = ()
+    key: str,
+    name: str,
+    classes: Sequence[str],
+    groups: Sequence[str],
+    eval_groups: Sequence[str] = (),
+    has_parity: bool = True,
 ) -> None:
-    """Raise `BadInput` if the metric `name` contains a class or group that the data set does not have.
+    """Raise `BadInput` if the data set has no metric `name`, for example because it lacks the class or group in the name.
 
     Args:
         key: key of the config whose value is `name`, such as "score", for the message.
@@ -73,7 +98,15 @@ def check_labels(
         classes: names of all classes.
         groups: names of the groups that the methods use in training.
         eval_groups: names of the groups that metrics use, if they differ from `groups`.
+        has_parity: whether the data set has the metrics `PARITY_METRICS`.
     """
+    if name.partition("/")[2] in PARITY_METRICS and not has_parity:
+        raise BadInput(
+            f"config.{key}: {name!r} given, which needs two classes and groups that are crossed with attributes, as by "
+            f"config.data.attributes; this data set has {len(classes)} classes and the groups {', '.join(groups)}"
+        )
+    if any(k > len(classes) for k in top_k_named(name)):
+        raise BadInput(f"config.{key}: {name!r} given; this data set has only {len(classes)} classes")
     kind, _, label = name.partition("/")[2].partition("/")
     if not eval_groups and kind in (*TRAINING_GROUP_METRICS, "training_group_accuracy"):
         instead = name.replace("worst_training_", "worst_").replace("training_group", "group")
@@ -110,7 +143,8 @@ def check_metric(name: str, flag: str = "--metric", split: str = "") -> None:
     score_metrics = () if metric_split == "train" else SCORE_METRICS
     with_label = (*CLASS_METRICS, *GROUP_METRICS, *(RANKING_METRICS if score_metrics else ()))
     always = ("loss", *SUMMARY_METRICS, *score_metrics)
-    valid = kind in with_label if label else metric in (*always, *TRAINING_GROUP_METRICS, *method_metrics())
+    known = (*always, *TRAINING_GROUP_METRICS, *PARITY_METRICS, *method_metrics())
+    valid = kind in with_label if label else metric in known or bool(score_metrics and TOP_K.fullmatch(metric))
     if metric_split not in ("train", "val", "test") or not valid:
         raise BadInput(
             f"{flag}: {name!r} given; it must be {'' if split else 'train/, val/ or test/ followed by '}one of {', '.join(always)}, "

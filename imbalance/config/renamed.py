@@ -81,17 +81,26 @@ RENAMED_KEYS = {
         "the columns that are crossed with the target to make the groups, without the target",
     )
 }
+# By a key that people expect: what has it.
+EXPECTED_KEYS = {
+    "loss.label_smoothing": "label smoothing is a loss of its own, for cross-entropy and its relatives: type "
+    "--config.loss.name=smoothed --config.loss.label_smoothing=<ε> --config.loss.gamma=0 --config.loss.tau=0, with tau=1 "
+    "for balanced softmax"
+}
 
 
 def renamed_key(key: str, keys: Iterable[str]) -> str:
     """Return the end of the message that `key` is unknown: the key that replaces it, and how the two differ.
 
-    Return "" if no older version had this key, or if the config cannot have the key that replaces it.
+    For a key of `EXPECTED_KEYS` return what has it. Return "" if no older version had this key, or if the config cannot
+    have the key that replaces it.
 
     Args:
         key: the full key, such as "data.groups".
         keys: the full keys that the config can have, such as "data.attributes".
     """
+    if key in EXPECTED_KEYS:
+        return f"; {EXPECTED_KEYS[key]}"
     new, meaning = RENAMED_KEYS.get(key, ("", ""))
     return f"; it is config.{new} now: {meaning}" if new in keys else ""
 

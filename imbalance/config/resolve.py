@@ -142,7 +142,8 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
         return saved  # no config: `validate` says what is missing
     decayed = {} if user_module_file(str(optim.get("name"))) else {"decayed": "all"}
-    trainer = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False} | trainer
+    without = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False}
+    trainer = without | {"shard": False, "activation_checkpointing": False} | trainer
     if isinstance(trainer.get("compile"), bool):
         trainer["compile"] = "default" if trainer["compile"] else "no"
     data: Any = saved.get("data")

@@ -42,6 +42,9 @@ class Tags:
         reads_val: true for a head that is fitted to the val examples.
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
+        passes: for an optimiser: the number of forward and backward passes in a step.
+        splits: true for an optimiser that divides the losses of a batch by class; a config with an objective other than
+            "average", or with mixing, is then refused.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
             pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
@@ -60,6 +63,8 @@ class Tags:
     held_out: Callable[[Any], float] | None = None
     reads_val: bool = False
     seeded: Callable[[Any], bool] | None = None
+    passes: int = 1
+    splits: bool = False
     preparation: Callable[[Any], Any] | None = None
     module: Callable[[Any, Any], Any] | None = None
 

@@ -15,12 +15,16 @@ from imbalance.data.images.listing import build_image_dataset
 from imbalance.data.images.normalise import normaliser
 from imbalance.data.population import check_population
 from imbalance.data.sets.arrays import arrays
+from imbalance.data.sets.biased import colored_fashion, corrupted_cifar10
+from imbalance.data.sets.breeds import breeds, list_breeds
 from imbalance.data.sets.celeba import celeba, list_celeba
+from imbalance.data.sets.chest import chexpert, list_chexpert, list_mimic_cxr, mimic_cxr
 from imbalance.data.sets.cifar10 import cifar10
 from imbalance.data.sets.civilcomments import civilcomments, list_civilcomments
 from imbalance.data.sets.class_map import class_map, new_classes
 from imbalance.data.sets.colored_digits import colored_digits
 from imbalance.data.sets.digits import digits
+from imbalance.data.sets.dominoes import dominoes
 from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
@@ -28,8 +32,25 @@ from imbalance.data.sets.image_folder import folder, list_folder
 from imbalance.data.sets.image_table import list_table, table
 from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
+from imbalance.data.sets.long_tailed_lists import (
+    imagenet_lt,
+    inaturalist2018,
+    list_imagenet_lt,
+    list_inaturalist2018,
+    list_places_lt,
+    places_lt,
+)
 from imbalance.data.sets.medmnist import medmnist
 from imbalance.data.sets.multinli import list_multinli, multinli
+from imbalance.data.sets.spurious import camelyon17, list_camelyon17, list_spuco, list_urbancars, spuco, urbancars
+from imbalance.data.sets.subpopbench import (
+    imagenet_bg,
+    list_imagenet_bg,
+    list_metashift,
+    list_nico_pp,
+    metashift,
+    nico_pp,
+)
 from imbalance.data.sets.text import list_text, text
 from imbalance.data.sets.waterbirds import list_waterbirds, waterbirds
 from imbalance.data.splits import Dataset, Labels, Split
@@ -42,10 +63,25 @@ DATASETS = {
     "cifar10": cifar10,
     "cifar10lt": cifar10lt,
     "cifar100lt": cifar100lt,
+    "corrupted_cifar10": corrupted_cifar10,
+    "dominoes": dominoes,
     "fashion": fashion,
+    "colored_fashion": colored_fashion,
     "medmnist": medmnist,
     "waterbirds": waterbirds,
     "celeba": celeba,
+    "metashift": metashift,
+    "imagenet_bg": imagenet_bg,
+    "nico_pp": nico_pp,
+    "breeds": breeds,
+    "chexpert": chexpert,
+    "mimic_cxr": mimic_cxr,
+    "imagenet_lt": imagenet_lt,
+    "places_lt": places_lt,
+    "inaturalist2018": inaturalist2018,
+    "urbancars": urbancars,
+    "spuco": spuco,
+    "camelyon17": camelyon17,
     "table": table,
     "folder": folder,
     "arrays": arrays,
@@ -59,7 +95,24 @@ DATASETS = {
 }
 # The functions that list the image files of a data set without decoding them. `imbalance data verify` checks such a listing
 # and reports every problem, while loading stops at the first problem.
-LISTINGS = {"waterbirds": list_waterbirds, "celeba": list_celeba, "table": list_table, "folder": list_folder}
+LISTINGS = {
+    "waterbirds": list_waterbirds,
+    "celeba": list_celeba,
+    "metashift": list_metashift,
+    "imagenet_bg": list_imagenet_bg,
+    "nico_pp": list_nico_pp,
+    "breeds": list_breeds,
+    "chexpert": list_chexpert,
+    "mimic_cxr": list_mimic_cxr,
+    "imagenet_lt": list_imagenet_lt,
+    "places_lt": list_places_lt,
+    "inaturalist2018": list_inaturalist2018,
+    "urbancars": list_urbancars,
+    "spuco": list_spuco,
+    "camelyon17": list_camelyon17,
+    "table": list_table,
+    "folder": list_folder,
+}
 # The functions that list the texts of a data set without tokenising them, for the same purpose.
 CORPORA = {"text": list_text, "civilcomments": list_civilcomments, "multinli": list_multinli}
 

@@ -68,6 +68,15 @@ def _medmnist(flag: str, md5: str) -> Source:
     )
 
 
+_VERIFY = "and run `imbalance data verify`, which compares the counts with the published ones"
+_IMAGENET = "ImageNet's terms of access: non-commercial research and education only; do not redistribute"
+_ILSVRC = (
+    "get ILSVRC 2012 from https://image-net.org, Kaggle (imagenet-object-localization-challenge) or the Hugging Face Hub "
+    "(ILSVRC/imagenet-1k), and link a folder with train/<wnid>/ and val/<wnid>/ to data_dir/imagenet"
+)
+_PHYSIONET = (
+    "PhysioNet Credentialed Health Data License 1.5.0; do not redistribute, and send nothing of it to online services"
+)
 _WATERBIRDS = "waterbird_complete95_forest2water2"
 SOURCES = {
     "waterbirds": Source(
@@ -122,6 +131,97 @@ SOURCES = {
         ),
         "put multinli_1.0/ of https://cims.nyu.edu/~sbowman/multinli and metadata_random.csv of "
         "https://github.com/kohpangwei/group_DRO into data_dir/multinli/, and run `imbalance data verify`",
+    ),
+    "metashift": Source(
+        "MIT (MetaShift); the photographs are of Visual Genome, CC BY 4.0; cite Liang and Zou, 2022",
+        (
+            File(
+                "metashift.tar.gz",
+                ("https://www.dropbox.com/s/a7k65rlj4ownyr2/metashift.tar.gz?dl=1",),  # the address in SubpopBench
+                "",
+                "MetaShift-Cat-Dog-indoor-outdoor",
+            ),
+        ),
+        "make the folder MetaShift-Cat-Dog-indoor-outdoor with the code of https://github.com/Weixin-Liang/MetaShift from "
+        f"Visual Genome, put it into data_dir, {_VERIFY}",
+    ),
+    "imagenet_bg": Source(
+        f"{_IMAGENET}; the code is MIT; cite Xiao et al., 'Noise or Signal', 2021",
+        (),
+        "unpack backgrounds_challenge_data.tar.gz of "
+        "https://github.com/MadryLab/backgrounds_challenge/releases/download/data/backgrounds_challenge_data.tar.gz, "
+        "https://www.dropbox.com/s/0vv2qsc4ywb4z5v/original.tar.gz?dl=1 and "
+        "https://www.dropbox.com/s/8w29bg9niya19rn/in9l.tar.gz?dl=1, so that in9l/ and bg_challenge/ are in "
+        f"data_dir/backgrounds_challenge/, {_VERIFY}",
+    ),
+    "nico_pp": Source(
+        "for research only, as its authors say; cite Zhang et al., 'NICO++', 2023",
+        (),
+        "the Dropbox folder of track 1 is opened at https://nicochallenge.com/dataset; unpack track_1.zip, whose folder is "
+        f"public_dg_0416/, and dg_label_id_mapping.json into data_dir/nicopp/, {_VERIFY}",
+    ),
+    "breeds": Source(f"{_IMAGENET}; cite Santurkar, Tsipras and Madry, 2021", (), f"{_ILSVRC}, {_VERIFY}"),
+    "chexpert": Source(
+        "Stanford University Dataset Research Use Agreement: research only; do not redistribute",
+        (),
+        "register at https://stanfordmlgroup.github.io/competitions/chexpert or "
+        "https://stanfordaimi.azurewebsites.net; put train.csv, valid.csv, train/ and valid/ of the small or full version into "
+        f"data_dir/chexpert/ beside CHEXPERT DEMO.xlsx, which the second address lists apart, {_VERIFY}",
+    ),
+    "mimic_cxr": Source(
+        _PHYSIONET,
+        (),
+        "finish the CITI course and the data use agreement at https://physionet.org; put files/, "
+        "mimic-cxr-2.0.0-metadata.csv.gz and mimic-cxr-2.0.0-negbio.csv.gz of https://physionet.org/content/mimic-cxr-jpg, and "
+        "patients.csv.gz and admissions.csv.gz of https://physionet.org/content/mimiciv (hosp/), into "
+        f"data_dir/MIMIC-CXR-JPG/, {_VERIFY}",
+    ),
+    "imagenet_lt": Source(
+        f"{_IMAGENET}; cite Liu et al., 'Large-Scale Long-Tailed Recognition in an Open World', 2019",
+        (),
+        f"{_ILSVRC}; put ImageNet_LT_train.txt, _val.txt and _test.txt of "
+        "https://github.com/facebookresearch/classifier-balancing (data/ImageNet_LT) or "
+        f"https://github.com/shijxcs/LIFT (datasets/ImageNet_LT) into data_dir/ImageNet_LT/, {_VERIFY}",
+    ),
+    "places_lt": Source(
+        "the terms of Places: non-commercial research and education only; cite Zhou et al., 2017, and Liu et al., 2019",
+        (),
+        "unpack Places365-Standard (256×256, easy directory structure) of http://places2.csail.mit.edu/download.html into "
+        "data_dir/places/; put Places_LT_train.txt, _val.txt and _test.txt of "
+        "https://github.com/facebookresearch/classifier-balancing (data/Places_LT) or https://github.com/shijxcs/LIFT into "
+        f"data_dir/Places_LT/, {_VERIFY}",
+    ),
+    "inaturalist2018": Source(
+        "non-commercial research and education only, each photograph under its own licence; cite Van Horn et al., 2018",
+        (
+            File(
+                "train_val2018.tar.gz",
+                ("https://ml-inat-competition-datasets.s3.amazonaws.com/2018/train_val2018.tar.gz",),
+                "b1c6952ce38f31868cc50ea72d066cc3",  # from torchvision
+                "train_val2018",
+            ),
+        ),
+        "see https://github.com/visipedia/inat_comp/tree/master/2018 (120 GB); put iNaturalist18_train.txt and _val.txt of "
+        "https://github.com/facebookresearch/classifier-balancing (data/iNaturalist18) or https://github.com/shijxcs/LIFT into "
+        f"data_dir/iNaturalist18/, {_VERIFY}",
+    ),
+    "urbancars": Source(
+        "the images are of Stanford Cars, Places and LVIS, under their terms; the code is CC BY-NC 4.0; cite Li et al., 2023",
+        (),
+        "make the images with https://github.com/facebookresearch/Whac-A-Mole (README_data.md), put them into "
+        f"data_dir/urbancars/, {_VERIFY}",
+    ),
+    "spuco": Source(
+        "the images are of CUB, Places, ImageNet and other sets, under their terms; the code is MIT; cite Joshi et al., 2023",
+        (),
+        "`pip install spuco` and SpuCoBirds(root=data_dir, download=True), SpuCoDogs(…) download spuco_birds/ and "
+        f"spuco_dogs/; or see https://github.com/bigml-cs-ucla/spuco; {_VERIFY.removeprefix('and ')}",
+    ),
+    "camelyon17": Source(
+        "CC0; cite Bandi et al., 2018, and WILDS",
+        (),
+        "the CodaLab bundle of WILDS may no longer work (pip install wilds; wilds.get_dataset('camelyon17', download=True) "
+        f"tries it); put metadata.csv and patches/ into data_dir/camelyon17_v1.0/, {_VERIFY}",
     ),
     "cifar10": _cifar("10", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
     "cifar100": _cifar("100", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -120,6 +120,13 @@ class Split:
             inferred=None if self.inferred is None else self.inferred[rows],
             eval_group_mask=None if self.eval_group_mask is None else self.eval_group_mask[rows],
         )
+
+
+class CrossedGroups(NamedTuple):
+    """The numbers of the class and of the attribute of each of G groups."""
+
+    classes: tuple[int, ...]
+    attributes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -246,6 +253,27 @@ class Dataset:
     def train_counts(self) -> tuple[Tensor, Tensor]:
         """The (K,) and (G,) numbers of training examples of each class and of each group, on the CPU."""
         return self.class_counts(self.train), self.group_counts(self.train)
+
+    @cached_property
+    def crossed_groups(self) -> CrossedGroups | None:
+        """The class and the attribute of each group, if there are two classes, and every group is a class with an attribute.
+
+        Such a group has the name of its class, a comma or a space, and the attribute. Otherwise None.
+        """
+        groups, targets = self.train.on_cpu["groups"], self.train.on_cpu["targets"]
+        class_of_group = torch.zeros(self.num_groups, dtype=targets.dtype).scatter(0, groups, targets)
+        if self.num_classes != 2 or not self.train_counts[1].all() or not class_of_group[groups].equal(targets):
+            return None  # a group without training examples, or with examples of both classes
+        classes, attributes = tuple(class_of_group.tolist()), list[str]()
+        for name, target in zip(self.group_names, classes):
+            plain = self.class_names[target]
+            quoted = '"' + plain.replace('"', '""') + '"'  # as in the name of a group if the class has a comma
+            rest = name.removeprefix(quoted if name.startswith(f"{quoted},") else plain)
+            if rest == name or rest[:1] not in (",", " "):
+                return None
+            attributes.append(rest)
+        values = sorted(set(attributes))
+        return CrossedGroups(classes, tuple(values.index(rest) for rest in attributes))
 
     def eval_group_counts(self, split: Split) -> Tensor:
         """Return the (E,) numbers of examples of each evaluation group in `split`.

@@ -126,6 +126,7 @@ class RunContext:
         not "data".
     class_counts, group_counts: (K,) and (G,) numbers of training examples.
     labels: `labels("class")` returns `targets, class_counts`, and `labels("group")` returns `groups, group_counts`.
+    input_shape: shape of one input, such as (3, 32, 32) for images.
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
     first: the results of the first run; None if no method of the run needs one.
@@ -139,6 +140,7 @@ class RunContext:
     class_counts: Tensor
     group_counts: Tensor
     labels: Labels
+    input_shape: tuple[int, ...]
     seed: int
     epochs: int
     sampler: Mapping[str, Any]
@@ -157,7 +159,7 @@ AVAILABLE_ARGUMENTS = {
     "loss": _CONTEXT,
     "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": {"parameters", "head_parameters"},
+    "optim": _CONTEXT | {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _CONTEXT | {"head", "dataset", "features", "generator", "training_prior"},
 }

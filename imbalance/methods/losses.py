@@ -36,6 +36,17 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return softplus(log_odds_against(logits, targets))
 
 
+def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Return (B,) cross-entropies with the target shares 1 − ε + ε / K for the target and ε / K for each other class.
+
+    Args:
+        smoothing: ε, one number or (B,) numbers.
+    """
+    logits = at_least_float32(logits)
+    lead = logits.gather(1, targets[:, None]).squeeze(1) - logits.mean(1)
+    return cross_entropy(logits, targets) + smoothing * lead
+
+
 class CrossEntropy(nn.Module):
     """Cross-entropy, −log softmax(z)_y."""
 
@@ -111,13 +122,17 @@ class Adjusted(nn.Module):
             return None
         return torch.zeros(1, dtype=torch.float64) if self.offsets is None else -self.offsets
 
-    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+    def adjusted(self, logits: Tensor) -> Tensor:
+        """Return the (B, K) logits Δ_j · z_j + ι_j in at least float32."""
         logits = at_least_float32(logits)
         if self.factors is not None:
             logits = logits * self.factors.to(logits)
         if self.offsets is not None:
             logits = logits + self.offsets.to(logits)
-        return cross_entropy(logits, targets)
+        return logits
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        return cross_entropy(self.adjusted(logits), targets)
 
 
 @checked
@@ -136,6 +151,33 @@ class VectorScaling(Adjusted):
 
     def __init__(self, class_counts: Tensor, *, gamma: NonNegative, tau: NonNegative):
         super().__init__(relative(class_counts) ** gamma, tau * share(class_counts).log())
+
+
+@checked
+class Smoothed(VectorScaling):
+    """Label smoothing of cross-entropy and its relatives: (1 − ε) ℓ_y + ε/K Σ_j ℓ_j, where ℓ_j is the VS loss for class j.
+
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7. At γ = τ = 0 the
+    loss is that of `torch.nn.CrossEntropyLoss(label_smoothing=ε)`, at γ = 0 and τ = 1 balanced softmax with smoothing,
+    and at ε = 0 `VectorScaling`. The loss is computed as ℓ_y + ε (z_y − mean z), which keeps full precision.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        label_smoothing: ε, the share of each target that is spread equally over all classes; 0 for none.
+        gamma: the power γ of the factors of `VectorScaling`; 0 for factors of 1.
+        tau: the factor τ of the offsets of `VectorScaling`; 0 for offsets of 0.
+    """
+
+    def __init__(self, class_counts: Tensor, *, label_smoothing: Fraction, gamma: NonNegative, tau: NonNegative):
+        super().__init__(class_counts, gamma=gamma, tau=tau)
+        self.label_smoothing = label_smoothing
+
+    def log_prior_shift(self) -> Tensor | None:
+        return None if self.label_smoothing else super().log_prior_shift()
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        adjusted = self.adjusted(logits)
+        return smoothed_cross_entropy(adjusted, targets, self.label_smoothing)
 
 
 @checked
@@ -176,6 +218,38 @@ class BalancedSoftmax(Adjusted):
 
     def __init__(self, class_counts: Tensor):
         super().__init__(None, share(class_counts).log())
+
+
+@checked
+class LabelAwareSmoothing(nn.Module):
+    """Cross-entropy with label smoothing that is strongest for the most frequent class.
+
+    Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS). The target
+    of class y gets the share 1 − ε_y + ε_y / K and every other class ε_y / K, where
+
+        ε_y = tail + (head − tail) · sin(π/2 · (n_y − n_min) / (n_max − n_min)).
+
+    This is the concave form of the paper, which its commands use. If all classes have the same number of examples, ε is
+    `head` for all.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        head: ε of the most frequent class.
+        tail: ε of the rarest class.
+    """
+
+    smoothing: Tensor
+    is_convex = is_relative = True
+
+    def __init__(self, class_counts: Tensor, *, head: Fraction, tail: Fraction):
+        super().__init__()
+        counts = present(class_counts)
+        least, most = counts.min(), counts.max()
+        ranks = (counts - least) / (most - least) if most > least else torch.ones_like(counts)
+        self.register_buffer("smoothing", tail + (head - tail) * (math.pi / 2 * ranks).sin())
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        return smoothed_cross_entropy(logits, targets, self.smoothing.to(at_least_float32(logits))[targets])
 
 
 @checked
@@ -352,10 +426,12 @@ LOSSES = {
     "cross_entropy": CrossEntropy,
     "poly": Poly,
     "vs": VectorScaling,
+    "smoothed": Smoothed,
     "vs_group": GroupVectorScaling,
     "cdt": ClassDependentTemperatures,
     "logit_adjusted": LogitAdjusted,
     "balanced_softmax": BalancedSoftmax,
+    "label_aware_smoothing": LabelAwareSmoothing,
     "ldam": LDAM,
     "focal": Focal,
     "class_balanced": ClassBalanced,

@@ -4,6 +4,7 @@ A mixing takes the targets and groups of the whole batch, a generator, and the v
 or None to leave the batch as it is. The loop seeds the generator from (seed, epoch).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -16,17 +17,20 @@ from imbalance.errors import BadInput
 
 
 class Mix(NamedTuple):
-    """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner.
+    """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner, or x_i with a box of x_partner.
 
     partners: (B,) position in the batch of each example's partner.
     shares: (B,) share of each example's own input in its mixture.
     target_shares: (B,) factor on the loss with the example's own target; one minus it is the factor on the loss with
         the partner's target. None for the same values as `shares`.
+    boxes: (B, 4) first row, first column, row after the last and column after the last of the pixels that come from the
+        partner; all other pixels are the example's own. None to mix all pixels by `shares`.
     """
 
     partners: Tensor
     shares: Tensor
     target_shares: Tensor | None = None
+    boxes: Tensor | None = None
 
 
 @tagged(batched=True)
@@ -44,6 +48,47 @@ def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
     """
     partners = torch.randperm(len(targets), generator=generator)
     return Mix(partners, beta(alpha, 1, generator).expand(len(targets)))
+
+
+def cutmix(targets: Tensor, input_shape: tuple[int, ...], generator: Generator, *, alpha: Positive) -> Mix:
+    """Paste a random box of a random partner of the batch into each image (Yun et al., "CutMix", ICCV 2019).
+
+    All images of a batch have the same box. Its area is 1 − λ of the image, λ ~ Beta(α, α), before the part beyond the
+    edge is cut off. The share of an example's own target is the share of its own pixels.
+
+    Args:
+        alpha: α; 1.0 for a uniform λ, as in the paper.
+
+    Raises:
+        BadInput: the inputs are not images.
+    """
+    if len(input_shape) != 3:
+        raise BadInput(
+            f"config.mix.name: 'cutmix' given, which needs images, but an input of this data set has the shape {input_shape}; "
+            "use 'mixup' or 'none'"
+        )
+    height, width = input_shape[1:]
+    partners = torch.randperm(len(targets), generator=generator)
+    share = beta(alpha, 1, generator).item()
+    box = cut_box(share, int(coin(generator) * height), int(coin(generator) * width), height, width)
+    kept = 1 - (box[2] - box[0]) * (box[3] - box[1]) / (height * width)
+    return Mix(partners, torch.full((len(targets),), kept), boxes=torch.tensor(box).expand(len(targets), 4))
+
+
+def cut_box(share: float, row: int, column: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Return the box of CutMix around a pixel: first row, first column, row after the last, column after the last.
+
+    The sides are rounded up, as in the code of GLMC; the first published code rounds down, a pixel less at most.
+
+    Args:
+        share: λ, the share of the image outside the box before the box is cut off at the edge.
+        row, column: the pixel in the middle.
+        height, width: the size of the image.
+    """
+    tall, wide = math.ceil(height * (1 - share) ** 0.5), math.ceil(width * (1 - share) ** 0.5)
+    top, left = row - tall // 2, column - wide // 2
+    bottom, right = row + tall // 2, column + wide // 2
+    return max(0, top), max(0, left), min(height, bottom), min(width, right)
 
 
 def remix(
@@ -67,7 +112,7 @@ def remix(
         tau: τ; the label of the more frequent class is dropped if the share of its example is below τ. 0.5 in the
             paper; 0 gives `mixup`.
     """
-    partners, shares, _ = mixup(targets, generator, alpha=alpha)
+    partners, shares, *_ = mixup(targets, generator, alpha=alpha)
     own, other = class_counts[targets], class_counts[targets[partners]]
     own_dropped = (own >= kappa * other) & (shares < tau)
     other_dropped = (other >= kappa * own) & (1 - shares < tau)
@@ -129,4 +174,4 @@ def beta(alpha: float, size: int, generator: Generator) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 
 
-MIXINGS = {"none": none, "mixup": mixup, "remix": remix, "lisa": lisa}
+MIXINGS = {"none": none, "mixup": mixup, "cutmix": cutmix, "remix": remix, "lisa": lisa}

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from imbalance.config.schema import By, NonNegative, Positive
+from imbalance.config.schema import By, Count, Natural, NonNegative, Positive
 from imbalance.config.tags import tagged
 from imbalance.data import Labels
 from imbalance.utils import seeds
@@ -263,6 +263,55 @@ def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, e
     return kept(step_chance(labels, epoch, epochs, by=by), seeds.generator(seed, "annealed"), generator)
 
 
+def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
+    """Return how often `expanding` has added examples by an epoch: at `warmup_epochs`, and after every `every` epochs."""
+    return max(0, (epoch - warmup_epochs) // every + 1)
+
+
+def expanding_chance(
+    labels: Labels, epoch: int, epochs: int, *, by: By, warmup_epochs: int, every: int, added: int
+) -> Tensor:
+    """Return the (N,) probabilities that `expanding` draws each example in an epoch."""
+    at_start = balanced_chance(labels, epoch, epochs, by=by)
+    unused = (1 - at_start).sum()
+    share = (expansions(epoch, warmup_epochs, every) * added / unused.clamp(min=1)).clamp(max=1)
+    return at_start + (1 - at_start) * share
+
+
+@tagged(balances=True, batched=True, chance=expanding_chance)
+def expanding(
+    labels: Labels,
+    seed: int,
+    generator: Generator,
+    epoch: int,
+    *,
+    by: By,
+    warmup_epochs: Natural,
+    every: Count,
+    added: Count,
+) -> Tensor:
+    """Draw a balanced part of the examples at first, and a few random further ones from time to time (PDE).
+
+    Deng, Yang, Mirzasoleiman and Gu, "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS
+    2023. The first `warmup_epochs` epochs have as many random examples of each class or group as the smallest has. Then
+    `added` random unused examples join them, and again after every `every` epochs, until all examples are used. An epoch
+    draws each of its examples once. SpuCo's code draws the further examples with replacement, so an example may join
+    twice, and it fails once none is unused.
+
+    Args:
+        by: "class" to balance classes, "group" to balance groups.
+        warmup_epochs: the number of epochs before the first expansion; 15 in SpuCo.
+        every: the number of epochs from one expansion to the next; 10 in SpuCo.
+        added: the number of examples that an expansion adds; 10 in SpuCo.
+    """
+    example_labels, counts = labels(by)
+    size, chooser = counts[counts > 0].min(), seeds.generator(seed, "expanding")
+    ordered = [shuffled(rows, chooser) for rows in rows_by_label(example_labels, counts)]
+    unused = shuffled(torch.cat([rows[size:] for rows in ordered]), chooser)
+    joined = unused[: expansions(epoch, warmup_epochs, every) * added]
+    return shuffled(torch.cat([*(rows[:size] for rows in ordered), joined]), generator)
+
+
 SAMPLERS = {
     "shuffle": shuffle,
     "undersample": undersample,
@@ -274,4 +323,5 @@ SAMPLERS = {
     "annealed_linear": annealed_linear,
     "annealed_sigmoid": annealed_sigmoid,
     "annealed_step": annealed_step,
+    "expanding": expanding,
 }

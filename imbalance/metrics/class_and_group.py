@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.config.metric_names import CLASS_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
+from imbalance.config.metric_names import CLASS_METRICS, PARITY_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
 from imbalance.config.schema import short_repr
 from imbalance.errors import BadInput
 from imbalance.utils.arrays import as_array
@@ -120,6 +120,7 @@ def compute(
     train_class_counts: np.ndarray,
     train_group_counts: np.ndarray,
     evaluation_names: Sequence[str] = (),
+    crossed_groups: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> list[dict[str, float]]:
     """Compute all metrics of M models from the counts of their predictions; shares are between 0 and 1.
 
@@ -134,9 +135,13 @@ def compute(
       classes that occur as targets or predictions.
     - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
+    - For two classes and groups that are class × attribute, as fairlearn defines them: `demographic_parity_difference` and
+      `demographic_parity_ratio`, of the shares of predictions that are the second class, between the attributes;
+      `equalized_odds_difference` and `equalized_odds_ratio`, each the worse one of true and false positive rates.
 
     If `evaluation_names` is given, the metrics of groups are over the evaluation groups. Exceptions are
-    `adjusted_accuracy` and the metrics in TRAINING_GROUP_METRICS, which are over the groups of the training set.
+    `adjusted_accuracy`, the metrics of parity and those in TRAINING_GROUP_METRICS, which are over the groups of the
+    training set.
 
     A metric that is 0/0 (the recall of a class without examples, the precision of a class that is never predicted) is
     nan. A mean or minimum over classes or groups ignores nan.
@@ -146,6 +151,7 @@ def compute(
         train_class_counts, train_group_counts: the numbers of training examples of each class and group, (M, K) and
             (M, G), or (K,) and (G,) if all models have the same.
         evaluation_names: the names of the evaluation groups; () if metrics by group use the training groups.
+        crossed_groups: the (G,) class and the (G,) attribute of each group, as numbers; None if groups have no attributes.
 
     Returns:
         For each model, a dictionary from the name of a metric to its value; a list of one for counts without M.
@@ -197,7 +203,31 @@ def compute(
     if evaluation_names:
         names += [*TRAINING_GROUP_METRICS, *(f"training_group_accuracy/{label}" for label in group_names)]
         columns += [np.stack(worst_and_mean, 1), training_group_accuracy]
+    if crossed_groups is not None and len(class_names) == 2:
+        names += PARITY_METRICS
+        columns.append(parity(grouped, *crossed_groups))
     return [dict(zip(names, values, strict=True)) for values in np.concatenate(columns, 1).tolist()]
+
+
+def parity(grouped: np.ndarray, classes: Sequence[int], attributes: Sequence[int]) -> np.ndarray:
+    """Return the (M, 4) values of `PARITY_METRICS`. A rate that is 0/0 is left out; fairlearn takes it for 0.
+
+    Args:
+        grouped: (M, G, 2), the numbers of wrong and of right predictions in each group.
+        classes, attributes: (G,) class (0 or 1) and attribute of each group, as numbers.
+    """
+    positive = np.array(classes) == 1
+    selected, totals = np.where(positive, grouped[..., 1], grouped[..., 0]), grouped.sum(2)
+    has_attribute = np.array(attributes)[:, None] == np.arange(max(attributes) + 1)
+    columns = []
+    for of_class in (np.ones(len(positive), dtype=bool), positive, ~positive):
+        members = (has_attribute & of_class[:, None]).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rates = (selected @ members) / (totals @ members)
+            low, high = np.fmin.reduce(rates, 1), np.fmax.reduce(rates, 1)
+            columns.append((high - low, low / high))
+    (difference, ratio), (true, true_ratio), (false, false_ratio) = columns
+    return np.stack([difference, ratio, np.fmax(true, false), np.fmin(true_ratio, false_ratio)], 1)
 
 
 def check_names(

@@ -444,11 +444,9 @@ def spread(selected: Array, totals: Array, tail: float) -> tuple[Measured, Measu
 def top_accuracies(probability: Array, targets: Array, top_k: Sequence[int]) -> dict[str, Measured]:
     """Return `top<k>_accuracy`: the share of examples whose class is among the k most probable ones.
 
-    A class that is as probable as the target counts as less probable if its number is larger, as in scikit-learn.
+    Equal probabilities are ordered as `imbalance.metrics.scores.classes_ahead` says.
     """
-    own = probability[np.arange(len(targets)), targets][:, None]
-    later = np.arange(probability.shape[1]) > targets[:, None]
-    ahead = ((probability > own) | ((probability == own) & later)).sum(axis=1)
+    ahead = scores.classes_ahead(probability, targets)
     hits = {k: int((ahead < k).sum()) for k in top_k}
     n = len(targets)
     return {f"top{k}_accuracy": Measured(right / n, wilson(right, n)) for k, right in hits.items()}
@@ -458,7 +456,8 @@ def score_table(probability: Array, targets: Array, class_names: Sequence[str]) 
     """Return the metrics of `imbalance.metrics.scores`; only `nll` and `brier`, which are means, have intervals."""
     with np.errstate(divide="ignore"):
         logits = np.log(probability).clip(min=np.log(np.finfo(np.float64).tiny))
-    values = scores.score_metrics(logits, targets, class_names)
+    # Equal probabilities must tie, and their log-odds may differ in the last digit.
+    values = scores.score_metrics(logits, targets, class_names, ranked_by=probability)
     own = -logits[np.arange(len(targets)), targets]
     errors = ((probability - np.eye(len(class_names))[targets]) ** 2).sum(axis=1) / (2 if len(class_names) == 2 else 1)
     per_example = {"nll": own, "brier": errors}

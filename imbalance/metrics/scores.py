@@ -18,6 +18,7 @@ from imbalance.utils.arrays import as_array, as_bools, as_floats, as_labels
 Array = np.ndarray
 
 BINS = 15  # bins of a reliability curve, as in Guo et al., ICML 2017
+CHUNK_NUMBERS = 2**18  # logits that are turned into probabilities at a time
 MOST_BINS = 1_000_000  # each takes memory, also without examples
 
 
@@ -68,15 +69,7 @@ def auroc(scores: Array, positive: Array) -> float:
         scores: (N,) a higher score means that an example is more likely positive.
         positive: (N,) bool, True for a positive example.
     """
-    scores = as_floats("scores", scores, 1)
-    positive = as_bools("positive", positive, len(scores))
-    count = int(positive.sum())
-    others = len(positive) - count
-    if not count or not others:
-        return np.nan
-    _, place, size = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(size) - (size - 1) / 2  # the mean rank of equal scores
-    return float((ranks[place][positive].sum() - count * (count + 1) / 2) / (count * others))
+    return ranking(*checked_scores(scores, positive))[0]
 
 
 def auprc(scores: Array, positive: Array) -> float:
@@ -87,15 +80,33 @@ def auprc(scores: Array, positive: Array) -> float:
     Args:
         scores, positive: as in `auroc`.
     """
+    return ranking(*checked_scores(scores, positive))[1]
+
+
+def checked_scores(scores: Array, positive: Array) -> tuple[Array, Array]:
+    """Return the arguments of `auroc` as arrays of floats and of bools, or raise `BadInput`."""
     scores = as_floats("scores", scores, 1)
-    positive = as_bools("positive", positive, len(scores))
-    if not positive.any():
-        return np.nan
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(positive[order])
-    last = np.flatnonzero(np.diff(scores[order], append=np.nan))  # equal scores are one threshold
-    hits, predicted_positive = hits[last], last + 1
-    return float((np.diff(hits, prepend=0) * hits / predicted_positive).sum() / hits[-1])
+    return scores, as_bools("positive", positive, len(scores))
+
+
+def ranking(scores: Array, positive: Array) -> tuple[float, float]:
+    """Return AUROC and AUPRC, from one sort of the scores; the arguments are those of `auroc`."""
+    order = np.argsort(scores)[::-1]
+    descending, hits = scores[order], np.cumsum(positive[order])
+    last = np.flatnonzero(
+        np.append(descending[1:] != descending[:-1], len(order) > 0)
+    )  # equal scores are one threshold
+    hits, above = hits[last], last + 1  # numbers of positive examples, and of all, at each threshold and above it
+    count = int(hits[-1]) if len(hits) else 0
+    others = len(positive) - count
+    if not count:
+        return np.nan, np.nan
+    new = np.diff(hits, prepend=0)
+    precision = float((new * hits / above).sum() / count)
+    if not others:
+        return np.nan, precision
+    ranks = len(positive) - above + (np.diff(above, prepend=0) + 1) / 2  # the mean rank of equal scores
+    return float(((new * ranks).sum() - count * (count + 1) / 2) / (count * others)), precision
 
 
 def nll(probability: Array, targets: Array) -> float:
@@ -114,10 +125,18 @@ def brier(probability: Array, targets: Array) -> float:
     For two classes, return half of this mean, so that it equals the usual binary score, the mean of (p_1 − y)².
     """
     probability, targets = checked_probability(probability, targets)
-    if not len(targets):
-        return np.nan
-    error = probability - np.eye(probability.shape[1])[targets]
-    return float((error**2).sum(axis=1).mean()) / (2 if probability.shape[1] == 2 else 1)
+    return mean_brier(squared_errors(probability.copy(), targets), probability.shape[1])
+
+
+def squared_errors(probability: Array, targets: Array) -> Array:
+    """Return the (N,) sums Σ_k (p_k − 1[y = k])², and overwrite `probability`."""
+    probability[np.arange(len(targets)), targets] -= 1
+    return np.square(probability, out=probability).sum(axis=1)
+
+
+def mean_brier(errors: Array, num_classes: int) -> float:
+    """Return the Brier score from the result of `squared_errors`."""
+    return float(errors.mean()) / (2 if num_classes == 2 else 1) if len(errors) else np.nan
 
 
 def equal_width_bins(confidence: Array, bins: int) -> Array:
@@ -144,10 +163,14 @@ def reliability(probability: Array, targets: Array, bins: int = BINS, equal_mass
     probability, targets = checked_probability(probability, targets)
     if not isinstance(bins, Integral) or isinstance(bins, bool) or not 1 <= bins <= MOST_BINS:
         raise BadInput(f"bins: {short_repr(bins)} given; an integer from 1 to {MOST_BINS:,} is needed")
-    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == targets
+    return reliability_curve(probability.max(axis=1), probability.argmax(axis=1) == targets, bins, equal_mass)
+
+
+def reliability_curve(confidence: Array, right: Array, bins: int, equal_mass: bool) -> Reliability:
+    """Return the reliability curve of (N,) confidences and (N,) bools that are true for right predictions."""
     if equal_mass:
-        place = np.empty(len(targets), dtype=np.int64)
-        place[np.argsort(confidence, kind="stable")] = np.arange(len(targets)) * bins // max(1, len(targets))
+        place = np.empty(len(confidence), dtype=np.int64)
+        place[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * bins // max(1, len(confidence))
     else:
         place = equal_width_bins(confidence, bins)
     count = np.bincount(place, minlength=bins)
@@ -163,26 +186,70 @@ def ece(probability: Array, targets: Array, bins: int = BINS, equal_mass: bool =
     The arguments are those of `reliability`. The definition is equation 3 of Guo, Pleiss, Sun and Weinberger, "On
     Calibration of Modern Neural Networks", ICML 2017.
     """
-    curve = reliability(probability, targets, bins, equal_mass)
+    return curve_error(reliability(probability, targets, bins, equal_mass))
+
+
+def curve_error(curve: Reliability) -> float:
+    """Return the mean of |accuracy − confidence| over the bins of a reliability curve, weighted by bin size."""
     total = curve.count.sum()
     return float((np.abs(curve.accuracy - curve.confidence) * curve.count).sum() / total) if total else np.nan
 
 
-def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> dict[str, float]:
+def classes_ahead(scores: Array, targets: Array) -> Array:
+    """Return for each example the number of classes that come before its target in the order of the scores.
+
+    Of two classes with equal scores the one with the larger number comes first, as in scikit-learn's
+    `top_k_accuracy_score`.
+
+    Args:
+        scores: (N, K), a higher score means that the class is more likely.
+        targets: (N,).
+    """
+    own = scores[np.arange(len(targets)), targets][:, None]
+    later = np.arange(scores.shape[1]) > targets[:, None]
+    return ((scores > own) | ((scores == own) & later)).sum(axis=1)
+
+
+def score_metrics(
+    logits: Array,
+    targets: Array,
+    class_names: Sequence[str],
+    top_k: Sequence[int] = (),
+    ranked_by: Array | None = None,
+) -> dict[str, float]:
     """Return all metrics of this module by name: those in `SCORE_METRICS`, `auroc/<class>` and `auprc/<class>`.
 
     `auroc/<class>` and `auprc/<class>` tell the class (positive) from all other classes. `auroc` and `auprc` are the
     means of these values over the classes for which they are defined. If there are only two classes, their AUROCs are
-    equal. Examples are ranked by `log_odds`, in which sure predictions do not tie, and `nll` is computed from them.
+    equal. Examples are ranked by `ranked_by`, or by `log_odds`, in which sure predictions do not tie. `nll` is computed from
+    the log-odds.
 
     Args:
         logits: (N, K).
         targets: (N,).
+        top_k: numbers k for `top<k>_accuracy`, the share of examples whose target is among the k classes with the largest
+            logits.
+        ranked_by: (N, K) scores that rank the examples of each class; None for the log-odds.
     """
-    probability, odds = probabilities(logits), log_odds(logits)
+    size, num_classes = logits.shape
+    odds, own_odds = np.empty((num_classes, size)), np.empty(size)
+    errors, confidence, right = np.empty(size), np.empty(size), np.empty(size, dtype=bool)
+    ahead = np.zeros(size, dtype=np.int64)
+    step = max(1, CHUNK_NUMBERS // num_classes)
+    for start in range(0, size, step):  # whole arrays would take ten times the memory of the logits
+        rows = slice(start, start + step)
+        own = targets[rows]
+        chunk_odds, probability = log_odds(logits[rows]), probabilities(logits[rows])
+        odds[:, rows], own_odds[rows] = chunk_odds.T, chunk_odds[np.arange(len(own)), own]
+        confidence[rows], right[rows] = probability.max(axis=1), probability.argmax(axis=1) == own
+        errors[rows] = squared_errors(probability, own)
+        if top_k:
+            ahead[rows] = classes_ahead(logits[rows], own)
+    columns = odds if ranked_by is None else ranked_by.T
+    rankings = [ranking(columns[label], targets == label) for label in range(num_classes)]
     class_metrics = {
-        f"{kind}/{name}": function(odds[:, label], targets == label)
-        for kind, function in (("auroc", auroc), ("auprc", auprc))
+        f"{kind}/{name}": rankings[label][i]
+        for i, kind in enumerate(("auroc", "auprc"))
         for label, name in enumerate(class_names)
     }
 
@@ -193,10 +260,11 @@ def score_metrics(logits: Array, targets: Array, class_names: Sequence[str]) -> 
     return {
         "auroc": macro("auroc"),
         "auprc": macro("auprc"),
-        "nll": float(np.logaddexp(0, -odds[np.arange(len(targets)), targets]).mean()) if len(targets) else np.nan,
-        "brier": brier(probability, targets),
-        "ece": ece(probability, targets),
-        "ece_equal_mass": ece(probability, targets, equal_mass=True),
+        "nll": float(np.logaddexp(0, -own_odds).mean()) if size else np.nan,
+        "brier": mean_brier(errors, num_classes),
+        "ece": curve_error(reliability_curve(confidence, right, BINS, equal_mass=False)),
+        "ece_equal_mass": curve_error(reliability_curve(confidence, right, BINS, equal_mass=True)),
+        **{f"top{k}_accuracy": float((ahead < k).mean()) if size else np.nan for k in top_k},
         **class_metrics,
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.metric_names import PARITY_RATIOS, top_k_named
 from imbalance.config.schema import look_up
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
@@ -30,9 +31,12 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     val_metrics = [name.removeprefix("val/") for name in named if name.startswith("val/")]
     by_inferred = [name for name in val_metrics if "inferred_group" in name]
     by_group = [
-        name for name in val_metrics if ("group" in name or name == "adjusted_accuracy") and name not in by_inferred
+        name
+        for name in val_metrics
+        if ("group" in name or name in ("adjusted_accuracy", *PARITY_RATIOS)) and name not in by_inferred
     ]
-    by_class = [name for name in val_metrics if name not in (*by_group, *by_inferred, "accuracy", "mcc")]
+    of_all = ("accuracy", "mcc", *(f"top{k}_accuracy" for k in top_k_named(*named)))
+    by_class = [name for name in val_metrics if name not in (*by_group, *by_inferred, *of_all)]
     warnings, methods = missing_examples(dataset), dataset.for_methods
     for kind, kinds, names, counts, metrics in (
         ("group", "groups", evaluated.eval_group_names, evaluated.eval_group_counts(evaluated.val), by_group),

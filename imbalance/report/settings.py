@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from imbalance.config.metric_names import RANKING_METRICS, SUMMARY_METRICS
+from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, SUMMARY_METRICS, top_k_named
 from imbalance.report.collect import Row
 
 NOT_COMPARED = (
@@ -35,7 +35,7 @@ def selection_rule(row: Row) -> dict[str, str]:
     }.get(head, [])
     if head != "none":
         name += f", head {head}"
-    reads_groups = any("group" in name or "adjusted" in name for name in read)
+    reads_groups = any(word in name for name in read for word in ("group", "adjusted", "parity", "odds"))
     labels = "val groups" if reads_groups else "val classes" if read else "none"
     return {"name": name, "labels": labels}
 
@@ -46,7 +46,8 @@ def default_metrics(rows: list[Row]) -> list[str]:
     The first is the metric by which most runs select their epoch.
     """
     monitors = Counter(str(row["config.callbacks.monitor"]).removeprefix("val/") for row in rows)
-    selected_by = [name for name, _ in monitors.most_common(1) if name in (*SUMMARY_METRICS, *RANKING_METRICS)]
+    known = (*SUMMARY_METRICS, *RANKING_METRICS, *PARITY_RATIOS)
+    selected_by = [name for name, _ in monitors.most_common(1) if name in known or top_k_named(f"test/{name}")]
     return list(dict.fromkeys([*selected_by, "balanced_accuracy", "worst_group_accuracy"]))
 
 

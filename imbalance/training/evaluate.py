@@ -4,13 +4,14 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import isfinite
+from math import ceil, isfinite
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
 from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.heads.probe import fit_head
@@ -20,6 +21,7 @@ from imbalance.methods.objectives.base import Objective
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import Counts, compute, count, count_right
 from imbalance.training.distributed.processes import of_all_processes, totals
+from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.learner import Learner
 from imbalance.training.oom_retry import with_smaller_batches
 from imbalance.training.stacked.vectorised import vectorised
@@ -149,6 +151,21 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
     return outputs
 
 
+def calls_without_batch(run: Run, size: int) -> int | None:
+    """Return how many more batches than this process another process evaluates; None if the model is not sharded.
+
+    All processes must call a sharded model equally often, because they gather its parameters together.
+
+    Args:
+        size: number of examples in the split.
+    """
+    if not is_sharded(run.learner.evaluated_network):
+        return None
+    world, batches = run.learner.accelerator.num_processes, ceil(size / run.learner.eval_batch_size)
+    most = 1 if run.config.debug else ceil(batches / world)
+    return most - len(local_batches(run, size))
+
+
 @torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
     """Run each run's model over the batches of that run's split that this process evaluates.
@@ -164,8 +181,9 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
     forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
     loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
     rows, predictions, margins, logits_on_cpu, kept = [], [], [], [], []
-    for batch in local_batches(runs[0], len(splits[0])):
-        if interrupt.signum:
+    batches, without = local_batches(runs[0], len(splits[0])), calls_without_batch(runs[0], len(splits[0]))
+    for batch in batches:
+        if interrupt.signum and without is None:
             break
         logits, losses = forward(batch)
         loss += losses.sum(1)
@@ -179,6 +197,8 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
         if len(kept) == KEPT_BATCHES:
             logits_on_cpu.append(torch.cat(kept, 1).cpu())
             kept = []
+    for _ in range(without or 0):
+        forward(slice(0, 1))
     logits_on_cpu += [torch.cat(kept, 1).cpu()] if kept else []
     predictions = torch.cat([targets[:, :0], *predictions], 1)
     margins = torch.cat([loss.new_empty(len(runs), 0), *margins], 1)
@@ -298,7 +318,8 @@ def training_metrics(runs: Sequence[Run]) -> list[dict[str, float]]:
 @torch.no_grad()
 def weight_norm(network: nn.Module) -> Tensor:
     """Return the Euclidean norm of all parameters together, in float64."""
-    return torch.stack([p.double().square().sum() for p in network.parameters()]).sum().sqrt()
+    squares = torch.stack([local(p).double().square().sum() for p in network.parameters()]).sum()
+    return (sum_of_ranks(squares) if is_sharded(network) else squares).sqrt()
 
 
 def step_predictions(runs: Sequence[Run]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -404,17 +425,28 @@ def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[st
     """
     first, train_counts = datasets[0], zip(*(dataset.train_counts for dataset in datasets))
     class_counts, group_counts = (torch.stack(columns).numpy() for columns in train_counts)
-    return compute(counts, first.class_names, first.group_names, class_counts, group_counts, first.evaluation_names)
+    return compute(
+        counts,
+        first.class_names,
+        first.group_names,
+        class_counts,
+        group_counts,
+        first.evaluation_names,
+        first.crossed_groups,
+    )
 
 
-def measure_scores(dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
+def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
     """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
+
+    Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one.
 
     Args:
         logits: (N, K) logits of the first N examples of the split `name`.
     """
     targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
-    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names)
+    top_k = top_k_named(config.callbacks.monitor, config.score)
+    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names, top_k)
     return {f"{name}/{key}": value for key, value in values.items()}
 
 

@@ -16,6 +16,7 @@ from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
+from imbalance.training.distributed.sharding import gathered, whole
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
 from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
@@ -54,9 +55,14 @@ def first_results(run: Run) -> FirstRun:
 
 def load_selected(run: Run) -> None:
     """Load the selected weights into the model, and fit a new last layer if `config.head` asks for that."""
-    config, model, device = run.config, run.learner.evaluated_network, run.learner.accelerator.device
-    if config.callbacks.select == "best" and run.progress.best_weights:
-        model.load_state_dict(copied(run.progress.best_weights, device))
+    config, learner, device = run.config, run.learner, run.learner.accelerator.device
+    best_weights = whole(run.progress.best_weights)
+    if learner.skeleton:
+        model = gathered(learner.model, learner.skeleton, device)
+        learner.model = learner.accelerator.prepare_model(model, evaluation_mode=True)
+    model = learner.evaluated_network
+    if config.callbacks.select == "best" and best_weights:
+        model.load_state_dict(copied(best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
@@ -80,7 +86,7 @@ def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     learner, values, logits = run.learner, split_metrics(run, name, outcome), outcome.logits
     assert logits is not None  # the caller asked for them
     if name in ("val", "test"):
-        values |= measure_scores(learner.dataset.eval_dataset, name, logits)
+        values |= measure_scores(run.config, learner.dataset.eval_dataset, name, logits)
     if run.log.writes:
         split = getattr(learner.dataset.eval_dataset, name)
         labels = {key: column[: len(logits)] for key, column in split.saved_labels.items()}

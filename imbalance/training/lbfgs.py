@@ -89,10 +89,6 @@ class State(NamedTuple):
     steps: Tensor
     changes: Tensor
 
-    def select(self, rows: Tensor) -> "State":
-        """Return the state of the fits at `rows`."""
-        return State(*(field[rows] for field in self[:-2]), self.steps[:, rows], self.changes[:, rows])
-
 
 def directions(state: State) -> Tensor:
     """Return the directions (M, R, D + 1) of L-BFGS: minus the gradients, times the approximate inverse Hessian."""

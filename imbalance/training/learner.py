@@ -34,6 +34,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 from imbalance.training.own_code import (
@@ -65,6 +66,7 @@ class Learner:
     normalise: function from a batch of the data set to the input of the model.
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
+    skeleton: copy of a sharded model without its parameters, to gather them at the end; None if it is not sharded.
     micro_batches: number of micro-batches into which a batch is split.
     smallest_batch: fewest examples that the model can be trained on at a time; see `smallest_trainable_batch`.
     eval_batch_size: number of examples in a batch of an evaluation.
@@ -92,6 +94,7 @@ class Learner:
     eval_batch_size: int
     records_graphs: bool
     ema: nn.Module | None
+    skeleton: nn.Module | None
 
     @property
     def network(self) -> nn.Module:
@@ -213,6 +216,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         methods_dataset.class_counts(methods_dataset.train),
         methods_dataset.group_counts(methods_dataset.train),
         labels=partial(methods_dataset.labels, methods_dataset.train),
+        input_shape=dataset.input_shape,
         seed=config.seed,
         epochs=config.trainer.epochs,
         sampler=config.sampler,
@@ -266,15 +270,26 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         compile_graphs(model, objective, config.trainer.compile)
     if full_batches:
         check_last_layer_alone(config, model, dataset, accelerator)
+    check_sharding(config, model)
+    is_sharded = config.trainer.shard and accelerator.num_processes > 1
+    skeleton = skeleton_of(model) if is_sharded else None
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(model)
+    if is_sharded:
+        shard(model, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
+    for group in optimizer.param_groups if is_sharded else ():
+        group["fused"] = False  # torch has no fused SGD for sharded parameters
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
     # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
-        model = accelerator.prepare(model)
+        model = accelerator.prepare_model(
+            model, evaluation_mode=is_sharded
+        )  # a sharded model exchanges gradients itself
     # From here on the random numbers of dropout must differ between processes, which have different examples.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(
@@ -299,6 +314,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         config.trainer.eval_batch_size,
         config.trainer.compile == "reduce-overhead",
         average_weights(unwrap(model), optimizer, ema_decay) if (ema_decay := config.trainer.ema_decay) else None,
+        skeleton,
     )
 
 
@@ -436,7 +452,8 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
     """
     for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
         evaluated = dataset.eval_dataset
-        check_labels(key, name, evaluated.class_names, evaluated.group_names, evaluated.evaluation_names)
+        names = evaluated.class_names, evaluated.group_names, evaluated.evaluation_names
+        check_labels(key, name, *names, has_parity=evaluated.crossed_groups is not None)
     if config.trainer.accumulation > len(dataset.train):
         raise BadInput(
             f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
@@ -537,6 +554,7 @@ def make_mixing(
         shares = target_shares = torch.cat([mix.shares for mix in mixes]).to(device, dtype)
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
-        return Mix(partners, shares, target_shares)
+        boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
+        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
 
     return mixing

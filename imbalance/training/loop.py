@@ -9,6 +9,7 @@ batch to one scalar. One step is in `imbalance.training.step`; it is the same fo
 processes. `imbalance.training.stacked.train` trains many runs as one.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from imbalance.config.metric_names import needs_scores
 from imbalance.config.resolve import resolve, run_directory
 from imbalance.config.schema import short_repr
 from imbalance.data import Dataset, given_dataset
+from imbalance.data.identity import digest
 from imbalance.data.population import check_population
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
@@ -51,6 +53,7 @@ from imbalance.training.state.provenance import check_done
 from imbalance.training.state.run_state import Run, is_remembered, remember
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
+from imbalance.utils.read import short_hash
 
 REDUCED_STEPS = 100  # steps whose logits are kept before they are reduced to predictions and margins
 SAVE = 1  # request to save and go on; SAVE plus the number of a signal requests to save and stop
@@ -87,7 +90,8 @@ def run(
             `imbalance.config.experiment.Experiment`.
         overrides: values by key, as after `--config.` on the command line.
         directory: run directory. The default is the one that the command line uses, and for a config made in Python
-            `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`.
+            `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`. If `data` has the splits, a hash of the data is part
+            of the default, so that each fold of a cross-validation has a run directory of its own.
         data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names, see
             `imbalance.data.as_dataset`; or a data frame, with `target` to name the column of the classes. The saved
             config then has the data `name="in_memory"`.
@@ -106,7 +110,13 @@ def run(
         changes = {**changes, "data": {"name": "in_memory"}}
     resolved, default = resolve(config, changes)
     dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
-    directory = default if directory is None else checked_directory(directory)
+    if directory is not None:
+        directory = checked_directory(directory)
+    elif dataset is not None and (isinstance(data, Mapping | Dataset) or table.get("split")):
+        name = short_hash(json.dumps(digest(dataset)).encode())[:12]
+        directory = default.parent.with_name(f"{default.parent.name},data={name}") / default.name
+    else:
+        directory = default
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
@@ -186,6 +196,11 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     log.line(f"importance weights: effective sample size {sample_size:,.1f} of {examples:,}")
     if learner.accelerator.device.type == "cpu":
         keep_freed_memory()
+        if config.trainer.compile != "no":
+            log.line(
+                f"config.trainer.compile: {config.trainer.compile!r} given; compiled steps of small networks are slower on a "
+                "CPU (LeNet takes 1.8 times as long), and compiling takes time first; 'no' is usually faster here"
+            )
     scaler = learner.accelerator.scaler
     first_scale = scaler.get_scale() if scaler else 1.0
     pretrained = pretrained_digest(config.model)
@@ -361,7 +376,7 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
                 if config.callbacks.keep_logits:
                     log.logits(name, epochs_done, outcome.logits)
                 if needs_scores(config.callbacks.monitor):
-                    values |= measure_scores(learner.dataset.eval_dataset, name, outcome.logits)
+                    values |= measure_scores(config, learner.dataset.eval_dataset, name, outcome.logits)
     if interpolated:
         progress.interpolation_epoch = epochs_done
     if config.callbacks.monitor in values:

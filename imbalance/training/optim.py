@@ -6,20 +6,24 @@ A schedule is a function of `epoch`, the number of epochs done, which may be a f
 import bisect
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Fraction, Natural, NonNegative, Positive
+from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Positive, Probability
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.methods.losses import share
+from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.lbfgs import Solver
 
 Parameters = Iterable[nn.Parameter]
 Decayed = Literal["all", "weights"]  # parameters with weight decay; "weights": all but biases and normalisation layers
 Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
+Descent = TypeVar("Descent", bound=torch.optim.SGD)
 
 
 def uncompiled(optimizer: Kind) -> Kind:
@@ -96,9 +100,12 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
             model.
     """
     if not stacked:
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
-        scale = (limit / torch.stack(norms).norm()).clamp(max=1)
-        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
+        parts = list(map(local, gradients))
+        norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+        norm = torch.stack(norms).norm()
+        if parts and is_sharded(gradients[0]):
+            norm = sum_of_ranks(norm.square()).sqrt()
+        torch._foreach_mul_(parts, (limit / norm).clamp(max=1))  # pyright: ignore[reportPrivateImportUsage]
         return
     norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
     scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)
@@ -130,9 +137,11 @@ def sgd(
     return sgd_from_groups(by_decay(parameters, weight_decay, decayed), lr, momentum)
 
 
-def sgd_from_groups(groups: list[dict[str, Any]], lr: float, momentum: float) -> torch.optim.SGD:
-    """Build stochastic gradient descent for parameter groups that `by_decay` or `by_part` returned."""
-    optimizer = uncompiled(torch.optim.SGD)(groups, lr=lr, momentum=momentum, fused=True)
+def sgd_from_groups(
+    groups: list[dict[str, Any]], lr: float, momentum: float, kind: type[Descent] = torch.optim.SGD
+) -> Descent:
+    """Build stochastic gradient descent of the class `kind`, for parameter groups that `by_decay` or `by_part` returned."""
+    optimizer = uncompiled(kind)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.
     for group in optimizer.param_groups if momentum else ():
@@ -294,6 +303,158 @@ def lbfgs(
     return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
 
 
+# Sharpness-aware optimisers take the gradient of a step at other weights than those that they update, so a step needs
+# several forward and backward passes, see `imbalance.training.step.sharpness_aware_passes`. Runs with them cannot be
+# stacked.
+
+
+class SharpnessAware(torch.optim.SGD):
+    """SGD whose gradient is, for a part of the loss, that at w + ρ g / ‖g‖ for the gradient g of this part at w.
+
+    The norm is that of the gradients of all parameters together. Weight decay is no part of g.
+
+    radius: ρ.
+    shares: (K,) the share of each class's losses in this part; None if the part is the whole loss.
+    """
+
+    radius: float
+    shares: Tensor | None
+
+    @contextmanager
+    def displaced(self) -> Iterator[None]:
+        """Move the parameters from w to w + ρ g / ‖g‖ for the gradients g that they have, and back to w at the end."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.detach().clone() for p in parameters]
+        with torch.no_grad():
+            # Squares are summed in float64, as in `clip`. Gradients of zeros give a displacement of zero, because the
+            # limit of 1e-12, which is that of the published code, keeps the factor finite in float32.
+            norms = torch._foreach_norm(gradients(self), 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+            norm = torch.stack(norms).norm().clamp(min=1e-12)
+            for parameter in parameters:
+                parameter.add_((parameter.grad * (self.radius / norm)).to(parameter.dtype))
+        self.zero_grad()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(parameters, before)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def sharpness_aware(
+    parameters: Parameters,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    decayed: Decayed,
+    radius: float,
+    shares: Tensor | None,
+) -> SharpnessAware:
+    """Build SGD that is aware of sharpness; see `SharpnessAware` for `radius` and `shares`."""
+    groups = by_decay(parameters, weight_decay, decayed)
+    optimizer = sgd_from_groups(groups, lr, momentum, SharpnessAware)
+    optimizer.radius = radius
+    device = groups[0]["params"][0].device
+    optimizer.shares = None if shares is None else shares.to(device)
+    return optimizer
+
+
+@tagged(passes=2)
+def sam(
+    parameters: Parameters,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation: the gradient at w + ρ g / ‖g‖, where g is the gradient at w.
+
+    Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR
+    2021. A step has two forward and backward passes, which have the same augmentation and dropout.
+
+    Args:
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.05 in the paper.
+    """
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, None)
+
+
+@tagged(passes=3, splits=True)
+def imb_sam(
+    parameters: Parameters,
+    class_counts: Tensor,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+    tail_below: Count,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation of the losses of rare classes alone.
+
+    Zhou, Qu, Xu and Shen, "ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced Recognition", ICCV
+    2023. The loss of frequent classes has its gradient at w. The loss of rare classes has its gradient at
+    w + ρ g / ‖g‖, where g is the gradient of the loss of rare classes at w. A step has three forward and backward passes.
+    The authors' code (github.com/cool-xuan/Imbalanced_SAM) multiplies the losses of rare classes by 2, which the paper
+    does not; here importance weights do that.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.05 in the authors' code.
+        tail_below: a class with fewer training examples is rare; 20 for CIFAR-100-LT in the authors' code.
+    """
+    shares = (class_counts < tail_below).double()
+    if not shares.any():
+        raise BadInput(
+            f"config.optim.tail_below: {tail_below} given, but the smallest class has {int(class_counts.min())} training "
+            "examples, so that no class is rare; give a larger number, or use optim.name='sgd'"
+        )
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
+
+
+@tagged(passes=3, splits=True)
+def focal_sam(
+    parameters: Parameters,
+    class_counts: Tensor,
+    *,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+    decayed: Decayed,
+    radius: Positive,
+    gamma: NonNegative,
+    strength: Probability,
+) -> torch.optim.SGD:
+    """Build SGD with sharpness-aware minimisation of a share of every loss that is larger for rarer classes.
+
+    Li et al., "Focal-SAM: Focal Sharpness-Aware Minimization for Long-Tailed Classification", ICML 2025. The share of
+    class y is c_y = λ (1 − π_y)^γ for its share π_y of the training examples. As in the authors' code
+    (github.com/scongl/Focal-SAM), the losses (1 − c_y) ℓ have their gradient at w, and the losses c_y ℓ at w + ρ g / ‖g‖,
+    where g is the gradient of the losses c_y ℓ at w. A step has three forward and backward passes.
+
+    Args:
+        class_counts: (K,) numbers of training examples of each class.
+        lr: the learning rate.
+        momentum: the momentum; 0 for none.
+        weight_decay: the factor of weight decay; 0 for none.
+        decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
+        radius: ρ; 0.2 for CIFAR-10-LT and 0.3 for CIFAR-100-LT in the authors' commands.
+        gamma: γ; 3 for CIFAR-10-LT and 3.2 for CIFAR-100-LT in the authors' commands.
+        strength: λ; 0.5 for CIFAR-10-LT and 0.8 for CIFAR-100-LT in the authors' commands.
+    """
+    shares = strength * (1 - share(class_counts)) ** gamma
+    return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
+
+
 # A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
 # nothing to restore.
 
@@ -362,5 +523,8 @@ OPTIMIZERS = {
     "sgd_apart": sgd_apart,
     "adamw_apart": adamw_apart,
     "lbfgs": lbfgs,
+    "sam": sam,
+    "imb_sam": imb_sam,
+    "focal_sam": focal_sam,
 }
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

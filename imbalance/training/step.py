@@ -6,14 +6,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, takes_full_batches
-from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws
+from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
@@ -21,7 +21,7 @@ from imbalance.training.distributed.processes import across_processes, async_ite
 from imbalance.training.evaluate import features
 from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
-from imbalance.training.optim import clip, gradients, set_rate
+from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
@@ -64,8 +64,9 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: None without mixing, else three values: the partners of the examples, with fields (M,); a function from a
-        slice of the examples to the inputs of their partners; and the (M,) shares of the examples' own inputs.
+    mixed: None without mixing, else four values: the partners of the examples, with fields (M,); a function from a
+        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; and the
+        (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares.
     """
 
     number: int
@@ -74,7 +75,7 @@ class Epoch:
     groups: Tensor
     weights: Tensor
     images: Callable[[slice], tuple[Inputs, ...]]
-    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor] | None = None
+    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None] | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
         """Return the batch of the examples in a slice, without their inputs."""
@@ -92,10 +93,14 @@ class Epoch:
         if self.mixed is None:
             return labels._replace(views=views)
         # Every view is mixed with the same view of the same partner, in the same share. Texts cannot be mixed.
-        (targets, groups, target_shares), images, shares = self.mixed
+        (targets, groups, target_shares), images, shares, boxes = self.mixed
         own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
-        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
-        views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        if boxes is None:
+            input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+            views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
+        else:
+            from_partner = inside(boxes[batch_slice], *own_views[0].shape[2:])
+            views = tuple(torch.where(from_partner, other, own) for other, own in zip(other_views, own_views))
         partners = Partners(targets[batch_slice], groups[batch_slice], target_shares[batch_slice])
         return labels._replace(views=views, partners=partners)
 
@@ -119,7 +124,12 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
         # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
         shares = mix.target_shares * own / weights.clamp(min=torch.finfo(weights.dtype).tiny)
-        mixed = Partners(train.targets[others], train.method_groups[others], shares), other_images, mix.shares
+        mixed = (
+            Partners(train.targets[others], train.method_groups[others], shares),
+            other_images,
+            mix.shares,
+            mix.boxes,
+        )
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
 
 
@@ -180,6 +190,7 @@ def take_step(
 
     global_batch = epoch.labels(global_slice)
     local_batch = global_batch if accelerator.num_processes == 1 else None
+    random = random_state() if isinstance(optimizer, SharpnessAware) else {}
     terms, backward = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
     logits = terms["logits"]
     columns = objective_columns(learner, terms)
@@ -190,7 +201,20 @@ def take_step(
         # CUDA graphs reuse these buffers in the next step, so clone them.
         logits, kept_value = logits.clone(), value.clone()
     read = async_item(kept_value, requested)
-    backward(value)
+    if isinstance(optimizer, SharpnessAware):
+
+        def pass_of(weights: Tensor) -> None:
+            """Add the gradients of the objective with these importance weights at the current network weights."""
+            set_random_state(random)
+            again, backward_again = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
+            columns = objective_columns(learner, again)
+            again, _ = across_processes(accelerator, columns, 0, len(global_batch.rows))
+            backward_again(learner.objective.value(again, global_batch._replace(weights=weights)))
+
+        first = lambda weights: backward(learner.objective.value(terms, global_batch._replace(weights=weights)))  # noqa: E731
+        sharpness_aware_passes(learner, optimizer, global_batch, first, pass_of)
+    else:
+        backward(value)
     finite, requested = read()
     if finite:
         optimizer_step(learner, config.trainer.clip_norm)
@@ -202,13 +226,8 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
 
     If the optimiser is a `Fits`, the tensors of the output have a leading dimension for its M fits.
     """
-    optimizer = learner.optimizer
-    if isinstance(optimizer, Fits):
-        fits = optimizer
-    else:
-        assert isinstance(optimizer, Solver)  # `take_step` has checked
-        optimizer.problem = optimizer.problem or problem_of(learner)
-        fits = Fits(optimizer.problem, [[optimizer]], epoch.weights[None])
+    optimizer: Any = learner.optimizer
+    fits: Fits = optimizer if isinstance(optimizer, Fits) else fits_of(optimizer, learner, epoch)
     finite = bool(fits.state.values.isfinite().all())  # an iteration never ends where the objective is not finite
     if finite:
         fits.step()
@@ -219,16 +238,53 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
     return StepOutput(whole, logits[0], {"losses": losses}, values[0], finite, request())
 
 
+def fits_of(solver: Solver, learner: Learner, epoch: Epoch) -> Fits:
+    """Return the fit of a single run."""
+    solver.problem = solver.problem or problem_of(learner)
+    return Fits(solver.problem, [[solver]], epoch.weights[None])
+
+
 def problem_of(learner: Learner) -> Problem:
     """Return the problem that L-BFGS solves: the inputs of the last layer for all examples of train, and their labels."""
     train = learner.dataset.train
-    flat = isinstance(learner.network.features, nn.Flatten) and isinstance(train.inputs, Tensor)
-    if flat and train.inputs.is_floating_point():
-        inputs = train.inputs.flatten(1)
-    else:
-        inputs = features(learner, train).flatten(1)
+    inputs, body = train.inputs, learner.network.features
+    # For a linear model on floats the inputs are the features, so they are not copied.
+    flat = isinstance(inputs, Tensor) and inputs.is_floating_point() and isinstance(body, nn.Flatten)
+    inputs = cast(Tensor, inputs).flatten(1) if flat else features(learner, train).flatten(1)
     is_odd = learner.dataset.num_classes == 2 and getattr(learner.loss, "is_relative", False)
     return Problem(inputs, train.targets, train.method_groups, learner.loss, is_odd)
+
+
+def sharpness_aware_passes(
+    learner: Learner,
+    optimizer: SharpnessAware,
+    batch: Batch,
+    first: Callable[[Tensor], None],
+    pass_of: Callable[[Tensor], None],
+) -> None:
+    """Run the backward passes of a step of a sharpness-aware optimiser; the gradients stay in the parameters.
+
+    The first forward pass alone changes the state of the objective and the running statistics of batch normalisation.
+
+    Args:
+        batch: labels of the global batch.
+        first: adds the gradients of the objective with given importance weights, from the terms of the first pass.
+        pass_of: adds the same gradients at the current network weights, with a new forward pass.
+    """
+    buffers = [buffer.clone() for buffer in learner.model.buffers()]
+    learner.objective.eval()
+    sharp = batch.weights
+    if optimizer.shares is not None:
+        sharp = batch.weights * optimizer.shares.to(batch.weights)[batch.targets]
+    first(sharp)
+    with optimizer.displaced():
+        pass_of(sharp)
+    if optimizer.shares is not None:
+        pass_of(batch.weights - sharp)
+    learner.objective.train()
+    with torch.no_grad():
+        for buffer, before in zip(learner.model.buffers(), buffers):
+            buffer.copy_(before)
 
 
 def optimizer_step(learner: Learner, clip_norm: float) -> None:

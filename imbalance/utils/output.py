@@ -36,10 +36,14 @@ class _GuardedStream(io.TextIOWrapper):
         if isinstance(stream, cls):
             return stream
         if isinstance(stream, io.TextIOWrapper):
-            encoding, line_buffering, binary = stream.encoding, stream.line_buffering, stream.detach()
+            encoding, line_buffering, write_through = stream.encoding, stream.line_buffering, stream.write_through
+            binary = stream.detach()
         else:  # the stream is None, since its descriptor was closed when Python started
-            encoding, line_buffering, binary = "utf-8", True, open(descriptor, "wb", closefd=False)
-        return cls(binary, encoding=encoding, errors="backslashreplace", line_buffering=line_buffering)
+            encoding, line_buffering, write_through = "utf-8", True, False
+            binary = open(descriptor, "wb", closefd=False)
+        # PYTHONUNBUFFERED asks for `write_through`; without it a log would stay empty until the buffer is full.
+        buffering = dict(line_buffering=line_buffering, write_through=write_through)
+        return cls(binary, encoding=encoding, errors="backslashreplace", **buffering)
 
     def write(self, text: str, /) -> int:
         try:

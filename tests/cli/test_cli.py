@@ -151,7 +151,7 @@ MISTAKES = {
     "protocol --data=digits --rates=0.1,fast": "--rates: 'fast' given; type a number such as 0.1",
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report takes no overrides of a config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
-    "data download birds": "birds: no data set to download has this name; did you mean waterbirds?",
+    "data download waterbird": "waterbird: no data set to download has this name; did you mean waterbirds?",
     "forensics nowhere": "nowhere: holds no divergence.pt",
     "predict nowhere x.png": "nowhere: no trained model",
     "completion tcsh": "invalid choice: 'tcsh'",

@@ -34,7 +34,9 @@ def copy_of(folder: Path, *names: str) -> Path:
 def test_the_files_are_as_the_table_writes_them():
     done = write_configs(ROOT, "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 90 < len(ROWS) <= 100
+    # Each data set has a file; what differs in few values belongs into an experiment, so the further files are few.
+    further = len(ROWS) - len({row.base for row in ROWS.values()})
+    assert 60 < further <= 100
 
 
 def test_a_stale_and_a_missing_file_are_named_and_written(tmp_path):

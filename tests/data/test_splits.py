@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from imbalance.data.splits import draw_per_class, imbalanced_counts, stratified_split
+from imbalance.data.splits import Dataset, Split, draw_per_class, imbalanced_counts, stratified_split
 from imbalance.errors import BadInput
 
 # Long-tailed CIFAR as published: per-class counts and sums for CIFAR-10, sum and minimum for CIFAR-100.
@@ -63,3 +64,23 @@ def test_choice_is_random_within_a_class():
     assert np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[0], rows[2])
     assert np.bincount(labels[rows[0]]).tolist() == [100, 10]
     assert 300 < rows[0][:100].mean() < 700
+
+
+@pytest.mark.parametrize(
+    ("classes", "groups", "expected"),
+    [
+        (("no", "yes"), ("no, f", "no, m", "yes, f", "yes, m"), (0, 1, 0, 1)),
+        (("a,b", "c"), ('"a,b", f', '"a,b", m', "c, m", "c, n"), (0, 1, 1, 2)),
+        (("landbird", "waterbird"), ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water"),
+         (0, 1, 0, 1)),
+        (("no", "yes"), ("none", "no f", "yes", "yes f"), None),
+        (("0", "1"), ("0", "1", "2", "3"), None),
+    ],
+)  # fmt: skip
+def test_the_attribute_of_a_group_follows_from_its_name(classes, groups, expected):
+    labels = torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    split = Split(torch.zeros(4, 1), *labels, torch.arange(4))
+    crossed = Dataset(split, split, split, classes, groups).crossed_groups
+    assert crossed == (expected and ((0, 0, 1, 1), expected))
+    both = Split(torch.zeros(8, 1), torch.tensor([0, 0, 1, 1] * 2), torch.arange(8) // 2, torch.arange(8))
+    assert Dataset(both, both, both, classes, groups).crossed_groups is None  # a group has both classes

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,27 @@ def test_a_loaded_model_predicts_image_files_as_its_run_did_without_its_data(pic
     np.testing.assert_allclose(
         model.predict(torch.from_numpy(pixels)[1]).probabilities, found.probabilities[1:2], atol=1e-6
     )
+
+
+def test_a_model_converts_images_as_its_training_did(pictures, tmp_path):
+    """Of a run with convert=True; the images are the middle grey in four modes, and transparent."""
+    model = imbalance.load(pictures[0])
+    model = replace(model, about=model.about | {"preprocessing": model.about["preprocessing"] | {"steps": []}})
+    grey = {"L": 128, "LA": (128, 0), "RGBA": (128, 128, 128, 0), "I;16": 128 * 257}
+    images = [Image.new(mode, (20, 20), value) for mode, value in grey.items()]
+    with pytest.raises(BadInput, match="image of mode L, not RGB; convert it, or set config.data.convert=True"):
+        model.predict(images)
+    model.about["preprocessing"]["steps"].append(("convert", 0))
+    expected = model.predict(np.full((4, 3, 20, 20), 128, dtype=np.uint8)).probabilities
+    np.testing.assert_array_equal(model.predict(images).probabilities, expected)
+
+
+def test_a_model_of_arrays_converts_images_of_other_modes(pictures):
+    """Training on arrays has no config value that could refuse them."""
+    model = imbalance.load(pictures[0])
+    model = replace(model, about=model.about | {"preprocessing": {}})
+    expected = model.predict(np.full((1, 3, 20, 20), 7, dtype=np.uint8)).probabilities
+    np.testing.assert_array_equal(model.predict(Image.new("LA", (20, 20), (7, 9))).probabilities, expected)
 
 
 def test_a_loaded_model_predicts_arrays_as_its_run_did(digits):

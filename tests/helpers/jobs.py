@@ -1,9 +1,11 @@
 """Runs of main.py in new processes, which start quickly: a server that has imported torch once forks them."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import time
@@ -18,6 +20,8 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from imbalance.models import MODELS, with_head
+from imbalance.training import loop
+from imbalance.training import step as step_module
 
 # The server imports `helpers`. Paths that were there before stay: some machines list all their packages in PYTHONPATH.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -149,3 +153,34 @@ def dropout(input_shape: Sequence[int], num_classes: int) -> nn.Module:
 def add_dropout() -> None:
     """Add the model "dropout" to `MODELS`."""
     MODELS["dropout"] = dropout
+
+
+def in_double(config: ConfigDict) -> ConfigDict:
+    config.trainer.update(epochs=2, eval_every=1, dtype="float64")
+    config.model.hidden = (16,)
+    return config
+
+
+def worst_difference(one: Path, two: Path) -> float:
+    """Between the weights and every number of metrics.jsonl in two run directories."""
+    a, b = (torch.load(directory / "checkpoints" / "selected.pt", weights_only=True) for directory in (one, two))
+    differences = [(a[key] - b[key]).abs().max().item() for key in a]
+    lines = ((directory / "metrics.jsonl").read_text().splitlines() for directory in (one, two))
+    for left, right in zip(*lines, strict=True):
+        left, right = json.loads(left), json.loads(right)
+        assert left.keys() == right.keys()
+        assert [v is None for v in left.values()] == [v is None for v in right.values()]
+        differences += [abs(left[key] - right[key]) for key in left if left[key] is not None]
+    return max(differences)
+
+
+def stop_at(step: int) -> None:
+    """Send SIGTERM to the last process only, during a step."""
+    steps = itertools.count(1)
+
+    def take_step(*args):
+        if next(steps) == step and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step_module.take_step(*args)
+
+    loop.take_step = take_step

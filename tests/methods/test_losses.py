@@ -22,6 +22,7 @@ from imbalance.utils.torchvision_import import import_torchvision
 NEUTRAL = {
     "cross_entropy": dict(),
     "vs": dict(gamma=0.0, tau=0.0),
+    "smoothed": dict(label_smoothing=0.0, gamma=0.0, tau=0.0),
     "vs_group": dict(gamma=0.0, tau=0.0),
     "cdt": dict(gamma=0.0),
     "logit_adjusted": dict(tau=0.0),
@@ -174,6 +175,12 @@ def balanced_softmax(e, z, y, g, n, m):
     return -np.log(of_target(weighted, y) / weighted.sum(1))
 
 
+def label_aware_smoothing(e, z, y, g, n, m):
+    smoothing = e["tail"] + (e["head"] - e["tail"]) * np.sin(np.pi / 2 * (n - n.min()) / (n.max() - n.min()))
+    shares = (1 - smoothing[y])[:, None] * np.eye(len(n))[y] + smoothing[y][:, None] / len(n)
+    return -(shares * log_softmax(z, axis=1)).sum(1)
+
+
 def ldam(e, z, y, g, n, m):
     margin = n**-0.25 * e["max_margin"] / (n**-0.25).max()
     return minus_log(e["scale"] * (z - np.eye(len(n))[y] * margin), y)
@@ -195,15 +202,23 @@ def class_balanced_sigmoid(e, z, y, g, n, m):
     return (inverse / inverse.sum() * len(n))[y] * -((1 - p) ** e["gamma"] * np.log(p)).sum(1)
 
 
+def smoothed(e, z, y, g, n, m):
+    adjusted = (n / n.max()) ** e["gamma"] * z + e["tau"] * np.log(n / n.sum())
+    truth = (1 - e["label_smoothing"]) * np.eye(len(n))[y] + e["label_smoothing"] / len(n)
+    return -(truth * log_softmax(adjusted, axis=1)).sum(1)
+
+
 # Functions of hyperparameters e, logits z, targets y, groups g, class counts n and group counts m.
 PUBLISHED = {
     "cross_entropy": lambda e, z, y, g, n, m: minus_log(z, y),
     "poly": poly,
     "vs": lambda e, z, y, g, n, m: minus_log((n / n.max()) ** e["gamma"] * z + e["tau"] * np.log(n / n.sum()), y),
+    "smoothed": smoothed,
     "vs_group": vs_group,
     "cdt": lambda e, z, y, g, n, m: minus_log(z / (n.max() / n) ** e["gamma"], y),
     "logit_adjusted": lambda e, z, y, g, n, m: minus_log(z + e["tau"] * np.log(n / n.sum()), y),
     "balanced_softmax": balanced_softmax,
+    "label_aware_smoothing": label_aware_smoothing,
     "ldam": ldam,
     "focal": focal,
     "class_balanced": class_balanced,
@@ -232,6 +247,16 @@ def test_the_mean_is_the_published_formula(name, num_classes):
 
 
 # What single losses promise beyond the contract
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_torch_s(num_classes, label_smoothing):
+    logits, targets, groups = batch(num_classes=num_classes)
+    for name, offsets in (("cross_entropy", 0.0), ("balanced_softmax", CLASS_COUNTS[:num_classes].double().log())):
+        loss = make("smoothed", CLASS_COUNTS[:num_classes], label_smoothing=label_smoothing, gamma=0.0, tau=float(name != "cross_entropy"))  # fmt: skip
+        expected = F.cross_entropy(logits + offsets, targets, reduction="none", label_smoothing=label_smoothing)
+        torch.testing.assert_close(loss(logits, targets, groups), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

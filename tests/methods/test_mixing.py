@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from scipy.stats import beta, kstest
@@ -6,7 +7,7 @@ from imbalance.config.experiment import validate
 from imbalance.config.schema import build
 from imbalance.errors import BadInput
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.mixing import MIXINGS
+from imbalance.methods.mixing import MIXINGS, cut_box
 from imbalance.methods.objectives.reductions import Average
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import make_learner
@@ -16,10 +17,19 @@ GROUPS = torch.tensor([0, 1, 2, 3] * 20 + [0] * 20)
 TARGETS = GROUPS // 2
 
 
-def mix(targets=TARGETS, groups=GROUPS, num_classes=2, num_groups=4, seed=0, class_counts=None, **section):
+def mix(
+    targets=TARGETS,
+    groups=GROUPS,
+    num_classes=2,
+    num_groups=4,
+    seed=0,
+    class_counts=None,
+    input_shape=(3, 24, 32),
+    **section,
+):
     return build(
         MIXINGS, section, targets=targets, groups=groups, num_classes=num_classes, num_groups=num_groups, class_counts=class_counts,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed), input_shape=input_shape,
     )  # fmt: skip
 
 
@@ -28,17 +38,65 @@ def test_none_mixes_nothing():
 
 
 def test_mixup_pairs_at_random_with_one_share_a_batch():
-    partners, shares, _ = mix(name="mixup", alpha=0.5)
+    partners, shares, *_ = mix(name="mixup", alpha=0.5)
     assert partners.sort().values.equal(torch.arange(100)) and len(shares.unique()) == 1
     drawn = [mix(name="mixup", alpha=0.5, seed=seed)[1][0].item() for seed in range(400)]
     assert kstest(drawn, beta(0.5, 0.5).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "seed, share, box",
+    [
+        (0, 0.9, (7, 10, 17, 20)), (0, 0.5, (1, 4, 23, 26)), (0, 0.123, (0, 0, 27, 30)), (1, 0.9, (0, 6, 10, 16)),
+        (1, 0.5, (0, 0, 16, 22)), (1, 0.123, (0, 0, 20, 26)), (2, 0.9, (3, 10, 13, 20)),
+    ],
+)  # fmt: skip
+def test_cut_box_is_that_of_published_code(seed, share, box):
+    """The boxes come from a run of `rand_bbox` of ynu-yangpeng/GLMC on images of 32×32."""
+    middle = np.random.RandomState(seed).randint(32, size=2).tolist()
+    assert cut_box(share, *middle, 32, 32) == box
+
+
+def test_cutmix_pastes_one_box_a_batch_and_counts_its_pixels():
+    shares = []
+    for seed in range(300):
+        partners, kept, own, boxes = mix(name="cutmix", alpha=1.0, seed=seed)
+        assert partners.sort().values.equal(torch.arange(100)) and own is None
+        (box,) = boxes.unique(dim=0)
+        top, left, bottom, right = box.tolist()
+        assert 0 <= top <= bottom <= 24 and 0 <= left <= right <= 32
+        torch.testing.assert_close(kept, torch.full((100,), 1 - (bottom - top) * (right - left) / (24 * 32)))
+        shares.append(kept[0].item())
+    assert min(shares) < 0.35 and max(shares) > 0.95
+    # Cutting the boxes off at the edge leaves more of an image than λ, whose mean is one half.
+    assert 0.6 < np.mean(shares) < 0.75
+
+
+def test_cutmix_needs_images():
+    with pytest.raises(BadInput, match=r"config.mix.name: 'cutmix' given, which needs images.* \(5,\); use 'mixup'"):
+        mix(name="cutmix", alpha=1.0, input_shape=(5,))
+
+
+def test_a_cut_mixture_has_the_pixels_and_labels_of_both_images(config, tmp_path):
+    config.mix = dict(name="cutmix", alpha=1.0)
+    config.trainer.batch_size = 20
+    learner = make_learner(validate(config), start_accelerator(config), tmp_path)
+    epoch = draw_epoch(learner, 0)
+    _, partner_images, shares, boxes = epoch.mixed
+    batch_slice = slice(20, 40)
+    (own,), (other,), (mixed,) = epoch.images(batch_slice), partner_images(batch_slice), epoch.batch(batch_slice).views
+    top, left, bottom, right = boxes[20].tolist()
+    expected = own.clone()
+    expected[:, :, top:bottom, left:right] = other[:, :, top:bottom, left:right]
+    assert torch.equal(mixed, expected)
+    assert shares[20] == 1 - (bottom - top) * (right - left) / own[0, 0].numel()
 
 
 @pytest.mark.parametrize("kappa, tau", [(3.0, 0.5), (1.0, 0.9), (1.0, 1.0), (1.5, 1.0), (3.0, 0.0)])
 @pytest.mark.parametrize("seed", range(6))
 def test_remix_gives_the_label_to_the_rarer_class_by_the_published_rule(kappa, tau, seed):
     counts, targets = [90, 30, 10, 10], torch.arange(4).repeat(25)
-    partners, shares, found = mix(
+    partners, shares, found, _ = mix(
         targets, targets, 4, seed=seed, name="remix", alpha=1.0, kappa=kappa, tau=tau, class_counts=torch.tensor(counts)
     )
     plain = mix(targets, targets, 4, seed=seed, name="mixup", alpha=1.0)
@@ -80,7 +138,7 @@ def test_each_part_of_a_mixture_counts_with_its_own_weight(config, tmp_path, sec
 
 @pytest.mark.parametrize("same_label", [1.0, 0.0])
 def test_lisa_s_partners_differ_in_attribute_or_in_class_alone(same_label):
-    partners, shares, _ = mix(name="lisa", alpha=2.0, same_label=same_label)
+    partners, shares, *_ = mix(name="lisa", alpha=2.0, same_label=same_label)
     same_class = TARGETS[partners] == TARGETS
     same_attribute = GROUPS[partners] % 2 == GROUPS % 2
     assert (same_class == bool(same_label)).all() and (same_attribute == (not same_label)).all()

@@ -169,7 +169,13 @@ SHARES = torch.tensor([[0.5, 0.3, 0.2], [0.15, 0.25, 0.6]], dtype=torch.float64)
 
 def softmax_losses():
     """Each loss in the values of its example, and in those that make it a loss of class probabilities."""
-    plain = {"vs": dict(gamma=0.0), "cdt": dict(gamma=0.0), "focal": dict(gamma=0.0), "class_balanced": dict(gamma=0.0)}
+    plain = {
+        "vs": dict(gamma=0.0),
+        "smoothed": dict(label_smoothing=0.0, gamma=0.0),
+        "cdt": dict(gamma=0.0),
+        "focal": dict(gamma=0.0),
+        "class_balanced": dict(gamma=0.0),
+    }
     sections = {name: [settings("loss", name)] for name in EXAMPLES["loss"]}
     for name, values in plain.items():
         sections[name].append(settings("loss", name) | values)
@@ -209,7 +215,7 @@ def prior_of(**sections):
     config = validate(config)
     groups = TARGETS + (torch.arange(100) >= 97)
     context = RunContext(
-        TARGETS, groups, 3, 4, torch.bincount(TARGETS), torch.bincount(groups), lambda by: labels(by, groups), 0, 10,
+        TARGETS, groups, 3, 4, torch.bincount(TARGETS), torch.bincount(groups), lambda by: labels(by, groups), (2,), 0, 10,
         config.sampler, None,
     )  # fmt: skip
     loss = build(LOSSES, config.loss, **vars(context))

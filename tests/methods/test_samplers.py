@@ -7,7 +7,7 @@ from examples import names, settings
 from scipy.stats import chisquare
 
 from imbalance.config.schema import build
-from imbalance.methods.samplers import SAMPLERS
+from imbalance.methods.samplers import SAMPLERS, expanding_chance
 from imbalance.utils.seeds import generator
 
 # Groups in no order, classes of two groups each; class 2 and groups 4 and 5 have no example.
@@ -132,3 +132,25 @@ def test_annealing_goes_from_undersampled_to_all(section, halfway):
 def test_what_annealing_keeps_it_never_drops():
     kept = [set(draw(dict(name="annealed_linear", by="group"), epoch).tolist()) for epoch in range(10)]
     assert all(a <= b for a, b in pairwise(kept))
+
+
+def test_expansion_starts_balanced_and_adds_unused_examples_until_all_are_used():
+    section = dict(name="expanding", by="group", warmup_epochs=3, every=2, added=50)
+    epochs = [draw(section, epoch) for epoch in range(12)]
+    assert group_counts(epochs[0]).tolist() == [10, 10, 10, 10]
+    assert [len(rows) for rows in epochs] == [40] * 3 + [90] * 2 + [140] * 2 + [190] * 2 + [200] * 3
+    for earlier, later in pairwise(epochs):
+        assert len(later.unique()) == len(later) and set(earlier.tolist()) <= set(later.tolist())
+    assert not epochs[0].equal(epochs[1])
+
+
+@pytest.mark.parametrize("epoch, share", [(2, 0.0), (3, 50 / 160), (8, 150 / 160), (20, 1.0)])
+def test_chances_of_an_expansion_are_the_frequencies_over_seeds(epoch, share):
+    section = dict(by="group", warmup_epochs=3, every=2, added=50)
+    chance = expanding_chance(labels, epoch, 30, **section)
+    at_start = 10 / torch.tensor(COUNTS)[GROUPS].double()
+    torch.testing.assert_close(chance, at_start + (1 - at_start) * share)
+    drawn = [draw(dict(name="expanding") | section, epoch, seed) for seed in range(100)]
+    sums = torch.stack([group_counts(rows) for rows in drawn]).double().mean(0)
+    expected = torch.zeros(4, dtype=torch.float64).index_add(0, GROUPS, chance)
+    torch.testing.assert_close(sums, expected, rtol=0.1, atol=1e-9)

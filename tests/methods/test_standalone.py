@@ -103,7 +103,7 @@ def test_a_sampler_draws_what_the_loop_would_draw(name):
         sampler.set_epoch(epoch)
         drawn.append(list(sampler))
         assert len(sampler) == len(drawn[-1])
-        of = dict(labels=lambda by: (TARGETS, COUNTS), groups=TARGETS, seed=3, epochs=4, epoch=epoch)
+        of = dict(labels=lambda by: (TARGETS, COUNTS), targets=TARGETS, groups=TARGETS, powers=None, seed=3, epochs=4, epoch=epoch)  # fmt: skip
         expected = bind(SAMPLERS, {"name": name} | values, **of, generator=generator(3, "sampler", epoch))()
         assert drawn[-1] == expected.tolist()
     assert drawn[0] == drawn[3] != drawn[1]

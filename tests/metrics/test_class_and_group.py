@@ -14,6 +14,8 @@ from sklearn.metrics import (
 
 from imbalance.config.metric_names import (
     CLASS_METRICS,
+    PARITY_METRICS,
+    PARITY_RATIOS,
     SUMMARY_METRICS,
     check_labels,
     check_metric_name,
@@ -163,3 +165,52 @@ def test_a_metric_of_training_groups_is_for_data_that_have_others():
         check_labels("score", "val/worst_training_group_accuracy", "ab", ["g"])
     with pytest.raises(BadInput, match="must be one of e"):
         check_labels("score", "val/group_accuracy/g", "ab", ["g"], ["e"])
+
+
+# Of fairlearn 0.15.0: difference and ratio of demographic parity, then of equalised odds, for the seeds 0, 1, 2.
+FAIRLEARN = [
+    [0.20526315789473681, 0.6578947368421053, 0.35, 0.4166666666666667],
+    [0.16112531969309463, 0.7035294117647058, 0.20238095238095238, 0.6222222222222222],
+    [0.08662790697674416, 0.8493427704752275, 0.2875, 0.5818181818181819],
+]
+
+
+@pytest.mark.parametrize("attributes_first", [False, True])
+def test_parity_has_the_values_of_fairlearn(attributes_first):
+    """For several models at once, and groups numbered by class first or by attribute first."""
+    predictions, targets, groups = [], [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        targets.append(rng.permutation(np.tile([0, 1], 60)))
+        predictions.append(rng.integers(0, 2, 120))
+        attributes = rng.integers(0, 3, 120)
+        groups.append(2 * attributes + targets[-1] if attributes_first else 3 * targets[-1] + attributes)
+    counts = count(*(torch.from_numpy(np.stack(labels)) for labels in (predictions, targets, groups)), 2, 6)
+    crossed = ([0, 1] * 3, [0, 0, 1, 1, 2, 2]) if attributes_first else ([0] * 3 + [1] * 3, [0, 1, 2] * 2)
+    values = compute(counts, "ab", "uvwxyz", np.ones(2), np.ones(6), (), crossed)
+    np.testing.assert_allclose([[model[name] for name in PARITY_METRICS] for model in values], FAIRLEARN, rtol=1e-14)
+
+
+def test_parity_of_predictions_that_are_all_one_class_is_equal_or_undefined():
+    labels = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 2, 3]])
+    names = ("ab", "wxyz", np.ones(2), np.ones(4), (), ([0, 0, 1, 1], [0, 1, 0, 1]))
+    for predicted, expected in ((1, [0, 1, 0, 1]), (0, [0, np.nan, 0, np.nan])):
+        (values,) = compute(count(torch.full((1, 4), predicted), *labels, 2, 4), *names)
+        np.testing.assert_array_equal([values[name] for name in PARITY_METRICS], expected)
+
+
+@pytest.mark.parametrize("ratio", PARITY_RATIOS)
+def test_ratios_of_parity_and_top_k_accuracies_select_and_differences_do_not(ratio):
+    check_metric_name("score", f"val/{ratio}")
+    check_metric_name("score", "val/top3_accuracy")
+    check_labels("score", f"val/{ratio}", "ab", "wxyz")
+    check_labels("score", "val/top2_accuracy", "ab", "ab")
+    for check, reason in (
+        (lambda: check_metric_name("score", f"val/{ratio.replace('ratio', 'difference')}"),
+         f"of which smaller values are better; use 'val/{ratio}'"),
+        (lambda: check_labels("score", f"val/{ratio}", "ab", "ab", has_parity=False), "needs two classes and groups"),
+        (lambda: check_labels("score", "val/top3_accuracy", "ab", "ab"), "this data set has only 2 classes"),
+        (lambda: check_metric_name("score", "val/top0_accuracy"), "it must be val/ followed by"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=reason):
+            check()

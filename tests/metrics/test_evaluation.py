@@ -195,3 +195,13 @@ def test_masked_arrays_are_refused(name):
     arguments = {key: [0, 1, 1] for key in ("targets", "predictions", "groups")}
     with pytest.raises(BadInput, match=f"^evaluate: {name}: a masked array given"):
         evaluate(**arguments | {name: np.ma.masked_array([0, 1, 1], [0, 0, 1])})
+
+
+def test_equal_probabilities_tie_whatever_the_other_probabilities_of_an_example_are():
+    """Their log-odds may differ in the last digit, which broke ties that scikit-learn counts one half."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, 200)
+    probability = (1 + rng.multinomial(12, [0.4, 0.3, 0.2, 0.1], 200)) / 16
+    table = evaluate(targets, probability)
+    for name, function in (("auroc", metrics.roc_auc_score), ("auprc", metrics.average_precision_score)):
+        assert table[name].value == pytest.approx(function(np.eye(4)[targets], probability), abs=1e-14)

@@ -1,6 +1,7 @@
 """Metrics of scores against scikit-learn and brute force, also where classes are missing and scores are tied."""
 
 import math
+import tracemalloc
 from fractions import Fraction
 
 import mpmath
@@ -137,3 +138,30 @@ def test_any_metric_of_overlapping_groups():
 def test_nothing_is_defined_without_examples():
     found = scores.score_metrics(np.empty((0, 2)), np.empty(0, dtype=int), ["a", "b"])
     assert all(math.isnan(value) for value in found.values())
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_scores_of_a_run_in_chunks_are_those_of_the_whole_arrays(classes, monkeypatch):
+    rng = np.random.default_rng(classes)
+    logits = rng.standard_normal((101, classes)).round(1).astype(np.float32)  # rounded, so that some scores tie
+    targets = rng.integers(0, classes, 101)
+    monkeypatch.setattr(scores, "CHUNK_NUMBERS", 7 * classes)
+    values = scores.score_metrics(logits, targets, [str(label) for label in range(classes)])
+    probability, odds = scores.probabilities(logits), scores.log_odds(logits)
+    expected = {f"auroc/{k}": published.roc_auc_score(targets == k, odds[:, k]) for k in range(classes)}
+    expected |= {f"auprc/{k}": published.average_precision_score(targets == k, odds[:, k]) for k in range(classes)}
+    expected |= {"brier": scores.brier(probability, targets), "ece": scores.ece(probability, targets)}
+    expected |= {"ece_equal_mass": scores.ece(probability, targets, equal_mass=True)}
+    for key, value in expected.items():
+        assert values[key] == pytest.approx(value, abs=1e-12), key
+
+
+def test_scores_of_a_run_take_little_memory():
+    logits = np.random.default_rng(0).standard_normal((20_000, 200), dtype=np.float32)
+    targets, names = np.arange(20_000) % 200, [str(label) for label in range(200)]
+    tracemalloc.start()
+    try:
+        scores.score_metrics(logits, targets, names)
+        assert tracemalloc.get_traced_memory()[1] < 3.5 * logits.nbytes  # the log-odds in float64 are twice the logits
+    finally:
+        tracemalloc.stop()

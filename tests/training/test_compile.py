@@ -38,6 +38,8 @@ def test_a_compiled_run_is_six_graphs_and_learns_the_same(config, tmp_path, grap
     compiled = loop.train(config, tmp_path / "compiled")
     assert compiled["metrics"] == pytest.approx(plain["metrics"], rel=1e-4, nan_ok=True)
     assert len(graphs) == 6
+    assert "'no' is usually faster here" in (tmp_path / "compiled" / "log.txt").read_text()
+    assert "usually faster" not in (tmp_path / "plain" / "log.txt").read_text()
     assert "linear" in str(graphs[0].graph) and "threshold" in str(graphs[0].graph)  # the model and the loss in one
     keys = (torch.load(tmp_path / name / "checkpoints" / "selected.pt").keys() for name in ("plain", "compiled"))
     assert len(set(map(tuple, keys))) == 1

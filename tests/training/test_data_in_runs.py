@@ -28,6 +28,7 @@ DIGITS = dict(
     val_fraction=0.2,
     test_fraction=0.2,
 )
+LATER = ("rand_augment", "color_jitter", "cutout")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def birds(config, tmp_path):
     make_waterbirds(tmp_path, counts=COUNTS, images=True)
     config.data_dir, config.score = str(tmp_path), "val/worst_group_accuracy"
     config.data = create(
-        name="waterbirds", size=16, regenerated=True, augment=("random_resized_crop", "flip", "pad_crop")
+        name="waterbirds", size=16, regenerated=True, augment=("random_resized_crop", "flip", "pad_crop", *LATER)
     )
     config.model = create(name="resnet20", frozen=False)
     config.weights = create(name="importance", by="group", exponent=1.0)

@@ -106,7 +106,7 @@ def test_the_minimum_is_that_of_scikit_learn(data, classes, init, tmp_path):
     assert summary["epoch"] < 100 and not any("lbfgs" in warning for warning in summary["warnings"])
 
 
-# Every loss, with values for which it is convex. A loss with the attribute `is_convex` must have a line here.
+# Every loss, with values for which it is convex. A new loss needs a line here.
 CONVEX: dict[str, dict[str, Any]] = {
     "cross_entropy": {},
     "poly": dict(alpha=0.5, left="exponential"),
@@ -115,6 +115,8 @@ CONVEX: dict[str, dict[str, Any]] = {
     "cdt": dict(gamma=0.3),
     "logit_adjusted": dict(tau=1.0),
     "balanced_softmax": {},
+    "smoothed": dict(label_smoothing=0.2, gamma=0.3, tau=1.2),
+    "label_aware_smoothing": dict(head=0.4, tail=0.1),
     "ldam": dict(max_margin=0.5, scale=2.0),
     "focal": dict(gamma=0.0),
     "class_balanced": dict(beta=0.9, gamma=0.0),

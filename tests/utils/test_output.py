@@ -30,6 +30,15 @@ def test_a_file_opened_while_stdout_is_closed_does_not_get_what_is_printed(tmp_p
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_unbuffered_output_is_written_at_once():
+    """PYTHONUNBUFFERED is what clusters set, to see the log of a job while it runs."""
+    program = SAID + "import os; print('printed'); sys.stdout.write('written'); os._exit(0)"
+    for buffered, written in (("", b""), ("1", b"printed\nwritten")):
+        environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, env=environment)
+        assert done.stdout == written
+
+
 def test_an_ascii_terminal_shows_what_it_can():
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-c", SAID + "print('größe')"]

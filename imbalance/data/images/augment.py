@@ -6,15 +6,33 @@ processes, or on where a run was resumed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from itertools import permutations
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imbalance.data.images.policies import (
+    auto_augment_cifar10,
+    auto_augment_imagenet,
+    rand_augment,
+    trivial_augment,
+)
 from imbalance.utils.seeds import derived_seed
 
-Augmentation = Literal["flip", "pad_crop", "random_resized_crop"]
+Augmentation = Literal[
+    "flip",
+    "pad_crop",
+    "random_resized_crop",
+    "auto_augment_cifar10",
+    "auto_augment_imagenet",
+    "rand_augment",
+    "trivial_augment",
+    "color_jitter",
+    "random_erasing",
+    "cutout",
+]
 TRIES = 10  # random crops to try before the whole image is used, as in torchvision
 
 
@@ -78,11 +96,112 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     return F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False)
 
 
-# For each augmentation, the count of random numbers that one image needs, and the function.
-AUGMENTATIONS: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
-    "flip": (1, flip),
-    "pad_crop": (2, pad_crop),
-    "random_resized_crop": (2 * TRIES + 2, random_resized_crop),
+def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation by factors from 0.6 to 1.4, in a random order.
+
+    This is torchvision's ColorJitter(0.4, 0.4, 0.4), the augmentation of the long-tailed ImageNet. Grey images have no
+    saturation. The result has floating-point values.
+
+    Args:
+        images: (B, C, H, W) of values from 0 to 255.
+        uniform: (B, 4) random numbers from 0 to 1: the order, then the factors of brightness, contrast and saturation.
+    """
+    images = images.float() if not images.is_floating_point() else images
+    factors = 0.6 + 0.8 * uniform[:, 1:].to(images.dtype)
+    orders = torch.tensor(list(permutations(range(3))), device=images.device)
+    order = orders[(uniform[:, 0] * len(orders)).long()]
+    weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    for step in range(3):
+        grey = (images * weights).sum(1, keepdim=True) if images.shape[1] == 3 else images
+        change = order[:, step, None, None, None]
+        mean = (
+            grey.double().mean((1, 2, 3), keepdim=True).to(images.dtype)
+        )  # float64, so that batches make no difference
+        other = torch.where(change == 0, torch.zeros_like(grey), torch.where(change == 1, mean, grey))
+        factor = factors.gather(1, order[:, step : step + 1])[:, :, None, None]
+        images = torch.lerp(other.expand_as(images), images, factor.expand_as(images)).clamp(0, 255)
+    return images
+
+
+def random_erasing(images: Tensor, uniform: Tensor) -> Tensor:
+    """Make a random rectangle of each image black with probability one half.
+
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with torchvision's defaults: 2 to 33 % of the area, an
+    aspect ratio of 0.3 to 3.3, and the first of ten random rectangles that is smaller than the image. If none is, the
+    image stays unchanged.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, count) random numbers from 0 to 1; `AUGMENTATIONS` has the count.
+    """
+    height, width = images.shape[2:]
+    low, high = torch.tensor([0.3, 3.3]).log().tolist()
+    area = height * width * (0.02 + 0.31 * uniform[:, :TRIES])
+    ratio = (low + (high - low) * uniform[:, TRIES : 2 * TRIES]).exp()
+    tall, wide = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (wide < width) & (tall < height)
+    first = fits.byte().argmax(1, keepdim=True)
+    tall, wide = tall.gather(1, first).squeeze(1), wide.gather(1, first).squeeze(1)
+    top = (uniform[:, 2 * TRIES] * (height - tall + 1)).floor()
+    left = (uniform[:, 2 * TRIES + 1] * (width - wide + 1)).floor()
+    tall = torch.where(fits.any(1) & (uniform[:, 2 * TRIES + 2] < 0.5), tall, 0)
+    return images.masked_fill(inside(torch.stack([top, left, top + tall, left + wide], 1), height, width), 0)
+
+
+def cutout(images: Tensor, uniform: Tensor) -> Tensor:
+    """Make a square of each image black, with half of the image's shorter side, around a random pixel.
+
+    DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017: 16×16 pixels of
+    CIFAR-10's 32×32. The part of the square beyond the edge of the image is cut off, so the hole can be smaller.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, 2) random numbers from 0 to 1: the row and the column of the middle.
+    """
+    height, width = images.shape[2:]
+    side = min(height, width) // 2
+    top = (uniform[:, 0] * height).floor() - side // 2
+    left = (uniform[:, 1] * width).floor() - side // 2
+    return images.masked_fill(inside(torch.stack([top, left, top + side, left + side], 1), height, width), 0)
+
+
+def inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return the (B, 1, height, width) mask of the pixels in each of B boxes.
+
+    Args:
+        boxes: (B, 4) first row, first column, row after the last, column after the last.
+    """
+    rows = torch.arange(height, device=boxes.device)[None, :, None]
+    columns = torch.arange(width, device=boxes.device)[None, None, :]
+    top, left, bottom, right = (edge[:, None, None] for edge in boxes.unbind(1))
+    return ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right))[:, None]
+
+
+class Drawn(NamedTuple):
+    """An augmentation, and the random numbers that one image needs.
+
+    count: the count of these random numbers.
+    function: takes (B, C, H, W) images and (B, count) random numbers, and returns the augmented images.
+    on_cpu: whether the random numbers stay on the CPU, because they decide which operations run. If they were on a GPU,
+        each step would wait until the GPU has sent them.
+    """
+
+    count: int
+    function: Callable[[Tensor, Tensor], Tensor]
+    on_cpu: bool = False
+
+
+AUGMENTATIONS: dict[str, Drawn] = {
+    "flip": Drawn(1, flip),
+    "pad_crop": Drawn(2, pad_crop),
+    "random_resized_crop": Drawn(2 * TRIES + 2, random_resized_crop),
+    "auto_augment_cifar10": Drawn(5, auto_augment_cifar10, on_cpu=True),
+    "auto_augment_imagenet": Drawn(5, auto_augment_imagenet, on_cpu=True),
+    "rand_augment": Drawn(4, rand_augment, on_cpu=True),
+    "trivial_augment": Drawn(3, trivial_augment, on_cpu=True),
+    "color_jitter": Drawn(4, color_jitter),
+    "random_erasing": Drawn(2 * TRIES + 3, random_erasing),
+    "cutout": Drawn(2, cutout),
 }
 
 
@@ -94,7 +213,8 @@ def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed
         draw_ids: (N,) a number for each drawn example, from the function `draw_ids`.
         seed: seed of the run, or of a view.
     """
-    return [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name][0]) for name in names]
+    drawn = [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name].count) for name in names]
+    return [numbers.cpu() if AUGMENTATIONS[name].on_cpu else numbers for name, numbers in zip(names, drawn)]
 
 
 def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Sequence[Tensor]) -> Tensor:
@@ -104,7 +224,7 @@ def augment(images: Tensor, names: Sequence[Augmentation], random_numbers: Seque
         random_numbers: the result of `draws` for these images: (B, count) for each augmentation.
     """
     for name, uniform in zip(names, random_numbers, strict=True):
-        images = AUGMENTATIONS[name][1](images, uniform).contiguous()
+        images = AUGMENTATIONS[name].function(images, uniform).contiguous()
     return images
 
 

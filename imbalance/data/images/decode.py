@@ -23,7 +23,10 @@ MAX_BYTES = 2**29  # the largest file that is read; an uncompressed image of MAX
 # Only some of Pillow's formats, because other formats run programs (EPS) or are hardly used except in attacks.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Pillow's modes of 8 bits a channel: black and white, grey, palette, colour, print. Transparency is dropped, as in torchvision.
-CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
+CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# Pillow's modes of more bits, all grey, with the value that is white. Mode I has 32 bits, and older versions of Pillow
+# use it for files of 16 bits.
+WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1}
 ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
 ChunkResult = tuple[
     list[tuple[int, int]], list[tuple[int, str]]
@@ -41,7 +44,7 @@ class Recipe(NamedTuple):
     mode: Pillow's mode, "RGB" or "L". A file of another mode is refused unless the first step is "convert".
     steps: (name, n) pairs, done in order:
 
-        - ("convert", 0) converts an image of one of the modes `CONVERTIBLE` to `mode`; only as the first step;
+        - ("convert", 0) converts an image of another mode to `mode`, see `converted`; only as the first step;
         - ("square", n) resizes to n×n, and ("shorter", n) resizes the shorter side to n; both are bilinear with
           antialiasing. ("square bicubic", n) and ("shorter bicubic", n) do the same with bicubic resizing;
         - ("crop", n) crops to the n×n pixels in the middle. ("crop floor", n) does the same, but if the middle is
@@ -142,13 +145,7 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
 
     steps = recipe.steps
     if steps and steps[0][0] == "convert":
-        steps = steps[1:]
-        if image.mode in CONVERTIBLE:
-            image = (
-                image.convert("RGBA").convert(recipe.mode)
-                if "transparency" in image.info
-                else image.convert(recipe.mode)
-            )
+        steps, image = steps[1:], converted(image, recipe.mode)
     if image.mode != recipe.mode:
         raise ValueError(
             f"an image of mode {image.mode}, not {recipe.mode}; convert it, or set config.data.convert=True if the data set has "
@@ -172,6 +169,38 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
             check_pixels(f"{width}×{height} pixels, which resized are", wide, tall)
             image = image.resize((wide, tall), resampling)
     return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def converted(image: "PIL.Image.Image", mode: str) -> "PIL.Image.Image":
+    """Convert an image to `mode`, "RGB" or "L"; return an image unchanged whose mode is in neither `CONVERTIBLE` nor `WHITE`.
+
+    Transparency is dropped: a transparent pixel keeps the colour that is stored for it. Grey values of 16 bits are divided
+    by 257, and fractions are multiplied by 255; both are rounded to the nearest of the 256 grey values of 8 bits.
+
+    Raises:
+        ValueError: a value is below 0 or beyond the white of the image's mode, see `WHITE`.
+    """
+    if image.mode in WHITE:
+        image = in_8_bits(image)
+    if image.mode not in CONVERTIBLE:
+        return image
+    return image.convert("RGBA").convert(mode) if "transparency" in image.info else image.convert(mode)
+
+
+def in_8_bits(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """Scale an image of a mode in `WHITE` to the grey values 0 to 255, as `converted` says; the result has mode "L"."""
+    from PIL import Image
+
+    values, white = np.asarray(image), WHITE[image.mode]
+    least, most = values.min(), values.max()
+    if not 0 <= least <= most <= white:  # also if a value is nan
+        raise ValueError(
+            f"an image of mode {image.mode} with values from {least:g} to {most:g}; they must be 0 to {white}; scale them, "
+            "or save the image with 8 bits a channel"
+        )
+    if white == 1:
+        return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 class UnacceptableImage(ValueError):

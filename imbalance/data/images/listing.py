@@ -35,6 +35,7 @@ class Listing:
     indices: (N,) int64, the row of each image in the metadata file, from 0.
     problems: the problems of the metadata file; its rows with a problem are not among the N images.
     notes: lines for the log on what the list leaves out.
+    groups_may_lack: whether a group may have no example in a split; false for a user's data, where it is a mistake.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Listing:
     group_names: tuple[str, ...]
     problems: list[Problem]
     notes: tuple[str, ...] = ()
+    groups_may_lack: bool = False
 
     def where(self, row: int) -> str:
         """Return the metadata file and the line that lists image number `row`, for messages."""
@@ -59,9 +61,10 @@ class Listing:
 
     def split_problems(self) -> list[Problem]:
         """Return the problems of class names and group names, and of splits; see `imbalance.data.population`."""
-        names = self.class_names, self.group_names
-        return name_problems(str(self.file), *names) + population_problems(
-            str(self.file), self.targets, self.groups, self.splits, *names
+        where, names = str(self.file), (self.class_names, self.group_names)
+        checked, checked_names = (self.targets, names[0]) if self.groups_may_lack else (self.groups, names[1])
+        return name_problems(where, *names) + population_problems(
+            where, self.targets, checked, self.splits, names[0], checked_names
         )
 
 

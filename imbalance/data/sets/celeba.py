@@ -61,8 +61,8 @@ def list_celeba(
             these draws, so that runs with different seeds share one store of images.
         size: the side in pixels of the square images; the middle 178×178 pixels are resized to this size. 0 to
             resize and crop as the pretrained weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     file = find_path(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []

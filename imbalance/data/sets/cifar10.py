@@ -1,14 +1,13 @@
-"""Data set CIFAR-10 (Krizhevsky, 2009) from torchvision's files: all ten classes or some, balanced or imbalanced."""
+"""Data set CIFAR-10 (Krizhevsky, 2009): all ten classes or some, balanced or imbalanced."""
 
-import functools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from imbalance.config.schema import AtLeastOne, Fraction, Natural
+from imbalance.data.sets.cifar_files import published
 from imbalance.data.splits import (
     Dataset,
     Profile,
@@ -20,7 +19,6 @@ from imbalance.data.splits import (
     stratified_split,
 )
 from imbalance.errors import BadInput
-from imbalance.utils.torchvision_import import import_torchvision
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -121,28 +119,3 @@ def published_draw(labels: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     pool = np.concatenate([rows for label, rows in kept.items() if CLASSES[label] in ("cat", "dog")])
     train, val = np.split(pool[np.random.default_rng(0).permutation(len(pool))], [len(pool) * 4 // 5])
     return np.sort(train), np.sort(val)
-
-
-@functools.lru_cache(maxsize=1)  # saves a second of reading and checking for each further run of a sweep
-def published(name: str, data_dir: str, download: bool) -> tuple[Any, Any]:
-    """Return the published training set and test set, which torchvision reads and compares with their checksums.
-
-    Args:
-        name: "CIFAR10" or "CIFAR100".
-        download: download the files if they are missing.
-
-    Raises:
-        BadInput: the files are missing or damaged, and `download` is False or fails.
-    """
-    dataset_class = getattr(import_torchvision().datasets, name)
-    try:
-        return (
-            dataset_class(data_dir, train=True, download=download),
-            dataset_class(data_dir, train=False, download=download),
-        )
-    except (RuntimeError, OSError) as error:  # a missing or damaged file, or no network
-        where = Path(data_dir).absolute() / dataset_class.base_folder
-        raise BadInput(
-            f"config.data_dir: CIFAR-{name[5:]} is missing in {where}, or damaged ({str(error).splitlines()[0]}); unpack the "
-            f"python version of {dataset_class.url} there, or set --config.data.download=True"
-        ) from None

@@ -48,8 +48,8 @@ def fashion(
         val_from: "test" moves a share of the test set to val; "train" moves a share of the imbalanced training
             set to val.
         val_fraction: the share that moves to val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     check_class_choice(classes, CLASSES)
     hint = "run imbalance data download fashion, or apt-get install dataset-fashion-mnist"

@@ -46,12 +46,13 @@ def list_folder(
         test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 if there is a
             folder for test.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
+        convert: True to convert images of other modes (grey, palette, transparency, print, 16 bits); False to refuse
+            them. Transparency is dropped, and 16 bits are scaled to 8.
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained
             weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     root = Path(data_dir) / folder
     parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}

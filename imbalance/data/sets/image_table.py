@@ -54,11 +54,12 @@ def list_table(
         test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the table has
             test images.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: convert images of other modes (grey, palette, with transparency) instead of refusing them.
+        convert: True to convert images of other modes (grey, palette, transparency, print, 16 bits); False to refuse
+            them. Transparency is dropped, and 16 bits are scaled to 8.
         resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
@@ -119,7 +120,7 @@ def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
 
     Args:
         mode: the mode of the images, "RGB" or "L" (grey).
-        convert: convert images of other modes instead of refusing them.
+        convert: convert images of other modes instead of refusing them; see `imbalance.data.images.decode.converted`.
     """
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")

@@ -8,7 +8,8 @@ import torch
 
 from imbalance.config.schema import AtLeastOne, Fraction
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.sets.cifar10 import MEAN, STD, published
+from imbalance.data.sets.cifar10 import MEAN, STD
+from imbalance.data.sets.cifar_files import published
 from imbalance.data.splits import (
     Dataset,
     Profile,
@@ -45,8 +46,8 @@ def cifar10lt(
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
             "train" moves a share of the imbalanced training set to val, so that test is whole.
         val_fraction: the share that moves to val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
             Published runs use flip and pad_crop.
         download: download the files if they are missing (170 MB).
     """
@@ -80,8 +81,8 @@ def cifar100lt(
         val_from: "test" moves a share of the test set to val, so that train has exactly the published counts;
             "train" moves a share of the imbalanced training set to val, so that test is whole.
         val_fraction: the share that moves to val.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
             Published runs use flip and pad_crop.
         download: download the files if they are missing (170 MB).
     """

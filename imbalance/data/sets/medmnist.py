@@ -33,8 +33,8 @@ def medmnist(data_dir: str, *, flag: Name, augment: tuple[Augmentation, ...]) ->
     Args:
         flag: the name of the data set, such as pneumoniamnist (2 classes, 1:2.9), dermamnist (7 classes) or
             bloodmnist (8 classes). A data set with several labels for an image is refused.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
     """
     path = Path(data_dir) / f"{flag}.npz"
     arrays = read(path)

@@ -45,8 +45,8 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
             middle; for 224, it is resized to 256. 0 to resize and crop as the pretrained weights of config.model need.
         regenerated: False for the published data. True for data that somebody generated again, with other counts;
             results on such data cannot be compared with the literature.
-        augment: random changes of training images: "flip" mirrors an image with probability 1/2, "pad_crop"
-            shifts it by at most 4 pixels, "random_resized_crop" crops 70 to 100 % of its area; () for none.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
             Published runs use flip and random_resized_crop, or nothing.
     """
     hint = "imbalance data download waterbirds downloads it"

@@ -4,22 +4,16 @@ Kang et al., "Decoupling Representation and Classifier for Long-tailed Recogniti
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 
 from imbalance.config.schema import By, Count, Fraction, NonNegative, Positive, Repeats
 from imbalance.data import Dataset
-from imbalance.errors import Diverged
-from imbalance.methods.heads.descent import minimise
+from imbalance.methods.heads.descent import balanced_draws, sgd, train_layer
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
-from imbalance.methods.samplers import balanced, shuffled
-
-T = TypeVar("T", bound=nn.Module)
 
 
 def crt(
@@ -58,8 +52,11 @@ def crt(
                 parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
         return layer.to(inputs)
 
+    draw = balanced_draws(dataset, generator, by)
     optimizer = sgd(lr, momentum, weight_decay)
-    return trained_on_balanced("crt", fresh, inputs, dataset, generator, by, epochs, batch_size, optimizer)
+    return train_layer(
+        "crt", fresh, inputs, dataset.train.targets, cross_entropy, draw, generator, epochs, batch_size, optimizer
+    )
 
 
 def lws(
@@ -92,20 +89,12 @@ def lws(
     inputs = features("train")
     with torch.no_grad():
         logits = nn.functional.linear(inputs, head.weight.to(inputs), head.bias.to(inputs))
+    draw, targets = balanced_draws(dataset, generator, by), dataset.train.targets
     optimizer = sgd(lr, momentum, weight_decay)
-    factors = trained_on_balanced(
-        "lws", lambda: Factors(logits), logits, dataset, generator, by, epochs, batch_size, optimizer
+    factors = train_layer(
+        "lws", lambda: Factors(logits), logits, targets, cross_entropy, draw, generator, epochs, batch_size, optimizer
     ).factors
     return linear(head.weight * factors[:, None], head.bias * factors)
-
-
-def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[Iterable[nn.Parameter]], torch.optim.SGD]:
-    """Return a function from parameters to an SGD optimiser with these hyperparameters.
-
-    SGD is fused as in `training.optim.sgd`, because the other implementations raise if the learning rate overflows
-    float32.
-    """
-    return partial(torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
 class Factors(nn.Module):
@@ -117,70 +106,3 @@ class Factors(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits * self.factors
-
-
-def is_finite(layer: nn.Module) -> bool:
-    """Return whether all parameters of `layer` are finite."""
-    return bool(torch.cat([parameter.isfinite().flatten() for parameter in layer.parameters()]).all())
-
-
-def trained_on_balanced(
-    name: str,
-    start: Callable[[], T],
-    inputs: Tensor,
-    dataset: Dataset,
-    generator: Generator,
-    by: By,
-    epochs: int,
-    batch_size: int,
-    make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.SGD],
-) -> T:
-    """Train a module from inputs to logits by cross-entropy on balanced samples of train, and return the module.
-
-    The learning rate falls as a half cosine.
-
-    Args:
-        name: the name of the head, for messages.
-        start: builds the untrained module.
-        inputs: (N, D) inputs of the module for the examples of train.
-        by: "class" to balance classes, "group" to balance groups.
-        make_optimizer: builds the optimiser of the parameters of the module.
-
-    Raises:
-        Diverged: the trained module is not finite. The training is repeated to name the step that made it so.
-    """
-    random = generator.get_state()
-
-    def train(checks_steps: bool) -> T:
-        """Train a new module, and return it.
-
-        Args:
-            checks_steps: raise `Diverged` after the first step that makes the module non-finite.
-        """
-        generator.set_state(random)
-        layer = start()
-        optimizer = make_optimizer(layer.parameters())
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-
-        def losses() -> Iterator[Tensor]:
-            for _ in range(epochs):
-                rows = balanced(lambda by: dataset.labels(dataset.train, by), generator, by=by)
-                for batch in shuffled(rows, generator).to(inputs.device).split(batch_size):
-                    yield cross_entropy(layer(inputs[batch]), dataset.train.targets[batch]).mean()
-                schedule.step()
-
-        def check(step: int, loss: Tensor) -> None:
-            if not is_finite(layer):
-                raise Diverged(
-                    f"config.head.name: '{name}' gave the last layer NaN or infinite weights at its step {step} (epoch "
-                    f"{schedule.last_epoch}, learning rate {optimizer.param_groups[0]['lr']:g}, loss {loss.item():g}); "
-                    "use a smaller config.head.lr or config.head.weight_decay"
-                )
-
-        minimise(losses(), optimizer, check if checks_steps else None)
-        return layer
-
-    layer = train(checks_steps=False)
-    if not is_finite(layer):
-        layer = train(checks_steps=True)
-    return layer

@@ -20,7 +20,9 @@ from imbalance.methods.heads.decoupling import crt, lws
 from imbalance.methods.heads.dfr import dfr
 from imbalance.methods.heads.disagreement import disagreement, hold_out
 from imbalance.methods.heads.dpe import dpe
+from imbalance.methods.heads.max_norm import weight_balancing
 from imbalance.methods.heads.prior import prior
+from imbalance.methods.heads.smoothing import los, mislas
 
 HEADS = {
     "none": none,
@@ -29,6 +31,9 @@ HEADS = {
     "prior": prior,
     "crt": crt,
     "lws": lws,
+    "weight_balancing": weight_balancing,
+    "los": los,
+    "mislas": mislas,
     "dfr": dfr,
     "dpe": dpe,
     "hold_out": hold_out,

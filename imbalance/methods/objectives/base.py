@@ -7,6 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from imbalance.config.schema import Natural, NonNegative
 from imbalance.config.tags import Tags
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Inputs, Loss
@@ -81,6 +82,40 @@ class Objective(nn.Module):
         A two-stage method reads these outputs of its first run in `FirstRun.predictions`.
         """
         return {}
+
+
+class EnvironmentPenalty(Objective):
+    """Constructor of the objectives whose penalty compares environments, and which train without it at first.
+
+    Args:
+        environments: "group" if each group is an environment, "attribute" if each attribute is one.
+        penalty: the factor of the penalty.
+        warmup_steps: the number of steps at the start of training with another factor.
+    """
+
+    tags = Tags(batched=False)  # it counts steps
+    steps: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_groups: int,
+        *,
+        environments: Environments,
+        penalty: NonNegative,
+        warmup_steps: Natural,
+    ):
+        super().__init__()
+        self.count = count_environments(environments, num_classes, num_groups)
+        self.penalty, self.warmup_steps = penalty, warmup_steps
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def warms_up(self) -> Tensor:
+        """Return whether the current step is one of the first `warmup_steps`; in training mode, count the step."""
+        early = self.steps < self.warmup_steps
+        if self.training:
+            self.steps += 1
+        return early
 
 
 class FunctionObjective(Objective):

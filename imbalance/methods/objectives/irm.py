@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import Natural, NonNegative, checked
-from imbalance.config.tags import Tags
-from imbalance.methods.objectives.base import Environments, Objective, count_environments, group_means
+from imbalance.config.schema import checked
+from imbalance.methods.objectives.base import EnvironmentPenalty, group_means
 
 
 @checked
-class InvariantRisk(Objective):
+class InvariantRisk(EnvironmentPenalty):
     """The mean weighted loss, plus `penalty` times the mean squared slope of the risks in the environments.
 
     Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, equation (IRMv1):
@@ -32,32 +31,14 @@ class InvariantRisk(Objective):
             that the model first learns features.
     """
 
-    tags = Tags(batched=False)  # it counts steps
     columns = ("slopes",)
-    steps: Tensor
-
-    def __init__(
-        self,
-        num_classes: int,
-        num_groups: int,
-        *,
-        environments: Environments,
-        penalty: NonNegative,
-        warmup_steps: Natural,
-    ):
-        super().__init__()
-        self.count = count_environments(environments, num_classes, num_groups)
-        self.penalty, self.warmup_steps = penalty, warmup_steps
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, slopes: Tensor) -> Tensor:
         environments = groups % self.count  # see `count_environments`; with "group" the remainder is the group itself
         mean_slopes, present = group_means(weights * slopes, environments, self.count)
         penalty = (mean_slopes**2).sum() / present.sum()
         risk = (weights * losses).mean()
-        warms_up = self.steps < self.warmup_steps
-        if self.training:
-            self.steps += 1
+        warms_up = self.warms_up()
         if self.penalty <= 1:
             return risk + self.penalty * penalty
         return torch.where(warms_up, risk, risk / self.penalty) + penalty  # λ may overflow float32, so divide by it

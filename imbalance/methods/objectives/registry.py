@@ -11,10 +11,13 @@ An objective that needs more than the losses has a file of its own: see `imbalan
 from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
+from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
+from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
 from imbalance.methods.objectives.vrex import RiskExtrapolation
@@ -29,10 +32,16 @@ OBJECTIVES = {
     "vrex": RiskExtrapolation,
     "coral": CorrelationAlignment,
     "mmd": MaximumMeanDiscrepancy,
+    "lade": LabelDistributionDisentangling,
     "lff": LearningFromFailure,
     "ula": UnsupervisedLogitAdjustment,
     "lc": LogitCorrection,
+    "aucm": AUCMargin,
+    "partial_auc": PartialAUC,
+    "smooth_ap": SmoothAP,
+    "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
+    "bcl": BalancedContrastive,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }

@@ -78,7 +78,7 @@ class SupervisedContrastive(Objective):
         return {
             "losses": batch.losses(loss, logits),
             "logits": logits,
-            "projections": projections.unflatten(0, (len(batch.views), examples)).transpose(0, 1),
+            "projections": by_example(projections, self.views),
         }
 
     def forward(
@@ -95,7 +95,7 @@ class Projected(nn.Sequential):
     """
 
     features: nn.Module
-    head: nn.Module
+    head: nn.Linear
     projection: nn.Module
 
     def __init__(self, model: nn.Module, width: int, detached: bool):
@@ -105,12 +105,17 @@ class Projected(nn.Sequential):
         super().__init__(OrderedDict(features=features_of(model), head=head, projection=projection))
         self.detached = detached
 
-    def forward(self, inputs: Inputs) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, inputs: Inputs) -> Tensor | tuple[Tensor, ...]:
         features = self.features(inputs)
         logits = self.head(features.detach() if self.training and self.detached else features)
         if not self.training:
             return logits
         return logits, F.normalize(at_least_float32(self.projection(features.flatten(1))), dim=1)
+
+
+def by_example(outputs: Tensor, views: int) -> Tensor:
+    """Return the (V·B, D) outputs for V `concatenated` views of B examples as (B, V, D); B may be 0."""
+    return outputs.unflatten(0, (views, len(outputs) // views)).transpose(0, 1)
 
 
 def concatenated(views: tuple[Inputs, ...]) -> Inputs:

@@ -3,13 +3,12 @@
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import Natural, NonNegative, checked
-from imbalance.config.tags import Tags
-from imbalance.methods.objectives.base import Environments, Objective, count_environments, group_means
+from imbalance.config.schema import checked
+from imbalance.methods.objectives.base import EnvironmentPenalty, group_means
 
 
 @checked
-class RiskExtrapolation(Objective):
+class RiskExtrapolation(EnvironmentPenalty):
     """The mean risk of the environments, plus `penalty` times the variance of their risks.
 
     Krueger et al., "Out-of-Distribution Generalization via Risk Extrapolation (REx)", ICML 2021, equation 7. The risk of
@@ -26,29 +25,9 @@ class RiskExtrapolation(Objective):
             DomainBed.
     """
 
-    tags = Tags(batched=False)  # it counts steps
-    steps: Tensor
-
-    def __init__(
-        self,
-        num_classes: int,
-        num_groups: int,
-        *,
-        environments: Environments,
-        penalty: NonNegative,
-        warmup_steps: Natural,
-    ):
-        super().__init__()
-        self.count = count_environments(environments, num_classes, num_groups)
-        self.penalty, self.warmup_steps = penalty, warmup_steps
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
         environments = groups % self.count  # see `count_environments`; with "group" the remainder is the group itself
         risks, present = group_means(weights * losses, environments, self.count)
         mean = risks.sum() / present.sum()  # the risk of an environment without examples is 0
         variance = (torch.where(present, risks - mean, 0.0) ** 2).sum() / present.sum()
-        warms_up = self.steps < self.warmup_steps
-        if self.training:
-            self.steps += 1
-        return mean + torch.where(warms_up, 1.0, self.penalty) * variance
+        return mean + torch.where(self.warms_up(), 1.0, self.penalty) * variance

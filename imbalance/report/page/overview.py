@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imbalance.config.metric_names import SCORE_METRICS, SUMMARY_METRICS, in_percent
+from imbalance.config.metric_names import PARITY_METRICS, SCORE_METRICS, SUMMARY_METRICS, in_percent
 from imbalance.config.run_directory import read_predictions
 from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
@@ -77,7 +77,7 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
             }
         )
     shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
-    order = [*metrics, *SUMMARY_METRICS, *SCORE_METRICS]
+    order = [*metrics, *SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS]
     names = [name for name in dict.fromkeys(order) if name in shown]
     over_tasks = aggregates(settings, runs, metrics)
     for run in runs:

@@ -1,36 +1,68 @@
-"""Heartbeat between processes: report a process that has stopped, which torch does not notice.
+"""Heartbeat between processes: name a process that has stopped or ended, which torch does not.
 
 An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, or work that the
 main process does for all. A process waits in an exchange until all other processes have reached it.
+
+torch has two tools for this, which are not enough. `monitored_barrier` names the ranks that are late at one barrier: it
+needs gloo, and a barrier of its own in every step. The flight recorder writes files that another program must read
+later. Neither tells a stopped process from one that computes, and neither ends the other processes with a message.
 """
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from math import inf
 from typing import Any
 
+from imbalance.errors import BadInput, LostPeer
 from imbalance.utils.output import print_safely
 
-# Time for which a process waits for another. While the main process alone fits heads, reads first runs and makes data
-# sets, the others wait, for which torch's ten minutes on a GPU can be too short. A stopped process is named on stderr
-# long before, after SILENCE.
-WAIT = timedelta(hours=6)
-# Time before the end of WAIT at which a message is printed, because at its end NCCL kills the process without one.
-MARGIN = timedelta(minutes=1)
-INTERVAL = 5.0  # seconds between two beats
+# Environment variable with the minutes for which a process waits in an exchange. Its default is long because the main
+# process alone fits heads, reads first runs and makes data sets, while the others wait.
+LIMIT, DEFAULT_MINUTES = "IMBALANCE_WAIT_MINUTES", 360.0
+MARGIN = timedelta(minutes=1)  # time by which NCCL's own limit is later, because NCCL kills a process without a message
+INTERVAL = 2.0  # seconds between two beats
 SILENCE = 60.0  # seconds without a beat after which a process is named
 _watch: "Heartbeat | None" = None
+
+
+def end_process(error: LostPeer) -> None:
+    """Print `error`, and end this process from another thread than the one that waits."""
+    print_safely(str(error), sys.stderr)
+    os._exit(2)
+
+
+on_loss: Callable[[LostPeer], None] = end_process  # the command line replaces it, to print its result line too
+
+
+def wait_limit() -> timedelta:
+    """Return the time for which a process waits in an exchange: the environment variable IMBALANCE_WAIT_MINUTES.
+
+    Raises:
+        BadInput: the variable is no positive number.
+    """
+    text = os.environ.get(LIMIT, str(DEFAULT_MINUTES))
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < inf:
+        raise BadInput(
+            f"{LIMIT}: {text!r} given in the environment; it must be a number of minutes above 0, such as 30"
+        )
+    return timedelta(minutes=minutes)
 
 
 class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
-    A beat is an increment of a counter in torch's store. A process beats every INTERVAL seconds while it computes. A
-    process does not beat if it was stopped or its machine is gone; it is then reported once. If a stopped process
-    continues (SIGCONT), the run goes on. Otherwise torch stops waiting for it after the time WAIT.
+    A beat is an entry in torch's store: the number of the beat, and the last exchange that the process has reached. A
+    process beats every INTERVAL seconds while it computes. A process does not beat if it has ended, it was stopped, or
+    its machine is gone; it is then reported once. If a stopped process continues (SIGCONT), the run goes on.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -39,13 +71,15 @@ class Heartbeat:
     Args:
         store: key-value store of torch.distributed, which all processes share.
         rank, world: number of this process, and number of processes.
-        aborts: True if torch kills a process that has waited for WAIT, False if torch raises an error in the process.
+        aborts: True if torch kills a process that has waited too long, False if torch raises an error in the process.
     """
 
     def __init__(self, store: Any, rank: int, world: int, aborts: bool):
         self.store, self.rank, self.world, self.aborts = store, rank, world, aborts
+        self.limit = wait_limit()
         self.number, self.what = 0, "its start"
         self.since: float | None = None
+        self._count = 0
         self._others = {other: (0, "its start") for other in range(world) if other != rank}
         self._beats = {other: (0, time.monotonic()) for other in range(world) if other != rank}
         self._named: set[int | None] = set()
@@ -60,7 +94,7 @@ class Heartbeat:
             unanswered.start()
             try:
                 self._beat()
-            except Exception:  # the store has closed because a process has ended, which torch reports
+            except Exception:  # the store has closed because a process has ended, which the next exchange reports
                 return
             finally:
                 unanswered.cancel()
@@ -69,29 +103,52 @@ class Heartbeat:
 
     def _beat(self) -> None:
         """Write a beat and this process's last exchange to torch's store, and read those of the other processes."""
-        self.store.add(f"imbalance/beat/{self.rank}", 1)
-        self.store.set(f"imbalance/at/{self.rank}", f"{self.number} {self.what}")
+        self._count += 1
+        self.store.set(str(self.rank), f"{self._count} {self.number} {self.what}")
         since = self.since
-        if self.aborts and since and time.monotonic() - since > (WAIT - MARGIN).total_seconds():
-            print_safely(f"process {self.rank} of {self.world}: {self.timeout_message()}", sys.stderr)
-            self.aborts = False  # print the message once
-        for other, (before, last_beat) in self._beats.items():
-            count, now = self.store.add(f"imbalance/beat/{other}", 0), time.monotonic()
-            if count != before:
-                self._beats[other] = count, now
+        if self.aborts and since and time.monotonic() - since > self.limit.total_seconds():
+            on_loss(self.waited_too_long())
+        # Reading the entry of a process that has not beaten yet would wait for that process.
+        begun = [other for other, (count, _) in self._beats.items() if count or self.store.check([str(other)])]
+        entries = self.store.multi_get([str(other) for other in begun]) if begun else []
+        for other, entry in zip(begun, entries):
+            count, number, what = entry.decode().split(" ", 2)
+            self._others[other] = int(number), what
+            if int(count) != self._beats[other][0]:
+                self._beats[other] = int(count), time.monotonic()
                 self._named.discard(other)
-            elif now - last_beat > SILENCE:
-                self._name(other)
-            if count:  # reading the exchange of a process that has not beaten yet would wait for that process
-                number, what = self.store.get(f"imbalance/at/{other}").decode().split(" ", 1)
-                self._others[other] = int(number), what
+        for other in self.silent(SILENCE):
+            self._name(other)
 
-    def timeout_message(self) -> str:
-        """Return the message for a process that has waited too long: its exchange, the late processes, what to do."""
+    def silent(self, seconds: float) -> list[int]:
+        """Return the ranks of the processes that have not beaten for so many seconds."""
+        return [other for other, (_, last_beat) in self._beats.items() if time.monotonic() - last_beat > seconds]
+
+    def lost(self) -> LostPeer:
+        """Return the error for a connection that another process has closed; it names the processes that have ended.
+
+        Processes that are alive go on beating meanwhile, so the silent ones have ended.
+        """
+        time.sleep(1.5 * INTERVAL)
+        try:
+            self._beat()
+            ended = self.silent(1.5 * INTERVAL)
+        except Exception:  # the store has closed: without torchrun, process 0 serves it
+            ended = [0] if self.rank else []
+        names = " and ".join(f"process {other}, last in {self._others[other][1]!r}," for other in ended)
+        return LostPeer(
+            f"{names or 'another process'} has ended; read the stderr of that process, and start all processes again",
+            ended,
+        )
+
+    def waited_too_long(self) -> LostPeer:
+        """Return the error for a process that has waited too long: its exchange, the late processes, what to do."""
         late = {other: what for other, (number, what) in self._others.items() if number < self.number}
         whom = " and ".join(f"process {other}, last in {what!r}" for other, what in late.items()) or "another process"
-        return (
-            f"waited {WAIT} in {self.what!r} for {whom}; read the stderr of that process, and start all processes again"
+        return LostPeer(
+            f"waited {self.limit} ({LIMIT}) in {self.what!r} for {whom}; read the stderr of that process, and start all "
+            "processes again",
+            list(late),
         )
 
     def _name(self, other: int | None) -> None:
@@ -126,15 +183,38 @@ def watch_processes(rank: int, world: int) -> None:
         return
     from torch.distributed import PrefixStore, distributed_c10d, get_backend  # pyright: ignore[reportPrivateImportUsage]
 
-    store = PrefixStore("imbalance", distributed_c10d._get_default_store())
+    # torchrun keeps its store when it restarts all processes, so an entry of an earlier start must have another key.
+    prefix = f"imbalance/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store = PrefixStore(prefix, distributed_c10d._get_default_store())
     _watch = Heartbeat(store, rank, world, get_backend() == "nccl")
+
+
+def torch_timeout() -> timedelta:
+    """Return the time after which torch itself stops to wait for another process."""
+    import torch
+
+    return wait_limit() + (MARGIN if torch.cuda.is_available() else timedelta())
+
+
+@contextmanager
+def startup() -> Iterator[None]:
+    """Return a context manager for the start of torch.distributed, which turns its errors into a LostPeer."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_of_connection(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise LostPeer(
+            f"the processes did not all reach each other within {wait_limit()} ({LIMIT}): {reason}"
+        ) from error
 
 
 def exchange(what: str) -> AbstractContextManager[None]:
     """Return a context manager for an exchange; `what` describes the exchange in the messages of the heartbeat.
 
     Raises:
-        TimeoutError: another process did not reach the exchange, so torch has stopped waiting for it.
+        LostPeer: another process has ended, or did not reach the exchange, so torch has stopped waiting for it.
     """
     return watched_exchange(_watch, what) if _watch else nullcontext()
 
@@ -143,7 +223,7 @@ def exchange(what: str) -> AbstractContextManager[None]:
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
     """Return a context manager that tells the heartbeat that this process is in an exchange.
 
-    It turns torch's timeout into a TimeoutError.
+    It turns torch's errors about other processes into a LostPeer.
 
     Args:
         what: description of the exchange, for messages.
@@ -152,8 +232,19 @@ def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(words in str(error).lower() for words in ("timed out", "timeout")):
+        if not is_of_connection(error):
             raise
-        raise TimeoutError(watch.timeout_message()) from error
+        raise (watch.waited_too_long() if is_timeout(error) else watch.lost()) from error
     finally:
         watch.since = None
+
+
+def is_timeout(error: RuntimeError) -> bool:
+    """Return whether torch raised `error` because another process was late."""
+    return any(words in str(error).lower() for words in ("timed out", "timeout"))
+
+
+def is_of_connection(error: RuntimeError) -> bool:
+    """Return whether torch raised `error` about the connection to another process: a distributed error, or one of gloo."""
+    of_torch = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
+    return of_torch or is_timeout(error) or "gloo" in str(error).lower()

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.training.distributed import heartbeat
+from imbalance.training.distributed import heartbeat, launcher
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.utils.launch import check_launch
 
@@ -26,34 +26,24 @@ def start_accelerator(config: Experiment) -> Accelerator:
     """Start accelerate with the options in `config.trainer`, and return its accelerator.
 
     Raises:
-        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher is set to compile the
-            model, or the launcher has started another number of processes than it was told to.
+        BadInput: the device cannot compute in `config.trainer.mixed_precision`, the launcher has a setting that the
+            config decides, or the launcher has started another number of processes than it was told to.
     """
-    precision, on_cpu = config.trainer.mixed_precision, not torch.cuda.is_available()
+    check_launch()
+    launcher.check_settings(config)
+    precision, on_cpu = config.trainer.mixed_precision, launcher.is_told_to_use_cpu() or not torch.cuda.is_available()
     if precision == "fp16" and on_cpu:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; a CPU does not compute in float16; use 'bf16' or 'no'"
         )
-    # accelerate would wrap the model, and the names of the saved weights would begin with `_orig_mod.`.
-    if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
-        raise BadInput(
-            f"launch: the dynamo backend is {backend!r}; the config says how a run is compiled, so launch with "
-            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
-        )
-    check_launch()
+    if launcher.expected_processes() == 0:
+        launcher.check_processes(started=1)
     set_arithmetic(config)
-    # `accelerate launch --cpu --num_processes 2` starts only one process, which only these variables show.
-    one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
-    expected = int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
     AcceleratorState._reset_state()  # an earlier run in the same process may have had another precision
-    patience = InitProcessGroupKwargs(timeout=heartbeat.WAIT)
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
-    if accelerator.num_processes != expected:
-        raise BadInput(
-            f"launch: {expected or 'several'} processes expected, but {accelerator.num_processes} started, or they "
-            "cannot reach each other; type torchrun --standalone --nproc_per_node N main.py … (see "
-            "docs/how-to/many-processes.md)"
-        )
+    patience = InitProcessGroupKwargs(timeout=heartbeat.torch_timeout())
+    with heartbeat.startup():
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    launcher.check_processes(accelerator.num_processes)
     heartbeat.watch_processes(accelerator.process_index, accelerator.num_processes)
     return accelerator
 

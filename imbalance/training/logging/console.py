@@ -1,11 +1,18 @@
 """Console output: the text that a run prints before, during and after training."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 
 from torch import Tensor, device, nn
 
-from imbalance.config.metric_names import CLASS_METRICS, SCORE_METRICS, SUMMARY_METRICS, describe_groups, shown
+from imbalance.config.metric_names import (
+    CLASS_METRICS,
+    PARITY_METRICS,
+    SCORE_METRICS,
+    SUMMARY_METRICS,
+    describe_groups,
+    shown,
+)
 from imbalance.data import Dataset
 from imbalance.training.state.progress import Clock
 from imbalance.utils.output import duration
@@ -71,7 +78,8 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
         }
     titles = [f"{title}, accuracy in %" for title in tables]
     width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *titles, "test, %")))
-    names = [name for name in (*SUMMARY_METRICS, *SCORE_METRICS) if not isnan(values[f"val/{name}"])]
+    known = (*SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS)
+    names = [name for name in known if not isnan(values.get(f"val/{name}", nan))]
     wide = max(width, *map(len, names))
     lines = ["", f"{'':{wide}}" + "".join(f"{split:>10}" for split in SPLITS)]
     for name in names:

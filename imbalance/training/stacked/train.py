@@ -60,6 +60,7 @@ def in_common(config: Experiment) -> str | None:
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
     can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
     can_stack &= first_run(config) is None and not trainer.ema_decay
+    can_stack &= not (trainer.shard or trainer.activation_checkpointing)
     can_stack &= not trackers.uses_wandb(config)  # wandb allows one run in a process
     if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED

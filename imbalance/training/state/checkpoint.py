@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Damaged
 from imbalance.training.distributed.processes import from_main, of_all_processes
+from imbalance.training.distributed.sharding import sharded_like, whole
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
-from imbalance.training.state.finite import first_non_finite
+from imbalance.training.state.finite import first_non_finite, is_finite
 from imbalance.training.state.progress import LOCAL_RECORDS, Progress
 from imbalance.training.state.provenance import FORMAT, check_format, check_provenance, provenance
 from imbalance.training.state.registry import RandomState, Stateful, restore
@@ -33,12 +34,13 @@ def save_run(run: Run) -> None:
         progress = run.remembered["progress"]
         local = {"random": run.remembered["random"], **{key: progress[key] for key in LOCAL_RECORDS}}
         shares = of_all_processes(local)
+        remembered = whole(run.remembered, keep=log.writes)
         if not log.writes:
             return
         records = {key: torch.cat([share[key] for share in shares]) for key in LOCAL_RECORDS}
         state = {
-            **run.remembered,
-            "progress": progress | records,
+            **remembered,
+            "progress": remembered["progress"] | records,
             "random": [share["random"] for share in shares],
             "wandb_id": log.wandb_id,
             **provenance(run.learner.data, run.pretrained),
@@ -71,8 +73,9 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     progress = Progress(device=accelerator.device)
     if not state:
         return progress
-    restore(learner.parts, state)
-    if name := first_non_finite(learner):
+    restore(learner.parts, state | {name: sharded_like(part, state[name]) for name, part in learner.parts.items()})
+    if not is_finite(learner):
+        name = first_non_finite(learner) or "a weight"  # of a sharded model, perhaps on another rank
         raise BadInput(
             f"{path}: {name} is not finite, so no run can resume from it; remove {log.directory} to start anew"
         )

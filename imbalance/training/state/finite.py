@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.training.distributed.processes import totals
+from imbalance.training.distributed.sharding import local
 from imbalance.training.learner import Learner
 from imbalance.training.state.registry import tensors_in
 from imbalance.training.state.run_state import Run
@@ -21,9 +22,9 @@ LEAST_SCALE = 2.0**-14  # least scale of fp16 gradients; below it, gradients are
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Return whether all values of the floating-point tensors are finite.
 
-    The largest magnitude of each tensor is tested, not a sum, which could overflow although all values are finite.
+    Of a sharded tensor, only the part of this rank is tested. The largest magnitude of each tensor is tested, not a sum, which could overflow although all values are finite.
     """
-    tensors = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    tensors = [tensor for tensor in map(local, tensors) if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True
     magnitudes = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]  # pyright: ignore[reportPrivateImportUsage]

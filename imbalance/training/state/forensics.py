@@ -17,8 +17,9 @@ from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
 from imbalance.training.distributed.processes import of_all_processes, start_accelerator
+from imbalance.training.distributed.sharding import is_sharded, local
 from imbalance.training.learner import Learner, make_learner
-from imbalance.training.optim import set_rate
+from imbalance.training.optim import SharpnessAware, set_rate
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite, first_non_finite, is_finite, listed_rows, named_tensors
 from imbalance.training.state.registry import RandomState, Stateful, restore, snapshot
@@ -137,7 +138,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "losses": losses,
         "terms": {name: column.detach() for name, column in done.terms.items()},
         "value": done.value.detach(),
-        **before,
+        **whole(before, keep=log.writes),
         "random": [share["random"] for share in shares],
     }
     if log.writes:
@@ -189,7 +190,8 @@ def trace_forward(learner: Learner, views: Sequence[Inputs]) -> dict[str, float]
         for inputs in views:
             for name, tensor in ({"inputs": inputs} if isinstance(inputs, Tensor) else inputs).items():
                 record(name, tensor)
-            model.forward(inputs)  # a compiled call would not run the hooks
+            # A compiled call would not run the hooks, and a sharded model must be called to gather its parameters.
+            (model if is_sharded(model) else model.forward)(inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -245,6 +247,7 @@ def replay(directory: Path) -> str:
         value = learner.objective.value(terms, labels)
         if saved["value"].isfinite():
             backward(value)  # adds to the gradients of the shares before
+    notes: list[str] = []
     if saved["value"].isfinite():
         set_rate(learner.optimizer, saved["learning_rate"])
         scale = scaler.get_scale() if scaler else 1.0  # fp16 gradients are multiplied by it until the step
@@ -253,6 +256,13 @@ def replay(directory: Path) -> str:
             for name, p in learner.network.named_parameters()
             if p.grad is not None
         }
+        if isinstance(learner.optimizer, SharpnessAware):
+            notes = [
+                f"the gradients are those of the first pass; the other passes of config.optim.name={config.optim.name!r} and "
+                "the update are not replayed",
+                "",
+            ]
+    if saved["value"].isfinite() and not notes:
         optimizer_step(learner, config.trainer.clip_norm)
         trace |= {f"{name}, after the step": _magnitude(tensor) for name, tensor in named_tensors(learner)}
     same = torch.equal(losses.nan_to_num(nan=-1), saved["losses"].nan_to_num(nan=-1))
@@ -261,6 +271,7 @@ def replay(directory: Path) -> str:
         f"objective in the run: {saved['value'].item()}; replayed: {value.item()}; the losses are {'the same, bit for bit' if same else 'NOT the same'}",
         f"first non-finite: {saved['first_nonfinite']}",
         "",
+        *notes,
         "largest magnitudes, in the order of computation:",
         *(f"  {magnitude:12.5g}  {name}" for name, magnitude in trace.items()),
         "",
@@ -275,4 +286,5 @@ def replay(directory: Path) -> str:
 
 def _magnitude(tensor: Tensor) -> float:
     """Return the largest magnitude in a tensor; 0 if the tensor is empty."""
+    tensor = local(tensor)
     return tensor.abs().max().double().item() if tensor.numel() else 0.0

@@ -167,7 +167,8 @@ def check_provenance(
         if other:
             raise BadInput(
                 f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore "
-                "those data, use another config.work_dir, or remove the run directory, which has this file"
+                "those data, use another config.work_dir (from Python also another directory=), or remove the run directory, which has "
+                "this file"
             )
     before, now = saved.get("versions", {}), versions()
     # A package that one of the two lacks was not used there, so it changes no result.

@@ -7,13 +7,28 @@ from scipy.stats import chisquare, kstest
 
 from imbalance.data.images.augment import (
     AUGMENTATIONS,
+    Drawn,
     augment,
+    color_jitter,
+    cutout,
     draw_ids,
     draw_numbers,
     draws,
     pad_crop,
+    random_erasing,
     random_resized_crop,
     uniforms,
+)
+from imbalance.data.images.policies import (
+    BINS,
+    FILL,
+    OPERATIONS,
+    POLICY_BINS,
+    auto_augment,
+    operation,
+    rand_augment,
+    transformed,
+    trivial_augment,
 )
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -51,7 +66,9 @@ def test_seed_epoch_example_and_draw_each_make_one(name):
 def test_one_augmentation_does_not_determine_what_the_next_does(monkeypatch):
     drawn = []
     for name in ("first", "second"):
-        monkeypatch.setitem(AUGMENTATIONS, name, (1, lambda images, uniform: drawn.append(uniform[:, 0]) or images))
+        monkeypatch.setitem(
+            AUGMENTATIONS, name, Drawn(1, lambda images, uniform: drawn.append(uniform[:, 0]) or images)
+        )
     apply(INDICES, ("first", "second"))
     assert abs(np.corrcoef(*drawn)[0, 1]) < 0.2
 
@@ -131,3 +148,114 @@ def test_draws_of_an_example_are_numbered_in_order():
 def test_augmented_images_are_contiguous(name):
     """The config's layout is that of the model's input, which `normaliser` makes of them."""
     assert apply(INDICES, (name,)).is_contiguous()
+
+
+def theirs(space: dict, name: str, level: int | None, bins: int, sign: float, images: torch.Tensor) -> torch.Tensor:
+    """Return the images after one operation of torchvision's class, at this level of its space of magnitudes."""
+    import_torchvision()
+    from torchvision.transforms import v2
+
+    magnitudes_of, signed = space[name]
+    magnitudes = magnitudes_of(bins, *images.shape[2:])
+    magnitude = 0.0 if magnitudes is None or level is None else float(magnitudes[level])
+    magnitude *= -1 if signed and sign < 0.5 else 1
+    return v2.AutoAugment()._apply_image_or_video_transform(
+        images, name, magnitude, interpolation=v2.InterpolationMode.NEAREST, fill={torch.Tensor: [float(FILL)]}
+    )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", [*OPERATIONS, "Invert"])
+def test_every_operation_is_torchvisions_at_every_level(name, wide):
+    import_torchvision()
+    from torchvision.transforms import v2
+
+    bins = BINS if wide else POLICY_BINS
+    space = v2.AutoAugment._AUGMENTATION_SPACE | v2.RandAugment._AUGMENTATION_SPACE
+    space |= v2.TrivialAugmentWide._AUGMENTATION_SPACE if wide else {}
+    images = IMAGES[:3]
+    for level in (0, 1, bins // 2, bins - 1):
+        for sign in (0.2, 0.7):
+            ours = transformed(images, *operation(name, level, bins, sign, images, wide=wide))
+            assert torch.equal(ours, theirs(space, name, level, bins, sign, images))
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "imagenet"])
+def test_auto_augment_applies_both_operations_of_the_drawn_policy(policy):
+    import_torchvision()
+    from torchvision.transforms import v2
+
+    policies = v2.AutoAugment(v2.AutoAugmentPolicy(policy))._policies
+    numbers = uniforms(5, INDICES[:64], ONCE[:64], 5)
+    expected = []
+    for image, (which, *draws_of) in zip(IMAGES, numbers.tolist()):
+        one = image[None]
+        for (name, probability, level), (chance, sign) in zip(
+            policies[int(which * 25)], (draws_of[:2], draws_of[2:]), strict=True
+        ):
+            if chance < probability:
+                one = theirs(v2.AutoAugment._AUGMENTATION_SPACE, name, level, 10, sign, one)
+        expected.append(one)
+    assert torch.equal(auto_augment(IMAGES[:64], numbers, policy), torch.cat(expected))
+
+
+def test_random_policies_draw_every_operation_equally_often(monkeypatch):
+    for function, count, steps in ((rand_augment, 4, 2), (trivial_augment, 3, 1)):
+        drawn = []
+        monkeypatch.setattr(
+            "imbalance.data.images.policies.apply", lambda images, names, drawn=drawn: drawn.extend(names) or images
+        )
+        many = torch.arange(7000)
+        function(IMAGES[:1], uniforms(0, many, 0 * many, count))
+        counts = [sum(each.name == name for each in drawn) for name in OPERATIONS]
+        assert sum(counts) == 7000 * steps and chisquare(counts).pvalue > 1e-3
+        assert {each.magnitude for each in drawn if each.name == "Rotate"} == (
+            {-9.0, 9.0} if steps == 2 else {s * 4.5 * i for i in range(31) for s in (1, -1)}
+        )
+
+
+def test_policies_round_images_that_a_crop_has_resized():
+    numbers = torch.zeros(1, 3)  # the operation "Identity"
+    result = trivial_augment(torch.tensor([-3.0, 0.4, 99.6, 300.0]).view(1, 1, 2, 2), numbers)
+    assert result.dtype == torch.uint8 and result.flatten().tolist() == [0, 0, 100, 255]
+
+
+def test_color_jitter_is_torchvisions_with_the_same_factors():
+    functional = import_torchvision().transforms.v2.functional
+    adjust = functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation
+    numbers = uniforms(1, INDICES[:60], ONCE[:60], 4)
+    ours = color_jitter(IMAGES[:60], numbers)
+    orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
+    seen = set()
+    for image, result, (which, *shares) in zip(IMAGES, ours, numbers.tolist()):
+        expected, order = image.float() / 255, orders[int(which * 6)]
+        seen.add(order)
+        for change in order:
+            expected = adjust[change](expected, 0.6 + 0.8 * shares[change])
+        torch.testing.assert_close(result / 255, expected, atol=1e-3, rtol=0)
+    assert seen == set(orders)
+    grey = IMAGES[:4, :1]
+    assert color_jitter(grey, numbers[:4]).shape == grey.shape
+
+
+def test_cutout_blackens_a_square_around_a_pixel_cut_at_the_edge():
+    white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    hole = cutout(white, torch.tensor([[16.5 / 32, 10.5 / 32]]))[0, 0] == 0
+    assert hole.sum() == 256 and hole[8:24, 2:18].all()
+    corner = cutout(white, torch.zeros(1, 2))[0, 0] == 0
+    assert corner.sum() == 64 and corner[:8, :8].all()
+
+
+def test_random_erasing_draws_rectangles_as_torchvision_does():
+    erasing = import_torchvision().transforms.RandomErasing
+    white = torch.full((COUNT, 1, 64, 48), 255, dtype=torch.uint8)
+    holes = random_erasing(white, uniforms(0, INDICES, ONCE, 23))[:, 0] == 0
+    erased = holes.flatten(1).any(1)
+    assert 200 < erased.sum() < 312
+    rows, columns = holes[erased].any(2), holes[erased].any(1)
+    boxes = torch.stack([rows.byte().argmax(1), columns.byte().argmax(1), rows.sum(1), columns.sum(1)], 1)
+    assert (boxes[:, 2] * boxes[:, 3] == holes[erased].flatten(1).sum(1)).all()
+    torch.manual_seed(0)
+    params = [erasing.get_params(white[0], (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(2000)]
+    for column in range(4):
+        assert kstest(boxes[:, column], torch.tensor(params)[:, column]).pvalue > 1e-3

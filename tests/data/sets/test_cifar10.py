@@ -1,41 +1,40 @@
 """CIFAR-10: the paper's counts of cats and dogs, and the images that Wang et al. drew, from made-up files in the published layout."""
 
 import hashlib
+import io
 import pickle
+import shutil
 import sys
-from types import SimpleNamespace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from imbalance.bench.timing import python
 from imbalance.cli.main import call
 from imbalance.data import load
 from imbalance.data.identity import digest
 from imbalance.data.images.normalise import normaliser
-from imbalance.data.sets.cifar10 import CLASSES, cifar10, published
+from imbalance.data.sets import cifar_files
+from imbalance.data.sets.cifar10 import CLASSES, cifar10
+from imbalance.data.sets.cifar_files import Published, published
 from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 
 
-class FakeCIFAR10:
-    """Labels as the real one has them, 5000/1000 of each class; an image's first pixel says which row it is."""
-
-    base_folder, url, classes = "cifar-10-batches-py", "https://example.org", list(CLASSES)
-
-    def __init__(self, root, train, download):
-        if root == "empty":
-            raise RuntimeError("Dataset not found or corrupted.\nYou can use download=True")
-        n = 50000 if train else 10000
-        self.targets = (np.arange(n) % 10).tolist()
-        self.data = np.zeros((n, 32, 32, 3), dtype=np.uint8)
-        self.data[:, 0, 0, :] = np.stack([np.arange(n) >> 8 & 255, np.arange(n) & 255, np.full(n, 7)], 1)
-
-
 @pytest.fixture
 def fake_cifar10(monkeypatch):
-    fake = SimpleNamespace(datasets=SimpleNamespace(CIFAR10=FakeCIFAR10))
-    monkeypatch.setattr(sys.modules[cifar10.__module__], "import_torchvision", lambda: fake)
+    """Labels as the real one has them, 5000/1000 of each class; an image's first pixel says which row it is."""
+
+    def part(n: int) -> Published:
+        data = np.zeros((n, 32, 32, 3), dtype=np.uint8)
+        data[:, 0, 0, :] = np.stack([np.arange(n) >> 8 & 255, np.arange(n) & 255, np.full(n, 7)], 1)
+        return Published(data, (np.arange(n) % 10).tolist(), list(CLASSES))
+
+    module = sys.modules[cifar10.__module__]
+    monkeypatch.setattr(module, "published", lambda name, data_dir, download: (part(50000), part(10000)))
     return cifar10
 
 
@@ -64,10 +63,13 @@ def test_images_are_normalised_per_channel(fake_cifar10):
     np.testing.assert_allclose(found, (batch.numpy() / 255 - mean) / std, atol=1e-5)
 
 
-def test_missing_files_and_unknown_classes_are_one_line(fake_cifar10):
+def test_missing_files_are_one_line():
     with pytest.raises(BadInput, match=r"empty/cifar-10-batches-py.*download=True") as raised:
-        fake_cifar10("empty", 0, **CATS_AND_DOGS)
+        cifar10("empty", 0, **CATS_AND_DOGS)
     assert "\n" not in str(raised.value)
+
+
+def test_unknown_classes_are_refused(fake_cifar10):
     with pytest.raises(BadInput, match="airplane"):
         fake_cifar10("anywhere", 0, **CATS_AND_DOGS | dict(classes=("cat", "dgo")))
 
@@ -99,15 +101,59 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def checksums(files, monkeypatch):
-    """torchvision compares the files' checksums; let it expect those of these files."""
-    kind, folder = import_torchvision().datasets.CIFAR10, files / "cifar-10-batches-py"
+    """Let the reader expect the checksums of these files."""
+    folder, expected = files / "cifar-10-batches-py", cifar_files.FILES["CIFAR10"]
 
-    def md5(name: str) -> str:
-        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+    def own(part: Mapping[str, str]) -> dict[str, str]:
+        return {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in part}
 
-    for part in ("train_list", "test_list"):
-        monkeypatch.setattr(kind, part, [[name, md5(name)] for name, _ in getattr(kind, part)])
-    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": md5("batches.meta")})
+    changed = replace(expected, train=own(expected.train), test=own(expected.test), meta=own(expected.meta))
+    monkeypatch.setitem(cifar_files.FILES, "CIFAR10", changed)
+    published.cache_clear()
+
+
+def test_the_reader_gives_what_torchvision_gives_and_knows_its_checksums(files, checksums, monkeypatch):
+    ours = cifar_files.FILES["CIFAR10"]
+    kind = import_torchvision().datasets.CIFAR10
+    monkeypatch.setattr(kind, "train_list", list(ours.train.items()))
+    monkeypatch.setattr(kind, "test_list", list(ours.test.items()))
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": ours.meta["batches.meta"]})
+    for part, theirs in zip(
+        published("CIFAR10", str(files), False), (kind(files, train=True), kind(files, train=False))
+    ):
+        assert np.array_equal(part.data, theirs.data) and part.targets == theirs.targets
+        assert part.classes == theirs.classes
+
+
+def test_the_checksums_are_torchvisions():
+    for name, files in cifar_files.FILES.items():
+        kind = getattr(import_torchvision().datasets, name)
+        assert list(files.train.items()) == [tuple(pair) for pair in kind.train_list]
+        assert list(files.test.items()) == [tuple(pair) for pair in kind.test_list]
+        assert files.meta == {kind.meta["filename"]: kind.meta["md5"]} and files.classes == kind.meta["key"]
+        assert files.folder == kind.base_folder
+
+
+def test_a_changed_file_is_named(files, checksums, tmp_path):
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(BadInput, match="the checksum of data_batch_3 is not the published one"):
+        published("CIFAR10", str(tmp_path), False)
+
+
+def test_no_code_of_a_pickle_is_run():
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    with pytest.raises(pickle.UnpicklingError, match="builtins.print is refused"):
+        cifar_files.ArrayUnpickler(io.BytesIO(pickle.dumps({"data": Evil()}))).load()
+
+
+def test_a_run_on_cifar_imports_no_torchvision(files):
+    code = "import sys, imbalance.data.sets.cifar10; print('torchvision' in sys.modules)"
+    assert python("-c", code).split()[-1] == "False"
 
 
 def drawn_anew(folder) -> tuple[set[int], set[int]]:
@@ -164,13 +210,13 @@ def test_no_other_setting_has_a_published_draw(files, key, value):
 
 
 def test_the_published_images_have_one_small_cut_which_needs_no_files(files, checksums, tmp_path, monkeypatch):
-    """Of 60,000 images it holds the 7,500 that are used; neither torchvision nor the files are needed to read it."""
+    """Of 60,000 images it holds the 7,500 that are used; the files are not needed to read it."""
     section = dict(name="cifar10", **PAPERS, draw="published")
     options = [f"--config.data_dir={files}", "--config.seed=3"]
     assert call(["data", "cut", "--config=cifar_poly", f"--output={tmp_path}", *options]) == 0
     expected = load(section, str(files), 3)
     published.cache_clear()
-    monkeypatch.setattr(sys.modules[cifar10.__module__], "import_torchvision", lambda: pytest.fail("not from the cut"))
+    monkeypatch.setattr(cifar_files, "read_checked", lambda *_: pytest.fail("not from the cut"))
     for seed in (0, 8):
         data = load(section, str(tmp_path), seed)
         assert digest(data) == digest(expected)

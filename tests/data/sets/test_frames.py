@@ -1,5 +1,6 @@
 """Data frames straight in: of pandas, polars and pyarrow, whole or by split, with labels that are texts."""
 
+import json
 import warnings
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from helpers.data_files import people, write_csv
 
 import imbalance
+from imbalance.config.metric_names import PARITY_METRICS
 from imbalance.data import as_dataset, frame_dataset
 from imbalance.data.sets.arrays import arrays
 from imbalance.errors import BadInput
+from imbalance.metrics import evaluate
 
 KINDS = ["mapping", "pandas", "polars", "pyarrow"]
 SECTION = dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
@@ -82,6 +85,26 @@ def test_a_run_takes_a_frame_and_its_model_predicts_frames(config, kind):
         predicted = imbalance.load(directory, "cpu").predict(frame(kind, test))
     accuracy = np.mean(np.array(predicted.classes) == np.array(test["income"]))
     assert accuracy == pytest.approx(run.summary["metrics"]["test/accuracy"])
+
+
+def test_parity_and_top_k_select_the_epoch(config, tmp_path):
+    """The best of the lines in metrics.jsonl, and for the score the value of `evaluate` on the saved predictions."""
+    config.score, config.model = "val/top1_accuracy", dict(name="linear", init="default")
+    config.trainer.update(epochs=4, batch_size=10)
+    config.callbacks.update(select="best", monitor="val/demographic_parity_ratio")
+    data = dict(data=frame("pyarrow", typed()), target="income", attributes=("sex",), split="split")
+    summary = imbalance.run(config, directory=tmp_path / "run", **data).summary
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    ratios = [line["val/demographic_parity_ratio"] for line in lines]
+    metrics = summary["metrics"]
+    assert metrics["val/demographic_parity_ratio"] == max(ratio for ratio in ratios if ratio is not None)
+    assert summary["score"] == metrics["val/top1_accuracy"] == metrics["val/accuracy"]
+    saved = np.load(tmp_path / "run" / "predictions" / "val.npz")
+    own = evaluate(saved["targets"], saved["logits"].argmax(1), saved["groups"] % 2)
+    for name in PARITY_METRICS:
+        np.testing.assert_allclose(metrics[f"val/{name}"], own[name].value)
+    with pytest.raises(BadInput, match="needs two classes and groups that are crossed with attributes"):
+        imbalance.run(config, directory=tmp_path / "other", data=data["data"], target="income", split="split")
 
 
 def inputs_and_labels(kind, texts=True):

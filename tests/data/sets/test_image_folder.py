@@ -142,10 +142,51 @@ def save_as(image, path):
     return path
 
 
-def test_sixteen_bits_are_not_cut_to_eight_unseen(tmp_path):
-    Image.fromarray(np.full((32, 32), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match="an image of mode I;16, not L"):
-        decode(tmp_path / "deep.png", Recipe("L", CONVERT))
+EVERY_GREY = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+def raw_pgm(path, values):
+    path.write_bytes(b"P5 %d %d 65535\n" % values.shape[::-1] + values.astype(">u2").tobytes())
+
+
+@pytest.mark.parametrize("wanted", ["RGB", "L"])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("deep.png", EVERY_GREY),
+        ("deep.tif", EVERY_GREY),
+        ("deep.pgm", EVERY_GREY),
+        ("32bits.tif", EVERY_GREY.astype(np.int32)),
+        ("floats.tif", np.linspace(0, 1, 65536, dtype=np.float32).reshape(256, 256)),
+    ],
+)
+def test_every_grey_of_more_than_eight_bits_becomes_the_nearest_of_eight(tmp_path, name, values, wanted):
+    if name.endswith("pgm"):
+        raw_pgm(tmp_path / name, values)
+    else:
+        Image.fromarray(values).save(tmp_path / name)
+    white = 1 if values.dtype == np.float32 else 65535
+    expected = np.rint(values.astype(np.float64) * 255 / white)
+    pixels = decode(tmp_path / name, Recipe(wanted, (("convert", 0), ("crop", 256))))
+    assert pixels.dtype == np.uint8
+    assert (pixels == expected[None]).all()
+    with pytest.raises(ValueError, match=f"not {wanted}; convert it, or set config.data.convert=True"):
+        decode(tmp_path / name, Recipe(wanted, (("crop", 256),)))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((32, 32), 65_536, dtype=np.int32), "mode I with values from 65536 to 65536; they must be 0 to 65535"),
+        (np.full((32, 32), -1, dtype=np.int32), "mode I with values from -1 to -1"),
+        (np.full((32, 32), 200, dtype=np.float32), "mode F with values from 200 to 200; they must be 0 to 1; scale"),
+        (np.full((32, 32), np.nan, dtype=np.float32), "mode F with values from nan to nan"),
+    ],
+)
+def test_values_that_no_8_bits_can_stand_for_are_refused(tmp_path, values, words):
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=words):
+        decode(tmp_path / "deep.tif", Recipe("L", CONVERT))
 
 
 def parts(n=12, groups=False, dtype=torch.float32):

@@ -169,3 +169,18 @@ def test_inputs_with_a_gradient_or_of_bfloat16_are_read():
 def test_a_target_needs_data_frames(config):
     with pytest.raises(BadInput, match=r"given with target, which need a data frame .* not a tuple; leave out target"):
         imbalance.run(config, data=parts(), target="y")
+
+
+def test_each_fold_of_a_cross_validation_has_a_run_directory_of_its_own(config, tmp_path):
+    """Without a name; the same data again are the same run, and a directory with other data is refused by name."""
+    config.model, config.work_dir = dict(name="linear", init="default"), str(tmp_path)
+    config.trainer.epochs = 1
+    x, y = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32), np.arange(30) % 2
+    rows = np.split(np.arange(30), 3)
+    folds = [
+        dict(zip(("train", "val", "test"), ((x[part], y[part]) for part in rows[i:] + rows[:i]))) for i in range(3)
+    ]
+    directories = [imbalance.run(config, data=fold).directory for fold in [*folds, folds[0]]]
+    assert len(set(directories)) == 3 and directories[0] == directories[3]
+    with pytest.raises(BadInput, match="from Python also another directory="):
+        imbalance.run(config, data=folds[1], directory=directories[0])

@@ -72,7 +72,7 @@ def test_of_two_classes_the_environments_are_what_is_right_and_what_is_wrong_on_
         assert split.groups.equal(1 - targets) and split.method_groups.equal(split.inferred)
     environments = data.train.inferred - 2 * targets
     made_of = [torch.bincount(1 - targets[environments == e], minlength=2).tolist() for e in (0, 1)]
-    assert f"of train: 0 has {made_of[0]} of each group, 1 has {made_of[1]}" in data.notes[0]
+    assert f"environment 0 {made_of[0]}, environment 1 {made_of[1]}" in data.notes[0]
 
 
 def test_an_environment_that_lacks_a_class_leaves_a_group_empty():

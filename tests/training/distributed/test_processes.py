@@ -3,12 +3,12 @@
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import ROOT
-from helpers.jobs import Job
+from helpers.jobs import Job, in_double, stop_at, worst_difference
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
@@ -62,8 +62,8 @@ def test_a_process_that_is_stopped_is_named_and_the_run_goes_on_with_it(config, 
 
 
 def stand_still(rank: int, place: str) -> None:
-    """The process `rank` never comes to its second call of `loop.<place>`, and the others wait for a few seconds."""
-    heartbeat.INTERVAL, heartbeat.WAIT = 0.2, timedelta(seconds=8)
+    """The process `rank` never comes to its second call of `loop.<place>`."""
+    heartbeat.INTERVAL = 0.2
     function, calls = getattr(loop, place), itertools.count()
 
     def patched(*args):
@@ -79,36 +79,62 @@ def stand_still(rank: int, place: str) -> None:
     [(1, "draw_epoch", "a step", "counts and sums"), (0, "close_epoch", "collecting values", "counts and sums")],
 )
 def test_a_process_that_has_waited_for_too_long_says_for_whom_and_ends(config, still, place, what, last):
-    job, other = Job(config, world=2, target=partial(stand_still, still, place)), 1 - still
+    """The limit is the environment variable; the first process that is left prints the line of the result."""
+    job = Job(config, world=2, target=partial(stand_still, still, place), IMBALANCE_WAIT_MINUTES="0.1")
+    other = 1 - still
     job.processes[other].join(60)
     job.processes[still].kill()
     assert job.processes[other].exitcode == 2 and "Traceback" not in job.stderr(other)
     assert job.stderr(other).splitlines()[-1] == (
-        f"{'process 1: ' if other else ''}imbalance: waited 0:00:08 in '{what}' for process {still}, last in '{last}'; "
-        "read the stderr of that process, and start all processes again; fix that, and the same command resumes from the last "
+        f"{'process 1: ' if other else ''}waited 0:00:06 (IMBALANCE_WAIT_MINUTES) in '{what}' for process {still}, last in "
+        f"'{last}'; read the stderr of that process, and start all processes again; the same command resumes from the last "
         "checkpoint, or from the start without one"
     )
+    assert json.loads(job.stdout(other).splitlines()[-1]) == {
+        "run_directory": str(job.directory), "status": "interrupted", "score": None,
+    }  # fmt: skip
 
 
-def test_before_nccl_ends_a_process_it_says_once_for_whom_it_waits(monkeypatch, capfd):
+@pytest.mark.parametrize("killed", [0, 1])
+def test_each_process_that_is_left_names_the_one_that_was_killed(config, killed):
+    """Without torchrun process 0 serves torch's store, so that the store ends with it."""
+    config.trainer.epochs = 1_000_000
+    job, left = Job(config, world=3, target=partial(silence, 2.0)), [rank for rank in range(3) if rank != killed]
+    job.wait_for(lambda: job.directory.joinpath("metrics.jsonl").exists() and job.metrics())
+    job.processes[killed].kill()
+    assert [job.wait()[rank] for rank in left] == [2, 2]
+    for rank in left:
+        assert "Traceback" not in job.stderr(rank)
+        line = job.stderr(rank).splitlines()[-1]
+        assert re.search(rf"process {killed}, last in '[^']+', has ended; .*; the same command resumes", line)
+    results = [line for rank in left for line in job.stdout(rank).splitlines() if line.startswith("{")]
+    assert [json.loads(line)["status"] for line in results] == ["interrupted"]
+
+
+@pytest.mark.parametrize("minutes", ["", "soon", "0", "-5", "nan", "inf"])
+def test_a_limit_that_is_no_time_is_refused(config, monkeypatch, minutes):
+    monkeypatch.setenv("IMBALANCE_WAIT_MINUTES", minutes)
+    with pytest.raises(BadInput, match="^IMBALANCE_WAIT_MINUTES: .* a number of minutes above 0"):
+        start_accelerator(validate(config))
+
+
+def test_before_nccl_ends_a_process_it_says_for_whom_it_waits(monkeypatch):
     """NCCL's watchdog ends the process itself, so that there is no error to catch."""
-    monkeypatch.setattr(heartbeat, "WAIT", timedelta(seconds=0))
+    said = []
+    monkeypatch.setenv("IMBALANCE_WAIT_MINUTES", "1e-9")
     monkeypatch.setattr(heartbeat.threading.Thread, "start", lambda thread: None)
+    monkeypatch.setattr(heartbeat, "on_loss", said.append)
     store = HashStore()
-    store.add("imbalance/beat/1", 3)
-    store.set("imbalance/at/1", "6 work that process 0 does for all")
+    store.set("1", "3 6 work that process 0 does for all")
     watch = heartbeat.Heartbeat(store, 0, 2, aborts=True)
     watch._beat()
     monkeypatch.setattr(heartbeat, "_watch", watch)
     watch.number = 6
     with heartbeat.exchange("a step"):
         watch._beat()
-        watch._beat()
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert (
-        "process 0 of 2: waited 0:00:00 in 'a step' for process 1, last in 'work that process 0 does for all'" in said
-    )
+    (error,) = said
+    assert "in 'a step' for process 1, last in 'work that process 0 does for all'" in str(error)
+    assert error.ranks == [1]
 
 
 OBJECTIVES_TRIED = [
@@ -134,25 +160,6 @@ TABLE = {
 @pytest.fixture
 def config(config: ConfigDict) -> ConfigDict:
     return in_double(config)
-
-
-def in_double(config: ConfigDict) -> ConfigDict:
-    config.trainer.update(epochs=2, eval_every=1, dtype="float64")
-    config.model.hidden = (16,)
-    return config
-
-
-def worst_difference(one: Path, two: Path) -> float:
-    """Between the weights and every number of metrics.jsonl in two run directories."""
-    a, b = (torch.load(directory / "checkpoints" / "selected.pt", weights_only=True) for directory in (one, two))
-    differences = [(a[key] - b[key]).abs().max().item() for key in a]
-    lines = ((directory / "metrics.jsonl").read_text().splitlines() for directory in (one, two))
-    for left, right in zip(*lines, strict=True):
-        left, right = json.loads(left), json.loads(right)
-        assert left.keys() == right.keys()
-        assert [v is None for v in left.values()] == [v is None for v in right.values()]
-        differences += [abs(left[key] - right[key]) for key in left if left[key] is not None]
-    return max(differences)
 
 
 def train_table(work_dir: Path, world: int) -> None:
@@ -239,18 +246,6 @@ def test_a_run_goes_on_in_another_number_of_processes(config, tmp_path):
         assert worst_difference(Path(reference), job.directory) < 1e-9
 
 
-def stop_at(step: int) -> None:
-    """Send SIGTERM to the last process only, during a step."""
-    steps = itertools.count(1)
-
-    def take_step(*args):
-        if next(steps) == step and int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step_module.take_step(*args)
-
-    loop.take_step = take_step
-
-
 def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:
     """A real launcher with two processes; it turns every failing status into 1."""
     path = Path(config.work_dir) / "experiment.json"
@@ -285,28 +280,18 @@ def test_torchrun_ends_with_the_message_of_the_process_that_has_it(config):
     assert all(line.startswith("process 1: ") for line in said[1:])  # where the launcher is slow to end it
 
 
-def test_the_form_of_accelerate_that_starts_one_process_only_is_refused(config):
+def test_the_form_of_accelerate_that_starts_one_process_only_says_what_to_type(config):
     """It sets these, as `prepare_simple_launcher_cmd_env` says, and no WORLD_SIZE."""
-    job = Job(config, ACCELERATE_MIXED_PRECISION="no", MASTER_ADDR="127.0.0.1")
+    job = Job(config, "--config.seed=0", ACCELERATE_MIXED_PRECISION="no", MASTER_ADDR="127.0.0.1")
     assert job.wait() == [2]
     assert job.stderr().startswith("launch: ") and job.stderr().count("\n") == 1
-
-
-@pytest.mark.parametrize("backend", ["INDUCTOR", "eager", ""])
-def test_a_launcher_that_would_compile_is_refused_because_the_saved_weights_would_get_other_names(
-    config, monkeypatch, backend
-):
-    """`accelerate launch --dynamo_backend inductor` sets this variable."""
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", backend)
-    with pytest.raises(
-        BadInput, match=rf"^launch: the dynamo backend is '{backend}'.*config\.trainer\.compile=default$"
-    ):
-        start_accelerator(validate(config))
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
-    start_accelerator(validate(config))
+    path = Path(config.work_dir) / "experiment.json"
+    typed = f"torchrun --standalone --nproc_per_node N main.py --config={path} --config.seed=0\n"
+    assert job.stderr().endswith(typed)
 
 
 def raise_on_the_last_process() -> None:
+    heartbeat.INTERVAL = 0.2
     if os.environ["RANK"] == "1":
         steps = itertools.count()
 

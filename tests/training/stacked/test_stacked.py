@@ -231,6 +231,7 @@ def resampled(config: ConfigDict) -> ConfigDict:
         refitted,
         with_loss(name="ldam", max_margin=0.5, scale=5.0),
         with_loss(name="focal", gamma=2.0),
+        with_loss(name="smoothed", label_smoothing=0.1, gamma=0.2, tau=1.0),
     ],
 )
 def test_each_leaves_what_it_would_alone(change, config, tmp_path, monkeypatch):

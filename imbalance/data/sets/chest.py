@@ -1,0 +1,172 @@
+"""Chest X-rays of CheXpert and MIMIC-CXR: has the radiologist found anything, by sex and race?
+
+Irvin et al., "CheXpert", AAAI 2019; Johnson et al., "MIMIC-CXR-JPG", 2019; groups and splits of Yang et al., "Change is Hard:
+A Closer Look at Subpopulation Shift", ICML 2023. Both sets are credentialed or licensed: nothing of them may be passed on.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from imbalance.config.schema import Natural
+from imbalance.data.files import csv_records, read_csv
+from imbalance.data.images.augment import Augmentation
+from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.problems import Problem
+from imbalance.data.sets.published import (
+    Labelled,
+    PublishedSet,
+    csv_images,
+    draw_stratified,
+    middle,
+    published_listing,
+)
+from imbalance.errors import BadInput
+
+CLASSES = ("finding", "no finding")
+# The attribute is 2 · race + sex.
+ATTRIBUTES = ("white man", "white woman", "black man", "black woman", "other man", "other woman")
+CHEXPERT = PublishedSet("chexpert", "CheXpert", CLASSES, ATTRIBUTES, (167093, 22280, 33419))
+MIMIC = PublishedSet("mimic_cxr", "MIMIC-CXR-JPG", CLASSES, ATTRIBUTES, (303591, 17859, 35717))
+DEMOGRAPHICS = "CHEXPERT DEMO"
+PATIENT = re.compile(r"patient(\d+)")
+
+
+def race(text: str) -> int:
+    """Return 0 for white, 1 for black, 2 for any other or no entry; only the beginning of the text counts."""
+    return {"WHITE": 0, "BLACK": 1}.get(text[:5].upper(), 2)
+
+
+def no_finding(text: str) -> int | str:
+    """Return the class for a cell of the column No Finding: 1 for "1.0", 0 for an empty cell; else what is wrong."""
+    return {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1}.get(text, f"No Finding is {text!r}, not empty, 0.0 or 1.0")
+
+
+def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
+    """List the X-rays of CheXpert (the small or the full images); the class is No Finding, the attribute sex × race.
+
+    The published train and valid images are joined and split anew, as SubpopBench does it: 15 % are test, 10 % val, by
+    image and not by patient. So images of one patient are in several splits.
+
+    Args:
+        size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
+            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+        check_counts: False to accept data with other counts than the published ones.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names. SubpopBench uses none.
+    """
+    first = CHEXPERT.find(
+        data_dir, [f"{folder}/train.csv" for folder in ("chexpert", "CheXpert-v1.0-small", "CheXpert-v1.0")]
+    )
+    race_of = patient_races(first.parent)
+
+    def labels(row: dict[str, str]) -> tuple[str, int, int, int] | str | None:
+        patient, (_, mark, path) = PATIENT.search(row["Path"]), row["Path"].partition("/")
+        if not (patient and mark):
+            return f"Path is {row['Path']!r}, which names no patient"
+        target = no_finding(row["No Finding"])
+        if isinstance(target, str):
+            return target
+        if row["Sex"] not in ("Male", "Female") or int(patient[1]) not in race_of:
+            return None
+        return path, target, 2 * race_of[int(patient[1])] + (row["Sex"] == "Female"), 0
+
+    columns = ("Path", "Sex", "No Finding")
+    parts = [csv_images(first.with_name(f"{part}.csv"), first.parent, columns, labels) for part in ("train", "valid")]
+    attributes = np.concatenate([part.attributes for part in parts])
+    images = Labelled(
+        first.parent,  # not a file, because two files list the images
+        first.parent,
+        [path for part in parts for path in part.paths],
+        np.concatenate([part.targets for part in parts]),
+        attributes,
+        draw_stratified(attributes, 0.1, 0.15),
+        problems=[problem for part in parts for problem in part.problems],
+    )
+    return published_listing(CHEXPERT, images, middle(size), augment, check_counts)
+
+
+def patient_races(folder: Path) -> dict[int, int]:
+    """Return the race of each patient in CHEXPERT DEMO, a table in Excel's format or saved as CSV; see `race`."""
+    file = folder / f"{DEMOGRAPHICS}.csv"
+    records = (row for _, row in csv_records(file, ",")) if file.exists() else excel_rows(folder)
+    heading = next(records, [])
+    missing = [name for name in ("PATIENT", "PRIMARY_RACE") if name not in heading]
+    if missing:
+        raise BadInput(f"{folder / DEMOGRAPHICS}: no column {missing[0]}; {CHEXPERT.hint}")
+    patient, column = heading.index("PATIENT"), heading.index("PRIMARY_RACE")
+    return {int(found[1]): race(row[column]) for row in records if (found := PATIENT.match(row[patient]))}
+
+
+def excel_rows(folder: Path) -> Iterator[list[str]]:
+    """Yield the rows of CHEXPERT DEMO.xlsx as texts; an empty cell becomes ""."""
+    file = CHEXPERT.find(str(folder), (f"{DEMOGRAPHICS}.xlsx", f"{DEMOGRAPHICS}.csv"))
+    try:
+        import openpyxl
+    except ImportError:
+        raise BadInput(
+            f"{file}: reading Excel's format needs openpyxl: pip install openpyxl, or save the table as {DEMOGRAPHICS}.csv"
+        ) from None
+    sheet = openpyxl.load_workbook(file, read_only=True).worksheets[0]
+    for row in sheet.iter_rows(values_only=True):
+        yield ["" if cell is None else str(cell) for cell in row]
+
+
+def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
+    """List the X-rays of MIMIC-CXR-JPG; the class is No Finding, the attribute is sex × race.
+
+    patients.csv.gz and admissions.csv.gz of MIMIC-IV must lie beside the tables of MIMIC-CXR-JPG. All views are used, and
+    10 % are test and 5 % val, by image and not by patient, as SubpopBench does it. The race is that of the first admission.
+
+    Args:
+        size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
+            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+        check_counts: False to accept data with other counts than the published ones.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names. SubpopBench uses none.
+    """
+    names = [
+        f"{folder}/mimic-cxr-2.0.0-metadata.csv.gz"
+        for folder in ("MIMIC-CXR-JPG", "mimic-cxr-jpg/2.0.0", "mimic-cxr-jpg")
+    ]
+    file = MIMIC.find(data_dir, names)
+    problems: list[Problem] = []
+
+    def table(name: str, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        heading, rows, _, wrong = read_csv(file.with_name(name), columns)
+        problems.extend(wrong)
+        positions = [heading.index(column) for column in columns]
+        return (tuple(row[i] for i in positions) for row in rows)
+
+    races: dict[str, int] = {}
+    for subject, text in table("admissions.csv.gz", ("subject_id", "race")):
+        races.setdefault(subject, race(text))
+    sex_of = {
+        subject: {"M": 0, "F": 1}[sex]
+        for subject, sex, age in table("patients.csv.gz", ("subject_id", "gender", "anchor_age"))
+        if sex in ("M", "F") and age.isdecimal() and int(age) > 0
+    }
+    target_of = {
+        (subject, study): no_finding(text)
+        for subject, study, text in table("mimic-cxr-2.0.0-negbio.csv.gz", ("subject_id", "study_id", "No Finding"))
+    }
+
+    def labels(row: dict[str, str]) -> tuple[str, int, int, int] | str | None:
+        subject, study = row["subject_id"], row["study_id"]
+        target = target_of.get((subject, study))
+        if subject not in sex_of or target is None:
+            return None
+        if isinstance(target, str):
+            return target
+        path = f"files/p{subject[:2]}/p{subject}/s{study}/{row['dicom_id']}.jpg"
+        return path, target, 2 * races.get(subject, 2) + sex_of[subject], 0
+
+    images = csv_images(file, file.parent, ("dicom_id", "subject_id", "study_id"), labels)
+    splits = draw_stratified(images.attributes, 0.05, 0.1)
+    images = images._replace(splits=splits, problems=[*problems, *images.problems])
+    return published_listing(MIMIC, images, middle(size), augment, check_counts)
+
+
+chexpert, mimic_cxr = image_dataset(list_chexpert), image_dataset(list_mimic_cxr)

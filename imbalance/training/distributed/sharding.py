@@ -1,0 +1,159 @@
+"""Sharding (FSDP2): split a model, its gradients and its optimiser's state over the ranks, to save memory.
+
+torch's `fully_shard` turns every parameter into a DTensor, of which each rank holds a part. Before a block of the model
+computes, its parameters are gathered from all ranks, and freed again afterwards. A checkpoint holds whole tensors, so
+that a run can resume on another number of ranks, or without sharding, and every reader of checkpoints stays as it is.
+"""
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from imbalance.config.experiment import Experiment
+from imbalance.errors import BadInput
+
+
+def check_sharding(config: Experiment, model: nn.Module) -> None:
+    """Raise `BadInput` if the config asks for sharding or activation checkpointing together with what excludes it."""
+    trainer = config.trainer
+    if trainer.activation_checkpointing and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise BadInput(
+            "config.trainer.activation_checkpointing: True given, but the model has batch normalisation, whose running means "
+            "would move twice in a step; use False, or config.trainer.accumulation"
+        )
+    excluded = (("compile", trainer.compile, "no"), ("ema_decay", trainer.ema_decay, 0.0))
+    for key, value, only in excluded:
+        if trainer.shard and value != only:
+            raise BadInput(f"config.trainer.{key}: {value!r} given; it must be {only!r} for config.trainer.shard=True")
+    if trainer.shard and trainer.mixed_precision == "fp16":
+        raise BadInput(
+            "config.trainer.mixed_precision: 'fp16' given; use 'bf16' or 'no' with config.trainer.shard=True"
+        )
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a model: the outermost members of its `nn.Sequential`s and `nn.ModuleList`s with parameters.
+
+    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are.
+    """
+    if isinstance(model, nn.Sequential | nn.ModuleList):
+        members = [child for child in model if any(True for _ in child.parameters())]
+        nested = [blocks(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child] for child in members]
+    else:
+        nested = [blocks(child) for child in model.children()]
+    return [block for inner in nested for block in inner]
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Let every block of the model compute its activations again in the backward pass, instead of keeping them."""
+    for block in blocks(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def skeleton_of(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` without memory for its parameters, which `gathered` fills; buffers are copied."""
+    no_memory = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, dict(no_memory))
+
+
+def shard(model: nn.Module, accelerator: Accelerator) -> None:
+    """Shard the parameters of `model` over all ranks, in place.
+
+    Raises:
+        BadInput: this version of torch has no FSDP2.
+    """
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:
+        raise BadInput(
+            f"config.trainer.shard: True given, which needs torch 2.6 or newer; this is {torch.__version__}"
+        ) from None
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def is_sharded(value: Any) -> bool:
+    """Return whether a tensor is the part of a sharded tensor, or a module has such parameters."""
+    if isinstance(value, nn.Module):
+        return any(is_sharded(parameter) for parameter in value.parameters())
+    return hasattr(value, "to_local")  # a DTensor, whose import takes a second
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that this rank holds, which shares its memory; other tensors as they are."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def sum_of_ranks(value: Tensor) -> Tensor:
+    """Return the sum of `value` over all ranks."""
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
+def whole(value: Any, keep: bool = True) -> Any:
+    """Return nested dictionaries and lists with sharded tensors gathered from all ranks, on the CPU.
+
+    Every rank must call this function, with the same structure.
+
+    Args:
+        keep: False for a rank that does not need the result; it then has None in place of the gathered tensors.
+    """
+    if isinstance(value, dict):
+        return {key: whole(item, keep) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(item, keep) for item in value]
+    if not is_sharded(value):
+        return value
+    # A copy in memory lies on the CPU, from which NCCL gathers nothing, so move it to the device first.
+    on_device = value.to_local().to(value.device_mesh.device_type)
+    like = type(value).from_local(
+        on_device, value.device_mesh, value.placements, shape=value.shape, stride=value.stride()
+    )
+    full = like.full_tensor()
+    return full.cpu() if keep else None
+
+
+def sharded_like(part: Any, state: Any) -> Any:
+    """Return the state of a part, as a checkpoint holds it, with its tensors sharded like the parameters of the part.
+
+    Args:
+        part: a module, an optimiser, or another stateful part, whose state stays as it is.
+    """
+    if isinstance(part, nn.Module):
+        like = part.state_dict()
+        return {key: _placed(tensor, like.get(key)) for key, tensor in state.items()}
+    if isinstance(part, torch.optim.Optimizer):
+        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
+        states = {
+            number: {name: _placed(value, parameters[number]) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return {**state, "state": states}
+    return state
+
+
+def _placed(value: Any, like: Any) -> Any:
+    """Return a tensor, sharded like `like` if that is sharded and has the same shape."""
+    if not is_sharded(like) or not isinstance(value, Tensor) or is_sharded(value) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def gathered(model: nn.Module, skeleton: nn.Module, device: torch.device) -> nn.Module:
+    """Return `skeleton` with the parameters and buffers of the sharded `model`; every rank must call this function."""
+    state = whole(model.state_dict())
+    skeleton.load_state_dict({key: tensor.to(device) for key, tensor in state.items()}, assign=True)
+    return skeleton
