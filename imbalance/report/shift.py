@@ -6,7 +6,7 @@ The command does test-agnostic evaluation (Zhang et al., NeurIPS 2022, SADE). It
 run under --work_dir. For each ratio there are two long tails of the classes: "forward" has the order of the training
 counts, "backward" the reverse order. "uniform" has equal shares, and gives the balanced accuracy. Every test example
 counts, with a weight by its class, so no subset is drawn. A row "known" shows the accuracy of a model that is told the
-shares: its logits are shifted as by `imbalance predict --prior`. It is missing for a run whose class probabilities have no
+shares: its logits are shifted by prior correction. It is missing for a run whose class probabilities have no
 known prior. An interval is over seeds, or for a single run over the choice of test examples. --output writes a row for
 each run and prior, with the interval over test examples.
 """
