@@ -302,6 +302,14 @@ COMMANDS = {
          SEEDS, *TRAINING),
         overrides=True,
     ),
+    "shift": Command(
+        "Compute the test accuracy of finished runs under other class shares, from saved logits.",
+        "imbalance.report.shift:shift",
+        (WORK_DIR,
+         flag("--ratios", "largest share of a class divided by the smallest, in each pair of a forward and a backward long tail",
+              type=comma_list(positive_number), default=[50, 25, 10, 5, 2], metavar="R,…"),
+         flag("--output", "CSV file to write, with a row for each run and prior", metavar="FILE")),
+    ),
     "predict": Command(
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
