@@ -342,9 +342,9 @@ def subpopbench(
         directories = train_points(location, list(points.values()), jobs, stacked, launcher, slurm)
         return {key: read_checkpoints(path, has_head(key[1])) for key, path in zip(points, directories)}
 
-    found = train(searched)
+    searched_runs = train(searched)
     chosen = {
-        (name, method, rule): best_setting({s: found[name, method, s] for s in range(trials)}, split, value)
+        (name, method, rule): best_setting({s: searched_runs[name, method, s] for s in range(trials)}, split, value)
         for name in data
         for method in methods
         for rule, split, value in RULES
@@ -357,22 +357,19 @@ def subpopbench(
     }
     results = train(wanted)
     print(f"Test, %: mean ± 95 % t-interval over seeds; attributes of train {attributes}; {trials} settings a method.")
-    print(
-        "A published value is a quotation with the standard deviation that it was published with, not a result of these runs."
-    )
+    print("A quoted value, with the ± that it was published with, is from runs of other authors.")
     for name in data:
         for rule, split, value in RULES:
-            rows = []
-            for method in methods:
+            rows, heads = [], ["method", "setting", *COLUMNS, "n"]
+            quotations = [quotation(name, attributes, METHODS[method].title) for method in methods]
+            quoted = rule == QUOTED_RULE[attributes] and any(quotations)
+            for method, quoted_value in zip(methods, quotations):
                 setting = chosen[name, method, rule]
-                over_seeds = [] if setting is None else [results[name, method, setting, seed] for seed in range(seeds)]
-                rows.append([
-                    METHODS[method].title,
-                    "all diverged" if setting is None else setting,
-                    *summarise([None if run is None else at_best(run, split, value) for run in over_seeds]),
-                    quotation(name, attributes, METHODS[method].title) if rule == QUOTED_RULE[attributes] else "",
-                ])  # fmt: skip
-            heads = ["method", "setting", *COLUMNS, "n", f"published, {DATA[name].quoted}"]
+                runs = [] if setting is None else [results[name, method, setting, seed] for seed in range(seeds)]
+                metrics = [None if run is None else at_best(run, split, value) for run in runs]
+                cells = [METHODS[method].title, "all diverged" if setting is None else setting, *summarise(metrics)]
+                rows.append([*cells, quoted_value] if quoted else cells)
+            heads += [f"{DATA[name].quoted}, published (quoted)"] * quoted
             print(f"\n{name}, selected by {rule}\n\n{markdown(heads, rows)}", end="")
 
 
