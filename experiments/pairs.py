@@ -357,7 +357,7 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
     table = []
     for data, methods in by_data.items():
 
-        def gain(loss: str, exponent: float, name: str, methods: MethodScores = methods) -> np.ndarray:
+        def gain(loss: str, exponent: float, name: str, methods: MethodScores) -> np.ndarray:
             return methods[loss, exponent].test[name] - methods[loss, 0.0].test[name]
 
         questions = {
@@ -369,7 +369,9 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
         for title, (first, first_name, second, second_name) in questions.items():
             results = (
                 compare(
-                    gain(first, exponent, first_name), gain(second, exponent, second_name), methods["ce", 0.0].pairs
+                    gain(first, exponent, first_name, methods),
+                    gain(second, exponent, second_name, methods),
+                    methods["ce", 0.0].pairs,
                 )
                 for exponent in EXPONENTS[1:]
             )

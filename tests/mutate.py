@@ -40,8 +40,13 @@ COPIED = (
     "setup.py",
     "pyproject.toml",
     "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
+    "LICENSE",
+    "constraints.txt",
     "docs",
+    "results",
 )
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -163,6 +168,7 @@ class LineRecorder:
     def __init__(self, root: Path, modules: set[str], output: Path) -> None:
         self.root, self.modules, self.output = root, modules, output
         self.lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self.failed: set[str] = set()
         self.seconds: dict[str, float] = defaultdict(float)
         self.with_processes: set[str] = set()
         self.owner = "import"
@@ -211,10 +217,13 @@ class LineRecorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
         if report.failed:
+            self.failed.add(report.nodeid)
             print(f"fails without any change: {report.nodeid}", flush=True)
 
     def pytest_sessionfinish(self) -> None:
         sys.settrace(None)
+        for node in self.failed:  # fails for every mutant, so that it says nothing about one
+            self.seconds.pop(node)
         lines = {owner: sorted(lines) for owner, lines in self.lines.items()}
         self.output.write_text(
             json.dumps(dict(lines=lines, seconds=self.seconds, with_processes=sorted(self.with_processes)))

@@ -163,6 +163,10 @@ def write(*, work_dir: str, output: str | None) -> None:
         raise BadInput(
             f"--output={path} does not end in {' or '.join(WRITERS)}; type such a name, as --output=runs.csv"
         )
+    if not Path(work_dir).is_dir():
+        raise BadInput(
+            f"--work_dir={work_dir} is no folder; type a folder that has run directories, as --work_dir=runs"
+        )
     suffix, path = path.suffix, output_path(path, "--output", is_collected)
     rows = collect(Path(work_dir))
     if not rows:

@@ -43,7 +43,7 @@ from imbalance.report.page import page
 from imbalance.report.page.overview import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
-from imbalance.utils.files import write_atomic
+from imbalance.utils.files import refuse_run_directory, write_atomic
 from imbalance.utils.output import counted
 
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
@@ -235,6 +235,7 @@ def check_folder(folder: Path, flag: str = "--folder") -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{flag}: {folder} is a file; name a folder")
+    refuse_run_directory(folder, folder, flag)
     if (folder / "runs.csv").is_file() and is_collected(folder / "runs.csv"):
         return
     names = [f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv")]

@@ -65,6 +65,11 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
         BadInput: the storage cannot be opened.
     """
     optuna, url = import_optuna(), location.url
+    if re.fullmatch(r"sqlite(\+\w+)?:/{0,3}(:memory:)?", url):
+        raise BadInput(
+            f"--storage={url} is a database in the memory of one process, and the workers are other processes; name a file, "
+            "such as --storage=sqlite:///study.db"
+        )
     location.folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, OPENINGS + 1):
         try:
@@ -160,10 +165,16 @@ def open_study(location: StudyLocation, sampler: str = "random", storage: "BaseS
         storage: the opened storage; opened here if None.
     """
     optuna, storage = import_optuna(), storage or open_storage(location)
-    return optuna.create_study(
-        study_name=location.name,
-        storage=storage,
-        sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
-        direction="maximize",
-        load_if_exists=True,
-    )
+    try:
+        return optuna.create_study(
+            study_name=location.name,
+            storage=storage,
+            sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # Optuna reads damaged lines as they are, and can fail in any way
+        raise BadInput(
+            f"--storage={location.shown_url} is damaged ({type(error).__name__}: {error}); restore the file from a copy, or move "
+            "it elsewhere: finished runs are then read, not trained again"
+        ) from None

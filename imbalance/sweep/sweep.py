@@ -26,7 +26,15 @@ from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import parse_literal, value_at
-from imbalance.config.resolve import config_file, load, override, override_text, resolve, short_folder_name
+from imbalance.config.resolve import (
+    STORAGE_KEYS,
+    config_file,
+    load,
+    override,
+    override_text,
+    resolve,
+    short_folder_name,
+)
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
@@ -88,6 +96,8 @@ def sweep(
                 else f"type {flag}=<value> instead"
             )
             raise BadInput(f"{key} cannot be an axis; {instead}")
+    if stored := next((key for key in keys if key.partition(".")[0] in STORAGE_KEYS), ""):
+        raise BadInput(f"{stored} cannot be an axis, because all its values have the same run directory; leave it out")
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
     common = dict(check_common_overrides(overrides))

@@ -56,9 +56,7 @@ def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> 
         raise BadInput(f"{flag}: {shown} is a folder; name a file")
     if path.exists() and not path.is_file():
         raise BadInput(f"{flag}: {shown} is a pipe, a socket or a device, not a file; name another file")
-    for folder in Path(os.path.realpath(path)).parents:
-        if (folder / "config.json").exists() and any((folder / n).exists() for n in ("summary.json", "checkpoints")):
-            raise BadInput(f"{flag}: {shown} is inside the run directory {folder}; name a file outside it")
+    refuse_run_directory(path.parent, shown, flag)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise BadInput(f"{flag}: {shown} is in a folder that does not exist; make the folder first")
@@ -71,6 +69,19 @@ def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> 
             f"{flag}: {shown} exists, and this command did not write it; name another file, or remove it first"
         )
     return path
+
+
+def refuse_run_directory(folder: Path, shown: str | Path, flag: str) -> None:
+    """Raise `BadInput` if the folder of what a command writes is a run directory, or is inside one.
+
+    Args:
+        shown: path that the message shows.
+        flag: beginning of the message, such as "--output".
+    """
+    resolved = Path(os.path.realpath(folder))
+    for place in (resolved, *resolved.parents):
+        if (place / "config.json").exists() and any((place / n).exists() for n in ("summary.json", "checkpoints")):
+            raise BadInput(f"{flag}: {shown} is inside the run directory {place}; name a place outside it")
 
 
 def begins_with(path: Path, *beginnings: bytes) -> bool:

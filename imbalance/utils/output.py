@@ -41,9 +41,10 @@ class _GuardedStream(io.TextIOWrapper):
         else:  # the stream is None, since its descriptor was closed when Python started
             encoding, line_buffering, write_through = "utf-8", True, False
             binary = open(descriptor, "wb", closefd=False)
+        guarded = cls(binary, encoding=encoding, errors="backslashreplace", line_buffering=line_buffering)
         # PYTHONUNBUFFERED asks for `write_through`; without it a log would stay empty until the buffer is full.
-        buffering = dict(line_buffering=line_buffering, write_through=write_through)
-        return cls(binary, encoding=encoding, errors="backslashreplace", **buffering)
+        guarded.reconfigure(write_through=write_through)
+        return guarded
 
     def write(self, text: str, /) -> int:
         try:

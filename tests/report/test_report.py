@@ -240,3 +240,17 @@ def test_a_report_replaces_an_earlier_report_and_nothing_else(work_dir, tmp_path
     write_csv(folder / "runs.csv", collect(work_dir))  # the first file of a report, in which it was stopped
     (folder / name).write_text("run,name,overrides,seed,status,")
     report.check_folder(folder)
+
+
+def test_a_report_is_no_part_of_a_run_directory(work_dir):
+    run = next(work_dir.rglob("summary.json")).parent
+    before = sorted(run.rglob("*"))
+    for folder in (run, run / "report"):
+        with pytest.raises(BadInput, match=f"--folder: .* is inside the run directory {run}; name a place outside it"):
+            report.report(work_dir=str(work_dir), folder=str(folder), metrics=(), pictured=0)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_work_dir_that_is_no_folder_is_named(tmp_path):
+    with pytest.raises(BadInput, match="^--work_dir=.*nowhere is no folder; type a folder that has run directories"):
+        write(work_dir=str(tmp_path / "nowhere"), output=None)

@@ -183,3 +183,11 @@ def test_many_runs_on_data_in_memory_are_refused_before_anything_is_written(comm
     assert call([*command.split(), "--config=saved.json", f"--work_dir={tmp_path / 'runs'}"]) == 2
     assert "means data that a program passed to imbalance.run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["saved.json"]
+
+
+@pytest.mark.parametrize("key", ["data_dir=a,b", "logger.mode=disabled,offline"])
+def test_what_names_no_run_directory_is_no_axis(key, tmp_path, capsys):
+    """Its values would be two settings with the same runs."""
+    assert call(["sweep", "--config=digits_poly", f"--grid={key}", f"--work_dir={tmp_path / 'runs'}"]) == 2
+    assert "cannot be an axis, because all its values have the same run directory" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,27 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path, url):
     with pytest.raises(BadInput, match=r"--storage=.* cannot be opened: .*type journal:<file>") as error:
         open_storage(StudyLocation("test", str(tmp_path), url))
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite:///:memory:"])
+def test_a_database_in_the_memory_of_one_process_is_refused(tmp_path, url):
+    with pytest.raises(BadInput, match=f"--storage={re.escape(url)} is a database in the memory of one process"):
+        open_storage(StudyLocation("test", str(tmp_path), url))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("line", [b"garbage\n", b"[]\n", b'{"op_code": 0}\n', b'"text"\n', b"\xff\n"])
+def test_a_damaged_line_of_a_journal_is_one_line(tmp_path, line, alone):
+    """Optuna passes over a last line that is no JSON, and fails once another one follows."""
+    place = StudyLocation("test", str(tmp_path), "")
+    add_trials(place, 1)
+    file = place.folder / "study.journal"
+    file.write_bytes(line + (b"" if alone else file.read_bytes()))
+    with pytest.raises(
+        BadInput, match=r"^--storage=journal:.* (is damaged \(.*\); restore the file|cannot be opened: .*;)"
+    ) as error:
+        open_study(place)
+    assert "\n" not in str(error.value)
 
 
 def states(place):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from imbalance.config.schema import keyword_annotations, suggestion
 from imbalance.data.population import SPLITS, population_problems
-from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
@@ -141,7 +140,10 @@ def as_dataset(
         parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
         splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
-    raise_first(population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names))
+    problems = population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names)
+    if problems:  # not `raise_first`, whose message names a command that reads files
+        more = f" (and {len(problems) - 1:,} more)" if problems[1:] else ""
+        raise BadInput(f"{problems[0]}{more}")
     mean, std = (), ()
     if (images := examples["train"][0]).dtype == torch.uint8:
         mean, std = channel_statistics(images, np.arange(len(images)))

@@ -18,6 +18,7 @@ from imbalance.data.tables.values import Categories, as_categories, factorise
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
+CONTAINERS = {list, tuple, dict, set, np.ndarray}  # types that no cell of a data frame may have
 FORMATS = ".csv, .csv.gz, .parquet, .npz, .npy, or a folder of .npy files"
 
 
@@ -49,11 +50,13 @@ class Columns:
         """Return the place of `row` for messages: the file and the line; or the file and `row` if the file has no lines."""
         return f"{self.source} row {row}" if self.lines is None else f"{self.source} line {self.lines[row]}"
 
+    def names_text(self) -> str:
+        """Return the names of all columns as part of a message."""
+        return f"the columns are {', '.join(self.values)}" if self.values else "there is no column at all"
+
     def __getitem__(self, name: str) -> np.ndarray | Categories:
         if name not in self.values:
-            raise BadInput(
-                f"{self.source}: no column {name!r}, which is needed; the columns are {', '.join(self.values) or 'missing'}"
-            )
+            raise BadInput(f"{self.source}: no column {name!r}, which is needed; {self.names_text()}")
         return self.values[name]
 
     def categories(self, name: str) -> Categories:
@@ -131,6 +134,11 @@ def frame_columns(frame: Any) -> Columns:
             raise BadInput(f"data frame: column {name!r} cannot be read as an array ({reason})") from None
         if not values[str(name)].ndim:
             raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
+        if values[str(name)].dtype == object and (types := CONTAINERS & {*map(type, values[str(name)].flat)}):
+            raise BadInput(
+                f"data frame: column {name!r} has values of type {min(kind.__name__ for kind in types)}; a row must have a single "
+                "value"
+            )
     return array_columns(Path("data frame"), values)
 
 
@@ -169,11 +177,14 @@ def as_array(values: np.ndarray | Categories) -> np.ndarray:
 
 def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
     """Return the arrays `values`, read from the file `path`, as columns; raise `BadInput` if their lengths differ."""
-    lengths = {name: len(array) if array.ndim else -1 for name, array in values.items()}
+    lengths = {name: f"{len(array):,}" if array.ndim else "a single value" for name, array in values.items()}
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
-    return Columns(str(path), values)
+    # torch takes no numbers in the byte order of another machine.
+    return Columns(
+        str(path), {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in values.items()}
+    )
 
 
 def parquet_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ training set, with 1 for this value and 0 for all others. A missing value of a c
 own. A value that is not in the training set is 0 in all these columns.
 """
 
+import math
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -146,8 +147,8 @@ def check_table(columns: Columns, features: Features) -> None:
         one = len(absent) == 1
         raise BadInput(
             f"{columns.source}: no column{'' if one else 's'} {', '.join(map(repr, absent[:10]))}"
-            f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; the columns are "
-            f"{', '.join(columns.values) or 'missing'}"
+            f"{f' and {len(absent) - 10:,} more' if absent[10:] else ''}, which {'is' if one else 'are'} needed; "
+            f"{columns.names_text()}"
         )
     bad, first = np.zeros(len(columns), dtype=bool), ""
     for column in features["numeric"]:
@@ -194,7 +195,7 @@ def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple
     """Return the (N, D) float64 values of a numeric column, nan if missing, and the rows with a wrong value."""
     values = columns[name]
     if not isinstance(values, Categories) and values.dtype.kind in "iufb":
-        numbers = values.reshape(len(values), -1).astype(np.float64, copy=False)
+        numbers = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64, copy=False)
         valid = np.isfinite(numbers)
         if columns.nan_is_missing or {"", "nan"} & set(missing):
             valid |= np.isnan(numbers)

@@ -117,22 +117,21 @@ class Heartbeat:
             if int(count) != self._beats[other][0]:
                 self._beats[other] = int(count), time.monotonic()
                 self._named.discard(other)
-        for other in self.silent(SILENCE):
-            self._name(other)
-
-    def silent(self, seconds: float) -> list[int]:
-        """Return the ranks of the processes that have not beaten for so many seconds."""
-        return [other for other, (_, last_beat) in self._beats.items() if time.monotonic() - last_beat > seconds]
+        for other, (_, last_beat) in self._beats.items():
+            if time.monotonic() - last_beat > SILENCE:
+                self._name(other)
 
     def lost(self) -> LostPeer:
         """Return the error for a connection that another process has closed; it names the processes that have ended.
 
         Processes that are alive go on beating meanwhile, so the silent ones have ended.
         """
-        time.sleep(1.5 * INTERVAL)
         try:
+            self._beat()  # an ended process may have beaten since the last look
+            counts = {other: count for other, (count, _) in self._beats.items()}
+            time.sleep(2 * INTERVAL)
             self._beat()
-            ended = self.silent(1.5 * INTERVAL)
+            ended = [other for other, (count, _) in self._beats.items() if count == counts[other]]
         except Exception:  # the store has closed: without torchrun, process 0 serves it
             ended = [0] if self.rank else []
         names = " and ".join(f"process {other}, last in {self._others[other][1]!r}," for other in ended)

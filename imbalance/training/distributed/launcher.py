@@ -19,8 +19,8 @@ ENGINES = {
 # Environment variables with a value that a key of `config.trainer` decides, and the values that ask for nothing.
 VALUES = {
     "ACCELERATE_MIXED_PRECISION": ("mixed_precision", ("no",)),
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("accumulation", ("1", "auto")),
-    "ACCELERATE_GRADIENT_CLIPPING": ("clip_norm", ("auto", "none", "0", "0.0")),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("accumulation", ("no", "1", "auto")),
+    "ACCELERATE_GRADIENT_CLIPPING": ("clip_norm", ("no", "auto", "none", "0", "0.0")),
 }
 TPU = ("XLA_USE_BF16", "XLA_DOWNCAST_BF16", "TPU_PROCESS_ADDRESSES")
 
@@ -49,7 +49,7 @@ def check_settings(config: Experiment) -> None:
             "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
         )
     for name, (key, without) in VALUES.items():
-        value, current = os.environ.get(name, without[0]).lower(), getattr(config.trainer, key)
+        value, current = (os.environ.get(name) or "no").lower(), getattr(config.trainer, key)
         if value in without or is_equal(value, current):
             continue
         known = value != "fp8"

@@ -139,7 +139,10 @@ def sharded_like(part: Any, state: Any) -> Any:
             number: {name: _placed(value, parameters[number]) for name, value in values.items()}
             for number, values in state["state"].items()
         }
-        return {**state, "state": states}
+        # A checkpoint of another number of ranks says whether its optimiser was fused, which only this run can know.
+        own = ({"fused": group["fused"]} if "fused" in group else {} for group in part.param_groups)
+        groups = [{**group, **fused} for group, fused in zip(state["param_groups"], own, strict=True)]
+        return {**state, "state": states, "param_groups": groups}
     return state
 
 

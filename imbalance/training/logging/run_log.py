@@ -91,8 +91,8 @@ class RunLog:
             self._claimed, lock = ClaimedFiles(text, metrics, lock), None
         except OSError as error:
             raise BadInput(
-                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; make it writable, or "
-                "use another work_dir"
+                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; use "
+                "another work_dir, or make this one writable"
             ) from None
         finally:
             if lock:

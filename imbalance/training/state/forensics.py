@@ -17,7 +17,7 @@ from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
 from imbalance.training.distributed.processes import of_all_processes, start_accelerator
-from imbalance.training.distributed.sharding import is_sharded, local
+from imbalance.training.distributed.sharding import is_sharded, local, whole
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.optim import SharpnessAware, set_rate
 from imbalance.training.state import checkpoint
@@ -95,8 +95,8 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
     """
     learner, progress, log = run.learner, run.progress, run.log
     accelerator, train, world = learner.accelerator, learner.dataset.train, learner.accelerator.num_processes
-    whole, own = batch_slices(progress.batch, batch_size(run.config, epoch), accelerator.process_index, world)
-    rows, losses = epoch.rows[whole], done.terms["losses"].detach()
+    global_slice, own = batch_slices(progress.batch, batch_size(run.config, epoch), accelerator.process_index, world)
+    rows, losses = epoch.rows[global_slice], done.terms["losses"].detach()
     after = None if not done.finite else first_non_finite_after(learner)
     restore(stateful_parts(learner), before)
     trace = trace_forward(learner, epoch.batch(own).views)
@@ -132,7 +132,7 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "indices": train.indices[rows],  # in the source of the data set
         "targets": targets,
         "groups": train.groups[rows],
-        "weights": epoch.weights[whole],
+        "weights": epoch.weights[global_slice],
         "logits": every_logit,
         "margins": soft_margins(every_logit, targets.cpu()),
         "losses": losses,

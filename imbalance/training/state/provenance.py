@@ -15,6 +15,7 @@ from imbalance.errors import BadInput
 from imbalance.models.weights import pretrained_digest
 from imbalance.training.learner import load_dataset
 from imbalance.utils.package import ROOT, __version__
+from imbalance.utils.read import read_text
 
 FORMAT = 2  # format of run directories and checkpoints; raise it whenever an older version could misread them
 PACKAGES = (
@@ -109,7 +110,7 @@ def processor() -> str:
     """Return the instruction sets of the processor that change the last bits of a result, such as "avx2 avx512f"."""
     known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16")
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text("/proc/cpuinfo").splitlines()
     except OSError:
         return platform.machine()
     flags = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}

@@ -199,9 +199,47 @@ def test_seeds_whose_train_has_other_categories_are_trained_at_once_with_their_l
         assert alone["metrics"]["test/accuracy"] == summary["metrics"]["test/accuracy"]
 
 
-@pytest.mark.parametrize("value", [1e39, np.nan, -np.inf])
-def test_an_array_with_a_value_that_float32_has_not_names_its_row(value):
-    array = np.zeros((4, 2, 2))
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(1e39, "f8"), (np.nan, "f8"), (-np.inf, "f8"), (np.inf, "f4"), (np.inf, "f2"), (np.nan, "f2")]
+)
+def test_an_array_with_a_value_that_float32_has_not_names_its_row(value, dtype):
+    array = np.zeros((4, 2, 2), dtype)
     array[2, 1, 0] = value
     with pytest.raises(BadInput, match="^x.npz row 2: inputs has a value that is not finite, or too large for float32"):
         input_array(Columns("x.npz", {"inputs": array}), "inputs")
+
+
+def test_the_largest_numbers_of_a_type_are_finite():
+    for dtype in (np.float16, np.float32):
+        array = np.full((2, 2, 2), np.finfo(dtype).max, dtype)
+        assert (input_array(Columns("x.npz", {"inputs": array}), "inputs").numpy() == array).all()
+
+
+@pytest.mark.parametrize("shape", [(12, 4), (12, 2, 2)])
+def test_numbers_in_the_byte_order_of_another_machine_are_the_same_data(tmp_path, shape):
+    rng, values = np.random.default_rng(0), PEOPLE | dict(target="target", classes=("0", "1"), attributes=())
+    columns = {"inputs": rng.normal(size=shape), "target": np.repeat([0, 1, 0], 4)}
+    part = np.resize(["train", "train", "val", "test"], 12)
+    for name, order in (("own", "="), ("other", ">")):
+        swapped = {key: array.astype(array.dtype.newbyteorder(order)) for key, array in columns.items()}
+        np.savez(tmp_path / f"{name}.npz", split=part, **swapped)
+    own, other = (arrays(str(tmp_path), 0, **values | dict(file=f"{name}.npz")) for name in ("own", "other"))
+    for split in ("train", "val", "test"):
+        one, two = getattr(own, split), getattr(other, split)
+        assert torch.equal(one.inputs, two.inputs) and torch.equal(one.targets, two.targets)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (dict(inputs=np.zeros((0, 3, 3)), target=np.zeros(0, int), split=np.zeros(0, "U5")), r"column 'inputs' has values of shape \(3, 3\) in each row"),
+        (dict(inputs=np.zeros(0), target=np.zeros(0, int), split=np.zeros(0, "U5")), "the train split has no example"),
+        (dict(inputs=np.float32(3), target=np.zeros(4, int)), r"inputs a single value, target 4\); all must have the same"),
+        ({}, "no column 'target', which is needed; there is no column at all"),
+    ],
+)  # fmt: skip
+def test_arrays_without_rows_or_columns_are_one_line(tmp_path, columns, words):
+    np.savez(tmp_path / "x.npz", **columns)
+    values = PEOPLE | dict(file="x.npz", target="target", classes=("0", "1"), attributes=())
+    with pytest.raises(BadInput, match=words):
+        arrays(str(tmp_path), 0, **values)

@@ -9,6 +9,7 @@ import torch
 import imbalance
 from imbalance.config.resolve import load
 from imbalance.data import as_dataset
+from imbalance.data.tables.columns import frame_columns
 from imbalance.errors import BadInput
 
 
@@ -169,6 +170,22 @@ def test_inputs_with_a_gradient_or_of_bfloat16_are_read():
 def test_a_target_needs_data_frames(config):
     with pytest.raises(BadInput, match=r"given with target, which need a data frame .* not a tuple; leave out target"):
         imbalance.run(config, data=parts(), target="y")
+
+
+def test_no_command_that_reads_files_is_named_for_data_in_memory():
+    inputs, targets = np.zeros((6, 2), np.float32), np.array([0, 1] * 3)
+    data = {"train": (inputs, targets), "val": (inputs, targets + 2), "test": (inputs, targets)}
+    with pytest.raises(BadInput, match=r"^data: the train split has no example of class '2'; .* \(and \d more\)$"):
+        as_dataset(data)
+
+
+@pytest.mark.parametrize("value", [[1], (1, 2), {"a": 1}, {1}, np.zeros(2)])
+def test_a_cell_of_a_frame_is_a_single_value(value):
+    column = np.empty(12, object)
+    column[:] = [value, *["a"] * 11]
+    frame = {"x": np.arange(12.0), "mixed": column, "y": np.array(["p", "q"] * 6)}
+    with pytest.raises(BadInput, match=f"^data frame: column 'mixed' has values of type {type(value).__name__}; a row"):
+        frame_columns(frame)
 
 
 def test_each_fold_of_a_cross_validation_has_a_run_directory_of_its_own(config, tmp_path):
