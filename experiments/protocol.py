@@ -22,7 +22,7 @@ from imbalance.report.kept_results import Row, score, share_interpolating
 from imbalance.report.saved_runs import metric, summary_of
 from imbalance.report.tables import Raw, markdown
 from imbalance.sweep import study as studies
-from imbalance.sweep.launch import train_points
+from imbalance.sweep.launch import train_in_study
 from imbalance.sweep.runs import check_common_overrides
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.sweep import parse_values
@@ -104,7 +104,7 @@ def protocol(
         return parse_values(cell.point(rate, seed, epochs, common))
 
     def train(points: list[studies.Point]) -> list[dict]:
-        return [summary_of(path) for path in train_points(location, points, jobs, stacked, launcher, slurm)]
+        return [summary_of(path) for path in train_in_study(location, points, jobs, stacked, launcher, slurm)]
 
     tried = {cell: rates or RATES_OF[cell.data] for cell in cells}
     summaries = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))

@@ -28,7 +28,7 @@ from imbalance.metrics.scores import saved_group_mask, score_metrics
 from imbalance.metrics.selection import KEPT, Evaluations, evaluations
 from imbalance.report.saved_runs import summary_of
 from imbalance.report.tables import markdown
-from imbalance.sweep.launch import train_points
+from imbalance.sweep.launch import train_in_study
 from imbalance.sweep.runs import check_common_overrides, make_run
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Point
@@ -167,6 +167,10 @@ METHODS = {
 }  # fmt: skip
 
 
+# The metrics of the tables, which are those of the tables of SubpopBench.
+COLUMNS = (
+    "worst group", "average", "adjusted", "balanced", "worst precision", "precision", "worst F1", "F1", "AUROC", "ECE",
+)  # fmt: skip
 # A rule chooses a setting and a checkpoint by the largest value on val or test: (name, split, value at each checkpoint).
 RULES: tuple[tuple[str, str, Callable[[Evaluations], np.ndarray]], ...] = (
     ("val worst group", "val", selection.worst),
@@ -250,7 +254,7 @@ def read_checkpoints(directory: Path, final_only: bool) -> Checkpoints | None:
 
 
 def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
-    """Return the metrics of the tables of SubpopBench, as fractions by name.
+    """Return the metrics in COLUMNS by name, as fractions.
 
     `adjusted` is the mean over the groups, without weights. `worst precision` and `worst F1` are of the worst class.
 
@@ -267,16 +271,11 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
     right = (predictions == test.targets)[None]
     groups = selection.group_accuracies(Evaluations(right, test.targets, test.group_mask))[0]
     scores = score_metrics(logits, test.targets, [str(label) for label in range(logits.shape[1])])
-    return {
-        "worst group": groups.min(), "average": right.mean(), "adjusted": groups.mean(), "balanced": recall.mean(),
-        "worst precision": precision.min(), "precision": precision.mean(), "worst F1": f1.min(), "F1": f1.mean(),
-        "AUROC": scores["auroc"], "ECE": scores["ece"],
-    }  # fmt: skip
-
-
-COLUMNS = (
-    "worst group", "average", "adjusted", "balanced", "worst precision", "precision", "worst F1", "F1", "AUROC", "ECE",
-)  # fmt: skip
+    values = (
+        groups.min(), right.mean(), groups.mean(), np.mean(recall), np.min(precision), np.mean(precision),
+        np.min(f1), np.mean(f1), scores["auroc"], scores["ece"],
+    )  # fmt: skip
+    return dict(zip(COLUMNS, map(float, values), strict=True))
 
 
 def subpopbench(
@@ -339,7 +338,7 @@ def subpopbench(
     location = StudyLocation(study or "subpopbench", work_dir, storage)
 
     def train(points: Mapping[Any, Point]) -> dict[Any, Checkpoints | None]:
-        directories = train_points(location, list(points.values()), jobs, stacked, launcher, slurm)
+        directories = train_in_study(location, list(points.values()), jobs, stacked, launcher, slurm)
         return {key: read_checkpoints(path, has_head(key[1])) for key, path in zip(points, directories)}
 
     searched_runs = train(searched)

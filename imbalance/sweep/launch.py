@@ -51,7 +51,7 @@ def launch(
             worker.result()  # raises what the worker raised
 
 
-def train_points(
+def train_in_study(
     location: StudyLocation,
     points: list[studies.Point],
     jobs: int,

@@ -57,7 +57,7 @@ def test_the_protocol_selects_setting_and_checkpoint_and_reports_the_chosen_sett
     assert first.count("| CRT |") == 3 and "published" not in first.split("\n", 2)[2]
 
 
-@pytest.mark.parametrize("setting", range(1, 16))
+@pytest.mark.parametrize("setting", (1, 15))
 def test_a_random_setting_is_that_of_the_released_code_and_all_methods_share_its_learning_rate(setting):
     def drawn(name):
         inner = int(hashlib.md5(f"({setting},)".encode()).hexdigest(), 16) % 2**31
