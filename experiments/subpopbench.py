@@ -171,6 +171,7 @@ METHODS = {
 COLUMNS = (
     "worst group", "average", "adjusted", "balanced", "worst precision", "precision", "worst F1", "F1", "AUROC", "ECE",
 )  # fmt: skip
+
 # A rule chooses a setting and a checkpoint by the largest value on val or test: (name, split, value at each checkpoint).
 RULES: tuple[tuple[str, str, Callable[[Evaluations], np.ndarray]], ...] = (
     ("val worst group", "val", selection.worst),
@@ -265,8 +266,9 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
     from sklearn.metrics import precision_recall_fscore_support
 
     predictions, labels = logits.argmax(1), np.unique(test.targets)
+    zero: Any = 0  # as in SubpopBench; the type stubs of scikit-learn allow only texts
     precision, recall, f1, _ = precision_recall_fscore_support(
-        test.targets, predictions, labels=labels, zero_division=0
+        test.targets, predictions, labels=labels, zero_division=zero
     )
     right = (predictions == test.targets)[None]
     groups = selection.group_accuracies(Evaluations(right, test.targets, test.group_mask))[0]
